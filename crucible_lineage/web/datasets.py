@@ -258,19 +258,6 @@ FRAMED = "sandbox allow-scripts allow-top-navigation-by-user-activation; frame-a
 DRAWN = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 
 
-# The colours of the drawing on a dark page. A saved drawing keeps its colours, since it may be printed.
-DARK = {
-    "fill": {
-        "#FFFFFF": "#16181B", "#F3F3F3": "#30353C", "#5A5A5A": "#B4B8BE", "#111111": "#EEEEEE", "#7A7A7A": "#9A9FA6",
-        "#B34700": "#FF9A5C",
-    },
-    "stroke": {
-        "#FFFFFF": "#16181B", "#6B6B6B": "#9A9FA6", "#9A9A9A": "#6B7077", "#111111": "#EEEEEE", "#7A7A7A": "#9A9FA6",
-        "#D55E00": "#FF9A5C",
-    },
-}  # fmt: skip
-
-
 def lineage(reader: Reader) -> Response:
     """Show the page around the drawing."""
     mfid = reader.mfid
@@ -296,23 +283,8 @@ def lineage_svg(reader: Reader) -> Response:
         _near(reader, mfid) if "near" in reader.request.query_params else _full_lineage(reader, mfid, pictures=False)
     )
     saved_as = _saved_as(reader, mfid, "svg")
-    drawn = render_svg(graph, mfid)
-    return Response(
-        drawn if saved_as else _with_dark_colours(drawn),
-        media_type="image/svg+xml",
-        headers={"Content-Security-Policy": DRAWN, **saved_as},
-    )
-
-
-def _with_dark_colours(svg: str) -> str:
-    """Add colours for dark pages to the drawing."""
-    rules = (
-        f'[{attribute}="{light}"]{{{attribute}:{dark}}}'
-        for attribute, colours in DARK.items()
-        for light, dark in colours.items()
-    )
-    head, end, rest = svg.partition(">")
-    return f"{head}{end}<style>@media (prefers-color-scheme: dark) {{{''.join(rules)}}}</style>{rest}"
+    headers = {"Content-Security-Policy": DRAWN, **saved_as}
+    return Response(render_svg(graph, mfid), media_type="image/svg+xml", headers=headers)
 
 
 def _full_lineage(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from crucible_lineage.client import CrucibleClient
 from tests.nights import by_night
@@ -363,27 +361,3 @@ def test_the_first_tab_skips_the_navigation(opened):
     page.keyboard.press("Enter")
 
     assert page.evaluate("document.activeElement.id") == "content"
-
-
-@pytest.mark.parametrize(("scheme", "ground"), [("light", 255), ("dark", 0x16)])
-def test_a_drawing_follows_the_page_s_colours_and_a_saved_one_does_not(opened, served, scheme, ground):
-    page = opened(scheme=scheme)
-    page.goto(served[0] + "/projects/demo-raman")
-    follow(page, page.get_by_role("link", name=CALIBRATED))
-    drawing = page.locator(".drawing img")
-    drawing.evaluate("image => image.decode()")
-    with Image.open(io.BytesIO(drawing.screenshot())) as picture:
-        assert abs(picture.convert("RGB").getpixel((3, 3))[0] - ground) < 3
-    kept = page.context.request.get(served[0] + drawing.get_attribute("src") + "&save")
-    assert "<svg" in kept.text()
-    assert "prefers-color-scheme" not in kept.text()
-
-
-def test_on_a_phone_the_drawing_keeps_its_size_and_the_page_its_width(opened, served):
-    page = opened(width=400)
-    page.goto(served[0] + "/projects/demo-raman")
-    follow(page, page.get_by_role("link", name=CALIBRATED))
-    drawing = page.locator(".drawing img")
-    drawing.evaluate("image => image.decode()")
-    assert drawing.evaluate("image => image.clientWidth === image.naturalWidth"), "its letters are readable"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
