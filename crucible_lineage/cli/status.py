@@ -38,6 +38,7 @@ from crucible_lineage.times import time_shown, utc
 if TYPE_CHECKING:
     from crucible_lineage.queries.overview import PipelineOverview
 
+MOST_RUNS = 10  # `runs` lists more
 MOST_UNREAD = 20
 PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 
@@ -45,16 +46,10 @@ PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 @click.command("status")
 @crucible_options
 @click.option("--project", help="Only this project.")
-@click.option("--runs", default=10, show_default=True, type=click.IntRange(0), help="How many runs to list.")
 @click.option("--all", "every", is_flag=True, help="Each pipeline of each project, over all machines, and what to do.")
 @click.option("--metrics", is_flag=True, help="Print metrics of this data folder for Prometheus, and nothing else.")
 @json_option
-def status_command(
-    project: str | None,
-    runs: int,
-    every: bool,
-    metrics: bool,
-) -> None:
+def status_command(project: str | None, every: bool, metrics: bool) -> None:
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
     A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
@@ -71,7 +66,7 @@ def status_command(
         if metrics:
             click.echo(metrics_text(session), nl=False)
             return
-        recent = recent_runs(session.journal, session.settings.data, project, runs)
+        recent = recent_runs(session.journal, session.settings.data, project, MOST_RUNS)
         pipelines = session.journal.pipelines(project)
         waiting, others = _waiting(session, project)
         damaged = session.outbox.set_aside()
