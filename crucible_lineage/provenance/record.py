@@ -50,6 +50,7 @@ class Activity:
     git: Mapping[str, object] | None = None
     run: Mapping[str, object] | None = None
     declared: Mapping[str, object] | None = None
+    gaps: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     archive: Mapping[str, str] | None = None
     left_out: tuple[str, ...] = ()
@@ -71,6 +72,7 @@ class Activity:
             "ended": self.ended,
             "run": dict(self.run) if self.run else None,
             **({"declared": dict(self.declared)} if self.declared else {}),
+            **({"gaps": list(self.gaps)} if self.gaps else {}),
         }
 
 

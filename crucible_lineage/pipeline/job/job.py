@@ -35,8 +35,9 @@ class Job:
     `name` is its name in the run, `label` the combination of swept parameters, `group` the label of its group of
     inputs, `subject` the `each` datasets that it is about. `given` are the parameters as declared; the function
     receives them validated. `outputs` are the datasets to be made, with the ids that the plan computed, and `slots`
-    those that each will fill. `variables` are those of the environment that the declaration may read. `step` is
-    the function, if it exists in this process; else `spec` names it, or is a command.
+    those that each will fill. `variables` are those of the environment that the declaration may read, `gaps` the
+    elements missing from lists. `step` is the function, if it exists in this process; else `spec` names it, or is a
+    command.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Job:
     pipeline: Mapping[str, str] | None = None
     variables: tuple[str, ...] = ()
     step: Step[..., Any] | None = None
+    gaps: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -136,6 +138,7 @@ def job_of(
         subject=instance.subject,
         pipeline=instance.step.declared,
         variables=tuple(pipeline.spec.env),
+        gaps=instance.gaps,
     )
 
 
@@ -239,6 +242,7 @@ def job_to_json(job: Job) -> JsonObject:
         },
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
         "variables": list(job.variables),
+        "gaps": list(job.gaps),
         "roles": dict(job.inspection.roles),
         "used": [
             {
@@ -292,6 +296,7 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
         group=sent["group"],
         pipeline=sent["pipeline"],
         variables=tuple(sent["variables"]),
+        gaps=tuple(sent["gaps"]),
     )
 
 

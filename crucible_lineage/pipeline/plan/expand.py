@@ -54,7 +54,7 @@ class Instance:
 
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
-    by input and index. `notes` are about its parents.
+    by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Instance:
     group: str = ""
     about: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
 
     @property
     def choices(self) -> dict[str, list[dict[str, object]]]:
@@ -181,6 +182,7 @@ class _Expansion:
             slots=self.naming.slots(step, point),
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
+            gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
@@ -272,6 +274,8 @@ class _Expansion:
             feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
             return _SourceParents(feeds, fault)
         parents = self._input_feeds(source, point, role, collects=collects)
+        if source.gaps:
+            parents = self._without_blocked(source.source, parents)
         if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
             count = amount(len(parents.feeds), "dataset")
             fault = f"input {source.source} has {count}, but {role!r} of the step is one file"
@@ -279,6 +283,14 @@ class _Expansion:
         items = self.inputs[source.source]
         blocked = next((items[feed.index].blocked for feed in parents.feeds if items[feed.index].blocked), "")
         return replace(parents, fault=parents.fault or blocked)
+
+    def _without_blocked(self, name: str, parents: _SourceParents) -> _SourceParents:
+        items = self.inputs[name]
+        blocked = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
+        left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
+        fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
+        gaps = tuple(f"{item.label}: {item.blocked}" for item in blocked)
+        return replace(parents, feeds=left, fault=fault, gaps=gaps)
 
     def _input_feeds(self, source: Source, point: Point, role: str, *, collects: bool) -> _SourceParents:
         name = source.source
@@ -415,12 +427,13 @@ class _ResolvedStep:
 class _SourceParents:
     """The parents from a source. `fault` is why there are none, or why they cannot be used.
 
-    With `blocks`, the fault counts even for an optional input.
+    With `blocks`, the fault counts even for an optional input. `gaps` are the items left out, with the reasons.
     """
 
     feeds: tuple[InputEdge, ...] = ()
     fault: str = ""
     blocks: bool = False
+    gaps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ class StepPlan:
 class PipelinePlan:
     """The plan of all instances, in an order of execution.
 
-    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones.
-    `differences` are those between declared files and Crucible,
+    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
+    without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
     `notes` are other messages about files.
     """
 
@@ -170,11 +170,11 @@ def plan(
     Planning goes generation by generation, so that all results of one are looked up together.
     """
     done: dict[str, StepPlan] = {}
-    looked = set[str]()
+    planned_instances, looked = dict(instances), set[str]()
     for generation in _generations(instances):
         drafts = []
         for name in generation:
-            instance = instances[name]
+            instance = planned_instances[name] = _without_gaps(instances[name], done)
             unready = _unready(instance, inputs, done, index)
             if unready is not None:
                 done[name] = unready
@@ -192,9 +192,30 @@ def plan(
             name, step = draft.instance.name, draft.instance.step.name
             done[name] = _planned(draft, index, forced=name in forced or step in forced)
         for name in generation:
-            if (notes := instances[name].notes) or instances[name].choices:
-                done[name] = replace(done[name], notes=notes, choices=instances[name].choices)
-    return PipelinePlan(tuple(done[name] for name in instances), instances=instances)
+            notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
+            if notes or planned_instances[name].choices:
+                done[name] = replace(done[name], notes=notes, choices=planned_instances[name].choices)
+    return PipelinePlan(tuple(done[name] for name in instances), instances=planned_instances)
+
+
+def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
+    """Return the instance without blocked parents in lists that may have gaps."""
+    sources = instance.step.sources
+    roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
+    left_out = [feed for feed in instance.feeds if feed.role in roles and feed.instance
+                and done[feed.instance].state == BLOCKED]  # fmt: skip
+    if not left_out:
+        return instance
+    feeds = tuple(feed for feed in instance.feeds if feed not in left_out)
+    empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
+    gaps = tuple(f"{feed.instance}: {', '.join(done[feed.instance or ''].causes)}" for feed in left_out)
+    return replace(
+        instance,
+        feeds=feeds,
+        needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
+        blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
+        gaps=(*instance.gaps, *gaps),
+    )
 
 
 def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:

@@ -9,6 +9,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 
@@ -213,3 +214,46 @@ def test_raw_in_a_table_is_refused_if_a_role_of_that_name_is_not_measured_data(
     with pytest.raises(InputError, match="`raw` means the measured data"):
         make_table(session, "lab", "mean", fields=["raw.metadata.sample"])
     assert make_table(session, "lab", "mean", fields=["metadata.sample"]).rows
+
+
+GAPS = """
+pipeline: gaps
+project: lab
+inputs:
+  raw:
+    each:
+      - {file: s1.txt, metadata: {sample: gold}}
+      - {file: s2.txt, metadata: {power_mW: 3}}
+      - {file: s3.txt, metadata: {sample: gold}}
+    timestamp: "2024-05-01T12:00:00Z"
+steps:
+  labelled: {uses: "LABMODULE:label", inputs: {spectrum: raw}, params: {sample: "{spectrum.metadata.sample}"}}
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: {from: labelled, gaps: allow}}}
+"""
+LABEL = """
+
+@step
+def label(spectrum: Path, *, sample: str, out: Path) -> dict:
+    (out / "label.txt").write_text(spectrum.read_text())
+    return {}
+"""
+
+
+def test_a_summary_with_gaps_uses_existing_parents_and_names_the_missing_ones(
+    swept: Any, run: Any, text_of: Any, planned: Any, record_of: Any, session: Session
+) -> None:
+    swept.file(f"{swept.module}.py", STEPS + LABEL)
+    without = GAPS.replace("{from: labelled, gaps: allow}", "labelled")
+    assert planned(swept.declare(without))["mean"].state == "blocked"
+    plan = planned(swept.declare(GAPS))["mean"]
+    gap = "labelled[s2.txt]: parameter 'sample' is {spectrum.metadata.sample}, and s2.txt has none"
+    assert plan.notes == (f"without {gap}",)
+    result = run(swept.pipeline)
+    made = result.datasets["mean"]["out"]
+    assert text_of(made) == "2.0"
+    assert record_of(made)["activity"]["gaps"] == [gap]
+    assert f"made without {gap}" in str(explain(session, made))
+    assert f"made without {gap}" in str(result.notes)
+    swept.declare(GAPS.replace("power_mW: 3", "sample: iron"))
+    assert planned(swept.pipeline)["mean"].state == "stale"
+    assert text_of(run(swept.pipeline).datasets["mean"]["out"]) == "2.0"
