@@ -148,23 +148,6 @@ def test_an_undated_change_is_seen_on_refresh_and_after_a_day(
     assert relationship(copied(records)[two]) == "is_derived_from"
 
 
-def test_the_project_is_listed_each_time_if_the_service_does_not_date_metadata(records: Any, data: Path) -> None:
-    record = {"step": "scaled", "status": "complete"}
-    one = records.client.datasets.create(
-        {"dataset_name": "scaled", "project_id": "demo"}, scientific_metadata={"crucible_lineage": record, "n": 1}
-    ).dsid
-
-    def undate() -> None:
-        with closing(connect(data / "crucible" / "crucible.db")) as database, database:
-            database.execute("UPDATE resource SET modified = created")
-
-    undate()
-    copied(records)
-    records.client.metadata.merge(one, {"n": 2})
-    undate()
-    assert copied(records)[one]["scientific_metadata"]["n"] == 2
-
-
 def relationship(record: Any) -> str:
     return str(record["links"][0]["relationship_type"])
 
