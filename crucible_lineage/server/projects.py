@@ -435,6 +435,7 @@ def list_deleted(call: Call, resource_id: str | None = None, limit: Limit = 100,
             "resource_name": row["name"],
             "project_id": row["project_slug"],
             **{name: row[name] for name in ("reason", "request_time", "deleted_at")},
+            "review_time": row["deleted_at"] if row["request_time"] else None,  # who deletes what was asked for agrees
         }
         for row in rows
     ]
