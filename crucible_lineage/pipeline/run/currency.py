@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,6 @@ from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 
@@ -64,6 +63,9 @@ class SlotWriter:
         self.again: list[str] = []  # instances whose result became current again
         self.wrote = False  # to an existing result
         self.notes: dict[str, str] = {}  # by instance, links that another account has to write
+        self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
+        self._is_away = index.is_away
+        self._delayed: list[SlotUpdate] = []
 
     def new_slots(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """Return the slots that the result of each output fills once this run has made it."""
@@ -83,21 +85,44 @@ class SlotWriter:
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
-    def write(
-        self,
-        updates: Iterable[SlotUpdate],
-        client: CrucibleClient | None = None,
-        away: Callable[[SlotUpdate], None] | None = None,
-    ) -> dict[str, str]:
+    def write(self, updates: list[SlotUpdate]) -> dict[str, str]:
         """Make results current, and link them to the parents that they would be made from. Return errors by instance.
 
-        `away` receives the updates for which `client` found the service away; these do not count as failed.
+        Updates of results that are not at Crucible yet are delayed, as are all updates while steps are executed and the
+        service is away.
         """
+        ready = self._ready(updates)
+        if self._is_away:
+            self._delayed += ready
+            return {}
+        return self._write_now(ready)
+
+    def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
+        """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
+        updates, self._delayed, self._is_away, self.client = self._delayed, [], False, None
+        return self._write_now(self._ready([update for update in updates if update.instance.name in instances]))
+
+    def waits(self, datasets: Iterable[DatasetRef]) -> bool:
+        """Return whether one of the datasets is not at Crucible yet."""
+        outbox = self.session.outbox
+        return not outbox.is_empty and any(outbox.find(dataset.mfid) for dataset in datasets)
+
+    def _ready(self, updates: list[SlotUpdate]) -> list[SlotUpdate]:
+        """Return the updates of results that are at Crucible; delay the others."""
+        if self.session.outbox.is_empty:
+            return updates
+        ready: list[SlotUpdate] = []
+        for update in updates:
+            datasets = (*update.results.values(), *(part.dataset for part in update.used))
+            (self._delayed if self.waits(datasets) else ready).append(update)
+        return ready
+
+    def _write_now(self, updates: list[SlotUpdate]) -> dict[str, str]:
         needed = [update for update in updates if self._is_needed(update) and not self._is_candidate(update)]
         if not needed:  # the usual case
             return {}
-        client = client or self.session.client
-        outcomes = client.at_once(*(partial(self._try, update, client, away) for update in needed))
+        client = self.client or self.session.client
+        outcomes = client.at_once(*(partial(self._try, update, client) for update in needed))
         return {update.instance.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
     def _is_candidate(self, update: SlotUpdate) -> bool:
@@ -120,12 +145,13 @@ class SlotWriter:
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
-    def _try(self, update: SlotUpdate, client: CrucibleClient, away: Callable[[SlotUpdate], None] | None) -> str:
+    def _try(self, update: SlotUpdate, client: CrucibleClient) -> str:
         try:
             self._write(update, client)
         except LineageError as error:
-            if away is not None and isinstance(error, TRANSIENT):
-                away(update)
+            if self.client is not None and isinstance(error, TRANSIENT):
+                self._is_away = True
+                self._delayed.append(update)
                 return ""
             return f"the result exists, but could not be marked as current: {error}"
         return ""
@@ -211,49 +237,3 @@ def _new_parents(update: SlotUpdate) -> dict[str, str]:
     dataset = next(iter(update.results.values()), None)
     own = {one.mfid for one in update.results.values()}
     return new_parents(dataset, update.used, own) if dataset else {}
-
-
-class SlotUpdates:
-    """The slot updates of one run, with those that have to wait for delivery or for the service."""
-
-    def __init__(self, writer: SlotWriter, outbox: Outbox, *, is_away: bool = False) -> None:
-        self._writer = writer
-        self._outbox = outbox
-        self._delayed: list[SlotUpdate] = []
-        self._is_away = is_away
-        self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
-
-    def write(self, updates: list[SlotUpdate]) -> dict[str, str]:
-        """Make results current; return errors by instance.
-
-        Updates of results that are not at Crucible yet are delayed, as are all updates while steps are executed and the
-        service is away.
-        """
-        ready = self._ready(updates)
-        if self._is_away:
-            self._delayed += ready
-            return {}
-        return self._writer.write(ready, self.client, self._note_away if self.client else None)
-
-    def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
-        """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
-        updates, self._delayed, self._is_away = self._delayed, [], False
-        return self._writer.write(self._ready([update for update in updates if update.instance.name in instances]))
-
-    def _note_away(self, update: SlotUpdate) -> None:
-        self._is_away = True
-        self._delayed.append(update)
-
-    def _ready(self, updates: list[SlotUpdate]) -> list[SlotUpdate]:
-        """Return the updates of results that are at Crucible; delay the others."""
-        if self._outbox.is_empty:
-            return updates
-        ready: list[SlotUpdate] = []
-        for update in updates:
-            datasets = (*update.results.values(), *(part.dataset for part in update.used))
-            (self._delayed if self.waits(datasets) else ready).append(update)
-        return ready
-
-    def waits(self, datasets: Iterable[DatasetRef]) -> bool:
-        """Return whether one of the datasets is not at Crucible yet."""
-        return not self._outbox.is_empty and any(self._outbox.find(dataset.mfid) for dataset in datasets)

@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.checking import Approving, RunChecks
-from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotUpdates, SlotWriter
+from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotWriter
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -161,7 +161,6 @@ class Run:
         self.steps = {name: StepState() for name in self.instances}
         declared_in = _declared_in(pipeline)
         self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.campaign)
-        self.slot_updates = SlotUpdates(self.slot_writer, session.outbox, is_away=planned.index.is_away)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
         self.approving = Approving(session, planned.index)
@@ -225,7 +224,7 @@ class Run:
         if self.choice.campaign:  # other steps stay as they are
             steps = [step for step in steps if step.name in self.taking_part]
         updates = [SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps]
-        errors = self.slot_updates.write(updates)
+        errors = self.slot_writer.write(updates)
         for name, mfids in datasets.items():
             state = self.steps[name]
             if name in errors:
@@ -277,7 +276,7 @@ class Run:
         from crucible_lineage.pipeline.job.progress import listening_to_phases  # a run in which all is fresh has none
 
         started: Engine | None = None
-        self.slot_updates.client, self._arrived = deliverer.context.client, arrived
+        self.slot_writer.client, self._arrived = deliverer.context.client, arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
         if self.has_work:
             self._report_planned()
@@ -421,7 +420,7 @@ class Run:
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on existing results, and make them current."""
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.slot_updates.write([SlotUpdate(self.instances[name], outputs, used)])
+        errors = self.slot_writer.write([SlotUpdate(self.instances[name], outputs, used)])
         if name in errors:
             self.end_step(name, FAILED, outputs, errors[name])
         else:

@@ -285,7 +285,7 @@ def to_be_ingested(run: Run) -> set[str]:
 def _rely_on_arrived(run: Run) -> None:
     """Make results current that had to wait for their delivery or for the service."""
     done = {name for name, state in run.steps.items() if state.results is not None}
-    for name, error in run.slot_updates.write_delayed(done).items():
+    for name, error in run.slot_writer.write_delayed(done).items():
         run.end_step(name, FAILED, run.steps[name].results, error)
 
 
@@ -342,7 +342,7 @@ def _certify(run: Run) -> None:
         declared = run.instances[name].step.spec.certify
         if declared is None or not state.results or run.choice.campaign or state.outcome not in (EXECUTED, REUSED):
             continue
-        if run.slot_updates.waits(state.results.values()) or name in run.approving.waiting:
+        if run.slot_writer.waits(state.results.values()) or name in run.approving.waiting:
             continue  # certified by the run after its delivery or its signature
 
         try:
@@ -357,7 +357,7 @@ def _publish(run: Run) -> None:
         step = run.instances[name].step
         if state.results is None or step.spec.output.publish is None or name not in run.taking_part:
             continue
-        if run.choice.campaign or run.slot_updates.waits(state.results.values()):
+        if run.choice.campaign or run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
         from crucible_lineage.pipeline.plan.fetch import publish  # most pipelines publish nothing
 
