@@ -28,7 +28,7 @@ def runner() -> int:
 def meet() -> None:
     # Until two workers, or two machines, have begun: neither does all the work because the other one starts slowly.
     if folder := os.environ.get("LAB_MEETS"):
-        here = Path(folder, os.environ.get("LAB_MACHINE", f"{os.getppid()}-{os.getpid()}"))
+        here = Path(folder, f"{os.getppid()}-{os.getpid()}")
         here.parent.mkdir(exist_ok=True)
         here.touch()
         end = time.monotonic() + 120

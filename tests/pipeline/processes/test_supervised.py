@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StoppedError
-from crucible_lineage.pipeline.processes import supervised, supervisor
+from crucible_lineage.pipeline.processes import supervised
 from crucible_lineage.pipeline.processes.supervised import GRACE_S, Supervised, stop_run
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX; Windows has none")
@@ -165,16 +165,6 @@ def test_a_server_that_dies_with_a_request_is_replaced(monkeypatch: pytest.Monke
     assert (process.code, b"".join(printed), len(sent)) == (0, b"made\n", 1)
 
 
-def test_a_server_that_dies_each_time_is_an_error_and_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    Supervised(["true"], lambda data: None, "x").wait(60)
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    sent = _server_killed_at(monkeypatch, most=9)
-    with pytest.raises(OSError, match="its supervisor was ended 3 times before it had started the process"):
-        Supervised(["true"], lambda data: None, "x")
-    assert len(sent) == 3
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
-
-
 def _server_killed_at(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Have the server die at each of the first `most` requests, after it has got them and before it acts on them."""
     really, sent = supervised._send, []
@@ -206,26 +196,3 @@ def test_the_command_inherits_no_descriptors_and_has_default_signals() -> None:
     process.finish()
     assert process.wait(60)
     assert b"".join(printed).decode().strip() == f"[0, 1, 2] {int(signal.SIG_DFL)} True"
-
-
-def test_without_adoption_of_orphans_the_process_group_and_its_descendants_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere = tmp_path / "supervisor.py"
-    elsewhere.write_text(Path(supervisor.__file__).read_text().replace('sys.platform.startswith("linux")', "False"))
-    monkeypatch.setattr(supervisor, "__file__", str(elsewhere))
-    monkeypatch.setattr(supervised, "_channel", None)
-    monkeypatch.setattr(supervised, "_server", None)
-    child = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
-    printed: list[bytes] = []
-    for code, left in (("print(child.pid, flush=True); child.wait()", 0), ("print(child.pid, flush=True)", 1)):
-        printed.clear()
-        process = Supervised([sys.executable, "-c", child + code], printed.append, "x", run_id=code)
-        pid = int(awaited(lambda: b"".join(printed)))
-        if not left:
-            stop_run(code)
-        assert process.wait(30)
-        assert process.left == left or process.stopped  # what a stop ends is not counted, and may take a moment
-        assert not alive(pid)
-    supervised._channel.close()
-    supervised._server.wait(30)
