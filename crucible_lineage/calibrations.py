@@ -1,9 +1,9 @@
 """Calibrations and when they are valid: certificates, their remaining ranges, and which one fits an exposure. Pure.
 
 A certificate is a statement: a dataset calibrates data of one kind, with given fields, from a moment (included) until
-another one (excluded), in UTC. Certificates are never edited. A later statement that names them in `over` cuts its own
-range out of them, which splits, shortens or ends them; the order in which statements arrive does not matter. One that
-lasts `until: next` ends where the next certificate of the same data begins.
+another one (excluded), in UTC. Certificates are never edited. A later one that names them in `over` cuts its own range
+out of them, which splits, shortens or ends them; the order in which statements arrive does not matter. One that lasts
+`until: next` ends where the next certificate of the same data begins. One of a try counts once that is promoted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.statements import CERTIFY, DECERTIFY, PROMOTE, About, ActiveStatements, Statement, promoted_in
+from crucible_lineage.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
 from crucible_lineage.times import moment_text, utc
 
 FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
@@ -38,7 +38,7 @@ class Certificate:
     """A certificate in force: `dataset` is the calibration of this `kind` of the data with `fields` and `where`.
 
     `since` and `until` are as stated, `until` empty for no end; `spans` are the ranges that remain. `declared_by` is
-    the pipeline and step that declared it, empty for a person.
+    the pipeline and step that declared it, empty for a person; `trial` is the key of the try that it belongs to.
     """
 
     statement: str
@@ -54,6 +54,7 @@ class Certificate:
     when: str
     why: str
     declared_by: str = ""
+    trial: str = ""
     spans: tuple[Span, ...] = ()
 
     @property
@@ -115,18 +116,16 @@ def certified_text(document: JsonMapping) -> str:
     return f"certified {range_text(span)}" if span else ""
 
 
-def validity_text(stated: Statement) -> str:
-    """Return the validity that a statement gives to a calibration, in words; empty for other statements."""
-    span = _span(stated.body) if stated.verb in (CERTIFY, DECERTIFY) else None
-    if span is None:
+def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
+    """Return the validity that a statement gives to a calibration, in words; empty for other statements.
+
+    `spans` are its remaining ranges.
+    """
+    one = certificate_in(stated)
+    if one is None:
         return ""
-    lasts = range_text(span)
-    if stated.body.get("until") == NEXT:
-        lasts = lasts.removesuffix(" on") + " until the next one"
-    if stated.verb == DECERTIFY:
-        return f"not valid {lasts}, decertified"
-    one = _certificate(stated)
-    return f"{one.kind} of {one.scope} {lasts}, certified" if one else ""
+    lasts = ", ".join(map(range_text, spans)) or f"{range_text(one.stated)} (replaced)"
+    return f"{one.kind} of {one.scope} {lasts}, certified" + (f" in try {stated.trial}" if stated.trial else "")
 
 
 def _moment(moment: datetime) -> str:
@@ -138,27 +137,18 @@ def _until(until: datetime) -> str | None:
     return None if until == NO_END else until.isoformat()
 
 
-def certificates_of(active: ActiveStatements, campaign: str = "") -> list[Certificate]:
+def certificates_of(active: ActiveStatements, trial: str = "") -> list[Certificate]:
     """Return the certificates in force with their remaining ranges, the earliest first.
 
-    Those of a campaign are included once it is promoted. With `campaign`, its certificates are included as if it were
-    promoted: they end all others of the same data for their time.
+    Those of a try count once it is promoted, and those of `trial`, a try's key, as if it were.
     """
-    certificates = [one for stated in active.statements.values() if (one := _certificate(stated))]
-    promoted = promoted_in(active)
-    for mfid in {*promoted, campaign} & active.statements.keys():
-        certificates += _of_campaign(active.statements[mfid], promoted.get(mfid, ""))
+    counting = {"", trial, *promoted_in(active)}
+    found = (certificate_in(stated) for stated in active.statements.values())
+    certificates = [one for one in found if one and one.trial in counting]
     begins: dict[tuple[str, _Key], list[datetime]] = {}
-    for one in certificates:
+    for one in sorted(certificates, key=lambda one: one.since):
         begins.setdefault((one.project.casefold(), one.key), []).append(one.since)
-    for moments in begins.values():
-        moments.sort()
     cuts = _cuts(active, certificates)
-    for one in certificates if campaign else ():
-        cuts.setdefault(one, []).extend(
-            draft.stated for draft in certificates
-            if draft.statement == campaign != one.statement and draft.key == one.key
-        )  # fmt: skip
     remaining = []
     for one in certificates:
         since, until = one.stated
@@ -170,7 +160,7 @@ def certificates_of(active: ActiveStatements, campaign: str = "") -> list[Certif
     return sorted(remaining, key=lambda one: (one.since, one.statement))
 
 
-def _certificate(stated: Statement) -> Certificate | None:
+def certificate_in(stated: Statement) -> Certificate | None:
     """Return the certificate in a statement; None for other statements, and for unreadable ones."""
     body, datasets = stated.body, stated.about.datasets
     fields = body.get("for")
@@ -198,43 +188,20 @@ def _certificate(stated: Statement) -> Certificate | None:
         when=stated.when,
         why=stated.why,
         declared_by=str(body.get("place") or ""),
+        trial=trial_key(stated.project, stated.trial) if stated.trial else "",
     )
 
 
-def _of_campaign(stated: Statement, since: str) -> list[Certificate]:
-    """Return the certificates of a campaign as if it were promoted at `since`."""
-    bodies = stated.body.get("certificates")
-    certificates = []
-    for body in bodies if isinstance(bodies, list | tuple) else ():
-        about = About((str(body.get("dataset")),))
-        when, why = since or stated.when, stated.why or f"campaign {stated.body.get('name')}"
-        if one := _certificate(replace(stated, verb=CERTIFY, about=about, body=body, when=when, why=why)):
-            certificates.append(one)
-    return certificates
-
-
 def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
-    """Return the ranges cut out of certificates by statements that count in their projects.
-
-    A certificate ends others of the same data, a decertification those of its dataset, the promotion of a campaign
-    those of the same data as one of its certificates.
-    """
-    by_statement: dict[str, list[Certificate]] = {}
-    for one in certificates:
-        by_statement.setdefault(one.statement, []).append(one)
+    """Return the ranges cut out of certificates by others of the same data that count in their projects."""
+    by_statement = {one.statement: one for one in certificates}
     cuts: dict[Certificate, list[Span]] = {}
-    for stated in active.statements.values():
-        over = stated.body.get("over") if stated.verb in (CERTIFY, DECERTIFY, PROMOTE) else None
-        if not isinstance(over, list | tuple):
-            continue
-        named = [one for mfid in over for one in by_statement.get(str(mfid), ()) if active.counts(stated, one.project)]
-        ending = by_statement.get(str(stated.body.get("campaign")) if stated.verb == PROMOTE else stated.mfid, [])
-        for one in named:
-            if stated.verb == DECERTIFY:
-                spans = [_span(stated.body)] if one.dataset in stated.about.datasets else []
-            else:
-                spans = [other.stated for other in ending if other.key == one.key and other is not one]
-            cuts.setdefault(one, []).extend(filter(None, spans))
+    for ending in certificates:
+        over = active.statements[ending.statement].body.get("over")
+        for mfid in over if isinstance(over, list | tuple) else ():
+            one = by_statement.get(str(mfid))
+            if one and one.key == ending.key and active.counts(ending, one.project):
+                cuts.setdefault(one, []).append(ending.stated)
     return cuts
 
 
@@ -261,11 +228,10 @@ def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
 
 def certificates_to_json(active: ActiveStatements) -> Any:
     """Return the certificates in force as JSON, for `counting_certificates`."""
-    rows = []
-    for one in certificates_of(active):
-        spans = [[since.isoformat(), _until(until)] for since, until in one.spans]
-        own = (one.statement, one.project, one.account, one.dataset, one.kind, one.fields, one.where)
-        rows.append([*own, one.since.isoformat(), one.until, one.who, one.when, one.why, one.declared_by, spans])
+    rows = [
+        {**vars(one), "since": one.since.isoformat(), "spans": [[a.isoformat(), _until(b)] for a, b in one.spans]}
+        for one in certificates_of(active)
+    ]
     return [rows, {project: sorted(whose) for project, whose in active.trusted.items()}]
 
 
@@ -273,20 +239,15 @@ def counting_certificates(stored: Any, project: str, kind: str | None = None) ->
     """Return the certificates in such JSON that count in a project, of one kind or of all."""
     rows, trusted = stored
     trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
-    read = (_from_row(row) for row in rows if kind is None or row[4] == kind)
+    read = (_from_row(row) for row in rows if kind is None or row["kind"] == kind)
     return [one for one in read if trusting.counts(one, project)]
 
 
-def _from_row(row: Sequence[Any]) -> Certificate:
-    statement, project, account, dataset, kind, fields, where, since, until, who, when, why, step, spans = row
-    named = tuple((name, value) for name, value in fields)
-    remaining = tuple(
-        (datetime.fromisoformat(begin), datetime.fromisoformat(end) if end else NO_END) for begin, end in spans
-    )
-    begin = datetime.fromisoformat(since)
-    return Certificate(
-        statement, project, account, dataset, kind, named, where, begin, until, who, when, why, step, remaining
-    )
+def _from_row(row: JsonMapping) -> Certificate:
+    read = datetime.fromisoformat
+    spans = tuple((read(begin), read(end) if end else NO_END) for begin, end in row["spans"])
+    fields = tuple((name, value) for name, value in row["fields"])
+    return Certificate(**{**row, "fields": fields, "since": read(row["since"]), "spans": spans})
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,15 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
     active = in_force(session.mirror.statements().values())
     failed = [one for one in active.statements.values() if one.verb == FAIL and active.counts(one, one.project)]
     return [
-        _failed_run(one)
+        FailedRun(
+            one.project,
+            str(one.body.get("pipeline") or ""),
+            str(one.body.get("host") or ""),
+            one.who or one.by,
+            one.when,
+            one.why,
+            _steps(one),
+        )
         for one in sorted(failed, key=lambda one: one.when)
         if one.body.get("folder") != session.machine
         and (project is None or one.project.casefold() == project.casefold())
@@ -101,24 +109,6 @@ def _short(error: str) -> str:
 def _steps(statement: Statement) -> dict[str, str]:
     steps = statement.body.get("steps")
     return {str(name): str(error) for name, error in steps.items()} if isinstance(steps, Mapping) else {}
-
-
-def _failed_run(stated: Statement) -> FailedRun:
-    pipeline, host = (str(stated.body.get(key) or "") for key in ("pipeline", "host"))
-    return FailedRun(
-        stated.project,
-        pipeline,
-        host,
-        stated.who or stated.by,
-        stated.when,
-        stated.why,
-        _steps(stated),
-    )
-
-
-def unstarted_text(error: str) -> str:
-    """Return in a line why a run could not start."""
-    return f"could not start: {error.partition(chr(10))[0]}"
 
 
 def failures(session: Session, project: str | None = None) -> dict[str, Failure]:

@@ -21,11 +21,20 @@ from crucible_lineage.times import utc
 
 KEYWORD = MEASUREMENT = "statement"
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
-CAMPAIGN, PROMOTE = "campaign", "promote"  # calibrations on trial; and that they count from now on
-CERTIFY, DECERTIFY = "certify", "decertify"  # when a calibration is valid
+CERTIFY = "certify"  # when a calibration is valid
+PROMOTE = "promote"  # the candidates of a try count from now on
 REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
+KINDS = {  # of statements that people make, as commands and pages name them
+    "hold": HOLD,
+    "flag": FLAG,
+    "signature": SIGN,
+    "certificate": CERTIFY,
+    "promotion": PROMOTE,
+    "trust": TRUST,
+    "check": CHECK,
+}
 EPOCH = utc("1970-01-01T00:00:00")  # time in the ids of statements about no dataset and no time
 
 
@@ -100,6 +109,11 @@ class Statement:
         return str(self.body.get("flag") or "") if self.verb == FLAG else ""
 
     @property
+    def trial(self) -> str:
+        """The name of the try that it promotes, or whose certificate it is; empty for others."""
+        return str(self.body.get("try") or "")
+
+    @property
     def due(self) -> str:
         """The day by which it is to be settled; empty if there is none."""
         return str(self.body.get("due") or "")
@@ -108,6 +122,10 @@ class Statement:
     def attribution(self) -> str:
         """Who made it, since when and why, as messages show it."""
         return f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
+
+    def __str__(self) -> str:
+        subject = f"try {self.trial}" if self.verb == PROMOTE else str(self.about)
+        return subject or ", ".join(self.revokes)
 
     def is_about(self, mfid: str, facts: SubjectFacts) -> bool:
         """Return whether it is about this dataset, by id or by condition."""
@@ -340,14 +358,16 @@ def missing_signatures(
     return max(0, int(body.get("count") or 1) - len(accounts))
 
 
+def trial_key(project: str, trial: str) -> str:
+    """Return the key of a try of a project in the mapping of promoted ones."""
+    return f"{project.casefold()}/{trial}"
+
+
 def promoted_in(active: ActiveStatements) -> dict[str, str]:
-    """Return the promoted campaigns, each with the moment of its latest promotion."""
-    promoted: dict[str, str] = {}
-    for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
-        campaign = active.statements.get(str(one.body.get("campaign"))) if one.verb == PROMOTE else None
-        if campaign is not None and campaign.verb == CAMPAIGN and active.counts(one, campaign.project):
-            promoted[campaign.mfid] = str(one.body.get("since") or one.when)
-    return promoted
+    """Return the keys of the promoted tries, each with the moment of its latest promotion."""
+    promotions = (one for one in active.statements.values() if one.verb == PROMOTE)
+    moments = sorted((str(one.body.get("since") or one.when), trial_key(one.project, one.trial)) for one in promotions)
+    return {key: moment for moment, key in moments}
 
 
 class CheckResult(NamedTuple):

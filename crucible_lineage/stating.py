@@ -1,4 +1,4 @@
-"""Making, revoking and signing statements. Equal statements are registered once."""
+"""Making statements (holds, signatures, certificates, promotions), and lifting them. Equal ones are registered once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,33 @@ import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, hold, later_than
+from crucible_lineage.amounts import amount
+from crucible_lineage.calibrations import (
+    FIELDS,
+    NEXT,
+    NO_END,
+    Certificate,
+    certificates_of,
+    overlapping,
+    range_text,
+)
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.core.slots import Currency, SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.session import Session
 from crucible_lineage.statements import (
     AWAIT,
+    CERTIFY,
     FLAG,
     HOLD,
     KEYWORD,
+    KINDS,
     MEASUREMENT,
+    PROMOTE,
     REVOKE,
     SIGN,
     About,
@@ -29,9 +44,17 @@ from crucible_lineage.statements import (
     missing_signatures,
     signatures_of,
     statement_id,
+    trial_key,
 )
+from crucible_lineage.times import utc
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
 
 MOST_CHARACTERS = 120  # of a name
+METADATA_PREFIX = "metadata."
+SHORT = {"instrument": "instrument_name"}
+LIFTED = ("hold", "flag", "signature", "certificate")  # the kinds that `lift` revokes on a dataset
 
 
 @dataclass(frozen=True)
@@ -55,20 +78,23 @@ def known_statements(session: Session) -> tuple[dict[str, Statement], ActiveStat
 
 def project_of(session: Session, mfids: Collection[str], action: str) -> str:
     """Return the project of datasets. Raises InputError, naming the action, if one is missing or they have several."""
-    projects = set()
-    for mfid in mfids:
-        try:
-            project = session.client.datasets.get(mfid).project_id
-        except (ForbiddenError, NotFoundError) as error:
-            raise InputError(f"{action}: dataset {mfid} does not exist, or is not visible to this key") from error
-        if not project:
-            raise InputError(f"{action}: dataset {mfid} belongs to no project")
-        projects.add(project)
+    projects = {str(_dataset(session, mfid, action).project_id) for mfid in mfids}
     if len(projects) > 1:
         raise InputError(
             f"{action}: the datasets are in several projects: {', '.join(sorted(projects))}; choose one project"
         )
     return projects.pop()
+
+
+def _dataset(session: Session, mfid: str, action: str) -> Dataset:
+    """Return a dataset of a project. Raises InputError, naming the action, if there is none."""
+    try:
+        found = session.client.datasets.get(mfid)
+    except (ForbiddenError, NotFoundError) as error:
+        raise InputError(f"{action}: dataset {mfid} does not exist, or is not visible to this key") from error
+    if not found.project_id:
+        raise InputError(f"{action}: dataset {mfid} belongs to no project")
+    return found
 
 
 def state(
@@ -126,23 +152,34 @@ def put_on_hold(
     return state(session, project, FLAG if flag else HOLD, about, why=why, body=body)
 
 
-def lift(session: Session, about: About, why: str, *, project: str = "", flag: str = "") -> list[Statement]:
-    """Revoke the holds, or the flags of that name, with this subject. Return them.
+def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str = "") -> list[Statement]:
+    """Revoke these statements, and the holds, flags, certificates and signatures about these datasets. Return them.
 
-    They count in the project, by default that of the datasets. Raises InputError if none is in force.
+    Raises InputError if there is none, or if there are several kinds about a dataset and `kind` names none.
     """
-    project, flag = project or project_of(session, about.datasets, "unhold"), flag.strip()
     _, active = known_statements(session)
-    verb = FLAG if flag else HOLD
-    matches = [
+    lifted: dict[str, Statement] = {}
+    for mfid in mfids:
+        named = active.statements.get(mfid)
+        found = [named] if named else _liftable(session, active, mfid, kind)
+        if not found:
+            sought = kind or ", ".join(LIFTED)
+            raise InputError(f"lift {mfid}: there is no {sought} in force on it; see `crucible-lineage statements`")
+        if len({one.verb for one in found}) > 1:
+            choices = "; ".join(f"{one.mfid} ({one.verb} {one.attribution})" for one in found)
+            raise InputError(f"lift {mfid}: name one of its statements, or their --kind: {choices}")
+        lifted |= {one.mfid: one for one in found}
+    return revoke(session, lifted.values(), why)
+
+
+def _liftable(session: Session, active: ActiveStatements, mfid: str, kind: str) -> list[Statement]:
+    """Return the statements about a dataset that count in its project, of one kind or of all."""
+    project, verbs = project_of(session, [mfid], "lift"), {KINDS[one] for one in ([kind] if kind else LIFTED)}
+    return [
         one
         for one in active.statements.values()
-        if one.verb == verb and one.flag == flag and _is_about(one.about, about) and active.counts(one, project)
+        if mfid in one.about.datasets and one.verb in verbs and active.counts(one, project)
     ]
-    if not matches:
-        kind = f"flag {flag!r}" if flag else "hold"
-        raise InputError(f"unhold {about}: there is no {kind} in force on it; see `crucible-lineage statements`")
-    return revoke(session, matches, why)
 
 
 def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
@@ -153,15 +190,6 @@ def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[
     for project, revoked in projects.items():
         state(session, project, REVOKE, About(), why=why, revokes=[one.mfid for one in revoked])
     return [one for revoked in projects.values() for one in revoked]
-
-
-def _is_about(subject: About, requested: About) -> bool:
-    """Return whether a statement's subject names one of the requested datasets, or is the same condition."""
-    if requested.datasets:
-        return bool(set(requested.datasets) & set(subject.datasets))
-    if requested.instrument and not (requested.since or requested.until):
-        return subject.instrument.casefold() == requested.instrument.casefold()
-    return subject == requested
 
 
 def _register(session: Session, statement: Statement) -> None:
@@ -181,6 +209,26 @@ def _register(session: Session, statement: Statement) -> None:
     record = statement_record(statement.recipe(), session.agent, statement.when, signature_of(statement.signed_text))
     new = NewDataset(statement.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
     register_output(session.client, new, session.machine)
+
+
+def promote(session: Session, project: str, trial: str, why: str = "") -> tuple[StatementOutcome, tuple[str, ...]]:
+    """Make the candidates of a try current, and its certificates valid, by one statement. Return the candidates, too.
+
+    Nothing is computed. Raises InputError, and states nothing, if it is promoted already, or has neither of them.
+    """
+    copy = session.mirror.snapshot(project)
+    currency = Currency((one.status for one in copy.summaries.values()), copy.promoted)
+    candidates = currency.candidates(trial, project)
+    _, active = known_statements(session)
+    own = (one for one in active.statements.values() if one.verb == CERTIFY and one.trial == trial)
+    if trial_key(project, trial) in copy.promoted:
+        raise InputError(f"promote {trial}: it is promoted already; nothing was stated")
+    if not candidates and not any(one.project.casefold() == project.casefold() for one in own):
+        raise InputError(f"promote {trial}: project {project} has no candidates of this try (`run --try {trial}`)")
+    before = [claim.since for slot in candidates for claim in currency.claims(slot, project)]
+    body = {"try": trial, "since": later_than(datetime.now(UTC), before)}
+    stating = state(session, project, PROMOTE, About(project=project), why=why, body=body)
+    return stating, tuple(candidates.values())
 
 
 @dataclass(frozen=True)
@@ -223,6 +271,150 @@ def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
         since = later_than(datetime.now(UTC), [claim.since for claim in slots.values()])
         now = {key: replace(claim, since=since) for key, claim in slots.items()}
         hold(session.mirror, session.client, awaited.project, mfid, now)
+
+
+def certify(
+    session: Session,
+    dataset: str,
+    fields: Mapping[str, str],
+    since: str,
+    until: str = "",
+    *,
+    kind: str = "",
+    where: str = "",
+    why: str = "",
+    project: str = "",
+    replaced: bool | Collection[str] = False,
+    declared_by: str = "",
+    trial: str = "",
+) -> StatementOutcome:
+    """State that a dataset is a valid calibration of the data with these fields from one moment until another one.
+
+    `until` is empty for no end, or `next`: until the next certificate of the same data begins. An overlap with another
+    certificate is refused, unless that is `replaced`: True for all, or the ids of their statements. `declared_by` is
+    the pipeline and step that declares it. With `trial`, it counts in that try only, instead of all others, until that
+    is promoted. Raises InputError for invalid arguments, and if the dataset does not exist.
+    """
+    stated = validity(fields, since, until, where)
+    record = _dataset(session, dataset, "certify")
+    kind, project = kind or record.measurement or "", project or str(record.project_id)
+    if not kind:
+        raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
+    active = known_statements(session)[1]
+    body = {
+        "kind": kind,
+        **stated,
+        **({"place": declared_by} if declared_by else {}),
+        **({"try": trial} if trial else {}),
+    }
+    new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
+    own, same = _among(active, new)
+    for one in same:
+        if (one.dataset, one.since, one.until, one.spans) == (own.dataset, own.since, own.until, own.spans):
+            return StatementOutcome(active.statements[one.statement], is_new=False)
+    conflicts = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
+    if (
+        not trial
+        and replaced is not True
+        and (left := [one for one in conflicts if one.statement not in (replaced or ())])
+    ):
+        raise InputError(_refusal(own, left))
+    _require_counting(session, active, project, conflicts)
+    before = [one for one in same if (one.dataset, one.since, one.until) == (own.dataset, own.since, own.until)]
+    if over := sorted({one.statement for one in (*conflicts, *before)}):
+        body["over"] = over
+    return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
+
+
+def certificates_as_of(
+    session: Session, project: str, kind: str | None = None, as_of: str = "", trial: str = ""
+) -> list[Certificate]:
+    """Return the certificates that count in a project, with `as_of` by the statements made until then.
+
+    With `trial`, return them as if that try were promoted.
+    """
+    if not session.is_away:
+        session.mirror.sync_statements()
+    if not as_of and not trial:
+        return session.mirror.certificates(project, kind)
+    until = as_of_moment(as_of) if as_of else NO_END
+    stated = in_force(one for one in session.mirror.statements().values() if utc(one.when) < until)
+    found = certificates_of(stated, trial_key(project, trial) if trial else "")
+    return [one for one in found if kind in (None, one.kind) and stated.counts(one, project)]
+
+
+def as_of_moment(text: str) -> datetime:
+    """Return the moment until which statements count: of a date, the end of that day in UTC."""
+    parsed = utc(moment("--as-of", text))
+    try:
+        date.fromisoformat(text.strip())
+    except ValueError:
+        return parsed
+    return parsed + timedelta(days=1)
+
+
+def moment(option: str, text: str) -> str:
+    """Return a moment in ISO 8601, in UTC. Raises InputError that names the option if the text is not one."""
+    try:
+        return utc(text).astimezone(UTC).isoformat()
+    except ValueError as error:
+        raise InputError(f"{option} {text}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
+
+
+def validity(fields: Mapping[str, str], since: str, until: str, where: str = "") -> dict[str, object]:
+    """Return the part of a certificate's body that gives its data and its range, checked."""
+    named = {_named(name): str(value) for name, value in fields.items()}
+    if not named:
+        raise InputError("certify: name the data, as in --for instrument='Raman 1'")
+    body: dict[str, object] = {"for": dict(sorted(named.items())), "from": moment("--from", since)}
+    if where:
+        for name in parse_condition(where).names:
+            _named(name)
+        body["where"] = where.strip()
+    if until:
+        body["until"] = until if until == NEXT else moment("--until", until)
+        if until != NEXT and utc(str(body["from"])) >= utc(str(body["until"])):
+            raise InputError(f"certify: --from {since} is not before --until {until}")
+    return body
+
+
+def _named(name: str) -> str:
+    full = SHORT.get(name.strip(), name.strip())
+    if full not in FIELDS and not (full.startswith(METADATA_PREFIX) and full != METADATA_PREFIX):
+        raise InputError(
+            f"certify: data have no field {name!r}; use one of {', '.join((*SHORT, *FIELDS))} or metadata.NAME"
+        )
+    return full
+
+
+def _among(active: ActiveStatements, new: Statement) -> tuple[Certificate, list[Certificate]]:
+    """Return the new certificate, and the others of the same data in its project, as they would be with it."""
+    both = ActiveStatements({**active.statements, new.mfid: new}, active.trusted)
+    found = certificates_of(both, trial_key(new.project, new.trial) if new.trial else "")
+    own = next(one for one in found if not one.statement)
+    return own, [one for one in found if one.statement and one.key == own.key and both.counts(one, new.project)]
+
+
+def _require_counting(session: Session, active: ActiveStatements, project: str, ended: Iterable[Certificate]) -> None:
+    """Raise InputError unless statements in `project` count in the projects of all certificates that would end."""
+    own = Statement("", project, CERTIFY, About(), str(session.agent.get("unique_id") or ""), "")
+    for one in ended:
+        if not active.counts(own, one.project):
+            raise InputError(
+                f"certify in project {project}: {one.dataset} is certified in project {one.project}, where statements "
+                f"of {project} do not count. Nothing was stated; state it there, with --project {one.project}"
+            )
+
+
+def _refusal(own: Certificate, conflicts: list[Certificate]) -> str:
+    named = "; ".join(
+        f"{one.dataset} is {', '.join(map(range_text, one.spans))} ({one.attribution})" for one in conflicts[:3]
+    )
+    more = f"; and {amount(len(conflicts) - 3, 'certificate')} more" if len(conflicts) > 3 else ""
+    return (
+        f"certify {own.dataset} {range_text(own.stated)}: another {own.kind} of {own.scope} is certified in that time: "
+        f"{named}{more}. Nothing was stated; --replace ends the others for that time, --until shortens this one"
+    )
 
 
 KEY_VARIABLE = "CRUCIBLE_LINEAGE_SIGNING_KEY"

@@ -21,7 +21,7 @@ from crucible_lineage.calibrations import (
     range_text,
 )
 from crucible_lineage.ids import derive_mfid
-from crucible_lineage.statements import CERTIFY, DECERTIFY, REVOKE, TRUST, About, Statement, in_force, statement_id
+from crucible_lineage.statements import CERTIFY, PROMOTE, REVOKE, TRUST, About, Statement, in_force, statement_id
 
 DAY0 = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 40
@@ -48,7 +48,7 @@ def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Statement]:
-    """Certificates, some of which cut others, decertifications and revocations; one project of three is trusted."""
+    """Certificates, some of which cut others or belong to a try, and revocations; one project of three is trusted."""
     found: list[Statement] = []
     trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", body={"whose": ["beamline"]})
     found.append(replace(trusts, mfid=statement_id(trusts)))
@@ -59,12 +59,13 @@ def histories(draw: st.DrawFn) -> list[Statement]:
         names = [one.mfid for one in found if one.verb == CERTIFY]
         over = sorted(draw(st.sets(st.sampled_from(names), max_size=3))) if names else []
         on, why = dataset(draw(st.integers(0, 3))), str(number)
-        kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, DECERTIFY, REVOKE]))
+        kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, PROMOTE, REVOKE]))
         if kind == CERTIFY:
-            found.append(stated(CERTIFY, body(since, until, **({"over": over} if over else {})), on, project, why))
-        elif kind == DECERTIFY and over:
-            ends = None if until == NEXT else until
-            found.append(stated(DECERTIFY, {**body(since, ends), "over": over}, on, project, why))
+            more = {"over": over} if over else {}
+            more |= {"try": "neon"} if draw(st.integers(0, 3)) == 0 else {}
+            found.append(stated(CERTIFY, body(since, until, **more), on, project, why))
+        elif kind == PROMOTE:
+            found.append(stated(PROMOTE, {"try": "neon", "since": day(0).isoformat()}, on, project, why))
         elif kind == REVOKE and len(found) > 1:
             one = Statement("", project, REVOKE, About(), "user", "2026-11-01", why, revokes=(found[-1].mfid,))
             found.append(replace(one, mfid=statement_id(one)))
@@ -74,7 +75,12 @@ def histories(draw: st.DrawFn) -> list[Statement]:
 def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
     """On which days each certificate is valid, by the definition, day by day."""
     standing = in_force(history)
-    certificates = {mfid: one for mfid, one in standing.statements.items() if one.verb == CERTIFY}
+    promoted = {one.project for one in standing.statements.values() if one.verb == PROMOTE}
+    certificates = {
+        mfid: one
+        for mfid, one in standing.statements.items()
+        if one.verb == CERTIFY and (not one.trial or one.project in promoted)
+    }
     found = {}
     for mfid, one in certificates.items():
         begins = [number(other) for other in certificates.values() if other.project == one.project]
@@ -84,9 +90,7 @@ def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
         else:
             last = number(one, "until") if end else LAST
         days = set(range(number(one), min(last, DAYS + 5)))
-        for other in standing.statements.values():
-            if other.verb == DECERTIFY and other.about != one.about:
-                continue
+        for other in certificates.values():
             if mfid in (other.body.get("over") or ()) and standing.counts(other, one.project):
                 has_end = other.body.get("until") not in (None, NEXT)
                 days -= set(range(number(other), number(other, "until") if has_end else LAST))

@@ -48,12 +48,10 @@ SECTIONS = {
     },
     "Statements": {
         "hold": ("statements", "Stop steps that would use datasets, an instrument's data, or code."),
-        "unhold": ("statements", "Lift a hold. Computes nothing."),
         "sign": ("statements", "Sign results; a candidate with all its signatures is current."),
-        "certify": ("certify", "Certify a calibration for an instrument and a time."),
-        "decertify": ("certify", "End the validity of a calibration, and list what used it."),
-        "calibration": ("certify", "Show which calibrations are certified for data."),
-        "campaign": ("campaign", "Try other calibrations, compare, and make them current by one statement."),
+        "certify": ("statements", "Certify a calibration for an instrument and a time."),
+        "promote": ("statements", "Make the candidates of a try (`run --try`) current. Computes nothing."),
+        "lift": ("statements", "Lift a hold, flag, signature, certificate or promotion, and say what follows."),
         "statements": ("statements", "List statements about results: who made them, and whether they are in force."),
     },
     "Sharing": {

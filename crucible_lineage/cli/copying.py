@@ -32,7 +32,7 @@ from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
-from crucible_lineage.statements import Statement
+from crucible_lineage.statements import PROMOTE, Statement
 
 
 @click.command("push")
@@ -197,15 +197,17 @@ def _inputs(path: Path, session: Session) -> list[str]:
     statement_ids: set[str] = set()
     new = {chosen.certificate.statement for one in choices for chosen in one.chosen}
     statements = session.mirror.statements().values() if new else ()
+    tries = {(one.project, one.trial) for one in statements if one.mfid in new and one.trial}
+    new |= {one.mfid for one in statements if one.verb == PROMOTE and (one.project, one.trial) in tries}
     while new:  # what ends a certificate may be ended itself
         statement_ids |= new
-        new = {one.mfid for one in statements if new.intersection(_named_by(one))} - statement_ids
+        new = {one.mfid for one in statements if new.intersection(_ended_by(one))} - statement_ids
     return [*datasets, *sorted(statement_ids)]
 
 
-def _named_by(statement: Statement) -> list[str]:
-    """Return the statements that this one ends for a time, or promotes."""
-    return [*map(str, statement.body.get("over") or ()), str(statement.body.get("campaign") or "")]
+def _ended_by(statement: Statement) -> list[str]:
+    """Return the statements that this one ends, for a time or for good."""
+    return [*map(str, statement.body.get("over") or ()), *statement.revokes]
 
 
 MOST_LINES = 20

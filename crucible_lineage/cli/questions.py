@@ -11,6 +11,7 @@ import click
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.options import (
     announced_session,
+    chosen_project,
     chosen_projects,
     crucible_options,
     dataset_id,
@@ -30,6 +31,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import require_names
 from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.queries.candidates import compare_candidates
 from crucible_lineage.queries.catalogue.reference import visible_projects
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
 from crucible_lineage.queries.explain import explain
@@ -77,22 +79,27 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
 
 
 @click.command("diff")
-@click.argument("old")
-@click.argument("new")
+@click.argument("datasets", metavar="OLD NEW", nargs=-1)
+@click.option("--try", "trial", metavar="NAME", help="Instead, the candidates of a try and what is current.")
 @crucible_options
 @click.option("--project", "projects", multiple=True, help="Where to look for them; repeatable.")
 @json_option
-def diff_command(
-    old: str,
-    new: str,
-    projects: tuple[str, ...],
-) -> None:
+def diff_command(datasets: tuple[str, ...], trial: str | None, projects: tuple[str, ...]) -> None:
     """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
 
-    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run.
+    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run. With --try,
+    show the differences of every number that steps return, over all candidates of the try.
     """
+    if len(datasets) != (0 if trial else 2):
+        raise InputError("diff: name two datasets or two runs, or a try with --try")
     with announced_session() as session:
+        if trial:
+            project = chosen_project(session, next(iter(projects), None))
+            compared = compare_candidates(session, project, trial)
+            print_result(compared.to_json(), compared.lines())
+            return
+        old, new = datasets
         found = _compare(session, old, new, projects)
     print_result(found.to_json(), found.lines())
 

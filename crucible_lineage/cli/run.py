@@ -69,6 +69,7 @@ AS_OF = click.option(
     metavar="TIME",
     help="Choose calibrations certified until then; a date means the end of that day.",
 )
+TRY = click.option("--try", "trial", metavar="NAME", help="Candidates, which `promote NAME` makes current.")
 
 
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
@@ -92,6 +93,7 @@ Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 @click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
 @click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all steps that depend on it.")
 @click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
+@TRY
 @PATIENCE
 @AS_OF
 @click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
@@ -106,6 +108,7 @@ def run_command(
     only: tuple[str, ...],
     from_: tuple[str, ...],
     keep_going: bool,
+    trial: str | None,
     patience: float,
     as_of: str,
     quiet: bool,
@@ -123,10 +126,14 @@ def run_command(
             announce(session)
         values = parse_overrides(overrides)
         path = located(pipeline)
+        if trial is not None and not trial.strip():
+            raise InputError("run --try: give the try a name")
         with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
             bound = bind_file(path, session.store, values)
-        note_same_name(bound, session)
-        request = RunRequest(bound, values, StepChoice(forced, only, from_, keep_going, patience, as_of))
+        if trial is None:
+            note_same_name(bound, session)
+        choice = StepChoice(forced, only, from_, keep_going, patience, as_of, trial or "")
+        request = RunRequest(bound, values, choice)
         request.choice.require_steps(bound)  # refuse unknown names before any request
         shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
         with shown as progress:
@@ -145,17 +152,19 @@ def run_command(
 @SET
 @FORCE
 @AS_OF
+@TRY
 @json_option
 def plan_command(
     pipeline: str,
     overrides: tuple[str, ...],
     forced: tuple[str, ...],
     as_of: str,
+    trial: str | None,
 ) -> None:
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     with open_session() as session:
         bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-        planned = make_plan(bound, session, forced, as_of)
+        planned = make_plan(bound, session, forced, as_of, trial or "")
         announce(session)
         print_plan(planned)
 

@@ -1,15 +1,16 @@
-"""Statements of people about results: `hold`, `unhold`, `sign`; and `statements`, which lists them."""
+"""Statements of people about results: `hold`, `sign`, `certify`, `promote`, `lift`; and `statements`, their list."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.calibrations import certificate_in, range_text
 from crucible_lineage.cli.options import (
     announce,
     chosen_project,
@@ -19,46 +20,42 @@ from crucible_lineage.cli.options import (
     next_command,
     open_session,
     print_result,
+    read_fields,
 )
-from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.session import Session
-from crucible_lineage.statements import About
-from crucible_lineage.stating import signer_of
+from crucible_lineage.statements import HOLD, KINDS, PROMOTE, REVOKE, SIGN, About
+from crucible_lineage.stating import LIFTED, moment
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
+    from crucible_lineage.core.statement_effects import AppliedStatement
     from crucible_lineage.session import Session
-    from crucible_lineage.stating import StatementOutcome
+    from crucible_lineage.statements import Statement
 
-DATASETS = click.argument("datasets", nargs=-1)
-INSTRUMENT = click.option(
-    "--instrument", metavar="NAME", help="All that this instrument measured, instead of DATASETS."
-)
-FROM = click.option("--from", "since", metavar="TIME", help="With --instrument: measured at that time or later.")
-CODE = click.option(
-    "--code",
-    metavar="FINGERPRINT",
-    help="All that this code made or makes; the beginning of the fingerprint is enough.",
-)
 WHY = click.option("--why", required=True, help="Why, in your own words.")
-FLAG_NAME = click.option("--flag", metavar="NAME", help="Set a flag of this name instead: it warns, but stops nothing.")
+NO_WHY = click.option("--why", default="", help="Why, in your own words.")
 PROJECT = click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
 
 
 @click.command("hold")
-@DATASETS
-@INSTRUMENT
-@FROM
+@click.argument("datasets", nargs=-1)
+@click.option("--instrument", metavar="NAME", help="All that this instrument measured, instead of DATASETS.")
+@click.option("--from", "since", metavar="TIME", help="With --instrument: measured at that time or later.")
 @click.option(
     "--until",
     metavar="TIME",
     help="With --instrument: measured before that time. Otherwise the day from which `status` warns about the hold.",
 )
-@CODE
+@click.option(
+    "--code",
+    metavar="FINGERPRINT",
+    help="All that this code made or makes; the beginning of the fingerprint is enough.",
+)
 @WHY
-@FLAG_NAME
+@click.option(
+    "--flag", default="", metavar="NAME", help="Set a flag of this name instead: it warns, but stops nothing."
+)
 @PROJECT
 @crucible_options
 @json_option
@@ -69,127 +66,48 @@ def hold_command(
     until: str | None,
     code: str | None,
     why: str,
-    flag: str | None,
+    flag: str,
     project: str | None,
 ) -> None:
-    """Put DATASETS on hold: nothing is made from them or their descendants until `unhold`.
+    """Put DATASETS on hold: nothing is made from them or their descendants until `lift`.
 
     Existing descendants are doubtful. Nothing is deleted, and no id changes.
     """
     from crucible_lineage.stating import put_on_hold
 
-    with open_session() as session:
-        about = _about(session, "hold", datasets, instrument, since, until, code)
-        due = "" if instrument else _moment("--until", until)[:10]
-        target = _project(session, "hold", about, project)
-        outcome = put_on_hold(session, about, why, project=target, flag=flag or "", due=due)
-    _print(outcome)
-
-
-@click.command("unhold")
-@DATASETS
-@INSTRUMENT
-@FROM
-@click.option("--until", metavar="TIME", help="With --instrument: measured before that time.")
-@CODE
-@click.option("--why", default="", help="Why, in your own words.")
-@click.option("--flag", metavar="NAME", default="", help="Remove the flag of this name instead.")
-@PROJECT
-@crucible_options
-@json_option
-def unhold_command(
-    datasets: tuple[str, ...],
-    instrument: str | None,
-    since: str | None,
-    until: str | None,
-    code: str | None,
-    why: str,
-    flag: str,
-    project: str | None,
-) -> None:
-    """Lift all holds on DATASETS, or on exactly this instrument and time, or code. Computes nothing."""
-    from crucible_lineage.stating import lift
-
-    with open_session() as session:
-        about = _about(session, "unhold", datasets, instrument, since, until, code)
-        target = _project(session, "unhold", about, project)
-        lifted = lift(session, about, why, project=target, flag=flag)
-    lines = (f"{one.about}: the {one.verb} {one.attribution} is lifted" for one in lifted)
-    print_result({"lifted": [one.to_json() for one in lifted]}, lines)
-
-
-def _about(
-    session: Session,
-    command: str,
-    datasets: tuple[str, ...],
-    instrument: str | None,
-    since: str | None,
-    until: str | None,
-    code: str | None,
-) -> About:
-    """Return the subject of a statement. InputError unless it is exactly one of datasets, instrument and code."""
     if sum(map(bool, (datasets, instrument, code))) != 1:
-        raise InputError(f"{command}: name datasets, or one of --instrument and --code")
+        raise InputError("hold: name datasets, or one of --instrument and --code")
     if since and not instrument:
-        raise InputError(f"{command} --from {since}: a time of measurement goes with --instrument")
-    if instrument:
-        first, last = (_moment(name, value) for name, value in (("--from", since), ("--until", until)))
-        if first and last and utc(first) >= utc(last):
-            raise InputError(f"{command}: --from {since} is not before --until {until}")
-        return About(instrument=instrument, since=first, until=last)
-    if code:
-        return About(code=code)
-    return About(datasets=tuple(dict.fromkeys(dataset_id(session, text) for text in datasets)))
+        raise InputError(f"hold --from {since}: a time of measurement goes with --instrument")
+    first = moment("--from", since) if since else ""
+    last = moment("--until", until) if until else ""
+    if instrument and first and last and utc(first) >= utc(last):
+        raise InputError(f"hold: --from {since} is not before --until {until}")
+    with open_session() as session:
+        if instrument:
+            about, due = About(instrument=instrument, since=first, until=last), ""
+        else:
+            ids = dict.fromkeys(dataset_id(session, text) for text in datasets)
+            about, due = About(tuple(ids), code=code or ""), last[:10]
+        target = project or ("" if about.datasets else chosen_project(session, None))
+        outcome = put_on_hold(session, about, why, project=target, flag=flag, due=due)
+    one = outcome.statement
+    stated = f"{one.about} {f'has the flag {one.flag}' if one.flag else 'is on hold'} {one.attribution}"
+    print_result(outcome.to_json(), [f"{stated}{'' if outcome.is_new else ' (as before)'}", _undo(one)])
 
 
-def _moment(option: str, value: str | None) -> str:
-    if not value:
-        return ""
-    try:
-        return utc(value).isoformat()
-    except ValueError as error:
-        raise InputError(f"{option} {value}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
-
-
-def _project(session: Session, command: str, about: About, project: str | None) -> str:
-    if project or not about.datasets:
-        return chosen_project(session, project)
-    from crucible_lineage.stating import project_of
-
-    return project_of(session, about.datasets, command)
-
-
-def _print(outcome: StatementOutcome) -> None:
-    statement = outcome.statement
-    status = f"has the flag {statement.flag}" if statement.flag else "is on hold"
-    before = "" if outcome.is_new else " (as before)"
-    undo = next_command(*_unhold(statement.about, statement.flag))
-    stated = f"{statement.about} {status} {statement.attribution}{before}"
-    print_result(outcome.to_json(), [stated, f"statement {statement.mfid}; to lift it: {undo}"])
-
-
-def _unhold(about: About, flag: str) -> list[str]:
-    span: list[object] = [
-        *(["--from", about.since] if about.since else []),
-        *(["--until", about.until] if about.until else []),
-    ]
-    subject = (
-        ["--instrument", about.instrument, *span] if about.instrument else ["--code", about.code] if about.code else []
-    )
-    return ["unhold", *about.datasets, *subject, *(["--flag", flag] if flag else [])]
+def _undo(statement: Statement) -> str:
+    return f"statement {statement.mfid}; to lift it: {next_command('lift', statement.mfid)}"
 
 
 @click.command("sign")
 @click.argument("datasets", nargs=-1, required=True)
-@click.option("--why", default="", help="What you checked, in your own words.")
-@click.option("--project", metavar="P", help="Project of the statement; by default, that of DATASETS.")
+@NO_WHY
+@PROJECT
 @crucible_options
 @json_option
 def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> None:
-    """Sign DATASETS. A candidate with all its signatures becomes current.
-
-    Suspended Prefect flow runs are resumed; if this machine has no Prefect, `watch` resumes them.
-    """
+    """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
     from crucible_lineage.stating import sign
 
     with open_session() as session:
@@ -198,52 +116,176 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> No
     statement = outcome.stating.statement
     signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
     left = {n: f"; {amount(n, 'more signature')} needed" if n else "" for n in outcome.missing.values()}
-    print_result(outcome.to_json(), (f"{mfid} {signed}{left[missing]}" for mfid, missing in outcome.missing.items()))
+    lines = [f"{mfid} {signed}{left[missing]}" for mfid, missing in outcome.missing.items()]
+    print_result(outcome.to_json(), [*lines, _undo(statement)])
+
+
+@click.command("certify")
+@click.argument("calibration")
+@click.option(
+    "--for", "fields", multiple=True, required=True, metavar="FIELD=VALUE",
+    help="For which data, as in instrument='Raman 1' or metadata.grating=1800; repeatable.",
+)  # fmt: skip
+@click.option("--where", default="", metavar="CONDITION", help="Only for data that meet this condition.")
+@click.option("--from", "since", required=True, metavar="TIME", help="For data measured at that time or later (UTC).")
+@click.option(
+    "--until", default="", metavar="TIME", help="For data measured before; `next`: until the next one starts."
+)
+@click.option("--kind", default="", help="The kind of calibration; by default, what was measured in it.")
+@WHY
+@click.option("--replace", "is_replacing", is_flag=True, help="End, for that time, others for the same data.")
+@click.option("--try", "trial", default="", metavar="NAME", help="Only for `run --try NAME`, until it is promoted.")
+@click.option("--project", default="", metavar="P", help="Project of the statement; by default, the calibration's.")
+@crucible_options
+@json_option
+def certify_command(
+    calibration: str,
+    fields: tuple[str, ...],
+    where: str,
+    since: str,
+    until: str,
+    kind: str,
+    why: str,
+    is_replacing: bool,
+    trial: str,
+    project: str,
+) -> None:
+    """State when CALIBRATION is valid, and for which data. Pipelines select calibrations by this.
+
+    A second calibration for the same data and time is refused, unless it replaces the first.
+    """
+    from crucible_lineage.stating import certificates_as_of, certify
+
+    with open_session() as session:
+        mfid = dataset_id(session, calibration)
+        outcome = certify(
+            session, mfid, read_fields(fields), since, until, kind=kind, where=where, why=why, project=project,
+            replaced=is_replacing, trial=trial,
+        )  # fmt: skip
+        known = certificates_as_of(session, outcome.statement.project, trial=trial)
+        (one,) = (one for one in known if one.statement == outcome.statement.mfid)
+    within = f" in try {trial}" if trial else ""
+    ranges = ", ".join(map(range_text, one.spans))
+    line = f"{mfid} is the {one.kind} of {one.scope} {ranges}{within}{'' if outcome.is_new else ' (as before)'}"
+    print_result({**outcome.to_json(), "certificate": one.to_json()}, [line, _undo(outcome.statement)])
+
+
+@click.command("promote")
+@click.argument("name")
+@WHY
+@click.option("--project", metavar="P", help="Project of the try; optional if there is only one.")
+@crucible_options
+@json_option
+def promote_command(name: str, why: str, project: str | None) -> None:
+    """Make the candidates of try NAME (`run --try NAME`) current, and its certificates valid. Computes nothing."""
+    from crucible_lineage.stating import promote
+
+    with open_session() as session:
+        stating, candidates = promote(session, chosen_project(session, project), name, why)
+    document = {**stating.to_json(), "candidates": list(candidates)}
+    lines = [
+        f"try {name} is promoted: {amount(len(candidates), 'candidate')} current, unless a later run replaced it",
+        "write what you tried into the pipeline: a run as declared before makes the earlier results current again",
+        _undo(stating.statement),
+    ]
+    print_result(document, lines)
+
+
+@click.command("lift")
+@click.argument("targets", nargs=-1, required=True, metavar="STATEMENT|DATASET...")
+@click.option("--kind", type=click.Choice(LIFTED), help="Which of the statements about a DATASET.")
+@NO_WHY
+@crucible_options
+@json_option
+def lift_command(targets: tuple[str, ...], kind: str | None, why: str) -> None:
+    """Lift a hold, flag, signature, certificate, promotion or other statement, and say what follows.
+
+    A DATASET stands for all statements of one kind about it. Nothing is computed; the statement is kept, as lifted.
+    """
+    from crucible_lineage.stating import lift
+
+    with open_session() as session:
+        mfids = [dataset_id(session, text) for text in targets]
+        lifted = lift(session, mfids, why, kind=kind or "")
+        done = [f"{one}: the {one.verb} {one.attribution} is lifted" for one in lifted]
+        follows = [line for one in lifted for line in _follows(session, one)]
+    print_result({"lifted": [one.to_json() for one in lifted], "follows": follows}, [*done, *follows])
+
+
+def _follows(session: Session, lifted: Statement) -> Iterator[str]:
+    """Yield what follows from lifting a statement."""
+    if lifted.verb in (HOLD, SIGN):
+        doubts = session.stated.doubts(lifted.about.datasets, lifted.project)
+        for mfid in lifted.about.datasets:
+            yield doubts[mfid].message(mfid) if mfid in doubts else f"{mfid} is not on hold"
+    if lifted.verb == PROMOTE:
+        yield f"the results from before the promotion of try {lifted.trial} are current again"
+    if lifted.verb == REVOKE:
+        for one in session.mirror.statements(lifted.revokes).values():
+            yield f"{one}: the {one.verb} {one.attribution} counts again"
+    if certificate := certificate_in(lifted):
+        from crucible_lineage.queries.calibrations import after_lifting  # imports pydantic, which --help does not need
+
+        yield from after_lifting(session, certificate)
 
 
 @click.command("statements")
 @click.argument("dataset", required=False)
 @click.option("--project", metavar="P", help="Statements of this project; by default, all that this key can see.")
+@click.option("--kind", type=click.Choice([*KINDS]), help="Only statements of this kind.")
+@click.option("--for", "measured", metavar="DATASET", help="The certificates that are valid for this measured DATASET.")
 @click.option(
-    "--verify",
-    "allowed",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
+    "--verify", "allowed", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
     help="Verify ssh signatures against FILE, an allowed signers file of ssh-keygen.",
-)
+)  # fmt: skip
 @click.option("--all", "every", is_flag=True, help="Include statements that are no longer in force.")
 @crucible_options
 @json_option
-def statements_command(dataset: str | None, project: str | None, allowed: Path | None, every: bool) -> None:
-    """List statements about results, or about DATASET, oldest first: holds, flags, trust."""
+def statements_command(
+    dataset: str | None, project: str | None, kind: str | None, measured: str | None, allowed: Path | None, every: bool
+) -> None:
+    """List statements about results, or about DATASET, oldest first: holds, flags, certificates, promotions, trust."""
     with open_session() as session:
-        known = _statements(session, dataset)
+        session.mirror.sync_statements()
+        known = _statements(session, dataset, measured)
         announce(session)
-    found = [one for one in known if project is None or one.statement.project.casefold() == project.casefold()]
+    found = [
+        one
+        for one in known
+        if project is None or one.statement.project.casefold() == project.casefold()
+        if kind is None or one.statement.verb == KINDS[kind]
+    ]
     shown = [one for one in found if every or (one.in_force and not one.statement.revokes)]
-    signers = {applied.statement.mfid: _signer(applied, allowed) for applied in shown} if allowed else {}
-    listed = [(one, one.statement.mfid) for one in shown]
-    stated = [{**one.to_json(), **({"signer": signers[mfid]} if allowed else {})} for one, mfid in listed]
-    lines = [_line(one) + (_signature_text(signers[mfid]) if allowed else "") for one, mfid in listed]
+    signers = {applied.statement.mfid: _signer(applied.statement, allowed) for applied in shown} if allowed else {}
+    stated = [{**one.to_json(), **({"signer": signers[one.statement.mfid]} if allowed else {})} for one in shown]
+    lines = [
+        f"{one.statement.mfid}  {one.statement}  {one.text}"
+        + (_signature_text(signers[one.statement.mfid]) if allowed else "")
+        for one in shown
+    ]
     left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
     print_result({"statements": stated}, [*lines, f"{amount(len(shown), 'statement')}{left}"])
     if any(signer == "" for signer in signers.values()):
         sys.exit(1)
 
 
-def _statements(session: Session, dataset: str | None) -> Sequence[AppliedStatement]:
-    """Return the statements about a dataset, or all that this key can see."""
-    session.mirror.sync_statements()
-    if dataset is None:
+def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
+    """Return the statements about a dataset, the certificates for data, or all that this key can see."""
+    if measured is None and dataset is None:
         return session.stated.all(None)
     from crucible_lineage.queries.catalogue.view import show_dataset  # imports pydantic, which --help does not need
 
-    return show_dataset(session, dataset_id(session, dataset)).statements
+    if measured is None:
+        return show_dataset(session, dataset_id(session, dataset or "")).statements
+    uses = show_dataset(session, dataset_id(session, measured)).calibrations
+    fitting = {mfid for use in uses for mfid in use.certificates}
+    return [one for one in session.stated.all(None) if one.statement.mfid in fitting]
 
 
-def _signer(applied: AppliedStatement, allowed: Path) -> str | None:
+def _signer(statement: Statement, allowed: Path) -> str | None:
     """Return the signer: None without a signature, empty if the signer is not allowed."""
-    statement = applied.statement
+    from crucible_lineage.stating import signer_of
+
     receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
     if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
         return ""
@@ -254,8 +296,3 @@ def _signature_text(signer: str | None) -> str:
     if signer is None:
         return "  (not signed)"
     return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"
-
-
-def _line(applied: AppliedStatement) -> str:
-    statement = applied.statement
-    return f"{statement.mfid}  {str(statement.about) or ', '.join(statement.revokes)}  {applied.text}"

@@ -414,7 +414,7 @@ class Mirror:
         return {mfid: ReproductionCount(*one) for mfid, one in self._stated(REMAKE).items()}
 
     def promoted(self) -> dict[str, str]:
-        """Return {campaign: moment of its promotion}, as of the last sync."""
+        """Return {PROJECT/TRY: moment of its promotion}, as of the last sync."""
         return self.database.transaction(tables.promoted_now)
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:

@@ -15,13 +15,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.marks import SLOTS_KEY, moment_of, order_of_claims, slots_in, slots_mark
+from crucible_lineage.statements import trial_key
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.core.mirror import Mirror
 
 CURRENT, SUPERSEDED, INCOMPLETE, RAW = "current", "superseded", "incomplete", "raw"
-CANDIDATE = "candidate"  # of a campaign that is not promoted
+CANDIDATE = "candidate"  # of a try that is not promoted
 MAX_SCOPE_CHARACTERS = 200  # a longer scope is shortened and identified by its hash
 
 
@@ -30,7 +31,8 @@ class SlotClaim:
     """A dataset's claim to a slot: the run that relied on it last, when that began, and the file that declares it.
 
     `also` are other files that declare the same slot and still rely on the dataset. `was` are former names of the file:
-    results made under those names do not become current again. A `campaign`'s claim counts from its promotion on.
+    results made under those names do not become current again. The claim of a `trial`, under a key of its own, counts
+    from the promotion of that try on.
     """
 
     since: str
@@ -38,7 +40,7 @@ class SlotClaim:
     declared_in: str = ""
     also: tuple[str, ...] = ()
     was: tuple[str, ...] = ()
-    campaign: str = ""
+    trial: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -48,15 +50,15 @@ class SlotClaim:
     def to_json(self) -> dict[str, object]:
         """Return the entry for the scientific metadata."""
         others = {"also": list(self.also), "was": list(self.was)} if self.also or self.was else {}
-        campaign = {"campaign": self.campaign} if self.campaign else {}
-        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **campaign}
+        trial = {"try": self.trial} if self.trial else {}
+        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **trial}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, object]) -> SlotClaim:
         """Parse an entry of the scientific metadata. Unreadable fields are ignored."""
         also, was = _texts(entry.get("also")), _texts(entry.get("was"))
-        declared_in, campaign = str(entry.get("declared_in", "")), str(entry.get("campaign") or "")
-        return cls(str(entry["since"]), str(entry.get("run", "")), declared_in, also, was, campaign)
+        declared_in, trial = str(entry.get("declared_in", "")), str(entry.get("try") or "")
+        return cls(str(entry["since"]), str(entry.get("run", "")), declared_in, also, was, trial)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class DatasetStatus:
 
     `replaces` is the dataset that it was made to replace; it counts only for datasets that fill no slot. A dataset that
     is neither derived nor a replacement is measured data and fills none, whatever its metadata says. Claims count only
-    within the dataset's own `project`. A candidate fills some of its slots only once a campaign is promoted.
+    within the dataset's own `project`. A candidate fills slots only once a try is promoted.
     """
 
     mfid: str
@@ -82,16 +84,13 @@ class DatasetStatus:
         return self.slots if self.derived or self.replaces else {}
 
 
-def _with_promoted_claims(status: DatasetStatus, promoted: Mapping[str, str]) -> DatasetStatus:
-    """Drop the claims of campaigns that are not promoted; date the others from their promotion."""
-    if not any(claim.campaign for claim in status.slots.values()):
-        return status
-    counting = {
-        key: replace(claim, since=promoted[claim.campaign]) if claim.campaign else claim
-        for key, claim in status.slots.items()
-        if not claim.campaign or claim.campaign in promoted
-    }
-    return replace(status, slots=counting, is_candidate=len(counting) < len(status.slots))
+def trial_slot(slot: str, trial: str) -> str:
+    """Return the key under which a dataset claims a slot for a try, or for good if `trial` is empty."""
+    return f"{slot}{_suffix(trial)}"
+
+
+def _suffix(trial: str) -> str:
+    return f" (try {trial})" if trial else ""
 
 
 def pipeline_keyword(pipeline: str) -> str:
@@ -164,11 +163,45 @@ def later_than(moment: datetime, others: Iterable[str]) -> str:
     return max(moment, latest + timedelta(microseconds=1)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
+_Tried = dict[tuple[str, str, str], tuple[str, str]]  # by project, try and slot: when, and the dataset
+
+
+def _tried_last(statuses: Iterable[DatasetStatus]) -> _Tried:
+    """Return the dataset that each try relied on last in each slot."""
+    found: _Tried = {}
+    for status in statuses:
+        for key, claim in status.slots.items():
+            if claim.trial and status.complete and status.derived:
+                at = status.project.casefold(), claim.trial, key.removesuffix(_suffix(claim.trial))
+                before, own = found.get(at, ("", "")), (claim.since, status.mfid)
+                found[at] = max(before, own, key=lambda one: (order_of_claims(one[0]), one[1]))
+    return found
+
+
+def _counting(status: DatasetStatus, promoted: Mapping[str, str], tried: _Tried) -> DatasetStatus:
+    """Return the status with the claims that count: not those of tries, unless promoted, from that moment on."""
+    claims = {key: claim for key, claim in status.slots.items() if claim.trial}
+    if not claims:
+        return status
+    slots, is_candidate = {key: claim for key, claim in status.slots.items() if not claim.trial}, False
+    for key, claim in claims.items():
+        slot = key.removesuffix(_suffix(claim.trial))
+        moment = promoted.get(trial_key(status.project, claim.trial))
+        _, last = tried.get((status.project.casefold(), claim.trial, slot), ("", ""))
+        if moment is None or last != status.mfid:
+            is_candidate = True
+        elif slot not in slots or order_of_claims(slots[slot].since) < order_of_claims(moment):
+            slots[slot] = replace(claim, since=moment, trial="")
+    return replace(status, slots=slots, is_candidate=is_candidate)
+
+
 class Currency:
-    """Which of many datasets are current. `promoted` has the moment of promotion of each promoted campaign."""
+    """Which of many datasets are current. `promoted` has the moment of promotion of each promoted try."""
 
     def __init__(self, statuses: Iterable[DatasetStatus], promoted: Mapping[str, str] = MappingProxyType({})) -> None:
-        self._statuses = {status.mfid: _with_promoted_claims(status, promoted) for status in statuses}
+        listed = list(statuses)
+        self._tried = _tried_last(listed)
+        self._statuses = {status.mfid: _counting(status, promoted, self._tried) for status in listed}
         self._claimants: dict[tuple[str, str], list[DatasetStatus]] = {}
         self._successors: dict[str, str] = {}
         for status in self._statuses.values():
@@ -205,6 +238,15 @@ class Currency:
     def claims(self, key: str, project: str) -> list[SlotClaim]:
         """Return all claims to a slot, past ones included."""
         return [status.slots[key] for status in self._claimants.get((project.casefold(), key), ())]
+
+    def tried(self, key: str, trial: str, project: str) -> tuple[str, str]:
+        """Return when a try relied on a dataset in a slot last, and on which; empty if it did not."""
+        return self._tried.get((project.casefold(), trial, key), ("", ""))
+
+    def candidates(self, trial: str, project: str) -> dict[str, str]:
+        """Return the dataset that a try relied on last in each slot."""
+        own = project.casefold(), trial
+        return {slot: mfid for (*of, slot), (_, mfid) in sorted(self._tried.items()) if tuple(of) == own}
 
     def all_slots(self) -> Iterable[tuple[str, str]]:
         """Return the project (in lower case) and key of each slot that a complete dataset fills."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from crucible_lineage.calibrations import validity_text
+from crucible_lineage.calibrations import Span, certificates_of, validity_text
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
@@ -25,18 +25,22 @@ from crucible_lineage.statements import (
 
 @dataclass(frozen=True)
 class AppliedStatement:
-    """A statement seen from a project: whether it is in force, whether it counts there, and what revoked it."""
+    """A statement seen from a project: whether it is in force, whether it counts there, and what revoked it.
+
+    `spans` are the remaining ranges of a certificate.
+    """
 
     statement: Statement
     in_force: bool
     counts: bool
     revoked_by: Statement | None = None
+    spans: tuple[Span, ...] = ()
 
     @property
     def text(self) -> str:
         """The statement in words."""
         one = self.statement
-        content = f"flag {one.flag}" if one.flag else validity_text(one) or one.verb
+        content = f"flag {one.flag}" if one.flag else validity_text(one, self.spans) or one.verb
         if self.in_force:
             elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
             return f"{content} {one.attribution}{elsewhere}"
@@ -144,6 +148,7 @@ class StatementEffects:
         statements = self.mirror.statements()
         active = in_force(statements.values())
         revoked = {mfid: one for one in active.statements.values() for mfid in one.revokes}
+        spans = {one.statement: one.spans for one in certificates_of(active)}
         listed = sorted(statements.values(), key=lambda one: (one.when, one.mfid))
         return [
             AppliedStatement(
@@ -151,6 +156,7 @@ class StatementEffects:
                 one.mfid in active.statements,
                 viewer is None or active.counts(one, viewer),
                 revoked.get(one.mfid),
+                spans.get(one.mfid, ()),
             )
             for one in listed
         ]

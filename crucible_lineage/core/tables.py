@@ -276,7 +276,7 @@ class StoredRecord(Mapping[str, Any]):
 class Snapshot:
     """A project's datasets by id as they are now; `downloaded` of them were new or changed.
 
-    `promoted` has the moment of promotion of each promoted campaign. Read-only: while nothing changes, all callers in
+    `promoted` has the moment of promotion of each promoted try. Read-only: while nothing changes, all callers in
     a process share one object.
     """
 

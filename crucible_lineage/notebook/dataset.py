@@ -29,12 +29,12 @@ from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_
 from crucible_lineage.queries.graph.state import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements import About
-from crucible_lineage.stating import lift as lift_hold
+from crucible_lineage.stating import lift as lift_statements
 from crucible_lineage.stating import put_on_hold, sign
 
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue, Lineage
-    from crucible_lineage.queries.calibrations import CalibrationsFor
+    from crucible_lineage.queries.calibrations import CalibrationUse
     from crucible_lineage.queries.explain import Explanation
 
 __all__ = ["Dataset", "Datasets", "File"]
@@ -85,9 +85,12 @@ class Dataset:
         put_on_hold(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
         self.__dict__.pop("_view", None)
 
-    def lift(self, why: str = "", *, flag: str = "") -> None:
-        """Lift all holds on the dataset, or remove the flag. Raises InputError if there is none."""
-        lift_hold(self._catalogue.session, About((self.mfid,)), why, project=self.project or "", flag=flag)
+    def lift(self, why: str = "", *, kind: str = "") -> None:
+        """Lift the holds, flags, signatures or certificates on the dataset, or those of one kind if there are several.
+
+        Raises InputError if there is none.
+        """
+        lift_statements(self._catalogue.session, [self.mfid], why, kind=kind)
         self.__dict__.pop("_view", None)
 
     def sign(self, why: str = "") -> int:
@@ -96,11 +99,10 @@ class Dataset:
         self.__dict__.pop("_view", None)
         return missing
 
-    def calibrations(self, kind: str = "", *, as_of: str = "") -> CalibrationsFor:
-        """Return the calibrations certified for measured data, why, the alternatives, and the results with each."""
-        from crucible_lineage.queries.calibrations import calibrations_for  # rarely needed
-
-        return calibrations_for(self._catalogue.session, self.mfid, kind, as_of)
+    @property
+    def calibrations(self) -> tuple[CalibrationUse, ...]:
+        """The calibrations that a result was made with, or those that are certified for measured data, and why."""
+        return self._view.calibrations
 
     @property
     def step(self) -> str | None:

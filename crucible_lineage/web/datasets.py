@@ -32,6 +32,7 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
+from crucible_lineage.queries.calibrations import calibrations_of
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.view import single_statements, visible_names
 from crucible_lineage.queries.graph.fetch import fetch_lineage, whole_record_of, with_states
@@ -73,6 +74,7 @@ def dataset(reader: Reader) -> Response:
         entry = entry_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
         statements = session.stated.about(mfid, entry.summary.status.project, entry.summary)
+        calibrations = calibrations_of(session, found.model_dump())
     successors = visible_names(reader.client, entry.superseded_by)
     record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
@@ -96,6 +98,7 @@ def dataset(reader: Reader) -> Response:
         statements=single_statements(statements),
         remade=entry.remade.summary(),
         varies=varies,
+        calibrations=calibrations,
         verdicts=entry.verdicts,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
@@ -223,7 +226,7 @@ def _hold(session: Session, mfid: str, form: Form) -> None:
 
 
 def _lift(session: Session, mfid: str, form: Form) -> None:
-    lift(session, About((mfid,)), _why(form), flag=form.get("flag", ""))
+    lift(session, [mfid], _why(form), kind=form.get("kind", ""))
 
 
 def _sign(session: Session, mfid: str, form: Form) -> None:

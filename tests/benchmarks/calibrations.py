@@ -44,9 +44,6 @@ def history(seed: int) -> dict[str, Any]:
         until = None if chance.random() < 0.05 else begin + chance.choice([1, 4, 20, 45, 90])
         act("replace", chance.randrange(DETECTORS), begin, until, f"c{number}")
         number += 1
-        if chance.random() < 0.4:
-            begin = chance.randrange(DAYS - 10)
-            act("decertify", chance.randrange(DETECTORS), begin, begin + chance.choice([1, 2, 10]))
     edges = [one[key] for one in acts for key in ("from", "until") if one[key] is not None]
     exposures = [
         (chance.randrange(DETECTORS), chance.choice(edges) if chance.random() < 0.1 else chance.random() * DAYS)
@@ -85,11 +82,10 @@ def butler(found: dict[str, Any]) -> dict[str, Any]:
             where = {"instrument": "Cam", "detector": one["detector"]}
             if one["act"] != "certify":
                 registry.decertify(collection, "bias", span, dataIds=[registry.expandDataId(where)])
-            if one["act"] != "decertify":
-                if one["name"] not in refs:
-                    registry.registerRun(one["name"])
-                    (refs[one["name"]],) = registry.insertDatasets("bias", [where], run=one["name"])
-                registry.certify(collection, [refs[one["name"]]], span)
+            if one["name"] not in refs:
+                registry.registerRun(one["name"])
+                (refs[one["name"]],) = registry.insertDatasets("bias", [where], run=one["name"])
+            registry.certify(collection, [refs[one["name"]]], span)
 
     refs: dict[str, Any] = {}
     apply(found["acts"][: found["middle"]], "middle", refs)
@@ -110,10 +106,9 @@ def butler(found: dict[str, Any]) -> dict[str, Any]:
 def ours(found: dict[str, Any]) -> dict[str, Any]:
     """What is chosen here: acts are stated in an embedded Crucible, one by one."""
     from crucible_lineage.calibrations import Calibrations
-    from crucible_lineage.certifying import certificates_as_of, certify, decertify
     from crucible_lineage.session import Session
     from crucible_lineage.settings import Settings
-    from crucible_lineage.times import utc
+    from crucible_lineage.stating import certificates_as_of, certify
 
     answers: dict[str, Any] = {}
     with Session(Settings(Path(tempfile.mkdtemp()))) as session:
@@ -134,14 +129,7 @@ def ours(found: dict[str, Any]) -> dict[str, Any]:
                 time.sleep(1.1)
             ends = [(BEGIN + timedelta(days=one[key])).isoformat() for key in ("from", "until") if one[key] is not None]
             fields = {"instrument": "Cam", "metadata.detector": str(one["detector"])}
-            if one["act"] == "decertify":
-                span = utc(ends[0]), utc(ends[1])
-                for other in session.mirror.certificates("lab"):
-                    is_of = dict(other.fields)["metadata.detector"] == str(one["detector"])
-                    if is_of and any(a < span[1] and span[0] < b for a, b in other.spans):
-                        decertify(session, other.dataset, *ends, why=str(number))
-            else:
-                certify(session, ids[one["name"]], fields, *ends, why=str(number), replaced=one["act"] == "replace")
+            certify(session, ids[one["name"]], fields, *ends, why=str(number), replaced=one["act"] == "replace")
         answers["stated_s"] = time.perf_counter() - begun
         for collection, moment in (("middle", as_of), ("end", "")):
             begun = time.perf_counter()
@@ -177,8 +165,7 @@ def main(act: str, path: str, *others: str) -> None:
         took = mine[f"{collection}_s"]
         print(f"{collection}: {len(pairs)} exposures, {none} without, {differing} chosen otherwise; ", end="")
         print(f"{took:.3f} s here, {each:.2f} ms each there, {ratio:,.0f} times as many a second")
-    certified = sum(one["act"] != "decertify" for one in found["acts"])
-    print(f"{certified} certifications, {len(found['acts'])} acts stated in {mine['stated_s']:.1f} s")
+    print(f"{len(found['acts'])} certifications stated in {mine['stated_s']:.1f} s")
 
 
 if __name__ == "__main__":

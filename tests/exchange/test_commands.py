@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from crucible_lineage.certifying import certificates_as_of, certify, decertify
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.stating import certificates_as_of, certify
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/commands.schema.json").read_text(encoding="utf-8"))
 
@@ -146,7 +146,7 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
         first, second = register("first", "axis"), register("second", "axis")
         certify(session, first, {"instrument": "Raman 1"}, "2024-01-01", why="fits")
         certify(session, second, {"instrument": "Raman 1"}, "2024-05-01", why="newer", replaced=True)
-        decertify(session, second, "2024-05-01", "2024-05-02", why="not that day")
+        certify(session, first, {"instrument": "Raman 1"}, "2024-06-01", why="the old one again", replaced=True)
     pipeline = tmp_path / "scans.yaml"
     pipeline.write_text(
         "pipeline: scans\nproject: lab\n"
@@ -158,8 +158,8 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
     field = tmp_path / "field"
     assert command("pull", "--for", pipeline, "--data", field, **online).returncode == 0
     with Session(Settings(field)) as session:
-        (one,) = certificates_as_of(session, "lab")
-        assert (one.dataset, f"{one.spans[0][0]:%Y-%m-%d}") == (second, "2024-05-02"), "as it is decertified"
+        one, _ = certificates_as_of(session, "lab")
+        assert (one.dataset, f"{one.spans[0][1]:%Y-%m-%d}") == (second, "2024-06-01"), "which another one ends"
         (step,) = make_plan(bind_file(pipeline, session.store), session).steps
         assert (step.state, step.choices["axis"][0]["name"]) == ("missing", "second")
 

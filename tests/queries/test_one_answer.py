@@ -24,7 +24,7 @@ from tests.web.conftest import served
 ACTS = 60 if NIGHTLY else 3
 ACTS_TO_CHOOSE = (
     *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
-    *("hand", "hand", "replace", "hold", "unhold", "unhold", "set", "flag", "link", "link", "unlink", "rename"),
+    *("hand", "hand", "replace", "hold", "lift", "lift", "set", "flag", "link", "link", "unlink", "rename"),
 )
 SEED = int(os.environ.get("HISTORY_SEED", "5"))
 STEPS = """
@@ -292,13 +292,13 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         flag = ["--flag", "odd"] if kind == "flag" else []
         world.ask_json(view, "hold", one["mfid"], "--why", "odd", *flag)
         return f"{kind} {one['mfid']} on {view}"
-    if kind == "unhold":
+    if kind == "lift":
         held = [
             one for one in world.ask_json(view, "statements", "--project", "lab")["statements"] if one["verb"] == "hold"
         ]
         if held:
-            world.ask_json(view, "unhold", held[0]["about"]["datasets"][0])
-            return f"unhold {held[0]['about']['datasets'][0]} on {view}"
+            world.ask_json(view, "lift", held[0]["mfid"])
+            return f"lift the hold on {held[0]['about']['datasets'][0]} on {view}"
     return _corrected(world, view, kind, current, raw)
 
 

@@ -49,7 +49,7 @@ def main() -> None:
     except Exception as error:
         answers.append(f"{type(error).__name__}: {error}".replace(raw.unique_id, "MFID"))
     with Session(Settings(DATA)) as session:
-        lift(session, About((raw.unique_id,)), "it was on", project="lab")
+        lift(session, [raw.unique_id], "it was on")
     answers.append(summed(path, 4.0))
     print(json.dumps(answers))
 

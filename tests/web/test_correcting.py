@@ -84,7 +84,10 @@ def test_a_hold_is_placed_shown_and_lifted_and_a_result_is_signed(site, mfid):
         page = owner.get(f"/datasets/{mfid}").text
         assert "detector saturated" in page
         assert post(owner, site, mfid, act="lift", why="another one").status_code == 303
-        assert "there is no hold in force" in post(owner, site, mfid, act="lift", why="again").text
+        assert (
+            "there is no hold, flag, signature, certificate in force"
+            in post(owner, site, mfid, act="lift", why="again").text
+        )
         assert post(owner, site, mfid, act="hold", why="weak", flag="dim").status_code == 303
         assert "dim" in owner.get(f"/datasets/{mfid}").text
         assert post(owner, site, mfid, act="sign", why="looked at it").status_code == 303

@@ -133,12 +133,12 @@ def known_inputs(
     *,
     with_fields: bool,
     as_of: str = "",
-    campaign: str = "",
+    trial: str = "",
 ) -> dict[str, tuple[InputItem, ...]]:
     """Return the datasets of each input, including those still to be registered. Changes nothing.
 
     `with_fields` tells whether the declaration uses fields of their records (`used_fields`). Calibrations are those
-    certified `as_of` a moment, or as if a `campaign` were promoted.
+    certified `as_of` a moment, or as if a `trial` were promoted.
     """
     zone, found = ZoneInfo(spec.timezone), {}
     read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
@@ -147,7 +147,7 @@ def known_inputs(
         found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
-            _calibrate(name, declared, found, spec.project, session, as_of, campaign)
+            _calibrate(name, declared, found, spec.project, session, as_of, trial)
     return found
 
 
@@ -158,12 +158,12 @@ def _calibrate(
     project: str,
     session: Session,
     as_of: str,
-    campaign: str,
+    trial: str,
 ) -> None:
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
     measured = [(item.shown or item.label, item.fields, item.span if _is_timed(item) else None) for item in data]
-    choices = choose_calibrations(name, declared, measured, project, session, as_of, campaign)
+    choices = choose_calibrations(name, declared, measured, project, session, as_of, trial)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)

@@ -317,18 +317,18 @@ def choose_calibrations(
     project: str,
     session: Session,
     as_of: str = "",
-    campaign: str = "",
+    trial: str = "",
 ) -> list[CalibrationSelection]:
     """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment.
 
-    With `campaign`, as if that campaign were promoted.
+    With `trial`, as if that try were promoted.
     """
-    from crucible_lineage.certifying import certificates_as_of  # few pipelines choose calibrations
+    from crucible_lineage.stating import certificates_as_of  # few pipelines choose calibrations
 
-    certificates = certificates_as_of(session, project, declared.calibration, as_of, campaign) if data else []
+    certificates = certificates_as_of(session, project, declared.calibration, as_of, trial) if data else []
     others: list[str] = []
     if data and not certificates:
-        others = sorted({other.kind for other in certificates_as_of(session, project, None, as_of, campaign)})
+        others = sorted({other.kind for other in certificates_as_of(session, project, None, as_of, trial)})
     chooser = _Chooser(name, declared, certificates, as_of, others)
     return [chooser.select(*item) for item in data]
 
@@ -384,7 +384,7 @@ class _Chooser:
         if len({one.dataset for one in fitting.valid}) > 1:
             both = "; ".join(f"{one.dataset} of {one.scope} ({one.attribution})" for one in fitting.valid[:3])
             conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
-            return None, f"{conflict}; decertify one of them, or state conditions that exclude one another"
+            return None, f"{conflict}; lift one of them, or state conditions that exclude one another"
         if not fitting.valid:
             return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._others}"
         certificate = fitting.valid[0]

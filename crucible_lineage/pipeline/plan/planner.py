@@ -26,6 +26,7 @@ from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, MISSING, Estimate, PipelinePlan, StepPlan, plan
 from crucible_lineage.session import Session
+from crucible_lineage.statements import trial_key
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class PlannedPipeline:
         return self.plan.instances
 
 
-def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
+def make_plan(
+    pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "", trial: str = ""
+) -> PipelinePlan:
     """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
-    planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
+    planned = plan_pipeline(pipeline, session, forced, as_of=as_of, trial=trial)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     results = {f"step {step.name} ({dataset.name})": (dataset.mfid, planned.instances[step.name].step.spec.output)
                for step in planned.plan.steps for dataset in step.results.values()}  # fmt: skip
@@ -65,15 +68,17 @@ def plan_pipeline(
     forced: Collection[str] = (),
     within: tuple[Path, ...] = (),
     as_of: str = "",
-    campaign: str = "",
+    trial: str = "",
 ) -> PlannedPipeline:
     """Plan a pipeline. `within` are the files of the pipelines that it is planned for.
 
-    Calibrations are those certified `as_of` a moment, by default now, or as if a `campaign` were promoted.
+    Calibrations are those certified `as_of` a moment, by default now, or as if a `trial` were promoted.
     """
     spec = pipeline.spec
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
+    if trial and trial_key(spec.project, trial) in session.mirror.promoted():
+        raise InputError(f"try {trial!r} of project {spec.project} is promoted; choose another name")
 
     fields = used_fields(spec)
     with_metadata = any(name.startswith(METADATA_PREFIX) for name in fields)
@@ -82,7 +87,7 @@ def plan_pipeline(
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
 
     inputs = read_first(
-        pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, campaign=campaign)
+        pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, trial=trial)
     )
     instances = expand(pipeline, inputs, partial(_inspect_with_params, session.store, {}))
     require_names(pipeline, forced, instances)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword
+from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword, trial_slot
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.known import ProjectIndex
@@ -38,7 +38,7 @@ class SlotWriter:
 
     `file` is the name of the declaration; None if there is none, and results take over the slots of recorded ones.
     Other names in a slot belong to other declarations if a file of that name is beside this one; else they are former
-    names of this one. Results for a `campaign` become current with its promotion.
+    names of this one. Results of a `trial` are its candidates, and become current with its promotion.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class SlotWriter:
         pipeline: str,
         run_id: str,
         path: Path | None,
-        campaign: str = "",
+        trial: str = "",
     ) -> None:
-        self.campaign = campaign
+        self.trial = trial
         self.session = session
         self.index = index
         self.pipeline = pipeline
@@ -75,7 +75,10 @@ class SlotWriter:
 
     def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """Return the slots that the result of each output fills with this run, or once it is signed."""
-        return {output: {key: self._claim(key) for key in keys} for output, keys in instance.slots.items()}
+        return {
+            output: {trial_slot(key, self.trial): self._claim(key) for key in keys}
+            for output, keys in instance.slots.items()
+        }
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         """Record results that this run made, and that are current once they are delivered."""
@@ -138,11 +141,10 @@ class SlotWriter:
 
     def _holds(self, key: str, mfid: str) -> bool:
         """Return whether this result alone is current in a slot for this declaration."""
-        if self.campaign:
-            own = self.index.results.claims.get(mfid, {}).get(key)
-            if (own is not None and own.campaign == self.campaign) or self._holding(key) == [mfid]:
-                return True
         before = self._relied_on.get(key)
+        if self.trial and before is None:
+            _, tried = self.index.results.slots.tried(key, self.trial, self.index.project)
+            return mfid == tried if tried else mfid in self.index.holding(key)
         return before == mfid if before is not None else self._holding(key) == [mfid]
 
     def _try(self, update: SlotUpdate, client: CrucibleClient) -> str:
@@ -171,11 +173,11 @@ class SlotWriter:
             found = self.index.results.registered_as(dataset.mfid)
             slots = found.status.slots if found else {}
             alone = {key for key in new if self.index.holding(key) == (dataset.mfid,)}
-            claims = {key: self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
+            claims = {trial_slot(key, self.trial): self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
             hold(self.session.mirror, client, self.index.project, dataset.mfid, claims)
             is_renamed = alone.issuperset(missing)  # only the declaration has another name
-            changed = changed or not (self.campaign or is_renamed)
+            changed = changed or not (self.trial or is_renamed)
         if changed:
             with self._lock:
                 self.again.append(update.instance.name)
@@ -216,16 +218,20 @@ class SlotWriter:
 
     def _claim(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
         """Return this run's claim to a slot, later than all earlier ones."""
+        currency = self.index.results.slots
+        if self.trial:
+            tried, _ = currency.tried(key, self.trial, self.index.project)
+            files = {file for held in self.index.holding(key) for file in currency.slots(held)[key].files}
+            first, *further = sorted(files) or [self.file or ""]
+            return SlotClaim(later_than(self._begun, [tried]), self.run_id, first, tuple(further), trial=self.trial)
         since = later_than(self._begun, (claim.since for claim in self.index.claims(key)))
-        if self.campaign:
-            return SlotClaim(since, self.run_id, self.file or self._declared_in(key), campaign=self.campaign)
         if self.file is None or self.folder is None:
             previous = before or SlotClaim("", "")
             return SlotClaim(since, self.run_id, self._declared_in(key), previous.also, previous.was)
         names = {*before.files, *before.was} - {"", self.file} if before else set()
         if not names:
             return SlotClaim(since, self.run_id, self.file)
-        others = names.intersection(self.index.results.slots.latest_for(mfid, key))
+        others = names.intersection(currency.latest_for(mfid, key))
         also = {name for name in others if (self.folder / name).is_file()}
         return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
 

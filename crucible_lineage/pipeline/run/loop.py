@@ -160,7 +160,7 @@ class Run:
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = _declared_in(pipeline)
-        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.campaign)
+        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.trial)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
         self.approving = Approving(session, planned.index)
@@ -221,8 +221,6 @@ class Run:
         """Rely on existing results, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
         self.session.journal.note_present(self.run_id, REUSED, datasets)
-        if self.choice.campaign:  # other steps stay as they are
-            steps = [step for step in steps if step.name in self.taking_part]
         updates = [SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps]
         errors = self.slot_writer.write(updates)
         for name, mfids in datasets.items():

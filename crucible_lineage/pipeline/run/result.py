@@ -40,8 +40,8 @@ class StepChoice:
 
     `forced` steps are executed again; with `only`, just these; with `from_`, these and their descendants. Without
     `keep_going`, nothing is started after a step has failed. At the end, the run waits up to `patience_s` for a
-    Crucible that is away. Calibrations are those certified `as_of` a moment. Results for a `campaign` count once it is
-    promoted.
+    Crucible that is away. Calibrations are those certified `as_of` a moment. With a `trial`, the run makes candidates
+    of the try of that name, which count once it is promoted.
     """
 
     forced: tuple[str, ...] = ()
@@ -50,12 +50,12 @@ class StepChoice:
     keep_going: bool = True
     patience_s: float = 180.0
     as_of: str = ""
-    campaign: str = ""
+    trial: str = ""
 
     @property
     def is_whole(self) -> bool:
         """Whether the choice is the complete pipeline as declared."""
-        return not (self.only or self.from_ or self.campaign or self.as_of)
+        return not (self.only or self.from_ or self.trial or self.as_of)
 
     def require_steps(self, pipeline: BoundPipeline) -> None:
         """Raise InputError for an unknown name of a step; instances are known only from a plan."""
@@ -96,7 +96,7 @@ class RunResult:
     Crucible, so that the run relied on local knowledge; `undeclared` are slots with current results that are no longer
     declared. `returned` are the values that the last steps returned, by step and output, if known to the run;
     `input_notes` are messages about measured files.
-    `held` has the steps whose parents or results are on hold, with the reason.
+    `held` has the steps whose parents or results are on hold, or wait for a signature, with the reason.
     """
 
     run_id: str

@@ -88,7 +88,7 @@ def plan_for_run(
 
 
 def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PlannedPipeline:
-    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of, campaign=choice.campaign)
+    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of, trial=choice.trial)
     if session.settings.embedded:
         return plan()
     is_set = bool(retries_from_environment())
@@ -337,16 +337,25 @@ def _record_checks(run: Run) -> None:
 
 
 def _certify(run: Run) -> None:
-    """Certify results as declared, once they are at Crucible; a step whose result cannot be certified has failed."""
+    """Certify results as declared, once they are at Crucible; a step whose result cannot be certified has failed.
+
+    Those that were certified before are left alone, even if that was lifted since.
+    """
+    if not any(one.step.spec.certify for one in run.instances.values()):
+        return
+    stated = {(one.body.get("place"), one.about.datasets) for one in run.session.mirror.statements().values()}
     for name, state in run.steps.items():
         declared = run.instances[name].step.spec.certify
-        if declared is None or not state.results or run.choice.campaign or state.outcome not in (EXECUTED, REUSED):
+        if declared is None or not state.results or run.choice.trial or state.outcome not in (EXECUTED, REUSED):
             continue
         if run.slot_writer.waits(state.results.values()) or name in run.approving.waiting:
             continue  # certified by the run after its delivery or its signature
 
+        mfid = next(iter(state.results.values())).mfid
+        if (f"{run.pipeline.name}/{run.instances[name].step.name}", (mfid,)) in stated:
+            continue
         try:
-            _certify_result(run, run.instances[name], declared, next(iter(state.results.values())).mfid)
+            _certify_result(run, run.instances[name], declared, mfid)
         except LineageError as error:
             run.end_step(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
 
@@ -357,7 +366,7 @@ def _publish(run: Run) -> None:
         step = run.instances[name].step
         if state.results is None or step.spec.output.publish is None or name not in run.taking_part:
             continue
-        if run.choice.campaign or run.slot_writer.waits(state.results.values()):
+        if run.choice.trial or run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
         from crucible_lineage.pipeline.plan.fetch import publish  # most pipelines publish nothing
 
@@ -381,17 +390,15 @@ def _held_steps(run: Run) -> dict[str, str]:
 
 
 def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) -> None:
-    """Certify a result as its step declares, unless that was stated before, even if it was revoked since.
+    """Certify a result as its step declares.
 
     Replaces certificates of the same step for the same data and time. Raises InputError if somebody else certified
     another calibration for them, or if the data do not name the instrument or time.
     """
-    from crucible_lineage.certifying import certify  # few steps declare it
+    from crucible_lineage.stating import certify  # few steps declare it
 
     step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
     own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]
-    if any(one.dataset == mfid for one in own):
-        return
     about = [run.inputs[root][index] for root, index in instance.about]
     certify(
         run.session,

@@ -12,7 +12,6 @@ from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.tables import Producer, Snapshot
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
-from crucible_lineage.failed_runs import unstarted_text
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
@@ -58,7 +57,7 @@ class ListedRun:
     def did(self) -> str:
         """How many of its steps ended how, or why none started; if unknown, the number of its results."""
         if self.error:
-            return plain(unstarted_text(self.error))
+            return plain(f"could not start: {self.error.splitlines()[0]}")
         steps = ", ".join(f"{count} {outcome}" for outcome, count in (self.steps or {}).items())
         return steps or (f"{len(self.made)} made" if self.made else "none")
 

@@ -20,6 +20,7 @@ from crucible_lineage.lineage.records import (
     took_s,
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
+from crucible_lineage.queries.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
@@ -57,7 +58,8 @@ class DatasetView:
     """One dataset with its contents, parents and children. `names` are those of the linked datasets.
 
     `equal` are, for each of `parents`, other linked datasets with equal bytes. `metadata` are those that no step
-    returned: given at registration, or read from its files. `varies` says why its step is known as not deterministic.
+    returned: given at registration, or read from its files. `calibrations` are those it was made with, or those that
+    are certified for it; `varies` says why its step is known as not deterministic.
     """
 
     entry: DatasetEntry
@@ -74,6 +76,7 @@ class DatasetView:
     deletion: JsonMapping | None = None
     statements: tuple[AppliedStatement, ...] = ()
     varies: str = ""
+    calibrations: tuple[CalibrationUse, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -84,6 +87,7 @@ class DatasetView:
             *(one.text for one in single_statements(self.statements)),
             *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
+            *map(str, self.calibrations),
         )
 
     def to_json(self) -> JsonObject:
@@ -102,6 +106,7 @@ class DatasetView:
             "deletion_request": self.deletion,
             "statements": [one.to_json() for one in self.statements],
             "not_deterministic": self.varies or None,
+            "calibrations": [one.to_json() for one in self.calibrations],
         }
 
 
@@ -143,6 +148,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.stated.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
+        calibrations=calibrations_of(session, record),
     )
 
 

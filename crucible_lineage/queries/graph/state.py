@@ -79,7 +79,7 @@ def _verdict_text(name: str, check: CheckResult) -> str:
 def entries_of(
     selected: Iterable[Summary], everything: Iterable[Summary], promoted: Mapping[str, str]
 ) -> list[DatasetEntry]:
-    """Return the entries of the selected datasets among all of their projects, with these campaigns promoted."""
+    """Return the entries of the selected datasets among all of their projects, with these tries promoted."""
     currency = Currency((summary.status for summary in everything), promoted)
     return [_entry(summary, currency) for summary in selected]
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.certifying import certify, decertify
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.queries.calibrations import calibrations_for, used_in
+from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
+from crucible_lineage.stating import certify, lift
 
 STEPS = """
 from pathlib import Path
@@ -135,15 +136,11 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     old = planned(path, as_of="2020-01-01")
     assert {step.state for step in old.values()} == {"blocked"}, "as of a day on which nothing was stated"
 
-    lost = decertify(session, second, "2024-06-01", why="wrong lamp").lost
-    assert [use.name for use in used_in(session, "lab", second, [span for _, spans in lost for span in spans])] == [
-        "c (calibrate)"
-    ]
+    lift(session, [second], "wrong lamp")
     again = planned(path)
-    assert {name for name, step in again.items() if step.state == "blocked"} == {"calibrate[c]"}
-    (cause,) = again["calibrate[c]"].causes
-    assert f"{first} was valid until 2024-06-01 00:00:00 UTC" in cause
-    assert f"{first} is valid from 2024-06-15 00:00:00 UTC, 14 d after" in cause
+    assert chosen(again)["calibrate[c]"] == "first axis", "what it ended is valid again"
+    lift(session, [first], "wrong lamp")
+    assert "none is valid at any time" in planned(path)["calibrate[c]"].causes[0]
 
 
 def test_a_repeated_certification_has_no_effect_until_it_is_withdrawn(
@@ -152,10 +149,10 @@ def test_a_repeated_certification_has_no_effect_until_it_is_withdrawn(
     first, _ = axes
     one, other = (certify(session, first, RAMAN, "2024-01-01", why=why) for why in ("looked at it", "again"))
     assert (one.is_new, other.is_new, other.statement.mfid) == (True, False, one.statement.mfid)
-    decertify(session, first, why="wrong")
-    assert not session.mirror.certificates("lab")[0].spans
-    with pytest.raises(InputError, match="it is not certified"):
-        decertify(session, first, why="wrong")
+    lift(session, [first], "wrong")
+    assert not session.mirror.certificates("lab")
+    with pytest.raises(InputError, match="no hold, flag, signature, certificate in force"):
+        lift(session, [first], "wrong")
     again = certify(session, first, RAMAN, "2024-01-01", why="looked at it")
     assert again.is_new
     assert sum(bool(found.spans) for found in session.mirror.certificates("lab")) == 1
@@ -261,20 +258,21 @@ def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
     assert (refused.exit_code, "Nothing was stated" in refused.output) == (2, True)
     assert cli(*later, "--replace").exit_code == 0
     assert run(lab.declare(SCANS, "scans.yaml")).ok
-    shown = cli("calibration", "for", scan)
-    assert shown.exit_code == 0
-    for words in (f"wavenumber axis: {axes[0]} (first axis)", "from 2024-01-01 until 2024-02-01", "fits", "it is raw",
-                 f"after: {axes[1]} (second axis), from 2024-02-01", f"was made with {axes[0]}"):  # fmt: skip
+    shown = cli("show", scan)
+    for words in (f"wavenumber axis: {axes[0]}, from 2024-01-01 until 2024-02-01, for instrument_name=Raman 1", "fits"):
         assert words in shown.output, words
-    ended = cli("decertify", axes[0], "--from", "2024-01-05", "--why", "lamp broken")
-    assert "1 current result used it for data of that period" in ended.output
-    assert "a (calibrate)" in ended.output
-    shown = cli("calibration", "for", scan)
-    assert (shown.exit_code, "none is certified" in shown.output) == (1, True)
-    assert "which is not certified now" in shown.output
-    listed = cli("calibration", "list", "--project", "lab")
-    assert "2 certificates" in listed.output
-    assert calibrations_for(session, scan, as_of="2020-01-01").kinds == ()
+    (result,) = json.loads(cli("list", "--step", "calibrate", "--json").output)["datasets"]
+    assert f"axis: {axes[0]}, certified from 2024-01-01 until 2024-02-01" in cli("show", result["mfid"]).output
+    listed = cli("statements", "--kind", "certificate")
+    assert "2 statements" in listed.output
+    (one,) = json.loads(cli("statements", "--kind", "certificate", "--for", scan, "--json").output)["statements"]
+    assert one["about"]["datasets"] == [axes[0]]
+    ended = cli("lift", one["mfid"], "--why", "lamp broken")
+    for words in ("is lifted", "from 2024-01-01 on: " + axes[1], f"1 current result made with {axes[0]}"):
+        assert words in ended.output, ended.output
+    shown = cli("show", scan)
+    assert "wavenumber axis: none, as none is certified for 2024-01-10" in shown.output
+    assert f"{axes[1]} is valid from 2024-02-01 on, 22 d after" in shown.output
 
 
 def test_a_number_in_metadata_is_one_value_however_the_command_writes_it(
@@ -285,14 +283,12 @@ def test_a_number_in_metadata_is_one_value_however_the_command_writes_it(
     session.close()
     period = ("--from", "2024-01-01", "--why", "fits")
     assert cli("certify", axes[0], "--for", "metadata.laser_nm=633.0", *period).exit_code == 0
-    assert f"wavenumber axis: {axes[0]} (first axis)" in cli("calibration", "for", scan).output
+    assert f"wavenumber axis: {axes[0]}, from" in cli("show", scan).output
     plan = planned(lab.declare(SCANS, "scans.yaml"))
     assert [plan[f"calibrate[{name}]"].state for name in "ab"] == ["missing", "blocked"]
     refused = cli("certify", axes[1], "--for", "metadata.laser_nm=633", *period)
     assert (refused.exit_code, "another wavenumber axis of metadata.laser_nm=633 is" in refused.output) == (2, True)
-    assert "wavenumber axis, metadata.laser_nm=633.0: " in cli("calibration", "list", "--project", "lab").output
-    ended = cli("decertify", axes[0], "--for", "metadata.laser_nm=633", "--why", "lamp broken")
-    assert f"{axes[0]} is no longer the wavenumber axis of metadata.laser_nm=633.0" in ended.output
+    assert "metadata.laser_nm=633.0 from 2024-01-01 on, certified" in cli("statements", "--project", "lab").output
 
 
 def test_a_key_with_a_point_is_the_same_field_for_the_command_and_the_plan(
@@ -301,8 +297,8 @@ def test_a_key_with_a_point_is_the_same_field_for_the_command_and_the_plan(
     scan = register("a", "2024-01-10T00:00:00Z", **{"laser.nm": 633})
     certify(session, axes[0], {"metadata.laser.nm": "633"}, "2024-01-01", why="fits")
     assert planned(lab.declare(SCANS, "scans.yaml"))["calibrate[a]"].state == "missing"
-    (found,) = calibrations_for(session, scan).kinds
-    assert [one.dataset for one in found.match.valid] == [axes[0]]
+    (found,) = show_dataset(session, scan).calibrations
+    assert found.datasets == (axes[0],)
 
 
 def test_a_certificate_of_another_project_counts_if_that_is_trusted(
@@ -317,9 +313,7 @@ def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     assert planned(path)["calibrate[a]"].state == "missing"
     with pytest.raises(InputError, match="where statements of lab do not count"):
         certify(session, axes[1], RAMAN, "2024-01-05", why="newer", replaced=True)
-    with pytest.raises(InputError, match="with --project beamline"):
-        decertify(session, axes[0], why="wrong")
-    decertify(session, axes[0], why="wrong", project="beamline")
+    lift(session, [axes[0]], "wrong")
     assert planned(path)["calibrate[a]"].state == "blocked"
 
 
@@ -361,12 +355,12 @@ def test_a_step_certifies_its_result_until_the_next_one_and_does_not_overrule_a_
     assert chosen(steps) == {"calibrate[a]": "n1 (axis)", "calibrate[b]": "n2 (axis)"}
     assert steps["calibrate[early]"].state == "blocked"
     second = done.datasets["axis[n2]"]["out"]
-    decertify(session, second, why="lamp broken")
+    lift(session, [second], "lamp broken")
     assert run(neons).ok
-    assert planned(scans)["calibrate[b]"].state == "blocked", "the next run does not certify it again"
+    assert chosen(planned(scans))["calibrate[b]"] == "n1 (axis)", "the next run does not certify it again"
     register("n3", "2024-05-01T00:00:00Z", "neon")
     third = run(neons).datasets["axis[n3]"]["out"]
-    assert chosen(planned(scans)) == {"calibrate[a]": "n1 (axis)"}
+    assert chosen(planned(scans)) == {"calibrate[a]": "n1 (axis)", "calibrate[b]": "n3 (axis)"}
     other = register("by hand", measurement="wavenumber axis")
     certify(session, other, RAMAN, "2024-05-01", why="a person knows better", replaced=True)
     lab.file(f"{lab.module}.py", STEPS.replace('"no axis"', '"another axis"'))
@@ -434,11 +428,9 @@ def test_exports_name_the_certificate_and_its_range(
         text = (path / "ro-crate-metadata.json" if path.is_dir() else path).read_text(encoding="utf-8")
         assert "certified from 2024-01-01 until 2024-02-01" in text, form
         assert form == "svg" or certificate.mfid in text
-    catalogue = Catalogue(session)
-    (scan,) = (one for one in catalogue.dataset(made).parents if one.name == "a")
-    answer = scan.calibrations()
-    assert "from 2024-01-01 until 2024-02-01" in str(answer)
-    assert axes[0] in answer._repr_html_()
+    dataset = Catalogue(session).dataset(made)
+    for one in (dataset, *(parent for parent in dataset.parents if parent.name == "a")):
+        assert "from 2024-01-01 until 2024-02-01" in str(one.calibrations[0])
 
 
 def test_files_with_only_known_since_have_no_time_of_measurement(

@@ -14,7 +14,6 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
-from crucible_lineage.statements import About
 from crucible_lineage.stating import lift
 
 Run = Callable[..., RunResult]
@@ -58,7 +57,7 @@ def test_a_new_condition_is_evaluated_on_existing_results_without_executing_step
 def test_a_verdict_is_recorded_once_and_a_lifted_hold_stays_lifted(lab: Any, session: Session, run: Run) -> None:
     path = checking(lab, '{small: {that: "results.factor < 2", else: hold}}')
     scaled = run(path).datasets["scaled"]["out"]
-    lift(session, About((scaled,)), "looked at, it is good", project="lab")
+    lift(session, [scaled], "looked at, it is good")
     done = run(path)
     assert done.outcomes == {"scaled": "reused", "total": "executed"}
     count = len(session.client.datasets.list(project_id="lab", keyword="statement"))

@@ -101,7 +101,7 @@ def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     assert not other.ok
     assert other.errors["total"].startswith(f"blocked: {first} is on hold by "), "at any depth: of scaled, of first"
 
-    assert lift(session, About((first,)), "it was not", project="lab")[0].why == WHY
+    assert lift(session, [first], "it was not")[0].why == WHY
     assert blocked(session, lab.pipeline, "scaled") == {}
     again = run(lab.pipeline)
     assert (again.ok, again.executed) == (True, [])
@@ -122,7 +122,7 @@ def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session
     assert len(make_table(session, "lab", "total", every=True)) == 1
     shown = show_dataset(session, total).to_json()
     assert (shown["state"], shown["doubtful"]["source"], shown["doubtful"]["hold"]) == ("doubtful", first, hold)
-    lift(session, About((first,)), "", project="lab")
+    lift(session, [first], "")
     assert states(session) == before
     assert [one.in_force for one in show_dataset(session, first).statements] == [False]
 
@@ -140,9 +140,9 @@ def test_a_repeated_hold_is_one_statement_and_a_lifted_one_can_be_stated_again(
 ) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     assert put_on_hold(session, first) == put_on_hold(session, first)
-    lift(session, About((first,)), "", project="lab")
+    lift(session, [first], "")
     with pytest.raises(InputError, match="there is no hold in force"):
-        lift(session, About((first,)), "", project="lab")
+        lift(session, [first], "")
     put_on_hold(session, first)
     assert blocked(session, lab.pipeline, "scaled")
     kept = session.client.datasets.list(project_id="lab", keyword="statement")
@@ -159,7 +159,7 @@ def test_a_late_statement_stops_another_machine_at_its_next_plan(
         hold = put_on_hold(session, first)
         assert set(blocked(other, lab.pipeline, "scaled")) == {"scaled", "total"}
         assert put_on_hold(other, first) == hold, "equal statements of two accounts are one"
-        lift(other, About((first,)), "", project="lab")
+        lift(other, [first], "")
     assert blocked(session, lab.pipeline, "scaled") == {}
 
 
@@ -170,11 +170,11 @@ def test_holds_by_instrument_and_time_stop_data_and_holds_by_fingerprint_stop_co
     path = lab.declare(text, "measured.yaml")
     made = run(path)
     at = About(instrument="raman 1", since="2024-05-01T12:01:00+00:00", until="2024-05-01T13:00:00+00:00")
-    state(session, "lab", HOLD, at, why=WHY)
+    held = state(session, "lab", HOLD, at, why=WHY)
     assert set(blocked(session, path, "scaled", "total")) == {"total"}, "only the second was measured then"
     assert states(session)[made.datasets["scaled"]["out"]] == "current"
     assert states(session)[made.datasets["total"]["out"]] == "doubtful"
-    lift(session, at, "", project="lab")
+    lift(session, [held.statement.mfid])
     recipe = session.client.datasets.get(made.datasets["scaled"]["out"], include_metadata=True).scientific_metadata
     code = recipe["crucible_lineage"]["activity"]["code"]["fingerprint"]
     state(session, "lab", HOLD, About(code=code), why="wrong sign")
@@ -191,7 +191,7 @@ def test_a_hold_stops_other_projects_that_trust_its_project(lab: Any, session: S
     put_on_hold(session, first)
     assert blocked(session, later, "again")["again"].startswith(f"{first} is on hold by")
     assert states(session, "other") == {again: "doubtful"}
-    lift(session, About((first,)), "", project="lab")
+    lift(session, [first], "")
 
     session.ensure_project("third")
     put_on_hold(session, first, "third")
@@ -220,7 +220,7 @@ def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) ->
     assert blocked(session, lab.pipeline, "scaled") == {}
     (entry,) = (one for one in list_datasets(session, "lab").entries if one.mfid == first)
     assert (entry.flags, entry.state) == (("saturated",), "raw")
-    lift(session, About((first,)), "", project="lab", flag="saturated")
+    lift(session, [first], "")
     assert all(not one.flags for one in list_datasets(session, "lab").entries)
 
 
@@ -269,7 +269,7 @@ def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, sessi
 def test_a_statement_is_verified_like_any_dataset(lab: Any, session: Session, run: Run) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     put_on_hold(session, first)
-    lift(session, About((first,)), "", project="lab")
+    lift(session, [first], "")
     found = verify_project(session, "lab")
     assert [(one.check, one.ids) for one in found.findings] == []
 
