@@ -1,4 +1,4 @@
-"""Reading a declaration: includes, defaults, overrides and variables are resolved, then the whole is checked."""
+"""Reading a declaration: defaults, overrides and variables are resolved, then the whole is checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,13 +19,9 @@ from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, location_of
-from crucible_lineage.pipeline.declare.inputs import DatasetFields, EachInput, FileInput, located
+from crucible_lineage.pipeline.declare.inputs import DatasetFields, EachInput, FileInput
 from crucible_lineage.pipeline.declare.pipeline import UNKNOWN_FUNCTION, PipelineSpec
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
-
-if TYPE_CHECKING:  # resolving variables does not need the YAML reader
-    from crucible_lineage.pipeline.declare.yaml import Location
-
 
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
@@ -104,7 +100,6 @@ class Variables:
         )
 
 
-SHARED = ("inputs", "steps", "params", "defaults")  # keys of an included file, beside `env` and `include`
 DEFAULTS = (
     "output",
     "env",
@@ -120,15 +115,11 @@ INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_FILE_FIE
 
 @dataclass(frozen=True)
 class Declaration:
-    """A declaration that was read: the pipeline as far as it is readable (None if not at all), and its faults.
-
-    `complete` is false if an included file could not be read: missing names may be in that file.
-    """
+    """A declaration that was read: the pipeline as far as it is readable (None if not at all), and its faults."""
 
     spec: PipelineSpec | None
     document: Document
     faults: tuple[Fault, ...]
-    complete: bool = True
 
 
 def load_pipeline(path: Path) -> PipelineSpec:
@@ -148,18 +139,16 @@ def read_declaration(path: Path, overrides: Mapping[str, object] | None = None) 
 
 
 class _Loader:
-    document: Document
-
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.faults: list[Fault] = []
-        self.complete = True
-        self.folders: dict[tuple[str, str], Path] = {}  # folder in which each input and step was declared
+        self.document = read_document(path)
+        self.faults = list(self.document.faults)
+        if not isinstance(self.document.data, dict):
+            self._report((), "a pipeline is a mapping with the keys pipeline, project, steps")
+            raise InputError("", self.faults)
 
     def load(self, overrides: JsonMapping) -> Declaration:
-        document = self._read(self.path, ())
-        data = document.data
-        self.document = document
+        data = self.document.data
         for location in list(_not_finite(data)):
             self._report(location, "JSON has no such number; give a finite one, or null for none")
             _container(data, location)[location[-1]] = None
@@ -170,55 +159,21 @@ class _Loader:
         variables = self._fill(data)
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
-        for (part, name), folder in self.folders.items():
-            _give_folder(part, mapping_at(mapping_at(data, part), name), folder)
-        fields = {name: value for name, value in data.items() if name not in ("defaults", "include")}
+        for part, name in self._entries():
+            _give_folder(part, mapping_at(mapping_at(data, part), name), self.path.absolute().parent)
+        fields = {name: value for name, value in data.items() if name != "defaults"}
         spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
-        found = faults_of(document, errors, variables.secret_locations)
+        found = faults_of(self.document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
-        return Declaration(spec, document, tuple(dict.fromkeys(self.faults)), self.complete)
+        return Declaration(spec, self.document, tuple(dict.fromkeys(self.faults)))
 
     def _report(self, location: Location, message: str) -> None:
         self.faults.append(self.document.fault(location, message))
 
-    def _read(self, path: Path, within: tuple[Path, ...]) -> Document:
-        """Read a file and merge its includes, which have lower priority. Raises InputError if it cannot be read."""
-        document = read_document(path)
-        self.faults += document.faults
-        if not isinstance(document.data, dict):
-            message = "a pipeline is a mapping with the keys pipeline, project, steps"
-            raise InputError("", [*self.faults, document.fault((), message)])
-        for part in ("inputs", "steps"):
-            self.folders |= {(part, name): path.absolute().parent for name in mapping_at(document.data, part)}
-        included = document.data.get("include", [])
-        names: Any = [included] if isinstance(included, str) else included
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            self._report_include(document, "include takes the name of a file, or a list of them")
-            names = []
-        own = dict(self.folders)
-        for name in names:
-            self._include(document, name, (*within, path))
-        self.folders |= own  # the including file wins
-        return document
-
-    def _include(self, document: Document, name: str, within: tuple[Path, ...]) -> None:
-        try:
-            other = located(name, within[-1].absolute().parent)
-            if other.resolve() in {seen.resolve() for seen in within}:
-                self._report_include(document, f"{name} includes itself, directly or through others")
-            elif not other.is_file():
-                self._report_include(document, f"there is no file {other}")
-            else:
-                self.faults += _merge(document, self._read(other, within))
-        except InputError as error:
-            self.complete = False
-            self.faults += [fault if fault.file else document.fault(("include",), str(fault)) for fault in error.faults]
-
-    def _report_include(self, document: Document, message: str) -> None:
-        """Record a failed include: unknown names may be declared in it."""
-        self.complete = False
-        self.faults.append(document.fault(("include",), message))
+    def _entries(self) -> list[tuple[str, str]]:
+        """Return all inputs and steps, as (key, name)."""
+        return [(part, name) for part in ("inputs", "steps") for name in mapping_at(self.document.data, part)]
 
     def _refuse_internal_keys(self) -> None:
         data = self.document.data
@@ -226,8 +181,8 @@ class _Loader:
             if key in data:
                 self._report((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
                 del data[key]
-        for part, name in self.folders:
-            entry = mapping_at(data, part).get(name)
+        for part, name in self._entries():
+            entry = mapping_at(data, part)[name]
             each = entry.get("each") if isinstance(entry, dict) else None
             items = enumerate(each) if isinstance(each, list) else ()
             entries = [((part, name), entry), *(((part, name, "each", number), item) for number, item in items)]
@@ -313,9 +268,9 @@ class _Loader:
         return variables
 
     def _check_used(self, variables: Variables) -> None:
-        """Report declared parameters that nothing uses; included ones may be for other pipelines."""
+        """Report declared parameters that nothing uses."""
         for name in variables.params:
-            if name not in variables.used and ("params", name) not in self.document.names:
+            if name not in variables.used:
                 hint = f"write ${{params.{name}}} where it belongs, or remove it"
                 self._report(("params", name), f"nothing uses {name!r}; {hint}")
 
@@ -331,34 +286,6 @@ class _Loader:
             resolved = references.resolve(params, (*location, "params"))
             filled["references"] = {k: resolved[k] for k in params if repr(resolved[k]) != repr(filled["params"][k])}
         return filled
-
-
-def _merge(document: Document, other: Document) -> Iterator[Fault]:
-    """Merge another document into this one, which has priority. Yield the faults."""
-    document.files.extend(other.files)
-    for part in SHARED:
-        added = other.data.get(part) or {}
-        if not isinstance(added, dict):
-            yield other.fault((part,), f"{part} is a mapping")
-            continue
-        own = document.data.setdefault(part, {})
-        for name, value in added.items() if isinstance(own, dict) else ():  # otherwise validation reports it
-            if name in own:
-                continue
-            own[name] = value
-            document.names[part, name] = other.names.get((part, name), other.name)
-            document.marks.update({where: mark for where, mark in other.marks.items() if where[:2] == (part, name)})
-        if own == {}:
-            del document.data[part]
-    added, own = other.data.get("env") or [], document.data.get("env") or []
-    if not isinstance(added, list):
-        yield other.fault(("env",), "env is a list of names, as in [LAB_TOKEN]")
-    elif isinstance(own, list):  # otherwise validation reports it
-        document.data["env"] = [*own, *added]
-    for key in other.data:
-        if key not in (*SHARED, "env", "include"):
-            message = f"{key!r} cannot be included; an included file has {', '.join((*SHARED, 'env'))}"
-            yield other.fault((key,), message)
 
 
 def _swept(matrix: object) -> set[str]:

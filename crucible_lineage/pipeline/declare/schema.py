@@ -32,11 +32,9 @@ def pipeline_schema() -> dict[str, Any]:
     step, files = (schema["$defs"][name]["properties"] for name in ("StepSpec", "FileInput"))
     shared = _keys("fields of measured files that inputs do not set", {name: files[name] for name in INPUT_DEFAULTS})
     defaults = {**{name: step[name] for name in DEFAULTS}, "inputs": shared}
-    texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     schema["properties"] |= {
         "params": {"type": "object", "description": "values for ${params.NAME}, which --set can change"},
         "defaults": _keys("settings of all steps that do not override them", defaults),
-        "include": {**texts, "description": "files whose inputs, steps, params and defaults are included"},
     }
     return {**schema, "$schema": GenerateJsonSchema.schema_dialect, "title": "crucible-lineage pipeline"}
 

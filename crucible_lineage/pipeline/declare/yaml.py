@@ -36,16 +36,13 @@ _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 class Document:
     """The data of a YAML file, and the line and column of each value and key in it.
 
-    `names` maps locations to the included file that they came from; `files` are all files that were read. `faults`
-    are those that leave the rest readable, as duplicate keys. `options` maps locations to the command-line option
-    that set their value.
+    `faults` are those that leave the rest readable, as duplicate keys. `options` maps locations to the command-line
+    option that set their value.
     """
 
     name: str
     data: Any
     marks: dict[Location, tuple[int, int]]
-    names: dict[Location, str] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     options: dict[Location, str] = field(default_factory=dict)
 
@@ -58,15 +55,12 @@ class Document:
         while known not in self.marks and known:
             known = known[:-1]
         line, column = self.marks.get(known, (1, 1))
-        names = (self.names[known[:length]] for length in range(len(known), 0, -1) if known[:length] in self.names)
-        return Fault(message, next(names, self.name), line, column)
+        return Fault(message, self.name, line, column)
 
 
 def read_document(path: Path) -> Document:
     """Read the document in a file, with recoverable faults. Raises InputError if it is not plain YAML."""
-    document = _parse(_read_text(path), str(path))
-    document.files.append(path)
-    return document
+    return _parse(_read_text(path), str(path))
 
 
 def parse_document(text: str, name: str) -> Document:

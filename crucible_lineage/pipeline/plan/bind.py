@@ -61,7 +61,6 @@ class _Binder:
     def __init__(self, spec: PipelineSpec, declared: Declaration, store: Store | None) -> None:
         self.spec = spec
         self.document = declared.document
-        self.complete = declared.complete
         self.inspector = Inspector(store)
         self.faults: list[Fault] = list(declared.faults)
         self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
@@ -191,15 +190,13 @@ class _Binder:
                 self._report(("steps", name, "output", *key), f"step {name!r}: {fault}")
 
     def _is_unread(self, name: str) -> bool:
-        """Return whether a name is declared but unreadable, or may be in an unreadable include."""
-        return not self.complete or (
-            name in (*self.inputs, *self.steps) and name not in self.spec.inputs and name not in self.spec.steps
-        )
+        """Return whether a name is declared but unreadable."""
+        return name in (*self.inputs, *self.steps) and name not in self.spec.inputs and name not in self.spec.steps
 
     def _check_source(self, step: str, role: str, source: Source) -> None:
         names = [*self.inputs, *self.steps]
         location = ("steps", step, "inputs", role)
-        if source.source not in names and self.complete:
+        if source.source not in names:
             hint = nearest(source.source, names)
             self._report(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
         elif source.source == step:

@@ -49,7 +49,6 @@ description: all keys
 project: lab
 project_title: The lab
 env: [LAB_TOKEN]
-include: [other.yaml]
 params: {degree: 3}
 defaults: {retries: 1, timeout: 60, tags: [a], env: {A: b}, output: {public: true}}
 inputs:
@@ -114,7 +113,6 @@ def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
         ('schedule: {cron: "0 2 * * *"', 'schedule: {corn: "0 2 * * *"'),
         ("event: crucible.dataset.created", "event: something"),
         ("match: {a: [instrument_name, metadata.lamp]}", "match: [a]"),
-        ("include: [other.yaml]", "include: {other: yaml}"),
         ("env: [LAB_TOKEN]", "env: LAB_TOKEN"),
     ],
 )
