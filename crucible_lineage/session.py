@@ -19,7 +19,6 @@ from crucible_lineage.core.file_cache import FileCache, limit_from_environment
 from crucible_lineage.core.folders import Attempts, machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
-from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.core.store import Store
 from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
@@ -33,6 +32,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
 from crucible_lineage.settings import Settings, retries_from_environment
+from crucible_lineage.statements.effects import StatementEffects
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -35,7 +35,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
-from crucible_lineage.statements import statement_in
+from crucible_lineage.statements.statements import statement_in
 from crucible_lineage.times import utc
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.calibrations import (
+from crucible_lineage.ids import derive_mfid
+from crucible_lineage.statements.calibrations import (
     NEXT,
     Calibrations,
     Certificate,
@@ -20,8 +21,16 @@ from crucible_lineage.calibrations import (
     counting_certificates,
     range_text,
 )
-from crucible_lineage.ids import derive_mfid
-from crucible_lineage.statements import CERTIFY, PROMOTE, REVOKE, TRUST, About, Statement, in_force, statement_id
+from crucible_lineage.statements.statements import (
+    CERTIFY,
+    PROMOTE,
+    REVOKE,
+    TRUST,
+    About,
+    Statement,
+    in_force,
+    statement_id,
+)
 
 DAY0 = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 40

@@ -12,8 +12,8 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import KEY_VARIABLE, signature_of, signer_of, state
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import KEY_VARIABLE, signature_of, signer_of, state
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="there is no ssh-keygen")
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.statements import (
+from crucible_lineage.statements.statements import (
     HOLD,
     REVOKE,
     TRUST,

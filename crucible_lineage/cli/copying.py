@@ -32,7 +32,7 @@ from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
-from crucible_lineage.statements import PROMOTE, Statement
+from crucible_lineage.statements.statements import PROMOTE, Statement
 
 
 @click.command("push")

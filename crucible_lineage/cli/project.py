@@ -18,7 +18,7 @@ from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
 from crucible_lineage.lineage.rights import stated_rights
-from crucible_lineage.statements import TRUST, About
+from crucible_lineage.statements.statements import TRUST, About
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
@@ -120,7 +120,7 @@ def trust_command(whose: tuple[str, ...], project: str | None, why: str) -> None
 
     Otherwise statements count for the datasets of their own project only.
     """
-    from crucible_lineage.stating import state
+    from crucible_lineage.statements.stating import state
 
     with open_session() as session:
         target = chosen_project(session, project)

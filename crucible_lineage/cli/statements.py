@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.calibrations import certificate_in, range_text
 from crucible_lineage.cli.options import (
     announce,
     chosen_project,
@@ -24,14 +23,15 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.statements import HOLD, KINDS, PROMOTE, REVOKE, SIGN, About
-from crucible_lineage.stating import LIFTED, moment
+from crucible_lineage.statements.calibrations import certificate_in, range_text
+from crucible_lineage.statements.statements import HOLD, KINDS, PROMOTE, REVOKE, SIGN, About
+from crucible_lineage.statements.stating import LIFTED, moment
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
-    from crucible_lineage.core.statement_effects import AppliedStatement
     from crucible_lineage.session import Session
-    from crucible_lineage.statements import Statement
+    from crucible_lineage.statements.effects import AppliedStatement
+    from crucible_lineage.statements.statements import Statement
 
 WHY = click.option("--why", required=True, help="Why, in your own words.")
 NO_WHY = click.option("--why", default="", help="Why, in your own words.")
@@ -73,7 +73,7 @@ def hold_command(
 
     Existing descendants are doubtful. Nothing is deleted, and no id changes.
     """
-    from crucible_lineage.stating import put_on_hold
+    from crucible_lineage.statements.stating import put_on_hold
 
     if sum(map(bool, (datasets, instrument, code))) != 1:
         raise InputError("hold: name datasets, or one of --instrument and --code")
@@ -108,7 +108,7 @@ def _undo(statement: Statement) -> str:
 @json_option
 def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> None:
     """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
-    from crucible_lineage.stating import sign
+    from crucible_lineage.statements.stating import sign
 
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in datasets]
@@ -154,7 +154,7 @@ def certify_command(
 
     A second calibration for the same data and time is refused, unless it replaces the first.
     """
-    from crucible_lineage.stating import certificates_as_of, certify
+    from crucible_lineage.statements.stating import certificates_as_of, certify
 
     with open_session() as session:
         mfid = dataset_id(session, calibration)
@@ -178,7 +178,7 @@ def certify_command(
 @json_option
 def promote_command(name: str, why: str, project: str | None) -> None:
     """Make the candidates of try NAME (`run --try NAME`) current, and its certificates valid. Computes nothing."""
-    from crucible_lineage.stating import promote
+    from crucible_lineage.statements.stating import promote
 
     with open_session() as session:
         stating, candidates = promote(session, chosen_project(session, project), name, why)
@@ -202,7 +202,7 @@ def lift_command(targets: tuple[str, ...], kind: str | None, why: str) -> None:
 
     A DATASET stands for all statements of one kind about it. Nothing is computed; the statement is kept, as lifted.
     """
-    from crucible_lineage.stating import lift
+    from crucible_lineage.statements.stating import lift
 
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in targets]
@@ -284,7 +284,7 @@ def _statements(session: Session, dataset: str | None, measured: str | None) -> 
 
 def _signer(statement: Statement, allowed: Path) -> str | None:
     """Return the signer: None without a signature, empty if the signer is not allowed."""
-    from crucible_lineage.stating import signer_of
+    from crucible_lineage.statements.stating import signer_of
 
     receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
     if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):

@@ -26,13 +26,13 @@ from crucible_lineage.cli.waiting import print_not_ingested, print_others, print
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
-from crucible_lineage.failed_runs import failed_elsewhere, failures
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session
-from crucible_lineage.statements import Statement
+from crucible_lineage.statements.failed import failed_elsewhere, failures
+from crucible_lineage.statements.statements import Statement
 from crucible_lineage.times import time_shown, utc
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.marks import SLOTS_KEY, moment_of, order_of_claims, slots_in, slots_mark
-from crucible_lineage.statements import trial_key
+from crucible_lineage.statements.statements import trial_key
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

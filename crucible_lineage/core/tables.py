@@ -12,7 +12,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
-from crucible_lineage.calibrations import certificates_to_json
 from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
@@ -30,7 +29,8 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.statements import (
+from crucible_lineage.statements.calibrations import certificates_to_json
+from crucible_lineage.statements.statements import (
     AWAIT,
     CERTIFY,
     CHECK,

@@ -29,7 +29,7 @@ from crucible_lineage.lineage.model import (
     Node,
 )
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
-from crucible_lineage.statements import Doubt
+from crucible_lineage.statements.statements import Doubt
 
 Direction = Literal["ancestors", "descendants", "both"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.statements import Doubt
+from crucible_lineage.statements.statements import Doubt
 
 Kind = Literal["dataset", "sample", "hidden"]
 

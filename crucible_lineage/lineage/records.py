@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from crucible_lineage.calibrations import certified_text
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import asks_for_deletion
+from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.times import measured_at, span_text, utc
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata

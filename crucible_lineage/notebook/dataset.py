@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
@@ -28,9 +27,10 @@ from crucible_lineage.queries.catalogue.columns import as_texts
 from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
 from crucible_lineage.queries.graph.state import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements import About
-from crucible_lineage.stating import lift as lift_statements
-from crucible_lineage.stating import put_on_hold, sign
+from crucible_lineage.statements.effects import AppliedStatement
+from crucible_lineage.statements.statements import About
+from crucible_lineage.statements.stating import lift as lift_statements
+from crucible_lineage.statements.stating import put_on_hold, sign
 
 if TYPE_CHECKING:
     from crucible_lineage.notebook.catalogue import Catalogue, Lineage

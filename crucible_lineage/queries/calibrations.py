@@ -8,7 +8,13 @@ from datetime import datetime
 from functools import partial
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.calibrations import (
+from crucible_lineage.core.slots import CURRENT
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.records import given_metadata, mapping, mappings, provenance
+from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
+from crucible_lineage.session import Session
+from crucible_lineage.statements.calibrations import (
     Calibrations,
     Certificate,
     CertificateMatch,
@@ -16,12 +22,6 @@ from crucible_lineage.calibrations import (
     overlapping,
     range_text,
 )
-from crucible_lineage.core.slots import CURRENT
-from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.records import given_metadata, mapping, mappings, provenance
-from crucible_lineage.pipeline.declare.parts import value_of
-from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
-from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at, moment_text, span_text
 
 

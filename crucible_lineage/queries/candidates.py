@@ -12,7 +12,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import returned_numbers
 from crucible_lineage.session import Session
-from crucible_lineage.statements import trial_key
+from crucible_lineage.statements.statements import trial_key
 
 SCALE = 1.4826  # of the median absolute deviation, so that it is the standard deviation of a normal distribution
 

@@ -30,7 +30,7 @@ from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.statements import About
+from crucible_lineage.statements.statements import About
 from crucible_lineage.times import moment_text, time_shown
 
 if TYPE_CHECKING:

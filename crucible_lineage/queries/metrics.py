@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from crucible_lineage.checksums import unsealed
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure
-from crucible_lineage.failed_runs import failures
 from crucible_lineage.session import Session
+from crucible_lineage.statements.failed import failures
 from crucible_lineage.times import utc
 
 PREFIX = "crucible_lineage"

@@ -39,7 +39,7 @@ from crucible_lineage.queries.graph.fetch import whole_record_of
 from crucible_lineage.queries.graph.state import DOUBTFUL, entries_of_copy, stated_entries
 from crucible_lineage.queries.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CheckResult
+from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:

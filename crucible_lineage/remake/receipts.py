@@ -26,8 +26,8 @@ from crucible_lineage.registration.claim import is_of_machine
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
-from crucible_lineage.statements import REMAKE, SAME, About, ActiveStatements, Statement, in_force
-from crucible_lineage.stating import StatementOutcome, project_of, signature_of, state
+from crucible_lineage.statements.statements import REMAKE, SAME, About, ActiveStatements, Statement, in_force
+from crucible_lineage.statements.stating import StatementOutcome, project_of, signature_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"

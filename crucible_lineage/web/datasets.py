@@ -40,8 +40,8 @@ from crucible_lineage.queries.graph.state import entry_of
 from crucible_lineage.queries.impact import request_deletion
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.statements import About
-from crucible_lineage.stating import lift, put_on_hold, sign
+from crucible_lineage.statements.statements import About
+from crucible_lineage.statements.stating import lift, put_on_hold, sign
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 

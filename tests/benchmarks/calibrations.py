@@ -105,10 +105,10 @@ def butler(found: dict[str, Any]) -> dict[str, Any]:
 
 def ours(found: dict[str, Any]) -> dict[str, Any]:
     """What is chosen here: acts are stated in an embedded Crucible, one by one."""
-    from crucible_lineage.calibrations import Calibrations
     from crucible_lineage.session import Session
     from crucible_lineage.settings import Settings
-    from crucible_lineage.stating import certificates_as_of, certify
+    from crucible_lineage.statements.calibrations import Calibrations
+    from crucible_lineage.statements.stating import certificates_as_of, certify
 
     answers: dict[str, Any] = {}
     with Session(Settings(Path(tempfile.mkdtemp()))) as session:

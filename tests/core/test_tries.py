@@ -10,7 +10,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crucible_lineage.core.slots import CANDIDATE, CURRENT, SUPERSEDED, Currency, DatasetStatus, SlotClaim, trial_slot
-from crucible_lineage.statements import PROMOTE, REVOKE, About, Statement, in_force, promoted_in, statement_id
+from crucible_lineage.statements.statements import (
+    PROMOTE,
+    REVOKE,
+    About,
+    Statement,
+    in_force,
+    promoted_in,
+    statement_id,
+)
 from tests.nights import NIGHTLY
 
 SLOTS = 2_000 if NIGHTLY else 100

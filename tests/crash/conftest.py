@@ -15,7 +15,7 @@ import pytest
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import FAIL, MEASUREMENT
+from crucible_lineage.statements.statements import FAIL, MEASUREMENT
 
 
 def project_state(session: Session) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.stating import certificates_as_of, certify
+from crucible_lineage.statements.stating import certificates_as_of, certify
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/commands.schema.json").read_text(encoding="utf-8"))
 

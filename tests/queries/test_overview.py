@@ -12,8 +12,8 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.overview import PipelineOverview, overview
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import state
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import state
 
 
 def run(session: Session, path: Path) -> Any:

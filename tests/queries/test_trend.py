@@ -15,8 +15,8 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import state
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import state
 
 VALUES = (1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 9.0)
 

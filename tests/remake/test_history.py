@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from crucible_lineage.cli import main
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC
 from crucible_lineage.session import Session
-from crucible_lineage.statements import REMAKE, About
-from crucible_lineage.stating import state
+from crucible_lineage.statements.statements import REMAKE, About
+from crucible_lineage.statements.stating import state
 
 pytestmark = pytest.mark.usefixtures("keeping")
 

@@ -27,8 +27,8 @@ from crucible_lineage.remake.reproduce import reproduce_datasets
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import SAME
-from crucible_lineage.stating import KEY_VARIABLE, NAMESPACE
+from crucible_lineage.statements.statements import SAME
+from crucible_lineage.statements.stating import KEY_VARIABLE, NAMESPACE
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)

@@ -10,8 +10,8 @@ from prefect import flow
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import lift, state
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import lift, state
 from crucible_lineage.tasks import CrucibleConnection, registering, task
 
 DATA, FOLDER = map(Path, sys.argv[1:])

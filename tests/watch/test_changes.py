@@ -11,8 +11,8 @@ import pytest
 
 from crucible_lineage.flows.reports import as_event
 from crucible_lineage.session import Session
-from crucible_lineage.statements import HOLD, About
-from crucible_lineage.stating import state
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import state
 from crucible_lineage.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 
 

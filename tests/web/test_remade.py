@@ -10,8 +10,8 @@ import pytest
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import REMAKE, About
-from crucible_lineage.stating import state
+from crucible_lineage.statements.statements import REMAKE, About
+from crucible_lineage.statements.stating import state
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from crucible_lineage.calibrations import certified_text
 from crucible_lineage.errors import missing_library
 from crucible_lineage.lineage.export.activities import (
     ExportedActivity,
@@ -35,6 +34,7 @@ from crucible_lineage.lineage.export.crate_data import (
 )
 from crucible_lineage.lineage.records import mapping, text
 from crucible_lineage.refs import file_stem
+from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.times import utc
 
 WORKFLOW = "workflow.json"

@@ -14,7 +14,7 @@ from crucible_lineage.lineage.draw.formats import redactor
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, mapping, mappings, provenance, text, used_mfids
-from crucible_lineage.statements import Doubt
+from crucible_lineage.statements.statements import Doubt
 
 WITHHELD = "recipe and attached record: they name datasets that the maker of this file may not see"
 _RECORD_FIELDS = (

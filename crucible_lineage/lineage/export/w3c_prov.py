@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.calibrations import certified_text
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonObject
@@ -27,6 +26,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import provenance, text
+from crucible_lineage.statements.calibrations import certified_text
 
 if TYPE_CHECKING:
     from prov.model import ProvDocument

@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from crucible_lineage.calibrations import FIELDS, NEXT
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.declare.inputs import (
@@ -39,6 +38,7 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
+from crucible_lineage.statements.calibrations import FIELDS, NEXT
 from crucible_lineage.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.

@@ -45,7 +45,7 @@ from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
-from crucible_lineage.statements import EPOCH
+from crucible_lineage.statements.statements import EPOCH
 
 if TYPE_CHECKING:
     from crucible_lineage.registration.payload import Payload

@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from crucible_lineage.calibrations import Span
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
@@ -53,7 +52,8 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
-from crucible_lineage.statements import MEASUREMENT, statement_in
+from crucible_lineage.statements.calibrations import Span
+from crucible_lineage.statements.statements import MEASUREMENT, statement_in
 from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay

@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.core.statement_effects import StatementEffects
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.plan import EarlierResult
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.statements import AWAIT
+from crucible_lineage.statements.effects import StatementEffects
+from crucible_lineage.statements.statements import AWAIT
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.provenance.schema import StepRecord

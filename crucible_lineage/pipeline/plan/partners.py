@@ -12,16 +12,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
 
-from crucible_lineage.calibrations import (
-    Calibrations,
-    Certificate,
-    CertificateMatch,
-    Span,
-    Values,
-    certificate_document,
-    certified_text,
-    range_text,
-)
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
@@ -37,6 +27,16 @@ from crucible_lineage.pipeline.declare.parts import (
     value_of,
 )
 from crucible_lineage.session import Session
+from crucible_lineage.statements.calibrations import (
+    Calibrations,
+    Certificate,
+    CertificateMatch,
+    Span,
+    Values,
+    certificate_document,
+    certified_text,
+    range_text,
+)
 from crucible_lineage.times import moment_text, span_text
 
 AROUND = "around"  # the side of a group whose members were measured before and after
@@ -323,7 +323,7 @@ def choose_calibrations(
 
     With `trial`, as if that try were promoted.
     """
-    from crucible_lineage.stating import certificates_as_of  # few pipelines choose calibrations
+    from crucible_lineage.statements.stating import certificates_as_of  # few pipelines choose calibrations
 
     certificates = certificates_as_of(session, project, declared.calibration, as_of, trial) if data else []
     others: list[str] = []

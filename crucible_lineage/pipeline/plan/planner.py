@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from crucible_lineage.calibrations import Span
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
@@ -26,7 +25,8 @@ from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, MISSING, Estimate, PipelinePlan, StepPlan, plan
 from crucible_lineage.session import Session
-from crucible_lineage.statements import trial_key
+from crucible_lineage.statements.calibrations import Span
+from crucible_lineage.statements.statements import trial_key
 
 
 @dataclass(frozen=True)

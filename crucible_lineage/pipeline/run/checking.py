@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
-from crucible_lineage.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
+from crucible_lineage.statements.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
 
 MAX_VERDICTS = 200  # chosen: verdicts in one statement, so that its record fits into metadata
 Returned = Mapping[str, Mapping[str, object]]
@@ -82,7 +82,7 @@ class RunChecks:
         """Register the new verdicts: one statement for many."""
         if not self._new:
             return
-        from crucible_lineage.stating import state  # most runs have nothing to state
+        from crucible_lineage.statements.stating import state  # most runs have nothing to state
 
         for declared_by, verdicts in self._new.items():
             for mfids in _batches(sorted(verdicts)):
@@ -143,7 +143,7 @@ class RunChecks:
 
     def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
-        from crucible_lineage.stating import revoke, state
+        from crucible_lineage.statements.stating import revoke, state
 
         key, mirror = self._key(subject, name), self.session.mirror
         mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(subject.mfid, ()))
@@ -210,7 +210,7 @@ class Approving:
                 self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-        from crucible_lineage.stating import state
+        from crucible_lineage.statements.stating import state
 
         if mfid in self.session.mirror.stated(AWAIT).datasets:
             return

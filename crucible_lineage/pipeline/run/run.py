@@ -21,7 +21,6 @@ from crucible_lineage.errors import (
     RateLimitedError,
     StorageError,
 )
-from crucible_lineage.failed_runs import state_run
 from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
@@ -46,6 +45,7 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
+from crucible_lineage.statements.failed import state_run
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.engines.local import Engine
@@ -395,7 +395,7 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
     Replaces certificates of the same step for the same data and time. Raises InputError if somebody else certified
     another calibration for them, or if the data do not name the instrument or time.
     """
-    from crucible_lineage.stating import certify  # few steps declare it
+    from crucible_lineage.statements.stating import certify  # few steps declare it
 
     step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
     own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.core.statement_effects import AppliedStatement
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import (
@@ -27,7 +26,8 @@ from crucible_lineage.queries.deleted import deletion_of
 from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CHECK, REMAKE
+from crucible_lineage.statements.effects import AppliedStatement
+from crucible_lineage.statements.statements import CHECK, REMAKE
 from crucible_lineage.times import without_default_time
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, WITHDRAWN, state
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.statements import CheckResult, Doubt, ReproductionCount
+from crucible_lineage.statements.statements import CheckResult, Doubt, ReproductionCount
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

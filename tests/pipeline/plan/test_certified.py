@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
-from crucible_lineage.stating import certify, lift
+from crucible_lineage.statements.stating import certify, lift
 
 STEPS = """
 from pathlib import Path

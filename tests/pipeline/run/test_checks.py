@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
-from crucible_lineage.stating import lift
+from crucible_lineage.statements.stating import lift
 
 Run = Callable[..., RunResult]
 

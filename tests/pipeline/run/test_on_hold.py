@@ -23,8 +23,8 @@ from crucible_lineage.queries.table import make_table
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements import FLAG, HOLD, TRUST, About
-from crucible_lineage.stating import lift, state
+from crucible_lineage.statements.statements import FLAG, HOLD, TRUST, About
+from crucible_lineage.statements.stating import lift, state
 
 Run = Callable[..., RunResult]
 WHY = "detector saturated"

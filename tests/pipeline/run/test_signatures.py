@@ -19,7 +19,7 @@ from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.stating import revoke, sign
+from crucible_lineage.statements.stating import revoke, sign
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from crucible_lineage.remake.reproduce import sampled
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.stating import certify, lift, promote
+from crucible_lineage.statements.stating import certify, lift, promote
 
 STEPS = """
 from pathlib import Path

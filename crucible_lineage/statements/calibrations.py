@@ -21,7 +21,7 @@ from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
+from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
 from crucible_lineage.times import moment_text, utc
 
 FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME

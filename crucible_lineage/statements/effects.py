@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from crucible_lineage.calibrations import Span, certificates_of, validity_text
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.statements import (
+from crucible_lineage.statements.calibrations import Span, certificates_of, validity_text
+from crucible_lineage.statements.statements import (
     FLAG,
     HOLD,
     Doubt,

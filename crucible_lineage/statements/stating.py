@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.calibrations import (
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.core.slots import Currency, SlotClaim, hold, later_than
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.session import Session
+from crucible_lineage.statements.calibrations import (
     FIELDS,
     NEXT,
     NO_END,
@@ -22,11 +26,7 @@ from crucible_lineage.calibrations import (
     overlapping,
     range_text,
 )
-from crucible_lineage.condition import parse_condition
-from crucible_lineage.core.slots import Currency, SlotClaim, hold, later_than
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.session import Session
-from crucible_lineage.statements import (
+from crucible_lineage.statements.statements import (
     AWAIT,
     CERTIFY,
     FLAG,
