@@ -127,42 +127,6 @@ def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session
     assert [one.in_force for one in show_dataset(session, first).statements] == [False]
 
 
-def test_a_hold_on_an_intermediate_result_does_not_affect_its_parents(lab: Any, session: Session, run: Run) -> None:
-    made = run(lab.pipeline)
-    put_on_hold(session, made.datasets["scaled"]["out"])
-    assert blocked(session, lab.pipeline, "scaled") == {}
-    assert set(blocked(session, lab.pipeline, "total")) == {"total"}
-    assert states(session)[made.inputs["first"][0]] == "raw"
-
-
-def test_a_repeated_hold_is_one_statement_and_a_lifted_one_can_be_stated_again(
-    lab: Any, session: Session, run: Run
-) -> None:
-    first = run(lab.pipeline).inputs["first"][0]
-    assert put_on_hold(session, first) == put_on_hold(session, first)
-    lift(session, [first], "")
-    with pytest.raises(InputError, match="there is no hold in force"):
-        lift(session, [first], "")
-    put_on_hold(session, first)
-    assert blocked(session, lab.pipeline, "scaled")
-    kept = session.client.datasets.list(project_id="lab", keyword="statement")
-    assert len(kept) == 3
-
-
-def test_a_late_statement_stops_another_machine_at_its_next_plan(
-    lab: Any, session: Session, run: Run, tmp_path: Path
-) -> None:
-    first = run(lab.pipeline).inputs["first"][0]
-    key = (session.settings.data / "crucible" / "api_key").read_text().strip()
-    with Session(Settings(tmp_path / "elsewhere", session.client.api_url, key)) as other:
-        assert blocked(other, lab.pipeline, "scaled") == {}
-        hold = put_on_hold(session, first)
-        assert set(blocked(other, lab.pipeline, "scaled")) == {"scaled", "total"}
-        assert put_on_hold(other, first) == hold, "equal statements of two accounts are one"
-        lift(other, [first], "")
-    assert blocked(session, lab.pipeline, "scaled") == {}
-
-
 def test_holds_by_instrument_and_time_stop_data_and_holds_by_fingerprint_stop_code(
     lab: Any, session: Session, run: Run
 ) -> None:
@@ -233,13 +197,6 @@ def test_holds_cost_a_plan_no_additional_calls(lab: Any, session: Session, run: 
         assert make_plan(bind_file(lab.pipeline, again.store), again).is_fresh
 
 
-def test_statements_are_not_data_of_the_project(lab: Any, session: Session, run: Run) -> None:
-    made = run(lab.pipeline)
-    hold = put_on_hold(session, made.inputs["first"][0])
-    assert hold not in states(session)
-    assert hold in session.mirror.records_beside("lab")
-
-
 def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, session: Session, run: Run) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     selecting = lab.declare(
@@ -266,16 +223,68 @@ def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, sessi
         bind_file(lab.declare(selecting.read_text().replace("none_of", "without"), "odd.yaml"), session.store)
 
 
-def test_a_statement_is_verified_like_any_dataset(lab: Any, session: Session, run: Run) -> None:
+def test_statements_are_no_data_and_are_verified_like_any_dataset(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    hold = put_on_hold(session, made.datasets["scaled"]["out"])
+    assert blocked(session, lab.pipeline, "scaled") == {}
+    assert set(blocked(session, lab.pipeline, "total")) == {"total"}
+    now = states(session)
+    assert now[made.inputs["first"][0]] == "raw", "a hold on a result does not affect its parents"
+    assert hold not in now
+    assert hold in session.mirror.records_beside("lab")
+    lift(session, [hold])
+    assert [(one.check, one.ids) for one in verify_project(session, "lab").findings] == []
+
+
+def test_an_equal_statement_of_another_machine_is_the_same_and_a_lifted_one_can_be_stated_again(
+    lab: Any, session: Session, run: Run, tmp_path: Path
+) -> None:
     first = run(lab.pipeline).inputs["first"][0]
-    put_on_hold(session, first)
-    lift(session, [first], "")
-    found = verify_project(session, "lab")
-    assert [(one.check, one.ids) for one in found.findings] == []
+    key = (session.settings.data / "crucible" / "api_key").read_text().strip()
+    with Session(Settings(tmp_path / "elsewhere", session.client.api_url, key)) as other:
+        assert blocked(other, lab.pipeline, "scaled") == {}
+        hold = put_on_hold(session, first)
+        assert set(blocked(other, lab.pipeline, "scaled")) == {"scaled", "total"}
+        assert put_on_hold(other, first) == hold == put_on_hold(session, first)
+        lift(other, [first])
+    assert blocked(session, lab.pipeline, "scaled") == {}
+    with pytest.raises(InputError, match="there is no hold, flag, signature, certificate in force"):
+        lift(session, [first])
+    assert put_on_hold(session, first) != hold
+    assert blocked(session, lab.pipeline, "scaled")
+    assert len(session.client.datasets.list(project_id="lab", keyword="statement")) == 3
 
 
-def test_statements_of_a_project_are_listed_whatever_the_case_of_its_name(session: Session, cli: Any) -> None:
-    session.ensure_project("lab")
-    state(session, "lab", HOLD, About(instrument="lamp"), why="old")
-    listed = json.loads(cli("statements", "--project", "LAB", "--json").stdout)["statements"]
-    assert [one["why"] for one in listed] == ["old"]
+def test_commands_hold_flag_sign_and_lift_by_dataset_and_by_statement(
+    lab: Any, session: Session, run: Run, cli: Any
+) -> None:
+    first = run(lab.pipeline).inputs["first"][0]
+    session.close()
+
+    def ask(*words: str) -> Any:
+        ran = cli(*words, "--json")
+        assert ran.exit_code == 0, ran.output
+        return json.loads(ran.stdout)
+
+    hold = ask("hold", first, "--why", WHY)["mfid"]
+    flag = ask("hold", first, "--flag", "odd", "--why", "peaks twice")["mfid"]
+    signature = ask("sign", first, "--why", "looked at it")["mfid"]
+    listed = ask("statements", "--project", "LAB")["statements"]
+    assert [one["mfid"] for one in listed] == [hold, flag, signature]
+    refused = cli("lift", first)
+    assert (refused.exit_code, f"{flag} (flag by" in refused.output) == (2, True)
+    assert [one["mfid"] for one in ask("lift", first, "--kind", "flag")["lifted"]] == [flag]
+    assert ask("lift", signature)["follows"] == [
+        f"{first} is on hold by {listed[0]['who']} since {listed[0]['when'][:10]}: {WHY}"
+    ]
+    answer = ask("lift", first, "--why", "it was not")
+    assert ([one["mfid"] for one in answer["lifted"]], answer["follows"]) == ([hold], [f"{first} is not on hold"])
+    assert ask("statements")["statements"] == []
+    assert len(ask("statements", first, "--all")["statements"]) == 3
+    (revoking,) = (one for one in ask("statements", "--all")["statements"] if hold in one["revokes"])
+    assert "counts again" in ask("lift", revoking["mfid"])["follows"][0]
+    assert ask("statements", "--kind", "hold")["statements"][0]["mfid"] == hold
+    instrument = ask(
+        "hold", "--instrument", "Raman 1", "--from", "2024-05-01", "--project", "lab", "--why", "misaligned"
+    )
+    assert [one["mfid"] for one in ask("lift", instrument["mfid"])["lifted"]] == [instrument["mfid"]]
