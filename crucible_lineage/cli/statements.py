@@ -164,9 +164,8 @@ def certify_command(
         )  # fmt: skip
         known = certificates_as_of(session, outcome.statement.project, trial=trial)
         (one,) = (one for one in known if one.statement == outcome.statement.mfid)
-    within = f" in try {trial}" if trial else ""
-    ranges = ", ".join(map(range_text, one.spans))
-    line = f"{mfid} is the {one.kind} of {one.scope} {ranges}{within}{'' if outcome.is_new else ' (as before)'}"
+    valid = ", ".join(map(range_text, one.spans)) + (f" in try {trial}" if trial else "")
+    line = f"{mfid} is the {one.kind} of {one.scope} {valid}{'' if outcome.is_new else ' (as before)'}"
     print_result({**outcome.to_json(), "certificate": one.to_json()}, [line, _undo(outcome.statement)])
 
 
@@ -182,13 +181,12 @@ def promote_command(name: str, why: str, project: str | None) -> None:
 
     with open_session() as session:
         stating, candidates = promote(session, chosen_project(session, project), name, why)
-    document = {**stating.to_json(), "candidates": list(candidates)}
     lines = [
         f"try {name} is promoted: {amount(len(candidates), 'candidate')} current, unless a later run replaced it",
         "write what you tried into the pipeline: a run as declared before makes the earlier results current again",
         _undo(stating.statement),
     ]
-    print_result(document, lines)
+    print_result({**stating.to_json(), "candidates": list(candidates)}, lines)
 
 
 @click.command("lift")

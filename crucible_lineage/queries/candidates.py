@@ -43,14 +43,8 @@ class Effect:
     def to_json(self) -> JsonObject:
         """Return it as `diff --try --json` prints it."""
         differences = [{"old": old, "new": new, "difference": one} for (old, new), one in self.differences.items()]
-        median, spread = self.median, self.spread
-        return {
-            "step": self.step,
-            "number": self.number,
-            "median": median,
-            "spread": spread,
-            "differences": differences,
-        }
+        figures = {"median": self.median, "spread": self.spread, "differences": differences}
+        return {"step": self.step, "number": self.number, **figures}
 
 
 @dataclass(frozen=True)

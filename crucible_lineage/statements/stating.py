@@ -69,11 +69,10 @@ class StatementOutcome:
         return {**self.statement.to_json(), "new": self.is_new}
 
 
-def known_statements(session: Session) -> tuple[dict[str, Statement], ActiveStatements]:
-    """Return all statements visible to this key, and those in force."""
+def _in_force_now(session: Session) -> ActiveStatements:
+    """Return the statements in force among those visible to this key."""
     session.mirror.sync_statements()
-    known = session.mirror.statements()
-    return known, in_force(known.values())
+    return in_force(session.mirror.statements().values())
 
 
 def project_of(session: Session, mfids: Collection[str], action: str) -> str:
@@ -146,8 +145,7 @@ def put_on_hold(
     if not why.strip():
         raise InputError("hold: give the reason")
     flag = flag.strip()
-    body = {"flag": flag} if flag else {}
-    body |= {"due": due} if due else {}
+    body = {**({"flag": flag} if flag else {}), **({"due": due} if due else {})}
     project = project or project_of(session, about.datasets, "hold")
     return state(session, project, FLAG if flag else HOLD, about, why=why, body=body)
 
@@ -157,7 +155,7 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
 
     Raises InputError if there is none, or if there are several kinds about a dataset and `kind` names none.
     """
-    _, active = known_statements(session)
+    active = _in_force_now(session)
     lifted: dict[str, Statement] = {}
     for mfid in mfids:
         named = active.statements.get(mfid)
@@ -219,7 +217,7 @@ def promote(session: Session, project: str, trial: str, why: str = "") -> tuple[
     copy = session.mirror.snapshot(project)
     currency = Currency((one.status for one in copy.summaries.values()), copy.promoted)
     candidates = currency.candidates(trial, project)
-    _, active = known_statements(session)
+    active = _in_force_now(session)
     own = (one for one in active.statements.values() if one.verb == CERTIFY and one.trial == trial)
     if trial_key(project, trial) in copy.promoted:
         raise InputError(f"promote {trial}: it is promoted already; nothing was stated")
@@ -250,12 +248,11 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
     """
     project = project or project_of(session, mfids, "sign")
     stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
-    known, active = known_statements(session)
+    active = _in_force_now(session)
     signed = signatures_of(active)
-    awaited = [one for one in known.values() if one.verb == AWAIT and one.mfid in active.statements]
     missing = dict.fromkeys(mfids, 0)
-    for one in awaited:
-        for mfid in set(one.about.datasets) & missing.keys():
+    for one in active.statements.values():
+        for mfid in set(one.about.datasets) & missing.keys() if one.verb == AWAIT else ():
             missing[mfid] = max(missing[mfid], missing_signatures(active, one, signed))
             if not missing[mfid] and stating.is_new:
                 with suppress(ForbiddenError):  # the next run of its pipeline makes it current
@@ -300,7 +297,7 @@ def certify(
     kind, project = kind or record.measurement or "", project or str(record.project_id)
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
-    active = known_statements(session)[1]
+    active = _in_force_now(session)
     body = {
         "kind": kind,
         **stated,

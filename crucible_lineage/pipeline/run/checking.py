@@ -6,7 +6,7 @@ whose check fails is put on hold at once if the check says so; the hold is lifte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.core.slots import SlotClaim
@@ -85,15 +85,16 @@ class RunChecks:
         from crucible_lineage.statements.stating import state  # most runs have nothing to state
 
         for declared_by, verdicts in self._new.items():
-            for mfids in _batches(sorted(verdicts)):
-                batch = {mfid: verdicts[mfid] for mfid in mfids}
+            listed = sorted(verdicts.items())
+            for first in range(0, len(listed), MAX_VERDICTS):
+                batch = dict(listed[first : first + MAX_VERDICTS])
                 conditions = {name: check.that for one in batch.values() for name, (check, _) in one.items()}
                 entries = {
                     mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, (_, it) in one.items()}
                     for mfid, one in batch.items()
                 }
                 body = {"of": f"{self.pipeline.name}/{declared_by}", "checks": conditions, "verdicts": entries}
-                state(self.session, self.pipeline.spec.project, CHECK, About(tuple(mfids)), body=body)
+                state(self.session, self.pipeline.spec.project, CHECK, About(tuple(batch)), body=body)
         self._new.clear()
 
     def _look(self, subjects: Sequence[_Subject], returned: Returned) -> None:
@@ -178,10 +179,6 @@ class RunChecks:
 
     def _key(self, subject: _Subject, name: str) -> str:
         return f"{self.pipeline.name}/{subject.declared_by}/{name}"
-
-
-def _batches(mfids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (mfids[start : start + MAX_VERDICTS] for start in range(0, len(mfids), MAX_VERDICTS))
 
 
 @dataclass
