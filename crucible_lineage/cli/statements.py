@@ -205,7 +205,7 @@ def lift_command(targets: tuple[str, ...], kind: str | None, why: str) -> None:
     with open_session() as session:
         mfids = [dataset_id(session, text) for text in targets]
         lifted = lift(session, mfids, why, kind=kind or "")
-        done = [f"{one}: the {one.verb} {one.attribution} is lifted" for one in lifted]
+        done = [f"{one}: the {one.kind} {one.attribution} is lifted" for one in lifted]
         follows = [line for one in lifted for line in _follows(session, one)]
     print_result({"lifted": [one.to_json() for one in lifted], "follows": follows}, [*done, *follows])
 
@@ -220,7 +220,7 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         yield f"the results from before the promotion of try {lifted.trial} are current again"
     if lifted.verb == REVOKE:
         for one in session.mirror.statements(lifted.revokes).values():
-            yield f"{one}: the {one.verb} {one.attribution} counts again"
+            yield f"{one}: the {one.kind} {one.attribution} counts again"
     if certificate := certificate_in(lifted):
         from crucible_lineage.queries.calibrations import after_lifting  # imports pydantic, which --help does not need
 

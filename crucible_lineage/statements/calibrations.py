@@ -124,7 +124,7 @@ def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
     one = certificate_in(stated)
     if one is None:
         return ""
-    lasts = ", ".join(map(range_text, spans)) or f"{range_text(one.stated)} (replaced)"
+    lasts = ", ".join(map(range_text, spans)) or range_text(one.stated) + ("" if one.trial else " (replaced)")
     return f"{one.kind} of {one.scope} {lasts}, certified" + (f" in try {stated.trial}" if stated.trial else "")
 
 

@@ -104,6 +104,11 @@ class Statement:
         return self.owner or self.by
 
     @property
+    def kind(self) -> str:
+        """The noun for its verb, as commands and pages name it."""
+        return next((kind for kind, verb in KINDS.items() if verb == self.verb), self.verb)
+
+    @property
     def flag(self) -> str:
         """The name of the flag, empty for other verbs."""
         return str(self.body.get("flag") or "") if self.verb == FLAG else ""

@@ -164,7 +164,7 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
             sought = kind or ", ".join(LIFTED)
             raise InputError(f"lift {mfid}: there is no {sought} in force on it; see `crucible-lineage statements`")
         if len({one.verb for one in found}) > 1:
-            choices = "; ".join(f"{one.mfid} ({one.verb} {one.attribution})" for one in found)
+            choices = "; ".join(f"{one.mfid} ({one.kind} {one.attribution})" for one in found)
             raise InputError(f"lift {mfid}: name one of its statements, or their --kind: {choices}")
         lifted |= {one.mfid: one for one in found}
     return revoke(session, lifted.values(), why)
