@@ -107,24 +107,6 @@ def test_a_deleted_parent_is_found_where_it_was_known(made: Any, colleague: Sess
     ]
 
 
-def test_an_id_that_the_server_chose_is_known_by_its_keyword(made: Any, tmp_path: Path) -> None:
-    metadata, files = made.session.client.metadata.get(made.total), made.session.client.files.list(made.total)
-    contents = {file.filename: made.session.client.files.download_bytes(file) for file in files}
-    made.session.mirror.forget()
-    made.sql("DELETE FROM metadata_words WHERE rowid = (SELECT id FROM resource WHERE mfid = ?)", made.total)
-    made.sql("DELETE FROM resource WHERE mfid = ?", made.total)
-    datasets = made.session.client.datasets
-    chosen = datasets.create({"project_id": "lab"}, scientific_metadata=metadata).dsid
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-        made.session.client.files.upload(chosen, tmp_path / name)
-    for parent in (made.scaled, made.second):
-        datasets.link_parent_child(parent, chosen, relationship_type="is_derived_from")
-    assert made.findings() == {("changed-recipe", (chosen,))}
-    datasets.add_keyword(chosen, f"recipe:{made.total}")
-    assert made.findings() == set()
-
-
 def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn.txt"
     drawn.write_text("a line by eye")
