@@ -114,17 +114,6 @@ class ContentCalls(Calls):
         answer = self._connection.get(f"/datasets/{segment(dsid)}/thumbnails", action, mfid=dsid)
         return parse_all(Thumbnail, answer, action)
 
-    def update_thumbnail(
-        self, dsid: str, thumbnail_id: int, *, picture: Picture | None = None, name: str | None = None
-    ) -> Thumbnail:
-        """Change the picture or the name of a thumbnail, or both."""
-        action = f"change thumbnail {thumbnail_id} of dataset {dsid}"
-        body = {} if picture is None else picture_body(picture, name, f"{dsid}_thumbnail.png")
-        if name is not None:
-            body["thumbnail_name"] = name
-        path = f"/datasets/{segment(dsid)}/thumbnails/{int(thumbnail_id)}"
-        return parse(Thumbnail, self._connection.call("PATCH", path, action, mfid=dsid, body=body), action)
-
     def delete_thumbnail(self, dsid: str, thumbnail_id: int) -> None:
         """Delete the thumbnail."""
         path = f"/datasets/{segment(dsid)}/thumbnails/{int(thumbnail_id)}"

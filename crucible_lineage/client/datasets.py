@@ -217,7 +217,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
     def update(self, dsid: str, **fields: object) -> Dataset:
         """Change fields of the dataset, and return it.
 
-        `public`, owner, project and instrument are changed by their own routes. An `instrument_name` that exactly one
+        `public`, project and instrument are changed by their own routes. An `instrument_name` that exactly one
         registered instrument has selects that instrument.
         """
         public = fields.pop("public", None)
@@ -226,7 +226,6 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             if len(matches) == 1 and not fields.keys() & {"instrument_mfid", "instrument_id"}:
                 fields = {**fields, "instrument_mfid": matches[0].unique_id}
                 del fields["instrument_name"]
-        owner = _one_of(fields, "owner", "owner_orcid")
         instrument = _one_of(fields, "instrument_mfid", "instrument_id")
         project = _one_of(fields, "project_mfid", "project_id")
         record = self._patch(dsid, fields) if fields else None
@@ -236,15 +235,8 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             self.assign_instrument(dsid, instrument)
         if public is not None:
             (self.set_public if public else self.set_private)(dsid)
-        if owner is not None:  # last, since the other changes may not be allowed afterwards
-            self._hand_over(dsid, str(owner))
-        rerouted = (public, instrument, project, owner) != (None, None, None, None)
+        rerouted = (public, instrument, project) != (None, None, None)
         return self.get(dsid) if record is None or rerouted else record
-
-    def _hand_over(self, dsid: str, owner: str) -> None:
-        action, path = f"make {owner} the owner of dataset {dsid}", f"/resources/{segment(dsid)}/transfer_ownership"
-        body, params = {"new_owner": owner}, {"confirm": True}
-        self._connection.call("POST", path, action, mfid=dsid, params=params, body=body, repeatable=True)
 
     def delete(self, dsid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of the dataset; it is hidden from lists at once, and deleted after a review."""

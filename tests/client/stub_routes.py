@@ -275,7 +275,6 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", "/resources/ID/metadata", read_metadata),
     ("PUT", "/resources/ID/access/public", lambda stub, call, m: {"principal_id": "public"}),
     ("DELETE", "/resources/ID/access/public", lambda stub, call, m: None),
-    ("POST", "/resources/ID/transfer_ownership", lambda stub, call, m: {"resource_id": m}),
     ("POST", "/resources/ID/project", lambda stub, call, m: {"resource_id": m}),
     ("POST", "/resources/ID/delete", lambda stub, call, m: {"id": 1, "status": "pending", "resource_id": m}),
     ("POST", "/datasets/ID/upload/multipart/initiate", initiate),

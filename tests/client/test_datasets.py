@@ -185,10 +185,6 @@ def test_update_sends_each_field_by_the_route_made_for_it(client: CrucibleClient
     assert stub.calls[1].json == {"project_id": "demo-raman"}
     assert stub.calls[1].query == {"confirm": ["true"]}
     assert stub.calls[2].json == {"instrument_id": "raman-1"}
-    stub.calls.clear()
-    client.datasets.update(dsid, owner_orcid="0000-0002-1825-0097", measurement="SEM")
-    assert stub.seen() == ["PATCH /datasets/ID", "POST /resources/ID/transfer_ownership", "GET /datasets/ID"]
-    assert (stub.calls[1].json, stub.calls[1].query) == ({"new_owner": "0000-0002-1825-0097"}, {"confirm": ["true"]})
 
 
 def test_metadata_is_merged_replaced_and_read(client: CrucibleClient, stub: Any, dsid: str) -> None:
