@@ -79,7 +79,9 @@ def read_table(path: Path) -> Found | None:
             continue
         if (table := _table(rows)) is not None:
             settings = _settings([line for line in lines[:above] if line])
-            return Found({**settings, "table": {"delimiter": name, **table}}, None, _acquired(settings))
+            return Found(
+                {**settings, "table": {"rows": table["rows"], "delimiter": name, **table}}, None, _acquired(settings)
+            )
     return None
 
 

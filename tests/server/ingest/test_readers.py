@@ -34,8 +34,8 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
         "laser_nm": 632.8,
         "operator": "Ada",
         "table": {
-            "delimiter": "comma",
             "rows": 2,
+            "delimiter": "comma",
             "columns": [
                 {"name": "shift", "min": 620.9, "max": 1001.4},
                 {"name": "counts", "min": 120.0, "max": 980.0},
