@@ -87,14 +87,6 @@ def test_times_are_shown_in_utc_whatever_zone_they_were_given_in(data: Path, tmp
     assert re.search(r"^registered 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown, re.MULTILINE)
 
 
-def test_show_and_why_word_start_and_duration_of_a_step_alike(project: Any) -> None:
-    mfid = project.fitted("strong-1.txt")
-    made = r" on (20\S+ \S+ UTC), in (\S+ s)\b"
-    shown, explained = (re.findall(made, project.ask(name, mfid).stdout) for name in ("show", "why"))
-    assert len(shown) == 1
-    assert shown[0] in explained
-
-
 def test_show_prints_author_time_and_inputs_of_a_dataset(project: Any) -> None:
     mfid = project.fitted("strong-1.txt")
     shown = project.ask_json("show", mfid)

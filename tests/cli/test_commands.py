@@ -61,16 +61,6 @@ def test_values_are_printed_with_their_ids_however_long_a_name_is(lab: Any, data
     assert re.fullmatch(r"scaled\[n{200}\.txt\]  [0-9a-z]{26}  factor 2\.0", line), ran.stdout
 
 
-def test_run_and_plan_print_json(lab: Any, data: Path, command: Any) -> None:
-    before = json.loads(command("plan", lab.pipeline, "--data", data, "--json").stdout)
-    assert [(step["name"], step["state"]) for step in before["steps"]] == [("scaled", "missing"), ("total", "missing")]
-    ran = json.loads(command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").stdout)
-    assert ran["executed"] == ["scaled", "total"]
-    after = json.loads(command("plan", lab.pipeline, "--data", data, "--json").stdout)
-    assert [step["state"] for step in after["steps"]] == ["fresh", "fresh"]
-    assert after["steps"][1]["datasets"] == ran["datasets"]["total"]
-
-
 def test_plan_changes_nothing(lab: Any, data: Path, command: Any) -> None:
     command("plan", lab.pipeline, "--data", data)
     found = command("lineage", "0tr5k2ndm5zvd000nr21qakeh4", "--data", data)

@@ -103,23 +103,6 @@ def test_a_correction_that_crucible_refuses_is_wrong_input(made: dict[str, str],
     assert (again.exit_code, "request for this resource is already open" in again.output) == (2, True)
 
 
-def test_an_unknown_instrument_in_a_table_is_found_before_anything_is_changed(
-    lab: Any, session: Session, made: dict[str, str], cl: Any
-) -> None:
-    table = lab.file("fix.csv", f"mfid,session_name,instrument_name\n{made['s1.txt']},May,\n{made['s2.txt']},,none\n")
-    refused = cl("set", "--from", table)
-    assert refused.exit_code == 2
-    assert "fix.csv:3: set instrument_name=none: there is none" in refused.output
-    assert session.client.datasets.get(made["s1.txt"]).session_name is None
-
-
-def test_both_values_of_a_corrected_number_have_the_same_form(made: dict[str, str], cl: Any) -> None:
-    change = "metadata.temperature_C 20 -> 26"
-    assert cl("set", made["s1.txt"], "metadata.temperature_C=26.0").stdout.splitlines()[0].endswith(change)
-    assert f"{change}\n" in cl("why", made["s1.txt"]).stdout
-    assert cl("set", made["s1.txt"], "session_name=May").stdout.splitlines()[0].endswith("nothing -> 'May'")
-
-
 def test_a_table_of_corrections_is_checked_before_anything_is_changed(
     lab: Any, session: Session, made: dict[str, str], cl: Any
 ) -> None:
@@ -171,23 +154,6 @@ def test_the_current_results_of_a_step_are_corrected_together(
         found = session.client.datasets.get(mean, include_metadata=True)
         assert (found.measurement, found.scientific_metadata["power_mW"]) == ("Raman", 5)
     assert set(states(lab, session).values()) == {"fresh"}
-
-
-def test_control_characters_in_names_are_printed_escaped(
-    session: Session, made: dict[str, str], cl: Any, lab: Any
-) -> None:
-    ran = [
-        cl("set", made["s1.txt"], "dataset_name=scan\rof gold", "sample=gold\x1b[2Kmica"),
-        cl("set", made["s1.txt"], "metadata.temperature_C=25"),
-        cl("why", made["mean[s1.txt]"]),
-        cl("register", lab.file("more.txt", "3"), "--project", "lab", "--name", "more\rscans"),
-        cl("register", lab.file("s1b.txt", "4"), "--replaces", made["s1.txt"]),
-    ]
-    for one in ran:
-        assert one.exit_code == 0, one.output
-        assert "\r" not in one.stdout_bytes.decode()
-        assert "\x1b" not in one.stdout_bytes.decode()
-    assert r"scan\rof gold" in ran[0].stdout
 
 
 def test_a_replaced_measurement_is_superseded_and_selections_use_the_new_one(
