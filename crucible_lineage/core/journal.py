@@ -431,21 +431,9 @@ class Journal:
             " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
 
-    def result_counts(self) -> list[tuple[str, str, int, float, int]]:
-        """Count the results by project and state, with their total seconds and bytes."""
-        return self.database.rows(
-            "SELECT project, state, count(*), total(seconds), sum(ifnull(bytes, 0)) FROM result"
-            " GROUP BY 1, 2 ORDER BY 1, 2"
-        )
-
-    def delivery_times(self) -> list[tuple[str, int, float]]:
-        """Count the delivered results by project, with the total seconds from made to delivered."""
-        return self.database.rows(
-            "SELECT project, count(*), total((julianday(delivered.at) - julianday(made)) * 86400) FROM result"
-            " JOIN event AS delivered ON delivered.run = result.run AND delivered.result = result.id"
-            " AND delivered.state = ? WHERE made IS NOT NULL GROUP BY project ORDER BY project",
-            DELIVERED,
-        )
+    def result_counts(self) -> list[tuple[str, str, int]]:
+        """Count the results by project and state."""
+        return self.database.rows("SELECT project, state, count(*) FROM result GROUP BY 1, 2 ORDER BY 1, 2")
 
     def pipelines(self, project: str | None = None) -> list[JsonObject]:
         """Return the pipelines that ran here, each with its project and the file that declared it last.

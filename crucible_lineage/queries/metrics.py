@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from crucible_lineage.checksums import unsealed
 from crucible_lineage.core.folders import disk_usage
-from crucible_lineage.core.journal import Failure
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import failures
 from crucible_lineage.times import utc
 
 PREFIX = "crucible_lineage"
 COUNTER, GAUGE = "counter", "gauge"
-_CAUSE = re.compile(r"\b([A-Z]\w*(?:Error|Exception|Warning|Interrupt|Exit))\b")
 
 
 @dataclass(frozen=True)
@@ -44,25 +40,12 @@ def metrics(session: Session) -> Iterator[Metric]:
     yield Metric(
         "last_run_end_timestamp_seconds", GAUGE, "End of the last run of the pipeline with this outcome.", ends
     )
-    results = [({"project": row[0], "state": row[1]}, row) for row in journal.result_counts()]
-    for column, name, text in (
-        (2, "results_total", "Results of steps, by state."),
-        (3, "step_seconds_total", "Run time of steps."),
-        (4, "step_bytes_total", "Bytes written by steps."),
-    ):
-        yield Metric(name, COUNTER, text, [(labels, float(row[column])) for labels, row in results])
-    delivered = journal.delivery_times()
-    for column, name, text in (
-        (1, "deliveries_total", "Delivered results."),
-        (2, "delivery_seconds_total", "Time from completion to delivery."),
-    ):
-        yield Metric(name, COUNTER, text, [({"project": row[0]}, float(row[column])) for row in delivered])
+    results = [
+        ({"project": project, "state": state}, float(count)) for project, state, count in journal.result_counts()
+    ]
+    yield Metric("results_total", COUNTER, "Results of steps, by state.", results)
     yield from _waiting(session)
-    failed = failures(session).values()
-    yield _gauge("failed_results", "Failed results, not made since.", len(failed))
-    causes = Counter(map(_cause, failed))
-    by_cause = [({"cause": cause}, float(number)) for cause, number in sorted(causes.items())]
-    yield Metric("failed_results_by_cause", GAUGE, "Failed results, by the exception of their step.", by_cause)
+    yield _gauge("failed_results", "Failed results, not made since.", len(failures(session)))
     watched = [({"project": name}, age_s) for name, age_s in _watch_ages(session)]
     yield Metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
     used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
@@ -87,12 +70,6 @@ def _watch_ages(session: Session) -> Iterator[tuple[str, float]]:
     for name, value in rows:
         if at := dict(unsealed(value, name) or {}).get("at"):
             yield name.removeprefix("watching "), (datetime.now(UTC) - utc(at)).total_seconds()
-
-
-def _cause(failure: Failure) -> str:
-    """Return the name of the exception in an error, or `other`."""
-    found = _CAUSE.search(failure.error)
-    return found[1] if found else "other"
 
 
 def _labels(row: Sequence[object]) -> dict[str, str]:

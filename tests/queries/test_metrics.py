@@ -37,9 +37,6 @@ def test_runs_results_failures_and_waiting_results_are_counted(lab: Any, data: P
     assert found["crucible_lineage_runs_total", f'{of_lab},outcome="failed"'] == 1
     assert found["crucible_lineage_results_total", 'project="lab",state="ingested"'] == 2
     assert found["crucible_lineage_failed_results", ""] == 1
-    assert found["crucible_lineage_failed_results_by_cause", 'cause="RuntimeError"'] == 1
-    assert found["crucible_lineage_deliveries_total", 'project="lab"'] == 2
-    assert 0 < found["crucible_lineage_delivery_seconds_total", 'project="lab"'] < 60
     assert found["crucible_lineage_waiting_results", ""] == 0
     assert found["crucible_lineage_disk_bytes", 'part="crucible"'] > 0
 
