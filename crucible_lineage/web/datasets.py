@@ -6,7 +6,6 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -45,7 +44,6 @@ from crucible_lineage.statements.stating import lift, put_on_hold, sign
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 
-MOST_LINKS = 25  # of each kind on the page; the lineage has all of them
 MOST_FETCHED = 40  # datasets that are named but not linked, and fetched one by one
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp"})
 PICTURE_HEADERS = {  # a picture must not act as a page in the reader's name
@@ -55,14 +53,6 @@ PICTURE_HEADERS = {  # a picture must not act as a page in the reader's name
 
 
 Form = Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Family:
-    """The visible links of one kind, and their total number."""
-
-    links: tuple[Link, ...]
-    total: int
 
 
 def dataset(reader: Reader) -> Response:
@@ -118,9 +108,9 @@ def dataset(reader: Reader) -> Response:
         names=known,
         hidden_name=HIDDEN_NAME,
         equal=equal,
-        parents=_family([link for link in parents if link.unique_id not in used_ids | folded]),
-        children=_family(_of_kind(links, "dataset", "target")),
-        samples=_family(_of_kind(links, "sample", "undirected")),
+        parents=[link for link in parents if link.unique_id not in used_ids | folded],
+        children=_of_kind(links, "dataset", "target"),
+        samples=_of_kind(links, "sample", "undirected"),
     )
 
 
@@ -179,10 +169,6 @@ def _named(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[dict
 
 def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
     return [link for link in links if link.resource_type == kind and link.direction == direction]
-
-
-def _family(links: list[Link]) -> _Family:
-    return _Family(tuple(links[:MOST_LINKS]), len(links))
 
 
 def _is_shown(picture: Thumbnail) -> bool:
