@@ -57,7 +57,6 @@ SECTIONS = {
     "Sharing": {
         "push": ("copying", "Deliver waiting results; with --to, copy a project to another Crucible."),
         "pull": ("copying", "Copy datasets, or a pipeline's inputs, from a service to this machine."),
-        "bundle": ("lineage", "Pack a dataset and its ancestors into one file."),
     },
     "Operation": {
         "status": ("status", "Show the last runs, waiting results, and disk space in use."),

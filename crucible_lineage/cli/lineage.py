@@ -1,4 +1,4 @@
-"""`lineage`: draw or export the ancestors and descendants of a dataset; `bundle`: pack it with its files."""
+"""`lineage`: draw or export the ancestors and descendants of a dataset, or pack it with its files."""
 
 from __future__ import annotations
 
@@ -13,26 +13,15 @@ import click
 
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import (
-    announced_session,
-    chosen_projects,
-    crucible_options,
-    dataset_id,
-    json_option,
-    open_session,
-    print_json,
-    wants_json,
-)
+from crucible_lineage.cli.options import chosen_projects, crucible_options, dataset_id, open_session
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
-from crucible_lineage.lineage.draw.formats import render_csv, render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.draw.formats import render_mermaid, to_node_link
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_png, render_svg
 from crucible_lineage.lineage.draw.view import FOLD_BEYOND
-from crucible_lineage.lineage.export.crate_data import PROFILES
-from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import shareable
 from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.graph import Direction
@@ -48,27 +37,16 @@ RENDERERS: dict[str, Renderer] = {
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
     "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
     "mmd": lambda graph, focus, every: "\n".join(render_mermaid(_near(graph, focus), focus, superseded=every)),
-    "dot": lambda graph, focus, every: render_dot(_near(graph, focus), focus, superseded=every),
-    "csv": lambda graph, focus, _: render_csv(_near(graph, focus)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
     "prov-json": lambda graph, focus, _: render_prov_json(_near(graph, focus)),
     "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
-    "openlineage": lambda graph, focus, _: render_openlineage(_near(graph, focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
-CRATE = "ro-crate"
-LIBRARIES = {"prov-json": "prov", "prov-n": "prov", "openlineage": "openlineage", CRATE: "rocrate"}
-OF_DATASETS = ("prov-json", "prov-n", "openlineage", CRATE)  # not for a declaration alone
+CRATE, BUNDLE = "ro-crate", "zip"
+LIBRARIES = {"prov-json": "prov", "prov-n": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
 WAYS: dict[str | None, Direction] = {"up": "ancestors", "down": "descendants", None: "both"}
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
-ENDINGS = {"provn": "prov-n", "jsonl": "openlineage", "mermaid": "mmd", "gv": "dot"}  # others equal the format
-
-
-_PROFILE = click.option(
-    "--profile",
-    type=click.Choice(PROFILES),
-    help=f"The version of Workflow Run RO-Crate that the metadata follow ({PROFILES[0]}).",
-)
+ENDINGS = {"provn": "prov-n", "mermaid": "mmd"}  # others equal the format
 
 
 @click.command("lineage")
@@ -92,8 +70,7 @@ _PROFILE = click.option(
 )
 @click.option("--format", "kind", metavar="FORMAT", help="By default, the ending of the file.")
 @click.option("--files", is_flag=True, help="With --format ro-crate: include the files of the datasets.")
-@click.option("--license", "license_url", metavar="URL", default="", help="The licence that an ro-crate states.")
-@_PROFILE
+@click.option("--license", "license_url", metavar="URL", default="", help="The licence that a crate or bundle states.")
 def lineage_command(
     mfid: str | None,
     projects: tuple[str, ...],
@@ -107,33 +84,33 @@ def lineage_command(
     kind: str | None,
     files: bool,
     license_url: str,
-    profile: str | None,
 ) -> None:
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
     For a pipeline file, show the declared steps with their states.
 
-    Pictures: svg, png, html (a page to explore), mmd (Mermaid), dot. For programs: json (node-link), csv (links),
-    prov-json and prov-n (W3C PROV), openlineage (an event per line), ro-crate (a folder). The last four need the extra
-    `export`. Exit code 1 if a file for the ro-crate is not available.
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), prov-json and prov-n
+    (W3C PROV), ro-crate (a folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records,
+    pictures, and verify.py, which needs only Python and checks it offline. PROV, ro-crate and zip need the extra
+    `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
-    is_part = depth is not None or direction is not None
+    is_part, is_packed = depth is not None or direction is not None, chosen in (CRATE, BUNDLE)
     if mfid is None:
-        _refuse(is_part or chosen == CRATE, f"--depth, --up, --down and --format {CRATE} go with the MFID of a dataset")
+        _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(measurement or run_id), "--measurement and --run go with --project, not with an MFID")
-    has_crate_options = bool(files or license_url or profile)
-    _refuse(has_crate_options and chosen != CRATE, "--files, --license and --profile go with --format ro-crate")
-    _refuse(chosen == CRATE and output is None, "an RO-Crate is a folder: name a new one with -o FOLDER")
+    _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
+    _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
+    _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
+    _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
     if mfid is not None and mfid.endswith((".yaml", ".yml")):
-        of_datasets = f"--depth, --up, --down and the formats {', '.join(OF_DATASETS)} go with an MFID"
-        _refuse(is_part or chosen in OF_DATASETS, of_datasets)
+        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
         _show(_declared_graph(mfid), None, chosen, output, every=every, superseded=superseded)
         return
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_crate
+    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
 
     with open_session() as session:
         if mfid is None:
@@ -141,16 +118,17 @@ def lineage_command(
             graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run_id)
         else:
             mfid = dataset_id(session, mfid)
+            if chosen == BUNDLE and output is not None:
+                with showing_work() as work:
+                    work("fetching the files of its ancestors", 0)
+                    _report(output, write_bundle(session, mfid, output, license_url=license_url))
+                return
             graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
             if is_part or chosen == CRATE:
                 graph = graph.around(mfid, depth, WAYS[direction])
-        if chosen == CRATE and output is not None and mfid is not None:
-            crate = write_crate(
-                session, graph, mfid, output, files=files, license_url=license_url, profile=profile or PROFILES[0]
-            )
-            click.echo(output)
-            _fail_if_absent(crate)
-            return
+            if chosen == CRATE and output is not None:
+                _report(output, write_crate(session, graph, mfid, output, files=files, license_url=license_url))
+                return
     _show(graph, mfid, chosen, output, every=every, superseded=superseded)
 
 
@@ -166,6 +144,24 @@ def _declared_graph(name: str) -> LineageGraph:
 
     with open_session() as session:
         return draw_plan(bind_file(located(name), session.store), session)
+
+
+def _report(output: Path, report: BundleReport) -> None:
+    """Print what was written. Exit with code 1 if files were not available; name them with the reasons."""
+    if report.list_sha256:
+        if report.hidden:
+            hidden = amount(report.hidden, "parent")
+            click.echo(f"left out, and listed as hidden: {hidden} that this key cannot see", err=True)
+        files = f"{amount(report.files, 'file')}, {size_text(report.bytes)}"
+        click.echo(f"{output}: {amount(report.datasets, 'dataset')}, {files}")
+        click.echo(f"SHA-256 of its bundle.json: {report.list_sha256}")
+        click.echo("to check it, unpack it and run: python verify.py")
+    else:
+        click.echo(output)
+    for line in report.absent:
+        click.echo(plain(f"not included: {line}"), err=True)
+    if report.absent:
+        sys.exit(FAILURE)
 
 
 def _show(
@@ -190,7 +186,8 @@ def _chosen_part(
     if run_id is not None:
         found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
         part = graph.with_parents(found.datasets)
-    part = part if measurement is None else part.of_measurement(measurement)
+    if measurement is not None:
+        part = part.subgraph([mfid for mfid, node in part.nodes.items() if node.measurement == measurement])
     if len(part) == 0 and len(graph):
         selection = " and ".join(
             f"{kind} {name!r}" for kind, name in (("run", run_id), ("measurement", measurement)) if name is not None
@@ -214,10 +211,10 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     chosen = kind or ENDINGS.get(ending or "", ending)
     if kind is None and output is not None and (not ending or output.is_dir()):
         raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
-    if chosen is not None and chosen not in (*RENDERERS, CRATE):
+    if chosen is not None and chosen not in (*RENDERERS, CRATE, BUNDLE):
         others = {entry.name: entry for entry in entry_points(group=GROUP)}
         if chosen not in others:
-            possible = [*RENDERERS, CRATE, *others]
+            possible = [*RENDERERS, CRATE, BUNDLE, *others]
             raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
         RENDERERS[chosen] = others[chosen].load()
     if chosen in LIBRARIES:
@@ -242,56 +239,3 @@ def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, 
     from rich.console import Console  # only for terminals
 
     Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond, superseded=superseded), soft_wrap=True)
-
-
-@click.command("bundle")
-@click.argument("mfid")
-@crucible_options
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The ZIP file to write."
-)
-@click.option("--license", "license_url", metavar="URL", default="", help="The licence that the bundle states.")
-@_PROFILE
-@json_option
-def bundle_command(
-    mfid: str,
-    output: Path,
-    license_url: str,
-    profile: str | None,
-) -> None:
-    """Pack the dataset MFID and its ancestors into a ZIP file: files, records, pictures, metadata.
-
-    It contains verify.py, which needs only Python and checks the bundle offline. Needs the extra `export`. Exit code 1
-    if a file is not available: it is listed, and the rest is packed.
-    """
-    if output.exists():
-        raise InputError(f"write a bundle to {output}: the file already exists; name a new one")
-    require_library("a bundle", "rocrate", "export")
-    from crucible_lineage.queries.bundle import write_bundle  # imports pydantic and httpx, which --help does not need
-
-    with announced_session() as session:
-        mfid = dataset_id(session, mfid)
-        with showing_work() as work:
-            work("fetching the files of its ancestors", 0)
-            bundle = write_bundle(session, mfid, output, license_url=license_url, profile=profile or PROFILES[0])
-    if wants_json():
-        print_json({"bundle": str(output), **vars(bundle)})
-        _fail_if_absent(bundle)
-        return
-    if bundle.hidden:
-        click.echo(
-            f"left out, and listed as hidden: {amount(bundle.hidden, 'parent')} that this key cannot see", err=True
-        )
-    files = f"{amount(bundle.files, 'file')}, {size_text(bundle.bytes)}"
-    click.echo(f"{output}: {amount(bundle.datasets, 'dataset')}, {files}")
-    click.echo(f"SHA-256 of its bundle.json: {bundle.list_sha256}")
-    click.echo("to check it, unpack it and run: python verify.py")
-    _fail_if_absent(bundle)
-
-
-def _fail_if_absent(report: BundleReport) -> None:
-    """Exit with code 1 if files were not available; name them with the reasons."""
-    for line in report.absent:
-        click.echo(plain(f"not included: {line}"), err=True)
-    if report.absent:
-        sys.exit(FAILURE)

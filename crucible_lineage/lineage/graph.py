@@ -175,10 +175,6 @@ class LineageGraph:
             selected |= self.descendants(focus, depth)
         return self.subgraph(selected)
 
-    def of_measurement(self, measurement: str) -> LineageGraph:
-        """Return the datasets of a measurement and the links among them."""
-        return self.subgraph([mfid for mfid, node in self.nodes.items() if node.measurement == measurement])
-
     def with_parents(self, mfids: Iterable[str]) -> LineageGraph:
         """Return these datasets, as far as they are nodes, their parents, and the derivations among them."""
         found = self.nodes.keys() & set(mfids)

@@ -29,7 +29,7 @@ from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.export.activities import StoredFile, exported
 from crucible_lineage.lineage.export.crate import make_crate
-from crucible_lineage.lineage.export.crate_data import METADATA, PREVIEW, PROFILES, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.export.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
 from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.records import mapping, provenance, text
@@ -95,7 +95,6 @@ def write_crate(
     *,
     files: bool,
     license_url: str = "",
-    profile: str = PROFILES[0],
 ) -> BundleReport:
     """Write an RO-Crate of the graph to a new or empty folder; with `files`, including their bytes.
 
@@ -106,17 +105,17 @@ def write_crate(
         raise InputError(f"write an RO-Crate to {folder}: the folder is not empty; name a new one")
     with _draft_folder(folder) as part:
         stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
-        _write_metadata(graph, mfid, part, stored, _header(session, graph, mfid, license_url, profile))
+        _write_metadata(graph, mfid, part, stored, _header(session, graph, mfid, license_url))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
     return _report(graph, stored)
 
 
-def write_bundle(
-    session: Session, mfid: str, target: Path, *, license_url: str = "", profile: str = PROFILES[0]
-) -> BundleReport:
-    """Write a ZIP file with the dataset and its ancestors. Raises InputError as `write_crate` does."""
+def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> BundleReport:
+    """Write a new ZIP file with the dataset and its ancestors. Raises InputError if it exists, or without `rocrate`."""
+    if target.exists():
+        raise InputError(f"write a bundle to {target}: the file already exists; name a new one")
     require_library("a bundle", "rocrate", "export")
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
     with _draft_folder(target) as part:
@@ -124,7 +123,7 @@ def write_bundle(
         records = _write_records(graph, part)
         pictures = _write_thumbnails(graph, part)
         own = [*records.values(), *pictures, *_write_kit(session, graph, mfid, stored, part)]
-        header = _header(session, graph, mfid, license_url, profile)
+        header = _header(session, graph, mfid, license_url)
         metadata_files = _write_metadata(graph, mfid, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
         entries["others"] = [
@@ -161,7 +160,7 @@ def _write_metadata(
     return written
 
 
-def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str, profile: str) -> CrateHeader:
+def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:
     node = graph.node(mfid)
     settings = session.settings
     instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
@@ -173,7 +172,6 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str, 
         crucible_url=instance if settings.embedded else str(settings.api_url),
         version=__version__,
         license=license_url,
-        profile=profile,
         projects=_projects(session, graph),
         about=mfid,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import random
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.html import render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.view import view
-from tests.nights import by_night
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"
@@ -253,33 +251,6 @@ def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     assert boxes(page) <= 40
     assert time.monotonic() - started < 15  # took 2 s at first, mostly to write the page
     assert page.locator(".item.focus").count() == 1
-
-
-@by_night("those that fold by day")
-def test_ten_thousand_datasets_that_do_not_fold_are_a_small_file(opened, tmp_path):
-    chance = random.Random(7)
-    records = []
-    for n in range(10_000):
-        parents = sorted({chance.randrange(n) for _ in "abc"}) if n else []
-        records.append(record(sha256(n)[:26], f"volume {n}", "reconstruct", [sha256(one)[:26] for one in parents]))
-    for n, one in enumerate(records):
-        used = [
-            {"role": "in", "mfid": link["unique_id"], "files": [{"name": "volume.h5", "sha256": link["unique_id"] * 2}]}
-            for link in one["links"]
-        ]
-        one["files"][0]["sha256_hash"] = sha256(n)
-        one["scientific_metadata"] |= {"score": chance.random(), "angles": [n, n + 1]}
-        one["scientific_metadata"]["crucible_lineage"]["used"] = used
-
-    page = opened(LineageGraph.from_records(records), records[5000]["unique_id"])
-
-    assert Path(tmp_path, "lineage.html").stat().st_size < 2_000_000
-    assert boxes(page) <= 40
-    page.locator(".item.focus").click()
-    panel = page.locator("#panel").inner_text()
-    assert sha256(5000) in panel
-    assert str(records[5000]["scientific_metadata"]["score"]) in panel
-    assert records[5000]["links"][0]["unique_id"] * 2 in panel
 
 
 def sha256(number):

@@ -62,7 +62,7 @@ def test_the_tree_shows_the_parents_of_every_result(demo_data: Path, demo_origin
     assert tree.index(ids["axis"]) < tree.index(ids["calibrated"]) < tree.index(ids["bands"])
 
 
-@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "dot", "json"])
+@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json"])
 def test_a_lineage_is_written_as_a_picture(
     demo_data: Path, demo_origin: Any, command: Any, tmp_path: Path, kind: str
 ) -> None:

@@ -125,7 +125,6 @@ def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
         (("show", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("get", "0tr5k2ndm5zvd000nr21qakeh4", "-o", "there"), 2, "InputError"),
         (("diff", "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
-        (("bundle", "0tr5k2ndm5zvd000nr21qakeh4", "-o", "there.zip"), 2, "InputError"),
         (("why", "nothing", "GOOD"), 2, "InputError"),
         (("list", "--project", "nowhere"), 2, "InputError"),
         (("register", "nothing.txt", "--project", "lab"), 2, "InputError"),

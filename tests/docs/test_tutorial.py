@@ -60,7 +60,7 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: Wa
                 ran.append(line.removeprefix("crucible-lineage ").split()[0])
         with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
             assert session.client.datasets.count(project_id="dye") == 16
-    assert set(ran) >= {"check", "plan", "run", "list", "show", "get", "table", "lineage", "why", "bundle", "push"}
+    assert set(ran) >= {"check", "plan", "run", "list", "show", "get", "table", "lineage", "why", "push"}
     assert (folder / "first" / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "peaks.csv").read_text().splitlines()) == 4
 

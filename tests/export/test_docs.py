@@ -43,11 +43,11 @@ def test_the_page_has_a_command_for_every_format() -> None:
 
     named = {ENDINGS.get(ending, ending) for ending in re.findall(r"-o it\.(\w+)", PAGE)}
     named |= set(re.findall(r"--format ([\w-]+)", PAGE))
-    assert named >= {*RENDERERS, "ro-crate"}
+    assert named >= {*RENDERERS, "ro-crate", "zip"}
 
 
 def test_the_table_names_what_is_in_a_bundle(made: Any, invoke: Any, tmp_path: Path) -> None:
-    assert invoke("bundle", made.total, "--data", made.data, "-o", tmp_path / "it.zip").exit_code == 0
+    assert invoke("lineage", made.total, "--data", made.data, "-o", tmp_path / "it.zip").exit_code == 0
     with zipfile.ZipFile(tmp_path / "it.zip") as archive:
         archive.extractall(tmp_path / "it")
     names = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE)))

@@ -1,33 +1,23 @@
-"""PROV, OpenLineage and RO-Crate metadata: they give the same graph back and state what was recorded."""
+"""PROV and RO-Crate metadata: they give the same graph back and state what was recorded."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
-import attr
-import jsonschema
 import networkx
 import pytest
-from openlineage.client import facet_v2
-from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
 from prov.graph import prov_to_graph
 from prov.model import ProvDerivation, ProvDocument, ProvMembership
-from referencing import Registry, Resource
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.draw.formats import to_node_link
 from crucible_lineage.lineage.export.activities import exported
 from crucible_lineage.lineage.export.crate import make_crate
 from crucible_lineage.lineage.export.crate_data import CrateHeader
-from crucible_lineage.lineage.export.openlineage_events import render_openlineage
 from crucible_lineage.lineage.export.sharing import with_hidden_parents
 from crucible_lineage.lineage.export.w3c_prov import prov_document, render_prov_json, render_prov_n
 
@@ -82,100 +72,8 @@ def test_prov_says_each_kind_of_link_in_its_own_words() -> None:
         assert len(list(read.get_records(ProvMembership))) == 1
 
 
-def test_events_are_a_start_and_an_end_of_each_execution_in_order(made: Any) -> None:
-    events = [json.loads(line) for line in render_openlineage(made.graph, "crucible://here").splitlines()]
-    steps = [(event["eventType"], event["job"]["name"]) for event in events]
-    names = ["counting.scale", "counting.add"]
-    assert steps == [(kind, name) for name in names for kind in ("START", "COMPLETE")]
-    end = events[-1]
-    assert {entry["name"] for entry in end["inputs"]} == {made.scaled, made.second}
-    assert [(entry["namespace"], entry["name"]) for entry in end["outputs"]] == [("crucible://here", made.total)]
-    assert end["outputs"][0]["outputFacets"]["outputStatistics"]["fileCount"] == 2
-    assert end["run"]["facets"]["parent"]["job"]["name"] == "counting"
-    assert len({event["run"]["runId"] for event in events}) == 2
-    (factor,) = events[1]["run"]["facets"]["executionParameters"]["parameters"]
-    assert (factor["key"], float(factor["value"])) == ("factor", 3)
-
-
-def test_events_are_read_by_the_classes_of_the_published_schema(made: Any) -> None:
-    for line in render_openlineage(made.graph).splitlines():
-        event = json.loads(line)
-        run, job = Run(event["run"]["runId"]), Job(event["job"]["namespace"], event["job"]["name"])
-        read = RunEvent(
-            eventType=RunState(event["eventType"]),
-            eventTime=event["eventTime"],
-            run=run,
-            job=job,
-            producer=event["producer"],
-        )
-        assert read.schemaURL == event["schemaURL"]
-
-
-def test_every_facet_has_what_its_published_schema_asks_for_and_nothing_else(made: Any) -> None:
-    """By the classes of openlineage-python, which are generated from the schemas and name them."""
-    classes = {cls._get_schema(): cls for cls in descendants(facet_v2.BaseFacet)}
-    seen = set()
-    for line in render_openlineage(made.graph).splitlines():
-        for facet in facets(json.loads(line)):
-            if facet["_schemaURL"].startswith("https://openlineage.io/spec/facets/"):
-                assert_fits(classes[facet["_schemaURL"]], facet)
-                seen.add(facet["_schemaURL"].rpartition("/")[2])
-    names = {"Documentation", "ExecutionParameters", "JobType", "OutputStatistics", "Parent", "SourceCode"}
-    assert {re.sub("(Dataset|Run|Job|OutputDataset)Facet$", "", name) for name in seen} >= names - {"Output"}
-
-
-def assert_fits(cls: Any, value: Any) -> None:
-    """Assert that a value has the fields of the class, all those without a default, each of its type."""
-    known = attr.fields_dict(attr.resolve_types(cls))
-    assert value.keys() <= known.keys()
-    assert value.keys() >= {name for name, field in known.items() if field.init and field.default is attr.NOTHING}
-    for name, inner in value.items():
-        assert_is(known[name].type, inner)
-
-
-def assert_is(hint: Any, value: Any) -> None:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        choices = [choice for choice in typing.get_args(hint) if (choice is types.NoneType) == (value is None)]
-        assert choices
-        hint = choices[0]
-    if typing.get_origin(hint) is list:
-        for one in value:
-            assert_is(typing.get_args(hint)[0], one)
-    elif attr.has(hint):
-        assert_fits(hint, value)
-    elif isinstance(hint, type) and hint is not object:
-        assert isinstance(value, hint)
-
-
-def descendants(cls: Any) -> list[Any]:
-    return [found for child in cls.__subclasses__() for found in (child, *descendants(child))]
-
-
-def test_events_fit_the_published_schemas(made: Any) -> None:
-    """Validate events with a copy of OpenLineage's folder `spec`, named by OPENLINEAGE_SPEC, as no package has it."""
-    if "OPENLINEAGE_SPEC" not in os.environ:
-        pytest.skip("OPENLINEAGE_SPEC names no folder with the schemas of OpenLineage")
-    spec = Path(os.environ["OPENLINEAGE_SPEC"])
-    schemas = [json.loads(path.read_text()) for path in [spec / "OpenLineage.json", *spec.glob("facets/*.json")]]
-    registry = Registry().with_resources((schema["$id"], Resource.from_contents(schema)) for schema in schemas)
-    for line in render_openlineage(made.graph).splitlines():
-        event = json.loads(line)
-        for part in [event, *facets(event)]:
-            uri = part.get("schemaURL") or part["_schemaURL"]
-            jsonschema.Draft202012Validator({"$ref": uri}, registry=registry).validate(part)
-
-
-def facets(value: Any) -> list[dict[str, Any]]:
-    """Yield every facet in an event."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    here = [value] if isinstance(value, dict) and "_schemaURL" in value else []
-    return here + [facet for item in inner for facet in facets(item)]
-
-
-def test_a_lineage_without_activities_has_no_events_and_is_a_plain_crate() -> None:
+def test_a_lineage_without_activities_is_a_plain_crate() -> None:
     graph = LineageGraph([Node("a", name="raw")])
-    with pytest.raises(InputError, match="no dataset in this lineage has a recorded activity"):
-        render_openlineage(graph)
     entities = by_id(make_crate(exported(graph), HEADER).metadata)
     assert "mainEntity" not in entities["./"]
     assert "conformsTo" not in entities["./"]
@@ -253,7 +151,7 @@ def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:
     record = {"unique_id": "d", "dataset_name": "d", "scientific_metadata": {"crucible_lineage": written}}
     graph = with_hidden_parents(LineageGraph.from_records([record]))
     crate = make_crate(exported(graph), HEADER)
-    texts = [render_prov_json(graph), render_prov_n(graph), render_openlineage(graph), json.dumps(crate.metadata)]
+    texts = [render_prov_json(graph), render_prov_n(graph), json.dumps(crate.metadata)]
     for text in [*texts, *(file.text for file in crate.files)]:
         assert not re.search(f"{secret}|secret.h5|{'ab' * 32}", text)
     assert all("crucible:hidden-1" in text for text in texts)
@@ -273,7 +171,6 @@ def test_odd_records_are_told_as_far_as_they_go() -> None:
     [
         ("prov.model", "prov-n", "export"),
         ("rocrate.rocrate", "ro-crate", "export"),
-        ("openlineage.client.serde", "openlineage", "export"),
     ],
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
@@ -289,4 +186,4 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
 def test_help_imports_no_library_of_an_extra(command: Any) -> None:
     ran = command("lineage", "--help", PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
-    assert not {"prov", "rocrate", "openlineage", "resvg_py", "httpx", "pydantic"} & imported
+    assert not {"prov", "rocrate", "resvg_py", "httpx", "pydantic"} & imported

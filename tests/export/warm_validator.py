@@ -1,6 +1,6 @@
 """Puts a context of RO-Crate, the one address that roc-validator asks for, into its HTTP cache.
 
-    python warm_validator.py CACHE [CONTEXT.jsonld]
+    python warm_validator.py CACHE
 
 Run by the Python of the validators' environment, whose `rocrate` brings the context of RO-Crate 1.1. Then the validator
 needs no network.
@@ -12,7 +12,6 @@ import io
 import json
 import sys
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import requests
@@ -36,10 +35,9 @@ class FromFile(HTTPAdapter):
         return self.build_response(request, answer)
 
 
-given = Path(sys.argv[2]) if len(sys.argv) > 2 else files("rocrate").joinpath("data/ro-crate.jsonld")
-found = given.read_bytes()
+found = files("rocrate").joinpath("data/ro-crate.jsonld").read_bytes()
 context = json.loads(found)["@id"]
-if len(sys.argv) == 2 and context != OWN:
+if context != OWN:
     raise SystemExit(f"rocrate brings {context}, not {OWN}: pin another version")
 with requests_cache.CachedSession(sys.argv[1], backend="sqlite", expire_after=-1) as session:
     session.mount(context, FromFile(found))

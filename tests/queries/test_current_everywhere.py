@@ -169,7 +169,7 @@ def test_the_tree_counts_superseded_results_and_shows_them_on_request(changed: C
     assert changed.scaled not in of_old
 
 
-@pytest.mark.parametrize("kind", ["svg", "mmd", "dot"])
+@pytest.mark.parametrize("kind", ["svg", "mmd"])
 def test_drawings_count_superseded_results_and_show_them_on_request(changed: Changed, kind: str) -> None:
     drawn = changed.ask("lineage", changed.first, "--format", kind).stdout
     assert "2 superseded results not shown" in drawn

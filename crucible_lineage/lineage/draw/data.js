@@ -28,18 +28,6 @@ function inflated(text) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
 }
 
-// The records as packing.py wrote them: what they are made of one after another, and where each of them ends.
-const entries = [...graph.details.common];
-const ends = graph.details.rows.map((row, n) => entries.push(ids[n], ...row) - 1);
-
 function recordOf(n) {
-  return unpacked(ends[n]);
-}
-
-function unpacked(at) {
-  const entry = entries[at];
-  if (!Array.isArray(entry)) return entry;
-  const [shape, ...places] = entry;
-  const parts = places.map((place) => unpacked(place < 0 ? -place - 1 : at - place));
-  return shape < 0 ? parts : Object.fromEntries(graph.details.shapes[shape].map((name, part) => [name, parts[part]]));
+  return graph.details[n];
 }

@@ -1,4 +1,4 @@
-"""A lineage in formats of other programs: node-link JSON, CSV, Mermaid, DOT."""
+"""A lineage in formats of other programs: node-link JSON, Mermaid."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crucible_lineage.lineage.draw.view import STATE_COLOURS, DrawnItem, colours, kind_of_data, left_out_note, view
+from crucible_lineage.lineage.draw.view import DrawnItem, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import csv_text, detail, group_title, plain, short_id, title
+from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
-
-__all__ = ["public_ids", "render_csv", "render_dot", "render_mermaid", "to_node_link"]
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499
@@ -67,53 +65,6 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
             for e in graph.edges.values()
         ],
     }
-
-
-def render_csv(graph: LineageGraph) -> str:
-    """Return the edges as CSV with a header; an apostrophe precedes text that a spreadsheet would run as a formula."""
-    names = public_ids(graph)
-    rows = []
-    for edge in graph.edges.values():
-        ends = [(names[mfid], title(graph.nodes[mfid])) for mfid in (edge.source, edge.target)]
-        states = [graph.nodes[mfid].shown_state for mfid in (edge.source, edge.target)]
-        rows.append([*map(plain, [*ends[0], *ends[1], edge.relationship, *states])])
-    columns = ("parent", "parent_name", "child", "child_name", "relationship", "parent_state", "child_state")
-    return csv_text(columns, rows)
-
-
-def render_dot(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    superseded: bool = False,
-) -> str:
-    """Return the graph in Graphviz's DOT language, left to right. Superseded results are only counted by default."""
-    drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
-    colour_of = colours(graph.nodes.values())
-    lines = ["digraph lineage {", "  rankdir=LR;", '  node [shape=box, style="rounded", fontname="Helvetica"];']
-    for number, item in enumerate(drawn.items):
-        node = item.node
-        style = (
-            "rounded,dashed"
-            if item.state in STATE_COLOURS
-            else "rounded,dotted"
-            if node.kind == "hidden" or item.state == SUPERSEDED
-            else "rounded"
-        )
-        superseded_colour = "#9A9A9A" if item.state == SUPERSEDED else None
-        colour = STATE_COLOURS.get(item.state) or superseded_colour or colour_of.get(kind_of_data(node), "#6B6B6B")
-        shape = "ellipse" if node.kind == "sample" else "box"
-        faint = ', fontcolor="#5A5A5A"' if superseded_colour else ""
-        label = "\\n".join(map(_dot_escaped, _label_lines(item)))
-        lines.append(f'  n{number} [label="{label}", shape={shape}, style="{style}", color="{colour}"{faint}];')
-    for (source, target), relationship in drawn.edges.items():
-        label = "" if relationship == DERIVED else f' [label="{_dot_escaped(relationship or "untyped")}", style=dashed]'
-        if note := drawn.notes.get((source, target)):
-            label = label or f' [label="{_dot_escaped(note)}"]'
-        lines.append(f"  n{source} -> n{target}{label};")
-    if drawn.left_out:
-        lines.append(f'  label="{left_out_note(drawn.left_out)}";')
-    return "\n".join([*lines, "}"]) + "\n"
 
 
 def render_mermaid(
@@ -200,7 +151,3 @@ def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:
 def _mermaid_escaped(text: str) -> str:
     """Replace every symbol that Mermaid or HTML might interpret by a numeric entity."""
     return re.sub(r"[^\w .,:()·×…-]", lambda match: f"#{ord(match.group())};", plain(text))
-
-
-def _dot_escaped(text: str) -> str:
-    return plain(text).replace("\\", "\\\\").replace('"', '\\"')

@@ -21,7 +21,10 @@ from crucible_lineage.lineage.export.activities import (
     instant,
 )
 from crucible_lineage.lineage.export.crate_data import (
+    ADDED_TERMS,
+    PROFILES,
     TERMS,
+    WORKFLOW_CRATE,
     CrateHeader,
     DataEntities,
     Entity,
@@ -63,13 +66,12 @@ def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[T
         raise missing_library("an RO-Crate", "rocrate", "export") from error
     builder = _Builder(lineage, header)
     builder.build(extras)
-    basis = builder.basis
-    crate = ROCrate(version=basis.crate)
-    crate.metadata.extra_terms.update(basis.terms)
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_terms.update(ADDED_TERMS)
     for key, value in _compact(builder.root).items():
         crate.root_dataset[key] = value
-    if builder.steps and basis.in_descriptor:
-        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(basis.in_descriptor)]
+    if builder.steps:
+        crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(WORKFLOW_CRATE)]
     for entity in builder.entities.values():
         crate.add(ContextEntity(crate, entity["@id"], _compact(entity)))
     return Crate(crate.metadata.generate(), (*builder.texts, *extras))
@@ -290,9 +292,8 @@ class _Builder(DataEntities):
             buildInstructions=list(self._environments.values()),
         )
         self.root["hasPart"].append(reference(WORKFLOW))
-        kinds = list(self.basis.types)
         self.root["conformsTo"] = [
-            self.add(uri, kinds, name, version=uri.rpartition("/")[2]) for uri, name in self.basis.profiles.items()
+            self.add(uri, "CreativeWork", name, version=uri.rpartition("/")[2]) for uri, name in PROFILES.items()
         ]
         self._add_run(controls)
 

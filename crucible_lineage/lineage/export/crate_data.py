@@ -1,4 +1,4 @@
-"""The parts of a crate: profiles, header, and datasets, files, samples, people and licences."""
+"""The parts of a crate: header, and datasets, files, samples, people and licences."""
 
 from __future__ import annotations
 
@@ -27,51 +27,20 @@ from crucible_lineage.lineage.rights import Creator, Rights, license_iri
 from crucible_lineage.statements.statements import Statement
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
-_NAMES = (
-    *("environment", "resourceUsage", "containerImage", "ContainerImage", "registry", "tag"),
-    *("ParameterConnection", "connection", "sourceParameter", "targetParameter"),
-)
-_RUNS = {"process": "Process Run Crate", "workflow": "Workflow Run Crate", "provenance": "Provenance Run Crate"}
-
-
-@dataclass(frozen=True)
-class Basis:
-    """The versions of RO-Crate and Workflow RO-Crate beneath a version of the profile.
-
-    The context of RO-Crate defines the IRIs of `ComputationalWorkflow`, `FormalParameter`, `input` and `output`, which
-    differ between 1.1 and 1.3. `terms` are missing in this context. `in_descriptor` is the profile of the metadata file
-    besides RO-Crate; with `has_local_paths`, files outside the crate have a path in it.
-    """
-
-    version: str
-    crate: str
-    workflow: str
-    types: tuple[str, ...]
-    terms: Mapping[str, str]
-    in_descriptor: str = ""
-    has_local_paths: bool = False
-
-    @property
-    def profiles(self) -> dict[str, str]:
-        """Profiles of a crate with step executions: names by IRI."""
-        runs = {f"https://w3id.org/ro/wfrun/{kind}/{self.version}": name for kind, name in _RUNS.items()}
-        return {**runs, self.workflow: "Workflow RO-Crate"}
-
-
-_WORKFLOW = "https://w3id.org/workflowhub/workflow-ro-crate"
-_TERMS = {name: TERMS + name for name in _NAMES}
-_OLD_TERMS = {
-    "sha256": f"{TERMS}sha256",
+ADDED_TERMS = {  # to the context of RO-Crate 1.1
+    **{name: TERMS + name for name in ("environment", "resourceUsage", "containerImage", "ContainerImage", "registry")},
+    **{name: TERMS + name for name in ("tag", "sha256", "ParameterConnection", "connection")},
+    **{name: TERMS + name for name in ("sourceParameter", "targetParameter")},
     "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
     "copyrightNotice": "http://schema.org/copyrightNotice",
 }
-BASES = {
-    "0.5": Basis(
-        "0.5", "1.1", f"{_WORKFLOW}/1.0", ("CreativeWork",), _TERMS | _OLD_TERMS, in_descriptor=f"{_WORKFLOW}/1.0"
-    ),
-    "0.6": Basis("0.6", "1.3", f"{_WORKFLOW}/1.1", ("CreativeWork", "Profile"), _TERMS, has_local_paths=True),
+WORKFLOW_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
+PROFILES = {  # of a crate with step executions; 0.5 is the newest that validators know
+    "https://w3id.org/ro/wfrun/process/0.5": "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    WORKFLOW_CRATE: "Workflow RO-Crate",
 }
-PROFILES = tuple(BASES)  # the default is the first, which validators know
 
 Entity = JsonObject
 Reference = dict[str, str]
@@ -82,7 +51,6 @@ class DataEntities:
 
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
         self.lineage, self.header = lineage, header
-        self.basis = BASES[header.profile]
         self.rights = Rights(header.license).or_else(lineage.rights.get(header.about, Rights()))
         self.entities: dict[str, Entity] = {}
         self.root: Entity = {}
@@ -211,7 +179,6 @@ class DataEntities:
             quote(file.path) or f"#{mfid}-file-{number}",
             "File",
             file.name,
-            localPath="" if file.path or not self.basis.has_local_paths else f"data/{mfid}/{file.name}",
             contentSize=str(file.size) if file.size is not None else "",
             sha256=file.sha256,
             encodingFormat=media_type(file.name),
@@ -262,8 +229,8 @@ class TextFile:
 class CrateHeader:
     """Header of a crate: its name, description, date, Crucible and licence.
 
-    `license` is a URL, empty if none is stated for the crate. `profile` is one of `PROFILES`, `projects` are the rights
-    of projects, `about` is the dataset that the crate is about.
+    `license` is a URL, empty if none is stated for the crate. `projects` are the rights of projects, `about` is the
+    dataset that the crate is about.
     """
 
     name: str
@@ -273,7 +240,6 @@ class CrateHeader:
     crucible_url: str
     version: str
     license: str = ""
-    profile: str = PROFILES[0]
     projects: Mapping[str, Rights] = field(default_factory=dict)
     about: str = ""
 

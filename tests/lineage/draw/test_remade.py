@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crucible_lineage.lineage.draw.formats import render_dot, render_mermaid, to_node_link
+from crucible_lineage.lineage.draw.formats import render_mermaid, to_node_link
 from crucible_lineage.lineage.draw.html import page_data, render_html
 from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.draw.tree import render_tree
@@ -20,7 +20,6 @@ GRAPH = LineageGraph([RAW, MADE, HIDDEN], [Edge("raw", "made"), Edge("h", "made"
 FORMATS: dict[str, Callable[[LineageGraph], str]] = {
     "tree": render_tree,
     "svg": render_svg,
-    "dot": render_dot,
     "mermaid": lambda graph: "".join(render_mermaid(graph)),
 }
 
