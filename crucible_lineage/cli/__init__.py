@@ -25,7 +25,7 @@ SECTIONS = {
         "demo": ("start", "Run the Raman calibration on measured spectra, raw to analyzed, with its lineage."),
     },
     "Daily use": {
-        "check": ("check", "Check pipeline files, or a lineage. Exit code 2 if a file has a fault."),
+        "check": ("check", "Check pipeline files. Exit code 2 if one has a fault."),
         "plan": ("run", "Preview a run: what it would do, and why. Changes nothing."),
         "run": ("run", "Run a pipeline: make what is missing, and register it."),
         "rerun": ("run", "Remake a dataset from current inputs, or everything stale in a project."),

@@ -1,24 +1,19 @@
-"""`check`: pipeline files, before anything runs; and lineages, of datasets or of whole projects."""
+"""`check`: pipeline files, before anything runs."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.exit_codes import BAD_INPUT, FAILURE
-from crucible_lineage.cli.findings import ALL, in_colour, print_findings
+from crucible_lineage.cli.exit_codes import BAD_INPUT
 from crucible_lineage.cli.options import (
-    announce,
     chosen_settings,
     crucible_options,
-    dataset_id,
     json_option,
     open_session,
     print_json,
@@ -26,9 +21,8 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.errors import CrucibleError, Fault, InputError
-from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import nodes_text, plain_lines
+from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import (
     Declaration,
@@ -40,55 +34,34 @@ from crucible_lineage.pipeline.declare.load import (
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 
-if TYPE_CHECKING:
-    from crucible_lineage.queries.check import LineageCheck
-
 
 @click.command("check")
-@click.argument("targets", nargs=-1, metavar="[FILE|MFID]...")
+@click.argument("files", nargs=-1, metavar="FILE...")
 @crucible_options
-@click.option("--project", "projects", multiple=True, help="Check the lineage of all datasets of this project.")
-@click.option("--refresh", is_flag=True, help="Download the whole project again, not only what changed.")
-@ALL
 @click.option("--schema", "shows_schema", is_flag=True, help="Print the JSON Schema of pipeline files, for editors.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="With --schema: write it to this file."
 )
 @json_option
-def check_command(
-    targets: tuple[str, ...],
-    projects: tuple[str, ...],
-    refresh: bool,
-    shows_schema: bool,
-    output: Path | None,
-    every: bool,
-) -> None:
-    """Check pipeline FILEs: every fault with file, line and column. Check the lineage of the dataset MFID, or of a
-    project: wrong links, incomplete datasets and missing parents, each with the command that repairs it.
+def check_command(files: tuple[str, ...], shows_schema: bool, output: Path | None) -> None:
+    """Check pipeline FILEs: print every fault with file, line and column. Exit code 2 if there is one.
 
-    Exit code 2 if a file has a fault, 1 if a lineage has an error. Changes nothing.
+    Changes nothing. `verify` compares datasets with their records.
     """
     if shows_schema:
-        if targets or projects:
-            raise InputError("--schema prints the schema and checks nothing; leave files, MFIDs and --project out")
+        if files:
+            raise InputError("--schema prints the schema and checks nothing; leave files out")
         _show_schema(output)
         return
     if output is not None:
         raise InputError("--output goes with --schema")
-    if not targets and not projects:
-        raise InputError("give a pipeline file, the MFID of a dataset, or --project")
-    datasets = [name for name in targets if _names_dataset(name)]
-    files = _checked_files([located(name) for name in targets if name not in datasets], quiet=wants_json())
-    lineages = _checked_lineages(datasets, projects, refresh=refresh) if datasets or projects else {}
+    if not files:
+        raise InputError("give a pipeline file")
+    checked = _checked_files([located(name) for name in files], quiet=wants_json())
     if wants_json():
-        print_json({"files": files, "lineages": {name: found.to_json() for name, found in lineages.items()}})
-    else:
-        for name, found in lineages.items():
-            size = f"{nodes_text(found.nodes)}, {amount(found.edges, 'link')}"
-            print_findings(name, found.findings, size, every=every)
-    if any(file["faults"] for file in files):
+        print_json({"files": checked})
+    if any(file["faults"] for file in checked):
         sys.exit(BAD_INPUT)
-    sys.exit(0 if all(found.ok for found in lineages.values()) else FAILURE)
 
 
 def _show_schema(output: Path | None) -> None:
@@ -101,25 +74,6 @@ def _show_schema(output: Path | None) -> None:
     output.write_text(json.dumps(pipeline_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     click.echo("start a pipeline file beside it with this line, and your editor completes and checks it:", err=True)
     click.echo(MODELINE.format(path=f"./{output.name}"))
-
-
-def _names_dataset(name: str) -> bool:
-    """Return False for a name that is, or looks like, a file: by its ending, or a folder in it."""
-    looks_like_file = Path(name).suffix.lower() in (".yaml", ".yml") or os.sep in name or Path(name).exists()
-    return is_mfid(name) or not looks_like_file
-
-
-def _checked_lineages(datasets: Sequence[str], projects: Sequence[str], *, refresh: bool) -> dict[str, LineageCheck]:
-    """Check the lineage of each dataset, and that of all projects together."""
-    from crucible_lineage.queries.check import check_dataset, check_projects  # to check a file needs no graph
-
-    with open_session() as session:
-        announce(session)
-        mfids = [dataset_id(session, name, projects) for name in datasets]
-        lineages = {mfid: check_dataset(session, mfid) for mfid in mfids}
-        if projects:
-            lineages[", ".join(projects)] = check_projects(session, projects, refresh=refresh)
-    return lineages
 
 
 def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
@@ -136,7 +90,7 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
             faults.append(declared.document.fault(("pipeline",), message))
         if not quiet:
             for fault in faults:
-                click.echo(f"{in_colour('error', sys.stderr)}: {plain_lines(str(fault))}", err=True)
+                click.echo(f"{coloured('error', 'red', sys.stderr)}: {plain_lines(str(fault))}", err=True)
             if bound and not faults:
                 no_faults = coloured("no faults", "green")
                 click.echo(f"{file}: pipeline {bound.name}, {amount(len(bound.steps), 'step')}, {no_faults}")

@@ -24,8 +24,7 @@ from crucible_lineage.lineage.labels import plain_lines
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: "everything requested is done",
-    FAILURE: "a step failed, Crucible refused a call, `check` or `verify` found an error, or the reader of the output "
-    "exited",
+    FAILURE: "a step failed, Crucible refused a call, `verify` found an error, or the reader of the output exited",
     BAD_INPUT: "the request is wrong (an option, a declaration, a name, a correction); nothing was changed",
     UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
     ON_HOLD: "some results were not made because their inputs are on hold or lack a signature",

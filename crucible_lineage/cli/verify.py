@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ import click
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.findings import ALL, print_findings
 from crucible_lineage.cli.options import (
     announce,
     chosen_project,
@@ -25,14 +25,20 @@ from crucible_lineage.cli.options import (
     print_json,
     wants_json,
 )
+from crucible_lineage.cli.printing import coloured
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.checks import Finding, Severity, worst_first
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
     from crucible_lineage.queries.verify.repair import Repair
     from crucible_lineage.queries.verify.verify import Verification
     from crucible_lineage.remake.driver import Outcome
+
+
+COLOURS = {"error": "red", "warning": "yellow"}
+FINDINGS_SHOWN = 10  # of one kind
 
 
 @click.command("verify")
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Another data folder where --repair looks for intact bytes; repeatable.",
 )
-@ALL
+@click.option("--all", "every", is_flag=True, help=f"Print every finding, not only {FINDINGS_SHOWN} of each kind.")
 @json_option
 def verify_command(
     mfid: str | None,
@@ -58,9 +64,10 @@ def verify_command(
     folders: tuple[Path, ...],
     every: bool,
 ) -> None:
-    """Compare the dataset MFID and its ancestors, or a project, with the provenance records.
+    """Compare the links, records and files of a project with each other, or of the dataset MFID, its ancestors and its
+    descendants (whose files are not compared), or of the datasets of the sample MFID.
 
-    Ids are derived again, and links and files compared with the records. Exit code 1 if a finding is an error, 2 if
+    Ids are derived again. Each finding comes with the command that repairs it. Exit code 1 if one is an error, 2 if
     the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
     folders or other datasets, or by rerunning a step.
     """
@@ -94,6 +101,36 @@ def verify_command(
                 click.echo(plain(f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"))
         print_findings(project or str(mfid), found.findings, found.scope, every=every)
     sys.exit(0 if found.ok else FAILURE)
+
+
+def print_findings(name: str, findings: Sequence[Finding], scope: str, *, every: bool) -> None:
+    """Print the findings on stdout, worst first, and their number by kind."""
+    ordered = worst_first(findings)
+    kinds = Counter((finding.severity, finding.check) for finding in ordered)
+    for line in _lines(ordered, kinds, len(ordered) if every else FINDINGS_SHOWN):
+        click.echo(line)
+    counts = (
+        ", ".join(f"{amount(count, severity)}: {check}" for (severity, check), count in kinds.items()) or "no findings"
+    )
+    click.echo(f"{name}: {counts}; looked at {scope}")
+
+
+def _lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, str], int], most: int) -> Iterator[str]:
+    shown: Counter[tuple[str, str]] = Counter()
+    for finding in findings:
+        shown[finding.severity, finding.check] += 1
+        if shown[finding.severity, finding.check] <= most:
+            yield f"{_in_colour(finding.severity)}: {finding.check}: {plain(' '.join(finding.ids))}"
+            yield f"  {plain(finding.message)}"
+            if finding.command:
+                yield plain(f"  way out: {finding.command}")
+    for (severity, check), count in kinds.items():
+        if count > most:
+            yield f"{_in_colour(severity)}: {check}: {count - most} more; --all prints them"
+
+
+def _in_colour(severity: str) -> str:
+    return coloured(severity, COLOURS[severity]) if severity in COLOURS else severity
 
 
 @click.command("reproduce")

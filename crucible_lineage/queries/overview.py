@@ -15,9 +15,9 @@ from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE
 from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
-from crucible_lineage.queries.check import made_of_superseded
 from crucible_lineage.queries.graph.fetch import fetch_projects
 from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.session import Session
@@ -114,7 +114,8 @@ def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry
     if not any(one.state == CURRENT and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
         return Counter()
     fetched = fetch_projects(session, [project])
-    return Counter(fetched.summaries[one.ids[0]].pipeline for one in made_of_superseded(fetched.graph))
+    found = (one for node in fetched.graph.nodes.values() for one in made_of_superseded(fetched.graph, node))
+    return Counter(fetched.summaries[one.ids[0]].pipeline for one in found)
 
 
 def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:

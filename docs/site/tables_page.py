@@ -26,7 +26,7 @@ plain text."""
 FINDINGS = """\
 # Findings
 
-Each finding of `check` and `verify` names its ids and, if there is one, the command that repairs it. An error makes
+Each finding of `verify` names its ids and, if there is one, the command that repairs it. An error makes
 the exit code 1."""
 INGESTORS_PAGE = """\
 # Ingestors

@@ -13,8 +13,8 @@ from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
-from crucible_lineage.queries.check import LineageCheck, check_dataset
 from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.verify.verify import Verification, verify_dataset
 from crucible_lineage.tasks.api.calls import api_task, words
 from crucible_lineage.tasks.api.files import checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
@@ -81,12 +81,12 @@ def register_child(
 
 
 @api_task("check lineage of {dsid}")
-def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> LineageCheck:
-    """Check the dataset's connected lineage: links, records, cycles, orphans. Findings name the command that helps.
+def check_lineage(dsid: str, *, raise_on_error: bool = True, crucible: Crucible | None = None) -> Verification:
+    """Verify the dataset with its ancestors and descendants, like `verify`. Findings name the command that helps.
 
     Raises RunError if a finding is an error, unless `raise_on_error` is False.
     """
-    check = check_dataset(session_for(crucible), dsid)
+    check = verify_dataset(session_for(crucible), dsid)
     if raise_on_error and not check.ok:
         errors = [finding for finding in check.findings if finding.severity == "error"]
         remedy = f"\nto mend it: {errors[0].command}" if errors[0].command else ""

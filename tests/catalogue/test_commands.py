@@ -22,7 +22,6 @@ def test_printed_ids_can_be_pasted_everywhere(project: Any, form: Any) -> None:
         ("lineage",),
         ("why",),
         ("verify",),
-        ("check",),
         ("impact",),
         ("show", "--log"),
         ("rerun", "--dry-run"),
@@ -186,7 +185,7 @@ def test_commands_of_the_page_work(project: Any, tmp_path: Any, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     "words",
-    [("list",), ("table", "--step", "fitted"), ("verify",), ("lineage",), ("check",), ("runs",), ("rerun", "--stale")],
+    [("list",), ("table", "--step", "fitted"), ("verify",), ("lineage",), ("runs",), ("rerun", "--stale")],
     ids=" ".join,
 )
 def test_a_wrong_project_gets_a_suggestion(project: Any, words: tuple[str, ...]) -> None:

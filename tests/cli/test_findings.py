@@ -1,4 +1,4 @@
-"""Findings of `check` and `verify` are printed, counted and turned into an exit code in the same way."""
+"""Findings of `verify` are printed, counted and turned into an exit code in the same way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.findings import FINDINGS_SHOWN, print_findings
+from crucible_lineage.cli.questions.verify import FINDINGS_SHOWN, print_findings
 from crucible_lineage.lineage import Finding
 from crucible_lineage.lineage.checks import Findings
 
@@ -33,8 +33,7 @@ def test_the_worst_comes_first_and_many_of_a_kind_are_counted(capsys: pytest.Cap
     assert "more;" not in capsys.readouterr().out
 
 
-def test_check_and_verify_count_alike(demo_data: Path, command: Any) -> None:
-    for arguments in (("check", "--project", "demo-raman"), ("verify", "--project", "demo-raman")):
-        ran = command(*arguments, "--data", demo_data)
-        assert ran.returncode == 0, ran.stdout
-        assert "demo-raman: no findings; looked at" in ran.stdout
+def test_a_project_without_findings_says_what_was_looked_at(demo_data: Path, command: Any) -> None:
+    ran = command("verify", "--project", "demo-raman", "--data", demo_data)
+    assert ran.returncode == 0, ran.stdout
+    assert "demo-raman: no findings; looked at" in ran.stdout

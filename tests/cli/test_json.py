@@ -70,7 +70,7 @@ def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -
     scaled, total = ran["datasets"]["scaled"]["out"], ran["datasets"]["total"]["out"]
     assert code == 0
     commands = [
-        ("check", lab.pipeline, total), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
+        ("check", lab.pipeline), ("verify", total), ("why", total), ("why", "total", lab.pipeline),
         ("show", total, "--log"),
         ("diff", scaled, total), ("impact", scaled), ("status",), ("status", "--all"), ("rerun", total),
         ("list", "--project", "lab", "--all"), ("show", total), ("get", total, "-o", lab.folder / "fetched"),

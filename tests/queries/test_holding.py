@@ -1,4 +1,4 @@
-"""`check` finds results that are wrongly current, each with a command that resolves the finding."""
+"""`verify` finds results that are wrongly current, each with a command that resolves the finding."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.view import show_dataset
-from crucible_lineage.queries.check import check_dataset, check_projects
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
 LATER = "2126-01-01T00:00:00+00:00"
@@ -31,7 +31,7 @@ def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overr
 
 
 def findings_of(session: Session) -> list[tuple[str, tuple[str, ...]]]:
-    return [(finding.check, finding.ids) for finding in check_projects(session, ["lab"]).findings]
+    return [(finding.check, finding.ids) for finding in verify_project(session, "lab").findings]
 
 
 def test_a_current_result_of_a_superseded_one_is_found(lab: Any, session: Session) -> None:
@@ -40,11 +40,11 @@ def test_a_current_result_of_a_superseded_one_is_found(lab: Any, session: Sessio
     second = run(session, lab.pipeline, only, scaled__factor=4).datasets
     scaled, total, new = first["scaled"]["out"], first["total"]["out"], second["scaled"]["out"]
     assert findings_of(session) == [("made-of-superseded", (total, scaled))]
-    (finding,) = check_projects(session, ["lab"]).findings
+    (finding,) = verify_project(session, "lab").findings
     assert finding.severity == "warning"
     assert finding.command == f"crucible-lineage rerun {total}"
     assert f"{new[-5:]}) has replaced" in finding.message
-    assert [one.check for one in check_dataset(session, total).findings] == ["made-of-superseded"]
+    assert [one.check for one in verify_dataset(session, total).findings] == ["made-of-superseded"]
     run(session, lab.pipeline, scaled__factor=4)
     assert findings_of(session) == []
 
@@ -86,7 +86,7 @@ def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session
     made = register_raw(raw, FileInput(file=(str(path),)), "fitted", session, "fitted by eye")
     assert findings_of(session) == []
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
-    (finding,) = check_projects(session, ["lab"]).findings
+    (finding,) = verify_project(session, "lab").findings
     assert (finding.check, finding.ids) == ("made-of-superseded", (made.mfid, old))
     assert f"--parent {new} --supersedes {made.mfid}" in finding.command
 
@@ -121,7 +121,7 @@ def test_a_result_to_be_deleted_and_two_declarations_are_found(lab: Any, session
     assert withdrawn == [(new, old)]
     twin = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "twin.yaml")
     run(session, twin)
-    notices = [one for one in check_projects(session, ["lab"]).findings if one.check == "declared-twice"]
+    notices = [one for one in verify_project(session, "lab").findings if one.check == "declared-twice"]
     assert [one.severity for one in notices] == ["notice"]
     assert "twin.yaml" in notices[0].message
 

@@ -90,12 +90,14 @@ def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
         yield session
 
 
-def test_a_hidden_parent_is_not_a_finding(made: Any, colleague: Session) -> None:
+def test_a_hidden_parent_is_no_error_and_not_named(made: Any, colleague: Session) -> None:
     made.session.ensure_project("secret")
     made.edit_record(made.first, lambda record: record["recipe"].update(project="secret"))
     made.session.client.datasets.assign_project(made.first, "secret")
     found = verify_project(colleague, "lab")
-    assert (found.findings, found.hidden, found.datasets) == ((), (made.first,), 3)
+    (finding,) = found.findings
+    assert (finding.check, finding.severity, finding.ids) == ("dangling-parent", "warning", (made.scaled,))
+    assert (found.hidden, found.datasets, made.first in str(finding)) == ((made.first,), 3, False)
 
 
 def test_a_deleted_parent_is_found_where_it_was_known(made: Any, colleague: Session) -> None:

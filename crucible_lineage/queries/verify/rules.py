@@ -1,4 +1,4 @@
-"""Check provenance records against Crucible: ids, files, links. Pure functions of what was read."""
+"""Rules of provenance records: ids, files, metadata. Pure functions of what was read."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage import Finding, LineageGraph, check
-from crucible_lineage.lineage.checks import link_command
+from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import DERIVED, PART
 from crucible_lineage.pipeline.plan.corrections import uncorrected
 from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
@@ -29,8 +27,8 @@ class Evidence:
     """What was read for a verification.
 
     `datasets` are those to verify, as Crucible returned them, and `records` their complete provenance records;
-    `damaged` gives the reason why a record is not complete. `files` are those that Crucible lists for them and their
-    parents. `absent` are ids in records that Crucible does not have, `hidden` those that this key cannot see.
+    `damaged` gives the reason why a record is not complete. `files` are those that Crucible lists for them, as far as
+    their files are verified, and for their parents. `absent` are ids in records that Crucible does not have.
     """
 
     datasets: Mapping[str, JsonMapping]
@@ -39,11 +37,10 @@ class Evidence:
     files: Mapping[str, Sequence[FileRecord]]
     damaged: Mapping[str, str] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
-    hidden: frozenset[str] = frozenset()
 
 
 def findings_of(evidence: Evidence) -> Iterator[Finding]:
-    """Yield all faults in the evidence, by dataset, then those of the graph."""
+    """Yield all faults in the evidence, by dataset."""
     for mfid in evidence.datasets:
         record = evidence.records.get(mfid)
         if record is None:
@@ -53,9 +50,8 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
         yield from _of_parents(evidence, mfid, record)
         yield from _of_inputs(evidence, mfid, record)
         if record.is_complete:
-            yield from _of_files(evidence, mfid, record)
+            yield from _of_files(evidence, mfid, record) if mfid in evidence.files else ()
             yield from _of_metadata(evidence, mfid, record)
-    yield from _of_graph(evidence)
 
 
 def used_mfids(record: Record) -> set[str]:
@@ -91,9 +87,9 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
 
 
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """Check that the id follows from the recipe, that the record agrees with the recipe, and that it is complete."""
-    dataset, recipe = evidence.datasets[mfid], record.recipe
-    if not gives_id(recipe, mfid):
+    """Check that the id follows from the recipe, and that the record agrees with the recipe."""
+    dataset = evidence.datasets[mfid]
+    if not gives_id(record.recipe, mfid):
         message = (
             f"{label(dataset)} records a recipe that does not give its id: a parameter, a parent, the code or a "
             "file in it was edited; remake the dataset"
@@ -105,18 +101,6 @@ def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
             "remake the dataset"
         )
         yield Finding("changed-record", "error", (mfid,), message, _new_attempt(record))
-    if (dataset.get("project_id") or "").casefold() != recipe["project"].casefold():
-        project = dataset.get("project_id") or "no project"
-        made_in = recipe["project"]
-        message = f"{label(dataset)} was made in project {made_in} according to its record, but is in {project}"
-        yield Finding("wrong-project", "warning", (mfid,), message, f"crucible get {mfid}")
-    if not record.is_complete:
-        message = (
-            f"{label(dataset)} is incomplete: its registration is under way, or was interrupted; "
-            "run its pipeline to continue"
-        )
-        way_out = f"crucible-lineage rerun {mfid}" if record.as_step else RERUN
-        yield Finding("incomplete", "error", (mfid,), message, way_out)
 
 
 def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
@@ -136,18 +120,10 @@ def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
 
 
 def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """Check that the used datasets exist, and are linked as parents."""
-    name = label(evidence.datasets[mfid])
-    for parent in sorted(used_mfids(record)):
-        edge = evidence.graph.edges.get((parent, mfid))
-        if parent in evidence.absent:
-            message = f"{name} was made from {parent}, which no longer exists"
-            yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
-        elif edge is not None and edge.relationship != DERIVED:
-            relationship = edge.relationship or "untyped"
-            message = f"{name} was made from {short_id(parent)}, but the link between them is {relationship}"
-            command = link_command(parent, mfid)
-            yield Finding("mismatch", "error", (parent, mfid), message, command)
+    """Check that the used datasets exist."""
+    for parent in sorted(used_mfids(record) & evidence.absent):
+        message = f"{label(evidence.datasets[mfid])} was made from {parent}, which no longer exists"
+        yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
 
 
 def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
@@ -202,26 +178,6 @@ def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findin
                 state = "has changed" if filename in hashes else "no longer exists"
                 message = f"{name} was made from the file {filename} of {short_id(parent)}, which {state}"
                 yield Finding("input-changed", "error", (parent, mfid), message, f"crucible-lineage verify {parent}")
-
-
-def _of_graph(evidence: Evidence) -> Iterator[Finding]:
-    """Yield the graph's faults that concern these datasets.
-
-    Omitted are faults reported already, guesses (orphans, by their names), and links of datasets that other programs
-    registered.
-    """
-    unknown = evidence.absent | evidence.hidden
-    for finding in check(evidence.graph):
-        has_record = finding.ids[-1] in evidence.records
-        match finding.check:
-            case "cycle" | "self-link":
-                yield finding
-            case "duplicate-recipe" if has_record:
-                yield finding
-            case "mismatch" | "older-than-parent" if has_record and finding.ids[0] not in unknown:
-                edge = evidence.graph.edges.get((finding.ids[0], finding.ids[1]))
-                if edge is None or edge.relationship != PART:  # a collection says nothing about how it was made
-                    yield finding
 
 
 def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:

@@ -1,4 +1,4 @@
-"""Verification: compare everything with its provenance. Only `repaired` changes anything.
+"""Verification: compare links, records and files of datasets with each other. Only `repaired` changes anything.
 
 A project is read in pages: its datasets with metadata and links, and its files if that takes fewer calls than reading
 them by dataset. Findings about files are confirmed by reading the files of that dataset alone, since a list that
@@ -25,13 +25,15 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage import Finding, LineageGraph
+from crucible_lineage.lineage import Finding, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
+from crucible_lineage.queries.graph.fetch import with_states
+from crucible_lineage.queries.verify.listed import not_ingested, slot_conflicts, withdrawn
 from crucible_lineage.queries.verify.repair import DamagedFile, Repair, repair
 from crucible_lineage.queries.verify.rules import (
     RERUN,
@@ -76,8 +78,6 @@ class Verification(Findings):
         checked = f"{amount(self.datasets, 'dataset')} ({self.records} with a record), {amount(self.files, 'file')}"
         if self.bytes_read:
             checked += f", {self.bytes_read} bytes read"
-        if self.hidden:
-            checked += f"; not compared: {amount(len(self.hidden), 'parent')} that this key cannot see"
         return checked
 
     def to_json(self) -> JsonObject:
@@ -96,74 +96,107 @@ def verify_project(
     found_project = session.client.projects.find(project)
     if found_project is None:
         raise no_project(session.client, project, session.settings.describe())
-    datasets = _project_datasets(session, found_project.project_id)
-    found = _verify(session, datasets, read_bytes, tell or _ignore)
+    project = found_project.project_id
+    datasets = _project_datasets(session, project)
+    found, graph = _verify(session, datasets, datasets.keys(), read_bytes, tell or _ignore)
     reported = {mfid for finding in found.findings for mfid in finding.ids}
-    missing = [
-        finding
-        for finding in missing_datasets(session, found_project.project_id, datasets.keys())
-        if finding.ids[0] not in reported
-    ]
-    return replace(found, findings=tuple(worst_first([*found.findings, *missing])))
+    more = [one for one in missing_datasets(session, project, datasets.keys()) if one.ids[0] not in reported]
+    copy = session.mirror.snapshot(project)
+    more += slot_conflicts(graph, copy.summaries, copy.promoted)
+    more += withdrawn(session, project, copy.summaries)
+    return replace(found, findings=tuple(worst_first([*found.findings, *more])))
 
 
 def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tell: Tell | None = None) -> Verification:
-    """Verify a dataset and its ancestors. Raises InputError if it does not exist."""
+    """Verify a dataset, its ancestors and descendants, or all datasets of a sample. InputError if it does not exist.
+
+    Files are compared, and read, of the dataset and its ancestors.
+    """
     if not is_mfid(mfid):
         raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
     fetched = fetch_datasets(session.client, [mfid], include_links=True)
-    datasets, absent = fetched.found, fetched.absent
-    if mfid not in datasets:
-        state = "it does not exist" if absent else "this key may not read it"
+    if mfid in fetched.absent:
+        of_sample = [one.unique_id for one in session.client.datasets.list(sample_mfid=mfid)]
+        fetched = fetch_datasets(session.client, of_sample, include_links=True) if of_sample else fetched
+    if not fetched.found:
+        state = "it does not exist" if fetched.absent else "this key may not read it"
         raise InputError(f"verify dataset {mfid}: {state} ({session.settings.describe()})")
-    return _verify(session, _with_ancestors(session, datasets), read_bytes, tell or _ignore)
+    above = _reached(session, fetched.found, _parents_of)
+    below = _reached(session, fetched.found, _children_of)
+    return _verify(session, {**below, **above}, above.keys(), read_bytes, tell or _ignore)[0]
 
 
 def _ignore(text: str, of_bytes: int) -> None:
     """Ignore the progress."""
 
 
-def _verify(session: Session, datasets: Mapping[str, JsonMapping], read_bytes: bool, tell: Tell) -> Verification:
+def _verify(
+    session: Session, datasets: Mapping[str, JsonMapping], of_files: Collection[str], read_bytes: bool, tell: Tell
+) -> tuple[Verification, LineageGraph]:
+    """Apply the rules of links and records to these datasets, and those of files to the ones in `of_files`."""
     tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
     fetched = fetch_datasets(session.client, named - datasets.keys())
-    parents, absent, hidden = fetched.found, fetched.absent, fetched.hidden
-    missing = certainly_deleted(session, absent)
-    hidden |= absent - missing
-    shown = [_with_record(dataset, records.get(mfid)) for mfid, dataset in datasets.items()]
+    missing = certainly_deleted(session, fetched.absent)
+    hidden = fetched.hidden | (fetched.absent - missing)
+    graph = _graph(session, datasets, records, fetched.found, hidden | missing)
     missing_record = {mfid for mfid in datasets if mfid not in records and has_derived_id(mfid)}
-    with_files = records.keys() | missing_record | (named - missing - hidden)
+    with_files = (records.keys() | missing_record) & set(of_files) | (named - missing - hidden)
     files = files_of(session.client, sorted(with_files), len(datasets))
-    evidence = Evidence(
-        datasets=datasets,
-        records=records,
-        graph=LineageGraph.from_records(shown),
-        files=files,
-        damaged=damaged,
-        absent=frozenset(missing),
-        hidden=frozenset(hidden),
-    )
+    evidence = Evidence(datasets, records, graph, files, damaged, frozenset(missing))
     findings = _confirmed(session, evidence)
+    findings += _of_links(graph, datasets, {finding.ids for finding in findings})
+    findings += not_ingested(session, graph, datasets)
     lost = list(_lost(records, files, findings))
     bytes_read, wrong_copies = 0, list[tuple[Finding, str]]()
     if read_bytes:
-        known = {**datasets, **parents}
+        known = {**{mfid: datasets[mfid] for mfid in of_files}, **fetched.found}
         wrong, bytes_read = _read_bytes(session, known, records, files, tell)
         findings += [finding for finding, _ in wrong]
         lost += [file for _, file in wrong if file]
         wrong_copies = list(_damaged_copies(session, known, files))
         findings += [finding for finding, _ in wrong_copies]
-    return Verification(
+    verification = Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
         records=len(records),
         files=sum(map(len, files.values())),
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
-        damaged=_parents_first(lost, evidence.graph),
+        damaged=_parents_first(lost, graph),
         damaged_copies=tuple(sha256 for _, sha256 in wrong_copies),
     )
+    return verification, graph
+
+
+def _graph(
+    session: Session,
+    datasets: Mapping[str, JsonMapping],
+    records: Mapping[str, Record],
+    parents: Collection[str],
+    unseen: Collection[str],
+) -> LineageGraph:
+    """Return the graph of the datasets with their states, and the datasets that their records name as used."""
+    linked = LineageGraph.from_records(_with_record(one, records.get(mfid)) for mfid, one in datasets.items())
+    named = [Node(mfid) for mfid in parents] + [Node(mfid, "hidden") for mfid in unseen]
+    nodes = [*linked.nodes.values(), *(node for node in named if node.id not in linked)]
+    return with_states(session, LineageGraph(nodes, linked.edges.values()))
+
+
+def _of_links(
+    graph: LineageGraph, datasets: Collection[str], reported: Collection[tuple[str, ...]]
+) -> Iterator[Finding]:
+    """Yield the faults of links, without those that were reported, and without ids that the reader cannot see."""
+    for finding in check(graph, datasets):
+        if finding.ids in reported and finding.check in ("dangling-parent", "incomplete"):
+            continue
+        if hidden := graph.hidden.intersection(finding.ids):
+            command = "" if any(mfid in finding.command for mfid in hidden) else finding.command
+            shown = tuple(mfid for mfid in finding.ids if mfid not in hidden)
+            yield replace(finding, ids=shown, command=command)
+        else:
+            yield finding
 
 
 def repaired(
@@ -204,15 +237,17 @@ def _project_datasets(session: Session, project: str) -> dict[str, JsonMapping]:
     return {dataset.unique_id: dataset.model_dump() for dataset in found}
 
 
-def _with_ancestors(session: Session, datasets: Mapping[str, JsonMapping]) -> dict[str, JsonMapping]:
-    """Add the ancestors of the datasets, by links and by records, since links may be missing.
+def _reached(
+    session: Session, datasets: Mapping[str, JsonMapping], next_to: Callable[[JsonMapping], set[str]]
+) -> dict[str, JsonMapping]:
+    """Add what is reached from the datasets.
 
     They are fetched one by one until there are many, then with their whole projects.
     """
     found, newest, seen = dict(datasets), dict(datasets), set(datasets)
     listed: dict[str, JsonMapping] = {}
     projects: set[str] = set()
-    while missing := {parent for dataset in newest.values() for parent in _parents_of(dataset)} - seen:
+    while missing := {mfid for dataset in newest.values() for mfid in next_to(dataset)} - seen:
         seen |= missing
         if len(seen) > ONE_BY_ONE:
             new_projects = {str(dataset["project_id"]) for dataset in newest.values()} - projects - {"None"}
@@ -229,13 +264,20 @@ def _with_ancestors(session: Session, datasets: Mapping[str, JsonMapping]) -> di
 
 
 def _parents_of(dataset: JsonMapping) -> set[str]:
+    """Return the parents by links and by the record, since links may be missing."""
     record = read_record(dataset.get("scientific_metadata"))
-    linked = {
-        link["unique_id"]
-        for link in dataset["links"] or ()
-        if link["direction"] == "source" and link["resource_type"] == "dataset"
+    return _linked(dataset, "source") | set(record.parents if record else ())
+
+
+def _children_of(dataset: JsonMapping) -> set[str]:
+    return _linked(dataset, "target")
+
+
+def _linked(dataset: JsonMapping, direction: str) -> set[str]:
+    links = dataset["links"] or ()
+    return {
+        link["unique_id"] for link in links if link["direction"] == direction and link["resource_type"] == "dataset"
     }
-    return linked | set(record.parents if record else ())
 
 
 def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tuple[dict[str, Record], dict[str, str]]:

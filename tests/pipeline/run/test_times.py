@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.lineage.draw.html import page_data, render_html
-from crucible_lineage.queries.check import check_projects
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import instrument_impact
+from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at, utc
 
@@ -48,7 +48,7 @@ def test_a_time_is_inherited_if_it_is_known_of_all_source_data(made: dict[str, s
 def test_no_child_is_older_than_its_parent(made: dict[str, str], session: Session) -> None:
     times = {name: utc(session.client.datasets.get(mfid).timestamp or "") for name, mfid in made.items()}
     assert times["since"] <= times["untimed"] <= times["after"]
-    assert [one for one in check_projects(session, ["lab"]).findings if one.check == "older-than-parent"] == []
+    assert [one for one in verify_project(session, "lab").findings if one.check == "older-than-parent"] == []
 
 
 def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict[str, str], session: Session) -> None:
