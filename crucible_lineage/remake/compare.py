@@ -1,6 +1,7 @@
 """Compare a file with the recorded one: byte by byte, number by number, pixel by pixel.
 
-Plain Python suffices; NumPy and h5py are used for their files, if installed. This file is copied into bundles.
+Arrays and pictures are read by NumPy, h5py and Pillow of the step's environment; without them, bytes are compared.
+This file is copied into bundles.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import json
 import lzma
 import math
 import re
-import struct
 import sys
 import tempfile
 import zipfile
@@ -32,7 +32,7 @@ FEW = 0.0005  # share of pixels that may differ in pictures that are alike
 _NUMBER = re.compile(
     r"(?<![\w.])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)(?![\w.])", re.IGNORECASE
 )
-_NUMPY, _HDF5, _PNG = (".npy", ".npz"), (".h5", ".hdf5", ".nxs", ".hdf", ".nx5"), (".png",)
+_HDF5, _ARRAYS = b"\x89HDF\r\n", (".npy", ".npz", ".h5", ".hdf5", ".nxs", ".hdf", ".nx5")
 _PACKED: Mapping[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
@@ -87,12 +87,10 @@ def compare_files(name: str, recorded: Path, made: Path, rules: Rules) -> Compar
         return Comparison(name, IDENTICAL)
     if kind == "bytes":
         return Comparison(name, DIFFERS, _first_byte(old, new))
-    if kind == "picture" or (not kind and ending in _PNG):
-        return _compare_pictures(name, old, new)
-    if ending in _NUMPY:
-        return _compare_numbers(name, lambda notes: _numpy_numbers(recorded, made, notes), rules)
-    if ending in _HDF5 or old.startswith(b"\x89HDF\r\n"):
-        return _compare_numbers(name, lambda notes: _hdf5_numbers(recorded, made, rules.ignore, notes), rules)
+    if kind == "picture" or (not kind and ending == ".png"):
+        return _compare_pictures(name, recorded, made)
+    if ending in _ARRAYS or old.startswith(_HDF5):
+        return _compare_numbers(name, lambda notes: _numbers_of_arrays(recorded, made, rules.ignore, notes), rules)
     if ending in _PACKED or (old.startswith(b"PK\x03\x04") and new.startswith(b"PK\x03\x04")):
         return _compare_unpacked(name, recorded, made, rules)
     try:
@@ -173,8 +171,6 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str],
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
             raise _DiffersError(f"{location} has {len(was)} entries by the record, {len(now)} were made")
-        if was != now and _is_reordered(was, now):
-            raise _DiffersError(f"{location} has the same entries in another order")
         for index, (old, new) in enumerate(zip(was, now, strict=False)):
             yield from _json_numbers(old, new, ignore, notes, f"{path}[{index}]")
     elif _is_number(was) and _is_number(now):
@@ -196,12 +192,6 @@ def _object_numbers(
             yield from _json_numbers(was[key], now[key], ignore, notes, key_path)
         elif key not in now or was[key] != now[key]:
             notes.append(f"{key_path} differs, which does not count")
-
-
-def _is_reordered(was: list[Any], now: list[Any]) -> bool:
-    return sorted(json.dumps(item, sort_keys=True) for item in was) == sorted(
-        json.dumps(item, sort_keys=True) for item in now
-    )
 
 
 def _text_numbers(was: str, now: str, notes: list[str]) -> Pairs:
@@ -266,124 +256,75 @@ def _contents(name: str, path: Path) -> dict[str, bytes]:
         return {entry.filename: archive.read(entry) for entry in archive.infolist() if not entry.is_dir()}
 
 
-def _numpy_numbers(recorded: Path, made: Path, notes: list[str]) -> Pairs:
+def _numbers_of_arrays(recorded: Path, made: Path, ignore: Collection[str], notes: list[str]) -> Pairs:
     try:
-        import numpy as np
-    except ImportError:
-        raise _DiffersError("its bytes differ, and NumPy is not installed to compare its numbers") from None
-    try:
-        was, now = (np.load(path, allow_pickle=False) for path in (recorded, made))
+        was, now = (_arrays(path, ignore) for path in (recorded, made))
+    except ImportError as error:
+        raise _DiffersError(f"its bytes differ, and {error.name} is not installed to compare its numbers") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         difference = _first_byte(recorded.read_bytes(), made.read_bytes())
-        raise _DiffersError(f"{difference}; NumPy cannot read it: {error}") from None
-    if isinstance(was, np.ndarray) and isinstance(now, np.ndarray):
-        yield from _array_numbers("", was, now, np, notes)
-        return
-    if isinstance(was, np.ndarray) or isinstance(now, np.ndarray):
-        raise _DiffersError("one of the two is an archive of arrays, the other an array")
-    if set(was.files) != set(now.files):
-        name = sorted(set(was.files) ^ set(now.files))[0]
-        raise _DiffersError(f"the array {name} is {'not made' if name in was.files else 'not recorded'}")
-    sizes = [
-        {entry.filename: (entry.compress_type, entry.compress_size) for entry in arrays.zip.infolist()}
-        for arrays in (was, now)
-    ]
-    for name in was.files:
-        yield from _array_numbers(name, was[name], now[name], np, notes)
-    if not notes and sizes[0] != sizes[1]:
-        notes.append("packed otherwise")
+        raise _DiffersError(f"{difference}; it cannot be read: {error}") from None
+    if was.keys() != now.keys():
+        name = sorted(was.keys() ^ now.keys())[0]
+        raise _DiffersError(f"{name} is {'not made' if name in was else 'not recorded'}")
+    for name in was:
+        yield from _array_numbers(name, was[name], now[name], notes)
 
 
-def _hdf5_numbers(recorded: Path, made: Path, ignore: Collection[str], notes: list[str]) -> Pairs:
-    try:
-        import h5py
-        import numpy as np
-    except ImportError:
-        raise _DiffersError("its bytes differ, and h5py is not installed to compare its numbers") from None
-    try:
-        with h5py.File(recorded, "r") as was, h5py.File(made, "r") as now:
-            yield from _hdf5_pairs(was, now, ignore, notes, (h5py, np))
-    except OSError as error:
-        difference = _first_byte(recorded.read_bytes(), made.read_bytes())
-        raise _DiffersError(f"{difference}; HDF5 cannot read it: {error}") from None
+def _arrays(path: Path, ignore: Collection[str]) -> dict[str, Any]:
+    """Return the arrays of a file by name; of HDF5 also attributes (`NAME@KEY`), and an empty one for each group."""
+    import numpy as np
+
+    with path.open("rb") as file:
+        is_hdf5 = file.read(len(_HDF5)) == _HDF5
+    if not is_hdf5:
+        loaded = np.load(path, allow_pickle=False)
+        return {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    import h5py
+
+    found: dict[str, Any] = {}
+    with h5py.File(path, "r") as opened:
+        names = ["/"]
+        opened.visit(names.append)
+        for name in names:
+            if not {*name.split("/")} & {*ignore}:
+                item = opened[name]
+                attributes = {key: value for key, value in item.attrs.items() if key not in ignore}
+                found |= {f"{name}@{key}": np.asarray(value) for key, value in attributes.items()}
+                is_array = isinstance(item, h5py.Dataset)
+                found[name if is_array else f"the group {name}"] = np.asarray(item[()]) if is_array else np.zeros(0)
+    return found
 
 
-def _hdf5_pairs(was: Any, now: Any, ignore: Collection[str], notes: list[str], libraries: tuple[Any, Any]) -> Pairs:
-    h5py, np = libraries
-    names: list[set[str]] = []
-    for file in (was, now):
-        visited: set[str] = {"/"}
-        file.visit(visited.add)
-        names.append({name for name in visited if not set(name.split("/")) & set(ignore)})
-    if names[0] != names[1]:
-        name = sorted(names[0] ^ names[1])[0]
-        raise _DiffersError(f"{name} is {'not made' if name in names[0] else 'not recorded'}")
-    for name in sorted(names[0]):
-        old, new = was[name], now[name]
-        keys = [set(item.attrs) - set(ignore) for item in (old, new)]
-        if keys[0] != keys[1]:
-            key = sorted(keys[0] ^ keys[1])[0]
-            raise _DiffersError(f"{name}: the attribute {key} is {'not made' if key in keys[0] else 'not recorded'}")
-        for key in sorted(keys[0]):
-            values = [np.asarray(item.attrs[key]) for item in (old, new)]
-            yield from _array_numbers(f"{name}@{key}", values[0], values[1], np, notes)
-        for key in sorted(set(old.attrs) & set(new.attrs) & set(ignore)):
-            if not np.array_equal(np.asarray(old.attrs[key]), np.asarray(new.attrs[key])):
-                notes.append(f"{name}@{key} differs, which does not count")
-        if isinstance(old, h5py.Dataset) != isinstance(new, h5py.Dataset):
-            raise _DiffersError(f"{name} is a dataset in one of the two only")
-        if isinstance(old, h5py.Dataset):
-            yield from _array_numbers(name, np.asarray(old[()]), np.asarray(new[()]), np, notes)
-            packed = [(item.compression, item.compression_opts, item.shuffle, item.chunks) for item in (old, new)]
-            if packed[0] != packed[1]:
-                ways = [" ".join(str(part) for part in way[:2] if part is not None) or "not at all" for way in packed]
-                notes.append(f"{name} is packed otherwise ({ways[0]} by the record, {ways[1]} was made)")
+def _array_numbers(name: str, was: Any, now: Any, notes: list[str]) -> Pairs:
+    """Yield the numbers that differ, also by the sign of NaN or zero; the first one if none does."""
+    import numpy as np
 
-
-def _array_numbers(name: str, was: Any, now: Any, np: Any, notes: list[str]) -> Pairs:
     label = name or "the array"
     if was.shape != now.shape:
         raise _DiffersError(f"{label} has the shape {was.shape} by the record, {now.shape} was made")
-    if was.dtype.names or now.dtype.names:
-        _require_same_columns(label, *(array.dtype.names or () for array in (was, now)))
-        for column in was.dtype.names:
-            yield from _array_numbers(f"{name}.{column}", was[column], now[column], np, notes)
-        return
-    if was.dtype != now.dtype and was.dtype.kind in "fiubc":
+    if was.dtype.names != now.dtype.names:
+        raise _DiffersError(f"{label} has the columns {was.dtype.names} by the record, {now.dtype.names} were made")
+    if was.dtype != now.dtype:
         notes.append(f"{label} is {was.dtype} by the record, {now.dtype} was made")
+    parts = [(f"{name}.{column}", was[column], now[column]) for column in was.dtype.names or ()]
     if was.dtype.kind == now.dtype.kind == "c":
-        yield from _array_numbers(f"{name}, real part", was.real, now.real, np, notes)
-        yield from _array_numbers(f"{name}, imaginary part", was.imag, now.imag, np, notes)
+        parts = [(f"{name}, real part", was.real, now.real), (f"{name}, imaginary part", was.imag, now.imag)]
+    for part, old_part, new_part in parts:
+        yield from _array_numbers(part, old_part, new_part, notes)
+    if parts:
         return
     if was.dtype.kind not in "fiub" or now.dtype.kind not in "fiub":
         if not np.array_equal(was, now):
             raise _DiffersError(f"{label} has other texts")
         return
-    yield from _differing(name, label, was, now, np)
-
-
-def _require_same_columns(label: str, was: tuple[str, ...], now: tuple[str, ...]) -> None:
-    if was == now:
-        return
-    other = sorted({*was} ^ {*now})
-    example = f": {other[0]} is {'not made' if other[0] in was else 'not recorded'}" if other else ""
-    raise _DiffersError(f"{label} has other columns{example}")
-
-
-def _differing(name: str, label: str, was: Any, now: Any, np: Any) -> Pairs:
-    """Yield the numbers that differ, also by the sign of NaN or zero; the first one if none does."""
     old, new = np.ravel(was), np.ravel(now)
-    nan = [np.isnan(array) if array.dtype.kind == "f" else np.zeros(array.shape, bool) for array in (old, new)]
-    differ = np.flatnonzero(~((old == new) | (nan[0] & nan[1])))
-    if differ.size and old.size > 1 and np.array_equal(np.sort(old[~nan[0]]), np.sort(new[~nan[1]])):
-        index = ", ".join(map(str, np.unravel_index(differ[0], was.shape)))
-        raise _DiffersError(f"{label} has the same numbers in another order, the first at [{index}]")
+    same = old == new
     if old.dtype.kind == new.dtype.kind == "f":
-        signs = np.flatnonzero(np.signbit(old) != np.signbit(new))
-        differ = np.union1d(differ, signs)
-    if not differ.size and old.size:
+        same = (same | (np.isnan(old) & np.isnan(new))) & (np.signbit(old) == np.signbit(new))
+    if same.all() and old.size:
         yield name, _plain(old[0]), _plain(old[0])
-    for flat_index in differ:
+    for flat_index in np.flatnonzero(~same):
         index = ", ".join(map(str, np.unravel_index(flat_index, was.shape))) if was.shape else ""
         yield f"{name}[{index}]" if index else name, _plain(old[flat_index]), _plain(new[flat_index])
 
@@ -392,87 +333,28 @@ def _plain(number: Any) -> int | float:
     return float(number) if number.dtype.kind == "f" else int(number)
 
 
-def _compare_pictures(name: str, old: bytes, new: bytes) -> Comparison:
+def _compare_pictures(name: str, recorded: Path, made: Path) -> Comparison:
+    difference = _first_byte(recorded.read_bytes(), made.read_bytes())
     try:
-        was, now = _pixels(old), _pixels(new)
-    except (ValueError, KeyError, IndexError, struct.error, zlib.error):
-        return Comparison(name, DIFFERS, f"{_first_byte(old, new)}; it is no PNG whose pixels can be compared")
-    if was[:3] != now[:3]:
-        return Comparison(name, DIFFERS, f"{was[0]} x {was[1]} pixels are recorded, {now[0]} x {now[1]} were made")
-    width, height, channels = was[:3]
-    if was[4] != now[4]:
-        return Comparison(name, DIFFERS, "its pixels have another palette")
-    if was[3] == now[3]:
+        import numpy as np
+        from PIL import Image
+
+        was, now = (np.asarray(Image.open(path).convert("RGBA")).astype(int) for path in (recorded, made))
+    except ImportError as error:
+        return Comparison(name, DIFFERS, f"{difference}; {error.name} is not installed to compare its pixels")
+    except (OSError, SyntaxError, ValueError) as error:
+        return Comparison(name, DIFFERS, f"{difference}; it cannot be read: {error}")
+    if was.shape != now.shape:
+        sizes = [f"{shape[1]} x {shape[0]}" for shape in (was.shape, now.shape)]
+        return Comparison(name, DIFFERS, f"{sizes[0]} pixels are recorded, {sizes[1]} were made")
+    if (was == now).all():
         return Comparison(name, ALIKE, "the same pixels in other bytes")
-    stride = width * channels
-    count, rows, columns = 0, [], []
-    for row in range(height):
-        old_row, new_row = was[3][row * stride : (row + 1) * stride], now[3][row * stride : (row + 1) * stride]
-        if old_row == new_row:
-            continue
-        changed = {index // channels for index in range(stride) if abs(old_row[index] - new_row[index]) > VISIBLE}
-        if changed:
-            count += len(changed)
-            rows.append(row)
-            columns += [min(changed), max(changed)]
-    share = count / (width * height)
-    if share <= FEW:
-        return Comparison(name, ALIKE, f"{count} of {width * height} pixels differ visibly")
-    where = f"columns {min(columns)} to {max(columns)}, rows {rows[0]} to {rows[-1]}"
-    return Comparison(name, DIFFERS, f"{share:.2%} of its pixels differ visibly, in {where}")
-
-
-def _pixels(data: bytes) -> tuple[int, int, int, bytes, bytes]:
-    """Return width, height, channels, pixels and palette of a non-interlaced PNG of 8 bits.
-
-    Raises ValueError for others.
-    """
-    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("no PNG")
-    offset, packed, palette = 8, b"", b""
-    width = height = channels = 0
-    while offset < len(data):
-        (length,), kind = struct.unpack(">I", data[offset : offset + 4]), data[offset + 4 : offset + 8]
-        part = data[offset + 8 : offset + 8 + length]
-        if kind == b"IHDR":
-            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", part)
-            if depth != 8 or interlaced:
-                raise ValueError("another kind of PNG")
-            channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
-        elif kind in (b"PLTE", b"tRNS"):
-            palette += part
-        elif kind == b"IDAT":
-            packed += part
-        offset += 12 + length
-    raw, stride = zlib.decompress(packed), width * channels
-    before, rows = bytearray(stride), []
-    for row in range(height):
-        start = row * (stride + 1)
-        before = _unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), before, channels)
-        rows.append(bytes(before))
-    return width, height, channels, b"".join(rows), palette
-
-
-def _unfilter(kind: int, line: bytearray, above: bytearray, step: int) -> bytearray:
-    """Undo the filter of a row of a PNG. Source: PNG specification, section 9."""
-    if kind == 0:
-        return line
-    if kind == 2:
-        return bytearray((value + up) & 255 for value, up in zip(line, above, strict=False))
-    for index in range(len(line)):
-        left = line[index - step] if index >= step else 0
-        up = above[index]
-        if kind == 1:
-            predicted = left
-        elif kind == 3:
-            predicted = (left + up) >> 1
-        else:
-            corner = above[index - step] if index >= step else 0
-            estimate = left + up - corner
-            distances = (abs(estimate - left), abs(estimate - up), abs(estimate - corner))
-            predicted = (left, up, corner)[distances.index(min(distances))]
-        line[index] = (line[index] + predicted) & 255
-    return line
+    rows, columns = np.nonzero((abs(was - now) > VISIBLE).any(axis=2))
+    pixels = was.shape[0] * was.shape[1]
+    if rows.size <= FEW * pixels:
+        return Comparison(name, ALIKE, f"{rows.size} of {pixels} pixels differ visibly")
+    where = f"columns {columns.min()} to {columns.max()}, rows {rows.min()} to {rows.max()}"
+    return Comparison(name, DIFFERS, f"{rows.size / pixels:.2%} of its pixels differ visibly, in {where}")
 
 
 def _short(value: Any) -> str:

@@ -12,11 +12,9 @@ be made; 2: there is nothing to make again.
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -37,7 +35,7 @@ EXCHANGED = "was made again with other bytes"  # of an input
 GOOD = (IDENTICAL, WITHIN, ALIKE)
 ORDER = (IDENTICAL, WITHIN, ALIKE, "not recorded", "not made", DIFFERS)
 MOST_FILES = 8  # chosen: listed files that differ, per step
-MOST_LINES, MOST_CHARACTERS = 2, 160  # chosen: listed lines of its output, and characters of each
+MOST_LINES = 2  # chosen: listed parts of the source that were not kept
 MOST_FOLLOW = 8  # chosen: listed results that descend from one that differs
 PASSED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "UV_CACHE_DIR", "SSL_CERT_FILE")
 
@@ -172,7 +170,7 @@ class _Remaking:
             outcome.environment = answer["environment"]
             if "error" in answer:
                 outcome.verdict, outcome.note = FAILED, answer["error"]
-                outcome.causes = list(self._causes(answer, folders))
+                outcome.causes = list(self._causes(answer))
                 return outcome
             outcome.files = self._compare_outputs(python, folders, answer)
             outcome.verdict = max((file["verdict"] for file in outcome.files), key=ORDER.index, default=IDENTICAL)
@@ -180,7 +178,7 @@ class _Remaking:
             for name, output in self.entry["outputs"].items():
                 remade |= {(output["mfid"], path.name): path for path in folders[name].rglob("*") if path.is_file()}
             if outcome.verdict != IDENTICAL:
-                outcome.causes = [*replaced, *self._causes(answer, folders)]
+                outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:
                 bad = {file["name"] for file in outcome.files if file["verdict"] not in GOOD}
                 if cause := self._nondeterminism(python, source, inputs, folders, answer, bad):
@@ -223,34 +221,11 @@ class _Remaking:
         source, folder = self.entry["source"], self.work / "source"
         path = self.kit / source["path"] if source else None
         if path and _sha256(path) != source["sha256"]:
-            raise RemakeError(f"its source is not the one that the record names: {self._changed_in(path)}")
+            raise RemakeError(f"its source is not the one that the record names: {path.name} has other bytes")
         for archive in (self.kit / RUNTIME, *([path] if path else ())):
             with zipfile.ZipFile(archive) as content:
                 content.extractall(folder)
         return folder
-
-    def _changed_in(self, path: Path) -> str:
-        """Say which part of the source was changed, as far as that can be determined."""
-        try:
-            with zipfile.ZipFile(path) as content:
-                files = {name: content.read(name) for name in content.namelist()}
-        except (OSError, zipfile.BadZipFile) as error:
-            return f"{path.name} cannot be read: {error}"
-        texts = [data.decode(errors="replace") for data in files.values()]
-        flat = [_flat(text) for text in texts]
-        pieces = {self.entry["function"]: self.entry["text"], **self.entry["pieces"]}
-        functions = {name: text for name, text in pieces.items() if text.lstrip().startswith(_DEFINED)}
-        edited = [name for name, text in functions.items() if not any(_flat(text) in other for other in flat)]
-        if edited:
-            return f"{', '.join(edited)} was changed"
-        for name, value in pieces.items():
-            if name.startswith("file "):
-                changed = _changed_file(name[5:], value, files)
-            else:
-                changed = "" if name in functions else _changed_constant(name, value, texts)
-            if changed:
-                return changed
-        return f"{path.name} has other bytes"
 
     # The environment
 
@@ -447,7 +422,7 @@ class _Remaking:
                 return f"{NOT_DETERMINISTIC}: made twice here, {verdict['name']}{where} differs too"
         return ""
 
-    def _causes(self, answer: dict[str, Any], folders: dict[str, Path]) -> Iterator[str]:
+    def _causes(self, answer: dict[str, Any]) -> Iterator[str]:
         """Yield possible causes: undeclared accesses, and differences of the environment."""
         was, now = self.recorded, answer["environment"]
         if undeclared := self.entry["read"]:
@@ -457,8 +432,6 @@ class _Remaking:
         if missing_file := answer.get("lacking"):
             yield f"{missing_file} is not among what was kept of its source: name it in `reads`"
         yield from self._undeclared_accesses(answer["seen"], now)
-        if printed := self._printed_only_here(folders):
-            yield f"printed here, but not originally: {'; '.join(printed)}"
         if not was:
             yield "its environment was not recorded, so differences to the present one are unknown"
             return
@@ -483,17 +456,6 @@ class _Remaking:
             is_reached = name in self.entry["packages"] and name != "crucible-lineage"
             if version != before and (is_reached or (version and before)):
                 yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
-
-    def _printed_only_here(self, folders: dict[str, Path]) -> list[str]:
-        """Return lines that the step printed only now; numbers in them do not count."""
-        recorded = [file for output in self.entry["outputs"].values() for file in output["files"] if file.get("log")]
-        if any(not file.get("path") for file in recorded):
-            return []
-        old = {_without_numbers(line) for file in recorded for line in _lines(self.kit / file["path"])}
-        for folder in folders.values():
-            new = [line for line in _lines(folder.with_name("printed.txt")) if _without_numbers(line) not in old]
-            return [line[:MOST_CHARACTERS] for line in new[:MOST_LINES]]
-        return []
 
 
 _VARIABLES = frozenset(
@@ -524,52 +486,6 @@ def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def _is_installable(packages: dict[str, Any], name: str) -> bool:
     return name in packages and name != "crucible-lineage" and not packages[name].get("local")
-
-
-_DEFINED = ("def ", "async def ", "@", "class ")
-
-
-def _flat(text: str) -> str:
-    """Return a text without indentation, as of methods and inner functions."""
-    return "\n".join(line.strip() for line in text.strip().splitlines())
-
-
-def _changed_file(name: str, value: str, files: dict[str, bytes]) -> str:
-    contents = [data for path, data in files.items() if f"/{path}".endswith(f"/{name}")]
-    if value.removeprefix("# ") in {hashlib.sha256(data).hexdigest() for data in contents}:
-        return ""
-    return f"{name}, which it reads, {'was changed' if contents else 'is not in it'}"
-
-
-def _changed_constant(name: str, value: str, texts: list[str]) -> str:
-    assigned = re.compile(rf"^\s*{re.escape(name.rpartition('.')[2])}\b[^=\n]*=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE)
-    written = [match[1] for text in texts for match in assigned.finditer(text)]
-    others = [_other_value(text, value) for text in written]
-    return f"{name} is {written[0]} in it, {others[0]} by the record" if written and all(others) else ""
-
-
-def _other_value(text: str, value: str) -> str:
-    """Return the recorded value, if a Python literal has another one; empty if it is equal, or not a literal."""
-    try:
-        literal = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return ""
-    if value.startswith("#"):  # values other than numbers are recorded as a hash of their spelling
-        spelled = hashlib.sha256(f"constant str:{literal!a}".encode()).hexdigest()[:12]
-        return "" if not isinstance(literal, str) or value == f"#{spelled}" else "another text"
-    if isinstance(literal, int) and not isinstance(literal, bool) and re.fullmatch("-?[0-9a-f]+", value):
-        recorded = int(value, 16)  # integers are recorded in hexadecimal
-        return "" if literal == recorded else str(recorded)
-    return "" if repr(literal) == value else value
-
-
-def _lines(path: Path) -> list[str]:
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _without_numbers(line: str) -> str:
-    return re.sub(r"[\d.:-]+", "#", line)
 
 
 def _check_run(command: Iterable[str], failure: str) -> None:

@@ -3,23 +3,23 @@
 remake/plan.json               the steps, parents first
 remake/source/SHA256.zip       their source
 remake/environment/SHA256.*    their environments, as documents and as locks
-remake/runtime.zip             the files of crucible-lineage that declare a step; all, if the source imports others
+remake/runtime.zip             the code of crucible-lineage, by which steps are declared
 remake/run_step.py, compare.py, reproduce.py
 """
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import networkx
 
 from crucible_lineage.errors import LineageError
 from crucible_lineage.ids import canonical_json
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
-_RUNTIME = ("__init__.py", "step.py", "errors.py", "facts.py", "ids.py", "pictures.py", "refs.py", "times.py")
-_DECLARING = frozenset({"DatasetFacts", "Facts", "__version__", "step"})  # names in crucible_lineage
 _OWN = "crucible_lineage"
 PathOf = Callable[[str, FileRef], "str | None"]
 
@@ -64,7 +62,7 @@ def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitS
     own = resources.files("crucible_lineage.remake")
     for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py"), (DRIVER, "driver.py")):
         writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
-    writer.data(RUNTIME, _runtime(is_all=any(_imports_more(path) for path in (folder / SOURCES).glob("*.zip"))))
+    writer.data(RUNTIME, _runtime())
     return writer.written
 
 
@@ -80,16 +78,15 @@ def _executions(outputs: Iterable[KitStep]) -> list[list[KitStep]]:
 def _in_order(groups: list[list[KitStep]]) -> list[list[KitStep]]:
     """Sort executions so that parents come first."""
     made_by = {output.mfid: number for number, group in enumerate(groups) for output in group}
-    needs = {
-        number: {made_by[parent] for parent in group[0].record.parents if parent in made_by} - {number}
+    order: networkx.DiGraph[int] = networkx.DiGraph()
+    order.add_nodes_from(range(len(groups)))
+    order.add_edges_from(
+        (made_by[parent], number)
         for number, group in enumerate(groups)
-    }
-    order: list[int] = []
-    while ready := [number for number, waits in needs.items() if waits.isdisjoint(needs)]:
-        order += ready
-        for number in ready:
-            del needs[number]
-    return [groups[number] for number in (*order, *needs)]
+        for parent in group[0].record.parents
+        if made_by.get(parent, number) != number
+    )
+    return [groups[number] for number in networkx.lexicographical_topological_sort(order)]
 
 
 class _Writer:
@@ -113,9 +110,6 @@ class _Writer:
         return {
             "name": record.declared_step,
             "function": record.activity.function,
-            "fingerprint": code.fingerprint,
-            "text": code.source,
-            "pieces": code.pieces or {},
             "params": recipe["params"],
             "facts": None if facts is None else facts.to_json(),
             "inputs": [
@@ -130,7 +124,6 @@ class _Writer:
             "source": source,
             "environment": environment,
             "packages": sorted(record.software.packages),
-            "not_covered": code.not_covered,
             "read": code.read or [],
             "left_out": code.left_out or [],
             "reproduce": (declared.reproduce if declared else None) or {},
@@ -221,13 +214,11 @@ def _bytes_of(session: Session, kept: KeptFile) -> bytes:
     return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
 
 
-def _runtime(*, is_all: bool) -> bytes:
-    """Return an archive with the files of crucible-lineage that a step's module imports, or with all files."""
+def _runtime() -> bytes:
+    """Return an archive with the code of crucible-lineage."""
     content = io.BytesIO()
-    root = resources.files(_OWN)
-    files = dict(_code()) if is_all else {f"{_OWN}/{name}": root.joinpath(*name.split("/")) for name in _RUNTIME}
     with zipfile.ZipFile(content, "w") as archive:
-        for path, file in sorted(files.items()):
+        for path, file in sorted(_code()):
             entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, file.read_bytes())
@@ -244,29 +235,3 @@ def _code() -> Iterator[tuple[str, Traversable]]:
                 waiting.append((f"{path}/{child.name}", child))
             elif child.name.endswith((".py", ".json")):
                 yield f"{path}/{child.name}", child
-
-
-def _imports_more(archive: Path) -> bool:
-    """Whether a module in an archive of source imports more of crucible-lineage than the declaration of steps."""
-    with zipfile.ZipFile(archive) as content:
-        names = [name for name in content.namelist() if name.endswith(".py")]
-        included = (*_RUNTIME, *(name.removeprefix(f"{_OWN}/") for name in names))
-        known = {name.removesuffix(".py").removesuffix("/__init__") for name in included}
-        for name in names:
-            with suppress(SyntaxError, ValueError):
-                if not _imported(ast.parse(content.read(name))) <= known:
-                    return True
-    return False
-
-
-def _imported(tree: ast.AST) -> set[str]:
-    """Return the imported modules of crucible-lineage, as paths below it."""
-    modules: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == _OWN:
-            modules |= {f"{_OWN}.{alias.name}" for alias in node.names if alias.name not in _DECLARING}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module)
-    return {name.removeprefix(f"{_OWN}.").replace(".", "/") for name in modules if name.startswith(f"{_OWN}.")}

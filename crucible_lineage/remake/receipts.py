@@ -24,9 +24,9 @@ from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.claim import is_of_machine
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.driver import DIFFERS, EXCHANGED, NOT_DETERMINISTIC, Outcome
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
-from crucible_lineage.statements.statements import REMAKE, SAME, About, ActiveStatements, Statement, in_force
+from crucible_lineage.statements.statements import REMAKE, About, ActiveStatements, Statement, in_force
 from crucible_lineage.statements.stating import StatementOutcome, project_of, signature_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -131,8 +131,8 @@ def _is_own(session: Session, mfid: str) -> bool:
 def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
     """Return why the step of a result is known to be non-deterministic; empty if there is no evidence.
 
-    Evidence is several results of the same recipe with different bytes, differing receipts from one environment, or the
-    same for another result of the same code.
+    Evidence is several results of the same recipe with different bytes, or a receipt of this result, or of another one
+    of the same code, that found it.
     """
     step_record = read_record(record.get("scientific_metadata"))
     if step_record is None or step_record.as_step is None:
@@ -144,8 +144,6 @@ def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
     if any(map(_found_to_vary, own)):
         last = max(receipt.when for receipt in own if _found_to_vary(receipt))
         return f"{NOT_DETERMINISTIC}, as was found on {last[:10]}"
-    if _contradict(own):
-        return f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
     code = activity_code(record)
     varying = [other for other, some in receipts.items() if other != mfid and any(map(_found_to_vary, some))]
     summaries = session.mirror.summaries(varying, ask=False) if varying and code else {}
@@ -193,21 +191,3 @@ def _predicate(receipt: Statement) -> JsonMapping:
 
 def _found_to_vary(receipt: Statement) -> bool:
     return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in _predicate(receipt).get("causes") or ())
-
-
-def vary(receipts: Sequence[Statement]) -> bool:
-    """Return whether receipts of a result show that its step is not deterministic."""
-    return any(map(_found_to_vary, receipts)) or _contradict(receipts)
-
-
-def _contradict(receipts: Sequence[Statement]) -> bool:
-    """Return whether receipts from one environment and machine report differences, and not always the same ones."""
-    outcomes: dict[bytes, set[bytes]] = {}
-    for receipt in receipts:
-        predicate = _predicate(receipt)
-        verdict = predicate.get("verdict")
-        if verdict not in (*SAME, DIFFERS) or any(EXCHANGED in str(cause) for cause in predicate.get("causes") or ()):
-            continue
-        setting = canonical_json([predicate.get("environment"), predicate.get("machine"), receipt.body.get("machine")])
-        outcomes.setdefault(setting, set()).add(canonical_json([verdict, predicate.get("differences")]))
-    return any(len(distinct) > 1 for distinct in outcomes.values())

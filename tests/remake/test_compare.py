@@ -6,8 +6,8 @@ import gzip
 import io
 import json
 import math
+import sys
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -127,17 +127,6 @@ def test_a_picture_in_another_font_is_found_and_one_in_other_bytes_is_alike(tmp_
     assert compare_files("a.png", tmp_path / "old.png", broken, Rules()).verdict == DIFFERS
 
 
-def test_pixels_are_those_that_a_library_reads(tmp_path: Path) -> None:
-    from PIL import Image
-
-    from crucible_lineage.remake.compare import _pixels
-
-    picture(tmp_path / "a.png", "DejaVu Sans")
-    with Image.open(tmp_path / "a.png") as image:
-        assert _pixels((tmp_path / "a.png").read_bytes())[3] == image.tobytes()
-    assert zlib.crc32(b"") == 0
-
-
 def compared(tmp_path: Path, name: str, was: bytes, now: bytes) -> Comparison:
     (tmp_path / "recorded").write_bytes(was)
     (tmp_path / "made").write_bytes(now)
@@ -183,13 +172,6 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
         ),
         (
             "a.npz",
-            arrays(n=np.array([1, 2, 3])),
-            arrays(n=np.array([1, 3, 2])),
-            DIFFERS,
-            "in another order, the first at [1]",
-        ),
-        (
-            "a.npz",
             arrays(n=np.array([math.nan])),
             arrays(n=-np.array([math.nan])),
             WITHIN,
@@ -204,7 +186,6 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
         ),
         ("a.csv", b"x,y\n1,2\n3,4\n", b"x,y\n3,4\n1,2\n", DIFFERS, "the same 3 lines in another order, from line 2 on"),
         ("a.csv", b"x,y\n1,2\n", b"x,y\r\n1,2\r\n", WITHIN, "the same lines with other ends"),
-        ("a.json", b"[[1, 2], [3, 4]]", b"[[3, 4], [1, 2]]", DIFFERS, "the same entries in another order"),
         (
             "a.json",
             b'{"created_at": 1, "n": 2}',
@@ -229,8 +210,8 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
         ),
         ("a.zip", archive(1, t=ROWS, u=""), archive(1, t=ROWS), DIFFERS, "u in it was not made"),
         ("a.gz", gzip.compress(b"1", mtime=0), b"no archive", DIFFERS, "it cannot be unpacked"),
-        ("a.h5", b"\x89HDF\r\n\x1a\n1", b"\x89HDF\r\n\x1a\n2", DIFFERS, "HDF5 cannot read it"),
-        ("a.npy", b"1", b"2", DIFFERS, "NumPy cannot read it"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n1", b"\x89HDF\r\n\x1a\n2", DIFFERS, "it cannot be read"),
+        ("a.npy", b"1", b"2", DIFFERS, "it cannot be read"),
     ],
 )
 def test_what_is_no_other_number_is_named(
@@ -245,17 +226,22 @@ def test_hdf5_that_is_packed_otherwise_has_the_same_numbers(tmp_path: Path) -> N
         with h5py.File(tmp_path / name, "w") as file:
             file.create_dataset("n", data=np.arange(999.0), compression="gzip", compression_opts=level, chunks=(999,))
     found = compare_files("a.h5", tmp_path / "recorded", tmp_path / "made", Rules())
-    assert found.verdict == WITHIN
-    assert "n is packed otherwise (gzip 4 by the record, gzip 9 was made)" in found.note
+    assert (found.verdict, found.note) == (WITHIN, "the same numbers in other bytes")
 
 
-def test_a_picture_with_other_colours_in_its_palette_is_found(tmp_path: Path) -> None:
-    from PIL import Image
+def test_groups_and_attributes_of_hdf5_are_compared(tmp_path: Path) -> None:
+    for name, group, unit in (("one", "a", "m"), ("two", "b", "m"), ("three", "a", "mm")):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.create_group(group)
+            file.attrs["unit"] = unit
+    notes = [compare_files("a.h5", tmp_path / "one", tmp_path / other, Rules()).note for other in ("two", "three")]
+    assert notes == ["the group a is not made", "/@unit has other texts"]
 
-    for name, colour in (("recorded", (255, 0, 0)), ("made", (0, 0, 255))):
-        image = Image.new("P", (4, 4), 1)
-        image.putpalette([0, 0, 0, *colour, *range(200)])
-        image.putpixel((0, 0), 60)
-        image.save(tmp_path / name, "png")
-    found = compare_files("a.png", tmp_path / "recorded", tmp_path / "made", Rules())
-    assert (found.verdict, found.note) == (DIFFERS, "its pixels have another palette")
+
+def test_without_libraries_bytes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    found = compared(tmp_path, "a.png", b"1", b"2")
+    assert (found.verdict, found.note) == (
+        DIFFERS,
+        "byte 0 is the first that differs; PIL is not installed to compare its pixels",
+    )

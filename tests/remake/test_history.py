@@ -119,16 +119,6 @@ def test_receipts_remember_it_for_all_that_the_code_made(made: dict[str, str], s
     assert asked(session, "show", made["doubled"])["not_deterministic"] is None
 
 
-def test_receipts_that_contradict_one_another_say_it(made: dict[str, str], session: Session) -> None:
-    remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.1 was made")
-    assert asked(session, "show", made["doubled"])["not_deterministic"] is None, "once: it may be the environment"
-    remade(session, made["doubled"], "differs", "x", ("x.txt, its input counts, was made again with other bytes",))
-    assert asked(session, "show", made["doubled"])["not_deterministic"] is None, "its input was another one"
-    remade(session, made["doubled"], "differs", "line 1: 4.0 is recorded, 4.2 was made")
-    reason = asked(session, "show", made["doubled"])["not_deterministic"]
-    assert reason == f"{NOT_DETERMINISTIC}: made again in one environment, it gave different results by its receipts"
-
-
 def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:
     """The step now gives the same twice, but gave something else before."""
     ask(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn")
