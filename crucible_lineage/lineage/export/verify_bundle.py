@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,10 @@ def of_links(bundle: Any) -> Iterator[str]:
             waiting.extend(parents.get(mfid, []))
     for mfid in sorted(known - reached):
         yield f"{mfid} is not among what {focus} was made from"
-    remaining = {mfid: set(parents.get(mfid, [])) & known for mfid in known}
-    while ready := {mfid for mfid, waiting_for in remaining.items() if not waiting_for & remaining.keys()}:
-        remaining = {mfid: waiting_for for mfid, waiting_for in remaining.items() if mfid not in ready}
-    if remaining:
-        yield f"links close a cycle among {', '.join(sorted(remaining))}"
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        yield f"links close a cycle among {', '.join(sorted(set(error.args[1])))}"
 
 
 def notes(folder: Path, bundle: Any) -> Iterator[str]:
