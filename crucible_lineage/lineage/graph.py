@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from sys import intern
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import networkx
 
@@ -197,7 +197,7 @@ _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 
 def nodes_and_edges_of_api(payload: JsonMapping) -> Parts:
-    """Return the parts of a node-link object of Crucible's graph endpoints; edges are in `edges`, else in `links`.
+    """Return the parts of a node-link object of Crucible's graph endpoints.
 
     Crucible does not define the direction of an association: it becomes sample -> dataset.
     """
@@ -205,7 +205,7 @@ def nodes_and_edges_of_api(payload: JsonMapping) -> Parts:
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise InputError(f"read a lineage graph: its `nodes` are {type(entries).__name__}, a list was expected")
     nodes = {node.id: node for node in map(_api_node, entries)}
-    links = payload.get("edges") or payload.get("links") or ()
+    links: Iterable[object] = payload.get("edges") or ()
     return list(nodes.values()), [_directed(_api_edge(link), nodes) for link in links]
 
 
@@ -274,13 +274,13 @@ def with_record(node: Node, record: JsonMapping) -> Node:
 
 
 def _api_node(entry: Any) -> Node:
-    """Return a node of the graph endpoint (older services use `dataset_name`, `sample_name`), or of our export."""
+    """Return a node of the graph endpoint, or of our export."""
     mfid = _required_id(entry, "id")
     kind = _KINDS.get(text(entry.get("entity_type")), "dataset")
     return Node(
         id=mfid,
         kind=kind,
-        name=text(entry.get("name")) or text(entry.get(f"{kind}_name")),
+        name=text(entry.get("name")),
         measurement=text(entry.get("measurement")),
         data_type=text(entry.get("data_type")),
         project=text(entry.get("project_id")),
@@ -314,7 +314,7 @@ def _record_edges(node: Node, record: JsonMapping) -> Iterator[tuple[Edge, Node]
         return
     for link in links:
         mfid, relationship = _required_id(link, "unique_id"), text(link.get("relationship_type"))
-        match _link_direction(link):
+        match link.get("direction"):
             case "source":
                 yield Edge(mfid, node.id, relationship), _far_end(link)
             case "target":
@@ -323,17 +323,10 @@ def _record_edges(node: Node, record: JsonMapping) -> Iterator[tuple[Edge, Node]
                 yield Edge(node.id, mfid, MEASURED), _far_end(link)
             case "undirected":
                 yield Edge(mfid, node.id, MEASURED), _far_end(link)
-
-
-def _link_direction(link: JsonMapping) -> Literal["source", "target", "undirected"]:
-    """Return the link's direction; older services have it in `relationship` (parent, child, associated)."""
-    older = {"parent": "source", "child": "target", "associated": "undirected"}
-    direction = text(link.get("direction")) or older.get(text(link.get("relationship")), "undirected")
-    if direction not in ("source", "target", "undirected"):
-        raise InputError(
-            f"read the link to {link.get('unique_id')}: its direction is {direction!r}, not source or target"
-        )
-    return cast(Literal["source", "target", "undirected"], direction)
+            case other:
+                raise InputError(
+                    f"read the link to {mfid}: its direction is {other!r}, not source or target"
+                )
 
 
 def _far_end(link: JsonMapping) -> Node:

@@ -6,7 +6,6 @@ offline and shows its records; and `reproduce.py`, which remakes it.
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 import tempfile
@@ -44,8 +43,6 @@ from crucible_lineage.session import Session
 DOWNLOADS_AT_ONCE = 4
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
-_ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg", "image/webp": "webp"}
-
 _CHECKING = (
     TextFile(LIST, "what is in this bundle, with the SHA-256 of each file", ""),
     TextFile(CHECKER, "checks this bundle: python verify.py", ""),
@@ -121,8 +118,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
     with _draft_folder(target) as part:
         stored = _download(session, graph, part)
         records = _write_records(graph, part)
-        pictures = _write_thumbnails(graph, part)
-        own = [*records.values(), *pictures, *_write_kit(session, graph, mfid, stored, part)]
+        own = [*records.values(), *_write_kit(session, graph, mfid, stored, part)]
         header = _header(session, graph, mfid, license_url)
         metadata_files = _write_metadata(graph, mfid, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
@@ -243,21 +239,6 @@ def _write_kit(
     written = write_kit(session, folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256)))
     names = [path.relative_to(folder).as_posix() for path in written]
     return [TextFile(name, "remakes the results" if name == DRIVER else "for reproduce.py", "") for name in names]
-
-
-def _write_thumbnails(graph: LineageGraph, folder: Path) -> list[TextFile]:
-    """Write the thumbnails. Their entries among the crate's files have no text."""
-    pictures = []
-    for node in _datasets(graph):
-        head, _, content = text((node.record or {}).get("thumbnail")).partition(";base64,")
-        if content:
-            ending = _ENDINGS.get(head.removeprefix("data:"), "bin")
-            picture = TextFile(f"pictures/{node.id}.{ending}", f"thumbnail of {node.name or node.id}", "")
-            path = folder / picture.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(base64.b64decode(content))
-            pictures.append(picture)
-    return pictures
 
 
 def _bundle_list(

@@ -95,7 +95,7 @@ def test_what_a_child_is_made_of_its_own_record_says_where_an_older_one_of_its_p
 def test_the_far_end_of_a_link_is_known_by_its_name_and_hidden_without_one(lab):
     fixed = lab.derived("scan (drift corrected)", "correct")
     lab.records[fixed]["links"] = [
-        {"unique_id": "named", "resource_type": "dataset", "name": "scan", "relationship": "parent"},
+        {"unique_id": "named", "resource_type": "dataset", "name": "scan", "direction": "source"},
         {"unique_id": "secret", "resource_type": "dataset", "name": None, "direction": "source"},
     ]
 
