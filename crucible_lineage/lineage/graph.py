@@ -324,9 +324,7 @@ def _record_edges(node: Node, record: JsonMapping) -> Iterator[tuple[Edge, Node]
             case "undirected":
                 yield Edge(mfid, node.id, MEASURED), _far_end(link)
             case other:
-                raise InputError(
-                    f"read the link to {mfid}: its direction is {other!r}, not source or target"
-                )
+                raise InputError(f"read the link to {mfid}: its direction is {other!r}, not source or target")
 
 
 def _far_end(link: JsonMapping) -> Node:

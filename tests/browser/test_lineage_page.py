@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import time
 from pathlib import Path
@@ -251,10 +250,6 @@ def test_ten_thousand_datasets_open_quickly_and_folded(opened):
     assert boxes(page) <= 40
     assert time.monotonic() - started < 15  # took 2 s at first, mostly to write the page
     assert page.locator(".item.focus").count() == 1
-
-
-def sha256(number):
-    return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def test_a_graph_that_does_not_fold_opens_with_forty_boxes_and_buttons_for_more(opened):

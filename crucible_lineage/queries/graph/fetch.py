@@ -26,10 +26,9 @@ Record = Mapping[str, object]
 
 @dataclass(frozen=True)
 class ProjectLineage:
-    """The lineage of whole projects; `downloaded` datasets were new or changed. `summaries` are those of lists."""
+    """The lineage of whole projects, and the summaries of their datasets."""
 
     graph: LineageGraph
-    downloaded: int
     summaries: Mapping[str, Summary]
 
 
@@ -80,7 +79,7 @@ def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
     summaries = _summaries(copies)
     promoted = {mfid: since for copy in copies for mfid, since in copy.promoted.items()}
     graph = _with_states(LineageGraph.from_records(records.values()), summaries, promoted)
-    return ProjectLineage(graph, sum(copy.downloaded for copy in copies), summaries)
+    return ProjectLineage(graph, summaries)
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
