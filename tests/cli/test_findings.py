@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.questions.verify import FINDINGS_SHOWN, print_findings
+from crucible_lineage.cli.verify import FINDINGS_SHOWN, print_findings
 from crucible_lineage.lineage import Finding
 from crucible_lineage.lineage.checks import Findings
 

@@ -238,7 +238,7 @@ def test_a_last_dataset_removed_from_the_database_is_found_where_it_was_made(mad
 def test_a_deletion_is_not_a_fault(made: Any) -> None:
     deletions = made.session.client.deletions
     deletions.request(made.total, "not needed")
-    assert made.findings() == set(), "it exists while the request is open"
+    assert {check for check, _ in made.findings()} == {"withdrawn-holder"}, "it exists while the request is open"
     deletions.delete(made.total, elevated=True)
     assert made.findings() == set()
 
