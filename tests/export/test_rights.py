@@ -71,9 +71,8 @@ def entities_of(crate: Path) -> dict[str, Any]:
     return {one["@id"]: one for one in graph}
 
 
-@pytest.mark.parametrize("profile", ["0.5", "0.6"])
-def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path, profile: str) -> None:
-    write_crate(stated.session, stated.graph, stated.total, tmp_path / "crate", files=False, profile=profile)
+def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path) -> None:
+    write_crate(stated.session, stated.graph, stated.total, tmp_path / "crate", files=False)
     entities = entities_of(tmp_path / "crate")
     root, first, second = entities["./"], entities[f"#{stated.first}"], entities[f"#{stated.second}"]
     ada = {"@id": f"https://orcid.org/{ADA}"}

@@ -182,7 +182,7 @@ def test_an_unfinished_registration_is_incomplete(lab):
 
     [finding] = found(lab.graph, "incomplete")
 
-    assert (finding.ids, finding.command) == ((fixed,), "crucible-lineage run PIPELINE.yaml")
+    assert (finding.ids, finding.command) == ((fixed,), f"crucible-lineage rerun {fixed}")
 
 
 def test_a_registration_that_another_one_overtook_is_incomplete_until_its_own_end(lab):
