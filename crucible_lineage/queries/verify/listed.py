@@ -10,7 +10,7 @@ from itertools import islice
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import IngestionRequest
 from crucible_lineage.core.slots import Currency
-from crucible_lineage.core.summary import Summary, summary_of
+from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.records import provenance
