@@ -150,7 +150,7 @@ def test_an_unknown_container_image_is_reported(
     software = record_of(session, done.datasets["scaled"]["out"])["software"]
     monkeypatch.delenv("container")
     container.cache_clear()
-    assert software["container"].startswith("unknown: Docker")
+    assert software["container"].startswith("unknown: a container")
     assert module.KeptSupport().note == "", "outside of a container"
 
 

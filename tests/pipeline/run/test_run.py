@@ -308,27 +308,6 @@ def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, sessio
     assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"
 
 
-def test_results_are_found_again_at_a_service_that_assigns_ids(
-    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create = session.client.datasets.create
-
-    def assigning(fields: Any, **more: Any) -> Any:
-        return create({name: value for name, value in fields.items() if name != "unique_id"}, **more)
-
-    monkeypatch.setattr(session.client.datasets, "create", assigning)
-    first = run(lab.pipeline, session)
-    assert first.executed == ["scaled", "total"], (first.errors, first.outcomes, first.notes)
-    parents = {d.unique_id for d in session.client.datasets.list_parents(first.datasets["total"]["out"])}
-    assert parents == {first.datasets["scaled"]["out"], *first.inputs["second"]}
-    for forget in (False, True):
-        if forget:
-            session.mirror.forget()
-        again = run(lab.pipeline, session)
-        assert (again.executed, again.datasets, again.inputs) == ([], first.datasets, first.inputs)
-    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 4
-
-
 def test_a_step_that_does_not_change_its_own_result_returns_that_result(lab: Any, session: Session) -> None:
     lab.file(
         f"{lab.module}_same.py",
