@@ -71,21 +71,24 @@ def apply_current_values(
 
 
 def changed_descriptions(
-    results: Mapping[str, tuple[str, DatasetFields]], project: str, session: Session
+    results: Iterable[tuple[str, str, DatasetFields]], project: str, session: Session
 ) -> Iterator[DeclaredDifference]:
-    """Yield where `output:` of a step, by subject, differs from an existing result. Templates of names do not count."""
-    described = {subject: (mfid, fields) for subject, (mfid, output) in results.items()
-                 if (fields := _described(output))}  # fmt: skip
-    mfids = [mfid for mfid, _ in described.values()]
+    """Yield where the `output:` of a step differs from its existing result. Templates of names do not count.
+
+    `results` are the step's instance, the id, and the declared output of each result.
+    """
+    described = [(name, mfid, fields) for name, mfid, output in results if (fields := _described(output))]
+    mfids = [mfid for _, mfid, _ in described]
     records = session.mirror.records(mfids) if mfids else {}
     if missing := [mfid for mfid in mfids if mfid not in records]:
         records |= _records(missing, project, session)
-    for subject, (mfid, fields) in described.items():
-        if record := records.get(mfid):
-            metadata = record.get("scientific_metadata") or {}
-            current = {**record, **{f"{METADATA_PREFIX}{name}": value for name, value in metadata.items()}}
-            yield from (DeclaredDifference(subject, mfid, name, value, current.get(name))
-                        for name, value in fields.items() if current.get(name) != value)  # fmt: skip
+    for name, mfid, declared in described:
+        record = records.get(mfid, {})
+        metadata = record.get("scientific_metadata") or {}
+        current = {**record, **{f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}}
+        for field, value in declared.items() if record else ():
+            if current.get(field) != value:
+                yield DeclaredDifference(f"step {name}", mfid, field, value, current.get(field))
 
 
 def _described(output: DatasetFields) -> JsonObject:

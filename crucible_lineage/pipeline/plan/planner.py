@@ -49,8 +49,8 @@ def make_plan(
     """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
     planned = plan_pipeline(pipeline, session, forced, as_of=as_of, trial=trial)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
-    results = {f"step {step.name} ({dataset.name})": (dataset.mfid, planned.instances[step.name].step.spec.output)
-               for step in planned.plan.steps for dataset in step.results.values()}  # fmt: skip
+    results = [(step.name, dataset.mfid, planned.instances[step.name].step.spec.output)
+               for step in planned.plan.steps for dataset in step.results.values()]  # fmt: skip
     return replace(
         planned.plan,
         differences=(*planned.plan.differences, *changed_descriptions(results, pipeline.spec.project, session)),
