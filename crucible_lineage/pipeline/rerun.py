@@ -26,9 +26,8 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
-from crucible_lineage.pipeline.plan.known import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
-from crucible_lineage.pipeline.plan.planner import PlannedPipeline
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session

@@ -21,8 +21,8 @@ from crucible_lineage.lineage.records import parents_as_used, returned_values
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.facts import facts_in
-from crucible_lineage.pipeline.plan.known import earlier_result
 from crucible_lineage.pipeline.plan.partners import chosen_text
+from crucible_lineage.pipeline.plan.planner import earlier_result
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
 from crucible_lineage.queries.catalogue.view import existing, visible_names

@@ -29,9 +29,15 @@ from crucible_lineage.pipeline.declare.pipeline import (
     template_fault,
 )
 from crucible_lineage.pipeline.declare.yaml import Location
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
+from crucible_lineage.pipeline.plan.bound import (
+    BoundPipeline,
+    BoundStep,
+    Variant,
+    dimensions_of,
+    is_field,
+    unknown_field,
+)
 from crucible_lineage.pipeline.plan.command import inspect_command
-from crucible_lineage.pipeline.plan.dimensions import dimensions_of, is_field, unknown_field
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import (
     ImportFaultError,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import InputError, nearest, nearest_word
+from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
 
@@ -72,3 +73,184 @@ def descendants(pipeline: BoundPipeline, names: Iterable[str]) -> set[str]:
         if not found.isdisjoint(step.needs):
             found.add(name)
     return found
+
+
+PARAMS_PREFIX = "params."
+
+_BY = " by "  # names contain no spaces
+
+
+def grouping(root: str, fields: Sequence[str]) -> str:
+    """Return the dimension of the groups of a root's datasets or combinations by these fields."""
+    return f"{root}{_BY}{', '.join(dict.fromkeys(fields))}"
+
+
+def root_of(dimension: str) -> str:
+    """Return the input, or the step with a matrix, of a dimension."""
+    return dimension.partition(_BY)[0]
+
+
+def fields_of(dimension: str) -> tuple[str, ...]:
+    """Return the fields that a dimension groups by; none for the datasets themselves."""
+    _, _, fields = dimension.partition(_BY)
+    return tuple(fields.split(", ")) if fields else ()
+
+
+def is_field(name: str) -> bool:
+    """Return whether records can be compared by this field."""
+    return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith(METADATA_PREFIX) and name != METADATA_PREFIX)
+
+
+def unknown_field(name: str) -> str:
+    """Return the message that records have no such field, with the nearest one."""
+    fields = [*MATCHED, NIGHT]
+    if nearest_word(name, fields) or name.startswith("metadata"):
+        return f"a record has no field {name!r}; {nearest(name, [*fields, 'metadata.NAME'])}"
+    own = f"an entry of the metadata is metadata.{name}"
+    return f"a record has no field {name!r}; {own}, and the fields are: {', '.join(fields)}"
+
+
+def record_fields(fields: Iterable[str]) -> tuple[str, ...]:
+    """Return the fields of records; the others are parameters of steps."""
+    return tuple(name for name in fields if not name.startswith(PARAMS_PREFIX))
+
+
+@dataclass
+class Dimensions:
+    """The dimensions of each step, in the order of its inputs, and faults as (step, role, message)."""
+
+    by_step: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    faults: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def dimensions_of(spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]]) -> Dimensions:
+    """Determine the dimensions of steps, given in an order of execution, with their roles that take lists."""
+    search = _Search(spec)
+    for name in order:
+        search.add(name, collected[name])
+    return search.done
+
+
+class _Search:
+    def __init__(self, spec: PipelineSpec) -> None:
+        self.spec = spec
+        self.done = Dimensions()
+
+    def add(self, name: str, collected: frozenset[str]) -> None:
+        roles: dict[str, str] = {}  # dimension -> the first role with it
+        matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
+        for role, sources in self.spec.steps[name].sources.items():
+            for source in sources:
+                if source.is_partner:
+                    self._check_fields(name, role, source.same)
+                elif source.group_by:
+                    for dimension in self._grouped(name, role, source):
+                        roles.setdefault(dimension, role)
+                elif role not in collected:
+                    declared = self.spec.inputs.get(source.source)
+                    into = matched if declared is not None and declared.partner else roles
+                    for dimension in self._of(source.source):
+                        into.setdefault(dimension, role)
+        for partner, role in matched.items():
+            if not self._covered(partner, roles):
+                roles.setdefault(partner, role)
+        if len(self.spec.steps[name].combinations) > 1:
+            roles[name] = ""
+        self.done.by_step[name] = self._finest(name, roles)
+
+    def _of(self, source: str) -> tuple[str, ...]:
+        if source in self.spec.inputs:
+            declared = self.spec.inputs[source]
+            return (declared.partner,) if declared.partner else (source,) if declared.each else ()
+        return self.done.by_step.get(source, ())
+
+    def _covered(self, partner: str, dimensions: Mapping[str, str]) -> bool:
+        """Return whether the datasets of a group agree in the fields they are matched by, and so share one partner."""
+        by = {
+            field
+            for declared in self.spec.inputs.values()
+            if declared.match and declared.partner == partner
+            for field in declared.match[partner]
+        }
+        return any(root_of(dim) == partner and fields_of(dim) and by <= set(fields_of(dim)) for dim in dimensions)
+
+    def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
+        """Return whether all are fields of records or parameters; report the first that is not."""
+        wrong = next((name for name in record_fields(fields) if not is_field(name)), None)
+        if wrong is not None:
+            self._fault(step, role, unknown_field(wrong))
+        return wrong is None
+
+    def _grouped(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+        """Return the dimensions that `group_by` requests; none if that is impossible, which is reported."""
+        fields = source.group_by or ()
+        if not self._check_fields(step, role, fields):
+            return ()
+        swept = self._swept_upstream(step, role, source)
+        if not (by_record := record_fields(fields)):
+            return swept
+        roots = self._roots(source.source)
+        if len(roots) != 1:
+            reason = f"it exists once for each of {', '.join(roots)} together" if roots else "it is a single value"
+            self._fault(step, role, f"{source.source} cannot be grouped: {reason}")
+            return ()
+        (dimension,) = roots
+        root, declared = root_of(dimension), self.spec.inputs[root_of(dimension)]
+        if declared.partner or (isinstance(declared, FileInput) and not declared.each):
+            partner = declared.partner
+            remedy = f"group {partner}, which it is matched with" if partner else "give it `each: true`"
+            self._fault(step, role, f"the datasets of {root} cannot be grouped; {remedy}")
+            return ()
+        if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():
+            reason = f"{source.source} is already grouped by {', '.join(fields_of(dimension))}, and not by {min(left)}"
+            self._fault(step, role, f"{reason}; use fields that it is grouped by")
+            return ()
+        return grouping(root, by_record), *swept
+
+    def _swept_upstream(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+        """Return the dimensions of swept parameters upstream, except those joined by `across`."""
+        joined, dimensions, known = set(source.across or ()), [], set[str]()
+        for dimension in self.done.by_step.get(source.source, ()):
+            if (root := root_of(dimension)) not in self.spec.steps:
+                continue
+            swept = {name for combination in self.spec.steps[root].combinations for name in combination}
+            params = [name.removeprefix(PARAMS_PREFIX) for name in fields_of(dimension)] or sorted(swept)
+            known.update(params)
+            if left := [f"{PARAMS_PREFIX}{name}" for name in params if name not in joined]:
+                dimensions.append(dimension if len(left) == len(params) else grouping(root, left))
+        grouped = {name.removeprefix(PARAMS_PREFIX) for name in source.group_by or () if name.startswith(PARAMS_PREFIX)}
+        for name in sorted((joined | grouped) - known):
+            hint = nearest(name, sorted(known)) if known else "nothing is swept there"
+            self._fault(step, role, f"no matrix above {source.source} sweeps {name!r}; {hint}")
+        for name in sorted(joined & grouped):
+            self._fault(step, role, f"{name!r} is in group_by and in across; remove it from one of them")
+        return tuple(dimensions)
+
+    def _roots(self, source: str) -> list[str]:
+        """Return the dimensions of a source over datasets."""
+        if source in self.spec.inputs:
+            return [source]
+        return [dim for dim in self.done.by_step.get(source, ()) if root_of(dim) in self.spec.inputs]
+
+    def _finest(self, step: str, roles: Mapping[str, str]) -> tuple[str, ...]:
+        of_root: dict[str, list[str]] = {}
+        for dimension in roles:
+            of_root.setdefault(root_of(dimension), []).append(dimension)
+        finest = []
+        for root, several in of_root.items():
+            if root in several:
+                finest.append(root)
+                continue
+            best = max(several, key=lambda dim: len(fields_of(dim)))
+            for other in several:
+                if not set(fields_of(other)) <= set(fields_of(best)):
+                    self._fault(step, roles[other], f"groups by {' and by '.join(map(_by, (best, other)))} do not fit")
+            finest.append(best)
+        return tuple(finest)
+
+    def _fault(self, step: str, role: str, message: str) -> None:
+        self.done.faults.append((step, role, f"step {step!r}: {message}"))
+
+
+def _by(dimension: str) -> str:
+    return ", ".join(fields_of(dimension))

@@ -13,8 +13,16 @@ from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import REGISTERED, TimeMatch, value_of
 from crucible_lineage.pipeline.declare.pipeline import Source
 from crucible_lineage.pipeline.plan.bind import parent_params
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.plan.dimensions import PARAMS_PREFIX, fields_of, grouping, record_fields, root_of
+from crucible_lineage.pipeline.plan.bound import (
+    PARAMS_PREFIX,
+    BoundPipeline,
+    BoundStep,
+    Variant,
+    fields_of,
+    grouping,
+    record_fields,
+    root_of,
+)
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants

@@ -28,7 +28,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
-from crucible_lineage.fingerprint.contained import EndedError, contained
+from crucible_lineage.fingerprint.functions import EndedError, contained
 from crucible_lineage.fingerprint.source import is_first_party
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, canonical_params, code_fingerprint

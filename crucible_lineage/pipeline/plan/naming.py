@@ -17,8 +17,7 @@ from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE, DatasetInput, 
 from crucible_lineage.pipeline.declare.parts import value_of
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, is_template
 from crucible_lineage.pipeline.plan.bind import label_of
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep
-from crucible_lineage.pipeline.plan.dimensions import is_field, root_of
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, is_field, root_of
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 
 Point = Mapping[str, int]  # dimension -> index of its value

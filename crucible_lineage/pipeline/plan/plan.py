@@ -17,7 +17,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, deriv
 from crucible_lineage.refs import DatasetRef
 
 if TYPE_CHECKING:
-    from crucible_lineage.pipeline.plan.known import ProjectIndex
+    from crucible_lineage.pipeline.plan.planner import ProjectIndex
 
 from fnmatch import fnmatchcase
 

@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.declare.pipeline import Approve
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.inputs import Inputs
-from crucible_lineage.pipeline.plan.known import ProjectIndex
+from crucible_lineage.pipeline.plan.planner import ProjectIndex
 from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword, trial_slot
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.known import ProjectIndex
+from crucible_lineage.pipeline.plan.planner import ProjectIndex
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef

@@ -25,9 +25,8 @@ from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, register_inputs
-from crucible_lineage.pipeline.plan.known import ProjectIndex
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
-from crucible_lineage.pipeline.plan.planner import PlannedPipeline, plan_pipeline
+from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run, ids_of
 from crucible_lineage.pipeline.run.result import (
     AWAY,

@@ -13,8 +13,7 @@ from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
-from crucible_lineage.pipeline.plan.known import ProjectIndex
-from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.view import show_dataset
