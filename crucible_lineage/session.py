@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
 from crucible_lineage.core.file_cache import FileCache, limit_from_environment
-from crucible_lineage.core.folders import Attempts, machine_id
+from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
@@ -67,7 +67,6 @@ class Session:
         self._journal: Journal | None = None
         self._outbox: Outbox | None = None
         self._mirror: Mirror | None = None
-        self._attempts: Attempts | None = None
         self._refresh_at = 0.0
 
     def __enter__(self) -> Self:
@@ -80,7 +79,7 @@ class Session:
         """Close the client, the embedded server and the store."""
         with self._lock:
             self._stack.close()
-            self._client = self._store = self._journal = self._outbox = self._mirror = self._attempts = None
+            self._client = self._store = self._journal = self._outbox = self._mirror = None
 
     @property
     def client(self) -> CrucibleClient:
@@ -138,15 +137,6 @@ class Session:
                 self._mirror = Mirror(path, lambda: self.client, self.settings.describe(), embedded)
                 self._stack.callback(self._mirror.close)
             return self._mirror
-
-    @property
-    def attempts(self) -> Attempts:
-        """The folders in which steps are executed."""
-        with self._lock:
-            if self._attempts is None:
-                self._attempts = Attempts(self.settings.data / "work")
-                self._stack.callback(self._attempts.close)
-            return self._attempts
 
     @property
     def stated(self) -> StatementEffects:

@@ -464,13 +464,13 @@ class Mirror:
 
     # Snapshots of a project
 
-    def snapshot(self, project: str, *, refresh: bool = False) -> Snapshot:
-        """Return all datasets of a project with metadata and links; download changes, with `refresh` everything.
+    def snapshot(self, project: str) -> Snapshot:
+        """Return all datasets of a project with metadata and links; only changes are downloaded.
 
         The project EVERYTHING means all that this key sees. Raises InputError if there is no such project.
         """
         self.sync_statements()
-        latest = None if refresh else self._latest(project)
+        latest = self._latest(project)
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
         downloaded, present = self.database.transaction(

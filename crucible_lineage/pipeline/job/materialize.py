@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.checksums import FileStamp, file_sha256, scan_file, stamp
+from crucible_lineage.core.folders import attempt_folder
 from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -75,7 +76,8 @@ def materialize_step(
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         report_phase(job, STARTED, session.settings.data)
-        with session.attempts.folder(file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
+        work = session.settings.data / "work"
+        with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, cached, note = _execute(job, folder, session, on_line, deliveries)
             made = session.outbox.put(job.name, job.project, new, cached, job.run_id)
         for planned in job.outputs:

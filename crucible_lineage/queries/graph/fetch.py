@@ -63,13 +63,12 @@ def _alone(session: Session, mfid: str) -> LineageGraph:
     return LineageGraph.from_records([dataset.model_dump()])
 
 
-def fetch_projects(session: Session, projects: Iterable[str], *, refresh: bool = False) -> ProjectLineage:
+def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
     """Return the lineage of all datasets of these projects, with what they are linked to elsewhere.
 
-    Only changes since the last time are downloaded; with `refresh`, everything. Raises InputError if there is no such
-    project.
+    Only changes since the last time are downloaded. Raises InputError if there is no such project.
     """
-    found = lineage_of_copies([session.mirror.snapshot(one, refresh=refresh) for one in dict.fromkeys(projects)])
+    found = lineage_of_copies([session.mirror.snapshot(one) for one in dict.fromkeys(projects)])
     return replace(found, graph=_as_stated(session, found.graph, found.summaries))
 
 
