@@ -12,8 +12,8 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import DatasetCreate
-from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RefusedError
-from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.errors import ConflictError, InputError, NotFoundError
+from crucible_lineage.ids import new_mfid
 
 
 def test_a_dataset_is_made_with_everything_in_it_in_order(client: CrucibleClient, stub: Any, spectrum: Path) -> None:
@@ -52,20 +52,9 @@ def test_a_dataset_is_made_with_everything_in_it_in_order(client: CrucibleClient
     assert stub.calls[7].query == {"status": ["requested"], "ingestion_class": ["H5Ingestor"]}
 
 
-def test_a_bare_dataset_takes_one_call_and_gets_an_mfid(client: CrucibleClient, stub: Any) -> None:
-    assert is_mfid(client.datasets.create({"dataset_name": "dark frame"}).dsid)
-    assert stub.seen() == ["POST /datasets"]
-
-
 def test_a_misspelt_field_is_refused_before_any_call(client: CrucibleClient, stub: Any) -> None:
     with pytest.raises(InputError, match="nothing was sent\nmesurement: Extra inputs"):
         client.datasets.create({"mesurement": "SEM"})
-    assert stub.calls == []
-
-
-def test_a_missing_file_is_found_before_the_dataset_is_made(client: CrucibleClient, stub: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing was created"):
-        client.datasets.create({}, files_to_upload=[tmp_path / "absent.h5"])
     assert stub.calls == []
 
 
@@ -80,14 +69,6 @@ def test_a_lost_answer_to_create_is_no_conflict_if_the_id_is_our_own(client: Cru
     created = client.datasets.create({"dataset_name": "drift-corrected"})
     assert created.record.dataset_name == "drift-corrected"
     assert len(stub.datasets) == 1
-
-
-def test_a_dataset_is_read_by_id(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    client.metadata.merge(dsid, {"laser_nm": 532})
-    read = client.datasets.get(dsid, include_metadata=True)
-    assert read.scientific_metadata == {"laser_nm": 532}
-    assert client.datasets.get(dsid=dsid).unique_id == dsid
-    assert client.datasets.get(dsid).scientific_metadata is None
 
 
 @pytest.mark.parametrize("wrong", ["ds-abc123", "", "../datasets", "0TK5K2NDM5ZVD000NR21QAKEH4"])
@@ -118,15 +99,6 @@ def test_a_list_without_limit_follows_all_pages(client: CrucibleClient, stub: An
         {"limit": ["1000"], "cursor": ["1000"]},
         {"limit": ["1000"], "cursor": ["2000"]},
     ]
-
-
-def test_a_limit_stops_in_the_page_that_reaches_it(client: CrucibleClient, stub: Any, many: list[str]) -> None:
-    assert len(client.datasets.list(limit=1200)) == 1200
-    assert len(stub.calls) == 2
-    assert client.datasets.list(limit=0) == []
-    assert client.datasets.count() == 2500
-    with pytest.raises(InputError):
-        client.datasets.list(limit=-1)
 
 
 def test_pages_are_read_on_demand(client: CrucibleClient, stub: Any, many: list[str]) -> None:
@@ -187,18 +159,6 @@ def test_update_sends_each_field_by_the_route_made_for_it(client: CrucibleClient
     assert stub.calls[2].json == {"instrument_id": "raman-1"}
 
 
-def test_metadata_is_merged_replaced_and_read(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    assert client.datasets.get_scientific_metadata(dsid) is None
-    client.datasets.update_scientific_metadata(dsid, metadata={"laser_nm": 532, "material": "Si, 5 µm"})
-    assert client.datasets.update_scientific_metadata(dsid, {"power_mW": 2}) == {
-        "laser_nm": 532,
-        "material": "Si, 5 µm",
-        "power_mW": 2,
-    }
-    assert client.datasets.update_scientific_metadata(dsid, {"laser_nm": 633}, overwrite=True) == {"laser_nm": 633}
-    assert client.metadata.get(dsid) == {"laser_nm": 633}
-
-
 def test_metadata_that_json_cannot_hold_is_named(client: CrucibleClient, stub: Any, dsid: str) -> None:
     stub.calls.clear()
     with pytest.raises(InputError, match=r"fit\.peaks\[1\] is nan \(float\)\nnothing was sent"):
@@ -206,30 +166,6 @@ def test_metadata_that_json_cannot_hold_is_named(client: CrucibleClient, stub: A
     with pytest.raises(InputError, match=r"when is datetime"):
         client.metadata.merge(dsid, {"when": datetime.now(UTC)})
     assert stub.calls == []
-
-
-def test_keywords_keep_their_spelling(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    for keyword in ("nano rods & more", "größer", "größer"):
-        client.datasets.add_keyword(dsid, keyword)
-    assert [word.keyword for word in client.datasets.get_keywords(dataset_id=dsid)] == [
-        "nano rods & more",
-        "größer",
-    ]
-    with pytest.raises(InputError):
-        client.datasets.add_keyword(dsid, " ")
-
-
-def test_parents_and_children_are_linked_listed_and_unlinked(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    child = client.datasets.create({"dataset_name": "Si, calibrated"}).dsid
-    client.datasets.link_parent_child(parent_id=dsid, child_id=child)
-    client.datasets.link_parent_child(dsid, child, relationship_type="is_derived_from")
-    assert stub.children == {(dsid, child): "is_derived_from"}
-    assert [record.unique_id for record in client.datasets.list_children(dsid)] == [child]
-    assert [record.unique_id for record in client.datasets.list_parents(child)] == [dsid]
-    client.datasets.unlink(dsid, child)
-    assert stub.children == {}
-    with pytest.raises(InputError, match="there is no relationship"):
-        client.datasets.link_parent_child(dsid, child, "is_like")
 
 
 def test_a_deletion_whose_answer_was_lost_counts_as_done(client: CrucibleClient, stub: Any, dsid: str) -> None:
@@ -264,11 +200,6 @@ def test_thumbnails_come_from_paths_bytes_and_figures(
         client.datasets.add_thumbnail(dsid, "absent.png")
 
 
-def test_delete_asks_for_deletion_with_a_reason(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    assert client.datasets.delete(dsid, "taken twice").status == "pending"
-    assert stub.calls[-1].query == {"reason": ["taken twice"]}
-
-
 def test_a_sample_without_own_id_is_not_made_twice(client: CrucibleClient, stub: Any) -> None:
     stub.fault("POST", "^/samples$", status=503)
     with pytest.raises(Exception, match="503"):
@@ -276,14 +207,6 @@ def test_a_sample_without_own_id_is_not_made_twice(client: CrucibleClient, stub:
     sample = client.samples.create(unique_id=new_mfid(), sample_name="wafer 7")
     assert client.samples.get(sample.unique_id).sample_name == "wafer 7"
     assert len(stub.samples) == 1
-
-
-def test_projects_and_instruments_are_found_by_their_short_names(client: CrucibleClient, stub: Any) -> None:
-    assert client.projects.get("Demo-Raman").unique_id == stub.project_mfid
-    assert client.projects.find("nobody") is None
-    assert client.instruments.get("raman-1").instrument_name == "Raman 1"
-    with pytest.raises(NotFoundError, match="project 'nobody' does not exist"):
-        client.projects.get("nobody")
 
 
 def test_waiting_for_ingestion_ends_with_its_status_or_with_the_time(
@@ -302,11 +225,3 @@ def test_waiting_for_ingestion_ends_with_its_status_or_with_the_time(
 def test_a_graph_has_edges_whatever_the_service_calls_them(client: CrucibleClient, stub: Any, dsid: str) -> None:
     assert client.graphs.get(dsid)["edges"] == []
     assert stub.calls[-1].query == {"recursive": ["true"]}
-
-
-def test_a_validation_list_is_shown_in_one_line(client: CrucibleClient, stub: Any, dsid: str) -> None:
-    items = [{"type": "extra_forbidden", "loc": ["query", "bogus"], "msg": "Extra inputs are not permitted"}]
-    stub.fault("GET", "^/datasets/", status=422, body={"detail": items})
-    with pytest.raises(RefusedError, match="answered 422 bogus: Extra inputs are not permitted") as caught:
-        client.datasets.get(dsid)
-    assert caught.value.detail == items

@@ -84,23 +84,6 @@ def test_a_download_stops_at_the_recorded_size(
         client.files.download_bytes(file)
 
 
-def test_a_complete_partial_file_is_only_renamed(
-    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path
-) -> None:
-    partial = tmp_path / "back" / f".movie.h5.{str(file.sha256_hash)[:16]}.part"
-    partial.parent.mkdir()
-    partial.write_bytes(movie.read_bytes())
-    assert client.files.download(file, tmp_path / "back").read_bytes() == movie.read_bytes()
-
-
-def test_a_dataset_is_downloaded_by_patterns(client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path) -> None:
-    for name in ("a.dat", "b.dat", "notes.txt"):
-        stub.add_file(dsid, name, name.encode())
-    paths = client.datasets.download(dsid, tmp_path, include="*.dat", exclude=["b*"])
-    assert paths == [tmp_path / dsid / "a.dat"]
-    assert paths[0].read_bytes() == b"a.dat"
-
-
 def test_a_file_that_crucible_only_knows_of_is_refused(client: CrucibleClient, tmp_path: Path) -> None:
     record = FileRecord(mfid=DATASET, filename="x.h5", storage_backend="globus", storage_path="/x.h5")
     with pytest.raises(InputError, match="its record, not its bytes"):

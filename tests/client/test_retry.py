@@ -40,14 +40,6 @@ def test_waits_double_up_to_the_longest() -> None:
     assert [waits(number=number, status=503) for number in (1, 2, 3)] == [1.0, 2.0, 3.0]
 
 
-def test_half_of_a_wait_is_random() -> None:
-    assert waits(status=503, jitter=0.0) == 0.5
-
-
-def test_the_last_attempt_is_followed_by_none() -> None:
-    assert waits(number=4, status=503) is None
-
-
 def test_the_service_decides_the_wait_if_it_names_one() -> None:
     assert waits(status=503, retry_after_s=17.0) == 17.0
 
@@ -55,11 +47,6 @@ def test_the_service_decides_the_wait_if_it_names_one() -> None:
 def test_requested_waits_are_bounded_by_their_own_limit_only() -> None:
     assert waits(status=429, number=9, elapsed_s=200.0, retry_after_s=60.0) == 60.0
     assert waits(status=429, number=1, elapsed_s=250.0, retry_after_s=60.0) is None
-
-
-def test_at_once_is_no_time_to_come_back() -> None:
-    assert waits(status=429, retry_after_s=0.0) == 1.0
-    assert waits(status=429, number=4, retry_after_s=0.0) is None
 
 
 def test_the_last_try_is_made_when_the_time_is_just_over() -> None:

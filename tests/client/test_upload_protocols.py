@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient, uploads
-from crucible_lineage.errors import ChecksumError, RefusedError, ServerError
+from crucible_lineage.errors import ChecksumError, ServerError
 
 CHUNK = 1 << 20
 
@@ -62,12 +62,6 @@ def test_a_last_answer_that_was_lost_is_found_out(client: CrucibleClient, stub: 
     stub.fault("PUT", "/resumable/", "lost")
     assert not client.files.upload(dsid, movie).existed
     assert ranges(stub)[-1] == f"bytes */{movie.stat().st_size}"
-
-
-def test_a_chunk_that_is_refused_ends_the_upload(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
-    stub.fault("PUT", "/resumable/", status=410)
-    with pytest.raises(RefusedError, match="storage answered 410"):
-        client.files.upload(dsid, movie)
 
 
 def test_storage_that_is_down_ends_the_upload_after_some_tries(

@@ -97,17 +97,6 @@ def test_a_definite_refusal_closes_the_session(
     assert list(state.iterdir()) == []
 
 
-def test_other_content_under_the_name_is_another_upload(
-    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
-) -> None:
-    stub.fault("POST", "/complete", "cut", times=2)
-    with pytest.raises(UnreachableError):
-        keeper.files.upload(dsid, movie)
-    movie.write_bytes(b"another run")
-    uploaded = keeper.files.upload(dsid, movie)
-    assert stub.contents[uploaded.file.mfid] == b"another run"
-
-
 def test_an_unfinished_replacement_continues_only_on_request(
     keeper: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:

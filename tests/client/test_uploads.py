@@ -11,9 +11,6 @@ import pytest
 from crucible_lineage.client import CrucibleClient, scan_file
 from crucible_lineage.errors import (
     FileChangedError,
-    FileConflictError,
-    InputError,
-    NotFoundError,
     RefusedError,
     ServerError,
     UnreachableError,
@@ -70,19 +67,6 @@ def test_second_upload_of_the_same_bytes_sends_nothing(
     assert second.existed
     assert second.file == first.file
     assert stub.storage_calls == []
-
-
-def test_a_name_taken_by_other_content_is_a_conflict_and_nothing_is_replaced(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
-) -> None:
-    first = client.files.upload(dsid, spectrum).file
-    spectrum.write_text("recalibrated")
-    with pytest.raises(FileConflictError, match=r"other content.*\n.*replace=True") as caught:
-        client.files.upload(dsid, spectrum)
-    error = caught.value
-    assert (error.file_mfid, error.filename, error.etag) == (first.mfid, "silicon.txt", first.etag)
-    assert (error.status, error.code, error.mfid) == (409, "filename_exists", dsid)
-    assert stub.contents[first.mfid].startswith(b"520.7")
 
 
 def test_a_conflict_with_equal_content_counts_as_existing(
@@ -218,14 +202,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_stored(
     assert stub.sessions == {}
 
 
-def test_checksums_made_before_save_a_reading(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
-    checksums = scan_file(movie, part_size=1 << 20)
-    forged = checksums.__class__(**{**vars(checksums), "sha256": "0" * 64})
-    with pytest.raises(RefusedError, match="sha256 does not fit"):  # so they were used unchanged
-        client.files.upload(dsid, movie, checksums=forged)
-    assert client.files.upload(dsid, movie, checksums=checksums).file.sha256_hash == checksums.sha256
-
-
 def test_progress_ends_at_the_size_of_the_file_also_when_a_part_is_sent_twice(
     client: CrucibleClient, stub: Any, dsid: str, movie: Path
 ) -> None:
@@ -241,28 +217,6 @@ def test_full_storage_is_an_error_at_once(client: CrucibleClient, stub: Any, dsi
     stub.fault("PUT", "/part/", status=507)  # once: the next part would be accepted
     with pytest.raises(ServerError, match="storage answered 507"):
         client.files.upload(dsid, spectrum)
-
-
-def test_slow_storage_is_waited_for(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
-    stub.fault("PUT", "/part/", "pass", wait_s=0.2)
-    assert not client.files.upload(dsid, spectrum).existed
-
-
-def test_an_upload_to_no_dataset_is_not_found(client: CrucibleClient, missing: str, spectrum: Path) -> None:
-    with pytest.raises(NotFoundError):
-        client.files.upload(missing, spectrum)
-
-
-def test_a_path_without_a_file_is_refused_before_any_call(
-    client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path
-) -> None:
-    stub.calls.clear()
-    with pytest.raises(InputError, match="there is no file"):
-        client.files.upload(dsid, tmp_path)
-    (tmp_path / "a").touch()
-    with pytest.raises(InputError, match="not a file name"):
-        client.files.upload(dsid, tmp_path / "a", filename="../a")
-    assert stub.calls == []
 
 
 def test_an_existing_file_with_another_checksum_is_not_believed(

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import mmap
 import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,14 +62,6 @@ def test_the_file_that_just_came_stays_though_it_looks_older_than_all_others(tmp
     assert sum(cache.path(name).exists() for name in newer) == 1
 
 
-def test_one_file_larger_than_the_whole_cache_stays_until_the_next_one_comes(tmp_path: Path) -> None:
-    cache = FileCache(tmp_path, limit_bytes=100)
-    first = put(cache, b"a" * 1000)
-    assert cache.path(first).exists()
-    second = put(cache, b"b" * 1000)
-    assert [cache.path(name).exists() for name in (first, second)] == [False, True]
-
-
 def test_using_a_file_does_not_make_it_look_changed(tmp_path: Path) -> None:
     cache = FileCache(tmp_path)
     name = put(cache, b"a")
@@ -114,17 +105,6 @@ def test_a_file_that_was_written_to_since_it_was_read_is_not_taken(tmp_path: Pat
     with pytest.raises(FileChangedError):
         cache.take(made, checksums)
     assert made.exists()
-
-
-def test_a_file_that_was_copied_without_its_time_is_taken(tmp_path: Path) -> None:
-    cache, made = FileCache(tmp_path / "cache"), tmp_path / "out.txt"
-    made.write_text("bands")
-    checksums = scan_file(made)
-    os.utime(made, (1, 1))
-    assert cache.take(made, checksums).read_text() == "bands"
-    made.write_text("BANDS")
-    with pytest.raises(FileChangedError):
-        FileCache(tmp_path / "another").take(made, checksums)
 
 
 @pytest.mark.parametrize("text", ["much", "-1"])
@@ -228,20 +208,6 @@ def test_bytes_are_on_the_disk_before_they_have_their_name(tmp_path: Path, monke
     name = put(cache, b"others")
     for path in (taken, cache.path(name)):
         assert {path.stat().st_ino, path.parent.stat().st_ino} <= flushed
-
-
-def test_a_file_is_kept_where_folders_cannot_be_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some network file systems refuse it."""
-    really = os.fsync
-
-    def flush(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "Invalid argument")
-        really(handle)
-
-    monkeypatch.setattr(os, "fsync", flush)
-    cache = FileCache(tmp_path / "cache")
-    assert cache.path(put(cache, b"bands")).read_bytes() == b"bands"
 
 
 def test_a_full_disk_is_told_and_nothing_half_is_kept(tmp_path: Path) -> None:

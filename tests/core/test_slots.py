@@ -30,11 +30,6 @@ def test_a_claim_is_later_than_all_earlier_ones_whatever_the_clock(clock: int) -
     assert clock < 5 or datetime.fromisoformat(since) == NOON + timedelta(minutes=clock)
 
 
-def test_the_moment_of_a_first_claim_is_unchanged() -> None:
-    assert datetime.fromisoformat(later_than(NOON, [])) == NOON
-    assert datetime.fromisoformat(later_than(NOON, ["no time"])) == NOON
-
-
 def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
     currency = Currency([old, new, other])

@@ -8,8 +8,6 @@ import os
 import random
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -119,20 +117,6 @@ def test_invalid_text_is_damage(path: Path, caplog: pytest.LogCaptureFixture) ->
     assert "could not be used (it contains invalid text)" in caplog.text
 
 
-def test_an_invalid_table_name_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    filled(path)
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode = DELETE")
-    path.write_bytes(
-        path.read_bytes()
-        .replace(b"TABLE note (name TEXT", b"TABLE note (nam\xfe TEX\xff")
-        .replace(b"text TEXT", b"text )))(")
-    )
-    assert count(path) == 0
-    assert len(aside(path)) == 1
-    assert len(caplog.records[0].getMessage().splitlines()) == 1
-
-
 def test_several_processes_set_a_damaged_file_aside_once(path: Path) -> None:
     filled(path, 200)
     opens = [LocalDatabase(path, NOTES) for _ in range(4)]
@@ -234,24 +218,6 @@ def test_only_the_owner_can_read_the_file_whatever_the_umask(path: Path) -> None
     finally:
         os.umask(before)
     assert modes == dict.fromkeys(["notes.sqlite", "notes.sqlite-wal", "notes.sqlite-shm"], 0o600)
-
-
-def test_opening_a_file_twice_in_a_process_keeps_its_locks(path: Path) -> None:
-    # Closing any descriptor of a file ends the locks that its process has on it: nothing but SQLite may open it.
-    filled(path)
-    trial = (
-        "import sys; from contextlib import closing; import sqlite3\n"
-        "with closing(sqlite3.connect(sys.argv[1], timeout=0)) as other: other.execute('BEGIN IMMEDIATE')"
-    )
-    with opened(path) as notes:
-
-        def locked(connection: sqlite3.Connection) -> str:
-            connection.execute("INSERT INTO note VALUES ('a', 'x')")
-            with opened(path):
-                tried = subprocess.run([sys.executable, "-c", trial, path], capture_output=True, text=True)
-            return tried.stderr
-
-        assert "database is locked" in notes.transaction(locked)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
 
-PRINTING = """
-import os, time
-
-def printing(counts, *, factor=2.0, out):
-    print("made by process", os.getpid())
-    time.sleep(1)  # the other one makes it meanwhile
-    (out / "scaled.txt").write_text(counts.read_text())
-"""
 PROCESSES = 8 if NIGHTLY else 4
 SEEDS = range(int(os.environ.get("CRASH_SEEDS", "3")))
 
@@ -60,21 +51,6 @@ def test_processes_that_start_at_the_same_moment_make_everything_once(
         assert [code for _, code in ended] == [0] * PROCESSES, [text for text, code in ended if code]
         with Session(Settings(tmp_path / "first", server.url, server.api_key)) as session:
             assert state_of(session) == wanted
-
-
-def test_two_that_print_differently_make_the_same(lab: Any, tmp_path: Path) -> None:
-    lab.file(f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text() + PRINTING)
-    lab.declare(lab.pipeline.read_text().replace(":scale", ":printing"))
-    with start_server(tmp_path / "service") as server, ThreadPoolExecutor(2) as pool:
-        with Session(Settings(tmp_path / "first", server.url, server.api_key)) as session:
-            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
-
-        def on_a_machine(name: str) -> RunResult:
-            with Session(Settings(tmp_path / name, server.url, server.api_key)) as session:
-                return run(lab.pipeline, session)
-
-        for result in pool.map(on_a_machine, ("one", "other")):
-            assert result.ok, result.errors
 
 
 def test_over_a_line_that_loses_answers_it_ends_as_undisturbed(

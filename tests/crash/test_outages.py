@@ -184,20 +184,6 @@ def test_the_command_names_what_waits_and_push_delivers_it(
     assert "nothing waits here" in command("push", **here).stdout
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_run_that_delivers_what_an_earlier_one_has_made_says_so(
-    chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, command: Any
-) -> None:
-    proxy = misbehaving(service.url, 1, 0.0)
-    proxy.away_after("POST", "/children/")
-    here = reached_by(proxy.url, service, tmp_path)
-    assert command("run", chain, "--engine", "local", "--patience", "0", **here).returncode == 1
-    proxy.back()
-    again = command("run", chain, "--engine", "local", **here)
-    assert again.returncode == 0, again.stderr
-    assert "delivered 3 datasets from an earlier run" in again.stdout
-
-
 @pytest.mark.parametrize("status", [401, 403, 422])
 def test_what_is_refused_for_good_is_told_at_once_and_kept(
     lab: Any,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.run import exit_code
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -184,21 +183,6 @@ def test_what_crucible_has_no_more_when_the_run_ends_has_failed(
         assert (result.outcomes["scaled"], result.outcomes["total"], result.ok) == ("executed", "failed", False)
         assert "made, and not seen at Crucible" in result.errors["total"]
         assert why in result.errors["total"]
-
-
-def test_what_is_lost_has_failed_also_where_a_check_puts_it_on_hold(lab: Any, machine: Callable[..., Session]) -> None:
-    checks = '    checks: {small: {that: "results.total < 2", else: hold}}\n'
-    path = lab.declare(lab.pipeline.read_text() + checks)
-    with machine("ours") as ours:
-
-        def arrived(payload: Any) -> None:
-            if payload.step == "total":
-                _lose(ours.client, payload.name, None)
-
-        bound = bind_file(path, ours.store)
-        result = plan_and_run(bound, ours, lambda: LocalEngine(ours, 2), lambda event: None, arrived=arrived)
-        assert "is not there" in result.errors["total"]
-        assert (result.is_held, exit_code(result)) == (False, 1)
 
 
 @pytest.mark.parametrize("race", range(RACES))

@@ -26,7 +26,6 @@ from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.nights import by_night
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every write
 FAR = 1 if STEP == 1 else 8 * STEP
@@ -106,39 +105,6 @@ def end_server(data: Path) -> None:
 
 
 # The command, whose files may not grow beyond so many KiB, nor those of the server that it starts.
-LIMITED = """
-import resource, subprocess, sys
-limit = int(sys.argv[1]) << 10
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-from crucible_lineage.server import shared
-vars(shared)["subprocess"] = subprocess
-from crucible_lineage.cli import main
-main(sys.argv[2:])
-"""
-
-
-@posix
-@by_night("a full disk by day")
-def test_files_that_may_not_grow_end_in_a_clear_error(
-    lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, warm_python: Any
-) -> None:
-    lab.file("first.txt", "1\n" * 60_000)
-    run_again(lab, Settings(tmp_path / "large"))
-    wanted = state(Settings(tmp_path / "large"), state_of)
-    run = ["run", str(lab.pipeline), "--engine", "local", "--data"]
-    kib = LEAST_KIB
-    while kib <= MOST_KIB:
-        data = tmp_path / f"limited-{kib}"
-        ended = warm_python.run(["-c", LIMITED, str(kib), *run, str(data)], os.environ)
-        require_clear(ended)
-        end_server(data)
-        run_again(lab, Settings(data))
-        assert state(Settings(data), state_of) == wanted, f"no file beyond {kib} KiB"
-        if ended.returncode == 0:
-            assert kib > LEAST_KIB
-            return
-        kib = kib * 5 // 4 if STEP == 1 else kib * 8
-    raise AssertionError("it never went through")
 
 
 @contextmanager

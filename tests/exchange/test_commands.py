@@ -80,15 +80,6 @@ def test_a_key_for_another_address_is_not_sent_there(offline: Session, command: 
     assert "there is no API key for http://127.0.0.1:9" in command(*to).stderr
 
 
-def test_a_service_that_is_away_is_told_with_its_exit_code(offline: Session, command: Any, key_file: Path) -> None:
-    ran = command(
-        *("push", "--data", offline.settings.data, "--project", "lab", "--to", "http://127.0.0.1:9"),
-        *("--api-key-file", key_file),
-        CRUCIBLE_LINEAGE_RETRY_SECONDS="0.2",
-    )
-    assert (ran.returncode, "no answer from" in ran.stderr) == (3, True), ran.stderr
-
-
 def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_back(
     rich: Session, service: Any, push: Any, command: Any, key_file: Path, tmp_path: Path
 ) -> None:
@@ -164,19 +155,6 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
         assert (step.state, step.choices["axis"][0]["name"]) == ("missing", "second")
 
 
-def test_pull_for_a_pipeline_of_new_files_says_that_there_is_nothing(
-    service: Any, command: Any, tmp_path: Path
-) -> None:
-    (tmp_path / "counts.txt").write_text("1\n")
-    (tmp_path / "new.yaml").write_text(
-        "pipeline: new\nproject: elsewhere\ninputs: {counts: {file: counts.txt}}\n"
-        "steps: {kept: {run: 'cp {inputs.counts} {out}', inputs: {counts: counts}}}\n"
-    )
-    online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
-    ran = command("pull", "--for", tmp_path / "new.yaml", "--data", tmp_path / "field", **online)
-    assert (ran.returncode, "there is nothing to be brought" in ran.stdout) == (0, True), (ran.stdout, ran.stderr)
-
-
 def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, command: Any, tmp_path: Path) -> None:
     field = tmp_path / "field"
     missing = "0rztm2jg0201b8b6d0znq6915g"
@@ -198,18 +176,3 @@ def test_a_service_that_is_away_from_the_start_is_waited_for_as_long_as_patience
     failed = command("push", "--data", offline.settings.data, *nowhere, "--patience", "1s")
     assert (failed.returncode, time.monotonic() - began < 30) == (3, True)
     assert "it was not reached, nothing was sent" in failed.stderr
-
-
-def test_what_is_no_address_is_told_as_that_before_a_key_is_asked_for(offline: Session, command: Any) -> None:
-    ran = command("push", "--data", offline.settings.data, "--project", "lab", "--to", "nonsense")
-    assert ran.returncode == 2
-    assert "must start with http:// or https://, this one does not: nonsense\n" in ran.stderr
-
-
-def test_a_key_file_that_is_no_text_is_refused(offline: Session, command: Any, tmp_path: Path) -> None:
-    file = tmp_path / "binary"
-    file.write_bytes(bytes(range(128, 160)))
-    to = ("--to", "http://127.0.0.1:9", "--api-key-file", file)
-    ran = command("push", "--data", offline.settings.data, "--project", "lab", *to)
-    assert ran.returncode == 2
-    assert f"the key in {file} cannot be sent: it must be one line of visible ASCII" in ran.stderr

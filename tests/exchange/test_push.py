@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from crucible_lineage.exchange import bring, plan_named, plan_project
@@ -109,16 +108,6 @@ def test_an_id_that_is_taken_in_another_project_is_told(rich: Session, service: 
     assert raw.unique_id not in service.state()
 
 
-def test_other_bytes_under_the_name_of_a_file_are_told(rich: Session, service: Any, push: Any, tmp_path: Path) -> None:
-    push(service, rich)
-    with service.session() as session:
-        (made,) = session.client.datasets.list(dataset_name="by hand")
-        (tmp_path / "scan.bin").write_bytes(b"other")
-        session.client.files.upload(made.unique_id, tmp_path / "scan.bin", replace=True)
-    plan, _ = push(service, rich)
-    assert [one.reason for one in plan.conflicts] == ["its file scan.bin has other bytes at the target"]
-
-
 def test_what_is_lost_there_is_sent_again(rich: Session, service: Any, push: Any, state_of: Any) -> None:
     push(service, rich)
     with service.session() as session:
@@ -191,16 +180,6 @@ def test_what_is_not_finished_here_stays_here_and_is_told(
     assert len(outcome.sent) == 3
 
 
-def test_what_is_not_finished_here_and_is_there_is_not_told(
-    offline: Session, service: Any, push: Any, unfinish: Any
-) -> None:
-    push(service, offline)
-    (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
-    unfinish(offline.client, total.unique_id)
-    plan, _ = push(service, offline)
-    assert (plan.skipped, plan.conflicts, plan.items) == ((), (), ())
-
-
 def test_what_another_machine_begins_there_after_it_was_listed_is_no_conflict(
     offline: Session, service: Any, tmp_path: Path
 ) -> None:
@@ -254,34 +233,6 @@ def test_a_link_follows_once_the_parent_is_there_and_is_not_planned_before(rich:
     with service.session() as there:
         linked = [parent.unique_id for parent in there.client.datasets.list_parents(total.unique_id)]
     assert sorted(linked) == sorted(parents)
-
-
-@pytest.mark.parametrize("status", [403, 404])
-def test_a_sample_that_this_key_does_not_see_is_no_error(
-    rich: Session, service: Any, push: Any, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    send = httpx.Client.send
-
-    def refusing(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
-        if request.url.path.endswith("/samples/0rztm2jg0201b8b6d0znq6915g"):  # the wafer, of which the chip was cut
-            stream = httpx.ByteStream(b'{"detail": "not for you"}')
-            return httpx.Response(status, headers={"Content-Length": "25"}, stream=stream, request=request)
-        return send(self, request, **options)
-
-    monkeypatch.setattr(httpx.Client, "send", refusing)
-    with service.session() as target:
-        plan = plan_project(rich, target, "lab", lambda *_: None)
-    assert "chip" in {item.source.name for item in plan.items}
-
-
-def test_a_project_that_is_not_there_is_told_before_anything_is_sent(offline: Session, service: Any) -> None:
-    offline.client.projects.create(project_id="beam", organization="x", project_lead=offline.agent["unique_id"])
-    offline.client.datasets.create({"dataset_name": "dark field", "project_id": "beam"})
-    with (
-        service.session(offline.settings.data) as target,
-        pytest.raises(Exception, match="project 'beam' does not exist"),
-    ):
-        plan_project(offline, target, "beam", lambda *_: None)
 
 
 def test_what_is_refused_keeps_back_only_what_was_made_of_it(rich: Session, service: Any, push: Any) -> None:
