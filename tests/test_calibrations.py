@@ -202,20 +202,6 @@ def test_a_value_of_metadata_means_its_text_and_the_number_it_writes(stated: str
     assert bool(calibrations.fitting("axis", {"metadata.laser_nm": data}.get, day(3)).valid) == fits
 
 
-def test_certificates_for_a_number_written_in_two_ways_follow_one_another() -> None:
-    written = [{"for": {"metadata.laser_nm": text}} for text in ("633", "633.0")]
-    statements = [stated(CERTIFY, body(at, NEXT, **one), dataset(at)) for at, one in zip((0, 10), written, strict=True)]
-    first, second = certificates_of(in_force(statements))
-    assert (first.spans, second.spans[0][0]) == (((day(0), day(10)),), day(10))
-
-
-def test_names_are_texts_even_if_they_look_like_numbers() -> None:
-    sessions = [certificate(at, **{"for": {"session_name": text}}) for at, text in ((0, "12"), (1, "12.0"))]
-    found = Calibrations(sessions).fitting("axis", {"session_name": "12"}.get, day(3))
-    assert [one.dataset for one in found.valid] == [dataset(0)]
-    assert sessions[0].key != sessions[1].key
-
-
 def test_a_statement_that_is_not_understood_certifies_nothing() -> None:
     bodies = [{**body(0, 5), "from": "some day"}, {**body(0, 5), "for": ["x"]}, {**body(0, 5), "where": "import os"}]
     assert certificates_of(in_force([stated(CERTIFY, one, dataset(1)) for one in bodies])) == []

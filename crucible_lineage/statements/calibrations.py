@@ -119,12 +119,12 @@ def certified_text(document: JsonMapping) -> str:
 def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
     """Return the validity that a statement gives to a calibration, in words; empty for other statements.
 
-    `spans` are its remaining ranges.
+    `spans` are its remaining ranges; without any, the stated one is returned.
     """
     one = certificate_in(stated)
     if one is None:
         return ""
-    lasts = ", ".join(map(range_text, spans)) or range_text(one.stated) + ("" if one.trial else " (replaced)")
+    lasts = ", ".join(map(range_text, spans)) or range_text(one.stated)
     return f"{one.kind} of {one.scope} {lasts}, certified" + (f" in try {stated.trial}" if stated.trial else "")
 
 

@@ -12,6 +12,7 @@ from crucible_lineage.errors import CrucibleError, OnHoldError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements.calibrations import Span, certificates_of, validity_text
 from crucible_lineage.statements.statements import (
+    CERTIFY,
     FLAG,
     HOLD,
     Doubt,
@@ -42,6 +43,7 @@ class AppliedStatement:
         one = self.statement
         content = f"flag {one.flag}" if one.flag else validity_text(one, self.spans) or one.verb
         if self.in_force:
+            content += " (replaced)" if one.verb == CERTIFY and not self.spans and not one.trial else ""
             elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
             return f"{content} {one.attribution}{elsewhere}"
         by = self.revoked_by

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from crucible_lineage.core.slots import SlotClaim, hold, slots_of, slots_to_json
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -124,10 +122,3 @@ def test_a_result_to_be_deleted_and_two_declarations_are_found(lab: Any, session
     notices = [one for one in verify_project(session, "lab").findings if one.check == "declared-twice"]
     assert [one.severity for one in notices] == ["notice"]
     assert "twin.yaml" in notices[0].message
-
-
-@pytest.mark.parametrize("factor", [3, 4])
-def test_a_clean_project_has_no_findings(lab: Any, session: Session, factor: int) -> None:
-    run(session, lab.pipeline, scaled__factor=factor)
-    run(session, lab.pipeline)
-    assert findings_of(session) == []

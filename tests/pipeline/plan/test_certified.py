@@ -13,7 +13,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import certify, lift
@@ -275,32 +274,6 @@ def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
     assert f"{axes[1]} is valid from 2024-02-01 on, 22 d after" in shown.output
 
 
-def test_a_number_in_metadata_is_one_value_however_the_command_writes_it(
-    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
-) -> None:
-    scan = register("a", "2024-01-10T00:00:00Z", laser_nm=633.0)
-    register("b", "2024-01-10T00:00:00Z", laser_nm=532)
-    session.close()
-    period = ("--from", "2024-01-01", "--why", "fits")
-    assert cli("certify", axes[0], "--for", "metadata.laser_nm=633.0", *period).exit_code == 0
-    assert f"wavenumber axis: {axes[0]}, from" in cli("show", scan).output
-    plan = planned(lab.declare(SCANS, "scans.yaml"))
-    assert [plan[f"calibrate[{name}]"].state for name in "ab"] == ["missing", "blocked"]
-    refused = cli("certify", axes[1], "--for", "metadata.laser_nm=633", *period)
-    assert (refused.exit_code, "another wavenumber axis of metadata.laser_nm=633 is" in refused.output) == (2, True)
-    assert "metadata.laser_nm=633.0 from 2024-01-01 on, certified" in cli("statements", "--project", "lab").output
-
-
-def test_a_key_with_a_point_is_the_same_field_for_the_command_and_the_plan(
-    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
-) -> None:
-    scan = register("a", "2024-01-10T00:00:00Z", **{"laser.nm": 633})
-    certify(session, axes[0], {"metadata.laser.nm": "633"}, "2024-01-01", why="fits")
-    assert planned(lab.declare(SCANS, "scans.yaml"))["calibrate[a]"].state == "missing"
-    (found,) = show_dataset(session, scan).calibrations
-    assert found.datasets == (axes[0],)
-
-
 def test_a_certificate_of_another_project_counts_if_that_is_trusted(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any, cli: Any
 ) -> None:
@@ -431,18 +404,3 @@ def test_exports_name_the_certificate_and_its_range(
     dataset = Catalogue(session).dataset(made)
     for one in (dataset, *(parent for parent in dataset.parents if parent.name == "a")):
         assert "from 2024-01-01 until 2024-02-01" in str(one.calibrations[0])
-
-
-def test_files_with_only_known_since_have_no_time_of_measurement(
-    lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
-) -> None:
-    del register
-    certify(session, axes[0], RAMAN, "2020-01-01", why="fits")
-    lab.file("s.txt", "s")
-    files = SCANS.replace(
-        'scan: {select: {measurement: scan}, each: true, label: "{dataset_name}"}',
-        "scan: {each: [{file: s.txt, TIME: 2024-01-10T00:00:00Z, instrument_name: Raman 1}]}",
-    )
-    known = planned(lab.declare(files.replace("TIME", "known_since"), "known.yaml"))["calibrate[s.txt]"]
-    assert "no time of measurement" in known.causes[0]
-    assert planned(lab.declare(files.replace("TIME", "timestamp"), "dated.yaml"))["calibrate[s.txt]"].state == "missing"
