@@ -21,6 +21,7 @@ __all__ = ["PACKAGE", "House", "installed_tree", "read_house", "room_of"]
 PACKAGE = "crucible_lineage"
 ROOT = Path(__file__).parents[2]
 PARTS = ("crucible_lineage", "tasks", "flows")
+SPANNING = ("statements",)  # rooms whose modules lie on several floors; each module is shown where it stands
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,13 @@ def room_of(module: str, container: str) -> str | None:
     """Return the child of `container` with the module; None for outside modules."""
     if not module.startswith(container + "."):
         return None
-    return module[len(container) + 1 :].partition(".")[0]
+    names = module[len(container) + 1 :].split(".")
+    return "/".join(names[:2] if names[0] in SPANNING else names[:1])
 
 
 def read_house(graph: grimp.ImportGraph, container: str = PACKAGE) -> House:
     """Return the rooms of one package."""
-    rooms = sorted(child.rpartition(".")[2] for child in graph.find_children(container))
+    rooms = sorted({room for module in graph.modules if (room := room_of(module, container)) not in (None, *SPANNING)})
     arrows = set()
     for module in graph.modules:
         room = room_of(module, container)
