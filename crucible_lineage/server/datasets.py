@@ -13,19 +13,6 @@ from fastapi import APIRouter, Query
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.database import JsonObject, now
-from crucible_lineage.server.filters import (
-    ChildDatasetQuery,
-    ChildSampleQuery,
-    Conditions,
-    DatasetQuery,
-    Includes,
-    Relationship,
-    SampleQuery,
-    cursor_page,
-    embed,
-    list_page,
-    where,
-)
 from crucible_lineage.server.http import (
     DatasetBody,
     DatasetPatch,
@@ -38,7 +25,25 @@ from crucible_lineage.server.http import (
     short,
 )
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import SELECTS, Embed, link_records, load, names, records
+from crucible_lineage.server.records import (
+    SELECTS,
+    ChildDatasetQuery,
+    ChildSampleQuery,
+    Conditions,
+    DatasetQuery,
+    Embed,
+    Includes,
+    Relationship,
+    SampleQuery,
+    cursor_page,
+    embed,
+    link_records,
+    list_page,
+    load,
+    names,
+    records,
+    where,
+)
 from crucible_lineage.server.resources import (
     change,
     choose_owner,
@@ -47,7 +52,6 @@ from crucible_lineage.server.resources import (
     instrument_columns,
     merged,
     named_row,
-    note_loss,
     read_metadata,
     select,
     touch,
@@ -365,7 +369,9 @@ def replace_metadata(call: Call, mfid: str, body: JsonObject, overwrite: bool = 
         if not is_new and not overwrite:
             raise refuse(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
         if not is_new:
-            note_loss(db, row["id"])
+            db.execute(  # as after any loss
+                "UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = ?", (row["project_id"],)
+            )
             db.execute(
                 "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)",
                 (row["id"],),

@@ -14,7 +14,6 @@ from pydantic import Field
 from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, require, role_on
 from crucible_lineage.server.call import AuthenticatedCall, Call
 from crucible_lineage.server.database import now
-from crucible_lineage.server.filters import Conditions
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Count,
@@ -33,7 +32,7 @@ from crucible_lineage.server.http import (
 )
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest import ingestor_names
-from crucible_lineage.server.records import file_record
+from crucible_lineage.server.records import Conditions, file_record
 from crucible_lineage.server.resources import renew_metadata
 from crucible_lineage.server.schema import require_rows
 from crucible_lineage.server.storage import (

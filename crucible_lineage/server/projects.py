@@ -28,11 +28,10 @@ from crucible_lineage.server.access import (
 )
 from crucible_lineage.server.call import Call, Service
 from crucible_lineage.server.database import hash_key, now, register_key
-from crucible_lineage.server.filters import Conditions
 from crucible_lineage.server.http import MAX_ROW_ID, Form, Json, LenientBody, Limit, Name, Offset, Text, page, refuse
 from crucible_lineage.server.http import router as new_router
-from crucible_lineage.server.records import INSTRUMENTS, PROJECTS, Embed, load, names, records
-from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, remove, touch, user_row
+from crucible_lineage.server.records import INSTRUMENTS, PROJECTS, Conditions, Embed, load, names, records
+from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, touch, user_row
 from crucible_lineage.server.storage import sweep
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
@@ -412,7 +411,13 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (row["mfid"], row["type"], named["name"], named["slug"], *asked, now()),
         )
-        remove(db, row["id"])
+        db.execute(  # contents that nothing else needs may be swept at once
+            "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file"
+            " WHERE dataset_id = ? AND sha256 IS NOT NULL",
+            (row["id"],),
+        )
+        db.execute("DELETE FROM metadata_words WHERE rowid = ?", (row["id"],))
+        db.execute("DELETE FROM resource WHERE id = ?", (row["id"],))
     sweep(call.service.database, call.service.storage)
     return {"detail": f"Resource {mfid} permanently deleted"}
 

@@ -65,26 +65,6 @@ def touch(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
 
 
-def note_loss(db: sqlite3.Connection, resource_id: int) -> None:
-    """Change the revision of the resource's project, as after any loss."""
-    db.execute(
-        "UPDATE revision SET token = lower(hex(randomblob(8)))"
-        " WHERE project_id = (SELECT project_id FROM resource WHERE id = ?)",
-        (resource_id,),
-    )
-
-
-def remove(db: sqlite3.Connection, resource_id: int) -> None:
-    """Delete the resource and all that belongs to it; contents that nothing else needs may be swept at once."""
-    db.execute(
-        "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file"
-        " WHERE dataset_id = ? AND sha256 IS NOT NULL",
-        (resource_id,),
-    )
-    db.execute("DELETE FROM metadata_words WHERE rowid = ?", (resource_id,))
-    db.execute("DELETE FROM resource WHERE id = ?", (resource_id,))
-
-
 def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
     """Return the user id of the owner named, by default the caller; only administrators may name others."""
     named = [reference for reference in references if reference is not None]

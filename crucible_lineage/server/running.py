@@ -117,7 +117,7 @@ def start_server(
     behave like Crucible's public worker.
     """
     service, worker, key = open_service(data_dir, api_key, ingestion)
-    server = Serving(server_config(build_app(service), HOST, port))
+    server = Serving(build_app(service), HOST, port)
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
     server.ready.wait(START_TIMEOUT_S)
@@ -152,7 +152,7 @@ def serve(
     `around` may wrap the API in another application, which then answers the requests that the API does not.
     """
     service, worker, _ = open_service(data_dir, api_key, ingestion)
-    server = Serving(server_config(around(build_app(service)), host, port, certfile, keyfile))
+    server = Serving(around(build_app(service)), host, port, certfile, keyfile)
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
@@ -166,7 +166,33 @@ def serve(
 class Serving(uvicorn.Server):
     """uvicorn, sleeping until it is told to stop instead of looking ten times a second."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        certfile: Path | str | None = None,
+        keyfile: Path | str | None = None,
+        keep_alive_s: int = 75,  # with uvicorn's 5 s, pooled connections fail when they are reused
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=keep_alive_s,
+            timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+            ssl_certfile=certfile,
+            ssl_keyfile=str(keyfile) if keyfile else None,
+        )
         super().__init__(config)
         self.ready = threading.Event()
         self.on_ready: Callable[[], None] = lambda: None
@@ -246,36 +272,6 @@ def close_service(database: Database, worker: Worker) -> None:
     database.close()
 
 
-def server_config(
-    app: ASGIApp,
-    host: str,
-    port: int,
-    certfile: Path | str | None = None,
-    keyfile: Path | str | None = None,
-    *,
-    keep_alive_s: int = 75,  # with uvicorn's 5 s, pooled connections fail when they are reused
-) -> uvicorn.Config:
-    """Configure uvicorn for the application: one event loop, no logging."""
-    return uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        loop="asyncio",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=keep_alive_s,
-        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
-        ssl_certfile=certfile,
-        ssl_keyfile=str(keyfile) if keyfile else None,
-    )
-
-
 def _url(server: Serving, host: str, *, secure: bool) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"
@@ -289,7 +285,7 @@ class _Shared(Serving):
     """A server that announces its address, and stops when it has had no client for a while."""
 
     def __init__(self, folder: DataFolder, database: Database, app: ASGIApp, port: int) -> None:
-        super().__init__(server_config(app, "127.0.0.1", port, keep_alive_s=1 << 30))
+        super().__init__(app, HOST, port, keep_alive_s=1 << 30)
         self.folder = folder
         self.database = database
         self.on_ready = self._announce

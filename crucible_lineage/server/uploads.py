@@ -30,7 +30,6 @@ from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
     STORE,
-    Draft,
     digest_of,
     file_of,
     find_same,
@@ -334,17 +333,13 @@ async def put_part(
             draft.write(block)
             if draft.size > int(size):
                 break
-        _require_signed(draft, int(size), crc32c)
+        if (draft.size, draft.crc32c) != (int(size), crc32c):
+            raise refuse(400, "The part's length or checksum is not the signed one")
     if await run_in_threadpool(_state_of, service, upload_id) != "uploading":
         service.storage.discard_upload(upload_id)
         raise refuse(404, "The upload is not open")
     draft.path.replace(service.storage.part(upload_id, number))
     return Response(status_code=200)
-
-
-def _require_signed(draft: Draft, size: int, crc32c: str) -> None:
-    if (draft.size, draft.crc32c) != (size, crc32c):
-        raise refuse(400, "The part's length or checksum is not the signed one")
 
 
 @router.put("/storage/resumable/{upload_id}")
