@@ -40,8 +40,7 @@ def _run_step(
 ) -> Any:
     """Run a step and return its registered output, or a mapping if it has several."""
     project, session = recording.destination.project, recording.session
-    salt = recording.destination.salt
-    prepared = called_step(session, project, called, inputs, params, recording.slots, salt)
+    prepared = called_step(session, project, called, inputs, params, recording.slots)
 
     @task(name=called.name, task_run_name=called.name, **REPEATED)
     def make() -> dict[str, str]:

@@ -66,28 +66,25 @@ def called_step(
     inputs: Mapping[str, object],
     params: Mapping[str, object],
     slots: FlowSlots,
-    salt: str | None = None,
 ) -> StepCall:
     """Resolve a call of a step, and register its input files as raw data if they are new.
 
     An input is a path, the id of a dataset, a dataset, or a list of these. Raises InputError if one is missing or
-    invalid. A `salt` gives new data and results other ids.
+    invalid.
     """
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
     given = {name: value for name, value in params.items() if name not in called.outputs}
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    resolver = _Inputs(session, project, slots, salt, Ingest(wait=True) if inspection.facts else True)
+    resolver = _Inputs(session, project, slots, Ingest(wait=True) if inspection.facts else True)
     used = tuple(part for role, value in inputs.items() for part in resolver.parts(inspection.roles[role], role, value))
     lists = {role for role, value in inputs.items() if isinstance(value, list)}
     about = about_inputs((part.role, part.role in lists, slots.about(part.dataset.mfid)) for part in used)
     claims = {output: slots.claims(project, called.name, output, about) for output in inspection.outputs}
     facts = ParentFacts(session, project).of(used) if inspection.facts else None
-    outputs = planned_outputs(
-        project, inspection.code, inspection.outputs, inspection.params, used, salt=salt, facts=facts
-    )
-    spec = StepSpec(uses=uses, salt=salt)
+    outputs = planned_outputs(project, inspection.code, inspection.outputs, inspection.params, used, facts=facts)
+    spec = StepSpec(uses=uses)
     job = Job(called.name, project, inspection, given, used, outputs, spec, {}, claims, step=called)
     return StepCall(session, slots, job, about)
 
@@ -97,7 +94,6 @@ class _Inputs:
     session: Session
     project: str
     slots: FlowSlots
-    salt: str | None
     ingest: bool | Ingest
 
     def parts(self, shape: str, role: str, value: object) -> Iterator[UsedDataset]:
@@ -113,8 +109,8 @@ class _Inputs:
             return existing_dataset(value, self.session)
         if not value.is_file():
             raise InputError(f"there is no file {value}")
-        raw = hash_files(self.project, [value], None, self.session, salt=self.salt)
-        declared = FileInput(file=(str(value),), ingest=self.ingest)
+        raw = hash_files(self.project, [value], None, self.session)
+        declared = FileInput(file=str(value), ingest=self.ingest)
         dataset = find_raw(raw, self.session) or register_raw(raw, declared, value.name, self.session)
         self.slots.note_about(dataset.mfid, about_file(value))
         return dataset

@@ -219,7 +219,7 @@ def samples_of(dataset: Dataset) -> tuple[str, ...]:
 
 WAY_OUT = (
     "have it deleted (its owner or an administrator of Crucible can), or give the result another id: a `salt:` in the "
-    "declaration of its step or input (`register --salt`, `registering(salt=...)`), any text"
+    "declaration of its step or input (`register --salt`), any text"
 )
 SETTLES_S = 2.0  # chosen: an overtaken registration removes its files within two calls
 POLL_S = 0.2

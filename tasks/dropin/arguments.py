@@ -476,7 +476,7 @@ class _Tracer:
         flow = self.recording.destination.flow
         paths = [file.path for file in stored.files]
         parent_datasets = [self.recording.dataset(parent.future) for parent in parents]
-        raw = hash_files(project, paths, None, session, parents=parent_datasets, salt=self.recording.destination.salt)
+        raw = hash_files(project, paths, None, session, parents=parent_datasets)
         name = f"{role} ({label}{f' of {flow}' if flow else ''})"
         file, metadata = (str(paths[0]),), {"value": stored.document}
         declared = FileInput(file=file, dataset_name=name, metadata=metadata, ingest=False)
@@ -544,8 +544,8 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
 
 def _register_file(path: Path, recording: Recording) -> DatasetRef:
     session, destination = recording.session, recording.destination
-    raw = hash_files(destination.project, [path], None, session, salt=destination.salt)
-    return recording.undelivered.raw(raw, FileInput(file=(str(path),)), path.name, None, is_new=False)
+    raw = hash_files(destination.project, [path], None, session)
+    return recording.undelivered.raw(raw, FileInput(file=str(path)), path.name, None, is_new=False)
 
 
 class _Input:

@@ -210,9 +210,8 @@ def _new_dataset(
 def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
     """Register a result without parents, as measured files are: its bytes identify it."""
     session, description = result.recording.session, result.description
-    salt = result.recording.destination.salt
     paths = [*(file.path for file in stored.files), _write_call(result, stored)]
-    raw = hash_files(result.project, paths, None, session, salt=salt)
+    raw = hash_files(result.project, paths, None, session)
     declared = FileInput(
         file=(str(stored.files[0].path),),
         dataset_name=_dataset_name(result, []),

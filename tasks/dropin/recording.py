@@ -48,7 +48,6 @@ class Destination:
     flow: str = ""
     file: str = ""
     begun: str = ""
-    salt: str | None = None
     strict: bool = False
     undelivered: Literal["warn", "fail"] = "warn"
     notes: str = ""  # the run whose notes it shares: its outer run, else its own

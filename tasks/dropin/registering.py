@@ -30,10 +30,10 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
     """Register results of tasks called within in this project, as children of what they were made from.
 
     A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside a flow. With
-    `reuse`, a task is not run again if there is a result for the same arguments and code. A `salt`, any text, gives
-    results different ids, in case somebody else owns those without it. With `strict`, a task fails if lineage is
-    uncertain: an argument without a known parent, a result that cannot be recorded. While the service is unreachable,
-    results wait in the outbox; with `undelivered="fail"` the flow run fails at its end if some still do.
+    `reuse`, a task is not run again if there is a result for the same arguments and code. With
+    `strict`, a task fails if lineage is uncertain: an argument without a known parent, a result that cannot be
+    recorded. While the service is unreachable, results wait in the outbox; with `undelivered="fail"` the flow run fails
+    at its end if some still do.
     """
 
     def __init__(
@@ -42,11 +42,10 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         *,
         crucible: Crucible | None = None,
         reuse: bool = False,
-        salt: str | None = None,
         strict: bool = False,
         undelivered: Literal["warn", "fail"] = "warn",
     ) -> None:
-        self._request = Destination(project, crucible, reuse, salt=salt, strict=strict, undelivered=undelivered)
+        self._request = Destination(project, crucible, reuse, strict=strict, undelivered=undelivered)
         self._open: list[Any] = []
 
     def __call__(self, function: Function) -> Function:
@@ -115,7 +114,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
     def _for_run(self) -> registering:
         """Return a copy for one run, since a flow may run several times at once."""
         request = self._request
-        options: dict[str, Any] = {"reuse": request.reuse, "salt": request.salt, "strict": request.strict}
+        options: dict[str, Any] = {"reuse": request.reuse, "strict": request.strict}
         return registering(request.project, crucible=request.crucible, undelivered=request.undelivered, **options)
 
 

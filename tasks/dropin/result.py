@@ -139,7 +139,7 @@ def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], di
     for name in outputs:
         params.setdefault(name, result.arguments.paths[name].name)
     shown = {**params, **({RESULT: digest} if digest else {})}
-    return step_recipe(result.project, code, result.output, shown, used, salt=result.recording.destination.salt)
+    return step_recipe(result.project, code, result.output, shown, used)
 
 
 def fingerprint(result: TaskResult) -> str:

@@ -46,7 +46,7 @@ CASES = {
         [" -> by", " -> sizes", "by + sizes -> times", "by + sizes -> times", "by + times + times -> total"],
     ),
     "within": (1740, [" -> make", "double -> again", "make -> double"]),
-    "described": (["measure", 2, "100 counts", "mine"], [" -> measure"]),
+    "described": (["measure", 2, "100 counts"], [" -> measure"]),
     "in_with": (
         [380, 1],
         [" -> table (from the flow's code of partly)", "table (from the flow's code of partly) -> double"],
