@@ -51,7 +51,10 @@ SOAK_SEED ?= $(shell date +%s)
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
-shapes: .venv/test.installed  ## 146 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
+soak-groups: .venv/test.installed  ## five groups, two accounts and two workers on one machine and PostgreSQL, twelve minutes
+	$(BIN)/python tests/soak/groups.py --seconds 720 --seed $(SOAK_SEED)
+
+shapes: .venv/test.installed  ## 100 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \
 	  tests/flows/deployed/test_converted.py -n 0
 

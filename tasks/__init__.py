@@ -2,6 +2,7 @@
 
 Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
 """
+# ruff: noqa: F403, F405 (types of the tasks in `__all__` of two modules)
 
 from __future__ import annotations
 
@@ -9,51 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crucible_lineage.tasks.api.calls import asynchronous
-    from crucible_lineage.tasks.api.chains import check_lineage, register_child, render_lineage
-    from crucible_lineage.tasks.api.datasets import (
-        add_keywords,
-        count_datasets,
-        create_dataset,
-        create_sample,
-        delete_dataset,
-        ensure_project,
-        get_dataset,
-        get_keywords,
-        get_metadata,
-        link_parent_child,
-        link_sample,
-        list_children,
-        list_datasets,
-        list_parents,
-        list_projects,
-        list_samples,
-        replace_metadata,
-        search_datasets,
-        search_metadata,
-        unlink,
-        unlink_sample,
-        update_dataset,
-        update_metadata,
-    )
-    from crucible_lineage.tasks.api.files import (
-        add_files,
-        add_thumbnail,
-        download_dataset,
-        get_download_links,
-        get_thumbnails,
-        list_files,
-        request_ingestion,
-        upload_file,
-        wait_for_ingestion,
-    )
+    from crucible_lineage.step import step
+    from crucible_lineage.tasks.api.datasets import *
+    from crucible_lineage.tasks.api.files import *
     from crucible_lineage.tasks.credentials import CrucibleCredentials
     from crucible_lineage.tasks.dropin.decorator import task
+    from crucible_lineage.tasks.dropin.kinds import Kind, add_kind
     from crucible_lineage.tasks.dropin.registering import registering
-    from crucible_lineage.tasks.dropin.values.kinds import Kind, add_kind
     from crucible_lineage.tasks.materialization import materialize
-    from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
-    from crucible_lineage.tasks.steps import step
+    from crucible_lineage.tasks.sessions import CrucibleConnection, asynchronous, session_for
 
     aadd_files = asynchronous(add_files)
     aadd_keywords = asynchronous(add_keywords)
@@ -91,14 +56,14 @@ if TYPE_CHECKING:
     aupload_file = asynchronous(upload_file)
     await_for_ingestion = asynchronous(wait_for_ingestion)
 
-# Module -> the tasks in it;each has an asynchronous twin with the prefix `a`.
+# Module -> the tasks in it; each has an asynchronous twin with the prefix `a`.
 _API = {
-    "chains": ("check_lineage", "register_child", "render_lineage"),
     "datasets": (
         *("count_datasets", "create_dataset", "delete_dataset", "get_dataset", "list_datasets", "search_datasets"),
         *("add_keywords", "get_keywords", "get_metadata", "replace_metadata", "search_metadata", "update_metadata"),
         *("link_parent_child", "list_children", "list_parents", "unlink", "update_dataset"),
         *("create_sample", "link_sample", "list_samples", "unlink_sample", "ensure_project", "list_projects"),
+        *("check_lineage", "register_child", "render_lineage"),
     ),
     "files": (
         *("add_files", "download_dataset", "get_download_links", "list_files", "upload_file"),
@@ -107,16 +72,16 @@ _API = {
 }
 API_TASKS = tuple(name for names in _API.values() for name in names)
 _MODULES = {
-    "CrucibleConnection": "sessions",
-    "CrucibleCredentials": "credentials",
-    "materialize": "materialization",
-    "Kind": "dropin.values.kinds",
-    "add_kind": "dropin.values.kinds",
-    "registering": "dropin.registering",
-    "task": "dropin.decorator",
-    "session_for": "sessions",
-    "step": "steps",
-    **{name: f"api.{module}" for module, names in _API.items() for name in names},
+    "CrucibleConnection": ".sessions",
+    "CrucibleCredentials": ".credentials",
+    "materialize": ".materialization",
+    "Kind": ".dropin.kinds",
+    "add_kind": ".dropin.kinds",
+    "registering": ".dropin.registering",
+    "task": ".dropin.decorator",
+    "session_for": ".sessions",
+    "step": "crucible_lineage.step",
+    **{name: f".api.{module}" for module, names in _API.items() for name in names},
 }
 
 __all__ = [
@@ -137,9 +102,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        value = getattr(import_module(_MODULES[name], __name__), name)
     elif name.startswith("a") and name[1:] in API_TASKS:
-        value = import_module(f"{__name__}.api.calls").asynchronous(__getattr__(name[1:]))
+        value = import_module(".sessions", __name__).asynchronous(__getattr__(name[1:]))
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

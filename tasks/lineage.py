@@ -14,22 +14,50 @@ Outside of a flow that is `registering` these do nothing.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
+
+from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.tasks.dropin.effects import Effects, current_effects
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.tasks.dropin.recording import current
 
-__all__ = ["derived", "deriving", "describe", "used", "wrote"]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 
 _FIELDS = ("measurement", "data_type", "dataset_name")
+
+
+@dataclass
+class Effects:
+    """Effects that one call has declared so far."""
+
+    used: list[object] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    metadata: JsonObject = field(default_factory=dict)
+    fields: JsonObject = field(default_factory=dict)
+
+    def extend(self, description: JsonMapping) -> JsonObject:
+        """Return the description of a task with the call's own fields and metadata."""
+        return {**description, **self.fields, "metadata": {**description["metadata"], **self.metadata}}
+
+
+_current: ContextVar[Effects | None] = ContextVar("effects", default=None)
+
+
+@contextmanager
+def declaring(effects: Effects | None) -> Iterator[None]:
+    """Attribute effects declared in this block to that call; None if it is not recorded."""
+    token = _current.set(effects)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def used(*sources: object) -> None:
@@ -74,31 +102,9 @@ def derived(value: T, *sources: object) -> T:
     return value
 
 
-def deriving(function: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a function of the flow's own code so that its value is derived from its known arguments."""
-
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        value = function(*args, **kwargs)
-        recording = current()
-        if recording is not None:
-            parents = [parent for one in (*args, *kwargs.values()) for parent in recording.origins.parents_of(one)]
-            if parents:
-                recording.origins.note_derived(value, parents)
-        return value
-
-    return called
-
-
 def _of_task(function: str) -> Effects | None:
-    effects = current_effects()
-    if effects is None and current() is not None and not _is_plain_call():
+    effects = _current.get()
+    is_plain_call = TaskRunContext.get() is not None  # of a task that is not recorded, such as one called directly
+    if effects is None and current() is not None and not is_plain_call:
         raise InputError(f"lineage.{function} is for the body of a task; in a flow's own code, use lineage.derived")
     return effects
-
-
-def _is_plain_call() -> bool:
-    """Return whether this is a task whose call is not recorded, such as one called directly."""
-    from prefect.context import TaskRunContext
-
-    return TaskRunContext.get() is not None

@@ -110,7 +110,7 @@ class _Inputs:
         if not value.is_file():
             raise InputError(f"there is no file {value}")
         raw = hash_files(self.project, [value], None, self.session)
-        declared = FileInput(file=str(value), ingest=self.ingest)
+        declared = FileInput(file=(str(value),), ingest=self.ingest)
         dataset = find_raw(raw, self.session) or register_raw(raw, declared, value.name, self.session)
         self.slots.note_about(dataset.mfid, about_file(value))
         return dataset

@@ -14,8 +14,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.contents import Picture, picture_body
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Thumbnail
 from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.tasks.api.calls import api_task
-from crucible_lineage.tasks.sessions import Crucible, session_for
+from crucible_lineage.tasks.sessions import Crucible, api_task, session_for
 
 __all__ = [
     "OnFailure", "add_all", "add_files", "add_thumbnail", "checked_files", "download_dataset", "get_download_links",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from prefect.blocks.core import Block, BlockNotSavedError
+from prefect.client.schemas.objects import TaskRunResult
 from prefect.futures import PrefectFuture
 
 from crucible_lineage.checksums import FileStamp, stamp_if_present
@@ -22,43 +22,37 @@ from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files
+from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import datasets_with, lies_elsewhere
 from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.folders import files_at, is_folder, looks_like_path
-from crucible_lineage.tasks.dropin.origins import CALL, LEAST_BYTES, MOST_ITEMS, Origin, items_of, settled
-from crucible_lineage.tasks.dropin.recording import Recording, data_folder, run_logger, warn
+from crucible_lineage.tasks.dropin.files import files_at, is_folder, looks_like_path
+from crucible_lineage.tasks.dropin.kinds import NotJsonError, is_data, is_plain, spelled
+from crucible_lineage.tasks.dropin.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
+from crucible_lineage.tasks.dropin.recording import Recording, data_folder, warn
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
-from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, spelled
-from crucible_lineage.tasks.dropin.values.kinds import is_plain, kind_of
-from crucible_lineage.tasks.dropin.values.storing import NotStorableError, Stored, plain_digest, store_value
-from crucible_lineage.tasks.dropin.views import is_constant, is_literal, source_of
+from crucible_lineage.tasks.dropin.storing import NotStorableError, Stored, plain_digest, store_value
 
+MOST_NAMED = 50  # task runs to compare one argument with
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
-
-DESCRIBING = ("not finite", "tuple", "set", "number", "bytes", "model", "dataclass", "scalar")  # kinds that are no data
 
 GIVEN = "a file that the flow was given"
 PROVEN = "the result of a task run that was given"
 RECORDED = "the result of a task run that Prefect's record names"
-ITEM_RECORDED = "an item of the result of a task run that Prefect's record names"
+ITEM = "an item of the result of a task run that was given"
 
 
 @dataclass(frozen=True)
 class Input:
     """A parent of a task's result: the argument with it, its dataset, and how that is known.
 
-    An `unregistered` file has no dataset yet, since the task may turn out to overwrite it. `path` is the path of a
-    file, `in_list` says that the argument is a list or a folder, `in_folder` that it is the file's folder.
+    A file that the flow was given has no origin yet, since the task may turn out to overwrite it. `path` is the path of
+    a file, `in_list` says that the argument is a list or a folder, `in_folder` that it is the file's folder.
     """
 
     role: str
     origin: Origin | None
     known_by: str
-    unregistered: Path | None = None
     in_list: bool = False
     path: Path | None = None
     in_folder: bool = False
@@ -68,23 +62,21 @@ class Input:
 class Arguments:
     """Traced arguments of a task run. `opaque` names arguments without a stable spelling: they prevent reuse.
 
-    `unknown` are arguments from the flow's own code whose parents are not known, `objects` those that the function may
-    change, with their digests from before the call. `unsettled` are inputs whose files changed while they were read.
+    `objects` are arguments that the function may change, with their digests from before the call; `unknown_parents`
+    those whose parents are not known; `unconfirmed` task runs that only Prefect's record names.
     """
 
     inputs: list[Input] = field(default_factory=list)
-    unsettled: list[Input] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
     before: dict[Path, FileStamp | None] = field(default_factory=dict)  # files below these paths before the call
-    unknown: list[str] = field(default_factory=list)
     objects: dict[str, tuple[Any, str]] = field(default_factory=dict)
     ids: frozenset[int] = frozenset()  # object ids of the arguments and of the items in them
     defaults: frozenset[str] = frozenset()  # arguments left at their defaults
     left_out: list[str] = field(default_factory=list)
-    unconfirmed: dict[str, list[str]] = field(default_factory=dict)  # task runs of Prefect's record, by argument
-    possible: list[str] = field(default_factory=list)
+    unconfirmed: list[str] = field(default_factory=list)
+    unknown_parents: list[str] = field(default_factory=list)
 
     def changed_files(self) -> dict[str, list[Path]]:
         """Return the files written since the call at paths that arguments name, by argument."""
@@ -105,13 +97,26 @@ class Arguments:
 
 @dataclass(frozen=True)
 class ArgumentTrace:
-    """Task runs that returned the arguments of a call, by argument: those of futures, those of whose results they are
-    items, and those that Prefect's record of the run names.
+    """The task runs behind the arguments of a call, by argument.
+
+    `runs`, `among` and `mapped` are those whose futures the flow passed: to this call, to `map` for one call each, or
+    for an item each. `recorded` are those that Prefect's record of the run names: for futures (not if the call was sent
+    to a pool of processes), and for values by the identity of objects.
     """
 
-    futures: Mapping[str, tuple[str, ...]]
+    runs: Mapping[str, tuple[str, ...]]
+    among: Mapping[str, tuple[str, ...]]
     mapped: Mapping[str, tuple[str, ...]]
-    recorded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    recorded: Mapping[str, Sequence[object]]
+
+    def given(self, role: str) -> list[str]:
+        """Return the runs whose futures this call was given in an argument, as far as the record says."""
+        recorded = {run for role in self.recorded for run in self.named(role)}
+        return [*self.runs.get(role, ()), *(run for run in self.among.get(role, ()) if run in recorded)]
+
+    def named(self, role: str) -> list[str]:
+        """Return the runs that Prefect's record names for an argument."""
+        return [str(source.id) for source in self.recorded.get(role, ()) if isinstance(source, TaskRunResult)]
 
 
 def trace_arguments(
@@ -123,7 +128,6 @@ def trace_arguments(
     for role, value in bound.items():
         if role not in description.ignore:
             tracer.argument(role, value, runs)
-    tracer.note_declared(bound)
     tracer.conclude()
     return tracer.arguments
 
@@ -143,7 +147,7 @@ class _Tracer:
         self.arguments = Arguments()
         self.in_list = False
         self.enclosing: Origin | None = None  # of the result that the argument is an item of
-        self.own_containers: list[str] = []  # lists, tuples and dicts of the flow's own code
+        self.unknown: list[str] = []  # arguments with data of the flow's own code
 
     def argument(self, role: str, value: object, runs: ArgumentTrace) -> None:
         """Record an argument as inputs, a parameter, or both."""
@@ -151,13 +155,13 @@ class _Tracer:
             self.arguments.params[role] = shown_secret(value, role, self.description.name)
             return
         self.in_list = isinstance(value, list) or (isinstance(value, (str, Path)) and is_folder(value))
-        futures = runs.futures.get(role, ())
-        origins = [self.recording.origins.of_run(run) for run in futures]
+        given = runs.given(role) or self.only_of(runs.among.get(role, ()), value)
+        origins = [self.recording.origins.of_run(run) for run in given]
         for origin in origins:
             if origin is not None:
                 self.add(role, origin, PROVEN)
-        if futures and all(origins):
-            self.arguments.params[role] = {"results": len(futures)}
+        if given and all(origins):
+            self.arguments.params[role] = {"results": len(given)}
             if len(origins) == 1 and origins[0] is not None and not _is_fixed(value):
                 self.arguments.objects[role] = (value, origins[0].digest)
             return
@@ -167,40 +171,34 @@ class _Tracer:
         if param is not _INPUT:
             self.arguments.params[role] = hidden(param, role, self.description.name)
         if self.enclosing is not None and len(self.arguments.inputs) == before:
-            self.add(role, self.enclosing, "an item of the result of a task run that was given")
-        self.compare(role, value, runs.recorded.get(role, ()), before)
-        if len(self.arguments.inputs) == before and isinstance(value, (list, tuple, dict)) and value:
-            self.own_containers.append(role)
-            if digest := plain_digest(value):
-                self.arguments.objects[role] = (value, digest)
+            self.add(role, self.enclosing, ITEM)
+        self.compare(role, value, runs.named(role), before)
+        is_own = len(self.arguments.inputs) == before and isinstance(value, (list, tuple, dict)) and value
+        if is_own and (digest := plain_digest(value)):
+            self.arguments.objects[role] = (value, digest)
 
-    def compare(self, role: str, value: object, recorded: tuple[str, ...], before: int) -> None:
-        """Add parents that only Prefect's record of the run names, if the content agrees; else note them."""
+    def only_of(self, runs: Sequence[str], value: object) -> list[str]:
+        """Return the only one of these runs that returned such a value."""
+        if not 1 < len(runs) <= MOST_NAMED:
+            return list(runs) if len(runs) == 1 else []
+        digest = digest_now(value, self.recording)
+        origins = {run: self.recording.origins.of_run(run) for run in runs}
+        same = [run for run, origin in origins.items() if origin is not None and origin.digest == digest]
+        return same if len(same) == 1 else []
+
+    def compare(self, role: str, value: object, named: Sequence[str], before: int) -> None:
+        """Add a parent that only Prefect's record of the run names, if the content agrees; else note it."""
         known_futures = {id(one.origin.future) for one in self.arguments.inputs[before:] if one.origin is not None}
-        for run in recorded:
+        digest = digest_now(value, self.recording) if named and len(self.arguments.inputs) == before else ""
+        for run in named:
             origin = self.recording.origins.of_run(run)
             if origin is None or id(origin.future) in known_futures:
                 continue
-            is_untraced = len(self.arguments.inputs) == before and bool(origin.digest)
-            if is_untraced and digest_now(value, self.recording) == origin.digest:
+            if digest and digest == origin.digest and len(self.arguments.inputs) == before:
                 self.arguments.params.pop(role, None)
                 self.add(role, origin, RECORDED)
-            elif is_untraced and self.recording.origins.is_word_of(run, value) and not is_literal(value):
-                self.add(role, replace(origin, part=True), ITEM_RECORDED)
             else:
-                self.arguments.unconfirmed.setdefault(role, []).append(origin.label or run)
-
-    def note_declared(self, bound: Mapping[str, object]) -> None:
-        """Record what the task declares that it reads, writes and is made of."""
-        reads, writes, parents = self.description.reads, self.description.writes, self.description.parents
-        for source in _as_list(_call_by_name(reads, bound)) if callable(reads) else ():
-            self.source("reads", source)
-        for source in _as_list(_call_by_name(parents, bound)) if callable(parents) else parents:
-            self.source("parents", source)
-        for index, target in enumerate(_as_list(_call_by_name(writes, bound))) if callable(writes) else ():
-            path = Path(str(target))
-            self.arguments.paths[f"writes-{index}"] = path
-            self.arguments.before |= {file: stamp_if_present(file) for file in files_at(path).paths}
+                self.arguments.unconfirmed.append(f"{role}: task run {run}")
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
@@ -223,34 +221,30 @@ class _Tracer:
     def foreign(self, address: str) -> Origin:
         """Return the dataset that stands for data of another catalogue; the address identifies it."""
         address = hidden_text(address)
-        session, destination = self.recording.session, self.recording.destination
         with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
             path = Path(folder) / "address.json"
             path.write_bytes(canonical_json({"address": address}))
-            raw = hash_files(destination.project, [path], None, session)
-            declared = FileInput(
-                file=(str(path),), dataset_name=address[:250], metadata={"address": address}, ingest=False
+            dataset = self.recording.undelivered.raw(
+                self.recording.destination.project,
+                [path],
+                "data of another catalogue, which lie at their address",
+                dataset_name=address[:250],
+                metadata={"address": address},
+                ingest=False,
             )
-            note = "data of another catalogue, which lie at their address"
-            dataset = self.recording.undelivered.raw(raw, declared, address[:250], note, is_new=False)
         return Origin(settled(dataset), ("address.json",), about=(address,))
 
     def conclude(self) -> None:
-        """Report arguments without a known parent."""
-        candidates = self.recording.origins.in_hand()
-        unknown = self.arguments.unknown or ([] if self.arguments.inputs else self.own_containers)
-        if candidates and (unknown or not self.arguments.inputs):
-            self.arguments.possible = candidates
-        if not unknown or not candidates:
+        """Note arguments whose parents are not known, though the flow's own code had results in hand."""
+        arguments = self.arguments
+        unknown = list(dict.fromkeys(self.unknown))
+        if not self.recording.origins.has_results():
             return
-        message = (
-            f"no parent known for {', '.join(dict.fromkeys(unknown))} of {self.description.name}; "
-            f"the flow's code had {', '.join(candidates)} in hand"
-        )
+        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.params)
+        if not unknown:  # a number, text or list of the flow's own may have no parents
+            return
+        message = f"no parent known for {', '.join(unknown)} of {self.description.name}"
         self.recording.notices.append(message)
-        if not self.arguments.unknown:  # the flow's own list or dict may have no parents
-            run_logger().info("%s", message)
-            return
         if self.recording.destination.strict:
             raise LineageError(
                 f"{message}. Nothing was run; pass the result itself, or name its sources: "
@@ -261,7 +255,7 @@ class _Tracer:
     def add(
         self, role: str, origin: Origin, known_by: str, path: Path | None = None, *, in_folder: bool = False
     ) -> Any:
-        self.arguments.inputs.append(Input(role, origin, known_by, None, self.in_list, path, in_folder))
+        self.arguments.inputs.append(Input(role, origin, known_by, self.in_list, path, in_folder))
         if origin.described:  # other values have the same files
             self.arguments.opaque.append(role)
         return _INPUT
@@ -278,16 +272,12 @@ class _Tracer:
             return reference
         if isinstance(value, Path) or (isinstance(value, str) and looks_like_path(value)):
             return self.path(role, Path(value), value)
-        if (origin := self.recording.origins.of_object(value)) is not None and not is_literal(value):
+        if (origin := self.recording.origins.of_object(value)) is not None:
             return self.object(role, value, origin)
         if parents := self.recording.origins.of_derived(value):
             return self.derived(role, value, parents)
         if isinstance(value, (list, tuple, dict)) and (not is_plain(value) or self.is_traced_inside(value)):
             return self.container(role, value, depth)
-        if is_plain(value):
-            if len(canonical_json(value)) > LONG_PARAMETER:
-                return self.data(role, value)
-            return deepcopy(value)  # the task may change it later
         return self.other(role, value)
 
     def dataset(self, role: str, mfid: str) -> Any:
@@ -308,7 +298,7 @@ class _Tracer:
         for item in islice(items, MOST_ITEMS):
             if isinstance(item, str) and looks_like_path(item):
                 return True
-            if self.recording.origins.of_object(item) is not None and not is_literal(item):
+            if self.recording.origins.of_object(item) is not None:
                 return True
             if self.recording.origins.of_derived(item):
                 return True
@@ -350,28 +340,33 @@ class _Tracer:
         except (FileChangedError, FileNotFoundError):
             if not in_folder:
                 raise
-            if not path.exists():
-                return None
-            self.arguments.unsettled.append(Input(role, None, GIVEN, path, self.in_list, path, in_folder))
-            self.arguments.opaque.append(role)
-            return _INPUT
+            if path.exists():
+                self.arguments.left_out.append(f"{path.name} (it changed while it was being read)")
+                self.arguments.opaque.append(role)
+            return None
         origin = self.recording.origins.of_path(path, checksums.sha256)
         if origin is not None:
             return self.add(role, origin, "the path of a file that was made", path, in_folder=in_folder)
         digest = hashlib.sha256(checksums.sha256.encode()).hexdigest()
         if (same := self.recording.origins.of_content(digest)) is not None:
             return self.add(role, same, "the bytes of a file", path, in_folder=in_folder)
-        self.arguments.inputs.append(Input(role, None, GIVEN, path, self.in_list, path, in_folder))
+        self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, path, in_folder))
         return _INPUT
+
+    @contextmanager
+    def stored(self, role: str, value: object) -> Iterator[Stored]:
+        """Store a value for this block, and note its content from before the call. Raises NotStorableError."""
+        with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
+            stored = store_value(value, Path(folder))
+            self.arguments.objects[role] = (value, stored.digest)
+            yield stored
 
     def object(self, role: str, value: Any, origin: Origin) -> Any:
         """Add a known object; if the flow's code has changed it, register that state as a child dataset."""
         if origin.described or not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
             return self.known_object(role, value, origin)
         try:
-            with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
-                stored = store_value(value, Path(folder))
-                self.arguments.objects[role] = (value, stored.digest)
+            with self.stored(role, value) as stored:
                 if stored.digest == origin.digest:
                     return self.known_object(role, value, origin)
                 changed = self.keep(role, stored, "changed in the flow's code", (origin,))
@@ -394,73 +389,45 @@ class _Tracer:
     def derived(self, role: str, value: Any, parents: tuple[Origin, ...]) -> Any:
         """Add a value declared as derived: data as a dataset in between, others as a parameter with these parents."""
         known_by = "a value that the flow's code says it has derived"
-        kind = kind_of(value)
-        if is_plain(value) or kind is None or kind.name in DESCRIBING:
-            for origin in parents:
-                self.add(role, origin, known_by)
-            return self.other(role, value) if not is_plain(value) else deepcopy(value)
-        try:
-            with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
-                stored = store_value(value, Path(folder))
-                self.arguments.objects[role] = (value, stored.digest)
-                origin = self.keep(role, stored, "derived in the flow's code", parents)
-        except NotStorableError:
-            for origin in parents:
-                self.add(role, origin, known_by)
-            return self.opaque(role, value)
-        return self.add(role, origin, known_by)
+        if is_data(value):
+            with suppress(NotStorableError), self.stored(role, value) as stored:
+                return self.add(role, self.keep(role, stored, "derived in the flow's code", parents), known_by)
+        for origin in parents:
+            self.add(role, origin, known_by)
+        return self.opaque(role, value) if is_data(value) else self.other(role, value)
 
     def other(self, role: str, value: Any) -> Any:
         """Add a value of the flow's own code: data as an input of its own, descriptive values as a parameter."""
-        kind = kind_of(value)
-        if kind is not None and kind.name not in DESCRIBING:
+        if is_plain(value):
+            plain = value
+        elif is_data(value):
             return self.data(role, value)
-        try:
-            plain = canonical_value(value, role)
-        except InputError:
-            return self.opaque(role, value)
-        return plain if len(canonical_json(plain)) <= LONG_PARAMETER else self.data(role, value)
+        else:
+            try:
+                plain = canonical_value(value, role)
+            except InputError:
+                return self.opaque(role, value)
+        # copied, since the task may change it later
+        return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else self.data(role, value)
 
     def data(self, role: str, value: Any) -> Any:
         origins = self.recording.origins
         source = None if self.enclosing else source_of(value, origins)
         try:
-            with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
-                stored = store_value(value, Path(folder))
-                self.arguments.objects[role] = (value, stored.digest)
-                same = origins.of_content(stored.digest) or self.by_bytes(stored)
-                if same is not None:
+            with self.stored(role, value) as stored:
+                if (same := origins.of_content(stored.digest)) is not None:
                     return self.add(role, same, "the same content")
-                parents = tuple(parent for parent in (self.enclosing, source) if parent is not None)
-                label = "an item of a result" if self.enclosing else "taken" if source else "from the flow's code"
+                label = "an item of a result" if self.enclosing else "from the flow's code"
                 if source:
                     label = "taken from a result in the flow's code"
                 elif not self.enclosing and not is_constant(value):
-                    self.arguments.unknown.append(role)
-                origin = self.keep(role, stored, label, parents)
+                    self.unknown.append(role)
+                origin = self.keep(role, stored, label, tuple(filter(None, (self.enclosing, source))))
         except NotStorableError:
             return self.opaque(role, value)
         origins.note_object(value, origin)
-        if self.enclosing is not None:
-            return self.add(role, origin, "an item of the result of a task run that was given")
-        return self.add(role, origin, "a part of a known value" if source else "a value of the flow's code")
-
-    def by_bytes(self, stored: Stored) -> Origin | None:
-        """Return the only result of the project with these bytes that another process or an earlier run registered."""
-        if sum(file.ref.size for file in stored.files) < LEAST_BYTES or self.recording.undelivered.is_away():
-            return None
-        session, project = self.recording.session, self.recording.destination.project
-        hashes = {file.ref.sha256 for file in stored.files}
-        matches = []
-        for mfid in sorted(datasets_with(session.client, stored.files[0].ref.sha256)):
-            if not lies_elsewhere(session.client.datasets.get(mfid), project):
-                dataset = existing_dataset(mfid, session)
-                if {file.sha256 for file in dataset.data_files if file.name != CALL} == hashes:
-                    matches.append(dataset)
-        if len(matches) != 1:
-            return None
-        names = tuple(file.name for file in matches[0].data_files if file.name != CALL)
-        return Origin(settled(matches[0]), names, stored.digest, self.recording.slots.about(matches[0].mfid))
+        known_by = "a part of a known value" if source else "a value of the flow's code"
+        return self.add(role, origin, ITEM if self.enclosing else known_by)
 
     def opaque(self, role: str, value: Any) -> Any:
         self.arguments.opaque.append(role)
@@ -472,16 +439,16 @@ class _Tracer:
 
     def keep(self, role: str, stored: Stored, label: str, parents: tuple[Origin, ...] = ()) -> Origin:
         """Register a value that no task made, before anything is derived from it."""
-        session, project = self.recording.session, self.recording.destination.project
-        flow = self.recording.destination.flow
-        paths = [file.path for file in stored.files]
-        parent_datasets = [self.recording.dataset(parent.future) for parent in parents]
-        raw = hash_files(project, paths, None, session, parents=parent_datasets)
-        name = f"{role} ({label}{f' of {flow}' if flow else ''})"
-        file, metadata = (str(paths[0]),), {"value": stored.document}
-        declared = FileInput(file=file, dataset_name=name, metadata=metadata, ingest=False)
-        note = f"a value {label}, given to {self.description.name} as {role}"
-        dataset = self.recording.undelivered.raw(raw, declared, name, note, is_new=bool(parents))
+        destination = self.recording.destination
+        dataset = self.recording.undelivered.raw(
+            destination.project,
+            [file.path for file in stored.files],
+            f"a value {label}, given to {self.description.name} as {role}",
+            [parent.future.result() for parent in parents],
+            dataset_name=f"{role} ({label}{f' of {destination.flow}' if destination.flow else ''})",
+            metadata={"value": stored.document},
+            ingest=False,
+        )
         about = parents[0].about if parents else (f"{role} {stored.digest[:16]}",)
         names = tuple(file.name for file in dataset.data_files)
         origin = Origin(settled(dataset), names, stored.digest, about)
@@ -489,26 +456,11 @@ class _Tracer:
         return origin
 
 
-def _call_by_name(function: Callable[..., Any], bound: Mapping[str, object]) -> Any:
-    """Call a function with those of a task's arguments that it accepts."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return function(**bound)
-    return function(**{parameter.name: bound[parameter.name] for parameter in parameters if parameter.name in bound})
-
-
-def _as_list(value: Any) -> Sequence[object]:
-    if value is None:
-        return ()
-    return value if isinstance(value, (list, tuple)) else (value,)
-
-
 def _is_fixed(value: object) -> bool:
     """Return whether a value cannot be changed in place."""
-    kind = kind_of(value)
     if isinstance(value, (str, bytes, int, float, complex, tuple)):
         return True
-    return not isinstance(value, (list, dict, set)) and (kind is None or kind.name in DESCRIBING)
+    return not isinstance(value, (list, dict, set)) and not is_data(value)
 
 
 def digest_now(value: object, recording: Recording) -> str:
@@ -520,6 +472,16 @@ def digest_now(value: object, recording: Recording) -> str:
         return ""
 
 
+def find_file(path: Path, recording: Recording) -> Origin | None:
+    """Return the origin of a file that the flow was given; None if it is not registered."""
+    session = recording.session
+    origin = recording.origins.of_path(path, session.store.checksums(path).sha256)
+    if origin is not None:
+        return origin
+    found = find_raw(hash_files(recording.destination.project, [path], None, session), session)
+    return Origin(settled(found), (path.name,), about=about_file(path)) if found else None
+
+
 def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     """Register a file that the flow was given, with its current bytes, beside the flow."""
     session = recording.session
@@ -528,24 +490,21 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
         return origin
     session.cache.add(path, checksums.sha256)  # before the flow does anything with the file
 
+    def register_at(current: Path) -> DatasetRef:
+        return recording.undelivered.raw(recording.destination.project, [current])
+
     def register() -> DatasetRef:
         if session.store.checksums(path).sha256 == checksums.sha256:
-            return _register_file(path, recording)
+            return register_at(path)
         with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
             original = Path(folder) / path.name
             shutil.copyfile(session.cache.path(checksums.sha256), original)
-            return _register_file(original, recording)
+            return register_at(original)
 
     future = recording.aside(register, logger, f"the file {path.name}")
     origin = Origin(future, (path.name,), about=about_file(path))
     recording.origins.note_path(path, checksums.sha256, origin)
     return origin
-
-
-def _register_file(path: Path, recording: Recording) -> DatasetRef:
-    session, destination = recording.session, recording.destination
-    raw = hash_files(destination.project, [path], None, session)
-    return recording.undelivered.raw(raw, FileInput(file=str(path)), path.name, None, is_new=False)
 
 
 class _Input:

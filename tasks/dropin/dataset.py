@@ -1,27 +1,29 @@
-"""The dataset of a result: its name, record and metadata, and its registration."""
+"""One result of a task run as a dataset: its inputs, recipe, name, record and metadata, and its registration."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.logs import own_secrets
-from crucible_lineage.pipeline.plan.files import hash_files
+from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
-from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid
+from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
@@ -29,26 +31,194 @@ from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_asset
-from crucible_lineage.tasks.dropin.arguments import Input
-from crucible_lineage.tasks.dropin.description import TaskDescription, cache_keyword
+from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, declared_inputs, find_file, register_file
+from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
+from crucible_lineage.tasks.dropin.files import OpenedFiles, files_at
 from crucible_lineage.tasks.dropin.origins import CALL
-from crucible_lineage.tasks.dropin.output_paths import learn_output_roles
 from crucible_lineage.tasks.dropin.recording import Recording
-from crucible_lineage.tasks.dropin.result import (
-    TaskResult,
-    about_of,
-    call_label,
-    fingerprint,
-    recipe_of,
-    slots_of,
-    used_datasets,
-)
 from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
-from crucible_lineage.tasks.dropin.values.storing import Stored
+from crucible_lineage.tasks.dropin.storing import Stored
+from crucible_lineage.tasks.lineage import Effects
 
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
-IN_JSON = ("json", "spelled", "tuple", "set", "model", "dataclass", "scalar")  # kinds that are one file of JSON
+LONGEST_LABEL = 60  # characters of the arguments in a name
+RESULT = "result_sha256"  # in the recipe: a task may return different results for equal arguments
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One result of a task run, with everything that describes its dataset."""
+
+    code: TaskCode
+    description: TaskDescription
+    recording: Recording
+    arguments: Arguments
+    logger: Any
+    flow_run_id: str
+    task_run_id: str
+    opened: OpenedFiles  # the files that the call opened
+    output: str = "out"
+    key: str = ""  # in Prefect's cache, if stored there
+    addresses: tuple[str, ...] = ()  # of data that the task declares to have written elsewhere
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def project(self) -> str:
+        return self.description.project or self.recording.destination.project
+
+    @property
+    def reuses(self) -> bool:
+        """Whether an existing result is to be used instead of running the task."""
+        return self.recording.destination.reuse if self.description.reuse is None else self.description.reuse
+
+    @property
+    def fingerprint(self) -> str:
+        version = self.description.code_version
+        return self.code.digest if version is None else f"version:{version}"
+
+    def ended(self, effects: Effects, number: int | None, key: str) -> TaskResult:
+        """Return the result of a call that has ended, or its item of that number, with the effects that it declared."""
+        if effects.used:
+            self.arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
+            effects.used.clear()
+        for index, path in enumerate(effects.paths):
+            self.arguments.paths[f"wrote-{index}"] = path
+            self.opened.wrote.update(map(os.path.abspath, files_at(path).paths))
+            self.arguments.before |= dict.fromkeys(files_at(path).paths)
+        return replace(
+            self,
+            description=TaskDescription(**effects.extend(vars(self.description))),
+            output="out" if number is None else f"item {number}",
+            key=key,
+            addresses=tuple(effects.addresses),
+        )
+
+
+def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
+    """Return the inputs without files that the task has overwritten, and without those in its output folders unless
+    it has read them. Register files that the flow was given.
+    """
+    return [
+        parent
+        if parent.origin or parent.path is None
+        else replace(parent, origin=register_file(parent.path, result.recording, result.logger))
+        for parent in _used(result.arguments.inputs, result, written)
+    ]
+
+
+def known_inputs(result: TaskResult) -> list[Input]:
+    """Return the inputs before the call. Those with a file that is not registered have no origin."""
+    return [
+        parent
+        if parent.origin or parent.path is None
+        else replace(parent, origin=find_file(parent.path, result.recording))
+        for parent in _used(result.arguments.inputs, result, {})
+    ]
+
+
+def require_free(result: TaskResult) -> None:
+    """Raise OnHoldError if an input is on hold, or descends from a dataset on hold.
+
+    Results of this flow that are still being registered need no check: their inputs were checked.
+    """
+    session = result.recording.session
+    if not result.arguments.inputs or result.recording.undelivered.is_away():
+        return
+    session.refresh_statements()
+    if not (stated := session.stated).holds_any:
+        return
+    futures = [
+        parent.origin.future
+        for parent in known_inputs(result)
+        if parent.origin and (parent.known_by == GIVEN or parent.origin.future.done())
+    ]
+    mfids = [future.result().mfid for future in futures if not future.exception()]  # waits for the flow's own files
+    stated.require_free(mfids, result.fingerprint, result.project)
+
+
+def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
+    outputs = {result.arguments.paths[role] for role in written if role in result.arguments.paths}
+    changed = {path for paths in written.values() for path in paths}
+    return [
+        parent
+        for parent in inputs
+        if parent.path is None or _is_used(parent, parent.path, result.opened, outputs, changed)
+    ]
+
+
+def _is_used(parent: Input, path: Path, opened: OpenedFiles, outputs: set[Path], changed: set[Path]) -> bool:
+    """Return whether a file is an input of the call, with its content from before the call."""
+    if path in changed or path in outputs:
+        if parent.origin is None:  # the earlier content has to be known
+            return False
+        return opened.has_read(path) is not False  # or it was opened by a library in C
+    if parent.in_folder and _is_under(path, outputs):
+        return bool(opened.has_read(path))
+    return True
+
+
+def _is_under(path: Path, folders: set[Path]) -> bool:
+    return any(path == folder or folder in path.parents for folder in folders)
+
+
+def call_label(result: TaskResult) -> str:
+    """Return the label of a call: its task and the short arguments that are not defaults."""
+    omitted = result.arguments.defaults | result.arguments.paths.keys()
+    params = result.arguments.params.items()
+    values = [str(value) for name, value in params if name not in omitted and isinstance(value, (str, int, float))]
+    shown = hidden_text(", ".join(filter(None, values)))
+    name = result.description.name if result.output == "out" else f"{result.description.name}, {result.output}"
+    return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
+
+
+def about_of(inputs: list[Input]) -> About:
+    """Return the data that a result of these inputs is about; a dataset from elsewhere stands for itself."""
+
+    def about(parent: Input) -> About:
+        assert parent.origin is not None  # set by `inputs_of`
+        return parent.origin.about or (parent.origin.future.result().mfid,)
+
+    return about_inputs((parent.role, parent.in_list, about(parent)) for parent in inputs)
+
+
+def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
+    return result.recording.slots.claims(result.project, result.description.name, result.output, about)
+
+
+def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
+    """Wait until the parents are registered and return them."""
+    used: dict[tuple[str, str], UsedDataset] = {}
+    for parent in inputs:
+        assert parent.origin is not None  # set by `inputs_of`
+        dataset = parent.origin.future.result()
+        files = [file for file in dataset.files if file.name in parent.origin.files]
+        known = used.get((parent.role, dataset.mfid))
+        if known is not None:
+            files = [file for file in dataset.files if file in known.files or file in files]
+        used[parent.role, dataset.mfid] = UsedDataset(parent.role, dataset, tuple(files))
+    return list(used.values())
+
+
+def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> JsonObject:
+    """Return the recipe of the result; without `digest` that of the call, whatever its result."""
+    code = StepCode(result.description.name, result.fingerprint, {})
+    params = {
+        name: Path(str(result.arguments.paths[name])).name if name in outputs else value
+        for name, value in result.arguments.params.items()
+    }
+    for name in outputs:
+        params.setdefault(name, result.arguments.paths[name].name)
+    shown = {**params, **({RESULT: digest} if digest else {})}
+    return step_recipe(result.project, code, result.output, shown, used)
+
+
+def cache_keyword(key: str) -> str:
+    """Return the keyword of datasets that Prefect's cache has under this key."""
+    return f"cache:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+# ---------------------------------------------------------------- registration
 
 
 def register_result(
@@ -67,7 +237,6 @@ def register_result(
         for file in stored.files:
             with suppress(FileChangedError):
                 session.cache.take(file.path, file.checksums)
-        learn_output_roles(result, output_roles)
         return dataset
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -167,7 +336,7 @@ def _new_dataset(
     activity = Activity(
         step=description.name,
         function=result.code.name,
-        fingerprint=fingerprint(result),
+        fingerprint=result.fingerprint,
         started=result.started.isoformat(),
         ended=ended.isoformat(),
         source=code.source if code else "",
@@ -209,20 +378,18 @@ def _new_dataset(
 
 def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
     """Register a result without parents, as measured files are: its bytes identify it."""
-    session, description = result.recording.session, result.description
-    paths = [*(file.path for file in stored.files), _write_call(result, stored)]
-    raw = hash_files(result.project, paths, None, session)
-    declared = FileInput(
-        file=(str(stored.files[0].path),),
+    description = result.description
+    return result.recording.undelivered.raw(
+        result.project,
+        [*(file.path for file in stored.files), _write_call(result, stored)],
+        f"returned by the task {result.code.name}",
         dataset_name=_dataset_name(result, []),
-        measurement=description.measurement,
-        data_type=description.data_type,
         keywords=description.keywords,
         metadata=_metadata(result, stored, {"arguments": result.arguments.params}),
         ingest=description.ingest,
+        measurement=description.measurement,
+        data_type=description.data_type,
     )
-    note = f"returned by the task {result.code.name}"
-    return result.recording.undelivered.raw(raw, declared, description.name, note, is_new=False)
 
 
 def _write_call(result: TaskResult, stored: Stored) -> Path:
@@ -269,31 +436,26 @@ def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
         pairs = zip(document["keys"], document["parts"], strict=True)
         parts = {str(name): _searchable(part, files) for name, part in pairs}
         return {name: part for name, part in parts.items() if part is not None} or None
-    if document.get("kind") not in IN_JSON:
+    if document.get("kind") not in ("json", "spelled"):
         return None
     path = files[document["files"][0]]
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
 def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
-    flow = result.recording.destination.flow
+    flow, arguments = result.recording.destination.flow, result.arguments
+    uncertain = {
+        "unknown_parents": arguments.unknown_parents,
+        "left_out": arguments.left_out,
+        "named_by_prefect_only": arguments.unconfirmed,
+    }
     return {
         "task": result.description.name,
         **({"flow": flow} if flow else {}),
         **stored.document,
         "digest": stored.digest,
         **({"addresses": list(result.addresses)} if result.addresses else {}),
-        **{name: list(notes) for name, notes in _notes(result).items() if notes},
-    }
-
-
-def _notes(result: TaskResult) -> JsonObject:
-    """Return notes about uncertain parents and omitted files."""
-    arguments = result.arguments
-    return {
-        "possible_parents": arguments.possible,
-        "left_out": arguments.left_out,
-        "named_by_prefect_only": [f"{role}: {run}" for role, runs in arguments.unconfirmed.items() for run in runs],
+        **{name: notes for name, notes in uncertain.items() if notes},
     }
 
 

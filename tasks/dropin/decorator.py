@@ -1,40 +1,64 @@
-"""Prefect's `task` with all its options and methods; in a flow that is `registering`, results become datasets."""
+"""Prefect's `task` with all its options and methods; in a flow that is `registering`, results become datasets.
+
+Failures to record never stop a flow (unless it is strict): they are warnings in the log of the task's run.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from prefect import Task
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import PrefectFuture
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
-from prefect.transactions import get_transaction
+from prefect.results import ResultRecord  # type: ignore[attr-defined]  # from a private module
+from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine, TaskRunTimeoutError
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.transactions import TransactionState, get_transaction
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 from prefect.utilities.callables import get_call_parameters
+from prefect.utilities.timeout import timeout, timeout_async
 
-from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.tasks.dropin.description import (
-    OURS,
-    Named,
-    TaskCode,
-    TaskDescription,
-    describe_task,
-    link_cache_hits,
-    task_code,
-)
-from crucible_lineage.tasks.dropin.recording import PendingResult, Recording, current
-from crucible_lineage.tasks.dropin.running import CacheHit, Call, by_name
+from crucible_lineage.errors import OnHoldError
+from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.tasks.dropin.arguments import ArgumentTrace, trace_arguments
+from crucible_lineage.tasks.dropin.dataset import TaskResult, require_free
+from crucible_lineage.tasks.dropin.description import OURS, TaskCode, TaskDescription, describe_task, task_code
+from crucible_lineage.tasks.dropin.files import OpenedFiles, watched
+from crucible_lineage.tasks.dropin.recording import Destination, Recording, current, run_logger, warn
+from crucible_lineage.tasks.dropin.results import link_cached, record_result, reuse_result
+from crucible_lineage.tasks.lineage import Effects, declaring
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MOST_FUTURES = 10_000  # in one argument
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a task, as sent to where it runs: the results' destination and the task runs behind its arguments.
+
+    `code` is that of its function, if the call is sent to another process. `runs` returned the arguments; for `map`,
+    those `among` returned one argument each, and `mapped` lists of which the arguments are items.
+    """
+
+    description: TaskDescription
+    destination: Destination | None = None
+    runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    among: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mapped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    code: TaskCode | None = None
+    limit_s: float | None = None
 
 
 class LineageTask(Task[P, R]):
@@ -70,114 +94,57 @@ class LineageTask(Task[P, R]):
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             """Call the task as Prefect does, with its result recorded."""
-            recording = current()
-            if recording is None:
-                return super().__call__(*args, **kwargs)
-            call_kwargs = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
-            parameters = get_call_parameters(self.fn, args, call_kwargs)
-            return Task.__call__(self.recorded(recording, parameters), *args, **kwargs)
+            return Task.__call__(self._recorded(args, kwargs), *args, **kwargs)
 
         def submit(self, *args: Any, **kwargs: Any) -> Any:
             """Submit the task as Prefect does, with its result recorded."""
-            recording = current()
-            with _delegating(recording):
-                return super().submit(*args, **kwargs)
+            return Task.submit(self._recorded(args, kwargs, is_sent=True), *args, **kwargs)
 
         def map(self, *args: Any, **kwargs: Any) -> Any:
             """Map the task as Prefect does, with its results recorded."""
-            recording = current()
-            with _delegating(recording):
-                return super().map(*args, **kwargs)
+            return Task.map(self._recorded(args, kwargs, is_sent=True, is_mapped=True), *args, **kwargs)
 
-    def recorded(
-        self,
-        recording: Recording,
-        parameters: Mapping[str, object],
-        code: TaskCode | None = None,
-        mapped: Mapping[str, tuple[str, ...]] | None = None,
+    def _recorded(
+        self, args: tuple[Any, ...], kwargs: JsonObject, *, is_sent: bool = False, is_mapped: bool = False
     ) -> LineageTask[P, R]:
-        """Return a copy for one call that carries the result's destination and the task runs behind its arguments.
-
-        `mapped` are the task runs of whose results its arguments are items.
-        """
-        futures = _runs_in(by_name(inspect.signature(self.fn), parameters))
-        function = _function_of(self.fn)
-        is_timed = self.timeout_seconds is not None and not self.isgenerator
-        limit = self.timeout_seconds if is_timed else None
-        held = PendingResult() if get_transaction() is not None and TaskRunContext.get() is None else None
-        call = Call(self.task_description, recording.destination, futures, code, mapped or {}, limit, held)
+        """Return a copy for one call that carries the result's destination and the task runs behind its arguments."""
+        recording = current()
+        if recording is None:
+            return self
+        call_kwargs = {name: value for name, value in kwargs.items() if name not in ("return_state", "wait_for")}
+        if is_mapped:
+            call_kwargs.pop("deferred", None)
+        named = by_name(inspect.signature(self.fn), get_call_parameters(self.fn, args, call_kwargs))
+        runs: dict[str, tuple[str, ...]] = {}
+        among: dict[str, tuple[str, ...]] = {}
+        mapped: dict[str, tuple[str, ...]] = {}
+        for name, value in named.items():
+            is_static = not is_mapped or isinstance(value, unmapped)
+            kind = runs if is_static else mapped if isinstance(value, (PrefectFuture, State)) else among
+            if found := tuple(dict.fromkeys(_task_runs(value))):
+                kind[name] = found
+        function, running = _function_of(self.fn), FlowRunContext.get()
+        code = None
+        if is_sent and running is not None and not isinstance(running.task_runner, ThreadPoolTaskRunner):
+            recording.origins.share()
+            code = task_code(function)
+            _ = code.git  # read here, for other machines
         copied = copy(self)
-        if held is not None:
-            copied.on_commit_hooks = [*self.on_commit_hooks, held.commit]
-            copied.on_rollback_hooks = [*self.on_rollback_hooks, held.roll_back]
-        copied.__class__ = _TimedTask if is_timed else LineageTask
+        call = Call(
+            self.task_description,
+            recording.destination,
+            runs,
+            among,
+            mapped,
+            code,
+            None if self.isgenerator else self.timeout_seconds,
+        )
+        if call.limit_s is not None:
+            copied.timeout_seconds = None  # the call enforces it, so that tracing and storing do not count
+        if get_transaction() is not None and TaskRunContext.get() is None:
+            copied.on_rollback_hooks = [*self.on_rollback_hooks, functools.partial(_note_rollback, self.name)]
         copied.fn = _wrapped(function, self.fn, call)
-        policy: Any = link_cache_hits(self, CacheHit(function, call))
-        copied.cache_policy = policy
         return copied
-
-
-class _TimedTask(LineageTask[P, R]):
-    """The copy of a task for one call. The call enforces the time limit, so that tracing and storing do not count.
-
-    Prefect reads the limit where it sets its own timer, and for the message of the attempt that exceeded it.
-    """
-
-    @property
-    def timeout_seconds(self) -> float | None:
-        running = TaskRunContext.get()
-        exceeded = self.__dict__.get("exceeded")
-        if running is None or exceeded is None or running.task_run.state is None:
-            return None
-        limit: float | None = self.__dict__["timeout_seconds"]
-        return limit if exceeded == running.task_run.state.id else None
-
-    @timeout_seconds.setter
-    def timeout_seconds(self, value: float | None) -> None:
-        self.__dict__["timeout_seconds"] = value
-
-
-class _Delegating(TaskRunner[Any]):
-    """A wrapper of the flow's runner that passes it the copy of a task made for the call."""
-
-    def __init__(
-        self, runner: TaskRunner[Any], recording: Recording, mapped: Mapping[str, tuple[str, ...]] | None = None
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.runner = runner
-        self.recording = recording
-        self.mapped = mapped
-
-    def duplicate(self) -> _Delegating:
-        return _Delegating(self.runner.duplicate(), self.recording)
-
-    def submit(self, task: Any, parameters: dict[str, Any], wait_for: Any = None, dependencies: Any = None) -> Any:
-        if isinstance(task, LineageTask):
-            is_here = isinstance(self.runner, ThreadPoolTaskRunner)
-            code = None if is_here else task_code(_function_of(task.fn)).packed()
-            task = task.recorded(self.recording, parameters, code, self.mapped)
-        return self.runner.submit(task, parameters, wait_for, dependencies)
-
-    def map(self, task: Any, parameters: dict[str, Any], wait_for: Any = None) -> Any:
-        """Map as Prefect does, and keep the origin of futures: Prefect awaits them and passes on bare items."""
-        single = {name: value for name, value in parameters.items() if not isinstance(value, (list, tuple, set, dict))}
-        with _Delegating(self.runner, self.recording, _runs_in(single)) as delegating:
-            return TaskRunner.map(delegating, task, parameters, wait_for)
-
-
-@contextmanager
-def _delegating(recording: Recording | None) -> Iterator[None]:
-    """Submit tasks to the flow's runner through ours, within this block."""
-    running = FlowRunContext.get()
-    if recording is None or running is None or isinstance(running.task_runner, _Delegating):
-        yield
-        return
-    if not isinstance(running.task_runner, ThreadPoolTaskRunner):
-        recording.share()
-    with _Delegating(running.task_runner, recording) as delegating:
-        # the copy shares what Prefect counts in the original
-        with running.model_copy(update={"task_runner": delegating}):
-            yield
 
 
 def _function_of(fn: Any) -> Callable[..., Any]:
@@ -186,55 +153,22 @@ def _function_of(fn: Any) -> Callable[..., Any]:
     return function
 
 
-def _wrapped(function: Callable[..., object], like: object, call: Call) -> Any:
-    """Wrap a function with recording, keeping its kind and Prefect's notes on the wrapper `like`.
-
-    The wrapper is pickled by value for other processes, so it imports what it needs and uses no globals.
-    """
-    wrapper: Any
-    if inspect.isasyncgenfunction(function):
-
-        async def yields_async(*args: object, **kwargs: object) -> Any:
-            from crucible_lineage.tasks.dropin.running import run_async_generator
-
-            async for item in run_async_generator(function, call, args, kwargs):
-                yield item
-
-        wrapper = yields_async
-    elif inspect.isgeneratorfunction(function):
-
-        def yields(*args: object, **kwargs: object) -> Any:
-            from crucible_lineage.tasks.dropin.running import run_generator
-
-            return (yield from run_generator(function, call, args, kwargs))
-
-        wrapper = yields
-    elif inspect.iscoroutinefunction(function):
-
-        async def awaited(*args: object, **kwargs: object) -> Any:
-            from crucible_lineage.tasks.dropin.running import run_async
-
-            return await run_async(function, call, args, kwargs)
-
-        wrapper = awaited
-    else:
-
-        def called(*args: object, **kwargs: object) -> Any:
-            from crucible_lineage.tasks.dropin.running import run_sync
-
-            return run_sync(function, call, args, kwargs)
-
-        wrapper = called
-    functools.update_wrapper(wrapper, function)
-    wrapper.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
-    wrapper.__prefect_task_source__ = function
-    wrapper.__crucible_function__ = function
-    wrapper.__crucible_call__ = call
-    return wrapper
+def _note_rollback(name: str, _: object) -> None:
+    run_logger().warning("the result of %s stays registered, though its transaction was rolled back", name)
 
 
-def _runs_in(parameters: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
-    return {name: runs for name, value in parameters.items() if (runs := tuple(_task_runs(value)))}
+def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> JsonObject:
+    """Return the arguments by name, with those of *args and **kwargs under names of their own."""
+    named: JsonObject = {}
+    for name, value in arguments.items():
+        kind = signature.parameters[name].kind if name in signature.parameters else None
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            named |= {f"{name}[{index}]": item for index, item in enumerate(value)}
+        else:
+            named[name] = value
+    return named
 
 
 def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
@@ -251,29 +185,258 @@ def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
             yield from _task_runs(item, depth - 1)
 
 
+# ---------------------------------------------------------------- one call
+
+
+def _wrapped(function: Callable[..., Any], like: object, call: Call) -> Any:
+    """Wrap a function with recording, keeping its kind and Prefect's notes on the wrapper `like`."""
+    if inspect.isasyncgenfunction(function):
+        wrapper = _yielding_async(function, call)
+    elif inspect.isgeneratorfunction(function):
+        wrapper = _yielding(function, call)
+    elif inspect.iscoroutinefunction(function):
+        wrapper = _awaiting(function, call)
+    else:
+        wrapper = _calling(function, call)
+    functools.update_wrapper(wrapper, function)
+    wrapper.__dict__.update({name: value for name, value in vars(like).items() if name.startswith("__prefect_")})
+    wrapper.__prefect_task_source__ = function
+    wrapper.__crucible_function__ = function
+    wrapper.__crucible_call__ = call
+    return wrapper
+
+
+def _calling(function: Callable[..., Any], call: Call) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        run = _begin(function, call, args, kwargs)
+        if run is not None and run.reused is not None:
+            return run.reused[0]
+        with _limited(call), _watched(run):
+            result = function(*args, **kwargs)
+        if run is not None:
+            run.end(result)
+        return result
+
+    return called
+
+
+def _awaiting(function: Callable[..., Any], call: Call) -> Any:
+    async def called(*args: Any, **kwargs: Any) -> Any:  # hashing and requests do not block the event loop
+        run = await asyncio.to_thread(_begin, function, call, args, kwargs)
+        if run is not None and run.reused is not None:
+            return run.reused[0]
+        with _limited(call, timeout_async), _watched(run):
+            result = await function(*args, **kwargs)
+        if run is not None:
+            await asyncio.to_thread(run.end, result)
+        return result
+
+    return called
+
+
+def _yielding(function: Callable[..., Any], call: Call) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:  # each item is a result of its own
+        run = _begin(function, call, args, kwargs, many=True)
+        generator = function(*args, **kwargs)
+        for number in itertools.count():
+            try:
+                with _watched(run):
+                    item = next(generator)
+            except StopIteration as end:
+                return end.value
+            if run is not None:
+                run.end(item, number)
+            try:
+                yield item
+            except GeneratorExit:
+                generator.close()
+                raise
+
+    return called
+
+
+def _yielding_async(function: Callable[..., Any], call: Call) -> Any:
+    async def called(*args: Any, **kwargs: Any) -> Any:
+        run = await asyncio.to_thread(_begin, function, call, args, kwargs, many=True)
+        items = aiter(function(*args, **kwargs))
+        for number in itertools.count():
+            try:
+                with _watched(run):
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            if run is not None:
+                await asyncio.to_thread(run.end, item, number)
+            yield item
+
+    return called
+
+
+class _Run:
+    """A call that is being recorded. `reused` holds an earlier result, if that is used instead of running."""
+
+    def __init__(self, function: Callable[..., object], call: Call, recording: Recording, bound: JsonMapping) -> None:
+        within, running = FlowRunContext.get(), TaskRunContext.get()
+        if within is not None and within.flow_run and within.flow_run.parent_task_run_id:
+            recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
+        signature = inspect.signature(function)
+        named = by_name(signature, bound)
+        trace = ArgumentTrace(call.runs, call.among, call.mapped, running.task_run.task_inputs if running else {})
+        arguments = trace_arguments(named, trace, recording, call.description)
+        arguments.defaults = frozenset(
+            name for name, known in signature.parameters.items() if named.get(name, signature) is known.default
+        )
+        self.effects = Effects()
+        self.reused: tuple[Any] | None = None
+        self.result = TaskResult(
+            code=call.code or task_code(function),
+            description=call.description,
+            recording=recording,
+            arguments=arguments,
+            logger=run_logger(),
+            flow_run_id=str(running.task_run.flow_run_id or "") if running else "",
+            task_run_id=str(running.task_run.id) if running else "",
+            opened=OpenedFiles(tuple(arguments.paths.values()), is_local=recording.owner),
+        )
+
+    def reuse(self) -> None:
+        """Look up a result of an equal call, if reuse is enabled."""
+        if not self.result.reuses:
+            return
+        self.reused = reuse_result(self.result)
+        if self.reused is not None:
+            self.result.recording.reused += 1
+            if (transaction := get_transaction()) is not None:
+                transaction.state = TransactionState.COMMITTED  # shown as Cached
+
+    def end(self, returned: object, number: int | None = None) -> None:
+        """Record what the call has returned, or else what it has changed."""
+        value = returned.data if isinstance(returned, State) else returned
+        if isinstance(returned, State) and not returned.is_completed():
+            return
+        try:
+            result = self.result.ended(self.effects, number, _cache_key())
+            is_recorded = record_result(result, value)
+            if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
+                record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
+        except Exception as error:
+            if self.result.recording.destination.strict:
+                raise
+            name = self.result.description.name
+            warn("the result of %s is not recorded: %s: %s", name, type(error).__name__, error)
+
+
+def _begin(function: Callable[..., Any], call: Call, args: Any, kwargs: Any, *, many: bool = False) -> _Run | None:
+    """Begin to record a call; None if nothing registers, or if it cannot be recorded, with a warning."""
+    if call.destination is None and not _is_called_by_prefect(call):
+        return None
+    recording = current(call.destination)
+    if recording is None:
+        return None
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        run = _Run(function, call, recording, bound.arguments)
+        if not many:
+            run.reuse()
+        if run.reused is None:
+            require_free(run.result)
+        return run
+    except Exception as error:
+        if recording.destination.strict or isinstance(error, OnHoldError):
+            raise
+        warn("the run of %s is not recorded: %s: %s", call.description.name, type(error).__name__, error)
+        return None
+
+
+def _is_called_by_prefect(call: Call) -> bool:
+    """Whether Prefect runs the task itself, as in a worker of delayed tasks; False if `fn` is called directly."""
+    running = TaskRunContext.get()
+    return running is not None and getattr(running.task.fn, "__crucible_call__", None) is call
+
+
+def _cache_key() -> str:
+    """Return the key under which Prefect stores the result of this run; empty if it does not."""
+    transaction, running = get_transaction(), TaskRunContext.get()
+    is_stored = transaction is not None and running is not None and running.persist_result
+    return (transaction.key or "") if transaction is not None and is_stored else ""
+
+
+@contextmanager
+def _watched(run: _Run | None) -> Iterator[None]:
+    """Attribute files opened and effects declared in this block to the call."""
+    with watched(run.result.opened if run else None), declaring(run.effects if run else None):
+        yield
+
+
+@contextmanager
+def _limited(call: Call, limit: Any = timeout) -> Iterator[None]:
+    """Apply the time limit of the task to its function alone."""
+    if call.limit_s is not None and limit is timeout and threading.current_thread() is not threading.main_thread():
+        run_logger().warning(
+            "the limit of %s s does not interrupt what blocks in a worker thread (sleep, network, files); it takes "
+            "effect after that",
+            call.limit_s,
+        )
+    try:
+        with limit(call.limit_s, TaskRunTimeoutError):
+            yield
+    except TaskRunTimeoutError:
+        if (running := TaskRunContext.get()) is not None:
+            running.task.timeout_seconds = call.limit_s  # for Prefect's message
+        raise
+
+
+# ---------------------------------------------------------------- results from Prefect's cache
+
+
+def _link_cached_results() -> None:
+    """Let Prefect's engines link a value that its cache has to the dataset of it."""
+    call_sync, call_async = SyncTaskRunEngine.call_task_fn, AsyncTaskRunEngine.call_task_fn
+
+    @functools.wraps(call_sync)
+    def linking(self: Any, transaction: Any) -> Any:
+        is_cached = transaction.is_committed()
+        result = call_sync(self, transaction)
+        if is_cached:
+            _link(self, transaction.key, result)
+        return result
+
+    @functools.wraps(call_async)
+    async def linking_async(self: Any, transaction: Any) -> Any:
+        is_cached = transaction.is_committed()
+        result = await call_async(self, transaction)
+        if is_cached:
+            await asyncio.to_thread(_link, self, transaction.key, result)
+        return result
+
+    SyncTaskRunEngine.call_task_fn = linking  # type: ignore[method-assign]
+    AsyncTaskRunEngine.call_task_fn = linking_async  # type: ignore[method-assign]
+
+
+_link_cached_results()
+
+
+def _link(engine: Any, key: str, result: Any) -> None:
+    call: Call | None = getattr(engine.task.fn, "__crucible_call__", None)
+    recording = current(call.destination) if call is not None else None
+    if call is None or recording is None:
+        return
+    try:
+        run = _Run(_function_of(engine.task.fn), call, recording, engine.parameters)
+        link_cached(run.result, result.result if isinstance(result, ResultRecord) else result, key)
+    except Exception as error:
+        name = call.description.name
+        warn("the value in Prefect's cache for %s is not linked: %s: %s", name, type(error).__name__, error)
+
+
+# ---------------------------------------------------------------- the decorator
+
+
 @overload
 def task(function: Callable[P, R], /, **options: Any) -> LineageTask[P, R]: ...
 @overload
-def task(
-    function: Literal[None] = None,
-    /,
-    *,
-    name: str | None = None,
-    measurement: str | None = None,
-    data_type: str | None = None,
-    project: str | None = None,
-    dataset_name: str | None = None,
-    keywords: str | Sequence[str] = (),
-    metadata: JsonMapping | None = None,
-    code_version: str | None = None,
-    reuse: bool | None = None,
-    ingest: bool = False,
-    reads: Named | None = None,
-    writes: Named | None = None,
-    parents: Named | None = None,
-    ignore: Sequence[str] = (),
-    **options: Any,
-) -> Callable[[Callable[P, R]], LineageTask[P, R]]: ...
+def task(function: Literal[None] = None, /, **options: Any) -> Callable[[Callable[P, R]], LineageTask[P, R]]: ...
 def task(function: Callable[P, R] | None = None, /, **options: object) -> Any:
     """Make a function a Prefect task, with Prefect's options; in a flow that is `registering`, with lineage.
 
@@ -283,8 +446,7 @@ def task(function: Callable[P, R] | None = None, /, **options: object) -> Any:
     `code_version` replaces the fingerprint of the code; with `ingest` Crucible reads the files.
 
     Effects: `reads` and `writes` name the arguments that files are read from and written to (`reads` patterns of file
-    names too), or are functions of the arguments that return paths, ids or addresses; `parents` are ids, paths or
-    addresses, or such a function; arguments in `ignore` are not recorded.
+    names too); arguments in `ignore` are not recorded.
     """
     ours = {name: value for name, value in options.items() if name in OURS and value is not None}
     prefects: dict[str, Any] = {"log_prints": None, **{k: v for k, v in options.items() if k not in OURS}}

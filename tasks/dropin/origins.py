@@ -1,12 +1,13 @@
-"""Origins of values, as far as they can be known: by task run, object identity, path or content."""
+"""Origins of values, as far as they can be known: by task run, object identity (views too), path or content."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import weakref
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
@@ -18,21 +19,13 @@ from typing import Any
 
 from crucible_lineage.disk import replacing
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.tasks.dropin.values.storing import plain_digest
+from crucible_lineage.tasks.dropin.storing import plain_digest
 
 CALL = "call.json"  # file that identifies the call of a result without inputs
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
 MOST_ITEMS = 10_000  # items of one value that are known individually
-MOST_CANDIDATES = 5  # results named in the warning about an unknown parent
-NEVER = (
-    type(None),
-    bool,
-    type,
-    Enum,
-    FunctionType,
-    BuiltinFunctionType,
-    ModuleType,
-)  # types whose values are shared objects
+MOST_COMPARED = 50  # known objects to compare one value with
+NEVER = (type(None), bool, type, Enum, FunctionType, BuiltinFunctionType, ModuleType)  # their values are shared objects
 
 CONSTANT = (str, bytes, int, float, complex)
 COPIED = (list, dict, str, float, int)  # types that Prefect copies when it validates a subflow's parameters
@@ -44,8 +37,8 @@ DatasetFuture = Future[DatasetRef]
 @dataclass(frozen=True)
 class Origin:
     """The dataset with a value; the names of the value's files, the digest of their content, and the data that it is
-    about (empty if it is not a result of this run). `described` means that the files only describe the value, `label`
-    names it before the dataset has a name. A `part` is an item of a value that is stored whole in these files.
+    about (empty if it is not a result of this run). `described` means that the files only describe the value. A `part`
+    is an item of a value that is stored whole in these files.
     """
 
     future: DatasetFuture
@@ -53,7 +46,6 @@ class Origin:
     digest: str = ""
     about: tuple[str, ...] = ()
     described: bool = False
-    label: str = ""
     part: bool = False
 
 
@@ -71,13 +63,17 @@ class Notes:
         self.folder = folder
 
     def write(self, name: str, origin: Origin) -> None:
-        """Write an origin under a name for other processes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        fields = {"files": list(origin.files), "digest": origin.digest, "about": list(origin.about)}
-        more = {"described": origin.described, "label": origin.label}
-        text = json.dumps({"dataset": origin.future.result().to_json(), **fields, **more})
-        with replacing(self.folder / name) as draft:
-            draft.write_text(text, encoding="utf-8")
+        """Write an origin under a name for other processes, once it is registered."""
+
+        def write(done: DatasetFuture) -> None:
+            if done.exception() is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
+                text = json.dumps({"dataset": done.result().to_json(), "described": origin.described, **fields})
+                with replacing(self.folder / name) as draft:
+                    draft.write_text(text, encoding="utf-8")
+
+        origin.future.add_done_callback(write)
 
     def read(self, name: str) -> Origin | None:
         """Read the origin under a name; None if there is none."""
@@ -86,17 +82,38 @@ class Notes:
         except FileNotFoundError:
             return None
         future = settled(DatasetRef.from_json(note["dataset"]))
-        about, label = tuple(note["about"]), note["label"]
-        return Origin(future, tuple(note["files"]), note["digest"], about, note["described"], label)
+        return Origin(future, tuple(note["files"]), note["digest"], tuple(note["about"]), note["described"])
 
-    def names(self) -> list[str]:
+    def results(self) -> set[str]:
         """Return the names of the notes of task runs."""
-        return sorted(path.name for path in self.folder.glob("run-*"))
+        return {path.name for path in self.folder.glob("run-*")}
 
-    def datasets(self, but: Container[str] = ()) -> list[DatasetRef]:
-        """Return the datasets in the notes of task runs, except those named `but`."""
-        origins = (self.read(name) for name in self.names() if name not in but)
-        return [origin.future.result() for origin in origins if origin is not None]
+
+class _ByIdentity:
+    """What is known of objects. They are kept alive only if they allow no weak reference: lists, dicts, numbers."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Callable[[], Any], Any]] = {}
+
+    def __setitem__(self, value: object, known: Any) -> None:
+        key, reference = id(value), lambda: value
+        if not isinstance(value, CONSTANT):
+            with suppress(TypeError):
+                reference = weakref.ref(value, lambda _: self._known.pop(key, None))
+        self._known[key] = (reference, known)
+
+    def __contains__(self, value: object) -> bool:
+        reference, _ = self._known.get(id(value), (None, None))
+        return reference is not None and reference() is value
+
+    def get(self, value: object, default: Any = None) -> Any:
+        return self._known[id(value)][1] if value in self else default
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the objects and what is known of them, newest first."""
+        for reference, known in reversed(list(self._known.values())):
+            if (value := reference()) is not None:
+                yield value, known
 
 
 class Origins:
@@ -104,14 +121,14 @@ class Origins:
 
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
+        self.is_shared = False  # with other processes, by the notes
         self._lock = threading.Lock()
-        self._objects: dict[int, tuple[Any, Origin | None]] = {}
-        self._derived: dict[int, tuple[Any, tuple[Origin, ...]]] = {}
+        self._objects = _ByIdentity()
+        self._derived = _ByIdentity()
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
         self._keys: dict[str, Origin] = {}
-        self._words: dict[str, frozenset[str]] = {}
         self._copied: set[str] = set()
 
     # ------------------------------------------------------------ noting
@@ -119,25 +136,15 @@ class Origins:
     def note_object(self, value: object, origin: Origin) -> None:
         """Note the dataset of an object.
 
-        The object is kept alive only if it allows no weak reference: lists, dicts, numbers.
         A number or text that two calls returned as the same object is a constant in their code and belongs to neither.
         """
         if _is_shared_object(value):
             return
-        key = id(value)
-        reference = _reference(value, lambda: self._objects.pop(key, None))
         with self._lock:
-            previous = self._objects.get(key)
-            if (
-                isinstance(value, CONSTANT)
-                and previous is not None
-                and previous[1] is not None
-                and previous[0]() is value
-            ):
-                known: Origin | None = origin if previous[1].future is origin.future else None
-            else:
-                known = origin
-            self._objects[key] = (reference, known)
+            is_again = isinstance(value, CONSTANT) and value in self._objects
+            other = self._objects.get(value)
+            is_constant = is_again and (other is None or other.future is not origin.future)
+            self._objects[value] = None if is_constant else origin
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
         """Note the dataset of the items of a list, tuple, set or dict.
@@ -147,13 +154,7 @@ class Origins:
         part = replace(origin, digest="", described=False, part=True)
         for item in items_of(value):
             if id(item) not in but:
-                digest = plain_digest(item)
-                self.note_object(item, replace(part, digest=digest) if digest else part)
-
-    def note_words(self, task_run_id: str, value: object) -> None:
-        """Note the strings in a list that a task run returned: equal short strings are the same object everywhere."""
-        if isinstance(value, (list, tuple, set, frozenset)) and len(value) <= MOST_ITEMS:
-            self._words[task_run_id] = frozenset(item for item in value if type(item) is str)
+                self.note_object(item, replace(part, digest=plain_digest(item)))
 
     def note_copies(self, flow_run_id: str, parameters: Iterable[object]) -> None:
         """Note the origins of a subflow's parameters, which Prefect copies: each that of the only known equal value."""
@@ -166,8 +167,9 @@ class Origins:
         if not copies:
             return
         known: dict[object, list[Origin]] = {}
-        for value, origin in self.objects(COPIED):
-            known.setdefault(_content(value), []).append(origin)
+        for value, origin in self.objects():
+            if isinstance(value, COPIED):
+                known.setdefault(_content(value), []).append(origin)
         for copy in copies:
             equal = known.get(_content(copy), [])
             if len({id(origin.future) for origin in equal}) == 1:
@@ -175,15 +177,13 @@ class Origins:
 
     def note_derived(self, value: object, parents: Iterable[Origin]) -> None:
         """Note that the flow's own code derived an object from these parents, each once."""
-        distinct = tuple({id(parent.future): parent for parent in parents}.values())
-        key = id(value)
-        reference = _reference(value, lambda: self._derived.pop(key, None))
-        with self._lock:
-            self._derived[key] = (reference, distinct)
+        self._derived[value] = tuple({id(parent.future): parent for parent in parents}.values())
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """Note the dataset of a task run's result."""
         self._runs[task_run_id] = origin
+        if self.is_shared and task_run_id:
+            self.notes.write(f"run-{task_run_id}", origin)
 
     def note_path(self, path: Path, sha256: str, origin: Origin) -> None:
         """Note the dataset of the file at a path."""
@@ -193,42 +193,42 @@ class Origins:
         """Note the dataset of these bytes, unless so few that other values may have them too."""
         with self._lock:
             known = self._contents.setdefault(digest, [])
-            if size >= LEAST_BYTES and all(one.future is not origin.future for one in known):
-                known.append(origin)
+            if size < LEAST_BYTES or any(one.future is origin.future for one in known):
+                return
+            known.append(origin)
+        if self.is_shared:
+            self.notes.write(f"content-{digest}", origin)
 
     def note_key(self, key: str, origin: Origin) -> None:
         """Note the dataset that Prefect's cache has under a key."""
         self._keys[key] = origin
 
     def share(self) -> None:
-        """Write the origins of contents and task runs for other processes, if they are registered."""
-        named = {f"run-{run}": origin for run, origin in self._runs.items()}
+        """Share the origins of contents and task runs, and those to come, with other processes."""
+        if self.is_shared:
+            return
+        self.is_shared = True
+        named = {f"run-{run}": origin for run, origin in self._runs.items() if run}
         named |= {f"content-{digest}": known[0] for digest, known in self._contents.items() if len(known) == 1}
         for name, origin in named.items():
-            if origin.future.done() and origin.future.exception() is None:
-                self.notes.write(name, origin)
+            self.notes.write(name, origin)
 
     # ------------------------------------------------------------ looking up
 
     def of_object(self, value: object) -> Origin | None:
         """Return the origin of this very object."""
-        if _is_shared_object(value):
-            return None
-        reference, origin = self._objects.get(id(value), (None, None))
-        return origin if reference is not None and reference() is value else None
+        known: Origin | None = None if _is_shared_object(value) else self._objects.get(value)
+        return known
 
     def of_derived(self, value: object) -> tuple[Origin, ...]:
         """Return the parents from which the flow's own code declared to have derived this object."""
-        reference, parents = self._derived.get(id(value), (None, ()))
-        return parents if reference is not None and reference() is value else ()
+        parents: tuple[Origin, ...] = self._derived.get(value, ())
+        return parents
 
     def parents_of(self, value: object, depth: int = 3) -> list[Origin]:
         """Return the origins of a value of the flow's code, or of the items in it."""
-        known = self.of_object(value)
+        known = self.of_object(value) or (self.of_path(value) if isinstance(value, Path) else None)
         parents = [known] if known is not None else list(self.of_derived(value))
-        if not parents and isinstance(value, Path):
-            at_path = self.of_path(value)
-            parents = [at_path] if at_path is not None else []
         if not parents and depth and isinstance(value, (list, tuple, dict)):
             inside = list(value.values()) if isinstance(value, dict) else value[:MOST_ITEMS]
             parents = [parent for item in inside for parent in self.parents_of(item, depth - 1)]
@@ -237,10 +237,6 @@ class Origins:
     def of_run(self, task_run_id: str) -> Origin | None:
         """Return the origin of a task run's result, in this process or another."""
         return self._runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
-
-    def is_word_of(self, task_run_id: str, value: object) -> bool:
-        """Return whether a string is in the list that a task run returned."""
-        return type(value) is str and value in self._words.get(task_run_id, ())
 
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
         """Return the origin of the file at a path; with `sha256`, only if it has these bytes."""
@@ -259,17 +255,13 @@ class Origins:
         origin = self._keys.get(key)
         return origin if origin is not None and origin.digest == digest else None
 
-    def objects(self, kind: type | tuple[type, ...]) -> Iterator[tuple[Any, Origin]]:
-        """Yield the known objects of a class, newest first."""
-        for reference, origin in reversed(list(self._objects.values())):
-            value = reference()
-            if origin is not None and isinstance(value, kind):
-                yield value, origin
+    def objects(self) -> Iterator[tuple[Any, Origin]]:
+        """Yield the known objects, newest first."""
+        return ((value, origin) for value, origin in self._objects.items() if origin is not None)
 
-    def in_hand(self) -> list[str]:
-        """Return the labels of results that the flow's own code has received, newest first."""
-        labels = dict.fromkeys(origin.label for origin in reversed(list(self._runs.values())) if origin.label)
-        return list(labels)[:MOST_CANDIDATES]
+    def has_results(self) -> bool:
+        """Return whether a task of this run has returned a result."""
+        return bool(self._runs)
 
 
 def _is_shared_object(value: object) -> bool:
@@ -292,15 +284,11 @@ def items_of(value: object) -> Iterator[Any]:
     return islice(_inside(value, 4), MOST_ITEMS)
 
 
-def _inside(value: object, depth: int) -> Iterator[Any]:
-    items: Iterable[object] = ()
-    if isinstance(value, dict):
-        items = value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        items = value
-    elif is_dataclass(value) or hasattr(type(value), "model_fields"):
-        items = vars(value).values() if hasattr(value, "__dict__") else ()
-    for item in items:
+def _inside(value: Any, depth: int) -> Iterator[Any]:
+    if is_dataclass(value) or hasattr(type(value), "model_fields"):
+        value = getattr(value, "__dict__", {})
+    items = value.values() if isinstance(value, dict) else value
+    for item in items if isinstance(value, (dict, list, tuple, set, frozenset)) else ():
         yield item
         if depth and not isinstance(item, CONSTANT):
             yield from _inside(item, depth - 1)
@@ -311,9 +299,67 @@ def _content(value: object) -> tuple[type, object]:
     return type(value), plain_digest(value) or (id(value) if isinstance(value, (list, dict)) else value)
 
 
-def _reference(value: object, on_delete: Any) -> Any:
-    """Return a weak reference, or a function that returns the value if it allows none."""
-    if not isinstance(value, CONSTANT):
-        with suppress(TypeError):
-            return weakref.ref(value, lambda _: on_delete())
-    return lambda: value
+# ---------------------------------------------------------------- views and rows of known values
+
+
+def source_of(value: object, origins: Origins) -> Origin | None:
+    """Return the origin of which a value of the flow's own code is a view, or rows and columns; None if not certain."""
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    known = list(islice((pair for pair in origins.objects() if _is_data(pair[0])), MOST_COMPARED))
+    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
+        if value.size < 2 or is_constant(value):
+            return None
+        found = {id(origin.future): origin for table, origin in known if _has_rows(table, value, pandas)}
+        return next(iter(found.values())) if len(found) == 1 else None
+    if numpy is None or not (parts := _buffers(value, numpy)):
+        return None
+    sharing = [
+        (sum(base.nbytes for base in bases), origin)
+        for one, origin in known
+        if (bases := _buffers(one, numpy))
+        and all(any(_contains(base, part, numpy) for base in bases) for part in parts)
+    ]
+    return min(sharing, key=lambda pair: pair[0])[1] if sharing else None
+
+
+def _is_data(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] in ("numpy", "pandas", "xarray") and getattr(value, "ndim", 1) > 0
+
+
+def is_constant(value: Any) -> bool:
+    """Return whether an array or table repeats one value, such as zeros: it contains nothing of a result."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not hasattr(value, "shape") or not hasattr(value, "size"):
+        return False
+    array = numpy.asarray(value)
+    return bool(array.size == 0 or (array == array.flat[0]).all())
+
+
+def _buffers(value: Any, numpy: Any) -> list[Any]:
+    """Return the arrays of an array or xarray object."""
+    if isinstance(value, numpy.ndarray):
+        return [value]
+    if type(value).__module__.partition(".")[0] != "xarray":
+        return []
+    variables = value.data_vars.values() if hasattr(value, "data_vars") else [value]
+    return [one.data for one in variables if isinstance(getattr(one, "data", None), numpy.ndarray)]
+
+
+def _contains(known: Any, value: Any, numpy: Any) -> bool:
+    low, high = numpy.lib.array_utils.byte_bounds(known)
+    first, last = numpy.lib.array_utils.byte_bounds(value)
+    return bool(low <= first and last <= high)
+
+
+def _has_rows(known: Any, value: Any, pandas: Any) -> bool:
+    """Return whether a table has these rows and columns under these names."""
+    try:
+        if not known.index.is_unique or not value.index.isin(known.index).all():
+            return False
+        rows = known.loc[value.index]
+        if isinstance(value, pandas.Series):
+            rows = rows if isinstance(known, pandas.Series) else rows[value.name]
+            return bool((rows.to_numpy() == value.to_numpy()).all())
+        return bool(rows[list(value.columns)].reset_index(drop=True).equals(value.reset_index(drop=True)))
+    except Exception:  # labels that it does not have, or that cannot be compared
+        return False

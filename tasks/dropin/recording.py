@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -20,20 +21,26 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 
-from crucible_lineage.errors import LineageError
+from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
+from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
+from crucible_lineage.pipeline.plan.files import find_raw, hash_files, new_raw, register_raw
 from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, file_of
+from crucible_lineage.provenance.environment import agent
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.payload import NewDataset
+from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.credentials import CrucibleCredentials
-from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.effects import watch_files
+from crucible_lineage.tasks.dropin.files import watch_files
 from crucible_lineage.tasks.dropin.origins import DatasetFuture, Notes, Origins
 from crucible_lineage.tasks.dropin.secret import hidden_text, watch_secrets
-from crucible_lineage.tasks.dropin.undelivered import Undelivered
 from crucible_lineage.tasks.sessions import CrucibleConnection, connection_of, session_for
 
 WORKERS = 4  # concurrent registrations; each waits mostly for the network
 THREADS = "register"
+_open: ContextVar[Recording | None] = ContextVar("recording", default=None)
+RETRY_AFTER_S = 30.0  # chosen: results are kept without a request for this time after one was not answered
 ATTRIBUTE = "__crucible_lineage__"  # of a flow's function, with the destination of its results
 
 
@@ -53,6 +60,104 @@ class Destination:
     notes: str = ""  # the run whose notes it shares: its outer run, else its own
 
 
+class Undelivered:
+    """Results of one flow run that are not yet in Crucible. Thread-safe."""
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self.session = session
+        self.run_id = run_id
+        self.reason = ""
+        self._away_until = 0.0
+        self._kept: list[str] = []
+        self._lock = threading.Lock()
+
+    def is_away(self) -> bool:
+        """Return whether the service recently failed to answer."""
+        return time.monotonic() < self._away_until
+
+    def look(self, project: str) -> None:
+        """Check whether the service answers, before the flow begins.
+
+        Raises UnreachableError if it does not, and the owner of this key is not known from an earlier request.
+        """
+        if self.session.settings.embedded:
+            return
+        try:
+            with self.session.connect(at_most_s=ONE_CALL_S) as client:
+                client.projects.find(project)
+            _ = self.session.account  # stored, so that the owner of waiting results is known while the service is away
+        except TRANSIENT as error:
+            self.session.set_agent(agent({"unique_id": self.session.account}))
+            self.note_away(error)
+
+    def note_away(self, error: CrucibleError) -> None:
+        """Note that the service did not answer: keep results for a while."""
+        self.reason = str(error).partition("\n")[0]
+        self._away_until = time.monotonic() + RETRY_AFTER_S
+
+    def register(self, step: str, new: NewDataset, register: Callable[[], DatasetRef]) -> DatasetRef:
+        """Register a dataset, or keep it until that is possible. Children of kept datasets are kept, too."""
+        if not self.is_away() and not self.session.outbox.names_of(new.parents):
+            try:
+                return register()
+            except TRANSIENT as error:
+                self.note_away(error)
+        return self.keep(step, new)
+
+    def raw(
+        self,
+        project: str,
+        paths: Sequence[Path],
+        note: str | None = None,
+        parents: Sequence[DatasetRef] = (),
+        **fields: Any,
+    ) -> DatasetRef:
+        """Find (without parents), register or keep the dataset of files that no step made."""
+        declared = FileInput(file=(str(paths[0]),), **fields)
+        raw = hash_files(project, paths, None, self.session, parents=parents)
+        name = declared.dataset_name or paths[0].name
+        alias = f"raw-{raw.recipe_sha256}"  # by which it is known while the service is unreachable
+        if not self.is_away() and not self.session.outbox.names_of([parent.mfid for parent in parents]):
+            try:
+                known = None if parents else find_raw(raw, self.session)
+                dataset = known or register_raw(raw, declared, name, self.session, note)
+                self.session.mirror.trust({alias: dataset})
+                return dataset
+            except TRANSIENT as error:
+                self.note_away(error)
+        if (trusted := self.session.mirror.known(alias)) is not None:
+            return trusted
+        for label in self.session.outbox.all():
+            payload = self.session.outbox.opened(label)
+            for new in payload.datasets if payload else ():
+                if new.record.recipe == raw.recipe and (waiting := self.session.outbox.find(new.mfid)) is not None:
+                    return waiting
+        return self.keep(name, new_raw(raw, declared, name, self.session, note))
+
+    def keep(self, step: str, new: NewDataset) -> DatasetRef:
+        """Keep a dataset in the outbox. Its id is final, so children can refer to it."""
+        paths = {file.ref.sha256: file.path for file in new.files}
+        self.session.outbox.put(step, str(new.fields["project_id"]), [new], paths, self.run_id)
+        with self._lock:
+            self._kept.append(new.mfid)
+        dataset = self.session.outbox.find(new.mfid)
+        assert dataset is not None  # just put there
+        return dataset
+
+    def is_kept(self, mfid: str) -> bool:
+        """Return whether this run has kept the dataset in the outbox."""
+        return mfid in self._kept
+
+    def deliver(self, patience_s: float) -> None:
+        """Deliver the outbox, including results of earlier runs, if the service answers."""
+        deliver_all(self.session, patience_s, lambda reason: setattr(self, "reason", reason), nothing)
+
+    def left(self) -> list[str]:
+        """Return the results of this run that wait in the outbox."""
+        waiting = {mfid for item in self.session.outbox.waiting() for mfid in item.mfids} if self._kept else set()
+        return [mfid for mfid in self._kept if mfid in waiting]
+
+
 class Recording:
     """An open `registering`. In the flow's process it registers in the background, in other processes at once."""
 
@@ -65,56 +170,42 @@ class Recording:
         flows = session.settings.data / "flows"
         self.folder = flows / destination.run_id
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
-        self._noted_before = set(self.origins.notes.names())
+        self._noted_before = self.origins.notes.results()
         self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
         self.slots = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
-        self.shared = not owner  # whether other processes need to know the results made here
+        self.within = _open.get() if owner else None
+        if not owner:
+            self.origins.share()
         self.futures: list[DatasetFuture] = []
         self._elsewhere: list[DatasetRef] = []
         self.notices: list[str] = []  # uncertainties, for the artifact
         self.reused = 0
-        self.within: Recording | None = None
-        self._held: list[PendingResult] = []
-        self._inner: dict[Recording, bool] = {}  # ended subflows of an open transaction, and whether they failed
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
-    def begin(self, undelivered: Undelivered) -> None:
-        """Begin with the service's known state; deliver earlier waiting results if it answers."""
-        self.undelivered = undelivered
-        self.slots.is_away = undelivered.is_away
-        if self._pool is not None and not undelivered.is_away() and not self.session.outbox.is_empty:
+    def begin(self) -> None:
+        """Require the project and deliver earlier results, if the service answers."""
+        project, undelivered = self.destination.project, self.undelivered
+        undelivered.look(project)
+        if undelivered.is_away():
+            warn("Crucible does not answer (%s); results wait in the outbox until it does", undelivered.reason)
+            return
+        self.session.ensure_project(project)
+        if self._pool is not None and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
 
-    def reuses(self, description: TaskDescription) -> bool:
-        """Return whether results of the task are to be used again instead of running it."""
-        return self.destination.reuse if description.reuse is None else description.reuse
-
-    def later(
-        self, work: Callable[[], DatasetRef], logger: Any, label: str, held: PendingResult | None = None
-    ) -> DatasetFuture:
-        """Start to register a dataset with `work` and return its future.
-
-        A failure is a warning, and is set in the future. A `held` result waits for the end of its transaction.
-        """
-        future = DatasetFuture()
+    def later(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
+        """Start to register a result with `work` and return its future; a failure is a warning, and set in it."""
+        future = self.aside(work, logger, label)
         with self._lock:
             self.futures.append(future)
-        if held is None:
-            self._start(future, work, logger, label)
-        else:
-            held.add(future, copy_context().run, lambda: self._start(future, work, logger, label), logger, label)
-            self._held.append(held)
         return future
 
     def aside(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
         """Start to register a dataset that is not a result: a file that the flow was given."""
         future = DatasetFuture()
-        self._start(future, work, logger, label)
-        return future
 
-    def _start(self, future: DatasetFuture, work: Callable[[], DatasetRef], logger: Any, label: str) -> None:
         def registered() -> None:
             try:
                 future.set_result(work())
@@ -126,52 +217,24 @@ class Recording:
             registered()
         else:
             self._pool.submit(copy_context().run, registered)  # events refer to the current run
-
-    def dataset(self, future: DatasetFuture) -> DatasetRef:
-        """Wait for a dataset. One in an open transaction is registered now, since something is made from it."""
-        for held in self._held:
-            held.start(future)
-        return future.result()
+        return future
 
     def close(self, *, failed: bool = False) -> None:
-        """Wait until everything is registered or has failed, and note the results that the run relied on as current.
-
-        A subflow in a transaction of its parent flow is closed with the parent: the transaction may still be rolled
-        back. If the parent registers nothing, results are registered before the transaction ends.
-        """
-        outer = self.within
-        if outer is not None and outer._pool is not None and any(held.waits for held in self._held):
-            outer._inner.setdefault(self, failed)
-        elif outer is None or self not in outer._inner:
-            self._finish(failed=failed)
-
-    def _finish(self, *, failed: bool) -> None:
-        for inner, inner_failed in self._inner.items():
-            inner._finish(failed=inner_failed)
-            self.futures += inner.futures
-        self._inner = {}
-        if self._pool is not None:
-            for held in self._held:
-                held.commit(None)
-            self._pool.shutdown(wait=True)
-            self._pool = None
-            if self.undelivered.left():
-                self.undelivered.deliver(LAST_WAIT_S)
-            try:
-                self.slots.settle(failed=failed)
-            except LineageError as error:
-                warn("results are registered, but could not be noted as current: %s", error)
-            self._elsewhere = [*self._elsewhere, *self.origins.notes.datasets(self._noted_before)]
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def under_way(self) -> list[DatasetFuture]:
-        """Return the running registrations that do not wait for the end of a transaction."""
-        return [future for future in self.futures if not any(held.holds(future) for held in self._held)]
-
-    def share(self) -> None:
-        """Share known values, and those to come, with other processes."""
-        self.shared = True
-        self.origins.share()
+        """Wait until everything is registered or has failed, and note the results that the run relied on as current."""
+        if self._pool is None:
+            return
+        self._pool.shutdown(wait=True)
+        self._pool = None
+        if self.undelivered.left():
+            self.undelivered.deliver(LAST_WAIT_S)
+        try:
+            self.slots.settle(failed=failed)
+        except LineageError as error:
+            warn("results are registered, but could not be noted as current: %s", error)
+        notes = self.origins.notes
+        noted = (notes.read(name) for name in sorted(notes.results() - self._noted_before))
+        self._elsewhere = [origin.future.result() for origin in noted if origin is not None]
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def datasets(self) -> list[DatasetRef]:
         """Return the registered datasets, each once, in the order in which they were made."""
@@ -179,55 +242,6 @@ class Recording:
         return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
 
 
-class PendingResult:
-    """The results of one call in a transaction: registered when that is committed, dropped when it is rolled back."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[DatasetFuture, tuple[Callable[[], None], Any, str]] = {}
-        self._started: list[tuple[Any, str]] = []
-
-    @property
-    def waits(self) -> bool:
-        """Whether results wait."""
-        return bool(self._waiting)
-
-    def add(
-        self, future: DatasetFuture, run: Callable[..., Any], start: Callable[[], None], logger: Any, label: str
-    ) -> None:
-        """Keep a result until the end of the transaction."""
-        self._waiting[future] = (lambda: run(start), logger, label)
-
-    def holds(self, future: DatasetFuture) -> bool:
-        """Return whether the result waits."""
-        return future in self._waiting
-
-    def start(self, future: DatasetFuture) -> None:
-        """Register the result now, if it waits."""
-        if (pending := self._waiting.pop(future, None)) is not None:
-            start, logger, label = pending
-            self._started.append((logger, label))
-            start()
-
-    def commit(self, _: object) -> None:
-        """Register the results, as a hook of the task's transaction."""
-        for future in list(self._waiting):
-            self.start(future)
-
-    def roll_back(self, _: object) -> None:
-        """Drop the results, as a hook of the task's transaction, with a warning for each."""
-        reason = "its transaction was rolled back"
-        while self._waiting:
-            future, (_start, logger, label) = self._waiting.popitem()
-            logger.warning("%s is not registered: %s", label, reason)
-            future.set_exception(LineageError(f"{label} is not registered: {reason}"))
-        for logger, label in self._started:
-            logger.warning(
-                "%s stays registered, though %s: it was needed, or its flow ended, before that", label, reason
-            )
-        self._started.clear()
-
-
-_open: ContextVar[Recording | None] = ContextVar("recording", default=None)
 _here: dict[str, Recording] = {}  # open recordings of this process, by run id
 _lock = threading.Lock()
 
@@ -242,8 +256,8 @@ def _before_fork() -> None:
     if threading.current_thread().name.startswith(THREADS):
         return
     for recording in list(_here.values()):
-        wait(recording.under_way(), timeout=FORK_WAIT_S)
-        recording.share()
+        wait(recording.futures, timeout=FORK_WAIT_S)
+        recording.origins.share()
 
 
 def _after_fork() -> None:
@@ -266,29 +280,20 @@ def open_recording(request: Destination) -> Iterator[Recording]:
     """Record tasks and steps called in this block."""
     watch_secrets()
     watch_files()
-    project, crucible = request.project, request.crucible
-    session = session_for(crucible)
-    run_id = uuid.uuid4().hex
-    undelivered = Undelivered(session, run_id)
-    undelivered.look(project)
-    if undelivered.is_away():
-        warn("Crucible does not answer (%s); results wait in the outbox until it does", undelivered.reason)
-    else:
-        session.ensure_project(project)
-    is_block = isinstance(crucible, CrucibleCredentials)
-    settled = crucible if is_block else connection_of(crucible).settled(session.settings)
+    session = session_for(request.crucible)
+    is_block = isinstance(request.crucible, CrucibleCredentials)
+    settled = request.crucible if is_block else connection_of(request.crucible).settled(session.settings)
     running = FlowRunContext.get()
     flow = running.flow if running else None
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
-    begun = datetime.now(UTC).isoformat()
     outer = _open.get()  # of the parent flow: the two share their known values
     if outer is not None and outer.session is not session:
         outer = None
+    run_id, begun = uuid.uuid4().hex, datetime.now(UTC).isoformat()
     notes = (outer.destination.notes if outer else "") or run_id
     destination = replace(request, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
     recording = Recording(destination, session, owner=True, origins=outer.origins if outer else None)
-    recording.within = _open.get()
-    recording.begin(undelivered)
+    recording.begin()
     _here[destination.run_id] = recording
     token = _open.set(recording)
     try:
@@ -308,7 +313,8 @@ def current(destination: Destination | None = None) -> Recording | None:
     if (recording := _open.get()) is not None:
         return recording
     if (request := requested_destination()) is not None:
-        return _attached(request)
+        inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == (request.flow, request.file)]
+        return _attached(inherited[-1] if inherited else request)
     if FlowRunContext.get() is not None:  # of a flow that registers nothing
         return None
     innermost = _innermost()  # a plain thread of the flow's process has no context

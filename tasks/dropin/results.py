@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,39 +17,36 @@ from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
 from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.dataset import METADATA, known_result, link_equal_parents, register_result
-from crucible_lineage.tasks.dropin.description import cache_keyword
-from crucible_lineage.tasks.dropin.origins import DatasetFuture, Origin, settled
-from crucible_lineage.tasks.dropin.output_paths import (
-    absolute_paths,
-    files_written,
-    learned_output_roles,
-    paths_of,
-    relative_paths,
-)
-from crucible_lineage.tasks.dropin.recording import data_folder
-from crucible_lineage.tasks.dropin.result import (
+from crucible_lineage.tasks.dropin.dataset import (
+    METADATA,
     RESULT,
     TaskResult,
     about_of,
-    call_label,
+    cache_keyword,
     inputs_of,
+    known_inputs,
+    known_result,
+    link_equal_parents,
     recipe_of,
-    require_settled,
+    register_result,
     slots_of,
     used_datasets,
 )
+from crucible_lineage.tasks.dropin.files import files_written
+from crucible_lineage.tasks.dropin.origins import Origin, settled
+from crucible_lineage.tasks.dropin.recording import data_folder
 from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret, is_key_file
-from crucible_lineage.tasks.dropin.values.storing import (
+from crucible_lineage.tasks.dropin.storing import (
+    NO_ROOTS,
     NotStorableError,
     Stored,
     copy_file,
     described_only,
     digest_of,
-    digest_of_hashes,
     equal,
     flat,
     loaded,
+    named_paths,
     parts_of,
     restore_file,
     returned_paths,
@@ -64,8 +61,8 @@ def record_result(result: TaskResult, value: object) -> bool:
     """
     recording, origins = result.recording, result.recording.origins
     returned = returned_paths(value)
-    written = files_written(result, returned)
-    require_settled(result, written)
+    changed = result.arguments.changed_files()
+    written = files_written(result.description, changed, result.opened, returned, result.logger)
     for path in filter(is_key_file, returned):
         result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:
@@ -81,48 +78,42 @@ def record_result(result: TaskResult, value: object) -> bool:
         lambda: register_result(result, stored, inputs, folder, set(written), ended),
         result.logger,
         f"the result of {result.description.name}",
-        result.held,
     )
     about = about_of(inputs) or (f"{result.description.name} {stored.digest[:16]}",)
     names = tuple(file.ref.name for file in stored.files)
-    origin = Origin(future, names, stored.digest, about, bool(stored.described), call_label(result))
-    _note_value(result, value, stored, origin)
-    for part, names in stored.parts:
-        _note_part(result, part, names, stored, origin)
+    origin = Origin(future, names, stored.digest, about, bool(stored.described))
+    _note_result(result, origin)
+    by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
+    for part, names in parts_of(stored.document.get("value") or {}, value):
+        _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
     for path in (*stored.outside, *(path for paths in written.values() for path in paths)):
         sha256 = recording.session.store.checksums(path).sha256
         name = next(file.ref.name for file in stored.files if file.ref.sha256 == sha256)
-        origins.note_path(path, sha256, Origin(future, (name,), about=about, label=origin.label))
-    if recording.shared:
-        _note_for_others(result, origin)
+        origins.note_path(path, sha256, Origin(future, (name,), about=about))
     return True
 
 
-def _note_value(result: TaskResult, value: object, stored: Stored, origin: Origin) -> None:
-    """Note the origin of a whole result by task run, words, cache key and content."""
+def _note_result(result: TaskResult, origin: Origin) -> None:
+    """Note the origin of a whole result by task run and cache key."""
     origins = result.recording.origins
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
-        origins.note_words(result.task_run_id, value)
         if result.key:
             origins.note_key(result.key, origin)
-    if not stored.described:
-        origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
 
 
-def _note_part(result: TaskResult, part: object, names: Collection[str], stored: Stored, result_origin: Origin) -> None:
-    """Note the origin of a part of a result, which is in the files of these names (none: in all)."""
+def _note_part(result: TaskResult, part: object, files: Mapping[str, str], stored: Stored, whole: Origin) -> None:
+    """Note the origin of a result, or of a part of it, which is in these files."""
     origins = result.recording.origins
-    by_name = {file.ref.name: file for file in stored.files}
-    files = tuple(by_name[name] for name in names) or stored.files
-    described = any(file.ref.name in stored.described for file in files)
-    names = tuple(file.ref.name for file in files)
-    origin = Origin(result_origin.future, names, digest_of(files), result_origin.about, described, result_origin.label)
+    described = any(name in stored.described for name in files)
+    origin = replace(whole, files=tuple(files), digest=digest_of(files.values()), described=described)
     if not (id(part) in result.arguments.ids and isinstance(part, (str, bytes, int, float))):
         origins.note_object(part, origin)
     origins.note_items(part, origin, result.arguments.ids)
-    if not described and len(files) < len(stored.files):
-        origins.note_content(origin.digest, sum(file.ref.size for file in files), origin)
+    if not described:
+        origins.note_content(
+            origin.digest, sum(file.ref.size for file in stored.files if file.ref.name in files), origin
+        )
 
 
 def reuse_result(result: TaskResult) -> tuple[Any] | None:
@@ -130,17 +121,17 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
     arguments, recording = result.arguments, result.recording
     if arguments.opaque or not arguments.inputs or recording.undelivered.is_away():
         return None
-    inputs = inputs_of(result, dict.fromkeys(learned_output_roles(result), ()))
-    if not inputs:
+    inputs = known_inputs(result)
+    if any(parent.origin is None for parent in inputs):
         return None
     found = _equal_call(result, used_datasets(inputs))
     if found is None:
         return None
     session, (mfid, dataset) = recording.session, found
     metadata = (session.client.metadata.get(dataset.mfid) or {}).get(METADATA) or {}
-    if "value" not in metadata:
+    if "value" not in metadata or any(role not in arguments.paths for role, _, _ in metadata.get("written", ())):
         return None
-    document = absolute_paths(metadata["value"], arguments.paths)
+    document = metadata["value"]
     value = _restore(result, dataset, document, metadata.get("written", ()))
     session.mirror.trust({mfid: dataset})
     about = about_of(inputs)
@@ -149,21 +140,20 @@ def reuse_result(result: TaskResult) -> tuple[Any] | None:
     recording.origins.note_run(result.task_run_id, origin)
     shas = {file.name: file.sha256 for file in dataset.files}
     for part, names in parts_of(document, value):
-        digest = digest_of_hashes(shas[name] for name in names) if names else origin.digest
+        digest = digest_of(shas[name] for name in names) if names else origin.digest
         recording.origins.note_object(part, Origin(origin.future, names or origin.files, digest, about))
     recording.origins.note_content(origin.digest, sum(file.size for file in dataset.files), origin)
-    for path in paths_of(document, metadata, arguments.paths):
+    written = [arguments.paths[role] / relative for role, relative, _ in metadata.get("written", ())]
+    for path in (*written, *named_paths(document, arguments.paths)):
         recording.origins.note_path(path, session.store.checksums(path).sha256, origin)
     recording.futures.append(origin.future)
-    if recording.shared:
-        _note_for_others(result, origin)
     return (value,)
 
 
 def _equal_call(result: TaskResult, used: list[UsedDataset]) -> tuple[str, DatasetRef] | None:
     """Return the id and the result of an earlier call with the same code, parameters and inputs, if there is one."""
     session = result.recording.session
-    recipe = recipe_of(result, used, set(learned_output_roles(result)), None)
+    recipe = recipe_of(result, used, {*result.description.writes} & result.arguments.paths.keys(), None)
     mfid = derived_mfid(recipe)
 
     def is_same_call(stored_recipe: JsonMapping) -> bool:
@@ -184,10 +174,9 @@ def _restore(
         folder = Path(name)
         for file in dataset.files:
             place_file(dataset, file, folder / file.name, result.recording.session)
-        value = loaded(document, folder) if document else None
+        value = loaded(document, folder, result.arguments.paths) if document else None
         for role, relative, file_name in written:
-            root = result.arguments.paths[role]
-            restore_file(folder / file_name, root / relative if relative else root)
+            restore_file(folder / file_name, result.arguments.paths[role] / relative)
     return value
 
 
@@ -209,11 +198,10 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
         return
     recording.reused += 1
     origins.note_run(result.task_run_id, origin)
-    origins.note_words(result.task_run_id, value)
     origins.note_object(value, origin)
     origins.note_key(key, origin)
-    about = about_of(inputs_of(result, {}))
-    recording.slots.rely(result.project, slots_of(result, about), recording.dataset(origin.future), made=False)
+    about = about_of(known_inputs(result))
+    recording.slots.rely(result.project, slots_of(result, about), origin.future.result(), made=False)
     recording.futures.append(origin.future)
 
 
@@ -231,12 +219,12 @@ def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
     dataset = existing_dataset(same[-1].unique_id, session)
     about = result.recording.slots.about(dataset.mfid)
     names = tuple(file.name for file in dataset.data_files)
-    return Origin(settled(dataset), names, digest, about, label=call_label(result))
+    return Origin(settled(dataset), names, digest, about)
 
 
-def _stored_or_described(value: object, folder: Path, argument_paths: Collection[Path] = ()) -> Stored:
+def _stored_or_described(value: object, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
     try:
-        return store_value(value, folder, argument_paths=frozenset(argument_paths))
+        return store_value(value, folder, roots=roots)
     except NotStorableError as error:
         return described_only(value, folder, str(error))
 
@@ -248,7 +236,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
     if value is None:
         stored = Stored({}, ())
     else:
-        stored = _stored_or_described(value, folder, result.arguments.paths.values())
+        stored = _stored_or_described(value, folder, result.arguments.paths)
         if any(holds_secret(file.path) for file in stored.files):
             for file in stored.files:
                 file.path.unlink()
@@ -278,30 +266,16 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 files.append(copy_file(path, folder, name))
             locations.append([role, relative, name])
     document: JsonObject = {
-        "value": relative_paths(stored.document, result.arguments.paths),
+        "value": stored.document,
         **({"written": locations} if locations else {}),
     }
-    exact = result.recording.reuses(result.description) and _is_exact(stored, value, folder)
+    exact = result.reuses and _is_exact(stored, value, folder, result.arguments.paths)
     return replace(stored, document=document, files=tuple(files), exact=exact)
 
 
-def _is_exact(stored: Stored, value: object, folder: Path) -> bool:
+def _is_exact(stored: Stored, value: object, folder: Path, roots: Mapping[str, Path]) -> bool:
     """Return whether reading the stored files gives an equal value."""
     try:
-        return not stored.document or equal(loaded(stored.document, folder), value)
+        return not stored.document or equal(loaded(stored.document, folder, roots), value)
     except Exception:  # not readable, whatever the reason
         return False
-
-
-def _note_for_others(result: TaskResult, origin: Origin) -> None:
-    """Note the origin for other processes of this flow run, once it is registered."""
-
-    def note(done: DatasetFuture) -> None:
-        if done.exception() is None:
-            notes = result.recording.origins.notes
-            if result.output == "out" and result.task_run_id:
-                notes.write(f"run-{result.task_run_id}", origin)
-            if not origin.described:
-                notes.write(f"content-{origin.digest}", origin)
-
-    origin.future.add_done_callback(note)

@@ -33,16 +33,11 @@ _KEY_FILES = re.compile(
 _revealed: set[str] = set()
 _redactor = Redactor()
 _lock = threading.Lock()
-_is_watching = False
 
 
+@functools.cache
 def watch_secrets() -> None:
     """Start to collect the secrets that blocks return in this process."""
-    global _is_watching
-    with _lock:
-        if _is_watching:
-            return
-        _is_watching = True
     for kind in (SecretStr, SecretBytes, Secret):
         _watch(kind)
 
@@ -52,20 +47,16 @@ def _watch(kind: Any) -> None:
 
     @functools.wraps(original)
     def get_secret_value(self: Any) -> Any:
+        global _redactor
         value = original(self)
-        _note(value)
+        secrets = {text for text in _texts(value) if len(text) >= LEAST_LETTERS} - _revealed
+        if secrets:
+            with _lock:
+                _revealed.update(secrets)
+                _redactor = Redactor(_revealed)
         return value
 
     kind.get_secret_value = get_secret_value
-
-
-def _note(value: object) -> None:
-    global _redactor
-    secrets = {text for text in _texts(value) if len(text) >= LEAST_LETTERS} - _revealed
-    if secrets:
-        with _lock:
-            _revealed.update(secrets)
-            _redactor = Redactor(_revealed)
 
 
 def _texts(value: object) -> Iterable[str]:

@@ -83,20 +83,20 @@ def strict() -> Any:
     return None
 
 
-def possible() -> Any:
-    """Leave uncertain parents in the metadata and in the artifact."""
+def unknown() -> Any:
+    """Note in the metadata that parents are not known."""
 
     @flow
-    @registering("possible-parents", crucible=HERE)
+    @registering("unknown-parents", crucible=HERE)
     def process() -> float:
         return total(acquire(4.0) + np.arange(8.0))
 
     process()
     found = session_for(HERE).client.datasets.list(
-        project_id="possible-parents", keyword=None, include_metadata=True, limit=None
+        project_id="unknown-parents", keyword=None, include_metadata=True, limit=None
     )
     return [
-        (one.scientific_metadata or {})["flow"].get("possible_parents")
+        (one.scientific_metadata or {})["flow"].get("unknown_parents")
         for one in found
         if (one.scientific_metadata or {}).get("flow", {}).get("task") == "total"
     ]
@@ -188,7 +188,7 @@ def outside() -> Any:
 
 
 def main() -> None:
-    cases: list[Callable[[], Any]] = [names, failed, strict, possible, described, numbers, outside]
+    cases: list[Callable[[], Any]] = [names, failed, strict, unknown, described, numbers, outside]
     print(json.dumps({case.__name__: case() for case in cases}))
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
 from crucible_lineage.checksums import stamp_if_present
 from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.dropin.effects import OpenedFiles, watch_files, watched
-from crucible_lineage.tasks.dropin.output_paths import files_written
-from crucible_lineage.tasks.dropin.result import TaskResult
+from crucible_lineage.tasks.dropin.description import TaskDescription
+from crucible_lineage.tasks.dropin.files import OpenedFiles, files_written, watch_files, watched
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: Path) -> None:
@@ -40,10 +37,8 @@ def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
             path.write_text(content)
 
     def written(task: str) -> dict[str, list[Path]]:
-        code, description, recording = TaskCode(task, None, None), TaskDescription(task), cast("Any", None)
-        arguments, logger = Arguments(paths={"folder": tmp_path}), logging.getLogger("tests")
-        result = TaskResult(code, description, recording, arguments, logger, "", "", "out", calls[task])
-        return files_written(result, ())
+        changed = Arguments(paths={"folder": tmp_path}).changed_files()
+        return files_written(TaskDescription(task), changed, calls[task], (), logging.getLogger("tests"))
 
     assert written("fit") == {"folder": [fit]}
     assert caplog.messages == []

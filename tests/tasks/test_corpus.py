@@ -25,7 +25,6 @@ FLOWS = share(sorted(path.stem for path in PROGRAM.with_name("corpus").glob("s*.
 NOT_REUSED = {
     "s10_figures": "a figure cannot be read again from its picture",
     "s13_class": "an object of the flow's own class has no stable spelling",
-    "s16_allow_failure": "an exception has none either",
 }
 
 

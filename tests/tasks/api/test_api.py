@@ -128,7 +128,7 @@ def test_a_repeated_task_finds_its_dataset_however_the_project_is_spelled(data: 
 
 def test_names_of_runs_show_dataset_and_file() -> None:
     from crucible_lineage.tasks import add_files, upload_file
-    from crucible_lineage.tasks.api.calls import _run_name
+    from crucible_lineage.tasks.sessions import _run_name
 
     assert upload_file.task_run_name.args == ("upload {path} to {dsid}",)
     shown = {"path": Path("/data/run7/scan.csv"), "dsid": "0tk"}

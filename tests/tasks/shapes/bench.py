@@ -97,7 +97,7 @@ class Lab:
             made = task
         else:
             ours = {"measurement", "data_type", "dataset_name", "keywords", "metadata", "writes", "reads", "ignore"}
-            options = {name: value for name, value in options.items() if name not in ours | {"parents", "reuse"}}
+            options = {name: value for name, value in options.items() if name not in ours}
         if isinstance(function, (staticmethod, classmethod)):
             return made(type(function)(self._noting(function.__func__)), **options)
         return made(self._noting(function), **options)

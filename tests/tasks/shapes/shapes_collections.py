@@ -9,10 +9,8 @@ import json
 import sqlite3
 import threading
 import zipfile
-from collections import Counter, defaultdict
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from bench import Lab, shape
-from prefect import unmapped
 from pydantic import BaseModel
 
 
@@ -49,99 +46,6 @@ def orders_by_day(lab: Lab) -> Any:
 
     source = lab.file("orders.csv", "day,amount\nmon,3\nmon,4\ntue,\ntue,5\n")
     return orders(str(source), str(lab.folder / "report.csv"))
-
-
-@shape("a.csv -> read", "b.csv -> read", "read -> join", "read -> join")
-def two_tables_joined(lab: Lab) -> Any:
-    @lab.task
-    def read(path: Path) -> pd.DataFrame:
-        return pd.read_csv(path)
-
-    @lab.task
-    def join(left: pd.DataFrame, right: pd.DataFrame, on: str) -> pd.DataFrame:
-        return left.merge(right, on=on)
-
-    @lab.flow
-    def joining(left: Path, right: Path) -> int:
-        return int(join(read(left), read(right), on="id")["y"].sum())
-
-    return joining(lab.file("a.csv", "id,x\n1,2\n2,3\n"), lab.file("b.csv", "id,y\n1,20\n2,30\n"))
-
-
-@shape("rows -> check", "rows -> load", "check -> load")
-def a_quality_gate(lab: Lab) -> Any:
-    @lab.task
-    def rows() -> list[dict[str, int]]:
-        return [{"n": 1}, {"n": 2}]
-
-    @lab.task
-    def check(found: list[dict[str, int]]) -> dict[str, bool]:
-        return {"ok": all(row["n"] > 0 for row in found)}
-
-    @lab.task
-    def load(found: list[dict[str, int]], checked: dict[str, bool]) -> int:
-        return len(found) if checked["ok"] else 0
-
-    @lab.flow
-    def gated() -> int:
-        found = rows()
-        return load(found, check(found))
-
-    return gated()
-
-
-@shape("-> parameters_of_the_run")
-def dates_and_decimals(lab: Lab) -> Any:
-    @lab.task
-    def parameters_of_the_run(day: date, price: Decimal, window: timedelta) -> dict[str, str]:
-        return {"day": day.isoformat(), "price": str(price), "window": str(window)}
-
-    @lab.flow
-    def dated() -> Any:
-        return parameters_of_the_run(date(2026, 1, 2), Decimal("1.50"), timedelta(hours=3))
-
-    return dated()
-
-
-@shape("train -> evaluate", "split -> train", "split -> evaluate", "dataset -> split")
-def a_model_is_trained(lab: Lab) -> Any:
-    @lab.task
-    def dataset() -> pd.DataFrame:
-        return pd.DataFrame({"x": np.arange(40.0), "y": np.arange(40.0) * 2 + 1})
-
-    @lab.task
-    def split(table: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-        at = int(len(table) * share)
-        return table.iloc[:at], table.iloc[at:]
-
-    @lab.task
-    def train(table: pd.DataFrame) -> dict[str, float]:
-        slope, offset = np.polyfit(table["x"], table["y"], 1)
-        return {"slope": round(float(slope), 6), "offset": round(float(offset), 6)}
-
-    @lab.task
-    def evaluate(model: dict[str, float], table: pd.DataFrame) -> float:
-        return round(float(abs(table["y"] - model["slope"] * table["x"] - model["offset"]).max()), 6)
-
-    @lab.flow
-    def training() -> float:
-        first, second = split(dataset(), 0.7)
-        return evaluate(train(first), second)
-
-    return training()
-
-
-@shape(*["grid -> run_one"] * 0, "-> run_one", "-> run_one", "-> run_one", "-> run_one", in_order=False)
-def a_grid_of_parameters(lab: Lab) -> Any:
-    @lab.task
-    def run_one(rate: float, depth: int) -> float:
-        return rate * depth
-
-    @lab.flow
-    def grid() -> list[float]:
-        return run_one.map([0.1, 0.1, 0.2, 0.2], [1, 2, 1, 2]).result()
-
-    return grid()
 
 
 @shape("create -> insert", "insert -> query")
@@ -257,27 +161,6 @@ def models_one_by_one(lab: Lab) -> Any:
     return reading()
 
 
-@shape("words -> count", "count -> top")
-def counters_and_default_dicts(lab: Lab) -> Any:
-    @lab.task
-    def words() -> list[str]:
-        return ["a b", "c d", "a b"]
-
-    @lab.task
-    def count(found: list[str]) -> dict[str, int]:
-        return dict(Counter(found))
-
-    @lab.task
-    def top(found: dict[str, int]) -> str:
-        return max(found, key=lambda key: found[key])
-
-    @lab.flow
-    def counting() -> str:
-        return top(count(words()))
-
-    return counting()
-
-
 @shape("backup -> verify", "source.txt -> backup", "source.txt -> verify")
 def a_backup_is_verified(lab: Lab) -> Any:
     @lab.task
@@ -316,32 +199,6 @@ def a_message_at_the_end(lab: Lab) -> Any:
     return notifying()
 
 
-@shape("-> clean_up", "make -> use")
-def a_task_that_gives_nothing(lab: Lab) -> Any:
-    cleaned = []
-
-    @lab.task
-    def make() -> list[int]:
-        return [1, 2, 3]
-
-    @lab.task
-    def use(found: list[int]) -> int:
-        return len(found)
-
-    @lab.task
-    def clean_up(name: str) -> bool:
-        cleaned.append(name)
-        return True
-
-    @lab.flow
-    def cleaning() -> Any:
-        number = use(make())
-        clean_up("scratch")
-        return [number, cleaned]
-
-    return cleaning()
-
-
 @shape()
 def nothing_is_given_at_all(lab: Lab) -> Any:
     sent = []
@@ -357,23 +214,6 @@ def nothing_is_given_at_all(lab: Lab) -> Any:
         return sent
 
     return logging()
-
-
-@shape(*["page -> flatten"] * 3, in_order=False)
-def pages_flattened(lab: Lab) -> Any:
-    @lab.task
-    def page(number: int, size: int) -> list[dict[str, int]]:
-        return [{"page": number, "item": i} for i in range(size)]
-
-    @lab.task
-    def flatten(pages: list[list[dict[str, int]]]) -> int:
-        return sum(len(one) for one in pages)
-
-    @lab.flow
-    def paging() -> int:
-        return flatten(page.map([1, 2, 3], size=unmapped(2)))
-
-    return paging()
 
 
 @shape("array (from the flow) -> settings", "settings -> connect_and_read", fast=True)
@@ -422,19 +262,6 @@ def an_open_file_is_given_back(lab: Lab) -> Any:
     return opening()
 
 
-@shape("-> numbers", says=("which is described and not stored",))
-def a_generator_is_given_back(lab: Lab) -> Any:
-    @lab.task
-    def numbers(n: int) -> Any:
-        return (i * i for i in range(n))
-
-    @lab.flow
-    def generating() -> Any:
-        return sum(numbers(4))
-
-    return generating()
-
-
 @shape("ages -> summary")
 def a_set_and_a_tuple(lab: Lab) -> Any:
     @lab.task
@@ -468,27 +295,6 @@ def times_are_handed_on(lab: Lab) -> Any:
         return finish(start())
 
     return timing()
-
-
-@shape("index -> fetch_one", "index -> fetch_one", "fetch_one -> collect", "fetch_one -> collect")
-def ids_then_details(lab: Lab) -> Any:
-    @lab.task
-    def index() -> list[dict[str, str]]:
-        return [{"id": "x-1"}, {"id": "x-2"}]
-
-    @lab.task
-    def fetch_one(entry: dict[str, str]) -> dict[str, int]:
-        return {"length": len(entry["id"])}
-
-    @lab.task
-    def collect(found: list[dict[str, int]]) -> int:
-        return sum(one["length"] for one in found)
-
-    @lab.flow
-    def details() -> int:
-        return collect([fetch_one(entry) for entry in index()])
-
-    return details()
 
 
 @shape("load -> by_group", "by_group -> write", "by_group -> write", in_order=False)
@@ -556,44 +362,3 @@ def a_dict_that_is_walked(lab: Lab) -> Any:
         return [total(kind, numbers) for kind, numbers in group(inventory()).items()]
 
     return walking()
-
-
-@dataclass
-class Ticket:
-    """A ticket of a queue."""
-
-    id: int
-    text: str
-
-
-@shape("tickets -> answer", "tickets -> answer", in_order=False)
-def tickets_mapped(lab: Lab) -> Any:
-    @lab.task
-    def tickets() -> list[Ticket]:
-        return [Ticket(1, "lamp is off"), Ticket(2, "stage is stuck")]
-
-    @lab.task
-    def answer(ticket: Ticket) -> str:
-        return f"{ticket.id}: {ticket.text}?"
-
-    @lab.flow
-    def answering() -> list[str]:
-        return answer.map(tickets()).result()
-
-    return answering()
-
-
-@shape("fetch_page -> fetch_page", "fetch_page -> fetch_page")
-def pages_by_cursor(lab: Lab) -> Any:
-    @lab.task
-    def fetch_page(after: dict[str, int] | None) -> dict[str, int]:
-        return {"cursor": 0 if after is None else after["cursor"] + 1}
-
-    @lab.flow
-    def cursors() -> int:
-        found = None
-        for _ in range(3):
-            found = fetch_page(found)
-        return found["cursor"] if found else -1
-
-    return cursors()

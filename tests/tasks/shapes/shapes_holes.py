@@ -271,55 +271,6 @@ def plain_threads_in_a_subflow(lab: Lab) -> Any:
     return outer()
 
 
-@shape(
-    "list_samples -> measure",
-    "list_samples -> measure",
-    "list_samples -> measure",
-    "-> measure",
-    "measure -> compare",
-    "measure -> compare",
-    "measure -> compare",
-    fast=True,
-)
-def words_of_a_list_one_by_one(lab: Lab) -> Any:
-    @lab.task
-    def list_samples() -> list[str]:
-        return ["gold", "silver", "item-7"]
-
-    @lab.task
-    def measure(sample: str) -> dict[str, Any]:
-        return {"sample": sample, "counts": [len(sample)] * 3}
-
-    @lab.task
-    def compare(found: list[dict[str, Any]]) -> int:
-        return len(found)
-
-    @lab.flow
-    def survey() -> int:
-        measure("glass")  # not of the list
-        return compare([measure(sample) for sample in list_samples()])
-
-    return survey()
-
-
-@shape("-> settings", "-> measure", "-> measure", fast=True)
-def constants_that_a_task_gave_too(lab: Lab) -> Any:
-    @lab.task
-    def settings() -> dict[str, Any]:
-        return {"host": "beam.example.org", "exposure": 0.75}
-
-    @lab.task
-    def measure(host: str, exposure: float) -> list[float]:
-        return [exposure, len(host)]
-
-    @lab.flow
-    def session() -> Any:
-        settings()
-        return [measure("beam.example.org", 0.75), measure("beam.example.org", 1.5)]
-
-    return session()
-
-
 @shape("read_left -> clean", "read_right -> clean", "calibrate -> scale", "clean -> scale", "clean -> scale", fast=True)
 def rows_that_cross_into_a_subflow(lab: Lab) -> Any:
     """Prefect copies lists and dicts where it checks the parameters of a flow."""
@@ -378,42 +329,6 @@ def a_subflow_within_a_transaction(lab: Lab) -> Any:
         with transaction():
             checked = checking()
         return report(checked)
-
-    return process()
-
-
-@shape(
-    "-> after",
-    says=(
-        "the result of read is not registered: its transaction was rolled back",
-        "the result of check is not registered: its transaction was rolled back",
-    ),
-)
-def a_subflow_within_a_transaction_that_is_rolled_back(lab: Lab) -> Any:
-    @lab.task
-    def read() -> list[int]:
-        return [3, 1, 2]
-
-    @lab.task
-    def check(values: list[int]) -> list[int]:
-        return sorted(values)
-
-    @lab.task
-    def after() -> str:
-        return "again"
-
-    @lab.flow
-    def checking() -> list[int]:
-        return check(read())
-
-    @lab.flow
-    def process() -> str:
-        try:
-            with transaction():
-                checking()
-                raise ValueError("the detector was off")
-        except ValueError:
-            return after()
 
     return process()
 

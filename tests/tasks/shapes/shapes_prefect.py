@@ -6,31 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from bench import Lab, shape
 from prefect import allow_failure, unmapped
-from prefect.cache_policies import INPUTS, NO_CACHE, TASK_SOURCE
-from prefect.futures import as_completed, wait
+from prefect.cache_policies import INPUTS
+from prefect.futures import as_completed
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import transaction
 from prefect.utilities.annotations import quote
 from pydantic import BaseModel
-
-
-@shape("-> greet")
-def hello_world(lab: Lab) -> Any:
-    @lab.task
-    def greet(name: str) -> str:
-        return f"hello, {name}"
-
-    @lab.flow(name="hello")
-    def hello(name: str = "world") -> str:
-        return greet(name)
-
-    return hello()
 
 
 @shape("fetch -> transform", "transform -> load", fast=True)
@@ -140,23 +125,6 @@ def retried_until_it_works(lab: Lab) -> Any:
     return retrying()
 
 
-@shape()
-def not_retried_by_condition(lab: Lab) -> Any:
-    def is_transient(task: Any, run: Any, state: Any) -> bool:
-        return "404" not in str(state.message)
-
-    @lab.task(retries=3, retry_condition_fn=is_transient)
-    def find() -> int:
-        raise LookupError("404")
-
-    @lab.flow
-    def looking() -> Any:
-        state = find(return_state=True)
-        return state.name
-
-    return looking()
-
-
 @shape("-> good", in_order=False)
 def a_failing_task_fails_the_flow(lab: Lab) -> Any:
     @lab.task
@@ -245,29 +213,6 @@ def waiting_without_data(lab: Lab) -> Any:
         return order
 
     return ordered()
-
-
-@shape("-> good", in_order=False)
-def failures_are_allowed(lab: Lab) -> Any:
-    @lab.task
-    def good() -> list[int]:
-        return [1]
-
-    @lab.task
-    def bad() -> int:
-        raise ValueError("bad")
-
-    @lab.task
-    def clean(found: Any, failed: Any) -> str:
-        return f"{found} {type(failed).__name__}"
-
-    @lab.flow
-    def allowing() -> Any:
-        one, two = good.submit(), bad.submit()
-        wait([one, two])
-        return two.state.name
-
-    return allowing()
 
 
 @shape("one -> three", in_order=False)
@@ -410,20 +355,6 @@ def a_subflow_that_returns(lab: Lab) -> Any:
     return parent()
 
 
-@shape("-> chunk", "-> chunk", "-> chunk")
-def a_generator_task(lab: Lab) -> Any:
-    @lab.task
-    def chunk(n: int) -> Iterator[list[int]]:
-        for i in range(n):
-            yield [i, i + 1]
-
-    @lab.flow
-    def chunks() -> int:
-        return sum(len(one) for one in chunk(3))
-
-    return chunks()
-
-
 @shape("pages -> parse", "pages -> parse")
 def pages_of_a_generator(lab: Lab) -> Any:
     @lab.task
@@ -561,22 +492,6 @@ def parameters_as_a_model(lab: Lab) -> Any:
     return configured(Config(names=["a"]))
 
 
-@shape("-> policy")
-def inputs_and_source_as_cache_key(lab: Lab) -> Any:
-    ran = []
-
-    @lab.task(cache_policy=INPUTS + TASK_SOURCE, persist_result=True)
-    def policy(name: str) -> dict[str, str]:
-        ran.append(name)
-        return {"name": name}
-
-    @lab.flow
-    def caching() -> Any:
-        return [policy(lab.key("a")) == policy(lab.key("a")), len(ran)]
-
-    return caching()
-
-
 @shape("-> ask", "-> ask")
 def inputs_less_one_as_cache_key(lab: Lab) -> Any:
     ran = []
@@ -594,43 +509,10 @@ def inputs_less_one_as_cache_key(lab: Lab) -> Any:
     return caching()
 
 
-@shape("-> count", "-> count")
-def no_cache_at_all(lab: Lab) -> Any:
-    ran = []
-
-    @lab.task(cache_policy=NO_CACHE)
-    def count(n: int) -> list[int]:
-        ran.append(n)
-        return [len(ran)]
-
-    @lab.flow
-    def counting() -> Any:
-        return [count(1), count(1)]
-
-    return counting()
-
-
-@shape("-> load", "-> store")
-def a_transaction_that_holds(lab: Lab) -> Any:
-    @lab.task
-    def load() -> list[int]:
-        return [1, 2, 3]
-
-    @lab.task
-    def store(name: str) -> dict[str, str]:
-        return {"name": name}
-
-    @lab.flow
-    def transacting() -> Any:
-        with transaction():
-            return [load(), store("x")]
-
-    return transacting()
-
-
 @shape(
     "-> after",
-    says=("the result of write is not registered: its transaction was rolled back",),
+    "-> write",
+    says=("the result of write stays registered, though its transaction was rolled back",),
     fast=True,
 )
 def a_transaction_that_is_rolled_back(lab: Lab) -> Any:
@@ -703,23 +585,6 @@ def a_quoted_value(lab: Lab) -> Any:
     return quoting()
 
 
-@shape(*["work -> gather"] * 3, in_order=False)
-def a_runner_of_two_threads(lab: Lab) -> Any:
-    @lab.task
-    def work(n: int) -> list[int]:
-        return [n]
-
-    @lab.task
-    def gather(parts: list[list[int]]) -> list[int]:
-        return sorted(n for part in parts for n in part)
-
-    @lab.flow(task_runner=ThreadPoolTaskRunner(max_workers=2))
-    def pooled() -> list[int]:
-        return gather(work.map([3, 1, 2]))
-
-    return pooled()
-
-
 @shape("-> named", "-> renamed")
 def options_changed_at_the_call(lab: Lab) -> Any:
     @lab.task(name="named", task_run_name="run-{n}", tags=["a"])
@@ -732,28 +597,6 @@ def options_changed_at_the_call(lab: Lab) -> Any:
         return [work(1), other(2), work.name, other.name, other.retries, sorted(work.tags)]
 
     return optional()
-
-
-@shape("choose -> left")
-def branches_and_loops(lab: Lab) -> Any:
-    @lab.task
-    def choose(n: int) -> dict[str, int]:
-        return {"n": n}
-
-    @lab.task
-    def left(found: dict[str, int]) -> str:
-        return f"left {found['n']}"
-
-    @lab.task
-    def right(found: dict[str, int]) -> str:
-        return f"right {found['n']}"
-
-    @lab.flow
-    def branching(n: int) -> str:
-        found = choose(n)
-        return left(found) if found["n"] < 5 else right(found)
-
-    return branching(3)
 
 
 @shape("step -> step", "step -> step")
@@ -785,20 +628,3 @@ def prints_go_to_the_log(lab: Lab) -> Any:
         return tell("word by word")
 
     return printing()
-
-
-@shape("notes.md -> read_markdown", "read_markdown -> count_words")
-def a_file_of_text(lab: Lab) -> Any:
-    @lab.task
-    def read_markdown(path: str) -> str:
-        return Path(path).read_text()
-
-    @lab.task
-    def count_words(text: str) -> int:
-        return len(text.split())
-
-    @lab.flow
-    def words(path: str) -> int:
-        return count_words(read_markdown(path))
-
-    return words(str(lab.file("notes.md", "# One\n\nword by word, and more of them\n")))

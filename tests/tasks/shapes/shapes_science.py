@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,27 +43,6 @@ def a_background_is_subtracted(lab: Lab) -> Any:
     return saxs(spectrum(lab))
 
 
-@shape("raw.npy -> dark_correct", "dark.npy -> dark_correct", "dark_correct -> reconstruct")
-def darks_and_flats_from_files(lab: Lab) -> Any:
-    rng = np.random.default_rng(3)
-    for name in ("raw", "dark"):
-        np.save(lab.folder / f"{name}.npy", rng.random((6, 20)))
-
-    @lab.task
-    def dark_correct(raw: Path, dark: Path) -> np.ndarray:
-        return np.load(raw) - np.load(dark)
-
-    @lab.task
-    def reconstruct(sinogram: np.ndarray, algorithm: str = "fbp") -> np.ndarray:
-        return np.cumsum(sinogram, axis=0)
-
-    @lab.flow
-    def tomography(raw: Path, dark: Path) -> float:
-        return round(float(reconstruct(dark_correct(raw, dark)).sum()), 6)
-
-    return tomography(lab.folder / "raw.npy", lab.folder / "dark.npy")
-
-
 @shape("scan.h5.txt -> stage", "stage -> process")
 def files_are_staged_and_processed(lab: Lab) -> Any:
     @lab.task(retries=1)
@@ -83,50 +60,6 @@ def files_are_staged_and_processed(lab: Lab) -> Any:
         return process(stage(source, scratch), scratch).read_text()
 
     return move(lab.file("scan.h5.txt", "1 2 3"), lab.out("scratch"))
-
-
-@shape("tiled://scans/4f2a -> reduce", "reduce -> upload")
-def a_scan_by_uid(lab: Lab) -> Any:
-    from crucible_lineage.tasks import lineage
-
-    catalogue = {"4f2a": [1.0, 2.0, 5.0]}
-
-    @lab.task
-    def reduce(uid: str) -> dict[str, float]:
-        lineage.used(f"tiled://scans/{uid}")
-        return {"mean": sum(catalogue[uid]) / 3}
-
-    @lab.task
-    def upload(found: dict[str, float], scicat_password: str) -> str:
-        return f"uploaded {found['mean']:.3f}"
-
-    @lab.flow
-    def end_of_run(uid: str) -> str:
-        return upload(reduce(uid), "hunter2-hunter2")
-
-    return end_of_run("4f2a")
-
-
-@shape("-> export_run")
-def files_written_where_a_catalogue_says(lab: Lab) -> Any:
-    from crucible_lineage.tasks import lineage
-
-    root = lab.out("proposal")
-
-    @lab.task
-    def export_run(ref: str) -> None:
-        folder = root / ref
-        folder.mkdir()
-        target = folder / "data.csv"
-        target.write_text("x,y\n1,2\n")
-        lineage.wrote(target)
-
-    @lab.flow
-    def exporting(ref: str) -> str:
-        export_run(ref)
-        return (root / ref / "data.csv").read_text()
-
-    return exporting("run-17")
 
 
 @shape("scan -> analyse", "scan -> export", "scan -> validate", in_order=False, fast=True)
@@ -155,55 +88,6 @@ def three_tasks_after_each_scan(lab: Lab) -> Any:
         return [future.result() for future in futures]
 
     return workflow("abc")
-
-
-@shape(*["a.txt -> find"], *["b.txt -> find"], "find -> read", "find -> read", "read -> table", "read -> table")
-def a_folder_of_scans(lab: Lab) -> Any:
-    lab.file("day/a.txt", "1 2 3\n")
-    lab.file("day/b.txt", "4 5\n")
-
-    @lab.task
-    def find(folder: Path, pattern: str) -> list[Path]:
-        return sorted(folder.glob(pattern))
-
-    @lab.task
-    def read(path: Path) -> dict[str, Any]:
-        return {"name": path.name, "n": len(path.read_text().split())}
-
-    @lab.task
-    def table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-        return pd.DataFrame(rows)
-
-    @lab.flow
-    def day(folder: Path) -> int:
-        return int(table([read(path) for path in find(folder, "*.txt")])["n"].sum())
-
-    return day(lab.folder / "day")
-
-
-@shape("make_image -> normalise", "normalise -> segment", "segment -> measure")
-def a_chain_on_arrays(lab: Lab) -> Any:
-    @lab.task
-    def make_image(size: int) -> np.ndarray:
-        return np.add.outer(np.arange(size), np.arange(size)).astype(float)
-
-    @lab.task
-    def normalise(image: np.ndarray) -> np.ndarray:
-        return image / image.max()
-
-    @lab.task
-    def segment(image: np.ndarray, threshold: float) -> np.ndarray:
-        return image > threshold
-
-    @lab.task
-    def measure(mask: np.ndarray) -> dict[str, Any]:
-        return {"area": int(mask.sum()), "share": float(mask.mean())}
-
-    @lab.flow
-    def imaging() -> Any:
-        return measure(segment(normalise(make_image(12)), 0.5))
-
-    return imaging()
 
 
 @shape("sinogram -> slice_of", "sinogram -> slice_of", "slice_of -> stack", "slice_of -> stack", in_order=False)
@@ -244,32 +128,6 @@ def one_calibration_for_many(lab: Lab) -> Any:
         return round(sum(float(apply(path, axis)["q"].sum()) for path in samples), 6)
 
     return raman(spectrum(lab, "lamp.csv", 5), [spectrum(lab, "s1.csv", 11), spectrum(lab, "s2.csv", 12)])
-
-
-class Peaks(NamedTuple):
-    """Positions and heights."""
-
-    q: list[float]
-    height: list[float]
-
-
-@shape("scan.csv -> find_peaks", "find_peaks -> spacing")
-def a_named_tuple(lab: Lab) -> Any:
-    @lab.task
-    def find_peaks(path: Path) -> tuple[list[float], list[float]]:
-        found = pd.read_csv(path).nlargest(3, "counts")
-        return list(map(float, found["q"])), list(map(float, found["counts"]))
-
-    @lab.task
-    def spacing(q: list[float]) -> float:
-        return round(max(q) - min(q), 3)
-
-    @lab.flow
-    def peaks(path: Path) -> float:
-        q, _ = find_peaks(path)
-        return spacing(q)
-
-    return peaks(spectrum(lab))
 
 
 @dataclass
@@ -327,107 +185,6 @@ def a_figure_is_saved(lab: Lab) -> Any:
     return plotting(lab.folder / "plot.png")
 
 
-@shape("raw -> refine", "refine -> refine", "refine -> refine")
-def refined_until_it_converges(lab: Lab) -> Any:
-    @lab.task
-    def raw() -> dict[str, float]:
-        return {"chi": 8.0}
-
-    @lab.task
-    def refine(fit: dict[str, float]) -> dict[str, float]:
-        return {"chi": fit["chi"] / 2}
-
-    @lab.flow
-    def refining() -> float:
-        fit = raw()
-        while fit["chi"] > 1.5:
-            fit = refine(fit)
-        return fit["chi"]
-
-    return refining()
-
-
-@shape("scan.csv -> load", "load -> fit", "load -> fit", "fit -> compare", "fit -> compare")
-def two_models_compared(lab: Lab) -> Any:
-    @lab.task
-    def load(path: Path) -> pd.DataFrame:
-        return pd.read_csv(path)
-
-    @lab.task
-    def fit(table: pd.DataFrame, order: int) -> dict[str, Any]:
-        found = np.polyfit(table["q"], table["counts"], order)
-        return {"order": order, "first": round(float(found[0]), 6)}
-
-    @lab.task
-    def compare(one: dict[str, Any], two: dict[str, Any]) -> list[int]:
-        return [one["order"], two["order"]]
-
-    @lab.flow
-    def models(path: Path) -> list[int]:
-        table = load(path)
-        return compare(fit(table, 1), fit(table, 2))
-
-    return models(spectrum(lab))
-
-
-@shape("acquire -> align", "acquire -> align")
-def frames_yielded_by_a_detector(lab: Lab) -> Any:
-    @lab.task
-    def acquire(n: int) -> Iterator[np.ndarray]:
-        for i in range(n):
-            yield np.arange(60.0) + i
-
-    @lab.task
-    def align(frame: np.ndarray) -> float:
-        return float(frame.mean())
-
-    @lab.flow
-    def detecting() -> list[float]:
-        return [align(frame) for frame in acquire(2)]
-
-    return detecting()
-
-
-@shape("config.json -> load_config", "load_config -> simulate")
-def a_configuration_file(lab: Lab) -> Any:
-    @lab.task
-    def load_config(path: Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-
-    @lab.task
-    def simulate(config: dict[str, Any]) -> list[float]:
-        return [config["gain"] * i for i in range(config["steps"])]
-
-    @lab.flow
-    def configured(path: Path) -> list[float]:
-        return simulate(load_config(path))
-
-    return configured(lab.file("config.json", '{"gain": 1.5, "steps": 3}'))
-
-
-@shape("prepare -> heat", "heat -> measure", "prepare -> measure")
-def an_experiment_in_steps(lab: Lab) -> Any:
-    @lab.task
-    def prepare(sample: str) -> dict[str, Any]:
-        return {"sample": sample, "mass_g": 1.25}
-
-    @lab.task
-    def heat(sample: dict[str, Any], kelvin: float) -> dict[str, Any]:
-        return {**sample, "kelvin": kelvin}
-
-    @lab.task
-    def measure(sample: dict[str, Any], before: dict[str, Any]) -> float:
-        return sample["kelvin"] / before["mass_g"]
-
-    @lab.flow
-    def experiment() -> float:
-        sample = prepare("gold")
-        return measure(heat(sample, 350.0), sample)
-
-    return experiment()
-
-
 @shape("scan.csv -> read", "read -> save", "save -> ingest")
 def saved_and_ingested(lab: Lab) -> Any:
     @lab.task
@@ -449,24 +206,6 @@ def saved_and_ingested(lab: Lab) -> Any:
         return int(ingest(save(read(path), folder))["size"])
 
     return saving(spectrum(lab), str(lab.out()))
-
-
-@shape("a.txt -> concatenate", "b.txt -> concatenate", "concatenate -> checksum")
-def many_files_into_one(lab: Lab) -> Any:
-    @lab.task
-    def concatenate(paths: list[Path], target: Path) -> Path:
-        target.write_text("".join(path.read_text() for path in paths))
-        return target
-
-    @lab.task
-    def checksum(path: Path) -> int:
-        return sum(path.read_bytes())
-
-    @lab.flow
-    def joining(paths: list[Path], target: Path) -> int:
-        return checksum(concatenate(paths, target))
-
-    return joining([lab.file("a.txt", "1"), lab.file("b.txt", "2")], lab.folder / "all.txt")
 
 
 @shape("archive -> unpack", "unpack -> size", "unpack -> size")
@@ -511,64 +250,6 @@ def a_file_is_appended_to(lab: Lab) -> Any:
         return log.read_text()
 
     return logging(lab.file("notes.txt", "warm"), lab.folder / "log.txt")
-
-
-@shape("measure -> convert", "convert -> report")
-def units_are_converted(lab: Lab) -> Any:
-    @lab.task
-    def measure() -> dict[str, float]:
-        return {"celsius": 26.85}
-
-    @lab.task
-    def convert(found: dict[str, float]) -> dict[str, float]:
-        return {"kelvin": round(found["celsius"] + 273.15, 2)}
-
-    @lab.task
-    def report(found: dict[str, float], title: str = "T") -> str:
-        return f"{title} = {found['kelvin']} K"
-
-    @lab.flow
-    def units() -> str:
-        return report(convert(measure()))
-
-    return units()
-
-
-@shape(*["poll -> combine"] * 3)
-def instruments_polled_at_once(lab: Lab) -> Any:
-    @lab.task
-    async def poll(name: str) -> dict[str, Any]:
-        await asyncio.sleep(0.01)
-        return {"name": name, "value": len(name) * 1.5}
-
-    @lab.task
-    async def combine(found: list[dict[str, Any]]) -> float:
-        return sum(one["value"] for one in found)
-
-    @lab.flow
-    async def polling() -> float:
-        return await combine([await poll(name) for name in ("stage", "camera", "lamp")])
-
-    return asyncio.run(polling())
-
-
-@shape("scan.csv -> split", "split -> mean_of", "split -> mean_of")
-def a_dict_of_tables(lab: Lab) -> Any:
-    @lab.task
-    def split(path: Path) -> dict[str, pd.DataFrame]:
-        table = pd.read_csv(path)
-        return {"low": table[table["q"] < 15], "high": table[table["q"] >= 15]}
-
-    @lab.task
-    def mean_of(table: pd.DataFrame) -> float:
-        return round(float(table["q"].mean()), 3)
-
-    @lab.flow
-    def splitting(path: Path) -> list[float]:
-        parts = split(path)
-        return [mean_of(parts["low"]), mean_of(parts["high"])]
-
-    return splitting(spectrum(lab))
 
 
 @shape("frames -> brightest", "brightest -> crop")

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -18,11 +18,20 @@ from typing import Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.dropin.folders import looks_like_path
+from crucible_lineage.tasks.dropin.files import looks_like_path
+from crucible_lineage.tasks.dropin.kinds import (
+    KINDS,
+    Kind,
+    NotJsonError,
+    fields_of,
+    json_text,
+    kind_of,
+    read_spelled,
+    spelled,
+)
 from crucible_lineage.tasks.dropin.secret import is_key_file
-from crucible_lineage.tasks.dropin.values.as_json import NotJsonError, load_class, read_spelled, spelled
-from crucible_lineage.tasks.dropin.values.kinds import KINDS, Kind, fields_of, kind_of
 
+NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
 
 
@@ -32,11 +41,10 @@ class NotStorableError(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """A value as files: the document to read it back, and the parts of lists, tuples and dicts in their order."""
+    """A value as files, with the document to read it back."""
 
     document: JsonObject
     files: tuple[LocalFile, ...]
-    parts: tuple[tuple[Any, tuple[str, ...]], ...] = ()  # a value in it, and the names of its files
     outside: tuple[Path, ...] = ()  # files that the value names by their paths
     exact: bool = False  # whether reading it back was checked to give an equal value
     described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and the reason
@@ -44,44 +52,34 @@ class Stored:
     @property
     def digest(self) -> str:
         """SHA-256 over the bytes of the files."""
-        return digest_of(self.files)
+        return digest_of(file.ref.sha256 for file in self.files)
 
 
-def digest_of(files: tuple[LocalFile, ...]) -> str:
-    """Return the SHA-256 over the bytes of the files, whatever their names."""
-    return digest_of_hashes(file.ref.sha256 for file in files)
-
-
-def digest_of_hashes(hashes: Iterable[str]) -> str:
-    """Return the SHA-256 over the files' SHA-256."""
+def digest_of(hashes: Iterable[str]) -> str:
+    """Return the SHA-256 over the files' SHA-256, whatever their names."""
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def store_value(value: object, folder: Path, prefix: str = "", argument_paths: Collection[Path] = ()) -> Stored:
+def store_value(value: object, folder: Path, prefix: str = "", roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
     """Write the value as files into the folder, with names that begin with `prefix`. Raises NotStorableError.
 
-    Strings that name files stand for these files; in lists and dicts, `argument_paths` stay strings.
+    Strings that name files stand for these files. `roots` are the paths in the arguments of the call: in lists and
+    dicts they stay strings, and paths below them are noted relative to them, so that they hold in another folder.
     """
     if isinstance(value, Path):
-        return _path(value, folder, prefix)
-    if type(value) is str and _names_file(value) and not (prefix and Path(value) in argument_paths):
-        return _path(Path(value), folder, prefix, kind="path text")
-    if holds_path_text(value, argument_paths):
-        return _container(value, folder, prefix, argument_paths)
-    kind = kind_of(value)
-    is_record = kind is not None and kind.name in ("model", "dataclass")
-    if kind is not None:
-        try:
-            return _of_kind(kind, value, folder, prefix)
-        except NotStorableError:
-            if not is_record:
-                raise
+        return _path(value, folder, prefix, roots)
+    if type(value) is str and _names_file(value) and not (prefix and Path(value) in roots.values()):
+        return _path(Path(value), folder, prefix, roots, kind="path text")
+    if holds_path_text(value, roots):
+        return _container(value, folder, prefix, roots)
+    if (kind := kind_of(value)) is not None:
+        return _of_kind(kind, value, folder, prefix)
     with suppress(NotJsonError):
         return _spelled(value, folder, prefix)
-    if is_record:
-        return _fields(value, folder, prefix)
+    if (fields := fields_of(value)) is not None:
+        return _fields(value, fields, folder, prefix)
     if isinstance(value, (list, tuple, Mapping)):
-        return _container(value, folder, prefix, argument_paths)
+        return _container(value, folder, prefix, roots)
     raise NotStorableError(_class_name(value))
 
 
@@ -92,12 +90,17 @@ def returned_paths(value: object, depth: int = 4) -> set[Path]:
             return set()
         path = Path(value)
         return {path, *(file for file in path.rglob("*") if file.is_file())} if path.exists() else set()
-    items: Iterable[object] = ()
+    items = _items(value) if depth and isinstance(value, (Mapping, list, tuple)) else ()
+    return {path for item in items for path in returned_paths(item, depth - 1)}
+
+
+def _items(value: object) -> Iterable[Any]:
+    """Return the items of a list, tuple or mapping, or the fields of a model or dataclass."""
+    if (fields := fields_of(value)) is not None:
+        return fields.values()
     if isinstance(value, Mapping):
-        items = value.values()
-    elif isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS:
-        items = value
-    return {path for item in items for path in returned_paths(item, depth - 1)} if depth else set()
+        return value.values()
+    return value if isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS else ()
 
 
 def described_only(value: object, folder: Path, reason: str, prefix: str = "") -> Stored:
@@ -105,24 +108,14 @@ def described_only(value: object, folder: Path, reason: str, prefix: str = "") -
     path = folder / f"{prefix}value.txt"
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
-    files = (LocalFile.of(path, scan_file(path)),)
     document = {"kind": "description", "class": name, "files": [path.name]}
-    return Stored(
-        document, files, tuple((part, (path.name,)) for part in _inside(value)), described={path.name: reason}
-    )
+    return Stored(document, (_file(path),), described={path.name: reason})
 
 
 def _inside(value: object, depth: int = 4) -> Iterator[object]:
     """Yield the value and those in it."""
     yield value
-    items: Iterable[object] = ()
-    if isinstance(value, Mapping):
-        items = value.values()
-    elif isinstance(value, (list, tuple)):
-        items = value
-    elif (kind := kind_of(value)) is not None and kind.name in ("model", "dataclass"):
-        items = getattr(value, "__dict__", {}).values()
-    for item in items if depth else ():
+    for item in _items(value) if depth else ():
         yield from _inside(item, depth - 1)
 
 
@@ -130,7 +123,7 @@ def _class_name(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
-def loaded(document: JsonObject, folder: Path) -> Any:
+def loaded(document: JsonObject, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Any:
     """Read a value from its files in the folder. Raises whatever the library raises if they are not readable."""
     name, prefix = document["kind"], document.get("prefix", "")
     if name == "spelled":
@@ -138,25 +131,30 @@ def loaded(document: JsonObject, folder: Path) -> Any:
     if name == "fields":
         raise NotStorableError(f"a {document['class']} by its fields, which cannot be read again")
     if name in ("list", "tuple of parts", "dict"):
-        parts = [loaded(part, folder) for part in document["parts"]]
+        parts = [loaded(part, folder, roots) for part in document["parts"]]
         if name == "dict":
             return dict(zip(document["keys"], parts, strict=True))
         return parts if name == "list" else tuple(parts)
     if name.endswith(("path", "path text")):
-        return _restore_path(document, folder)
+        return _restore_path(document, folder, roots)
     with tempfile.TemporaryDirectory() as target:
         for file in document["files"]:
             (Path(target) / file.removeprefix(prefix)).write_bytes((folder / file).read_bytes())
-        return _loader(document)(Path(target))
+        load = next((kind.load for kind in KINDS if kind.name == name), None)
+        if load is None:
+            raise NotStorableError(f"a value of kind {name!r}, which cannot be read again")
+        return load(Path(target))
 
 
-def parts_of(document: JsonObject, value: Any) -> list[tuple[Any, tuple[str, ...]]]:
-    """Return the values in a value that was read, each with the names of its files."""
-    if "parts" not in document:
-        return [(value, tuple(document.get("files", ())))]
-    items = value.values() if isinstance(value, dict) else value
-    parts = [parts_of(part, item) for part, item in zip(document["parts"], items, strict=True)]
-    return [(value, ()), *(item for part in parts for item in part)]
+def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Yield a stored value and those in it, each with the names of its files (none: all of the files)."""
+    if "parts" in document:
+        yield value, ()
+        for part, item in zip(document["parts"], _items(value), strict=True):
+            yield from parts_of(part, item)
+    else:
+        for one in _inside(value) if document.get("kind") == "description" else (value,):
+            yield one, tuple(document.get("files", ()))
 
 
 def equal(left: Any, right: Any) -> bool:
@@ -194,39 +192,29 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
             target = folder / f"{prefix}{written.name}"
             written.replace(target)
             names.append(target)
-    preview = kind.preview
-    files = tuple(
-        LocalFile.of(
-            path, scan_file(path), preview=path.name == f"{prefix}{preview}" if preview and not prefix else False
-        )
-        for path in names
-    )
+    files = tuple(_file(path, preview=not prefix and path.name == kind.preview) for path in names)
     document: JsonObject = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
-    if prefix:
-        document["prefix"] = prefix
-    return Stored(document, files, ((value, tuple(document["files"])),))
+    return Stored({**document, **({"prefix": prefix} if prefix else {})}, files)
 
 
 def _spelled(value: object, folder: Path, prefix: str) -> Stored:
     """Store as one file of JSON. Raises NotJsonError if JSON cannot represent the value."""
     plain, classes = spelled(value)
     path = folder / f"{prefix}value.json"
-    path.write_text(_text(plain), encoding="utf-8")
+    path.write_text(json_text(plain), encoding="utf-8")
     document: JsonObject = {"kind": "spelled", "files": [path.name], "classes": classes}
-    if prefix:
-        document["prefix"] = prefix
-    return Stored(document, (LocalFile.of(path, scan_file(path)),), ((value, (path.name,)),))
+    return Stored(document, (_file(path),))
 
 
-def _fields(value: object, folder: Path, prefix: str) -> Stored:
+def _fields(value: object, fields: Mapping[str, object], folder: Path, prefix: str) -> Stored:
     """Store each field of a model or dataclass that JSON cannot represent as files."""
-    stored = _container(fields_of(value), folder, prefix)
+    stored = _container(fields, folder, prefix)
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     document = {**stored.document, "kind": "fields", "class": name}
-    return replace(stored, document=document, parts=((value, ()), *stored.parts[1:]))
+    return replace(stored, document=document)
 
 
-def _container(value: Any, folder: Path, prefix: str, argument_paths: Collection[Path] = ()) -> Stored:
+def _container(value: Any, folder: Path, prefix: str, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
     items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
     if len(items) > MOST_PARTS:
         raise NotStorableError(
@@ -235,9 +223,7 @@ def _container(value: Any, folder: Path, prefix: str, argument_paths: Collection
     if not all(type(key) in (str, int) for key, _ in items):
         raise NotStorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
-    parts = [
-        _part(item, folder, f"{prefix}{own}", argument_paths) for (_, item), own in zip(items, prefixes, strict=True)
-    ]
+    parts = [_part(item, folder, f"{prefix}{own}", roots) for (_, item), own in zip(items, prefixes, strict=True)]
     name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
     document: JsonObject = {"kind": name, "parts": [part.document for part in parts]}
     if name == "dict":
@@ -245,16 +231,15 @@ def _container(value: Any, folder: Path, prefix: str, argument_paths: Collection
     return Stored(
         document,
         tuple(file for part in parts for file in part.files),
-        ((value, ()), *(nested for part in parts for nested in part.parts)),
         tuple(path for part in parts for path in part.outside),
         described={name: reason for part in parts for name, reason in part.described.items()},
     )
 
 
-def _part(value: object, folder: Path, prefix: str, argument_paths: Collection[Path]) -> Stored:
+def _part(value: object, folder: Path, prefix: str, roots: Mapping[str, Path]) -> Stored:
     """Store a value inside another; if that fails, only describe it, so that the others are stored."""
     try:
-        return store_value(value, folder, prefix, argument_paths)
+        return store_value(value, folder, prefix, roots)
     except NotStorableError as error:
         return described_only(value, folder, str(error), prefix)
 
@@ -269,7 +254,7 @@ def _prefixes(keys: list[Any]) -> list[str]:
     return prefixes
 
 
-def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
+def _path(path: Path, folder: Path, prefix: str, roots: Mapping[str, Path], kind: str = "path") -> Stored:
     """Copy the files that a path names, so that later changes by the flow do not matter."""
     if path.is_file():
         paths, base = [path], path.parent
@@ -287,14 +272,35 @@ def _path(path: Path, folder: Path, prefix: str, kind: str = "path") -> Stored:
         "kind": kind,
         "files": [file.ref.name for file in files],
         "places": [file.relative_to(base).as_posix() for file in paths],
-        "path": str(path),
+        **_place(path, roots),
     }
-    return Stored(document, files, ((path, tuple(document["files"])),), tuple(paths))
+    return Stored(document, files, tuple(paths))
 
 
-def _restore_path(document: JsonObject, folder: Path) -> Any:
+def _place(path: Path, roots: Mapping[str, Path]) -> JsonObject:
+    for role, root in roots.items():
+        if path == root or root in path.parents:
+            return {"at": [role, path.relative_to(root).as_posix()]}
+    return {"path": str(path)}
+
+
+def _path_in(document: JsonObject, roots: Mapping[str, Path]) -> Path:
+    if "at" not in document:
+        return Path(document["path"])
+    role, relative = document["at"]
+    return roots[role] / str(relative)
+
+
+def named_paths(document: JsonObject, roots: Mapping[str, Path]) -> Iterator[Path]:
+    """Yield the paths of the files that a value names, itself or in a list, tuple or dict."""
+    for part in document.get("parts", [document] if "places" in document else ()):
+        if "places" in part and (path := _path_in(part, roots)).is_file():
+            yield path
+
+
+def _restore_path(document: JsonObject, folder: Path, roots: Mapping[str, Path]) -> Any:
     """Return the path after restoring its files if they are missing or changed."""
-    path = Path(document["path"])
+    path = _path_in(document, roots)
     base = path if document["kind"].startswith("folder") else path.parent
     for file, relative in zip(document["files"], document["places"], strict=True):
         restore_file(folder / file, base / relative)
@@ -313,7 +319,11 @@ def copy_file(path: Path, folder: Path, name: str) -> LocalFile:
     """Copy a file into the folder under this name."""
     target = folder / name
     shutil.copyfile(path, target)
-    return LocalFile.of(target, scan_file(target))
+    return _file(target)
+
+
+def _file(path: Path, *, preview: bool = False) -> LocalFile:
+    return LocalFile.of(path, scan_file(path), preview=preview)
 
 
 def flat(path: PurePath) -> str:
@@ -325,14 +335,14 @@ def _stem(key: object) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
 
 
-def holds_path_text(value: object, argument_paths: Collection[Path] = (), depth: int = 4) -> bool:
-    """Return whether strings in a list, tuple or dict name files other than `argument_paths`."""
+def holds_path_text(value: object, roots: Mapping[str, Path] = NO_ROOTS, depth: int = 4) -> bool:
+    """Return whether strings in a list, tuple or dict name files other than those of the arguments."""
     if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
         return False
     for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
-        if type(item) is str and _names_file(item) and Path(item) not in argument_paths:
+        if type(item) is str and _names_file(item) and Path(item) not in roots.values():
             return True
-        if depth and holds_path_text(item, argument_paths, depth - 1):
+        if depth and holds_path_text(item, roots, depth - 1):
             return True
     return False
 
@@ -345,23 +355,9 @@ def plain_digest(value: object) -> str:
         plain, _ = spelled(value)
     except NotJsonError:
         return ""
-    return digest_of_hashes([hashlib.sha256(_text(plain).encode()).hexdigest()])
-
-
-def _text(plain: object) -> str:
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return digest_of([hashlib.sha256(json_text(plain).encode()).hexdigest()])
 
 
 def _names_file(text: str) -> bool:
     """Return whether the text is the path of an existing file, and looks like a path."""
     return looks_like_path(text) and Path(text).is_file()
-
-
-def _loader(document: JsonObject) -> Any:
-    """Return the loader of a document's kind; importing its class, if it has one."""
-    if document["kind"] in ("model", "dataclass", "scalar"):
-        return lambda folder: load_class(document["class"], (folder / "value.json").read_bytes())
-    load = next((kind.load for kind in KINDS if kind.name == document["kind"]), None)
-    if load is None:
-        raise NotStorableError(f"a value of kind {document['kind']!r}, which cannot be read again")
-    return load
