@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crucible_lineage.step import step
-    from crucible_lineage.tasks.api.datasets import *
-    from crucible_lineage.tasks.api.files import *
+    from crucible_lineage.tasks.api_datasets import *
+    from crucible_lineage.tasks.api_files import *
     from crucible_lineage.tasks.credentials import CrucibleCredentials
-    from crucible_lineage.tasks.dropin.decorator import task
-    from crucible_lineage.tasks.dropin.kinds import Kind, add_kind
-    from crucible_lineage.tasks.dropin.registering import registering
+    from crucible_lineage.tasks.decorator import task
+    from crucible_lineage.tasks.kinds import Kind, add_kind
     from crucible_lineage.tasks.materialization import materialize
+    from crucible_lineage.tasks.recording import registering
     from crucible_lineage.tasks.sessions import CrucibleConnection, asynchronous, session_for
 
     aadd_files = asynchronous(add_files)
@@ -75,13 +75,13 @@ _MODULES = {
     "CrucibleConnection": ".sessions",
     "CrucibleCredentials": ".credentials",
     "materialize": ".materialization",
-    "Kind": ".dropin.kinds",
-    "add_kind": ".dropin.kinds",
-    "registering": ".dropin.registering",
-    "task": ".dropin.decorator",
+    "Kind": ".kinds",
+    "add_kind": ".kinds",
+    "registering": ".recording",
+    "task": ".decorator",
     "session_for": ".sessions",
     "step": "crucible_lineage.step",
-    **{name: f".api.{module}" for module, names in _API.items() for name in names},
+    **{name: f".api_{module}" for module, names in _API.items() for name in names},
 }
 
 __all__ = [

@@ -25,7 +25,9 @@ from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.tasks.dropin.recording import current
+from crucible_lineage.tasks.recording import current
+
+__all__ = ["derived", "describe", "used", "wrote"]
 
 T = TypeVar("T")
 

@@ -80,7 +80,7 @@ def main() -> None:
         module = load(source, path.stem)
         target = folder / path.stem
         target.mkdir(exist_ok=True)
-        from crucible_lineage.tasks.dropin import recording
+        from crucible_lineage.tasks import recording
 
         opened: list[Any] = []
         original = recording.Recording.close

@@ -22,7 +22,7 @@ import pandas as pd
 from prefect import flow
 
 from crucible_lineage.tasks import CrucibleConnection, registering, task
-from crucible_lineage.tasks.dropin import recording
+from crucible_lineage.tasks import recording
 
 recording.LAST_WAIT_S = 0.5  # and not ten: nobody comes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.checksums import stamp_if_present
-from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.files import OpenedFiles, files_written, watch_files, watched
+from crucible_lineage.tasks.arguments import Arguments
+from crucible_lineage.tasks.description import TaskDescription
+from crucible_lineage.tasks.files import OpenedFiles, files_written, watch_files, watched
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.dropin.dataset import link_equal_parents
+from crucible_lineage.tasks.dataset import link_equal_parents
 
 
 def test_the_result_of_a_task_that_does_not_change_its_own_result_is_linked_to_others_only(session: Session) -> None:

@@ -1,6 +1,6 @@
 """What we lean on in Prefect and it does not promise, each with the release in which it was seen: 3.9.1.
 
-If one of these fails after an update of Prefect, it says which part of tasks/dropin has to be looked at.
+If one of these fails after an update of Prefect, it says which part of tasks has to be looked at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pydantic import Secret as PydanticSecret
 from pydantic import SecretStr
 
 from crucible_lineage.tasks import task as ours
-from crucible_lineage.tasks.dropin.decorator import LineageTask
+from crucible_lineage.tasks.decorator import LineageTask
 
 RELEASE = "3.9.1"
 

@@ -56,9 +56,7 @@ def _checked(module: str, folder: Path) -> list[str]:
         timeout=600,
     )
     lines = [line.partition("typed.py:")[2] for line in ran.stdout.splitlines() if "typed.py:" in line]
-    return [
-        re.sub(r"crucible_lineage\.tasks\.dropin\.decorator\.LineageTask", "prefect.tasks.Task", line) for line in lines
-    ]
+    return [re.sub(r"crucible_lineage\.tasks\.decorator\.LineageTask", "prefect.tasks.Task", line) for line in lines]
 
 
 @by_night("a minute of type checking")

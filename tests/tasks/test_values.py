@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from crucible_lineage.tasks.dropin.storing import NotStorableError, equal, loaded, store_value
+from crucible_lineage.tasks.storing import NotStorableError, equal, loaded, store_value
 
 
 class Phase(Enum):

@@ -30,13 +30,13 @@ from prefect.utilities.timeout import timeout, timeout_async
 
 from crucible_lineage.errors import OnHoldError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.tasks.dropin.arguments import ArgumentTrace, trace_arguments
-from crucible_lineage.tasks.dropin.dataset import TaskResult, require_free
-from crucible_lineage.tasks.dropin.description import OURS, TaskCode, TaskDescription, describe_task, task_code
-from crucible_lineage.tasks.dropin.files import OpenedFiles, watched
-from crucible_lineage.tasks.dropin.recording import Destination, Recording, current, run_logger, warn
-from crucible_lineage.tasks.dropin.results import link_cached, record_result, reuse_result
+from crucible_lineage.tasks.arguments import ArgumentTrace, trace_arguments
+from crucible_lineage.tasks.dataset import TaskResult, require_free
+from crucible_lineage.tasks.description import OURS, TaskCode, TaskDescription, describe_task, task_code
+from crucible_lineage.tasks.files import OpenedFiles, watched
 from crucible_lineage.tasks.lineage import Effects, declaring
+from crucible_lineage.tasks.recording import Destination, Recording, current, run_logger, warn
+from crucible_lineage.tasks.results import link_cached, record_result, reuse_result
 
 P = ParamSpec("P")
 R = TypeVar("R")

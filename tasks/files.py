@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.secret import holds_secret, is_key_file
+from crucible_lineage.tasks.description import TaskDescription
+from crucible_lineage.tasks.secret import holds_secret, is_key_file
 
 MOST_INPUTS = 200  # files of one folder
 MOST_FILES = 20_000

@@ -19,7 +19,7 @@ from typing import Any
 
 from crucible_lineage.disk import replacing
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.tasks.dropin.storing import plain_digest
+from crucible_lineage.tasks.storing import plain_digest
 
 CALL = "call.json"  # file that identifies the call of a result without inputs
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)

@@ -30,15 +30,15 @@ from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
 from crucible_lineage.session import Session
+from crucible_lineage.tasks.arguments import GIVEN, Arguments, Input, declared_inputs, find_file, register_file
 from crucible_lineage.tasks.artifacts import tell_asset
-from crucible_lineage.tasks.dropin.arguments import GIVEN, Arguments, Input, declared_inputs, find_file, register_file
-from crucible_lineage.tasks.dropin.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.dropin.files import OpenedFiles, files_at
-from crucible_lineage.tasks.dropin.origins import CALL
-from crucible_lineage.tasks.dropin.recording import Recording
-from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, known_secrets
-from crucible_lineage.tasks.dropin.storing import Stored
+from crucible_lineage.tasks.description import TaskCode, TaskDescription
+from crucible_lineage.tasks.files import OpenedFiles, files_at
 from crucible_lineage.tasks.lineage import Effects
+from crucible_lineage.tasks.origins import CALL
+from crucible_lineage.tasks.recording import Recording
+from crucible_lineage.tasks.secret import hidden, hidden_text, known_secrets
+from crucible_lineage.tasks.storing import Stored
 
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON

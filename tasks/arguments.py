@@ -25,13 +25,13 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.tasks.dropin.description import TaskDescription
-from crucible_lineage.tasks.dropin.files import files_at, is_folder, looks_like_path
-from crucible_lineage.tasks.dropin.kinds import NotJsonError, is_data, is_plain, spelled
-from crucible_lineage.tasks.dropin.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
-from crucible_lineage.tasks.dropin.recording import Recording, data_folder, warn
-from crucible_lineage.tasks.dropin.secret import hidden, hidden_text, is_secret_name, shown_secret
-from crucible_lineage.tasks.dropin.storing import NotStorableError, Stored, plain_digest, store_value
+from crucible_lineage.tasks.description import TaskDescription
+from crucible_lineage.tasks.files import files_at, is_folder, looks_like_path
+from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
+from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
+from crucible_lineage.tasks.recording import Recording, data_folder, warn
+from crucible_lineage.tasks.secret import hidden, hidden_text, is_secret_name, shown_secret
+from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value
 
 MOST_NAMED = 50  # task runs to compare one argument with
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own

@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, r
 from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.verify.verify import Verification, verify_dataset
 from crucible_lineage.registration.read import lies_elsewhere
-from crucible_lineage.tasks.api.files import OnFailure, add_all, checked_files
+from crucible_lineage.tasks.api_files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, api_task, chosen_mfid, session_for, words
 

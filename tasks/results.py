@@ -16,8 +16,8 @@ from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
-from crucible_lineage.tasks.dropin.arguments import Arguments
-from crucible_lineage.tasks.dropin.dataset import (
+from crucible_lineage.tasks.arguments import Arguments
+from crucible_lineage.tasks.dataset import (
     METADATA,
     RESULT,
     TaskResult,
@@ -32,11 +32,11 @@ from crucible_lineage.tasks.dropin.dataset import (
     slots_of,
     used_datasets,
 )
-from crucible_lineage.tasks.dropin.files import files_written
-from crucible_lineage.tasks.dropin.origins import Origin, settled
-from crucible_lineage.tasks.dropin.recording import data_folder
-from crucible_lineage.tasks.dropin.secret import hidden_text, holds_secret, is_key_file
-from crucible_lineage.tasks.dropin.storing import (
+from crucible_lineage.tasks.files import files_written
+from crucible_lineage.tasks.origins import Origin, settled
+from crucible_lineage.tasks.recording import data_folder
+from crucible_lineage.tasks.secret import hidden_text, holds_secret, is_key_file
+from crucible_lineage.tasks.storing import (
     NO_ROOTS,
     NotStorableError,
     Stored,

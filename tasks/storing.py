@@ -18,8 +18,8 @@ from typing import Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.dropin.files import looks_like_path
-from crucible_lineage.tasks.dropin.kinds import (
+from crucible_lineage.tasks.files import looks_like_path
+from crucible_lineage.tasks.kinds import (
     KINDS,
     Kind,
     NotJsonError,
@@ -29,7 +29,7 @@ from crucible_lineage.tasks.dropin.kinds import (
     read_spelled,
     spelled,
 )
-from crucible_lineage.tasks.dropin.secret import is_key_file
+from crucible_lineage.tasks.secret import is_key_file
 
 NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
