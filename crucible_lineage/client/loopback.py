@@ -25,6 +25,8 @@ class DirectClient(httpx.Client):
         self._wire = transport
 
     def _send_handling_auth(self, request: httpx.Request, *_: object, **__: object) -> httpx.Response:
+        for hook in self.event_hooks["request"]:
+            hook(request)
         response = self._wire.handle_request(request)
         response.request = request
         return response

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client.datasets import DatasetCalls
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
@@ -60,16 +59,6 @@ def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
         with Session(settings[0]) as alpha, Session(settings[1]) as beta:
             alpha.client.projects.create(project_id="lab", organization="lab", project_lead="local")
             yield alpha, beta
-
-
-def assign_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the service ignore the ids that clients choose."""
-    create = DatasetCalls.create
-
-    def assigning(calls: DatasetCalls, fields: Any, *args: Any, **more: Any) -> Any:
-        return create(calls, {name: value for name, value in fields.items() if name != "unique_id"}, *args, **more)
-
-    monkeypatch.setattr(DatasetCalls, "create", assigning)
 
 
 def declared(lab: Any, parts: int) -> Path:
@@ -126,28 +115,9 @@ def test_many_unknown_ids_take_one_listing_of_a_small_project(lab: Any, machines
     assert len(by_id) <= parts + 3, "the measured files, and the total"
 
 
-@pytest.mark.parametrize("parts", [3, ONE_BY_ONE + 4])
-def test_results_are_found_at_a_service_that_assigns_ids(
-    lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, parts: int
-) -> None:
-    assign_ids(monkeypatch)
-    alpha, beta = machines
-    first = run(alpha, declared(lab, parts))
-    assert len(first.executed) == parts + 1
-
-    second = run(beta, renamed(lab))
-
-    assert (second.executed, second.datasets) == ([], first.datasets)
-    assert run(beta, lab.pipeline).executed == []
-    assert run(alpha, lab.pipeline).executed == []
-
-
-@pytest.mark.parametrize("assigns", [False, True])
 def test_a_step_called_on_another_machine_uses_the_existing_result(
-    lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch, assigns: bool
+    lab: Any, machines: tuple[Session, Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if assigns:
-        assign_ids(monkeypatch)
     alpha, beta = machines
     first = run(alpha, declared(lab, 1))
     step = importlib.import_module(f"{lab.module}_many").scale
