@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,9 +56,11 @@ def _dask(declared: Runner) -> TaskRunner[Any]:
 
 def _slurm(declared: Runner, data: Path) -> TaskRunner[Any]:
     """Return a Dask runner whose workers are Slurm jobs of one step at a time, up to `workers`, while there is work."""
+    on_interrupt = signal.getsignal(signal.SIGINT)
     from dask_jobqueue import SLURMCluster
     from prefect_dask.task_runners import DaskTaskRunner
 
+    signal.signal(signal.SIGINT, on_interrupt)  # its import lets Ctrl-C exit at once
     _quiet_dask()
     if (sbatch := shutil.which("sbatch")) is None:
         raise InputError("the runner slurm needs `sbatch`; run this where Slurm is installed")
