@@ -66,12 +66,6 @@ def lineage_of(mfids: Sequence[str], session: Session) -> LineageGraph:
     return LineageGraph(nodes.values(), edges.values())
 
 
-def linked(session: Session, mfid: str, project: str = "") -> str:
-    """Return the dataset's id in Markdown, as a link if its page has an address."""
-    page = dataset_page(session, mfid, project)
-    return f"[{mfid}]({page})" if page else f"`{mfid}`"
-
-
 def markdown_table(rows: Iterable[dict[str, str]]) -> str:
     """Format rows as a Markdown table, with the columns of the first row."""
     all_rows = list(rows)
@@ -91,10 +85,11 @@ def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
     for mfid, node in graph.nodes.items():
         if node.kind == "hidden":
             continue
+        page = dataset_page(session, mfid, node.project) if node.kind == "dataset" else ""
         parent_titles = ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ()))
         yield {
             "dataset": title(node),
-            "id": linked(session, mfid, node.project) if node.kind == "dataset" else f"`{mfid}`",
+            "id": f"[{mfid}]({page})" if page else f"`{mfid}`",
             "measurement": node.measurement,
             "state": node.state,
             "made from": parent_titles,

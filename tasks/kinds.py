@@ -246,18 +246,6 @@ def read_spelled(plain: Any, classes: Classes) -> Any:
     return container(_read_items(plain, item_classes))
 
 
-def load_class(name: str, plain: Any) -> Any:
-    """Return a value of the class `module.name` from JSON, as bytes or parsed."""
-    from pydantic import TypeAdapter
-
-    module, _, qualname = name.rpartition(".")
-    cls: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        cls = getattr(cls, part)
-    adapter = TypeAdapter(cls)
-    return adapter.validate_json(plain) if isinstance(plain, bytes) else adapter.validate_python(plain)
-
-
 def _float(value: float) -> tuple[Any, Classes]:
     name = _number_class(value) or ("float" if type(value) is float else OTHER)
     plain = float(value)
@@ -337,7 +325,13 @@ def _read_one(plain: Any, name: str) -> Any:
         import numpy
 
         return numpy.dtype(name.removeprefix("numpy.")).type(plain)
-    return load_class(name, plain)
+    from pydantic import TypeAdapter
+
+    module, _, qualname = name.rpartition(".")
+    cls: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        cls = getattr(cls, part)
+    return TypeAdapter(cls).validate_python(plain)
 
 
 def json_text(plain: object) -> str:
