@@ -122,8 +122,9 @@ class Machine:
             path.write_bytes(content)
             files.append(LocalFile.of(path, scan_file(path), preview=name.endswith(".png")))
         recipe = {
-            "kind": "step", "project": "lab", "step": "sample", "output": "out", "code": "c0de", "params": {"n": nonce},
-            "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+            "kind": "step", "version": 2,
+            "project": "lab", "step": "sample", "output": "out", "code": "c0de", "params": {"n": nonce},
+            "inputs": {"spectrum": [{"origin": parent, "files": {}}]},
         }  # fmt: skip
         run = {"engine": "local", "run_id": self.name, f"{'flow' if self.name == 'A' else 'task'}_run_id": self.name}
         record = step_record(

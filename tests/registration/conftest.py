@@ -41,8 +41,9 @@ def dataset() -> Callable[..., NewDataset]:
 
 def smoothed_dataset(parent: str, path: Path, recipe: Mapping[str, Any] | None = None) -> NewDataset:
     recipe = recipe or {
-        "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": CODE, "params": {},
-        "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+        "kind": "step", "version": 2,
+        "project": "lab", "step": "smooth", "output": "out", "code": CODE, "params": {},
+        "inputs": {"spectrum": [{"origin": parent, "files": {}}]},
     }  # fmt: skip
     file = LocalFile.of(path, scan_file(path))
     spectrum = UsedDataset("spectrum", DatasetRef(parent, "spectrum", ()), ())

@@ -406,8 +406,9 @@ class Machine:
         used = parent or DatasetRef(RAW, "raw", ())
         files = {file.name: file.sha256 for file in used.files}
         recipe = {
-            "kind": "step", "project": "lab", "step": step, "output": "out", "code": "c0de", "params": {},
-            "inputs": {"from": [{"mfid": used.mfid, "files": files}]},
+            "kind": "step", "version": 2,
+            "project": "lab", "step": step, "output": "out", "code": "c0de", "params": {},
+            "inputs": {"from": [{"origin": used.mfid, "files": files}]},
         }  # fmt: skip
         local = tuple(
             _local(name, text)

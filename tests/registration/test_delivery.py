@@ -141,8 +141,9 @@ def dataset(folder: Path, name: str, content: str, *parents: NewDataset) -> NewD
     file = replace(file, ref=replace(file.ref, name="out.txt"))
     used = [UsedDataset("x", DatasetRef(p.mfid, p.name, ()), tuple(f.ref for f in p.files)) for p in parents]
     recipe = {
-        "kind": "step", "project": "lab", "step": name, "output": "out", "code": "c0de", "params": {},
-        "inputs": {"x": [{"mfid": p.mfid, "files": {f.ref.name: f.ref.sha256 for f in p.files}} for p in parents]},
+        "kind": "step", "version": 2,
+        "project": "lab", "step": name, "output": "out", "code": "c0de", "params": {},
+        "inputs": {"x": [{"origin": p.mfid, "files": {f.ref.name: f.ref.sha256 for f in p.files}} for p in parents]},
     }  # fmt: skip
     record = step_record(
         recipe=recipe, pipeline=None, used=used, generated=[file.ref],

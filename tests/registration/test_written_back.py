@@ -70,8 +70,9 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
 
 def _attempt(dataset: Any, parent: str, folder: Path, number: int, attempt: int) -> NewDataset:
     recipe = {
-        "kind": "step", "project": "lab", "step": "smooth", "output": "out", "code": "c0de", "params": {"n": number},
-        "inputs": {"spectrum": [{"mfid": parent, "files": {}}]},
+        "kind": "step", "version": 2,
+        "project": "lab", "step": "smooth", "output": "out", "code": "c0de", "params": {"n": number},
+        "inputs": {"spectrum": [{"origin": parent, "files": {}}]},
     }  # fmt: skip
     attempt_folder = folder / str(number) / str(attempt)
     attempt_folder.mkdir(parents=True)
