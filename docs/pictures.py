@@ -23,9 +23,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 import crucible_lineage as cl
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.export.sharing import shareable
+from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.sharing import shareable
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.queries.bundle import lineage_to_share
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.graph.state import DatasetEntry
+    from crucible_lineage.queries.states import DatasetEntry
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
@@ -132,7 +132,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Da
 
     It may be superseded already by `by`, the dataset that these files were registered as before.
     """
-    from crucible_lineage.queries.graph.state import entry_of  # not needed for measured files
+    from crucible_lineage.queries.states import entry_of  # not needed for measured files
 
     attempt = f"register what supersedes {mfid}"
     try:

@@ -18,14 +18,14 @@ from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
-from crucible_lineage.lineage.draw.formats import render_mermaid, to_node_link
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_png, render_svg
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND
-from crucible_lineage.lineage.export.sharing import shareable
-from crucible_lineage.lineage.export.w3c_prov import render_prov_json, render_prov_n
+from crucible_lineage.lineage.formats import render_mermaid, to_node_link
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
+from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
+from crucible_lineage.lineage.sharing import shareable
+from crucible_lineage.lineage.svg import render_png, render_svg
+from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:

@@ -216,7 +216,7 @@ def _select(
     from crucible_lineage.queries.catalogue.listing import list_datasets
     from crucible_lineage.queries.catalogue.reference import find_mfid
     from crucible_lineage.queries.catalogue.view import existing
-    from crucible_lineage.queries.graph.state import entry_of
+    from crucible_lineage.queries.states import entry_of
 
     if not datasets:
         listed = list_datasets(session, chosen_project(session, project), step=step, run=run, every=run is not None)

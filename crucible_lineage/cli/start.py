@@ -33,7 +33,7 @@ from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.session import Session
 
 FILES = {

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crucible_lineage.lineage.checks import Finding, check
     from crucible_lineage.lineage.compare import Change, Difference, diff
-    from crucible_lineage.lineage.draw.tree import render_tree, render_tree_rich
     from crucible_lineage.lineage.graph import LineageGraph
-    from crucible_lineage.lineage.model import Edge, Node
-    from crucible_lineage.lineage.queries import (
+    from crucible_lineage.lineage.impact import (
         Impact,
         impact_of_code,
         impact_of_dataset,
         impact_of_file,
         impact_of_instrument,
     )
+    from crucible_lineage.lineage.model import Edge, Node
+    from crucible_lineage.lineage.tree import render_tree, render_tree_rich
 
 __all__ = [
     "Change",
@@ -44,7 +44,7 @@ __all__ = [
 _MODULES = {
     "checks": ("Finding", "check"),
     "compare": ("Change", "Difference", "diff"),
-    "draw.tree": ("render_tree", "render_tree_rich"),
+    "tree": ("render_tree", "render_tree_rich"),
     "graph": ("LineageGraph",),
     "model": ("Edge", "Node"),
     "queries": (*("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),),

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.draw.tree import render_tree
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import first_lines, nodes_text
 from crucible_lineage.lineage.model import DOUBTFUL
+from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.lineage.tree import render_tree
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -31,8 +31,8 @@ from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
 from crucible_lineage.queries.diff import LineageComparison, compare_datasets
 from crucible_lineage.queries.explain import Explanation, explain
-from crucible_lineage.queries.graph.fetch import fetch_lineage
 from crucible_lineage.queries.impact import RequestedDeletion, request_deletion
+from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.queries.table import Table, data_frame, make_table
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE

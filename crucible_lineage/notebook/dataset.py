@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.queries.catalogue.columns import as_texts
 from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
-from crucible_lineage.queries.graph.state import entries_now
+from crucible_lineage.queries.states import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import About

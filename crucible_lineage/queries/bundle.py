@@ -23,19 +23,19 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.lineage import LineageGraph, Node
-from crucible_lineage.lineage.draw.formats import public_ids
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.export.activities import StoredFile, exported
-from crucible_lineage.lineage.export.crate import make_crate
-from crucible_lineage.lineage.export.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
-from crucible_lineage.lineage.export.sharing import shareable, shared_record, with_hidden_parents
+from crucible_lineage.lineage.activities import StoredFile, exported
+from crucible_lineage.lineage.crate import make_crate
+from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.labels import nodes_text
+from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import mapping, provenance, text
 from crucible_lineage.lineage.rights import Rights, stated_rights
+from crucible_lineage.lineage.sharing import shareable, shared_record, with_hidden_parents
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
-from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
+from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
@@ -126,7 +126,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
             {"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]
         ]
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
-        checker = resources.files("crucible_lineage.lineage.export").joinpath("verify_bundle.py")
+        checker = resources.files("crucible_lineage.lineage").joinpath("verify_bundle.py")
         _write(part, CHECKER, checker.read_text(encoding="utf-8"))
         _zip(part, target)
         list_sha256 = file_sha256(part / LIST)

@@ -26,7 +26,7 @@ from crucible_lineage.pipeline.plan.planner import earlier_result
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
 from crucible_lineage.queries.catalogue.view import existing, visible_names
-from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
+from crucible_lineage.queries.states import DatasetEntry, entry_of
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session

@@ -17,11 +17,11 @@ from crucible_lineage.lineage import (
     impact_of_file,
     impact_of_instrument,
 )
+from crucible_lineage.lineage.impact import taken_without_time
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
-from crucible_lineage.lineage.queries import taken_without_time
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.queries.deleted import NOT_LISTED, Deletion, deletion_of
-from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects, named_projects
+from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 

@@ -18,8 +18,8 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE
 from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
-from crucible_lineage.queries.graph.fetch import fetch_projects
-from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy, stated_entries
+from crucible_lineage.queries.lineages import fetch_projects
+from crucible_lineage.queries.states import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import failed_elsewhere, failures
 from crucible_lineage.times import utc

@@ -35,8 +35,8 @@ from crucible_lineage.lineage.records import (
     text,
     used_roles,
 )
-from crucible_lineage.queries.graph.fetch import whole_record_of
-from crucible_lineage.queries.graph.state import DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.queries.lineages import whole_record_of
+from crucible_lineage.queries.states import DOUBTFUL, entries_of_copy, stated_entries
 from crucible_lineage.queries.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import CheckResult

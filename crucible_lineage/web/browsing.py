@@ -23,8 +23,8 @@ from crucible_lineage.queries.catalogue.listing import Listing, list_datasets
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
 from crucible_lineage.queries.diff import compare_datasets
-from crucible_lineage.queries.graph.state import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.overview import overview
+from crucible_lineage.queries.states import DatasetEntry, entries_of_copy
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered

@@ -15,9 +15,8 @@ from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Edge, LineageGraph
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_svg
 from crucible_lineage.lineage.labels import HIDDEN_NAME
+from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
     PROVENANCE_KEY,
@@ -28,15 +27,16 @@ from crucible_lineage.lineage.records import (
     took_s,
     used_mfids,
 )
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.queries.calibrations import calibrations_of
 from crucible_lineage.queries.catalogue.reference import find_mfid
 from crucible_lineage.queries.catalogue.view import single_statements, visible_names
-from crucible_lineage.queries.graph.fetch import fetch_lineage, whole_record_of, with_states
-from crucible_lineage.queries.graph.state import entry_of
 from crucible_lineage.queries.impact import request_deletion
+from crucible_lineage.queries.lineages import fetch_lineage, whole_record_of, with_states
+from crucible_lineage.queries.states import entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import About

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_svg
-from crucible_lineage.lineage.draw.view import view
+from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.lineage.view import view
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"

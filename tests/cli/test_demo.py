@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.lineage.draw.html import page_data
+from crucible_lineage.lineage.page import page_data
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

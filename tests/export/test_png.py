@@ -13,7 +13,7 @@ from PIL import Image
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.draw.svg import render_png, render_svg
+from crucible_lineage.lineage.svg import render_png, render_svg
 
 GRAPH = LineageGraph([Node("a", name="neon <lamp>", measurement="Raman"), Node("b", name="axis")], [Edge("a", "b")])
 
@@ -38,7 +38,7 @@ def test_rendering_twice_gives_the_same() -> None:
 
 
 def test_a_large_drawing_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crucible_lineage.lineage.draw.svg.MOST_PIXELS", 10_000)
+    monkeypatch.setattr("crucible_lineage.lineage.svg.MOST_PIXELS", 10_000)
     width, height = picture(render_png(GRAPH)).size
     assert width * height <= 10_500
 

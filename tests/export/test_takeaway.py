@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client.models import RemoteFileCreate
-from crucible_lineage.lineage.draw.html import page_data
+from crucible_lineage.lineage.page import page_data
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
 from tests.nights import by_night

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.draw.html import render_html
-from crucible_lineage.lineage.draw.svg import render_png, render_svg
+from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.svg import render_png, render_svg
 
 SIZES = (3, 30, 300, 3_000, 10_000)
 STEPS = (  # what a scan goes through: step, what it makes, and whether only some scans get as far

@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 

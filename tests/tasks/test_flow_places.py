@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.graph.state import DatasetEntry
+from crucible_lineage.queries.states import DatasetEntry
 from crucible_lineage.registration.read import read
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

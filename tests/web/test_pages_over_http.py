@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from crucible_lineage.lineage.draw.html import page_data
+from crucible_lineage.lineage.page import page_data
 from crucible_lineage.web import with_pages
 
 NOBODYS = "0tr5k2ndm5zvd000nr21qakeh4"  # the id of no dataset

@@ -14,7 +14,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.queries.catalogue.columns import as_json, column_of, in_order
 from crucible_lineage.queries.catalogue.runs import find_run
-from crucible_lineage.queries.graph.state import DatasetEntry, entries_of, stated_entries
+from crucible_lineage.queries.states import DatasetEntry, entries_of, stated_entries
 from crucible_lineage.session import Session
 
 

@@ -23,7 +23,7 @@ from crucible_lineage.queries.calibrations import CalibrationUse, calibrations_o
 from crucible_lineage.queries.catalogue.columns import as_json
 from crucible_lineage.queries.catalogue.files import own_files
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.state import DatasetEntry, entry_of
+from crucible_lineage.queries.states import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements.effects import AppliedStatement

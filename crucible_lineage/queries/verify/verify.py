@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
-from crucible_lineage.queries.graph.fetch import with_states
+from crucible_lineage.queries.lineages import with_states
 from crucible_lineage.queries.verify.listed import not_ingested, slot_conflicts, withdrawn
 from crucible_lineage.queries.verify.repair import DamagedFile, Repair, repair
 from crucible_lineage.queries.verify.rules import (

@@ -44,8 +44,8 @@ def main() -> None:
 def drawn(nodes: int, parents: int) -> dict[str, float]:
     """Seconds and KiB of the pictures."""
     from crucible_lineage.lineage import LineageGraph
-    from crucible_lineage.lineage.draw.html import render_html
-    from crucible_lineage.lineage.draw.svg import render_svg
+    from crucible_lineage.lineage.page import render_html
+    from crucible_lineage.lineage.svg import render_svg
 
     graph = LineageGraph.from_records(records(nodes, parents))
     found: dict[str, float] = {}

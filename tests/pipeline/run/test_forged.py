@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.graph.fetch import fetch_lineage
+from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.graph.fetch import fetch_lineage, fetch_projects
+from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects
 from crucible_lineage.queries.table import make_table
 from crucible_lineage.queries.verify.verify import verify_project
 from crucible_lineage.session import Session

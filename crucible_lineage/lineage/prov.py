@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.export.activities import (
+from crucible_lineage.lineage.activities import (
     ExportedActivity,
     ExportedAgent,
     ExportedLineage,

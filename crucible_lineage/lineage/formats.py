@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from crucible_lineage.lineage.draw.view import DrawnItem, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
+from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json
-from crucible_lineage.lineage.draw.formats import public_ids
-from crucible_lineage.lineage.export.sharing import shareable
+from crucible_lineage.lineage.formats import public_ids
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import mapping, mappings, provenance, recorded_files, text
 from crucible_lineage.lineage.rights import Rights, rights_of
+from crucible_lineage.lineage.sharing import shareable
 from crucible_lineage.times import utc
 
 Record = Mapping[str, object]

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.draw.html import page_data, render_html
-from crucible_lineage.lineage.draw.svg import layout
-from crucible_lineage.lineage.draw.view import STATE_COLOURS, view
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
+from crucible_lineage.lineage.page import page_data, render_html
+from crucible_lineage.lineage.svg import layout
+from crucible_lineage.lineage.view import STATE_COLOURS, view
 
 SOME = settings(max_examples=60, deadline=None)
 numbers = st.integers(0, 11)

@@ -17,7 +17,7 @@ from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.graph.state import may_be_replaced, visible_copies
+from crucible_lineage.queries.states import may_be_replaced, visible_copies
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 

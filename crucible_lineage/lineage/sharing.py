@@ -10,7 +10,7 @@ from collections.abc import Set
 from dataclasses import replace
 
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.draw.formats import redactor
+from crucible_lineage.lineage.formats import redactor
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, mapping, mappings, provenance, text, used_mfids

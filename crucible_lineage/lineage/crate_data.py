@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from crucible_lineage.ids import is_orcid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.export.activities import (
+from crucible_lineage.lineage.activities import (
     ExportedActivity,
     ExportedAgent,
     ExportedLineage,

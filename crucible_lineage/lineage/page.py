@@ -12,12 +12,12 @@ from importlib.resources import files
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.draw.formats import public_ids, redactor
-from crucible_lineage.lineage.draw.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
+from crucible_lineage.lineage.formats import public_ids, redactor
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
+from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
@@ -151,7 +151,7 @@ def _script() -> str:
 
 
 def _resource(name: str) -> str:
-    return files("crucible_lineage.lineage.draw").joinpath(name).read_text(encoding="utf-8")
+    return files("crucible_lineage.lineage").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

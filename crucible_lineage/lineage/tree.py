@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import networkx
 
-from crucible_lineage.lineage.draw.view import DrawnItem, left_out_note, view
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, title
 from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -14,16 +14,6 @@ from xml.sax.saxutils import escape
 import networkx
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.draw.view import (
-    OTHER_COLOUR,
-    STATE_COLOURS,
-    DrawnItem,
-    View,
-    colours,
-    kind_of_data,
-    left_out_note,
-    view,
-)
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
@@ -38,6 +28,16 @@ from crucible_lineage.lineage.labels import (
     wrapped,
 )
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED
+from crucible_lineage.lineage.view import (
+    OTHER_COLOUR,
+    STATE_COLOURS,
+    DrawnItem,
+    View,
+    colours,
+    kind_of_data,
+    left_out_note,
+    view,
+)
 
 __all__ = ["MOST_PIXELS", "render_png", "render_svg"]
 

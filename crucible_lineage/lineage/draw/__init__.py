@@ -1,1 +1,0 @@
-"""Drawings of a lineage: tree, SVG, PNG, HTML page, and the formats of other drawing programs."""

@@ -1,1 +1,0 @@
-"""The lineage of datasets or of a project, fetched from Crucible, with the state of each dataset."""
