@@ -17,7 +17,7 @@ from mcp.types import ToolAnnotations
 
 from crucible_lineage import __version__
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.lineage.tree import render_tree
+from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.queries.catalogue.listing import list_datasets

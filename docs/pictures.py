@@ -23,8 +23,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 import crucible_lineage as cl
+from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.sharing import shareable
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.queries.bundle import lineage_to_share
 

@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
-from crucible_lineage.lineage.rights import stated_rights
+from crucible_lineage.lineage.records import stated_rights
 from crucible_lineage.statements.statements import TRUST, About
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Lineage of datasets: the graph, its checks and queries, and ways to show it. Pure: no I/O, no client, no Prefect.
 
-The pictures are in their own modules: `svg`, `html`, `formats`. The names here are imported on first use, so that a
+The pictures are in their own modules: `svg`, `page`, `text`. The names here are imported on first use, so that a
 label imports neither the checks nor networkx, which takes 0.2 s.
 """
 
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crucible_lineage.lineage.checks import Finding, check
-    from crucible_lineage.lineage.compare import Change, Difference, diff
-    from crucible_lineage.lineage.graph import LineageGraph
-    from crucible_lineage.lineage.impact import (
+    from crucible_lineage.lineage.compare import (
+        Change,
+        Difference,
         Impact,
+        diff,
         impact_of_code,
         impact_of_dataset,
         impact_of_file,
         impact_of_instrument,
     )
+    from crucible_lineage.lineage.graph import LineageGraph
     from crucible_lineage.lineage.model import Edge, Node
-    from crucible_lineage.lineage.tree import render_tree, render_tree_rich
+    from crucible_lineage.lineage.text import render_tree, render_tree_rich
 
 __all__ = [
     "Change",
@@ -43,11 +45,13 @@ __all__ = [
 
 _MODULES = {
     "checks": ("Finding", "check"),
-    "compare": ("Change", "Difference", "diff"),
-    "tree": ("render_tree", "render_tree_rich"),
+    "compare": (
+        *("Change", "Difference", "diff"),
+        *("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),
+    ),
     "graph": ("LineageGraph",),
     "model": ("Edge", "Node"),
-    "queries": (*("Impact", "impact_of_code", "impact_of_dataset", "impact_of_file", "impact_of_instrument"),),
+    "text": ("render_tree", "render_tree_rich"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

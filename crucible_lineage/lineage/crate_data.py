@@ -22,8 +22,7 @@ from crucible_lineage.lineage.activities import (
 )
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
-from crucible_lineage.lineage.records import moment
-from crucible_lineage.lineage.rights import Creator, Rights, license_iri
+from crucible_lineage.lineage.records import Creator, Rights, license_iri, moment
 from crucible_lineage.statements.statements import Statement
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"

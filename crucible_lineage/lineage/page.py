@@ -12,11 +12,11 @@ from importlib.resources import files
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.formats import public_ids, redactor
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
+from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")

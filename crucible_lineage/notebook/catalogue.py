@@ -18,7 +18,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import first_lines, nodes_text
 from crucible_lineage.lineage.model import DOUBTFUL
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.tree import render_tree
+from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file

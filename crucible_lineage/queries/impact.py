@@ -17,7 +17,7 @@ from crucible_lineage.lineage import (
     impact_of_file,
     impact_of_instrument,
 )
-from crucible_lineage.lineage.impact import taken_without_time
+from crucible_lineage.lineage.compare import taken_without_time
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.queries.deleted import NOT_LISTED, Deletion, deletion_of

@@ -14,12 +14,11 @@ from prov.graph import prov_to_graph
 from prov.model import ProvDerivation, ProvDocument, ProvMembership
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
-from crucible_lineage.lineage.activities import exported
+from crucible_lineage.lineage.activities import exported, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import CrateHeader
-from crucible_lineage.lineage.formats import to_node_link
 from crucible_lineage.lineage.prov import prov_document, render_prov_json, render_prov_n
-from crucible_lineage.lineage.sharing import with_hidden_parents
+from crucible_lineage.lineage.text import to_node_link
 
 HEADER = CrateHeader("it", "what it is", "2026-01-01T00:00:00+00:00", "a Crucible", "urn:x:crucible", "0.1.0")
 EVIL = "<script>alert(1)</script>\"'`]]>\x1b[2J\u2028\n,=1+1\\{}%"
