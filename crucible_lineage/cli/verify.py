@@ -32,8 +32,7 @@ from crucible_lineage.lineage.checks import Finding, Severity, worst_first
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.verify.repair import Repair
-    from crucible_lineage.queries.verify.verify import Verification
+    from crucible_lineage.queries.verify import Repair, Verification
     from crucible_lineage.remake.driver import Outcome
 
 
@@ -72,7 +71,7 @@ def verify_command(
     folders or other datasets, or by rerunning a step.
     """
     # These import what runs steps, which other commands of this file do not need.
-    from crucible_lineage.queries.verify.verify import repaired, verify_dataset, verify_project
+    from crucible_lineage.queries.verify import repaired, verify_dataset, verify_project
 
     if mfid is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")

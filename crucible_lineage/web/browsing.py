@@ -25,7 +25,7 @@ from crucible_lineage.queries.catalogue.runs import ListedRun, find_run, local_r
 from crucible_lineage.queries.diff import compare_datasets
 from crucible_lineage.queries.overview import overview
 from crucible_lineage.queries.states import DatasetEntry, entries_of_copy
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 

@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -18,7 +18,7 @@ from crucible_lineage.provenance.record import compact
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.queries.diff import compare_datasets, compare_runs
 from crucible_lineage.queries.impact import code_impact, file_impact, instrument_impact
-from crucible_lineage.queries.verify.verify import _of_links, verify_dataset, verify_project
+from crucible_lineage.queries.verify import _of_links, verify_dataset, verify_project
 
 KEY = "crucible_lineage"
 AGENT_FIELDS = ("unique_id", "username", "is_service_account", "local_user")

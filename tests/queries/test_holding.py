@@ -15,7 +15,7 @@ from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify.verify import verify_dataset, verify_project
+from crucible_lineage.queries.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
 LATER = "2126-01-01T00:00:00+00:00"

@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, StepEvent
 from crucible_lineage.queries.catalogue.files import fetch_many
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.traffic import Traffic, traffic

@@ -20,7 +20,7 @@ from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.queries.explain import explain
 from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects
 from crucible_lineage.queries.table import make_table
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import FLAG, HOLD, TRUST, About

@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.lineage.page import page_data, render_html
 from crucible_lineage.queries.impact import instrument_impact
 from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify.verify import verify_project
+from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at, utc
 

@@ -3,18 +3,23 @@
 A project is read in pages: its datasets with metadata and links, and its files if that takes fewer calls than reading
 them by dataset. Findings about files are confirmed by reading the files of that dataset alone, since a list that
 changes while it is paged may skip some.
-"""
+
+Damaged and lost files are repaired by intact bytes with the same SHA-256: from this data folder (its cache, its
+embedded Crucible), from other data folders, from another dataset that has them, or from rerunning a step. A file counts
+as repaired when it was read back."""
 
 from __future__ import annotations
 
 import itertools
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import (
@@ -28,23 +33,25 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.plan.fetch import LOST
+from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.queries.deleted import deleted_in, deletion_of
 from crucible_lineage.queries.lineages import with_states
-from crucible_lineage.queries.verify.listed import not_ingested, slot_conflicts, withdrawn
-from crucible_lineage.queries.verify.repair import DamagedFile, Repair, repair
-from crucible_lineage.queries.verify.rules import (
+from crucible_lineage.queries.rules import (
     RERUN,
     Evidence,
     expected_files,
     findings_of,
     label,
+    not_ingested,
     repair_command,
+    slot_conflicts,
     used_mfids,
+    withdrawn,
 )
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
+from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 from crucible_lineage.traffic import Tell
 
@@ -428,3 +435,97 @@ def _was_reviewed(entry: DeletedRecord) -> bool:
 
 def _exists(session: Session, mfid: str) -> bool:
     return not fetch_datasets(session.client, [mfid]).absent
+
+
+@dataclass(frozen=True)
+class DamagedFile:
+    """A file of a dataset that Crucible should have with this hash, but does not."""
+
+    mfid: str
+    filename: str
+    sha256: str
+    finding: Finding | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the entry for `verify --json`."""
+        return {"mfid": self.mfid, "filename": self.filename, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Repair:
+    """The outcome for a damaged file: the source of intact bytes, or the error."""
+
+    file: DamagedFile
+    source: str = ""
+    error: str = ""
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the entry for `verify --repair --json`."""
+        return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
+
+
+def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path]) -> list[Repair]:
+    """Send intact bytes for each damaged file, in this order, in which parents come first."""
+    repairs = {file: _from_copies(session, file, folders) for file in damaged}
+    for mfid in dict.fromkeys(file.mfid for file, outcome in repairs.items() if outcome.error):
+        files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
+        repairs |= _by_rerunning(session, mfid, files)
+    return [repairs[file] for file in damaged]
+
+
+def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> Repair:
+    errors = []
+    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+        for source, path in _copies(session, file, folders, Path(folder)):
+            try:
+                _send(session, file, path)
+            except LineageError as error:
+                errors.append(f"{error} (intact bytes are in {source})")
+            else:
+                return Repair(file, source)
+    return Repair(file, error="; ".join(errors) or "no copy was found")
+
+
+def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Yield copies with the right bytes, each with its name, the nearest first."""
+    if session.cache.holds(file.sha256):
+        yield "this data folder's cache", session.cache.path(file.sha256)
+    head, tail = file.sha256[:2], file.sha256[2:]
+    for folder in (session.settings.data, *folders):
+        for path in (
+            folder / "cache" / head / file.sha256,
+            folder / "crucible" / "contents" / head / tail,
+            folder / "contents" / head / tail,
+            *folder.glob(f"outbox/*/*/{file.sha256}"),
+        ):
+            if path.is_file() and file_sha256(path) == file.sha256:
+                yield str(path), path
+    try:
+        others = session.client.files.list(sha256_hash=file.sha256)
+    except LineageError:  # the service does not look up files by hash
+        return
+    for other in others:
+        if (other.dataset_mfid, other.filename) != (file.mfid, file.filename):
+            with suppress(LineageError):
+                yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
+
+
+def _by_rerunning(session: Session, mfid: str, files: Sequence[DamagedFile]) -> dict[DamagedFile, Repair]:
+    """Rerun the step of a dataset, and send the files that have the same bytes as before."""
+    done: dict[DamagedFile, Repair] = {}
+    try:
+        with remade_files(session, mfid) as made:
+            for file in files:
+                if file.sha256 in made:
+                    _send(session, file, made[file.sha256])
+                    done[file] = Repair(file, "rerunning its step")
+                else:
+                    done[file] = Repair(file, error="no copy was found, and the remade file differs")
+    except LineageError as error:
+        reason = f"no copy was found, and rerunning its step failed: {error}"
+        done |= {file: Repair(file, error=reason) for file in files if file not in done}
+    return done
+
+
+def _send(session: Session, file: DamagedFile, path: Path) -> None:
+    send_again(session.client, file.mfid, file.filename, file.sha256, path)

@@ -1,1 +1,0 @@
-"""Compare datasets with their provenance records: ids, links, files, and missing data."""
