@@ -32,6 +32,7 @@ from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import Findings, worst_first
+from crucible_lineage.lineage.records import used_mfids as recorded_parents
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
@@ -144,6 +145,7 @@ def _verify(
     tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
     named = {parent for record in records.values() for parent in used_mfids(record)}
+    named |= {parent for dataset in datasets.values() for parent in recorded_parents(dataset)}  # of damaged ones, too
     fetched = fetch_datasets(session.client, named - datasets.keys())
     missing = certainly_deleted(session, fetched.absent)
     hidden = fetched.hidden | (fetched.absent - missing)

@@ -305,7 +305,7 @@ def _array_numbers(name: str, was: Any, now: Any, notes: list[str]) -> Pairs:
         raise _DiffersError(f"{label} has the shape {was.shape} by the record, {now.shape} was made")
     if was.dtype.names != now.dtype.names:
         raise _DiffersError(f"{label} has the columns {was.dtype.names} by the record, {now.dtype.names} were made")
-    if was.dtype != now.dtype:
+    if was.dtype != now.dtype and was.dtype.kind in "fiubc":
         notes.append(f"{label} is {was.dtype} by the record, {now.dtype} was made")
     parts = [(f"{name}.{column}", was[column], now[column]) for column in was.dtype.names or ()]
     if was.dtype.kind == now.dtype.kind == "c":
@@ -333,13 +333,20 @@ def _plain(number: Any) -> int | float:
     return float(number) if number.dtype.kind == "f" else int(number)
 
 
+def _pixels(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGBA")).astype(int)
+
+
 def _compare_pictures(name: str, recorded: Path, made: Path) -> Comparison:
     difference = _first_byte(recorded.read_bytes(), made.read_bytes())
     try:
         import numpy as np
-        from PIL import Image
 
-        was, now = (np.asarray(Image.open(path).convert("RGBA")).astype(int) for path in (recorded, made))
+        was, now = (_pixels(path) for path in (recorded, made))
     except ImportError as error:
         return Comparison(name, DIFFERS, f"{difference}; {error.name} is not installed to compare its pixels")
     except (OSError, SyntaxError, ValueError) as error:
