@@ -34,11 +34,9 @@ from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.declare.inputs import located
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
@@ -351,6 +349,9 @@ def rerun_command(
 
     Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
     """
+    from crucible_lineage.pipeline.engines.local import LocalEngine  # `run` and `plan` start faster without
+    from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
+
     if (mfid is None) == (not stale):
         raise InputError("name what to rerun: the MFID of a dataset, or --stale")
     with open_session() as session:

@@ -150,9 +150,9 @@ def _without(value: object, hidden: frozenset[str]) -> Any:
 
 
 def _entries(value: object) -> Iterator[Any]:
-    """Yield every `mfid` in a part of the provenance, at any depth."""
+    """Yield every `mfid` and `origin` in a part of the provenance, at any depth."""
     if isinstance(value, Mapping):
-        yield value.get("mfid")
+        yield from (value.get("mfid"), value.get("origin"))
         for inner in value.values():
             yield from _entries(inner)
     elif isinstance(value, list | tuple):

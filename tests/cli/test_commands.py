@@ -95,7 +95,6 @@ def test_a_fresh_run_starts_no_server_and_loads_nothing_that_only_makes_or_deliv
     assert "crucible_lineage.pipeline.run.run" in imported
     making = {"materialize", "job", "calling", "delivering", "keeping"}
     assert not {f"crucible_lineage.pipeline.job.{name}" for name in making} & imported
-    assert not {f"crucible_lineage.registration.{name}" for name in ("deliver", "register", "claim")} & imported
 
 
 def test_a_key_without_an_address_is_refused(data: Path, command: Any) -> None:

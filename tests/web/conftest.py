@@ -122,12 +122,13 @@ def record(used: tuple[str, ...]) -> dict[str, Any]:
         "attempt": 0,
         "recipe": {
             "kind": "step",
+            "version": 2,
             "project": "open-lab",
             "step": "add",
             "output": "out",
             "code": sha256,
             "params": {"factor": 3},
-            "inputs": {"parts": [{"mfid": mfid, "files": {f"of-{mfid}.txt": sha256}} for mfid in used]},
+            "inputs": {"parts": [{"origin": mfid, "files": {f"of-{mfid}.txt": sha256}} for mfid in used]},
         },
         "used": [
             {"role": "parts", "mfid": mfid, "files": [{"name": f"of-{mfid}.txt", "sha256": sha256, "size": 3}]}
