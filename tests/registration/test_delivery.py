@@ -143,7 +143,8 @@ def dataset(folder: Path, name: str, content: str, *parents: NewDataset) -> NewD
     recipe = {
         "kind": "step", "version": 2,
         "project": "lab", "step": name, "output": "out", "code": "c0de", "params": {},
-        "inputs": {"x": [{"origin": p.mfid, "files": {f.ref.name: f.ref.sha256 for f in p.files}} for p in parents]},
+        "inputs": {"x": [{"origin": p.mfid, "files": {f.ref.name: f.ref.sha256 for f in p.files}} for p in parents]
+                  or [{"origin": "0shj5v00024ybbz5dbt1wrn5zr", "files": {}}]},
     }  # fmt: skip
     record = step_record(
         recipe=recipe, pipeline=None, used=used, generated=[file.ref],
