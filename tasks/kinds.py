@@ -10,7 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -30,6 +30,11 @@ Classes = Any
 """None if JSON returns an equal value, the name of a class, or a list of the container's kind and its items'."""
 
 
+def _nothing(value: object) -> JsonObject:  # noqa: ARG001 (of the form of all descriptions)
+    """Return no metadata."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of value. `dump` writes it into an empty folder, `load` reads it from there (None: it cannot be read
@@ -40,7 +45,7 @@ class Kind:
     accepts: Callable[[Any], bool]
     dump: Callable[[Any, Path], None]
     load: Callable[[Path], Any] | None = None
-    describe: Callable[[Any], JsonObject] = field(default=lambda _: {})
+    describe: Callable[[Any], JsonObject] = _nothing
     preview: str | None = None
 
 

@@ -360,14 +360,6 @@ class DeletionCalls(Calls):
         action = "list deletion requests"
         return list(pages(self._connection, "/deletion_requests", DeletionRequest, action, params, limit))
 
-    def approve(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
-        """Approve the request: the resource may now be deleted."""
-        return self._review(request_id, "approved", notes, elevated)
-
-    def reject(self, request_id: int, *, notes: str | None = None, elevated: bool = False) -> DeletionRequest:
-        """Reject the request: the resource becomes visible again."""
-        return self._review(request_id, "rejected", notes, elevated)
-
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
         """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""
         self._connection.call(
@@ -383,15 +375,3 @@ class DeletionCalls(Calls):
         """Yield the audit entries of deleted resources, newest first."""
         params = {"resource_id": resource_id}
         return pages(self._connection, "/deletion_audit", DeletedRecord, "list deleted resources", params, limit)
-
-    def _review(self, request_id: int, status: str, notes: str | None, elevated: bool) -> DeletionRequest:
-        action = f"have deletion request {request_id} {status}"
-        answer = self._connection.call(
-            "PATCH",
-            f"/deletion_requests/{int(request_id)}",
-            action,
-            params={"status": status, "reviewer_notes": notes},
-            headers=ELEVATED if elevated else None,
-            repeatable=False,  # a second review is a conflict
-        )
-        return parse(DeletionRequest, answer, action)

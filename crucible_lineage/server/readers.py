@@ -67,8 +67,9 @@ def read_json(path: Path) -> Found | None:
 
 
 def read_table(path: Path) -> Found | None:
-    """A header and rows with as many cells, between commas, semicolons or tabs. Under `table`: columns with unit and
-    range. Lines `# name: value` above it are metadata if all lines above it are such lines.
+    """Under `table`: columns with unit and range, of a header and rows with as many cells.
+
+    Commas, semicolons or tabs lie between cells. Lines `# name: value` above are metadata if all lines above are such.
     """
     lines = (_text(path, MAX_TABLE_BYTES) or "").splitlines()
     above = next((at for at, line in enumerate(lines) if line and not line.startswith("#")), len(lines))

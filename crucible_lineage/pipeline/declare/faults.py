@@ -16,7 +16,7 @@ from crucible_lineage.pipeline.declare.yaml import Document, Location
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
-TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params", "defaults") if name not in INTERNAL_FIELDS]
+TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params") if name not in INTERNAL_FIELDS]
 
 
 def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collection[Location] = ()) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Reading a declaration: defaults, overrides and variables are resolved, then the whole is checked."""
+"""Reading a declaration: overrides and variables are resolved, then the whole is checked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from crucible_lineage.errors import Fault, InputError, nearest
 from crucible_lineage.ids import PROJECT_ID_RULE, canonical_json, is_project_id
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.faults import TOP_KEYS, faults_of, location_of
-from crucible_lineage.pipeline.declare.inputs import DatasetFields, EachInput, FileInput
+from crucible_lineage.pipeline.declare.inputs import EachInput, FileInput
 from crucible_lineage.pipeline.declare.pipeline import UNKNOWN_FUNCTION, PipelineSpec
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
 
@@ -100,19 +100,6 @@ class Variables:
         )
 
 
-DEFAULTS = (
-    "output",
-    "env",
-    "retries",
-    "timeout",
-    "tags",
-    "salt",
-    "strict",
-)  # of steps; beside them, `inputs`
-_FILE_FIELDS = ("timestamp", "known_since", "samples", "ingest", "ingestor", "header")
-INPUT_DEFAULTS = tuple(name for name in (*DatasetFields.model_fields, *_FILE_FIELDS) if name != "dataset_name")
-
-
 @dataclass(frozen=True)
 class Declaration:
     """A declaration that was read: the pipeline as far as it is readable (None if not at all), and its faults."""
@@ -155,14 +142,12 @@ class _Loader:
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
         self._refuse_internal_keys()
         self._override(data, overrides)
-        self._apply_defaults(data)
         variables = self._fill(data)
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
         for part, name in self._entries():
             _give_folder(part, mapping_at(mapping_at(data, part), name), self.path.absolute().parent)
-        fields = {name: value for name, value in data.items() if name != "defaults"}
-        spec, errors = readable_part({**fields, "path": self.path.absolute(), "digest": digest})
+        spec, errors = readable_part({**data, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(self.document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
@@ -210,41 +195,6 @@ class _Loader:
                 raise InputError(f"--set {name}: the parameter {param!r} is swept by the matrix of step {step!r}")
             declared["params"] = {**mapping_at(declared, "params"), param: value}
             self.document.options["steps", step, "params", param] = f"--set {name}"
-
-    def _apply_defaults(self, data: JsonObject) -> None:
-        defaults = data.get("defaults") or {}
-        if not isinstance(defaults, dict):
-            self._report(("defaults",), "defaults is a mapping, as in {retries: 2}")
-            return
-        valid = self._known(defaults, (*DEFAULTS, "inputs"), ("defaults",), "defaults")
-        valid.pop("inputs", None)
-        self._apply_to_inputs(data, defaults.get("inputs", {}))
-        steps = mapping_at(data, "steps")
-        for name, step in steps.items():
-            if isinstance(step, dict):
-                own = valid if step.get("run") else {key: value for key, value in valid.items() if key != "env"}
-                steps[name] = {**own, **step, **_merged(own, step, "output"), **_merged(own, step, "env")}
-
-    def _known(self, given: JsonMapping, allowed: Sequence[str], location: Location, where: str) -> JsonObject:
-        """Return the entries with allowed keys; report the others."""
-        for key in (key for key in given if key not in allowed):
-            hint = nearest(str(key), allowed, "possible here")
-            self._report((*location, key), f"unknown key {key!r} in {where}; {hint}")
-        return {key: value for key, value in given.items() if key in allowed}
-
-    def _apply_to_inputs(self, data: JsonObject, shared: object) -> None:
-        """Apply the defaults of measured files to every input of files."""
-        if not isinstance(shared, dict):
-            message = "these are fields of measured files, as in {instrument_name: counter A}"
-            self._report(("defaults", "inputs"), message)
-            return
-        valid = self._known(shared, INPUT_DEFAULTS, ("defaults", "inputs"), "defaults for inputs")
-        inputs = mapping_at(data, "inputs")
-        for name, declared in inputs.items():
-            if isinstance(declared, dict) and _is_file_input(declared):
-                times = {"timestamp", "known_since"} if {"timestamp", "known_since"} & declared.keys() else set()
-                own = {key: value for key, value in valid.items() if key not in times}
-                inputs[name] = {**own, **declared, **_merged(own, declared, "metadata")}
 
     def _fill(self, data: JsonObject) -> Variables:
         declared = data.get("env") if isinstance(data.get("env"), list) else []
@@ -297,17 +247,6 @@ def mapping_at(data: object, key: str) -> JsonObject:
     """Return the mapping under a key; empty for any other value, which validation reports."""
     value = data.get(key) if isinstance(data, dict) else None
     return value if isinstance(value, dict) else {}
-
-
-def _merged(defaults: Mapping[str, object], step: Mapping[str, object], key: str) -> dict[str, object]:
-    own, default = step.get(key), defaults.get(key)
-    return {key: {**default, **own}} if isinstance(own, dict) and isinstance(default, dict) else {}
-
-
-def _is_file_input(declared: Mapping[str, object]) -> bool:
-    entries = declared.get("each")
-    listed = isinstance(entries, list) and all("file" in entry for entry in entries if isinstance(entry, dict))
-    return listed or "file" in declared
 
 
 def _give_folder(part: str, declared: JsonObject, folder: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from crucible_lineage.pipeline.declare.load import DEFAULTS, INPUT_DEFAULTS
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec
 
 MODELINE = "# yaml-language-server: $schema={path}"
@@ -29,15 +28,8 @@ class _WithReferences(GenerateJsonSchema):
 def pipeline_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12), with the keys that are resolved before a pipeline is checked."""
     schema = PipelineSpec.model_json_schema(by_alias=True, schema_generator=_WithReferences)
-    step, files = (schema["$defs"][name]["properties"] for name in ("StepSpec", "FileInput"))
-    shared = _keys("fields of measured files that inputs do not set", {name: files[name] for name in INPUT_DEFAULTS})
-    defaults = {**{name: step[name] for name in DEFAULTS}, "inputs": shared}
-    schema["properties"] |= {
-        "params": {"type": "object", "description": "values for ${params.NAME}, which --set can change"},
-        "defaults": _keys("settings of all steps that do not override them", defaults),
+    schema["properties"]["params"] = {
+        "type": "object",
+        "description": "values for ${params.NAME}, which --set can change",
     }
     return {**schema, "$schema": GenerateJsonSchema.schema_dialect, "title": "crucible-lineage pipeline"}
-
-
-def _keys(description: str, properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "description": description, "properties": properties, "additionalProperties": False}

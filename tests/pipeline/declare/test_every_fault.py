@@ -48,7 +48,7 @@ def odd(counts: int, *, out): ...
 
 
 def test_there_are_many() -> None:
-    assert len(BROKEN) >= 38
+    assert len(BROKEN) >= 37
     assert sum(path.read_text().count("# «") for path in BROKEN) > 130
 
 

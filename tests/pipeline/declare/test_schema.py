@@ -50,7 +50,6 @@ project: lab
 project_title: The lab
 env: [LAB_TOKEN]
 params: {degree: 3}
-defaults: {retries: 1, timeout: 60, tags: [a], env: {A: b}, output: {public: true}}
 inputs:
   a: {file: a.txt, each: true, timestamp: "2024-05-01T12:00:00Z", samples: [0tr5k2ndm5zvd000nr21qakeh4], ingest: false}
   b: {file: [a.txt, "b*.txt"], known_since: "2024-05-01T12:00:00Z", match: {a: [instrument_name, metadata.lamp]}}
@@ -97,8 +96,6 @@ def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
         ("pipeline: whole", "pipeline: who/le"),
         ("project: lab\n", ""),
         ("params: {degree: 3}", "parms: {degree: 3}"),
-        ("defaults: {retries: 1,", "defaults: {retrys: 1,"),
-        ("defaults: {retries: 1,", "defaults: {params: {}, retries: 1,"),
         ("c: {dataset:", "c: {datasets:"),
         ("c: {dataset:", "c: {folder: /, dataset:"),
         ("e: {select: {measurement: x, keyword: y}", "e: {select: x"),
