@@ -16,7 +16,6 @@ class Traffic:
         self.received = 0
         self.present = 0
         self.sent = 0
-        self.files_sent = 0
         self._lock = threading.Lock()
 
     def receive(self, size: int) -> None:
@@ -33,11 +32,6 @@ class Traffic:
         """Count bytes sent."""
         with self._lock:
             self.sent += size
-
-    def end_file(self) -> None:
-        """Count a file as sent."""
-        with self._lock:
-            self.files_sent += 1
 
 
 traffic = Traffic()

@@ -133,7 +133,7 @@ def run_command(
         choice = StepChoice(forced, only, from_, keep_going, patience, as_of, trial or "")
         request = RunRequest(bound, values, choice)
         request.choice.require_steps(bound)  # refuse unknown names before any request
-        shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose, jobs=jobs)
+        shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)
         with shown as progress:
             result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
             returned = {} if wants_json() or quiet else returned_by(session, result)

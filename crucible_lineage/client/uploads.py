@@ -73,7 +73,6 @@ class Uploader:
                 uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
         else:
             uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
-        traffic.end_file()
         return uploaded
 
     def _upload_signed(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:

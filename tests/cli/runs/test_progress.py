@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli import working
-from crucible_lineage.cli.progress import Progress, RemainingTime
+from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
@@ -150,22 +150,6 @@ def test_a_thousand_fast_steps_take_few_lines_and_little_time(capfd: pytest.Capt
     assert cost < 0.2, "2 % of the ten seconds that a thousand steps take at the least"
 
 
-def test_the_end_is_estimated_from_durations_and_jobs() -> None:
-    estimate = RemainingTime(jobs=2)
-    estimate.plan({"a": 10.0, "b": 10.0, "c": 10.0, "d": 10.0})
-    assert estimate.seconds_left() == pytest.approx(20)
-    estimate.started("a")
-    estimate.ended("a", EXECUTED, 10.0)
-    assert estimate.seconds_left() == pytest.approx(15)
-    unknown = RemainingTime(jobs=4)
-    unknown.plan(dict.fromkeys("abcdefgh"))
-    assert unknown.seconds_left() is None
-    for step in "abcd":
-        unknown.ended(step, EXECUTED, 6.0)
-    assert unknown.seconds_left() == pytest.approx(6)
-    assert unknown.text().startswith("4/8 (50 %)")
-
-
 def test_work_shows_its_progress(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(working, "PLAIN_S", 0.0)
     monkeypatch.setattr(working, "FIRST_S", 0.0)
@@ -208,11 +192,10 @@ def test_received_and_sent_files_are_counted(lab: Any, data: Path, tmp_path: Pat
     (lab.folder / "first.txt").write_bytes(bytes(300_000))
     measured = FileInput(file=(str(lab.folder / "first.txt"),))
     received, present, sent = traffic.received, traffic.present, traffic.sent
-    files = traffic.files_sent
     with Session(Settings(data)) as session:
         session.ensure_project("lab")
         raw = register_raw(hash_files("lab", [lab.folder / "first.txt"], None, session), measured, "first", session)
-        assert (traffic.sent - sent, traffic.files_sent - files) == (300_000, 1)
+        assert traffic.sent - sent == 300_000
         (file,) = session.client.files.list(raw.mfid)
         (tmp_path / f".first.txt.{str(file.sha256_hash)[:16]}.part").write_bytes(bytes(100_000))
         fetch_many(session, {raw.mfid: tmp_path})
