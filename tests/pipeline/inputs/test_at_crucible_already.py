@@ -9,20 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.errors import (
-    ForbiddenError,
-    IdTakenError,
-    InputError,
-    NotFoundError,
-    RefusedError,
-)
+from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, NotFoundError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inputs import known_inputs
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import datasets_with, read
+from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session
 
 ONE = """
@@ -48,19 +42,6 @@ def register(session: Session, path: Path, **how: Any) -> DatasetRef:
     declared = FileInput(file=(str(path),), timestamp=how.pop("timestamp", None))
     raw = hash_files("lab", [path], declared.timestamp, session, **how)
     return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
-
-
-@pytest.mark.parametrize("error", [ForbiddenError, NotFoundError, RefusedError])
-def test_files_are_found_by_records_where_a_service_lists_none_of_other_datasets(
-    session: Session, spectrum: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
-    known = register(session, spectrum)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise error("not of all datasets at once")
-
-    monkeypatch.setattr(session.client.files, "list", refuse)
-    assert datasets_with(session.client, session.mirror, "lab", known.files[0].sha256) == {known.mfid}
 
 
 @pytest.mark.parametrize("error", [ForbiddenError, NotFoundError])
