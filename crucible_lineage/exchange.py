@@ -22,7 +22,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.checksums import FileChecksums, scan_file
+from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
@@ -45,7 +45,7 @@ from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_m
 from crucible_lineage.provenance.record import ATTACHED_NAME, INCOMPLETE, read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord, parse_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.payload import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output
 from crucible_lineage.session import Session
@@ -237,7 +237,7 @@ def _metadata(source: JsonMapping, target: JsonMapping) -> tuple[JsonObject, lis
 
 
 def _files(source: DatasetParts, target: DatasetParts, beside: Collection[str]) -> tuple[frozenset[str], list[str]]:
-    """Return the names of missing files, and those with other bytes in words; those `beside` the data may differ."""
+    """Return the names of missing files, and in words those that differ; those `beside` the data may differ."""
     theirs = {file.filename: file for file in target.files}
     missing: set[str] = set()
     differs = []
@@ -245,7 +245,10 @@ def _files(source: DatasetParts, target: DatasetParts, beside: Collection[str]) 
         name, copy = file.filename, theirs.get(file.filename)
         if name == ATTACHED_NAME or name in beside:  # the record itself was compared
             continue
-        if copy is None or (file.has_bytes and not copy.storage_path and copy.sha256_hash == file.sha256_hash):
+        if not file.has_bytes:
+            if copy is None:
+                differs.append(f"the bytes of its file {name} are not in the source ({file.storage_backend})")
+        elif copy is None or (not copy.storage_path and copy.sha256_hash == file.sha256_hash):
             missing.add(name)
         elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
             differs.append(f"its file {name} has other bytes at the target")
@@ -545,9 +548,6 @@ class Sender:
     ) -> LocalFile:
         if stored is None:
             raise InputError(f"dataset {source.mfid} ({source.name!r}) has no file {ref.name!r} at the source")
-        if not stored.has_bytes:
-            location = ExternalLocation(str(stored.storage_backend), str(stored.storage_path))
-            return LocalFile(Path(ref.name), ref, FileChecksums(ref.size, 0, ref.sha256, 0, 0, ()), location)
         path = local(stored)
         return LocalFile(path, ref, scan_file(path))
 
@@ -591,16 +591,9 @@ class Sender:
     def _send_files(self, source: DatasetParts, names: frozenset[str]) -> None:
         with self._files() as local:
             for file in (one for one in source.files if one.filename in names):
-                if file.has_bytes:
-                    sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
-                    if file.mfid in self.ingested and not sent.existed:
-                        self.client.ingestions.request(sent.file.mfid)
-                elif file.storage_path is not None:
-                    new = {
-                        "filename": file.filename, "storage_backend": file.storage_backend, "size": file.size,
-                        "sha256_hash": file.sha256_hash, "access_note": file.access_note,
-                    }  # fmt: skip
-                    self.client.datasets.add_remote_file(source.mfid, new, storage_path=file.storage_path)
+                sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
+                if file.mfid in self.ingested and not sent.existed:
+                    self.client.ingestions.request(sent.file.mfid)
 
     @contextmanager
     def _files(self) -> Iterator[Callable[[FileRecord], Path]]:

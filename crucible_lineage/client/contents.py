@@ -138,10 +138,8 @@ class ContentCalls(Calls):
             request = self._ingestions.request(uploaded.file.mfid, ingestor)
         return AddedFile(uploaded.file, uploaded.existed, request)
 
-    def add_remote_file(
-        self, dsid: str, file: RemoteFileCreate | Mapping[str, object], storage_path: str | None = None
-    ) -> FileRecord:
-        """Record a file that stays where it is, at `storage_path` of its storage."""
+    def add_remote_file(self, dsid: str, file: RemoteFileCreate | Mapping[str, object]) -> FileRecord:
+        """Record a file that stays where it is, in another storage."""
         new = to_send(RemoteFileCreate, file)
         action = f"record file {new.filename} in dataset {dsid}"
 
@@ -152,8 +150,7 @@ class ContentCalls(Calls):
 
         path = f"/datasets/{segment(dsid)}/files"
         answer = self._connection.call("POST", path, action, mfid=dsid, body=new.body(), find_effect=find_effect)
-        record = answer if isinstance(answer, FileRecord) else parse(FileRecord, answer, action)
-        return record if storage_path is None else self._files.update(record.mfid, storage_path=storage_path)
+        return answer if isinstance(answer, FileRecord) else parse(FileRecord, answer, action)
 
     def list_files(self, dsid: str) -> list[FileRecord]:
         """Return the files of the dataset."""

@@ -74,12 +74,6 @@ class FileCalls(Calls):
         answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", action, mfid=file_mfid)
         return parse(FileRecord, answer, action)
 
-    def update(self, file_mfid: str, **fields: object) -> FileRecord:
-        """Change `fields` (filename, access_note, ...) of the record and return it."""
-        action = f"change file {file_mfid}"
-        path = f"/files/{segment(file_mfid, 'file')}"
-        return parse(FileRecord, self._connection.call("PATCH", path, action, mfid=file_mfid, body=fields), action)
-
     def delete(self, file_mfid: str) -> None:
         """Delete the file from its dataset."""
         path = f"/files/{segment(file_mfid, 'file')}"

@@ -15,9 +15,8 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import ATTACHED_NAME
-from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.claim import Claim, require_held, start_over
-from crucible_lineage.registration.payload import ExternalLocation, LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -81,7 +80,7 @@ def ingest(
     existing = {entry.file_mfid: entry for entry in client.ingestions.list(dataset_mfid=mfid)} if may_exist else {}
     requests = {}
     for file in new.files:
-        if file.ref.is_data and file.elsewhere is None and (file_mfid := files.get(file.ref.name)):
+        if file.ref.is_data and (file_mfid := files.get(file.ref.name)):
             requests[file.ref.name] = existing.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
     if new.waits_for_ingestion:
         return {name: _awaited(client, new, request) for name, request in requests.items()}
@@ -177,10 +176,7 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
     as long as the upload, and would hit a registration that took over meanwhile. Nor does it stay if it has the same
     bytes: the attempt that left it may be about to remove it.
     """
-    if file.elsewhere is not None:
-        upload: Callable[[], UploadedFile] = partial(_catalogue, client, held.mfid, file.ref, file.elsewhere)
-    else:
-        upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
+    upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
     for _ in range(MAX_CONFLICTS):
         try:
             uploaded = upload()
@@ -197,24 +193,6 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
     if not uploaded.existed:
         sent.files[file.ref.name] = uploaded.file.mfid
     return uploaded
-
-
-def _catalogue(client: CrucibleClient, mfid: str, ref: FileRef, location: ExternalLocation) -> UploadedFile:
-    """Record a file that stays elsewhere. Raises FileConflictError if the dataset has another file of that name."""
-    from crucible_lineage.client.signed import UploadedFile  # the client is imported now
-
-    for stored in client.files.list(mfid):
-        if stored.filename == ref.name:
-            if (stored.sha256_hash, stored.storage_path) == (ref.sha256, location.address):
-                return UploadedFile(stored, existed=True)
-            raise FileConflictError(
-                f"record {ref.name} in dataset {mfid}: the dataset has another file of that name",
-                filename=ref.name,
-                file_mfid=stored.mfid,
-                etag=stored.etag,
-            )
-    new = {"filename": ref.name, "storage_backend": location.storage, "size": ref.size, "sha256_hash": ref.sha256}
-    return UploadedFile(client.datasets.add_remote_file(mfid, new, storage_path=location.address), existed=False)
 
 
 def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:

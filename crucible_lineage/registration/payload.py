@@ -34,24 +34,12 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 
 
 @dataclass(frozen=True)
-class ExternalLocation:
-    """The location of a file that Crucible records but does not store: the kind of storage, and the address in it."""
-
-    storage: str
-    address: str
-
-
-@dataclass(frozen=True)
 class LocalFile:
-    """A file on disk with its name in the dataset and its checksums, so that they are computed only once.
-
-    A file that stays `elsewhere` is recorded, not sent.
-    """
+    """A file on disk with its name in the dataset and its checksums, so that they are computed only once."""
 
     path: Path
     ref: FileRef
     checksums: FileChecksums
-    elsewhere: ExternalLocation | None = None
 
     @classmethod
     def of(cls, path: Path, checksums: FileChecksums, *, preview: bool = False) -> LocalFile:
@@ -178,15 +166,12 @@ class Payload:
 
     @property
     def files(self) -> list[LocalFile]:
-        """The files in its folder: all but those that stay elsewhere."""
-        return [file for new in self.datasets for file in new.files if file.elsewhere is None]
+        """The files in its folder."""
+        return [file for new in self.datasets for file in new.files]
 
     def with_files(self, change: Callable[[LocalFile], LocalFile]) -> Payload:
         """Return the payload with each of these files changed."""
-        datasets = (
-            replace(new, files=tuple(file if file.elsewhere else change(file) for file in new.files))
-            for new in self.datasets
-        )
+        datasets = (replace(new, files=tuple(map(change, new.files))) for new in self.datasets)
         return replace(self, datasets=tuple(datasets))
 
 
@@ -321,20 +306,9 @@ def _dataset_from_json(stored: JsonMapping) -> NewDataset:
 
 
 def _file_to_json(file: LocalFile) -> dict[str, object]:
-    location = file.elsewhere
-    return {
-        "ref": file.ref.to_json(),
-        "checksums": file.checksums.to_json(),
-        "path": str(file.path),
-        "elsewhere": [location.storage, location.address] if location else None,
-    }
+    return {"ref": file.ref.to_json(), "checksums": file.checksums.to_json(), "path": str(file.path)}
 
 
 def _file_from_json(stored: JsonMapping) -> LocalFile:
-    location = stored["elsewhere"]
-    return LocalFile(
-        Path(stored["path"]),
-        FileRef.from_json(stored["ref"]),
-        FileChecksums.from_json(stored["checksums"]),
-        ExternalLocation(*location) if location else None,
-    )
+    checksums = FileChecksums.from_json(stored["checksums"])
+    return LocalFile(Path(stored["path"]), FileRef.from_json(stored["ref"]), checksums)

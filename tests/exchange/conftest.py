@@ -93,9 +93,6 @@ def furnish(session: Session, folder: Path) -> str:
     ).dsid  # fmt: skip
     client.files.upload(made, folder / "scan.bin")
     client.files.upload(made, folder / "empty.txt")
-    client.datasets.add_remote_file(
-        made, {"filename": "far.h5", "storage_backend": "disk", "size": 5, "sha256_hash": "0" * 64}, "/data/far.h5"
-    )
     client.datasets.add_thumbnail(made, PIXEL, name="view")
     client.datasets.add_sample(made, chip.unique_id)
     client.datasets.link_parent_child(scans[0].unique_id, made, relationship_type="is_part_of")
