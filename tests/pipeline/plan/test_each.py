@@ -281,7 +281,7 @@ def test_an_additional_value_in_a_matrix_supersedes_nothing(many: Any, session: 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"s[0-9].txt", each: true', '"x*.txt"', "no file matches 'x*.txt'"),
+        ('"s[0-9].txt", each: true', '"x*.txt"', "no file matches x*.txt in "),
         ("each: true,", "each: true, match: {ofset: measurement},", "is matched with 'ofset'"),
         ("{base: sum}}", "{base: sum}, matrix: {exponent: 3}}", "give 'exponent' a list of values"),
         (
