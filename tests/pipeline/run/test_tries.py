@@ -94,8 +94,8 @@ def scans(lab: Any, session: Session, register: Register, run: Any) -> tuple[Pat
 
 
 def current(session: Session) -> dict[str, str]:
-    listing = list_datasets(session, "lab", results=True)
-    return {entry.summary.name: entry.mfid for entry in listing.entries if entry.state == "current"}
+    entries = list_datasets(session, "lab").entries
+    return {entry.summary.name: entry.mfid for entry in entries if entry.state == "current"}
 
 
 def candidates(session: Session) -> int:
