@@ -61,7 +61,7 @@ def test_a_misspelt_ingestor_is_found_with_a_suggestion(folder: Path, command: C
     assert not (folder / "data").exists(), "the embedded Crucible is not started"
 
 
-def test_failed_ingestions_are_reported_by_run_status_and_check(folder: Path, command: Callable[..., Any]) -> None:
+def test_failed_ingestions_are_reported_by_run_status_and_verify(folder: Path, command: Callable[..., Any]) -> None:
     ran = command("run", folder / "ingested.yaml", "--engine", "local", "--data", folder / "data")
     assert ran.returncode == 0, ran.stderr
     notes = sorted(line.split(" ")[1] for line in ran.stderr.splitlines() if line.startswith("note: "))
@@ -69,7 +69,7 @@ def test_failed_ingestions_are_reported_by_run_status_and_check(folder: Path, co
     assert "There is no ingestor JsonIngester here" in ran.stderr
     status = command("status", "--data", folder / "data")
     assert status.stderr.count("note: ") + status.stdout.count("note: ") == 3
-    checked = command("check", "--project", "lab", "--data", folder / "data")
+    checked = command("verify", "--project", "lab", "--data", folder / "data")
     assert checked.returncode == 0
     assert checked.stdout.count("warning: not-ingested: ") == 3
     assert "weird.bin" not in ran.stderr + checked.stdout, "no ingestor was requested for it"
