@@ -104,6 +104,12 @@ class LineageTask(Task[P, R]):
             """Map the task as Prefect does, with its results recorded."""
             return Task.map(self._recorded(args, kwargs, is_sent=True, is_mapped=True), *args, **kwargs)
 
+        def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+            """Send the task to a task worker as Prefect does, once that can find the results that it is given."""
+            if (recording := current()) is not None:
+                recording.share()
+            return Task.apply_async(self, *args, **kwargs)
+
     def _recorded(
         self, args: tuple[Any, ...], kwargs: JsonObject, *, is_sent: bool = False, is_mapped: bool = False
     ) -> LineageTask[P, R]:

@@ -184,6 +184,7 @@ class Recording:
         flows = session.settings.data / "flows"
         self.folder = flows / destination.run_id
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
+        self._has_own_notes = origins is None
         self._noted_before = self.origins.notes.results()
         self.undelivered = Undelivered(session, destination.run_id)
         run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
@@ -233,6 +234,11 @@ class Recording:
             self._pool.submit(copy_context().run, registered)  # events refer to the current run
         return future
 
+    def share(self) -> None:
+        """Wait for running registrations, and let other processes find the results."""
+        wait(self.futures, timeout=SHARE_WAIT_S)
+        self.origins.share()
+
     def close(self, *, failed: bool = False) -> None:
         """Wait until everything is registered or has failed, and note the results that the run relied on as current."""
         if self._pool is None:
@@ -249,6 +255,8 @@ class Recording:
         noted = (notes.read(name) for name in sorted(notes.results() - self._noted_before))
         self._elsewhere = [origin.future.result() for origin in noted if origin is not None]
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._has_own_notes:
+            shutil.rmtree(notes.folder, ignore_errors=True)
 
     def datasets(self) -> list[DatasetRef]:
         """Return the registered datasets, each once, in the order in which they were made."""
@@ -262,7 +270,7 @@ _lock = threading.Lock()
 _elsewhere: dict[str, Destination] = {}  # destinations that were open in the process from which this one was forked
 _inherited: list[object] = []  # recordings of the parent process, which a fork must not close
 LAST_WAIT_S = 10.0  # chosen: wait at the end of a flow for an unreachable service
-FORK_WAIT_S = 30.0  # longer than any registration takes; after it the fork continues anyway
+SHARE_WAIT_S = 30.0  # longer than any registration takes; after it the fork or the task continues anyway
 
 
 def _before_fork() -> None:
@@ -270,8 +278,7 @@ def _before_fork() -> None:
     if threading.current_thread().name.startswith(THREADS):
         return
     for recording in list(_here.values()):
-        wait(recording.futures, timeout=FORK_WAIT_S)
-        recording.origins.share()
+        recording.share()
 
 
 def _after_fork() -> None:
@@ -304,7 +311,9 @@ def open_recording(request: Destination) -> Iterator[Recording]:
     if outer is not None and outer.session is not session:
         outer = None
     run_id, begun = uuid.uuid4().hex, datetime.now(UTC).isoformat()
-    notes = (outer.destination.notes if outer else "") or run_id
+    is_inside = _open.get() is not None  # another Crucible's notes may then be those of the flow run
+    shared_by = str(running.flow_run.id) if running and running.flow_run and not is_inside else run_id
+    notes = outer.destination.notes if outer else shared_by  # a task worker knows the flow run alone
     destination = replace(request, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
     recording = Recording(destination, session, owner=True, origins=outer.origins if outer else None)
     recording.begin()
