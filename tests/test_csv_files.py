@@ -111,5 +111,5 @@ def test_corrections_skip_empty_rows_and_convert_only_metadata(tmp_path: Path) -
     path.write_bytes(b"mfid;session_name;metadata.x;metadata.y\nA;1,5;1,5;a, b\n;;;\n")
     assert read_table(path) == [(f"{path}:2", "A", {"session_name": "1,5", "metadata.x": 1.5, "metadata.y": "a, b"})]
     path.write_bytes(b"mfid,metadata.x\nA,[1\n")
-    with pytest.raises(InputError, match=r"t\.csv:2: metadata\.x:1:\d+: "):
+    with pytest.raises(InputError, match=r"t\.csv:2: metadata\.x:\d+:\d+: "):
         read_table(path)

@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import chosen_projects, crucible_options, data
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
-from crucible_lineage.lineage import LineageGraph, render_tree, render_tree_rich
+from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
@@ -168,7 +168,8 @@ def _show(
     graph: LineageGraph, mfid: str | None, chosen: str | None, output: Path | None, *, every: bool, superseded: bool
 ) -> None:
     if chosen is None:
-        _print_tree(graph, mfid, None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND, superseded)
+        fold_beyond = None if every or len(graph) <= MOST_SINGLE else FOLD_BEYOND
+        click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond, superseded=superseded))
     elif output is None:
         click.echo(_render(graph, mfid, chosen, superseded))
     else:
@@ -230,12 +231,3 @@ def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) 
     """Render the graph as UTF-8. Lone surrogates are written as escapes, as in JSON."""
     content = RENDERERS[kind](graph, mfid, superseded)
     return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-
-
-def _print_tree(graph: LineageGraph, mfid: str | None, fold_beyond: int | None, superseded: bool) -> None:
-    if not sys.stdout.isatty():
-        click.echo(render_tree(graph, mfid, fold_beyond=fold_beyond, superseded=superseded))
-        return
-    from rich.console import Console  # only for terminals
-
-    Console().print(render_tree_rich(graph, mfid, fold_beyond=fold_beyond, superseded=superseded), soft_wrap=True)

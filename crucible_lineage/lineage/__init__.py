@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from crucible_lineage.lineage.graph import LineageGraph
     from crucible_lineage.lineage.model import Edge, Node
-    from crucible_lineage.lineage.text import render_tree, render_tree_rich
+    from crucible_lineage.lineage.text import render_tree
 
 __all__ = [
     "Change",
@@ -40,7 +40,6 @@ __all__ = [
     "impact_of_file",
     "impact_of_instrument",
     "render_tree",
-    "render_tree_rich",
 ]
 
 _MODULES = {
@@ -51,7 +50,7 @@ _MODULES = {
     ),
     "graph": ("LineageGraph",),
     "model": ("Edge", "Node"),
-    "text": ("render_tree", "render_tree_rich"),
+    "text": ("render_tree",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 import networkx
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import is_mfid, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph
@@ -135,9 +136,8 @@ def duplicate_recipes(graph: LineageGraph, nodes: Iterable[Node]) -> Iterator[Fi
     for same in by_digest.values():
         if len(same) > 1:
             names = ", ".join(graph.label(mfid) for mfid in same)
-            message = (
-                f"{len(same)} datasets record the same recipe: {names}; keep one and request deletion of the others"
-            )
+            what = f"{amount(len(same), 'dataset')} record the same recipe: {names}"
+            message = f"{what}; keep one and request deletion of the others"
             yield Finding("duplicate-recipe", "warning", tuple(same), message, f"crucible deletion request {same[-1]}")
 
 

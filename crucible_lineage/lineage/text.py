@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx
 
@@ -13,10 +13,6 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
-
-if TYPE_CHECKING:
-    from rich.text import Text
-
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499
@@ -161,14 +157,6 @@ def _mermaid_escaped(text: str) -> str:
 
 _TOP = -1  # above all roots
 _BRANCHES = ("├── ", "└── ", "│   ", "    ")
-_STATE_STYLES = {
-    **{"complete": "green", "current": "green", "fresh": "green", "superseded": "dim"},
-    **{"missing": "yellow", "stale": "yellow", "doubtful": "yellow"},
-    **{"incomplete": "bold red", "failed": "bold red", "blocked": "bold red"},
-}
-
-
-Part = tuple[str, str]  # of a line: text and style
 
 
 def render_tree(
@@ -184,32 +172,10 @@ def render_tree(
     below the first of them and marked `(see above)` below the others. Superseded results are only counted, unless
     requested or needed by a shown one.
     """
-    lines = _lines(graph, focus, fold_beyond, superseded)
-    return "\n".join((branch + " ".join(text for text, _ in parts)).rstrip() for branch, parts in lines)
+    return "\n".join(_lines(graph, focus, fold_beyond, superseded))
 
 
-def render_tree_rich(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    fold_beyond: int | None = None,
-    superseded: bool = False,
-) -> Text:
-    """Return the same tree in colour, for a rich console. Names are never read as markup."""
-    from rich.text import Text  # imported only for colours
-
-    output = Text()
-    for branch, parts in _lines(graph, focus, fold_beyond, superseded):
-        output.append_text(Text("\n" if output else ""))
-        output.append(branch, style="dim")
-        output.append_text(Text(" ").join(Text(text, style=style) for text, style in parts))
-    return output
-
-
-def _lines(
-    graph: LineageGraph, focus: str | None, fold_beyond: int | None, superseded: bool
-) -> Iterator[tuple[str, list[Part]]]:
-    """Yield each line: its branch, and its parts."""
+def _lines(graph: LineageGraph, focus: str | None, fold_beyond: int | None, superseded: bool) -> Iterator[str]:
     selected = graph if focus is None else graph.around(focus)
     drawn = view(selected, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
     items: networkx.DiGraph[int] = networkx.DiGraph()
@@ -234,13 +200,13 @@ def _lines(
             relationship, note = drawn.edges[parent, number], drawn.notes.get((parent, number), "")
         item = drawn.items[number]
         mark = _mark(relationship, [note, item.remade_text], kind == "nontree", number == focused)
-        yield branch, _parts(item, mark, number == focused)
+        yield (branch + _described(item, mark, number == focused)).rstrip()
     if drawn.left_out:
-        yield "", [(f"[{left_out_note(drawn.left_out)}]", "dim")]
+        yield f"[{left_out_note(drawn.left_out)}]"
 
 
-def _parts(item: DrawnItem, mark: str, is_focus: bool) -> list[Part]:
-    """Return the parts of an item's line: id, name, kind of data and step, state, and the mark of its position."""
+def _described(item: DrawnItem, mark: str, is_focus: bool) -> str:
+    """Return an item's id, name, kind of data and step, state, and the mark of its position."""
     node = item.node
     if item.is_group:
         mfid, name, more = "", group_title(item.nodes), plain(node.measurement) if node.step else ""
@@ -249,10 +215,7 @@ def _parts(item: DrawnItem, mark: str, is_focus: bool) -> list[Part]:
         name, more = title(node) if node.name or not mfid else "", detail(node)
     by = node.superseded_by if is_focus and not item.is_group else ()
     state = plain(f"superseded by {', '.join(by)}" if by else item.state_text)
-    of_state, emphasis = _STATE_STYLES.get(item.state, "cyan"), "bold" if is_focus else ""
-    named = [(mfid, of_state), (name, emphasis)] if mfid else [(name, of_state)]
-    parts = [*named, (more, "dim"), (f"[{state}]" if state else "", of_state), (mark, "dim")]
-    return [(text, style) for text, style in parts if text]
+    return " ".join(filter(None, (mfid, name, more, f"[{state}]" if state else "", mark)))
 
 
 def _mark(relationship: str, notes: Sequence[str], is_repeated: bool, is_focus: bool) -> str:

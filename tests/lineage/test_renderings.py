@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree, render_tree_rich
+from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree
 from crucible_lineage.lineage.page import page_data, render_html
 from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_svg
@@ -28,7 +28,6 @@ def whole_page(graph):
 
 RENDERERS = {
     "tree": render_tree,
-    "rich tree": lambda graph: render_tree_rich(graph).markup,
     "svg": render_svg,
     "html": whole_page,
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
@@ -176,15 +175,6 @@ def test_a_group_says_how_many_of_it_are_incomplete(lab):
         assert "2 INCOMPLETE" in picture
 
 
-@pytest.mark.parametrize(
-    ("status", "colour"), [("complete", "[green]"), ("incomplete", "[bold red]"), (None, "[cyan]")]
-)
-def test_the_tree_colours_an_id_by_its_state(lab, status, colour):
-    mfid = lab.derived("volume", "reconstruct", lab.raw("scan"), status=status)
-
-    assert f"[dim]└── {colour}[/dim]{mfid}[/" in render_tree_rich(lab.graph).markup
-
-
 def test_the_tree_of_a_cycle_ends():
     graph = LineageGraph([], [Edge("a", "b"), Edge("b", "a"), Edge("c", "c")])
 
@@ -197,16 +187,6 @@ def test_a_deep_chain_is_no_trouble():
 
     assert len(render_tree(graph).splitlines()) == 3000
     assert render_svg(graph).count("<title>") == 3000
-
-
-def test_colour_adds_no_text_to_the_tree(tomography):
-    lab, summary = tomography(1)
-
-    assert render_tree_rich(lab.graph, summary).plain == render_tree(lab.graph, summary)
-
-
-def test_a_name_is_no_markup_in_the_coloured_tree():
-    assert "[red]x[/red]" in render_tree_rich(LineageGraph([Node("a", name="[red]x[/red]")])).plain
 
 
 def test_the_picture_folds_and_counts_siblings(tomography):
