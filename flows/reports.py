@@ -39,7 +39,6 @@ from crucible_lineage.tasks.artifacts import (
     lineage_of,
     markdown_table,
     tell_failed,
-    tell_reused,
 )
 from crucible_lineage.watch import DatasetEvent
 
@@ -57,8 +56,7 @@ def step_listener(pipeline: BoundPipeline) -> Listener:
 
 
 def show_result(result: RunResult, session: Session) -> None:
-    """Emit events for reused results, log the notes on steps, and create the artifacts of the results."""
-    tell_reused(result)
+    """Log the notes on steps, and create the artifacts of the results."""
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
     if result.datasets:

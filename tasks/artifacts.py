@@ -24,7 +24,7 @@ from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.run.result import FAILED, REUSED, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import FAILED, StepEvent
 from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import NewDataset, Payload
@@ -189,22 +189,6 @@ def tell_failed(pipeline: str, project: str, event: StepEvent) -> None:
     if event.outcome == FAILED:
         resource = _step_resource(pipeline, project, event.step)
         emit_event("crucible.step.failed", resource=resource, payload={"error": event.detail})
-
-
-def tell_reused(result: RunResult) -> None:
-    """Emit one event for each declared step with reused results, however many instances it has."""
-    reused: dict[str, list[str]] = {}
-    for name, outcome in result.outcomes.items():
-        if outcome == REUSED:
-            reused.setdefault(name.partition("[")[0], []).append(name)
-    for step, names in reused.items():
-        mfids = [mfid for name in names[:MOST_RELATED] for mfid in result.datasets[name].values()]
-        emit_event(
-            "crucible.step.reused",
-            resource=_step_resource(result.pipeline, result.project, step),
-            related=_related(mfids[:MOST_RELATED], "output"),
-            payload={"instances": len(names)},
-        )
 
 
 def _step_resource(pipeline: str, project: str, name: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from crucible_lineage.cli.options import chosen_projects, crucible_options, data
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage import LineageGraph, render_tree
 from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.labels import nodes_text, plain
