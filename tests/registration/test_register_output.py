@@ -104,7 +104,7 @@ def test_a_record_too_long_for_metadata_is_completed_from_an_attached_file(
 ) -> None:
     new = dataset(parent, smoothed)
     many = {f"frame-{number:05}.tif": f"{number:064x}" for number in range(4000)}
-    recipe = {**new.record.recipe, "inputs": {"spectrum": [{"mfid": parent, "files": many}]}}
+    recipe = {**new.record.recipe, "inputs": {"spectrum": [{"origin": parent, "files": many}]}}
     long = dataset(parent, smoothed, recipe)
     made = register_output(session.client, long)
     stored = session.client.datasets.get(made.mfid, include_metadata=True).scientific_metadata or {}
