@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.lineage.page import page_data
+from tests.page import page_data
 
 ROOT = Path(__file__).parents[1]
 README_FILE = ROOT / "README.md"

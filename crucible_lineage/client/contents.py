@@ -16,11 +16,10 @@ from crucible_lineage.client.models import (
     IngestionRequest,
     Keyword,
     Metadata,
-    RemoteFileCreate,
     SearchHit,
     Thumbnail,
 )
-from crucible_lineage.client.wire import parse, parse_all, segment, to_send
+from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pictures import save_picture
@@ -137,20 +136,6 @@ class ContentCalls(Calls):
         if ingest and not uploaded.existed:
             request = self._ingestions.request(uploaded.file.mfid, ingestor)
         return AddedFile(uploaded.file, uploaded.existed, request)
-
-    def add_remote_file(self, dsid: str, file: RemoteFileCreate | Mapping[str, object]) -> FileRecord:
-        """Record a file that stays where it is, in another storage."""
-        new = to_send(RemoteFileCreate, file)
-        action = f"record file {new.filename} in dataset {dsid}"
-
-        def find_effect() -> FileRecord | None:
-            sent = (new.filename, new.storage_backend, new.size, new.sha256_hash)
-            present = {(f.filename, f.storage_backend, f.size, f.sha256_hash): f for f in self.list_files(dsid)}
-            return present.get(sent)
-
-        path = f"/datasets/{segment(dsid)}/files"
-        answer = self._connection.call("POST", path, action, mfid=dsid, body=new.body(), find_effect=find_effect)
-        return answer if isinstance(answer, FileRecord) else parse(FileRecord, answer, action)
 
     def list_files(self, dsid: str) -> list[FileRecord]:
         """Return the files of the dataset."""

@@ -23,7 +23,7 @@ from crucible_lineage.times import utc
 __all__ = [
     "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FileRecord",
     "IngestionRequest", "Instrument", "InstrumentCreate", "Keyword", "Link", "Member", "Metadata", "Person", "Profile",
-    "Project", "ProjectCreate", "ReceivedModel", "RemoteFileCreate", "Sample", "SampleCreate", "SearchHit", "SentModel",
+    "Project", "ProjectCreate", "ReceivedModel", "Sample", "SampleCreate", "SearchHit", "SentModel",
     "Thumbnail",
 ]  # fmt: skip
 
@@ -395,13 +395,3 @@ class InstrumentCreate(SentModel):
     other_id: str | None = None
     other_id_source: str | None = None
     owner: str | None = None
-
-
-class RemoteFileCreate(SentModel):
-    """A file that stays where it is; Crucible stores only a record."""
-
-    filename: str
-    storage_backend: str
-    size: int | None = None
-    sha256_hash: str | None = None
-    access_note: str | None = None

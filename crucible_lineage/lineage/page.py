@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
@@ -54,7 +53,7 @@ def render_html(
 
     The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
-    datasets' own pages up to the MFID, for links. `page_data` reads the data of a page.
+    datasets' own pages up to the MFID, for links.
     """
     script, style = _script(), _resource("page.css")
     names = public_ids(graph)
@@ -78,15 +77,6 @@ def render_html(
             script=script,
         )
     )
-
-
-def page_data(page: str) -> dict[str, object]:
-    """Return a page's data: nodes and edges as columns, and `details`, a record for each node or None."""
-    match = re.search(r'id="data">([^<]*)<', page)
-    if match is None:
-        raise InputError("read the data of a lineage page: it contains none")
-    data: dict[str, object] = json.loads(zlib.decompress(base64.b64decode(match[1])))
-    return data
 
 
 def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) -> JsonObject:

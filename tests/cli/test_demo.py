@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.lineage.page import page_data
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.page import page_data
 
 # Recorded once on one machine and Python version; all others must agree.
 IDS = {

@@ -18,11 +18,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.client.models import RemoteFileCreate
-from crucible_lineage.lineage.page import page_data
 from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
 from tests.nights import by_night
+from tests.page import page_data
 
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
 
@@ -382,8 +381,8 @@ def test_the_command_says_what_it_put_into_the_bundle(made: Any, tmp_path: Path,
 
 
 def test_a_file_that_stays_elsewhere_is_named_as_absent(made: Any, tmp_path: Path, command: Any) -> None:
-    elsewhere = RemoteFileCreate(filename="scan.h5", storage_backend="nersc", size=8, sha256_hash="0" * 64)
-    made.session.client.datasets.add_remote_file(made.second, elsewhere)
+    elsewhere = {"filename": "scan.h5", "storage_backend": "nersc", "size": 8, "sha256_hash": "0" * 64}
+    made.session.client.request("POST", f"/datasets/{made.second}/files", body=elsewhere)
     ran = command("lineage", made.total, "--data", made.data, "-o", tmp_path / "it.zip")
     assert ran.returncode == 1, ran.stderr
     assert "scan.h5" in ran.stderr

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
-from crucible_lineage.lineage.page import page_data, render_html
+from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import layout
 from crucible_lineage.lineage.view import STATE_COLOURS, view
+from tests.page import page_data
 
 SOME = settings(max_examples=60, deadline=None)
 numbers = st.integers(0, 11)

@@ -9,9 +9,10 @@ import pytest
 
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.page import page_data, render_html
+from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import render_mermaid, render_tree, to_node_link
+from tests.page import page_data
 
 RAW, MADE, HIDDEN = Node("raw", name="raw"), Node("made", name="made", step="scale"), Node("h", "hidden")
 GRAPH = LineageGraph([RAW, MADE, HIDDEN], [Edge("raw", "made"), Edge("h", "made")])

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree
-from crucible_lineage.lineage.page import page_data, render_html
+from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import render_mermaid, to_node_link
+from tests.page import page_data
 
 
 def whole_page(graph):

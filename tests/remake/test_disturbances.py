@@ -157,7 +157,8 @@ def disturbed(judging: Any, tmp_path_factory: pytest.TempPathFactory, other_pyth
     )
     assert ran["errors"] == {}
     ids = {step: outputs["out"] for step, outputs in ran["datasets"].items()}
-    judging.crucible("lineage", ids["all"], "-o", folder / "it.zip", "--data", folder / "data", cwd=folder)
+    words = ("lineage", ids["all"], "-o", folder / "it.zip", "--data", folder / "data")
+    judging.output_of([sys.executable, "-m", "crucible_lineage", *words], cwd=folder)
     with zipfile.ZipFile(folder / "it.zip") as archive:
         archive.extractall(folder / "bundle")
     pythons = {"other": other_python}
