@@ -29,12 +29,13 @@ test-alone:  ## up to eight tests that failed just now, again, with nothing besi
 	  print("failed beside others, run again alone:", *failed, sep="\n  "); sys.exit(not 0 < len(failed) <= 8)'
 	$(BIN)/python -m pytest --last-failed -v
 
-lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workflows
+lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workflows, BUDGET
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	MYPYPATH=.typecheck:examples:tests/contract $(BIN)/mypy -p crucible_lineage -m dataset_page $(patsubst examples/%.py,-m %,$(wildcard examples/*.py))
 	cd .typecheck && ../$(BIN)/lint-imports ../pyproject.toml
 	$(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/python docs/budget.py
 
 format: .venv/test.installed
 	$(BIN)/ruff check --fix .
