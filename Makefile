@@ -17,7 +17,7 @@ test: .venv/test.installed  ## set up, and run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 # Rooms of the library whose tests start few processes.
-FAST = $(wildcard tests/test_[a-q]*.py tests/test_s*.py) $(addprefix tests/, core client fingerprint lineage local \
+FAST = $(wildcard tests/test_[a-q]*.py tests/test_s*.py) $(addprefix tests/, core client fingerprint lineage \
 	  provenance registration server/ingest watch web) \
 	$(addprefix tests/pipeline/, bind declare functions logs processes)
 
@@ -51,9 +51,6 @@ SOAK_SEED ?= $(shell date +%s)
 
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
-
-soak-groups: .venv/test.installed  ## five groups, two accounts and two workers on one machine and PostgreSQL, twelve minutes
-	$(BIN)/python tests/soak/groups.py --seconds 720 --seed $(SOAK_SEED)
 
 shapes: .venv/test.installed  ## 100 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \
