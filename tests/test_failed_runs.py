@@ -36,11 +36,10 @@ class Night:
             f"""
             pipeline: night
             project: lab
-            defaults: {{output: {{ingest: false}}}}
             inputs:
               counts: {{file: "counts-*.txt", each: true, ingest: false, timestamp: "2024-05-01T12:00:00Z"}}
             steps:
-              scaled: {{uses: "{self.lab.module}_night:scaled", inputs: {{counts: counts}}}}
+              scaled: {{uses: "{self.lab.module}_night:scaled", inputs: {{counts: counts}}, output: {{ingest: false}}}}
             {more}
             """
         )

@@ -95,7 +95,7 @@ def _declare(graph: Graph, folder: Path, project: str, sleep_s: float) -> None:
     folder.mkdir()
     (folder / "far_steps.py").write_text(STEP)
     (folder / "root.dat").write_text("root")
-    lines = [f"pipeline: bench\nproject: {project}\ndefaults: {{output: {{ingest: false}}}}\ninputs:"]
+    lines = [f"pipeline: bench\nproject: {project}\ninputs:"]
     lines.append('  root: {file: root.dat, timestamp: "2024-05-01T12:00:00Z", ingest: false}\nsteps:')
     for number, parents in enumerate(graph.parents):
         sources = ", ".join(f"s{parent}" for parent in parents) or "root"

@@ -38,7 +38,6 @@ def scaled(counts: Path, *, factor: float, out: Path) -> dict:
 PIPELINE = """
 pipeline: growth
 project: growth
-defaults: {output: {ingest: false}}
 inputs:
   counts: {file: "measured/*.txt", each: true, ingest: false, timestamp: "2024-05-01T12:00:00Z"}
 steps:

@@ -93,7 +93,7 @@ def mix(sources: list[Path], *, number: int, out: Path) -> dict:
 '''
     (folder / "bench_steps.py").write_text(steps)
     file = '{{file: {0}.dat, timestamp: "2024-05-01T12:00:00Z", ingest: false}}'
-    lines = ["pipeline: bench", "project: bench", "defaults: {output: {ingest: false}}", "inputs:"]
+    lines = ["pipeline: bench", "project: bench", "inputs:"]
     lines += [f"  {name}: {file.format(name)}" for name in ("root", "leaf")]
     lines.append("steps:")
     for number in range(len(graph.parents)):

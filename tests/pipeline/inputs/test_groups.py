@@ -259,28 +259,6 @@ def test_other_faults_of_groups(lab: Any, spectra: Path, text: str, words: str, 
     assert fault.line == line
 
 
-def test_defaults_of_inputs_apply_to_all_that_do_not_override_them(lab: Any, run: Run, session: Session) -> None:
-    text = """
-    pipeline: shared
-    project: lab
-    defaults: {inputs: {timestamp: "2024-05-01T12:00:00Z", instrument_name: A, metadata: {exposure_s: 10, lamp: on}}}
-    inputs:
-      first: {file: first.txt, metadata: {lamp: off}}
-      second: {file: second.txt, instrument_name: B}
-    steps:
-      total: {uses: "LABMODULE:add", inputs: {left: first, right: second}}
-    """
-    result = run(lab.declare(text))
-    assert result.ok
-    first, second = (
-        session.client.datasets.get(result.inputs[name][0], include_metadata=True) for name in ("first", "second")
-    )
-    assert (first.instrument_name, second.instrument_name) == ("A", "B")
-    assert (first.scientific_metadata["lamp"], first.scientific_metadata["exposure_s"]) == ("off", 10)
-    with pytest.raises(InputError, match="unknown key 'instrument' in defaults for inputs"):
-        bind_file(lab.declare(text.replace("instrument_name: A", "instrument: A")))
-
-
 def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, run: Run, cli: Any) -> None:
     spectra = measured(lab, (1, 2, 5, 10, 20), 3)
     text = GROUPED + "  all: {uses: 'LABMODULE:gather', inputs: {means: mean}}\n"

@@ -129,7 +129,7 @@ def declare(world: World, folder: Path, module: str) -> Path:
         if not (data / name).exists() or (data / name).read_text() != content:
             (data / name).write_text(content)
     lines = ["pipeline: random", "project: lab", "inputs:", '  root: {file: "data/*.txt", ingest: false,']
-    lines += ['         timestamp: "2024-05-01T12:00:00Z"}', "defaults: {output: {ingest: false}}", "steps:"]
+    lines += ['         timestamp: "2024-05-01T12:00:00Z"}', "steps:"]
     for n, parents in enumerate(world.shape):
         sources = [f"s{parent}" for parent in parents] or ["root"]
         lines += [f"  s{n}:", f"    uses: {module}:step_{n}", f"    inputs: {{sources: [{', '.join(sources)}]}}"]
