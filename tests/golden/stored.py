@@ -27,6 +27,7 @@ VARYING = (
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"\b\d{4}-\d\d-\d\d\b", "<date>"),
     (r"--[0-9a-f]{8}\b", "--<attempt>"),
+    (r'File "[^"<]*/(\w+\.py)", line \d+', r'File "<Python>/\1", line <number>'),
     (r"On Python .*", "On <Python and system>"),
     (r'("(python|platform|version)": )".*"', r'\1"<version>"'),
     (r"(?<=\S) {2,}", "  "),  # widths of columns follow what varies
