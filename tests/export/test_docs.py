@@ -29,15 +29,6 @@ def test_the_command_writes_what_the_page_says(
         assert (tmp_path / arguments[arguments.index("-o") + 1]).exists()
 
 
-def test_the_lines_that_read_a_page_do(made: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert invoke("lineage", made.total, "--data", made.data, "-o", "it.html").exit_code == 0
-    (lines,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    read: dict[str, Any] = {}
-    exec(lines, read)
-    assert made.total in read["data"]["nodes"]["id"]
-
-
 def test_the_page_has_a_command_for_every_format() -> None:
     from crucible_lineage.cli.lineage import ENDINGS, RENDERERS
 

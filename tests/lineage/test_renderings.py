@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
@@ -132,11 +131,6 @@ def test_the_page_holds_every_record_whole(lab):
     written = lab.records[fixed]["scientific_metadata"]["crucible_lineage"]
     assert details[fixed]["provenance"] == {key: value for key, value in written.items() if key != "generated"}
     assert details[scan]["files"] == lab.files(scan)
-
-
-def test_what_is_no_lineage_page_has_no_data():
-    with pytest.raises(InputError, match="it contains none"):
-        page_data("<html></html>")
 
 
 def test_the_tree_shows_each_dataset_once_and_points_back_to_it(lab):
