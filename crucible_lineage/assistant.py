@@ -16,19 +16,19 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 
 from crucible_lineage import __version__
+from crucible_lineage.ask.diff import compare_datasets
+from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.impact import code_impact, dataset_impact, instrument_impact
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.overview import overview
+from crucible_lineage.ask.table import make_table
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-from crucible_lineage.queries.catalogue.view import show_dataset
-from crucible_lineage.queries.diff import compare_datasets
-from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.impact import code_impact, dataset_impact, instrument_impact
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.overview import overview
-from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 
 FOLD_BEYOND = 5  # siblings that a lineage lists one by one

@@ -23,10 +23,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 import crucible_lineage as cl
+from crucible_lineage.ask.bundle import lineage_to_share
 from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.queries.bundle import lineage_to_share
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

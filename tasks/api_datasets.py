@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.verify import Verification, verify_dataset
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RunError
@@ -16,8 +18,6 @@ from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify import Verification, verify_dataset
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api_files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact

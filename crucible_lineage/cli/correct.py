@@ -38,7 +38,7 @@ from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.states import DatasetEntry
+    from crucible_lineage.ask.states import DatasetEntry
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
@@ -132,7 +132,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Da
 
     It may be superseded already by `by`, the dataset that these files were registered as before.
     """
-    from crucible_lineage.queries.states import entry_of  # not needed for measured files
+    from crucible_lineage.ask.states import entry_of  # not needed for measured files
 
     attempt = f"register what supersedes {mfid}"
     try:
@@ -225,7 +225,7 @@ def set_command(
 
 def _results(session: Session, project: str, step: str) -> list[str]:
     """Return the current results of a step. Raises InputError if there are none."""
-    from crucible_lineage.queries.catalogue.listing import list_datasets  # a named dataset needs no list
+    from crucible_lineage.ask.listing import list_datasets  # a named dataset needs no list
 
     listed = list_datasets(session, project, step=step, every=True)
     found = [entry.mfid for entry in listed.entries if entry.state in (CURRENT, DOUBTFUL)]
@@ -261,7 +261,7 @@ def delete_command(dataset: str, why: str, yes: bool) -> None:
 
     Refused, with a list, if other datasets were made from it, unless --yes is given.
     """
-    from crucible_lineage.queries.impact import request_deletion  # other corrections need no graph
+    from crucible_lineage.ask.impact import request_deletion  # other corrections need no graph
 
     with open_session() as session:
         mfid = dataset_id(session, dataset)

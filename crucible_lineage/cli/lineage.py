@@ -29,7 +29,7 @@ from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.bundle import BundleReport
+    from crucible_lineage.ask.bundle import BundleReport
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
@@ -110,7 +110,7 @@ def lineage_command(
         _show(_declared_graph(mfid), None, chosen, output, every=every, superseded=superseded)
         return
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.queries.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
+    from crucible_lineage.ask.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
 
     with open_session() as session:
         if mfid is None:
@@ -181,7 +181,7 @@ def _chosen_part(
     session: Session, graph: LineageGraph, projects: Sequence[str], measurement: str | None, run_id: str | None
 ) -> LineageGraph:
     """Return the selected part of the lineage of projects. InputError if it is empty, or there is no such run."""
-    from crucible_lineage.queries.catalogue.runs import find_run
+    from crucible_lineage.ask.runs import find_run
 
     part = graph
     if run_id is not None:

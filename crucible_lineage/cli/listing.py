@@ -25,8 +25,8 @@ from crucible_lineage.cli.waiting import print_set_aside
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.catalogue.listing import Listing
-    from crucible_lineage.queries.catalogue.runs import ListedRun
+    from crucible_lineage.ask.listing import Listing
+    from crucible_lineage.ask.runs import ListedRun
 import sys
 from pathlib import Path
 
@@ -62,8 +62,8 @@ def list_command(
     Columns for --where and --sort are state, step, pipeline, measurement, instrument, taken, size, results.NAME, ...
     """
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.queries.catalogue.columns import as_table
-    from crucible_lineage.queries.catalogue.listing import list_datasets
+    from crucible_lineage.ask.columns import as_table
+    from crucible_lineage.ask.listing import list_datasets
 
     with open_session() as session:
         if not as_csv:
@@ -87,7 +87,7 @@ def list_command(
 
 
 def _lines(found: Listing) -> Iterator[str]:
-    from crucible_lineage.queries.catalogue.columns import Surface, columns_at
+    from crucible_lineage.ask.columns import Surface, columns_at
 
     widest = max((len(entry.state) for entry in found.entries), default=0)
     others = [column for column in columns_at(Surface.TERMINAL) if column.name not in ("mfid", "state")]
@@ -108,7 +108,7 @@ def runs_command(projects: tuple[str, ...], pipeline: str | None, number: int) -
 
     For runs from here, the list also says how they ended. `list --run ID` shows what a run made or used.
     """
-    from crucible_lineage.queries.catalogue.runs import list_runs
+    from crucible_lineage.ask.runs import list_runs
 
     with announced_session() as session:
         found = list_runs(session, projects or None, pipeline=pipeline, limit=number)
@@ -176,7 +176,7 @@ def table_command(
     With --over-time, --by gives a series for each value. Limits are the median, and three times the scaled median
     absolute deviation. Exit code 1 if the last value of a series is outside its limits.
     """
-    from crucible_lineage.queries.table import make_table, require_target, write_table
+    from crucible_lineage.ask.table import make_table, require_target, write_table
 
     if output is not None:
         require_target(output, is_picture=over_time is not None)

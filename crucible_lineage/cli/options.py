@@ -88,7 +88,7 @@ def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str
     """Return the id of a dataset that is named by its id, a unique part of it as printed, or its name."""
     if is_mfid(text):
         return text
-    from crucible_lineage.queries.catalogue.reference import find_mfid  # not needed for a full id
+    from crucible_lineage.ask.names import find_mfid  # not needed for a full id
 
     return find_mfid(session, text, projects)
 
@@ -103,7 +103,7 @@ def chosen_project(session: Session, project: str | None) -> str:
 
     Raises InputError if there are several, or none.
     """
-    from crucible_lineage.queries.catalogue.reference import (
+    from crucible_lineage.ask.names import (
         find_project,  # imports pydantic, which --help does not need
     )
 

@@ -21,7 +21,7 @@ from crucible_lineage.lineage.labels import plain, value_text
 from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.catalogue.runs import ListedRun
+    from crucible_lineage.ask.runs import ListedRun
 
 MOST_CELL = 48  # characters
 MOST_STEPS = 300  # characters, of the summary of a run's steps

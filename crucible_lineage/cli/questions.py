@@ -9,6 +9,11 @@ from datetime import datetime, time
 import click
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.candidates import compare_candidates
+from crucible_lineage.ask.diff import LineageComparison, compare_datasets, compare_runs
+from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
+from crucible_lineage.ask.names import visible_projects
 from crucible_lineage.cli.options import (
     announced_session,
     chosen_project,
@@ -31,11 +36,6 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import require_names
 from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.queries.candidates import compare_candidates
-from crucible_lineage.queries.catalogue.reference import visible_projects
-from crucible_lineage.queries.diff import LineageComparison, compare_datasets, compare_runs
-from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.impact import RedoList, code_impact, dataset_impact, file_impact, instrument_impact
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 

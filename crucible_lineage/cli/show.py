@@ -29,8 +29,8 @@ from crucible_lineage.refs import file_stem
 from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.catalogue.files import FilesFetched
-    from crucible_lineage.queries.catalogue.view import DatasetView, ProducingRun
+    from crucible_lineage.ask.files import FilesFetched
+    from crucible_lineage.ask.view import DatasetView, ProducingRun
     from crucible_lineage.session import Session
 
 MOST_RELATIVES = 20  # listed parents or children
@@ -47,8 +47,8 @@ def show_command(dataset: str, as_log: bool, project: str | None) -> None:
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
     author and time, parents and children; or with --log the output of its step.
     """
-    from crucible_lineage.queries.catalogue.reference import find_mfid
-    from crucible_lineage.queries.catalogue.view import log_of_dataset, show_dataset
+    from crucible_lineage.ask.names import find_mfid
+    from crucible_lineage.ask.view import log_of_dataset, show_dataset
 
     with open_session() as session:
         mfid = find_mfid(session, dataset, [project] if project else ())
@@ -81,7 +81,7 @@ def _lines(found: DatasetView) -> Iterator[str]:
 
 
 def _status(found: DatasetView) -> Iterator[str]:
-    from crucible_lineage.queries.deleted import request_text  # imports pydantic, which --help does not need
+    from crucible_lineage.ask.deleted import request_text  # imports pydantic, which --help does not need
 
     entry, mfid = found.entry, found.entry.summary.mfid
     yield plain(entry.summary.name)
@@ -190,7 +190,7 @@ def get_command(
     """
     if bool(datasets) == bool(step or run):
         raise InputError("name datasets, or select results with --step or --run")
-    from crucible_lineage.queries.catalogue.files import fetch_many
+    from crucible_lineage.ask.files import fetch_many
 
     with open_session() as session:
         selected = _select(session, datasets, step, run, project)
@@ -213,10 +213,10 @@ def _select(
     session: Session, datasets: Sequence[str], step: str | None, run: str | None, project: str | None
 ) -> dict[str, tuple[str, str]]:
     """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
-    from crucible_lineage.queries.catalogue.listing import list_datasets
-    from crucible_lineage.queries.catalogue.reference import find_mfid
-    from crucible_lineage.queries.catalogue.view import existing
-    from crucible_lineage.queries.states import entry_of
+    from crucible_lineage.ask.listing import list_datasets
+    from crucible_lineage.ask.names import find_mfid
+    from crucible_lineage.ask.states import entry_of
+    from crucible_lineage.ask.view import existing
 
     if not datasets:
         listed = list_datasets(session, chosen_project(session, project), step=step, run=run, every=run is not None)

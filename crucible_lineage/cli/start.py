@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.lineage import write_picture
 from crucible_lineage.cli.options import (
@@ -33,7 +34,6 @@ from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.session import Session
 
 FILES = {

@@ -222,7 +222,7 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         for one in session.mirror.statements(lifted.revokes).values():
             yield f"{one}: the {one.kind} {one.attribution} counts again"
     if certificate := certificate_in(lifted):
-        from crucible_lineage.queries.calibrations import after_lifting  # imports pydantic, which --help does not need
+        from crucible_lineage.ask.calibrations import after_lifting  # imports pydantic, which --help does not need
 
         yield from after_lifting(session, certificate)
 
@@ -271,7 +271,7 @@ def _statements(session: Session, dataset: str | None, measured: str | None) -> 
     """Return the statements about a dataset, the certificates for data, or all that this key can see."""
     if measured is None and dataset is None:
         return session.stated.all(None)
-    from crucible_lineage.queries.catalogue.view import show_dataset  # imports pydantic, which --help does not need
+    from crucible_lineage.ask.view import show_dataset  # imports pydantic, which --help does not need
 
     if measured is None:
         return show_dataset(session, dataset_id(session, dataset or "")).statements

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.ask.metrics import metrics_text
 from crucible_lineage.cli.options import (
     announce,
     announced_session,
@@ -28,7 +29,6 @@ from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.queries.metrics import metrics_text
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import failed_elsewhere, failures
@@ -36,7 +36,7 @@ from crucible_lineage.statements.statements import Statement
 from crucible_lineage.times import time_shown, utc
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.overview import PipelineOverview
+    from crucible_lineage.ask.overview import PipelineOverview
 
 MOST_RUNS = 10  # `runs` lists more
 MOST_UNREAD = 20
@@ -60,7 +60,7 @@ def status_command(project: str | None, every: bool, metrics: bool) -> None:
     """
     if every:
         sys.exit(_print_all(project))
-    from crucible_lineage.queries.catalogue.runs import recent_runs  # imports pydantic, which the help does not need
+    from crucible_lineage.ask.runs import recent_runs  # imports pydantic, which the help does not need
 
     with open_session(PATIENCE_S) as session:
         if metrics:
@@ -106,7 +106,7 @@ def status_command(project: str | None, every: bool, metrics: bool) -> None:
 
 
 def _print_all(project: str | None) -> int:
-    from crucible_lineage.queries.overview import overview  # imports networkx, which the other answers do not need
+    from crucible_lineage.ask.overview import overview  # imports networkx, which the other answers do not need
 
     with open_session(PATIENCE_S) as session:
         announce(session)
@@ -219,7 +219,7 @@ def doctor_command(project: str) -> None:
     that they made, and list it. Exit code 1 if the service does not do all that is needed.
     """
     with announced_session() as session:
-        from crucible_lineage.queries.doctor import NEEDS, examine  # imports the client, which the help does not need
+        from crucible_lineage.ask.doctor import NEEDS, examine  # imports the client, which the help does not need
 
         findings, made = examine(session, project, lambda name: click.echo(f"trying: {name}", err=True))
     width = max(map(len, NEEDS))

@@ -32,7 +32,7 @@ from crucible_lineage.lineage.checks import Finding, Severity, worst_first
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.verify import Repair, Verification
+    from crucible_lineage.ask.verify import Repair, Verification
     from crucible_lineage.remake.driver import Outcome
 
 
@@ -71,7 +71,7 @@ def verify_command(
     folders or other datasets, or by rerunning a step.
     """
     # These import what runs steps, which other commands of this file do not need.
-    from crucible_lineage.queries.verify import repaired, verify_dataset, verify_project
+    from crucible_lineage.ask.verify import repaired, verify_dataset, verify_project
 
     if mfid is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
@@ -177,7 +177,7 @@ def reproduce_command(
     No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0 if everything is the same
     within the tolerance, 1 if something differs or could not be made.
     """
-    from crucible_lineage.queries.impact import note_what_follows
+    from crucible_lineage.ask.impact import note_what_follows
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.receipts import state_receipts, write_receipts
     from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled

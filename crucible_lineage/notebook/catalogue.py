@@ -13,6 +13,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from crucible_lineage.ask.diff import LineageComparison, compare_datasets
+from crucible_lineage.ask.explain import Explanation, explain
+from crucible_lineage.ask.impact import RequestedDeletion, request_deletion
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.table import Table, data_frame, make_table
 from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import first_lines, nodes_text
@@ -27,13 +34,6 @@ from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.reference import find_mfid, find_project
-from crucible_lineage.queries.diff import LineageComparison, compare_datasets
-from crucible_lineage.queries.explain import Explanation, explain
-from crucible_lineage.queries.impact import RequestedDeletion, request_deletion
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.table import Table, data_frame, make_table
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
 

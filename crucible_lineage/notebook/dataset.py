@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.columns import as_texts
+from crucible_lineage.ask.states import entries_now
+from crucible_lineage.ask.view import DatasetView, existing, show_dataset
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
@@ -23,9 +26,6 @@ from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
-from crucible_lineage.queries.catalogue.columns import as_texts
-from crucible_lineage.queries.catalogue.view import DatasetView, existing, show_dataset
-from crucible_lineage.queries.states import entries_now
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import About
@@ -33,9 +33,9 @@ from crucible_lineage.statements.stating import lift as lift_statements
 from crucible_lineage.statements.stating import put_on_hold, sign
 
 if TYPE_CHECKING:
+    from crucible_lineage.ask.calibrations import CalibrationUse
+    from crucible_lineage.ask.explain import Explanation
     from crucible_lineage.notebook.catalogue import Catalogue, Lineage
-    from crucible_lineage.queries.calibrations import CalibrationUse
-    from crucible_lineage.queries.explain import Explanation
 
 __all__ = ["Dataset", "Datasets", "File"]
 

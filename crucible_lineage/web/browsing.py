@@ -11,6 +11,14 @@ from urllib.parse import quote
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from crucible_lineage.ask.columns import Column, Surface, as_table, columns_at
+from crucible_lineage.ask.diff import compare_datasets
+from crucible_lineage.ask.listing import Listing, list_datasets
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.overview import overview
+from crucible_lineage.ask.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
+from crucible_lineage.ask.states import DatasetEntry, entries_of_copy
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client.models import Project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
@@ -18,14 +26,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text
-from crucible_lineage.queries.catalogue.columns import Column, Surface, as_table, columns_at
-from crucible_lineage.queries.catalogue.listing import Listing, list_datasets
-from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.catalogue.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
-from crucible_lineage.queries.diff import compare_datasets
-from crucible_lineage.queries.overview import overview
-from crucible_lineage.queries.states import DatasetEntry, entries_of_copy
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 

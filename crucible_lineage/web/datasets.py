@@ -11,6 +11,12 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from crucible_lineage.ask.calibrations import calibrations_of
+from crucible_lineage.ask.impact import request_deletion
+from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_states
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.states import entry_of
+from crucible_lineage.ask.view import single_statements, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -31,12 +37,6 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.queries.calibrations import calibrations_of
-from crucible_lineage.queries.catalogue.reference import find_mfid
-from crucible_lineage.queries.catalogue.view import single_statements, visible_names
-from crucible_lineage.queries.impact import request_deletion
-from crucible_lineage.queries.lineages import fetch_lineage, whole_record_of, with_states
-from crucible_lineage.queries.states import entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import About

@@ -19,11 +19,11 @@ from typing import Any
 import httpx
 import pytest
 
+from crucible_lineage.ask.columns import COLUMNS
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.queries.catalogue.columns import COLUMNS
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY

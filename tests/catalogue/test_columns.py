@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from crucible_lineage.ask import columns
+from crucible_lineage.ask.columns import Column
 from crucible_lineage.assistant import Questions
 from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.queries.catalogue import columns
-from crucible_lineage.queries.catalogue.columns import Column
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web import browsing

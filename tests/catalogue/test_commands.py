@@ -136,7 +136,7 @@ def test_runs_are_listed_and_compared(project: Any) -> None:
 
 
 def test_runs_of_other_machines_are_found_by_their_outputs(project: Any, tmp_path: Any) -> None:
-    from crucible_lineage.queries.catalogue.runs import list_runs
+    from crucible_lineage.ask.runs import list_runs
     from crucible_lineage.session import Session
     from crucible_lineage.settings import Settings
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import RefusedError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
+from crucible_lineage.ask.lineages import fetch_projects
 from crucible_lineage.core import mirror, tables
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import LineageGraph, check
-from crucible_lineage.queries.lineages import fetch_projects
 from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run, run_planned
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.registration import register as registering
 from crucible_lineage.session import Session
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.server import RunningServer

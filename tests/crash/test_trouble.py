@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

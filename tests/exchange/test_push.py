@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.exchange import bring, plan_named, plan_project
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
 from crucible_lineage.provenance.record import KEY, read_record
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

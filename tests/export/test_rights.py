@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.bundle import write_bundle, write_crate
 from crucible_lineage.lineage.records import Creator, Rights, creator_of, license_iri, rights_of, stated_rights
-from crucible_lineage.queries.bundle import write_bundle, write_crate
 
 ADA = "0000-0002-1825-0097"
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.queries.bundle import lineage_to_share, write_bundle, write_crate
+from crucible_lineage.ask.bundle import lineage_to_share, write_bundle, write_crate
 from crucible_lineage.session import Session
 from tests.nights import by_night
 from tests.page import page_data

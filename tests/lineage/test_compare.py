@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
+from crucible_lineage.ask.diff import LineageComparison
 from crucible_lineage.lineage import Edge, LineageGraph, Node, diff
-from crucible_lineage.queries.diff import LineageComparison
 
 
 def test_a_lineage_does_not_differ_from_itself(tomography):

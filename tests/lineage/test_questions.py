@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from crucible_lineage.ask.diff import compare_datasets, compare_runs
+from crucible_lineage.ask.impact import code_impact, file_impact, instrument_impact
+from crucible_lineage.ask.verify import _of_links, verify_dataset, verify_project
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Edge, LineageGraph
 from crucible_lineage.provenance.record import compact
 from crucible_lineage.provenance.schema import new_record
-from crucible_lineage.queries.diff import compare_datasets, compare_runs
-from crucible_lineage.queries.impact import code_impact, file_impact, instrument_impact
-from crucible_lineage.queries.verify import _of_links, verify_dataset, verify_project
 
 KEY = "crucible_lineage"
 AGENT_FIELDS = ("unique_id", "username", "is_service_account", "local_user")

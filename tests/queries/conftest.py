@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.marks import settled
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

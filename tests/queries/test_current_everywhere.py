@@ -237,7 +237,7 @@ def test_a_second_list_requests_only_changes(changed: Changed) -> None:
     changed.ask("list", "--project", "lab")
     calls: list[str] = []
     with Session(Settings(changed.data)) as session:
-        from crucible_lineage.queries.catalogue.listing import list_datasets
+        from crucible_lineage.ask.listing import list_datasets
 
         session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
         assert len(list_datasets(session, "lab").entries) == 4

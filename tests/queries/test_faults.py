@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_dataset
 from crucible_lineage.errors import InputError
 from crucible_lineage.provenance.record import KEY
-from crucible_lineage.queries.verify import verify_dataset
 
 OTHER_MFID = "0tr5k2ndm5zvd000nr21qakeh4"
 

@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.verify import verify_dataset, verify_project
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import SlotClaim, hold, slots_of, slots_to_json
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.view import show_dataset
-from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify import verify_dataset, verify_project
 from crucible_lineage.session import Session
 
 LATER = "2126-01-01T00:00:00+00:00"

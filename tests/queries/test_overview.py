@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.ask.overview import PipelineOverview, overview
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.overview import PipelineOverview, overview
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from crucible_lineage.ask.table import make_table
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.table import make_table
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from crucible_lineage.ask.columns import as_json
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.columns import as_json
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.view import show_dataset
 from crucible_lineage.remake.driver import GOOD, Options
 from crucible_lineage.remake.receipts import PREDICATE, state_receipts, write_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.bundle import write_bundle
 from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN, Options, Outcome
 from crucible_lineage.remake.kit import _runtime
 from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets

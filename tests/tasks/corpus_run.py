@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.queries.verify import verify_project
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.tasks import CrucibleConnection, session_for
 
 CORPUS = Path(__file__).with_name("corpus")

@@ -28,7 +28,7 @@ PLAIN = (
     "crucible_lineage.session",
     "crucible_lineage.pipeline.run.run",
     "crucible_lineage.pipeline.engines.local",
-    "crucible_lineage.queries.verify",
+    "crucible_lineage.ask.verify",
     "crucible_lineage.pipeline.plan.bind",
     "crucible_lineage.client.loopback",
     "crucible_lineage.server.running",

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.errors import ForbiddenError, InputError, UnauthorizedError, UnreachableError
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.watch import Arrival, Folder

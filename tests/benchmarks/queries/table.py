@@ -17,7 +17,7 @@ import pandas
 from crucible.client import CrucibleClient
 from many_datasets import PROJECT, fill
 
-from crucible_lineage.queries.table import make_table
+from crucible_lineage.ask.table import make_table
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage import DatasetFacts, Facts, connect, registering
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.corrections import apply_changes, changes_of, corrections
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
 
 EACH = """

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 

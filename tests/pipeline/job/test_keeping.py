@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.environment import container, environment_document, lock_text
-from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
 
 pytestmark = pytest.mark.usefixtures("keeping")

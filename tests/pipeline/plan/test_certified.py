@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import certify, lift
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import ForbiddenError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]

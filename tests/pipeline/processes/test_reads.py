@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.processes.side_files import watching_files
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
 STEPS = """

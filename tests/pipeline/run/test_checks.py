@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.cli.run import exit_code
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.declare.parts import Check
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import lift
 

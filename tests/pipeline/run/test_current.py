@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.core.slots import Currency, DatasetStatus, slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
@@ -17,8 +19,6 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, r
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.view import show_dataset
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.registration.read import registered
 from crucible_lineage.registration.register import take_over
 from crucible_lineage.server import start_server

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import new_mfid
@@ -18,8 +20,6 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.lineages import fetch_lineage
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session

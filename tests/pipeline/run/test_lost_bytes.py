@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.ask.files import fetch_many
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.files import fetch_many
 from crucible_lineage.session import Session
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects
+from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.table import make_table
+from crucible_lineage.ask.verify import verify_project
+from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.queries.catalogue.listing import list_datasets
-from crucible_lineage.queries.catalogue.view import show_dataset
-from crucible_lineage.queries.explain import explain
-from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects
-from crucible_lineage.queries.table import make_table
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import FLAG, HOLD, TRUST, About

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 

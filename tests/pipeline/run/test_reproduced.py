@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.queries.explain import explain
 from crucible_lineage.session import Session
 
 STEPS = """

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.cli.run import exit_code
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.notebook.catalogue import Catalogue
@@ -15,7 +16,6 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

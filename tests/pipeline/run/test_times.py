@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.impact import instrument_impact
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.queries.impact import instrument_impact
-from crucible_lineage.queries.lineages import fetch_lineage
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at, utc
 from tests.page import page_data

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.candidates import compare_candidates
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.candidates import compare_candidates
-from crucible_lineage.queries.catalogue.listing import list_datasets
 from crucible_lineage.remake.reproduce import sampled
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

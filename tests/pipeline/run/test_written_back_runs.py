@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.verify import verify_project
 from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -36,7 +36,7 @@ def load_all() -> dict[str, Any]:
 
 def lineage(project: str) -> dict[str, Any]:
     """What Crucible has of it: edges by the names of tasks, and what is wrong."""
-    from crucible_lineage.queries.verify import verify_project
+    from crucible_lineage.ask.verify import verify_project
     from crucible_lineage.tasks import CrucibleConnection, session_for
 
     session = session_for(CrucibleConnection())

@@ -19,6 +19,7 @@ from importlib import resources
 from pathlib import Path
 
 from crucible_lineage import __version__
+from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
@@ -33,7 +34,6 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
-from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from crucible_lineage.ask.deleted import NOT_LISTED, deletion_requests
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.core.slots import Currency
@@ -25,7 +26,6 @@ from crucible_lineage.pipeline.plan.corrections import uncorrected
 from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.deleted import NOT_LISTED, deletion_requests
 from crucible_lineage.session import Session
 
 Record = StepRecord | FilesRecord

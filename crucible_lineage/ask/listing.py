@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from crucible_lineage.ask.columns import as_json, column_of, in_order
+from crucible_lineage.ask.runs import find_run
+from crucible_lineage.ask.states import DatasetEntry, entries_of, stated_entries
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import CURRENT, RAW
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.queries.catalogue.columns import as_json, column_of, in_order
-from crucible_lineage.queries.catalogue.runs import find_run
-from crucible_lineage.queries.states import DatasetEntry, entries_of, stated_entries
 from crucible_lineage.session import Session
 
 

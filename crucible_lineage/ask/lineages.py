@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from crucible_lineage.ask.deleted import deletion_of
+from crucible_lineage.ask.states import may_be_replaced, visible_copies
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.slots import Currency
@@ -16,8 +18,6 @@ from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.model import WITHDRAWN
 from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.states import may_be_replaced, visible_copies
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 

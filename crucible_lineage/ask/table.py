@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.lineages import whole_record_of
+from crucible_lineage.ask.states import DOUBTFUL, entries_of_copy, stated_entries
+from crucible_lineage.ask.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
@@ -35,9 +38,6 @@ from crucible_lineage.lineage.records import (
     text,
     used_roles,
 )
-from crucible_lineage.queries.lineages import whole_record_of
-from crucible_lineage.queries.states import DOUBTFUL, entries_of_copy, stated_entries
-from crucible_lineage.queries.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.times import utc

@@ -11,15 +11,15 @@ from math import inf
 from pathlib import Path
 
 from crucible_lineage.amounts import amount, time_text
+from crucible_lineage.ask.lineages import fetch_projects
+from crucible_lineage.ask.runs import ListedRun, list_runs
+from crucible_lineage.ask.states import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE
-from crucible_lineage.queries.catalogue.runs import ListedRun, list_runs
-from crucible_lineage.queries.lineages import fetch_projects
-from crucible_lineage.queries.states import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import failed_elsewhere, failures
 from crucible_lineage.times import utc

@@ -11,6 +11,8 @@ from html import escape
 from typing import TYPE_CHECKING, TypeGuard
 
 from crucible_lineage.amounts import amount, change_text, time_text
+from crucible_lineage.ask.states import DatasetEntry, entry_of
+from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import ForbiddenError, NotFoundError
@@ -25,8 +27,6 @@ from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.planner import earlier_result
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
-from crucible_lineage.queries.catalogue.view import existing, visible_names
-from crucible_lineage.queries.states import DatasetEntry, entry_of
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session

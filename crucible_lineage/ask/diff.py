@@ -9,11 +9,11 @@ from html import escape
 from itertools import groupby
 
 from crucible_lineage.amounts import amount, change_text
+from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
+from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
-from crucible_lineage.queries.catalogue.runs import find_run
-from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.session import Session
 
 

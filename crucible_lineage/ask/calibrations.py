@@ -8,11 +8,11 @@ from datetime import datetime
 from functools import partial
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.states import DatasetEntry, entries_of_copy
 from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import given_metadata, mapping, mappings, provenance
 from crucible_lineage.pipeline.declare.parts import value_of
-from crucible_lineage.queries.states import DatasetEntry, entries_of_copy
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import (
     Calibrations,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crucible_lineage.amounts import amount, time_text
+from crucible_lineage.ask.names import LEAST, MOST_NAMED, visible_projects
 from crucible_lineage.core.folders import is_in_use
 from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
@@ -15,7 +16,6 @@ from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
-from crucible_lineage.queries.catalogue.reference import LEAST, MOST_NAMED, visible_projects
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
+from crucible_lineage.ask.columns import as_json
+from crucible_lineage.ask.deleted import deletion_of
+from crucible_lineage.ask.files import own_files
+from crucible_lineage.ask.states import DatasetEntry, entry_of
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -19,11 +24,6 @@ from crucible_lineage.lineage.records import (
     took_s,
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
-from crucible_lineage.queries.calibrations import CalibrationUse, calibrations_of
-from crucible_lineage.queries.catalogue.columns import as_json
-from crucible_lineage.queries.catalogue.files import own_files
-from crucible_lineage.queries.deleted import deletion_of
-from crucible_lineage.queries.states import DatasetEntry, entry_of
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.statements.effects import AppliedStatement

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.deleted import NOT_LISTED, Deletion, deletion_of
+from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.errors import InputError, refused_as_input, shortened
 from crucible_lineage.lineage import (
     Impact,
@@ -20,8 +22,6 @@ from crucible_lineage.lineage import (
 from crucible_lineage.lineage.compare import taken_without_time
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
-from crucible_lineage.queries.deleted import NOT_LISTED, Deletion, deletion_of
-from crucible_lineage.queries.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 

@@ -19,6 +19,20 @@ from pathlib import Path
 from typing import TypeVar
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.deleted import deleted_in, deletion_of
+from crucible_lineage.ask.lineages import with_states
+from crucible_lineage.ask.rules import (
+    RERUN,
+    Evidence,
+    expected_files,
+    findings_of,
+    label,
+    not_ingested,
+    repair_command,
+    slot_conflicts,
+    used_mfids,
+    withdrawn,
+)
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
@@ -37,20 +51,6 @@ from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.queries.deleted import deleted_in, deletion_of
-from crucible_lineage.queries.lineages import with_states
-from crucible_lineage.queries.rules import (
-    RERUN,
-    Evidence,
-    expected_files,
-    findings_of,
-    label,
-    not_ingested,
-    repair_command,
-    slot_conflicts,
-    used_mfids,
-    withdrawn,
-)
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session

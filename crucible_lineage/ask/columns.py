@@ -14,7 +14,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import value_text
 
 if TYPE_CHECKING:
-    from crucible_lineage.queries.states import DatasetEntry
+    from crucible_lineage.ask.states import DatasetEntry
 
 
 class Surface(Flag):

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.states import entries_of
 from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.pipeline.declare.load import project_in
-from crucible_lineage.queries.states import entries_of
 from crucible_lineage.session import Session
 
 LEAST = 4  # characters of a beginning of an id

@@ -1,1 +1,0 @@
-"""The contents of a project for its users: lists, one dataset, its files, runs; and how names are resolved."""
