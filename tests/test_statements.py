@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.statements.statements import (
+    CERTIFY,
     HOLD,
+    PROMOTE,
+    REMAKE,
     REVOKE,
+    SIGN,
     TRUST,
     About,
     Mention,
@@ -127,7 +131,8 @@ def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_comple
         "activity": {"kind": "statement", "when": one.when},
         "agent": {"username": "Mara"},
     }
-    record = {"unique_id": one.mfid, "project_id": "lab", "scientific_metadata": {"crucible_lineage": written}}
+    record = {"unique_id": one.mfid, "project_id": "lab", "owner_orcid": "user", "measurement": "statement"}
+    record |= {"scientific_metadata": {"crucible_lineage": written}}
     found = statement_in(record)
     assert found is not None
     assert (found.mfid, found.why, found.attribution) == (
@@ -136,12 +141,49 @@ def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_comple
         "by Mara since 2026-11-01: detector saturated",
     )
     assert Statement.unpacked(found.packed()) == found
-    assert statement_in({**record, "project_id": "other"}) is None
+    assert found.account == "user"
     changed = {**written, "recipe": {**one.recipe(), "why": "nothing"}}
-    assert statement_in({**record, "scientific_metadata": {"crucible_lineage": changed}}) is None
-    unfinished = {**written, "status": "incomplete"}
-    assert statement_in({**record, "scientific_metadata": {"crucible_lineage": unfinished}}) is None
+    faulty = [
+        (record | {"project_id": "other"}, "moved here from project lab"),
+        (record | {"owner_orcid": "bob"}, "its author is user, and at Crucible it belongs to bob"),
+        (record | {"owner_orcid": None}, "belongs to nobody"),
+        (record | {"scientific_metadata": {"crucible_lineage": changed}}, "its content was changed"),
+        (record | {"scientific_metadata": {}}, "its content was changed"),
+        (record | {"scientific_metadata": {"crucible_lineage": {**written, "status": "incomplete"}}}, "not finished"),
+    ]
+    for other, reason in faulty:
+        read = statement_in(other)
+        assert read is not None
+        assert reason in read.fault
+        assert read.account == ""
+        assert in_force([read]).statements.keys() == {one.mfid}, "a hold blocks, whoever vouches for it"
+        assert in_force([read]).unvouched.keys() == {one.mfid}
+    assert statement_in({"unique_id": one.mfid, "scientific_metadata": {"crucible_lineage": changed}}) is None
     assert canonical_json(one.recipe())
+
+
+@pytest.mark.parametrize("verb", [SIGN, CERTIFY, PROMOTE, TRUST, REVOKE, REMAKE])
+def test_what_nobody_vouches_for_has_no_effect_but_a_hold_blocks(verb: str) -> None:
+    hold = said(on=["0" * 26])
+    one = said(verb, on=["0" * 26], revokes=(hold.mfid,), body={"whose": ["beamline"]})
+    for fault in ("", "its author is user, and at Crucible it belongs to bob"):
+        active = in_force([hold, replace(one, fault=fault)])
+        assert (one.mfid in active.statements, hold.mfid in active.statements) == (not fault, bool(fault))
+        assert bool(active.trusted) == (verb == TRUST and not fault)
+
+
+def test_a_hold_whose_content_is_lost_blocks_its_project_until_it_is_lifted() -> None:
+    record = {"unique_id": said(on=["0" * 26]).mfid, "project_id": "lab", "measurement": "statement", "owner": None}
+    lost = statement_in({**record, "data_type": "hold", "scientific_metadata": {"crucible_lineage": {}}})
+    assert lost is not None
+    index = StatementIndex.from_active(in_force([lost]), HOLD)
+    assert index.on("x", SubjectFacts("Lab"), "other")
+    assert not index.on("x", SubjectFacts("other"), "other")
+    lifted = in_force([lost, said(REVOKE, revokes=(lost.mfid,))])
+    assert not StatementIndex.from_active(lifted, HOLD)
+    flag = statement_in({**record, "data_type": "flag", "scientific_metadata": {"crucible_lineage": {}}})
+    assert flag is not None
+    assert not StatementIndex.from_active(in_force([flag]), HOLD)
 
 
 @pytest.mark.parametrize("seed", range(4))

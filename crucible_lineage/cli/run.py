@@ -165,6 +165,8 @@ def plan_command(
         planned = make_plan(bound, session, forced, as_of, trial or "")
         announce(session)
         print_plan(planned)
+        if session.stated.unvouched(bound.spec.project):
+            sys.exit(FAILURE)
 
 
 def _frames(trace: str, error: str) -> tuple[str, ...]:

@@ -57,6 +57,9 @@ def show_command(dataset: str, as_log: bool, project: str | None) -> None:
             return
         found = show_dataset(session, mfid)
     print_result(found.to_json(), _lines(found))
+    doubt = found.entry.doubt
+    if any(one.is_unvouched for one in found.statements) or (doubt is not None and doubt.is_unvouched):
+        sys.exit(FAILURE)
 
 
 def _print_log(mfid: str, printed: str | None) -> None:

@@ -115,8 +115,10 @@ def sign_command(datasets: tuple[str, ...], why: str, project: str | None) -> No
         outcome = sign(session, mfids, why, project=project or "")
     statement = outcome.stating.statement
     signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
-    left = {n: f"; {amount(n, 'more signature')} needed" if n else "" for n in outcome.missing.values()}
-    lines = [f"{mfid} {signed}{left[missing]}" for mfid, missing in outcome.missing.items()]
+    lines = [
+        f"{mfid} {signed}" + (f"; {amount(n, 'more signature')} needed, of {outcome.whose[mfid]}" if n else "")
+        for mfid, n in outcome.missing.items()
+    ]
     print_result(outcome.to_json(), [*lines, _undo(statement)])
 
 
@@ -253,7 +255,7 @@ def statements_command(
         if project is None or one.statement.project.casefold() == project.casefold()
         if kind is None or one.statement.verb == KINDS[kind]
     ]
-    shown = [one for one in found if every or (one.in_force and not one.statement.revokes)]
+    shown = [one for one in found if every or one.is_unvouched or (one.in_force and not one.statement.revokes)]
     signers = {applied.statement.mfid: _signer(applied.statement, allowed) for applied in shown} if allowed else {}
     stated = [{**one.to_json(), **({"signer": signers[one.statement.mfid]} if allowed else {})} for one in shown]
     lines = [
@@ -263,7 +265,7 @@ def statements_command(
     ]
     left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
     print_result({"statements": stated}, [*lines, f"{amount(len(shown), 'statement')}{left}"])
-    if any(signer == "" for signer in signers.values()):
+    if any(signer == "" for signer in signers.values()) or any(one.is_unvouched for one in shown):
         sys.exit(1)
 
 

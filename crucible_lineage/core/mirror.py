@@ -393,16 +393,20 @@ class Mirror:
             listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
             new, removed = (new & listed) | (listed - known.keys()), known.keys() - listed
         if len(new) <= ONE_BY_ONE:
-            return self._read(new) if new else rows, removed
+            return self._read(new, is_stated=True) if new else rows, removed
         since: JsonObject = {"modification_time_gte": latest} if latest and not removed else {}
         for dataset in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
             if dataset.unique_id in new:
-                rows.append(Row.of(dataset.model_dump()))
+                rows.append(Row.of(dataset.model_dump(), is_stated=True))
         return rows, removed
 
     def stated(self, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb that are in force, as of the last sync."""
         return StatementIndex.from_json(self._stated(verb))
+
+    def unvouched(self) -> dict[str, Statement]:
+        """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
+        return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
 
     def verdicts(self) -> dict[str, dict[str, CheckResult]]:
         """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
@@ -531,9 +535,10 @@ class Mirror:
 
         return self.database.transaction(reconcile)
 
-    def _read(self, mfids: Collection[str]) -> list[Row]:
-        """Read datasets by id, as far as they exist."""
-        return [Row.of(record) for record in fetch_datasets(self._client(), mfids, include_links=True).found.values()]
+    def _read(self, mfids: Collection[str], *, is_stated: bool = False) -> list[Row]:
+        """Read datasets by id, as far as they exist; `is_stated` says that they are listed among statements."""
+        found = fetch_datasets(self._client(), mfids, include_links=True).found.values()
+        return [Row.of(record, is_stated=is_stated) for record in found]
 
     def _snapshot(self, project: str, downloaded: int) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""

@@ -7,7 +7,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -48,6 +48,7 @@ from crucible_lineage.statements.statements import (
     statement_in,
     verdicts_in,
 )
+from crucible_lineage.statements.vouching import CHANGED
 from crucible_lineage.times import without_default_time
 
 MOST_NUMBERS = 6  # of what a step returned, that lists show
@@ -138,8 +139,8 @@ class Summary:
         return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
 
 
-def summary_of(record: JsonMapping) -> Summary:
-    """Summarize a dataset's record, which has metadata."""
+def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
+    """Summarize a dataset's record, which has metadata; `is_stated` says that it is listed among statements."""
     metadata = record.get("scientific_metadata")
     recorded = provenance(record)
     declared = recorded.get("pipeline")
@@ -175,7 +176,7 @@ def summary_of(record: JsonMapping) -> Summary:
         samples=", ".join(_samples(record)),
         parents=tuple(dict.fromkeys((*used, *_linked_above(record)))),
         code=activity_code(record) if derived else "",
-        statement=stated.packed() if (stated := statement_in(record)) else "",
+        statement=stated.packed() if (stated := statement_in(record, is_listed=is_stated)) else "",
         supports=is_support(record),
         run=_run(record),
     )
@@ -211,6 +212,7 @@ def _linked_above(record: JsonMapping) -> Iterator[str]:
 
 
 EVERYTHING = ""  # as a project: all that the key sees
+UNVOUCHED = "unvouched"  # as a verb: the statements that nobody vouches for
 STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by their subjects
 READY = 256  # records that stay unpacked: more than all checks look at in one pass
 
@@ -244,7 +246,8 @@ READ = (*COLUMNS, "modified", "record", "seal")
 _SET = ", ".join(f"{name} = excluded.{name}" for name in READ[1:])
 _WRITE = (
     f"INSERT INTO dataset ({', '.join(READ)}) VALUES ({', '.join('?' * len(READ))})"  # noqa: S608  texts of ours
-    f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified AND excluded.record <> record"
+    f" ON CONFLICT DO UPDATE SET {_SET} WHERE excluded.modified >= modified"
+    " AND (excluded.record <> record OR excluded.statement > statement)"
 )
 
 
@@ -294,8 +297,8 @@ class Row(NamedTuple):
     record: bytes
 
     @classmethod
-    def of(cls, record: JsonMapping) -> Row:
-        return cls(summary_of(record), record["modification_time"] or "", packed(record))
+    def of(cls, record: JsonMapping, *, is_stated: bool = False) -> Row:
+        return cls(summary_of(record, is_stated=is_stated), record["modification_time"] or "", packed(record))
 
     @property
     def mfid(self) -> str:
@@ -342,6 +345,7 @@ def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) 
 
 def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     """Store rows with the slots that they fill; return how many are new or changed."""
+    rows = _remembered(db, rows)
     changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
     db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
     for row in changed:
@@ -351,6 +355,20 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     if changed:
         _renew(db)
     return len(changed)
+
+
+def _remembered(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
+    """Return rows in which statements that were changed or moved at Crucible keep the content that was read before."""
+    before = statements_of(db, [row.mfid for row in rows]) if rows else {}
+    return [row if (one := before.get(row.mfid)) is None else _as_read_before(row, one) for row in rows]
+
+
+def _as_read_before(row: Row, one: Statement) -> Row:
+    now = Statement.unpacked(row.summary.statement) if row.summary.statement else None
+    if one.is_lost or (now is not None and not now.is_lost and now.project == one.project):
+        return row
+    fault = f"{now.fault if now else CHANGED}; what it was is known here only"
+    return row._replace(summary=replace(row.summary, statement=replace(one, fault=fault).packed()))
 
 
 def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
@@ -391,7 +409,7 @@ def set_stated(db: sqlite3.Connection) -> None:
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
     found |= {CHECK: verdicts_in(active), REMAKE: remade_in(active), PROMOTE: promoted_in(active)}
-    found[CERTIFY] = certificates_to_json(active)
+    found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
     before = promoted_now(db)
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)

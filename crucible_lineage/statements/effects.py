@@ -15,6 +15,8 @@ from crucible_lineage.statements.statements import (
     CERTIFY,
     FLAG,
     HOLD,
+    SIGN,
+    ActiveStatements,
     Doubt,
     Statement,
     StatementIndex,
@@ -28,7 +30,7 @@ from crucible_lineage.statements.statements import (
 class AppliedStatement:
     """A statement seen from a project: whether it is in force, whether it counts there, and what revoked it.
 
-    `spans` are the remaining ranges of a certificate.
+    `spans` are the remaining ranges of a certificate. One that nobody vouches for `is_unvouched` until it is revoked.
     """
 
     statement: Statement
@@ -36,12 +38,15 @@ class AppliedStatement:
     counts: bool
     revoked_by: Statement | None = None
     spans: tuple[Span, ...] = ()
+    is_unvouched: bool = False
 
     @property
     def text(self) -> str:
         """The statement in words."""
         one = self.statement
         content = f"flag {one.flag}" if one.flag else validity_text(one, self.spans) or one.verb
+        if self.is_unvouched and not self.in_force:
+            return f"{content} {one.attribution}"
         if self.in_force:
             content += " (replaced)" if one.verb == CERTIFY and not self.spans and not one.trial else ""
             elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
@@ -107,7 +112,14 @@ class StatementEffects:
         sources = at_fault(mfids, facts.get, index, viewer)
         mentions = {one: index.on(one, facts[one], viewer)[0] for one in set(sources.values())}
         statements = self.mirror.statements({one.mfid for one in mentions.values()})
-        return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
+        discounted: dict[str, list[Statement]] = {}
+        for one in self.mirror.unvouched().values():
+            for mfid in one.about.datasets if one.verb == SIGN else ():
+                discounted.setdefault(mfid, []).append(one)
+        return {
+            mfid: Doubt(source, statements[mentions[source].mfid], tuple(discounted.get(source, ())))
+            for mfid, source in sources.items()
+        }
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
@@ -139,8 +151,13 @@ class StatementEffects:
         return found
 
     def about(self, mfid: str, viewer: str, known: Summary) -> tuple[AppliedStatement, ...]:
-        """Return the statements about a dataset, by its id or by a condition, oldest first, including revoked ones."""
-        return tuple(one for one in self.all(viewer) if one.statement.is_about(mfid, known.facts))
+        """Return the statements about a dataset, by its id or by a condition, oldest first, including revoked ones.
+
+        Of one that nobody vouches for, return itself, too.
+        """
+        stated = self.all(viewer)
+        own = {mfid for one in stated if one.is_unvouched and one.statement.mfid == mfid}
+        return tuple(one for one in stated if one.statement.mfid in own or one.statement.is_about(mfid, known.facts))
 
     def all(self, viewer: str | None) -> list[AppliedStatement]:
         """Return all statements, oldest first, with whether they are in force and count in the project `viewer`.
@@ -159,9 +176,15 @@ class StatementEffects:
                 viewer is None or active.counts(one, viewer),
                 revoked.get(one.mfid),
                 spans.get(one.mfid, ()),
+                one.mfid in active.unvouched,
             )
             for one in listed
         ]
+
+    def unvouched(self, project: str) -> list[Statement]:
+        """Return the statements that would count in a project, but that nobody vouches for."""
+        counting = ActiveStatements({}, self._holds.trusted)
+        return [one for one in self.mirror.unvouched().values() if counting.counts(one, project)]
 
     def holds(self, project: str | None = None) -> list[Statement]:
         """Return the known holds in force of a project, or of all, oldest first."""

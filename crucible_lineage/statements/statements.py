@@ -14,18 +14,20 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id
+from crucible_lineage.ids import canonical_json, derive_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.marks import KEY, is_complete
+from crucible_lineage.marks import KEY
+from crucible_lineage.statements.vouching import CHANGED, LABEL, Seal, mapping, sealed_statement
 from crucible_lineage.times import utc
 
-KEYWORD = MEASUREMENT = "statement"
+KEYWORD = MEASUREMENT = LABEL
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CERTIFY = "certify"  # when a calibration is valid
 PROMOTE = "promote"  # the candidates of a try count from now on
 REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
+HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, PROMOTE, REMAKE, FAIL)  # release nothing if their content is lost
 KINDS = {  # of statements that people make, as commands and pages name them
     "hold": HOLD,
     "flag": FLAG,
@@ -80,8 +82,8 @@ class About:
 class Statement:
     """A statement: verb, subject, account, time and reason, and the statements that it revokes.
 
-    `who` is the name of the account, `owner` the account that registered it according to the service, else empty.
-    `body` depends on the verb; `again` counts equal statements that were revoked before.
+    `who` is a name for the account that anybody may have written. `body` depends on the verb; `again` counts equal
+    statements that were revoked before. With a `fault`, nobody vouches for it.
     """
 
     mfid: str
@@ -95,13 +97,28 @@ class Statement:
     body: JsonMapping = field(default_factory=dict, hash=False)
     revokes: tuple[str, ...] = ()
     again: int = 0
-    owner: str = ""
+    fault: str = ""
     signature: str = ""
 
     @property
     def account(self) -> str:
-        """The account that vouches for it."""
-        return self.owner or self.by
+        """The account that vouches for it; empty if none does."""
+        return "" if self.fault else self.by
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its content is lost."""
+        return self.fault == CHANGED
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it holds something, though nobody vouches for it."""
+        return self.verb in (HOLD, AWAIT) or self.blocks_project
+
+    @property
+    def blocks_project(self) -> bool:
+        """Whether its content is lost, and may have been a hold on anything in its project."""
+        return self.is_lost and self.verb not in HARMLESS
 
     @property
     def kind(self) -> str:
@@ -126,7 +143,14 @@ class Statement:
     @property
     def attribution(self) -> str:
         """Who made it, since when and why, as messages show it."""
-        return f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
+        stated = f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
+        return f"{stated} ({self.warning})" if self.fault else stated
+
+    @property
+    def warning(self) -> str:
+        """The message that nobody vouches for it."""
+        effect = "blocks until it is lifted" if self.blocks else "has no effect"
+        return f"nobody vouches for statement {self.mfid}, which {effect}: {self.fault}"
 
     def __str__(self) -> str:
         subject = f"try {self.trial}" if self.verb == PROMOTE else str(self.about)
@@ -134,7 +158,8 @@ class Statement:
 
     def is_about(self, mfid: str, facts: SubjectFacts) -> bool:
         """Return whether it is about this dataset, by id or by condition."""
-        return mfid in self.about.datasets or (self.about.is_condition and _fits(self.about, facts))
+        is_condition = self.about.is_condition or self.blocks_project
+        return mfid in self.about.datasets or (is_condition and _fits(self.about, facts))
 
     def recipe(self) -> JsonObject:
         """Return the document from which its id is derived: its content without time and account name."""
@@ -168,6 +193,7 @@ class Statement:
             "body": dict(self.body),
             "revokes": list(self.revokes),
             "signed": bool(self.signature),
+            "fault": self.fault or None,
         }
 
     def packed(self) -> str:
@@ -183,23 +209,31 @@ class Statement:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Reason for doubt: the dataset `source` is on hold, which is the doubtful one or an ancestor."""
+    """Reason for doubt: the dataset `source` is on hold, which is the doubtful one or an ancestor.
+
+    `discounted` are signatures that nobody vouches for.
+    """
 
     source: str
     statement: Statement
+    discounted: tuple[Statement, ...] = ()
 
     @property
     def is_candidate(self) -> bool:
         """Whether it waits for a signature."""
         return self.statement.verb == AWAIT
 
+    @property
+    def is_unvouched(self) -> bool:
+        """Whether nobody vouches for the hold, or for a signature that was given."""
+        return bool(self.statement.fault or self.discounted)
+
     def message(self, mfid: str = "") -> str:
         """Return the reason in words, for the doubtful dataset `mfid` if it is given."""
         own = f"on hold {self.statement.attribution}"
         if self.is_candidate:
-            by = ", ".join(map(str, self.statement.body.get("by") or ())) or "somebody"
-            others = ", but not its maker," if self.statement.body.get("not") == "maker" else ""
-            own = f"not signed yet: it waits for {by}{others} since {self.statement.when[:10]}"
+            own = f"not signed yet: it waits for {signers_text(self.statement)} since {self.statement.when[:10]}"
+            own = "; ".join((own, *(f"the signature {one.attribution}" for one in self.discounted)))
         return (
             f"comes from {self.source}, which is {own}" if mfid not in ("", self.source) else f"{self.source} is {own}"
         )
@@ -216,50 +250,41 @@ def statement_id(statement: Statement) -> str:
     return derive_mfid(statement.recipe(), source)
 
 
-def statement_in(record: JsonMapping) -> Statement | None:
-    """Return the statement in a complete dataset; None for other datasets, and if the id does not follow from it.
+def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement | None:
+    """Return the statement in a dataset, with the reason if nobody vouches for it; None for other datasets.
 
-    `record` is Crucible's record with settled metadata.
+    The arguments are those of `sealed_statement`.
     """
-    stored = _mapping(_mapping(record.get("scientific_metadata")).get(KEY))
-    recipe, activity = stored.get("recipe"), stored.get("activity")
-    if not isinstance(recipe, Mapping) or not isinstance(activity, Mapping) or recipe.get("kind") != "statement":
-        return None
-    if not is_complete(stored):
+    seal = sealed_statement(record, is_listed=is_listed)
+    if seal is None:
         return None
     mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
-    if project.casefold() != str(recipe.get("project")).casefold():
-        return None
-    if has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) != mfid:
-        return None
+    if not seal.recipe:
+        when, why = str(record.get("creation_time") or EPOCH.isoformat()), str(record.get("dataset_name") or "")
+        verb = str(record.get("data_type") or "")
+        return Statement(mfid, project, verb, About(project=project), seal.author, when, why, fault=seal.fault)
+    return _sealed(record, seal, mfid, project)
+
+
+def _sealed(record: JsonMapping, seal: Seal, mfid: str, project: str) -> Statement:
+    stored = mapping(mapping(record.get("scientific_metadata")).get(KEY))
+    recipe, activity, agent = seal.recipe, mapping(stored.get("activity")), mapping(stored.get("agent"))
     revokes, again = recipe.get("revokes"), recipe.get("again")
-    agent = _mapping(stored.get("agent"))
     return Statement(
         mfid=mfid,
         project=project,
         verb=str(recipe.get("verb")),
-        about=About.from_document(_mapping(recipe.get("about"))),
-        by=str(recipe.get("by")),
-        when=str(activity.get("when")),
+        about=About.from_document(mapping(recipe.get("about"))),
+        by=seal.author,
+        when=str(activity.get("when") or record.get("creation_time") or EPOCH.isoformat()),
         why=str(recipe.get("why") or ""),
         who=str(agent.get("username") or agent.get("local_user") or ""),
-        body=dict(_mapping(recipe.get("body"))),
+        body=dict(mapping(recipe.get("body"))),
         revokes=tuple(map(str, revokes)) if isinstance(revokes, list | tuple) else (),
         again=again if isinstance(again, int) else 0,
-        owner=_owner(record),
+        fault=seal.fault,
         signature=str(activity.get("signature") or ""),
     )
-
-
-def _mapping(value: object) -> JsonMapping:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _owner(record: JsonMapping) -> str:
-    owner = record.get("owner")
-    if isinstance(owner, Mapping):
-        return str(owner.get("unique_id") or "")
-    return str(record.get("owner_orcid") or "")
 
 
 class Attributed(Protocol):
@@ -278,11 +303,13 @@ class Attributed(Protocol):
 class ActiveStatements:
     """Statements in force by id, and for each project the other projects and accounts whose statements count there.
 
-    Ids of projects are in small letters.
+    Ids of projects are in small letters. `unvouched` are those that nobody vouches for and nobody revoked; those of
+    them that block are in force.
     """
 
     statements: Mapping[str, Statement]
     trusted: Mapping[str, frozenset[str]]
+    unvouched: Mapping[str, Statement] = field(default_factory=dict)
 
     def counts(self, one: Attributed, project: str) -> bool:
         """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
@@ -292,14 +319,17 @@ class ActiveStatements:
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
     known: dict[str, Statement] = {}
-    for one in statements:  # equal ids have equal contents, except that the registering account may be unknown
-        known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (same.owner, same.when))
-    trusts = {mfid: one for mfid, one in known.items() if one.verb == TRUST}
+    for one in statements:  # equal ids have equal contents, except for what nobody vouches for
+        known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (not same.fault, same.when))
+    vouched = {mfid: one for mfid, one in known.items() if not one.fault}
+    trusts = {mfid: one for mfid, one in vouched.items() if one.verb == TRUST}
     trusted: dict[str, frozenset[str]] = {}
-    for one in _not_revoked(known, trusts, {}).values():
+    for one in _not_revoked(vouched, trusts, {}).values():
         whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
         trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
-    return ActiveStatements(_not_revoked(known, known, trusted), trusted)
+    left = _not_revoked(known, known, trusted)
+    active = {mfid: one for mfid, one in left.items() if not one.fault or one.blocks}
+    return ActiveStatements(active, trusted, {mfid: one for mfid, one in left.items() if one.fault})
 
 
 def _counts(one: Attributed, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
@@ -316,7 +346,7 @@ def _not_revoked(
     """Return the selected statements that are not revoked. Statements that revoke one another all count."""
     revoked_by: dict[str, list[str]] = {}
     for one in known.values():
-        for mfid in one.revokes:
+        for mfid in () if one.fault else one.revokes:
             if mfid in known and _counts(one, known[mfid].project, trusted):
                 revoked_by.setdefault(mfid, []).append(one.mfid)
     is_active = {mfid: True for mfid in known if mfid not in revoked_by}
@@ -346,21 +376,37 @@ def signatures_of(active: ActiveStatements) -> dict[str, list[Statement]]:
     return signed
 
 
-def missing_signatures(
-    active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]
-) -> int:
-    """Return how many signatures an awaiting result still needs. Each account counts once."""
-    body = awaited.body
-    by = {str(one).casefold() for one in body.get("by") or ()}
-    accounts = {
+def signed_by(active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> set[str]:
+    """Return the accounts whose signatures an awaiting result needs and has. Each counts once."""
+    return {
         one.account
         for mfid in awaited.about.datasets
         for one in signed.get(mfid, ())
-        if active.counts(one, awaited.project)
-        and (not by or one.account.casefold() in by or one.who.casefold() in by)
-        and not (body.get("not") == "maker" and one.account == body.get("maker"))
+        if active.counts(one, awaited.project) and not why_not_sign(awaited, one.account)
     }
-    return max(0, int(body.get("count") or 1) - len(accounts))
+
+
+def missing_signatures(
+    active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]
+) -> int:
+    """Return how many signatures an awaiting result still needs."""
+    return max(0, int(awaited.body.get("count") or 1) - len(signed_by(active, awaited, signed)))
+
+
+def why_not_sign(awaited: Statement, account: str) -> str:
+    """Return why the signature of an account does not count for an awaiting result; empty if it does."""
+    body = awaited.body
+    if body.get("not") == "maker" and account in (body.get("makers") or ()):
+        return "the maker of a result does not sign it"
+    return f"it waits for {signers_text(awaited)}" if body.get("by") and account not in body["by"] else ""
+
+
+def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
+    """Return in words whose signatures an awaiting result waits for, without those who `signed`."""
+    body, names = awaited.body, mapping(awaited.body.get("names"))
+    makers = body.get("makers") or () if body.get("not") == "maker" else ()
+    by = [str(names.get(one, one)) for one in body.get("by") or () if one not in (*signed, *makers)]
+    return ", ".join(by) if body.get("by") else "any member" + (" but its maker" if makers else "")
 
 
 def trial_key(project: str, trial: str) -> str:
@@ -480,18 +526,21 @@ class StatementIndex:
 
     @classmethod
     def from_active(cls, active: ActiveStatements, verb: str) -> StatementIndex:
-        """Return the index of a verb's statements. Results that wait for a signature count as on hold."""
+        """Return the index of a verb's statements. Results that wait for a signature count as on hold.
+
+        So does a whole project, if the content of what may have been a hold in it is lost.
+        """
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
         signed = signatures_of(active) if verb == HOLD else {}
         for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
             is_candidate = verb == HOLD and one.verb == AWAIT and missing_signatures(active, one, signed) > 0
-            if one.verb != verb and not is_candidate:
+            if one.verb != verb and not (is_candidate or (verb == HOLD and one.blocks_project)):
                 continue
             mention = Mention(one.mfid, one.project, one.account, one.flag)
             for mfid in one.about.datasets:
                 datasets[mfid] = (*datasets.get(mfid, ()), mention)
-            if one.about.is_condition:
+            if one.about.is_condition or one.blocks_project:
                 conditions.append((one.about, mention))
         return cls(datasets, tuple(conditions), active.trusted)
 
@@ -528,6 +577,8 @@ class StatementIndex:
 
 def _fits(about: About, facts: SubjectFacts) -> bool:
     """Return whether a dataset matches a condition. An unknown time of measurement matches any range."""
+    if about.project:
+        return facts.project.casefold() == about.project.casefold()
     if about.code:
         return bool(facts.code) and facts.code.startswith(about.code)
     if not facts.instrument or facts.instrument.casefold() != about.instrument.casefold():

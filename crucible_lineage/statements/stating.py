@@ -16,6 +16,8 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import Currency, SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.ids import is_mfid, is_orcid
+from crucible_lineage.marks import KEY
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import (
     FIELDS,
@@ -43,9 +45,13 @@ from crucible_lineage.statements.statements import (
     in_force,
     missing_signatures,
     signatures_of,
+    signed_by,
+    signers_text,
     statement_id,
     trial_key,
+    why_not_sign,
 )
+from crucible_lineage.statements.vouching import UNFINISHED, mapping, owner_of
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
@@ -126,7 +132,9 @@ def state(
         revokes=tuple(sorted(set(revokes))),
     )
     while equal := session.mirror.statements([mfid := statement_id(statement)]):
-        if mfid in in_force(session.mirror.statements().values()).statements:
+        if equal[mfid].fault == UNFINISHED:
+            break
+        if not equal[mfid].fault and mfid in in_force(session.mirror.statements().values()).statements:
             return StatementOutcome(equal[mfid], is_new=False)
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
@@ -158,7 +166,7 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
     active = _in_force_now(session)
     lifted: dict[str, Statement] = {}
     for mfid in mfids:
-        named = active.statements.get(mfid)
+        named = active.statements.get(mfid) or active.unvouched.get(mfid)
         found = [named] if named else _liftable(session, active, mfid, kind)
         if not found:
             sought = kind or ", ".join(LIFTED)
@@ -231,33 +239,83 @@ def promote(session: Session, project: str, trial: str, why: str = "") -> tuple[
 
 @dataclass(frozen=True)
 class SignatureOutcome:
-    """A signature, and for each dataset how many more it needs, 0 also if it needed none."""
+    """A signature, and for each dataset how many more it needs, 0 also if it needed none, and `whose`, in words."""
 
     stating: StatementOutcome
     missing: Mapping[str, int]
+    whose: Mapping[str, str]
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON that `sign --json` prints."""
-        return {**self.stating.to_json(), "lacking": dict(self.missing)}
+        return {**self.stating.to_json(), "lacking": dict(self.missing), "whose": dict(self.whose)}
 
 
 def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> SignatureOutcome:
     """Sign datasets. Those that have all their signatures then become current.
 
-    Raises InputError if one is missing, or if they lie in several projects.
+    Raises InputError if one is missing, if they lie in several projects, or if one waits for signatures and this
+    account's does not count.
     """
     project = project or project_of(session, mfids, "sign")
+    active, account = _in_force_now(session), str(session.agent.get("unique_id") or "")
+    awaited = {mfid: _awaited(active, mfid) for mfid in mfids}
+    own = Statement("", project, SIGN, About(), account, "")
+    for mfid, one in ((mfid, one) for mfid, some in awaited.items() for one in some):
+        counts = active.counts(own, one.project)
+        if reason := why_not_sign(one, account) if counts else f"statements of {project} do not count in {one.project}":
+            missing, whose = _missing(active, one)
+            needed = f"; {amount(missing, 'signature')} needed, of {whose}" if missing else ""
+            raise InputError(f"sign {mfid}: a signature of this account does not count, {reason}{needed}")
     stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
     active = _in_force_now(session)
+    left = {mfid: max((_missing(active, one) for one in some), default=(0, "")) for mfid, some in awaited.items()}
+    for mfid, one in ((mfid, one) for mfid, some in awaited.items() for one in some):
+        if not left[mfid][0] and stating.is_new:
+            with suppress(ForbiddenError):  # the next run of its pipeline makes it current
+                _make_current(session, mfid, one)
+    missing_ones = {mfid: missing for mfid, (missing, _) in left.items()}
+    return SignatureOutcome(stating, missing_ones, {mfid: whose for mfid, (missing, whose) in left.items() if missing})
+
+
+def _awaited(active: ActiveStatements, mfid: str) -> list[Statement]:
+    """Return the statements that a dataset waits for signatures."""
+    return [one for one in active.statements.values() if one.verb == AWAIT and mfid in one.about.datasets]
+
+
+def _missing(active: ActiveStatements, awaited: Statement) -> tuple[int, str]:
+    """Return how many signatures an awaiting result needs, and whose, in words."""
     signed = signatures_of(active)
-    missing = dict.fromkeys(mfids, 0)
-    for one in active.statements.values():
-        for mfid in set(one.about.datasets) & missing.keys() if one.verb == AWAIT else ():
-            missing[mfid] = max(missing[mfid], missing_signatures(active, one, signed))
-            if not missing[mfid] and stating.is_new:
-                with suppress(ForbiddenError):  # the next run of its pipeline makes it current
-                    _make_current(session, mfid, one)
-    return SignatureOutcome(stating, missing)
+    return missing_signatures(active, awaited, signed), signers_text(awaited, signed_by(active, awaited, signed))
+
+
+def makers_of(session: Session, mfid: str) -> set[str]:
+    """Return the accounts that made a result: that in its record, and that which Crucible says registered it."""
+    try:
+        found = session.client.datasets.get(mfid, include_metadata=True).model_dump()
+    except (ForbiddenError, NotFoundError):  # it waits here for delivery
+        return {str(session.agent.get("unique_id"))}
+    agent = mapping(mapping(mapping(found["scientific_metadata"]).get(KEY)).get("agent"))
+    return {owner_of(found), str(agent.get("unique_id") or "")} - {""}
+
+
+def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the ids of the accounts in a project that people call by these names or ids: {id: name}.
+
+    Raises InputError for a name that no member has.
+    """
+    unknown = {name: name for name in names if not (is_orcid(name) or is_mfid(name))}
+    found = {name: name for name in names if name not in unknown}
+    if unknown:
+        lead = session.client.projects.get(project).lead
+        people = [*session.client.projects.members(project), *([lead] if lead else [])]
+        ids = {one.username: one.unique_id for one in people if one.username}
+        if missing := unknown.keys() - ids.keys():
+            raise InputError(
+                f"approve in project {project}: no member is called {', '.join(sorted(missing))}; "
+                f"its members are {', '.join(sorted(ids)) or 'unknown'}"
+            )
+        found |= {ids[name]: name for name in unknown}
+    return found
 
 
 def _make_current(session: Session, mfid: str, awaited: Statement) -> None:

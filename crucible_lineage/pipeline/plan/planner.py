@@ -222,8 +222,9 @@ def plan_pipeline(
     planned = plan(spec.project, instances, inputs, index, forced)
     left = undeclared(index.held(), instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
-    notes = tuple(dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes))
-    planned = replace(planned, undeclared=left, differences=differences, notes=notes)
+    notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
+    warnings = (one.warning for one in session.stated.unvouched(spec.project))
+    planned = replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
     return PlannedPipeline(planned, inputs, index)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import CrucibleError
+from crucible_lineage.errors import CrucibleError, LineageError
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check, Verdict
 from crucible_lineage.pipeline.declare.pipeline import Approve
@@ -198,7 +198,7 @@ class Approving:
         for output, dataset in results.items():
             try:
                 self._state(approve, instance.step.name, dataset.mfid, slots.get(output, {}))
-            except CrucibleError as error:
+            except LineageError as error:
                 message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
                 self.index.note_on_hold(dataset.mfid, message)
                 self.waiting[instance.name] = message
@@ -207,14 +207,16 @@ class Approving:
                 self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-        from crucible_lineage.statements.stating import state
+        from crucible_lineage.statements.stating import account_ids, makers_of, state
 
         if mfid in self.session.mirror.stated(AWAIT).datasets:
             return
+        names = account_ids(self.session, self.index.project, approve.by)
         body = {
-            "by": list(approve.by),
+            "by": list(names),
+            "names": names,
             "count": approve.count,
-            "maker": str(self.session.agent.get("unique_id") or ""),
+            "makers": sorted(makers_of(self.session, mfid)),
             "slots": {key: claim.to_json() for key, claim in slots.items()},
             **({"not": approve.other_than} if approve.other_than else {}),
         }
