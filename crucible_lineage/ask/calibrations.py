@@ -8,12 +8,12 @@ from datetime import datetime
 from functools import partial
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ask.states import DatasetEntry, entries_of_copy
-from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.model import IN_PLACE
 from crucible_lineage.lineage.records import given_metadata, mapping, mappings, provenance
 from crucible_lineage.pipeline.declare.parts import value_of
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.calibrations import (
     Calibrations,
     Certificate,
@@ -95,7 +95,7 @@ def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
     yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
 
 
-def made_with(session: Session, project: str, calibration: str) -> list[DatasetEntry]:
+def made_with(session: Session, project: str, calibration: str) -> list[Standing]:
     """Return the current results of a project that were made with a calibration."""
-    entries = entries_of_copy(session.mirror.snapshot(project)).values()
-    return [one for one in entries if one.state == CURRENT and calibration in one.summary.parents]
+    found = standings(session, project).values()
+    return [one for one in found if one.state in IN_PLACE and calibration in one.summary.parents]

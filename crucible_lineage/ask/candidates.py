@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.core.slots import Currency
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import returned_numbers
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.statements import trial_key
 
 SCALE = 1.4826  # of the median absolute deviation, so that it is the standard deviation of a normal distribution
@@ -81,8 +81,7 @@ def compare_candidates(session: Session, project: str, trial: str) -> TrialCompa
     Raises InputError if the try has no candidates.
     """
     copy = session.mirror.snapshot(project)
-    promoted = {key: when for key, when in copy.promoted.items() if key != trial_key(project, trial)}
-    currency = Currency((one.status for one in copy.summaries.values()), promoted)
+    currency = currency_of(copy, without_try=trial_key(project, trial))
     candidates = currency.candidates(trial, project)
     if not candidates:
         raise InputError(f"project {project} has no candidates of a try {trial!r} (run --try {trial})")

@@ -14,7 +14,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import value_text
 
 if TYPE_CHECKING:
-    from crucible_lineage.ask.states import DatasetEntry
+    from crucible_lineage.standing.standings import Standing
 
 
 class Surface(Flag):
@@ -41,10 +41,10 @@ class Column:
 
     name: str
     heading: str
-    value: Callable[[DatasetEntry], Any]
+    value: Callable[[Standing], Any]
     key: str = ""
     shown: Surface = EVERYWHERE
-    as_text: Callable[[DatasetEntry], str] | None = None
+    as_text: Callable[[Standing], str] | None = None
     kind: str = "wide"
 
     @property
@@ -52,13 +52,13 @@ class Column:
         """The key in JSON and the header in CSV."""
         return self.key or self.name
 
-    def cell(self, entry: DatasetEntry) -> Any:
+    def cell(self, entry: Standing) -> Any:
         """Return the value for CSV and for sorting; None if there is none."""
         value = self.value(entry)
         value = " ".join(value) if isinstance(value, tuple) else value
         return None if value == "" else value
 
-    def text(self, entry: DatasetEntry) -> str:
+    def text(self, entry: Standing) -> str:
         """Return the value as text for people; empty if there is none."""
         if self.as_text:
             return self.as_text(entry)
@@ -66,7 +66,7 @@ class Column:
         return "" if value is None else value_text(value)
 
 
-def _key_numbers(entry: DatasetEntry) -> str:
+def _key_numbers(entry: Standing) -> str:
     return ", ".join(f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3])
 
 
@@ -142,7 +142,7 @@ def _number_column(name: str) -> Column:
     return Column(f"{NUMBER}{name}", name, lambda entry: entry.summary.numbers.get(name))
 
 
-def as_json(entries: Iterable[DatasetEntry]) -> list[JsonObject]:
+def as_json(entries: Iterable[Standing]) -> list[JsonObject]:
     """Return datasets as JSON, in `list --json` and elsewhere."""
     columns = [(column.label, column.value) for column in columns_at(Surface.JSON)]
     with collector_paused():  # a third of the time for 100,000 datasets
@@ -153,14 +153,14 @@ def _json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else None if value == "" else value
 
 
-def as_table(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[Any]]]:
+def as_table(entries: Sequence[Standing]) -> tuple[list[str], list[list[Any]]]:
     """Return headers and rows for CSV, with the numbers that steps returned as the last columns."""
     numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
     columns = [*columns_at(Surface.CSV), *map(_number_column, numbers)]
     return [column.label for column in columns], [[column.cell(entry) for column in columns] for entry in entries]
 
 
-def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]]]:
+def as_texts(entries: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
     """Return headings and rows for notebooks, without empty columns."""
     columns = columns_at(READ)
     rows = [[column.text(entry) for column in columns] for entry in entries]
@@ -168,14 +168,14 @@ def as_texts(entries: Sequence[DatasetEntry]) -> tuple[list[str], list[list[str]
     return [columns[at].heading for at in filled], [[row[at] for at in filled] for row in rows]
 
 
-def in_order(entries: Iterable[DatasetEntry], sort: str) -> list[DatasetEntry]:
+def in_order(entries: Iterable[Standing], sort: str) -> list[Standing]:
     """Sort by a column, with a minus before its name in descending order. Entries without a value come last.
 
     The sort is stable. Raises InputError if there is no such column.
     """
     column, is_descending = column_of(sort.removeprefix("-")), sort.startswith("-")
-    present: list[tuple[Any, DatasetEntry]] = []
-    absent: list[DatasetEntry] = []
+    present: list[tuple[Any, Standing]] = []
+    absent: list[Standing] = []
     for entry in entries:
         value = column.cell(entry)
         if value is None:

@@ -11,14 +11,12 @@ from html import escape
 from typing import TYPE_CHECKING, TypeGuard
 
 from crucible_lineage.amounts import amount, change_text, time_text
-from crucible_lineage.ask.states import DatasetEntry, entry_of
 from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.errors import ForbiddenError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain, value_text
-from crucible_lineage.lineage.model import CANDIDATE, WITHDRAWN
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used, returned_values
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
@@ -30,6 +28,7 @@ from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, Stat
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About
 from crucible_lineage.times import moment_text, time_shown
 
@@ -45,7 +44,7 @@ class Explanation:
     name: str
     paragraphs: tuple[tuple[str, ...], ...]
     record: StepRecord | FilesRecord | None
-    entry: DatasetEntry
+    entry: Standing
 
     def __repr__(self) -> str:
         return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
@@ -73,7 +72,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     dataset = existing(session, mfid)
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
-    entry = entry_of(session, dataset)
+    entry = standing_of(session, dataset)
     if record is None:
         reason = unreadable(dataset.scientific_metadata)
         problem = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
@@ -105,7 +104,7 @@ def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:
     return unseen | visible_names(session.client, mfids)
 
 
-def _status(entry: DatasetEntry, names: Mapping[str, str]) -> Iterator[str]:
+def _status(entry: Standing, names: Mapping[str, str]) -> Iterator[str]:
     """Yield whether the dataset is current, withdrawn, doubtful or superseded."""
     if entry.state == CURRENT:
         yield "Current"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crucible_lineage.ask.deleted import deletion_of
-from crucible_lineage.ask.states import may_be_replaced, visible_copies
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
-from crucible_lineage.core.slots import Currency
-from crucible_lineage.core.tables import Snapshot, Summary, summary_of
+from crucible_lineage.core.tables import Snapshot, Summary
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import LineageGraph, Node
-from crucible_lineage.lineage.model import WITHDRAWN
-from crucible_lineage.lineage.records import PROVENANCE_KEY, is_withdrawn, mapping, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import (
+    Standing,
+    may_be_replaced,
+    standings_in,
+    standings_of_records,
+    visible_copies,
+)
 
 Record = Mapping[str, object]
 
@@ -47,9 +51,7 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
-    graph = graph.with_records(records)
-    summaries = {**_summaries(copies), **_summaries_of(graph)}
-    return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
+    return _with_standings(session, graph.with_records(records), copies)
 
 
 def _alone(session: Session, mfid: str) -> LineageGraph:
@@ -68,17 +70,13 @@ def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
 
     Only changes since the last time are downloaded. Raises InputError if there is no such project.
     """
-    found = lineage_of_copies([session.mirror.snapshot(one) for one in dict.fromkeys(projects)])
-    return replace(found, graph=_as_stated(session, found.graph, found.summaries))
-
-
-def lineage_of_copies(copies: Sequence[Snapshot]) -> ProjectLineage:
-    """Return the lineage that local copies show."""
-    records = {mfid: record for copy in copies for mfid, record in copy.records.items()}
-    summaries = _summaries(copies)
-    promoted = {mfid: since for copy in copies for mfid, since in copy.promoted.items()}
-    graph = _with_states(LineageGraph.from_records(records.values()), summaries, promoted)
-    return ProjectLineage(graph, summaries)
+    copies = {one: session.mirror.snapshot(one) for one in projects}
+    records = (record for copy in copies.values() for record in copy.records.values())
+    found: dict[str, Standing] = {}
+    for project, copy in copies.items():
+        found |= standings_in(session, copy, project)
+    summaries = {mfid: one.summary for mfid, one in found.items()}
+    return ProjectLineage(_standing(LineageGraph.from_records(records), found), summaries)
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
@@ -132,52 +130,26 @@ def _records(
 
 
 def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
-    """Add to each dataset with a record its state and, if it is superseded, its successors."""
+    """Add to each dataset with a record where it stands, and why."""
+    return _with_standings(session, graph, None)
+
+
+def _with_standings(session: Session, graph: LineageGraph, copies: Sequence[Snapshot] | None) -> LineageGraph:
+    session.mirror.sync_statements()
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
-    copies = _copies(session, (), records.values()) if any(map(may_be_replaced, records.values())) else []
-    summaries = {**_summaries(copies), **_summaries_of(graph)}
-    return _as_stated(session, _with_states(graph, summaries, session.mirror.promoted()), summaries)
+    linked = {mfid: graph.parents(mfid) for mfid in records}
+    return _standing(graph, standings_of_records(session, records, linked, copies))
+
+
+def _standing(graph: LineageGraph, found: Mapping[str, Standing]) -> LineageGraph:
+    graph = graph.with_states({mfid: (one.state, one.superseded_by) for mfid, one in found.items()})
+    graph = graph.with_doubts({mfid: one.doubt for mfid, one in found.items() if one.doubt})
+    return graph.with_remade({mfid: one.remade.times for mfid, one in found.items()})
 
 
 def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:
     """Return copies of these projects and of those of the records, as far as this key can see them."""
     return visible_copies(session, sorted({*projects, *(text(record.get("project_id")) for record in records)} - {""}))
-
-
-def _summaries(copies: Iterable[Snapshot]) -> dict[str, Summary]:
-    return {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()}
-
-
-def _summaries_of(graph: LineageGraph) -> dict[str, Summary]:
-    """Summarize the datasets of the graph that have a record, with recorded and linked parents."""
-    records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
-    found = {mfid: summary_of(record) for mfid, record in records.items()}
-    linked = {mfid: [*one.parents, *graph.parents(mfid)] for mfid, one in found.items()}
-    return {mfid: replace(one, parents=tuple(dict.fromkeys(linked[mfid]))) for mfid, one in found.items()}
-
-
-def _with_states(graph: LineageGraph, summaries: Mapping[str, Summary], promoted: Mapping[str, str]) -> LineageGraph:
-    """Add to each dataset with a summary its state and, if it is superseded, its successors."""
-    withdrawn = {mfid for mfid, node in graph.nodes.items() if is_withdrawn(node.record)}
-    currency = Currency((one.status for mfid, one in summaries.items() if mfid not in withdrawn), promoted)
-    known = (graph.nodes.keys() & summaries.keys()) - withdrawn
-    states = {mfid: (currency.state(mfid), currency.superseded_by(mfid)) for mfid in known}
-    return graph.with_states({**states, **dict.fromkeys(withdrawn, (WITHDRAWN, ()))})
-
-
-def _as_stated(session: Session, graph: LineageGraph, summaries: Mapping[str, Summary]) -> LineageGraph:
-    """Add to each dataset the reason for doubt, as its own project sees it, and how often it was reproduced."""
-    session.mirror.sync_statements()
-    stated = session.stated
-    graph = graph.with_remade({mfid: one.times for mfid, one in session.mirror.remade().items()})
-    if not stated.holds_any:
-        return graph
-    projects: dict[str, list[str]] = {}
-    for mfid, node in graph.nodes.items():
-        if node.kind == "dataset":
-            projects.setdefault(node.project, []).append(mfid)
-    doubts = (stated.doubts(mfids, project, summaries) for project, mfids in projects.items())
-    return graph.with_doubts({mfid: doubt for found in doubts for mfid, doubt in found.items()})
 
 
 def _picture(session: Session, mfid: str) -> str | None:

@@ -9,13 +9,12 @@ from functools import partial
 
 from crucible_lineage.ask.columns import as_json, column_of, in_order
 from crucible_lineage.ask.runs import find_run
-from crucible_lineage.ask.states import DatasetEntry, entries_of, stated_entries
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.core.slots import CURRENT, RAW
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standings_in
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Listing:
     """The selected datasets of a project, measured data first, and counts of the others by state."""
 
     project: str
-    entries: tuple[DatasetEntry, ...]
+    entries: tuple[Standing, ...]
     others: Mapping[str, int]
 
     def __len__(self) -> int:
@@ -55,24 +54,23 @@ def list_datasets(
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
     _require_known(project, summaries, pipeline, step)
-    matching = [one for one in summaries if step in (None, one.step) and pipeline in (None, one.pipeline)]
+    matching = [one for one in summaries if step in (None, one.step) and (not pipeline or pipeline in one.pipelines)]
     if words:
         matching = [one for one in matching if _has_words(one, words.casefold().split())]
     if run is not None:
         found_run = find_run(session, run, {project: copy})
         matching = [one for one in matching if one.mfid in found_run.datasets]
     matching.sort(key=lambda one: (one.status.derived, one.created if one.status.derived else "", one.mfid))
-    found_entries = {entry.mfid: entry for entry in entries_of(matching, copy.summaries.values(), copy.promoted)}
-    entries: Sequence[DatasetEntry] = list(stated_entries(session, found_entries, project, copy.summaries).values())
+    entries = list(standings_in(session, copy, project, among=[one.mfid for one in matching]).values())
     if where:
         condition = parse_condition(where)
         columns = {name: column_of(name) for name in condition.names}
 
-        def value(entry: DatasetEntry, name: str) -> object:
+        def value(entry: Standing, name: str) -> object:
             return columns[name].cell(entry)
 
         entries = [one for one in entries if condition.holds(partial(value, one), one.mfid)]
-    shown = [entry for entry in entries if every or entry.state in (CURRENT, RAW)]
+    shown = [entry for entry in entries if every or entry.is_usable]
     shown = in_order(shown, sort) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
@@ -80,8 +78,8 @@ def list_datasets(
 
 def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:
     for kind, name, known in (
-        ("pipeline", pipeline, {one.pipeline for one in summaries} - {""}),
-        ("step", step, {one.step for one in summaries if pipeline in (None, one.pipeline)} - {""}),
+        ("pipeline", pipeline, {name for one in summaries for name in one.pipelines}),
+        ("step", step, {one.step for one in summaries if not pipeline or pipeline in one.pipelines} - {""}),
     ):
         if name is not None and name not in known:
             instead = nearest(name, sorted(known)) if known else "no step has made any"
@@ -89,6 +87,6 @@ def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | N
 
 
 def _has_words(one: Summary, words: Sequence[str]) -> bool:
-    text = " ".join((one.name, one.step, one.pipeline, one.measurement, one.data_type, one.instrument)).casefold()
+    text = " ".join((one.name, one.step, *one.pipelines, one.measurement, one.data_type, one.instrument)).casefold()
     # Only the beginning of an MFID counts: a short word occurs within a random id by chance.
     return all(word in text or one.mfid.startswith(word) for word in words)

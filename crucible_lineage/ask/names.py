@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ask.states import entries_of
-from crucible_lineage.core.slots import CURRENT, INCOMPLETE, RAW
-from crucible_lineage.core.tables import Summary
+from crucible_lineage.core.tables import Snapshot, Summary
 from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, INCOMPLETE, RAW
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standings_in
 
 LEAST = 4  # characters of a beginning of an id
 MOST_NAMED = 8  # candidates in a message
@@ -31,8 +31,9 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     """
     if is_mfid(text):
         return text
-    summaries = _summaries(session, projects or visible_projects(session), text)
-    found = _matching(text.strip(), summaries, session.mirror.promoted())
+    copies = _copies(session, projects or visible_projects(session), text)
+    summaries = {mfid: one for copy in copies.values() for mfid, one in copy.summaries.items()}
+    found = _matching(session, text.strip(), summaries, copies)
     if len(found) == 1:
         return found[0]
     if not found:
@@ -70,7 +71,7 @@ def visible_projects(session: Session) -> list[str]:
     return sorted(project.project_id for project in session.client.projects.iter())
 
 
-def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[str, Summary]:
+def _copies(session: Session, projects: Sequence[str], text: str) -> dict[str, Snapshot]:
     if len(projects) > MOST_PROJECTS:
         known = {pipeline["project"] for pipeline in session.journal.pipelines()}
         used = [project for project in projects if project in known]
@@ -80,18 +81,29 @@ def _summaries(session: Session, projects: Sequence[str], text: str) -> Mapping[
                 "26 characters of the id, or --project if the command has it"
             )
         projects = used
-    found: dict[str, Summary] = {}
+    found: dict[str, Snapshot] = {}
     for project in projects:
         with suppress(ForbiddenError, NotFoundError):
-            found |= session.mirror.snapshot(project).summaries
+            found[project] = session.mirror.snapshot(project)
     return found
 
 
-def _matching(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str]) -> list[str]:
-    for found in (_by_id(text, among), _by_name(text, among, promoted), _by_name(text, among, promoted, exact=False)):
-        if found:
-            return found
-    return []
+def _matching(session: Session, text: str, among: Mapping[str, Summary], copies: Mapping[str, Snapshot]) -> list[str]:
+    """Return the datasets of that id or name; of several with the name, only the current one, if there is one."""
+    if by_id := _by_id(text, among):
+        return by_id
+    found = _by_name(text, among) or _by_name(text, among, exact=False)
+    if len(found) < 2:
+        return found
+    stands: dict[str, str] = {}
+    for project, copy in copies.items():
+        own = [mfid for mfid in found if mfid in copy.summaries]
+        stands |= {mfid: one.state for mfid, one in standings_in(session, copy, project, among=own).items()}
+    for states in ((CURRENT, RAW, DOUBTFUL), (INCOMPLETE,)):
+        current = [mfid for mfid in found if stands[mfid] in states]
+        if len(current) == 1:
+            return current
+    return found
 
 
 def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
@@ -101,15 +113,7 @@ def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
     return [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
 
 
-def _by_name(text: str, among: Mapping[str, Summary], promoted: Mapping[str, str], *, exact: bool = True) -> list[str]:
-    """Return the datasets of that name; of several, only the current one, if there is one. Runs' records count too."""
+def _by_name(text: str, among: Mapping[str, Summary], *, exact: bool = True) -> list[str]:
+    """Return the datasets of that name. Runs' records count too."""
     target = text if exact else text.casefold()
-    found = [one for one in among.values() if (one.name if exact else one.name.casefold()) == target]
-    if len(found) < 2:
-        return [one.mfid for one in found]
-    entries = entries_of(found, among.values(), promoted)
-    for states in ((CURRENT, RAW), (INCOMPLETE,)):
-        current = [entry.mfid for entry in entries if entry.state in states]
-        if len(current) == 1:
-            return current
-    return [one.mfid for one in found]
+    return [mfid for mfid, one in among.items() if (one.name if exact else one.name.casefold()) == target]

@@ -13,14 +13,13 @@ from pathlib import Path
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.ask.lineages import fetch_projects
 from crucible_lineage.ask.runs import ListedRun, list_runs
-from crucible_lineage.ask.states import DatasetEntry, entries_of_copy, stated_entries
 from crucible_lineage.core.journal import Failure, ResultRow
-from crucible_lineage.core.slots import CURRENT, INCOMPLETE, SUPERSEDED
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.checks import made_of_superseded
-from crucible_lineage.lineage.model import CANDIDATE
+from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.statements.failed import failed_elsewhere, failures
 from crucible_lineage.times import utc
 
@@ -74,12 +73,12 @@ def overview(session: Session) -> list[PipelineOverview]:
 
 def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     copy, journal = session.mirror.snapshot(project), session.journal
-    recorded = entries_of_copy(copy)
-    results: dict[str, list[DatasetEntry]] = {}
-    for entry in stated_entries(session, recorded, project, copy.summaries).values():
-        if entry.summary.pipeline:
-            results.setdefault(entry.summary.pipeline, []).append(entry)
-    outdated = _outdated(session, project, recorded)
+    found = standings_in(session, copy, project)
+    results: dict[str, list[Standing]] = {}
+    for one in found.values():
+        for name in one.summary.pipelines:
+            results.setdefault(name, []).append(one)
+    outdated = _outdated(session, project, found)
     runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
     ran_here = {one["run_id"]: one["pipeline"] for one in journal.recent_runs(project, -1)}
     declared = {one["pipeline"]: str(one["declaration"] or "") for one in journal.pipelines(project)}
@@ -91,7 +90,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
         again = f"crucible-lineage run {declared.get(name) or 'PIPELINE.yaml'}"
         todo = (
-            *_late(declared.get(name, ""), newest, again),
+            *_late(name, declared.get(name, ""), newest, again),
             *_ended(runs.get(name), again),
             *(
                 ActionItem(one.message, one.since, f"crucible-lineage runs --pipeline {name} --project {project}")
@@ -105,13 +104,13 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
         yield PipelineOverview(project, name, dict(states), newest, runs.get(name), todo)
 
 
-def _outdated(session: Session, project: str, entries: Mapping[str, DatasetEntry]) -> Counter[str]:
+def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -> Counter[str]:
     """Count by pipeline the current results that were made from superseded ones and would differ now.
 
     The project's lineage is fetched only if there may be any.
     """
     superseded = {mfid for mfid, one in entries.items() if one.state == SUPERSEDED}
-    if not any(one.state == CURRENT and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
+    if not any(one.state in IN_PLACE and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
         return Counter()
     fetched = fetch_projects(session, [project])
     found = (one for node in fetched.graph.nodes.values() for one in made_of_superseded(fetched.graph, node))
@@ -153,7 +152,7 @@ def _of_results(project: str, states: Counter[str], outdated: int, again: str) -
             yield ActionItem(f"{amount(number, word)} {state}", "", command)
 
 
-def _late(declared: str, newest: str, again: str) -> Iterator[ActionItem]:
+def _late(name: str, declared: str, newest: str, again: str) -> Iterator[ActionItem]:
     """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
     from crucible_lineage.pipeline.declare.load import read_declaration
 
@@ -163,5 +162,5 @@ def _late(declared: str, newest: str, again: str) -> Iterator[ActionItem]:
         spec = read_declaration(Path(declared)).spec
         within = spec.fresh.within if spec and spec.fresh else None
         age = (datetime.now(UTC) - utc(newest)).total_seconds() if newest else inf
-        if within is not None and age > within:
+        if within is not None and age > within and spec and spec.pipeline == name:
             yield ActionItem(f"no result for more than {time_text(within)}, as is declared", newest, again)

@@ -14,7 +14,6 @@ from typing import Any
 from crucible_lineage.ask.deleted import NOT_LISTED, deletion_requests
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, IngestionRequest
-from crucible_lineage.core.slots import Currency
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
@@ -27,6 +26,7 @@ from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, g
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import currency_with
 
 Record = StepRecord | FilesRecord
 
@@ -227,7 +227,7 @@ Summaries = Mapping[str, Summary]
 
 def slot_conflicts(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
     """Yield slots with several current results, or shared by two declarations."""
-    currency = Currency((one.status for one in summaries.values()), promoted)
+    currency = currency_with((one.status for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -273,8 +273,8 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
     if not hidden:
         return
     promoted, visible = session.mirror.promoted(), [one.status for one in summaries.values()]
-    without = Currency(visible, promoted)
-    everything = Currency([*(one.status for _, one in hidden.values()), *visible], promoted)
+    without = currency_with(visible, promoted)
+    everything = currency_with([*(one.status for _, one in hidden.values()), *visible], promoted)
     for mfid, (request, summary) in hidden.items():
         slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in slots for other in without.current(key, project))

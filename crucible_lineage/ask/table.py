@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.lineages import whole_record_of
-from crucible_lineage.ask.states import DOUBTFUL, entries_of_copy, stated_entries
 from crucible_lineage.ask.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.core.slots import CURRENT
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import csv_text
+from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
 from crucible_lineage.lineage.records import (
     flattened,
     given_metadata,
@@ -39,6 +38,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standings_in
 from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.times import utc
 
@@ -254,7 +254,7 @@ class ProjectFacts:
         self.session = session
         self.project = project
         self.copy = session.mirror.snapshot(project)
-        self.entries = stated_entries(session, entries_of_copy(self.copy), project, self.copy.summaries)
+        self.entries = standings_in(session, self.copy, project)
         self._verdicts = session.mirror.verdicts()
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -262,7 +262,7 @@ class ProjectFacts:
 
     def results(self, step: str, pipeline: str | None) -> list[Summary]:
         """Return the results of a step, oldest first. Raises InputError if there are none."""
-        made = [one for one in self.copy.summaries.values() if one.step and pipeline in (None, one.pipeline)]
+        made = [one for one in self.copy.summaries.values() if one.step and (not pipeline or pipeline in one.pipelines)]
         if results := [one for one in made if one.step == step]:
             return sorted(results, key=lambda one: (one.created, one.mfid))
         steps = sorted({one.step for one in made})

@@ -10,7 +10,6 @@ from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.ask.columns import as_json
 from crucible_lineage.ask.deleted import deletion_of
 from crucible_lineage.ask.files import own_files
-from crucible_lineage.ask.states import DatasetEntry, entry_of
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -26,6 +25,7 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import CHECK, REMAKE
 from crucible_lineage.times import without_default_time
@@ -62,7 +62,7 @@ class DatasetView:
     are certified for it; `varies` says why its step is known as not deterministic.
     """
 
-    entry: DatasetEntry
+    entry: Standing
     results: JsonMapping
     files: tuple[JsonMapping, ...]
     parents: tuple[str, ...]
@@ -122,7 +122,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
     """
     found = existing(session, mfid)
     record = found.model_dump()
-    entry = entry_of(session, found)
+    entry = standing_of(session, found)
     links = [link for link in found.links or () if link.resource_type == "dataset"]
     names = {link.unique_id: link.name or link.unique_id for link in links}
     names = visible_names(session.client, entry.superseded_by) | names

@@ -23,11 +23,10 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import PROJECT
 from crucible_lineage.cli.working import showing_work
-from crucible_lineage.core.slots import CURRENT, SUPERSEDED
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines
-from crucible_lineage.lineage.model import DOUBTFUL
+from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, SUPERSEDED
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
@@ -38,7 +37,7 @@ from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:
-    from crucible_lineage.ask.states import DatasetEntry
+    from crucible_lineage.standing.standings import Standing
 
 MOST_SHOWN = 20
 WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
@@ -127,19 +126,19 @@ def _replace(old: str, files: Sequence[Path], why: str) -> None:
     print_result(document, [f"{new.mfid}  {new.name}  replaces {mfid}"])
 
 
-def _superseded(session: Session, mfid: str, project: str, by: str | None) -> DatasetEntry:
+def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:
     """Return the result to supersede. InputError unless it is a current result of the project and fills a slot.
 
     It may be superseded already by `by`, the dataset that these files were registered as before.
     """
-    from crucible_lineage.ask.states import entry_of  # not needed for measured files
+    from crucible_lineage.standing.standings import standing_of  # not needed for measured files
 
     attempt = f"register what supersedes {mfid}"
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
     except (ForbiddenError, NotFoundError) as error:
         raise InputError(f"{attempt}: the dataset does not exist, or is not visible to this key") from error
-    entry = entry_of(session, found)
+    entry = standing_of(session, found)
     if lies_elsewhere(found, project):
         raise InputError(f"{attempt}: it belongs to project {found.project_id}, not to {project}")
     if mfid == by:

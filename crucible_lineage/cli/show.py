@@ -218,8 +218,8 @@ def _select(
     """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
     from crucible_lineage.ask.listing import list_datasets
     from crucible_lineage.ask.names import find_mfid
-    from crucible_lineage.ask.states import entry_of
     from crucible_lineage.ask.view import existing
+    from crucible_lineage.standing.standings import standing_of
 
     if not datasets:
         listed = list_datasets(session, chosen_project(session, project), step=step, run=run, every=run is not None)
@@ -227,7 +227,7 @@ def _select(
             raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
     mfids = dict.fromkeys(find_mfid(session, one, [project] if project else ()) for one in datasets)
-    entries = [entry_of(session, existing(session, mfid)) for mfid in mfids]
+    entries = [standing_of(session, existing(session, mfid)) for mfid in mfids]
     return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
 
 

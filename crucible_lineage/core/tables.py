@@ -105,6 +105,12 @@ class Summary:
         return Producer(*json.loads(self.run)) if self.run else None
 
     @property
+    def pipelines(self) -> tuple[str, ...]:
+        """The pipelines that made it or filled a slot with it, the one that made it first."""
+        filled = sorted({key.partition("/")[0] for key in self.status.fills})
+        return tuple(filter(None, dict.fromkeys((self.pipeline, *filled))))
+
+    @property
     def mfid(self) -> str:
         """The dataset's id."""
         return self.status.mfid

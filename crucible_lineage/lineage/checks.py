@@ -14,7 +14,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import is_mfid, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import CURRENT, DERIVED, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
+from crucible_lineage.lineage.model import DERIVED, IN_PLACE, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
 from crucible_lineage.lineage.records import (
     equal_parents,
     lists_all_used,
@@ -267,11 +267,11 @@ def wrong_project(graph: LineageGraph, node: Node) -> Iterator[Finding]:
 def made_of_superseded(graph: LineageGraph, node: Node) -> Iterator[Finding]:
     """Find superseded parents of a current result that would differ if made from the current ones."""
     parents = [mfid for mfid in graph.parents(node.id) if graph.edges[mfid, node.id].relationship != PART]
-    old = [mfid for mfid in parents if graph.nodes[mfid].state == SUPERSEDED] if node.state == CURRENT else []
+    old = [mfid for mfid in parents if graph.nodes[mfid].state == SUPERSEDED] if node.state in IN_PLACE else []
     if not old:
         return
     used, same = used_mfids(node.record), equal_parents(node.record)
-    held = {was for now, was in same.items() if now in graph and graph.nodes[now].state == CURRENT}
+    held = {was for now, was in same.items() if now in graph and graph.nodes[now].state in IN_PLACE}
     for parent in old:
         if parent in used and parent not in held and parent not in same:
             by = graph.nodes[parent].superseded_by

@@ -10,7 +10,7 @@ from typing import Any
 
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph, descent
-from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
     equal_parents,
@@ -197,7 +197,7 @@ def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) 
     own = ("kind", "name", "measurement", "data_type", "project", "step")
     fields |= {name: getattr(node, name) for name in own}
     # Whether a result is current depends on the moment, not on the result.
-    fields["state"] = "complete" if node.state in (CURRENT, SUPERSEDED) else node.state
+    fields["state"] = node.state if node.state in (INCOMPLETE, WITHDRAWN) else "complete"
     return fields
 
 

@@ -143,7 +143,7 @@ class DataEntities:
         if node.kind != "hidden":
             record = node.record or {}
             entity["identifier"] = node.id
-            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.shown_state)))
+            entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
             if node.doubt:
                 entity["creativeWorkStatus"] = "doubtful"
                 entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))

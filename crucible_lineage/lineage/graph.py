@@ -17,13 +17,10 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import (
-    CURRENT,
     DERIVED,
     MEASURED,
     PART,
-    RAW,
-    SUPERSEDED,
-    WITHDRAWN,
+    STANDINGS,
     Edge,
     Kind,
     Node,
@@ -252,7 +249,7 @@ def with_record(node: Node, record: JsonMapping) -> Node:
     kind: Kind = "sample" if record.get("resource_type") == "sample" or "sample_name" in record else "dataset"
     written = provenance(record)
     known_state = state(record)
-    if node.state in (CURRENT, SUPERSEDED, RAW, WITHDRAWN) and known_state != "incomplete":
+    if node.state in STANDINGS and known_state != "incomplete":
         known_state = node.state
     if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
         known_state = node.state

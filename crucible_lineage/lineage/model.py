@@ -13,10 +13,13 @@ Kind = Literal["dataset", "sample", "hidden"]
 DERIVED = "is_derived_from"
 PART = "is_part_of"
 MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
-CANDIDATE = "candidate"  # shown state of a result that waits for a signature
-DOUBTFUL = "doubtful"  # shown state of current or raw data that are on hold, or descend from such data
-CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"  # states that depend on other records
+CANDIDATE = "candidate"  # a result that waits for a signature, or of a try that is not promoted
+DOUBTFUL = "doubtful"  # current or raw data that are on hold, or descend from such data
+CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"
+INCOMPLETE = "incomplete"
 WITHDRAWN = "withdrawn"  # to be deleted: not in lists, and an earlier result is current
+IN_PLACE = (CURRENT, DOUBTFUL)  # the result that a slot has, whether anybody doubts it or not
+STANDINGS = frozenset({CURRENT, SUPERSEDED, RAW, CANDIDATE, DOUBTFUL, WITHDRAWN})  # they depend on more than one record
 KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
 
@@ -24,10 +27,10 @@ KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 class Node:
     """A dataset, a sample, or a placeholder for a resource that the reader may not see.
 
-    `state` is current, superseded, incomplete or raw if the current results were looked up; else "complete" or
-    "incomplete" from provenance, or empty. `superseded_by` are the current datasets in its slots. `record` is the whole
-    record from Crucible, or None if it was not fetched; `doubt` is why it is doubtful, `remade` how often it was made
-    again elsewhere, with the same outcome.
+    `state` is where the dataset stands, if that was looked up; else "complete" or "incomplete" from provenance, or
+    empty. `superseded_by` are the current datasets in its slots. `record` is the whole record from Crucible, or None if
+    it was not fetched; `doubt` is why it is doubtful, `remade` how often it was made again elsewhere, with the same
+    outcome.
     """
 
     id: str
@@ -47,18 +50,6 @@ class Node:
     def visible_id(self) -> str | None:
         """The id; None if the reader may not see it."""
         return None if self.kind == "hidden" else self.id
-
-    @property
-    def shown_state(self) -> str:
-        """The state, or that the dataset is doubtful."""
-        return state_in_doubt(self.id, self.state, self.doubt)
-
-
-def state_in_doubt(mfid: str, state: str, doubt: Doubt | None) -> str:
-    """Return the state of a dataset, or that it is doubtful."""
-    if doubt is None or state not in ("", "complete", CURRENT, RAW):
-        return state
-    return CANDIDATE if doubt.is_candidate and doubt.source == mfid else DOUBTFUL
 
 
 @dataclass(frozen=True, slots=True)

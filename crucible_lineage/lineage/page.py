@@ -25,7 +25,7 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "name": title,
     "measurement": lambda node: plain(node.measurement),
     "data_type": lambda node: plain(node.data_type),
-    "state": lambda node: plain(node.shown_state),
+    "state": lambda node: plain(node.state),
     "step": lambda node: plain(node.step),
     "remade": lambda node: node.remade,
     "superseded_by": lambda node: list(node.superseded_by),

@@ -160,7 +160,7 @@ def _about_node(node: Node) -> Attributes:
         "cl:measurement": node.measurement,
         "cl:dataType": node.data_type,
         "cl:project": node.project,
-        "cl:state": node.shown_state,
+        "cl:state": node.state,
     }
 
 

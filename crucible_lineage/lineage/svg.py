@@ -206,7 +206,7 @@ def _legend(colour_of: dict[str, str], note: str, top: float) -> Iterator[str]:
 def _tip(item: DrawnItem) -> str:
     """Return the full names and ids, one node per line; of a large group the first twenty."""
     described = (
-        (title(node), detail(node), node.visible_id, node.shown_state, node.doubt and node.doubt.message(node.id))
+        (title(node), detail(node), node.visible_id, node.state, node.doubt and node.doubt.message(node.id))
         for node in item.nodes
     )
     lines = (" · ".join(plain(part) for part in parts if part) for parts in described)

@@ -120,7 +120,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
         "measurement": node.measurement,
         "data_type": node.data_type,
         "project_id": node.project,
-        "state": node.shown_state,
+        "state": node.state,
         "step": node.step,
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,

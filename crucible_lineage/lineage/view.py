@@ -49,7 +49,7 @@ class DrawnItem:
     @property
     def state(self) -> str:
         """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
-        states = {node.shown_state for node in self.nodes}
+        states = {node.state for node in self.nodes}
         return next((state for state in STATE_COLOURS if state in states), self.node.state)
 
     @property
@@ -66,7 +66,7 @@ class DrawnItem:
         state = self.state
         if state in ("", "complete", CURRENT, RAW):
             return ""
-        return f"{sum(node.shown_state == state for node in self.nodes)} {state}" if self.is_group else state
+        return f"{sum(node.state == state for node in self.nodes)} {state}" if self.is_group else state
 
 
 @dataclass(frozen=True)

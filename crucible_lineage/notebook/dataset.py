@@ -17,7 +17,6 @@ from zipfile import BadZipFile
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.columns import as_texts
-from crucible_lineage.ask.states import entries_now
 from crucible_lineage.ask.view import DatasetView, existing, show_dataset
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
@@ -27,6 +26,7 @@ from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.standing.standings import standings_of
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift as lift_statements
@@ -275,7 +275,7 @@ class Datasets(Sequence[Dataset]):
 
     def _repr_html_(self) -> str:
         session = self._catalogue.session
-        names, rows = as_texts(entries_now(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
+        names, rows = as_texts(standings_of(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
         more = (more + self._not_listed).removeprefix("; ")
         return rows_table(names, rows) + f"<div>{escape(more)}</div>"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import no_project
-from crucible_lineage.core.slots import CURRENT, Currency, pipeline_keyword, slot
+from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
@@ -31,6 +31,7 @@ from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import Filling, currency_of_pipeline
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import StepRecord, Used
@@ -78,7 +79,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
-    history.currency = Currency(())
+    history.currency = currency_of_pipeline(history.project, {}, {})
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")
@@ -124,7 +125,7 @@ class _History:
 
     def holds(self, mfid: str) -> bool:
         """Return whether the result is current."""
-        return self.currency.state(mfid) == CURRENT
+        return self.currency.filling(mfid) is Filling.CURRENT
 
     def parents(self, mfid: str) -> list[str]:
         return [self.current(used.mfid) for used in self.made[mfid].used]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import (
-    Currency,
     SlotClaim,
     hold,
     is_replaced_by_hand,
@@ -34,6 +33,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import Currency, currency_with
 from crucible_lineage.step import Step
 
 About = tuple[str, ...]
@@ -137,7 +137,7 @@ class _Project:
     """A project when the run first read it: the results of the flow, and which of them are current."""
 
     found: Mapping[str, Registered] = field(default_factory=dict)
-    slots: Currency = field(default_factory=lambda: Currency(()))
+    slots: Currency = field(default_factory=lambda: currency_with((), {}))
 
 
 class FlowSlots:
@@ -255,7 +255,7 @@ class FlowSlots:
         except (NotFoundError, RefusedError, *TRANSIENT):  # the project does not exist yet, or the service is away
             return _Project()
         found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
-        return _Project(found, Currency((one.status for one in found.values()), self._session.mirror.promoted()))
+        return _Project(found, currency_with((one.status for one in found.values()), self._session.mirror.promoted()))
 
 
 def about_file(path: Path) -> About:

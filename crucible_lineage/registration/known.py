@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.mirror import Judgements, Mirror
-from crucible_lineage.core.slots import Currency, DatasetStatus, SlotClaim, pipeline_keyword
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
@@ -33,6 +33,7 @@ from crucible_lineage.registration.read import (
     registered,
     withdrawn_text,
 )
+from crucible_lineage.standing.currency import Currency, currency_of, currency_of_pipeline
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -86,8 +87,8 @@ class KnownResults:
             else:
                 self.claims = self.mirror.sync(self.project, self.scope, self._judge)
             self.members = self.mirror.members(self.project, self.scope)
-            statuses = (DatasetStatus(mfid, self.project, True, True, slots) for mfid, slots in self.claims.items())
-            self._slots, self._everything, self._attempts = Currency(statuses, self.mirror.promoted()), None, None
+            self._slots = currency_of_pipeline(self.project, self.claims, self.mirror.promoted())
+            self._everything = self._attempts = None
             self._trim()
 
     @property
@@ -95,7 +96,7 @@ class KnownResults:
         """Which results are current, as of the last sync."""
         with self._lock:
             if self._slots is None:
-                self._slots = Currency((one.status for one in self.registered().values()), self.mirror.promoted())
+                self._slots = currency_of(self.mirror.snapshot(self.project))
             return self._slots
 
     def look(self, mfids: Iterable[str], *, ask: bool = True) -> None:

@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
+from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -23,6 +23,7 @@ from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, PLAN, Op
 from crucible_lineage.remake.kit import KitStep, write_kit
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standings
 from crucible_lineage.times import seconds_in, utc
 
 ENVIRONMENTS = "environments"  # folder of built environments in the data folder
@@ -111,13 +112,9 @@ def sampled(session: Session, project: str, count: int, older_than: str | None =
     Raises InputError if there is none, or `older_than` (as in 30d, 12h) is not an age.
     """
     until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
-    snapshot = session.mirror.snapshot(project)
-    summaries = snapshot.summaries.values()
-    currency = Currency((summary.status for summary in summaries), snapshot.promoted)
+    found = standings(session, project).items()
     matching = sorted(
-        summary.mfid
-        for summary in summaries
-        if summary.step and currency.state(summary.mfid) == CURRENT and utc(summary.created) <= until
+        mfid for mfid, one in found if one.summary.step and one.state == CURRENT and utc(one.summary.created) <= until
     )
     if not matching:
         raise InputError(f"reproduce: project {project!r} has no current result of a step that is old enough")

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.core.slots import Currency, SlotClaim, hold, later_than
+from crucible_lineage.core.slots import SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.marks import KEY
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.calibrations import (
     FIELDS,
     NEXT,
@@ -223,7 +224,7 @@ def promote(session: Session, project: str, trial: str, why: str = "") -> tuple[
     Nothing is computed. Raises InputError, and states nothing, if it is promoted already, or has neither of them.
     """
     copy = session.mirror.snapshot(project)
-    currency = Currency((one.status for one in copy.summaries.values()), copy.promoted)
+    currency = currency_of(copy)
     candidates = currency.candidates(trial, project)
     active = _in_force_now(session)
     own = (one for one in active.statements.values() if one.verb == CERTIFY and one.trial == trial)

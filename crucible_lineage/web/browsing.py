@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +17,6 @@ from crucible_lineage.ask.listing import Listing, list_datasets
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.overview import overview
 from crucible_lineage.ask.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
-from crucible_lineage.ask.states import DatasetEntry, entries_of_copy
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client.models import Project
 from crucible_lineage.core.journal import Journal
@@ -26,6 +25,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text
+from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, redacted, rendered
 
@@ -129,7 +129,7 @@ class RunRow:
     """A run with those of its outputs that the reader can see."""
 
     run: ListedRun
-    outputs: tuple[DatasetEntry, ...]
+    outputs: tuple[Standing, ...]
 
 
 def runs(reader: Reader) -> Response:
@@ -137,7 +137,7 @@ def runs(reader: Reader) -> Response:
     project = reader.project
     copy, found = _runs(reader, project)
     first, pages = _page(reader, len(found))
-    shown = [_run_row(one, copy) for one in found[first : first + PER_PAGE]]
+    shown = _run_rows(reader, found[first : first + PER_PAGE], copy)
     return rendered(
         "runs.html", reader.name, project=project, runs=shown, total=len(found), page=reader.page, pages=pages
     )
@@ -150,7 +150,9 @@ def run(reader: Reader) -> Response:
     named = reader.request.path_params["run"]
     one = next((one for one in found if one.run_id == named), None)
     if one is not None:
-        return rendered("run.html", reader.name, project=project, row=_run_row(one, copy), columns=_columns(project))
+        return rendered(
+            "run.html", reader.name, project=project, row=_run_rows(reader, [one], copy)[0], columns=_columns(project)
+        )
     with reader.sign_in.session() as session:
         try:
             run_id = find_run(session, named, {project.project_id: copy}).run_id
@@ -184,9 +186,11 @@ def _local_runs(data: Path, project: str) -> dict[str, ListedRun]:
         journal.close()
 
 
-def _run_row(run: ListedRun, copy: Snapshot) -> RunRow:
-    entries = entries_of_copy(copy)
-    return RunRow(run, tuple(entries[mfid] for mfid in run.made or ()))
+def _run_rows(reader: Reader, runs: Sequence[ListedRun], copy: Snapshot) -> list[RunRow]:
+    with reader.sign_in.session() as session:
+        made = dict.fromkeys(mfid for run in runs for mfid in run.made or ())
+        found = standings_in(session, copy, reader.project.project_id, among=made)
+    return [RunRow(run, tuple(found[mfid] for mfid in run.made or ())) for run in runs]
 
 
 def compare(reader: Reader) -> Response:

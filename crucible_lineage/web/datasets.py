@@ -15,7 +15,6 @@ from crucible_lineage.ask.calibrations import calibrations_of
 from crucible_lineage.ask.impact import request_deletion
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_states
 from crucible_lineage.ask.names import find_mfid
-from crucible_lineage.ask.states import entry_of
 from crucible_lineage.ask.view import single_statements, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
@@ -39,6 +38,7 @@ from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, correction
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standing_of
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
 from crucible_lineage.web.reader import Reader
@@ -61,7 +61,7 @@ def dataset(reader: Reader) -> Response:
     mfid = found.unique_id
     links = found.links or []
     with reader.sign_in.session() as session:
-        entry = entry_of(session, found)
+        entry = standing_of(session, found)
         varies = known_to_vary(session, mfid, found.model_dump())
         statements = session.stated.about(mfid, entry.summary.status.project, entry.summary)
         calibrations = calibrations_of(session, found.model_dump())

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from crucible_lineage.core.slots import CANDIDATE, CURRENT, SUPERSEDED, Currency, DatasetStatus, SlotClaim, trial_slot
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, trial_slot
+from crucible_lineage.standing.currency import Currency, Filling, currency_with
 from crucible_lineage.statements.statements import (
     PROMOTE,
     REVOKE,
@@ -87,7 +88,7 @@ class Laboratory:
 
 
 def currency(fills: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]) -> Currency:
-    return Currency((DatasetStatus(one, "lab", True, True, slots) for one, slots in fills.items()), promoted)
+    return currency_with((DatasetStatus(one, "lab", True, True, slots) for one, slots in fills.items()), promoted)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -113,12 +114,12 @@ def test_a_candidate_is_neither_current_nor_superseded_until_its_try_is_promoted
     old = {"s": SlotClaim("2026-01-01T00:00:00+00:00", "1")}
     new = {trial_slot("s", "neon"): SlotClaim("2026-01-02T00:00:00+00:00", "2", trial="neon")}
     before = currency({"old": old, "new": new}, {})
-    assert (before.state("old"), before.state("new")) == (CURRENT, CANDIDATE)
+    assert (before.filling("old"), before.filling("new")) == (Filling.CURRENT, Filling.CANDIDATE)
     assert before.current("s", "lab") == ("old",)
     assert before.candidates("neon", "Lab") == {"s": "new"}
     assert [*before.all_slots()] == [("lab", "s")]
     after = currency({"old": old, "new": new}, {"lab/neon": "2026-01-03T00:00:00+00:00"})
-    assert (after.state("old"), after.state("new")) == (SUPERSEDED, CURRENT)
+    assert (after.filling("old"), after.filling("new")) == (Filling.SUPERSEDED, Filling.CURRENT)
     assert after.superseded_by("old") == ("new",)
 
 

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
-from crucible_lineage.core.slots import Currency
 from crucible_lineage.lineage import LineageGraph
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -21,6 +20,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.standing.currency import Filling, currency_with
 
 
 class Changed:
@@ -105,7 +105,7 @@ def test_summaries_of_a_copy_agree_with_records(changed: Changed) -> None:
     listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
     statuses = [registered(changed.session.client, dataset).status for dataset in listed]
     assert {one.mfid: one for one in statuses} == {mfid: one.status for mfid, one in copy.summaries.items()}
-    assert Currency(statuses).state(changed.old_total) == "superseded"
+    assert currency_with(statuses, {}).filling(changed.old_total) is Filling.SUPERSEDED
 
 
 def test_a_dataset_is_shown_with_results_files_parents_and_children(changed: Changed) -> None:

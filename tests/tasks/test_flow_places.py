@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.listing import list_datasets
-from crucible_lineage.ask.states import DatasetEntry
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -22,6 +21,7 @@ from crucible_lineage.registration.read import read
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.standing.standings import Standing
 from tests.nights import NIGHTLY, by_night
 
 PROGRAM = Path(__file__).parent / "placed_flow.py"
@@ -50,7 +50,7 @@ class Lab:
         assert "is not re" not in ran.stderr, ran.stderr[-4000:]
         return json.loads(ran.stdout.splitlines()[-1])
 
-    def entries(self, flow: str) -> list[DatasetEntry]:
+    def entries(self, flow: str) -> list[Standing]:
         """Return all results of a flow."""
         with Session(self.settings) as session:
             return list(list_datasets(session, "lab", pipeline=flow, every=True).entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.core.slots import CANDIDATE, SUPERSEDED, Currency, DatasetStatus, SlotClaim
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.ids import mfid_time
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.records import is_support
+from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.pipeline.declare.inputs import (
     FLAGS,
     METADATA_PREFIX,
@@ -49,11 +48,10 @@ from crucible_lineage.pipeline.plan.revisions import (
 )
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standings_in
 from crucible_lineage.statements.calibrations import Span
-from crucible_lineage.statements.statements import MEASUREMENT, statement_in
 from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -415,60 +413,32 @@ def _names(declared: FileInput) -> list[str]:
 
 
 def _select_items(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
-    """Yield the matching datasets, except incomplete and superseded ones."""
+    """Yield the matching datasets as they stand in the project: no incomplete, superseded or candidate ones."""
     filters = {"project_id": project, **declared.filters}
     listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    matching = [dataset for dataset in listed if is_selected(declared, dataset)]
-    if FLAGS in declared.select:
-        matching = list(_filter_by_flags(project, matching, declared, session))
-    found = [registered(session.client, dataset) for dataset in sorted(matching, key=_measurement_key)]
-    usable = [item for item in found if not item.is_begun]
-    if not declared.superseded:
-        currency = currency_among(project, found, session)
-        usable = [item for item in usable if currency.state(item.mfid) not in (CANDIDATE, SUPERSEDED)]
+    matching = {one.unique_id: one for one in listed if declared.fits(one.scientific_metadata or {})}
+    usable = [matching[mfid] for mfid in _selected(project, matching, declared, session)]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
-    refused = refusals(session.client, [item for item in usable if not knows(session.mirror, item)])
-    yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in usable)
+    found = [registered(session.client, dataset) for dataset in sorted(usable, key=_measurement_key)]
+    refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
+    yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in found)
 
 
-def is_selected(declared: SelectInput, dataset: Dataset) -> bool:
-    """Return whether a listed dataset is selected; statements and supporting datasets never are."""
-    if not declared.fits(dataset.scientific_metadata or {}):
-        return False
-    record = dataset.model_dump()
-    return not is_support(record) and (dataset.measurement != MEASUREMENT or statement_in(record) is None)
-
-
-def _filter_by_flags(
-    project: str, datasets: Sequence[Dataset], declared: SelectInput, session: Session
-) -> Iterator[Dataset]:
-    """Yield the datasets that pass the filter of flags."""
-    from crucible_lineage.core.tables import summary_of  # few selections use flags
-
-    if not session.is_away:
-        session.mirror.sync_statements()
-    known = {dataset.unique_id: summary_of(dataset.model_dump()) for dataset in datasets}
-    flags = session.stated.flags(known.keys(), project, known)
-    yield from (dataset for dataset in datasets if declared.has_flags(flags.get(dataset.unique_id, ())))
+def _selected(project: str, matching: Collection[str], declared: SelectInput, session: Session) -> Iterator[str]:
+    """Yield the ids of those that stand in the project as declared; statements and supporting datasets never do."""
+    if not matching:
+        return
+    copy = session.mirror.snapshot(project)
+    excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
+    for mfid, one in standings_in(session, copy, project, among=copy.summaries.keys() & matching).items():
+        if one.state not in excluded and (FLAGS not in declared.select or declared.has_flags(one.flags)):
+            yield mfid
 
 
 def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
     """Sort key by time of measurement; if that is unknown, by the time in the id."""
     return measured_at(dict(dataset)) or mfid_time(dataset.unique_id), dataset.unique_id
-
-
-def currency_among(project: str, found: Sequence[Registered], session: Session) -> Currency:
-    """Return the currency of these datasets; those that supersede them need not be among them."""
-    claims: dict[str, dict[str, SlotClaim]] = {}
-    for pipeline in sorted({key.partition("/")[0] for item in found for key in item.status.slots}):
-        known = KnownResults(session.mirror, lambda: session.client, project, pipeline)
-        known.sync()
-        for mfid, slots in known.claims.items():
-            claims.setdefault(mfid, {}).update(slots)
-    others = {mfid: DatasetStatus(mfid, project, True, True, slots) for mfid, slots in claims.items()}
-    statuses = {**others, **{item.mfid: item.status for item in found}}.values()
-    return Currency(statuses, session.mirror.promoted())
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:

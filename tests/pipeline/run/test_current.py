@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.cli.plans import print_plan
-from crucible_lineage.core.slots import Currency, DatasetStatus, slots_of
+from crucible_lineage.core.slots import DatasetStatus, slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -24,6 +24,7 @@ from crucible_lineage.registration.register import take_over
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.standing.standings import standings
 
 
 def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
@@ -33,9 +34,7 @@ def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overr
 
 def states(session: Session, project: str = "lab") -> dict[str, str]:
     """The state of each dataset, as anybody sees it who asks Crucible."""
-    listed = session.client.datasets.list(project_id=project, include_metadata=True, include_links=True, limit=None)
-    currency = Currency(registered(session.client, dataset).status for dataset in listed)
-    return {dataset.unique_id: currency.state(dataset.unique_id) for dataset in listed}
+    return {mfid: one.state for mfid, one in standings(session, project).items()}
 
 
 def current(session: Session, step: str) -> set[str]:

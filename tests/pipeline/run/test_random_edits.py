@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.core.slots import CURRENT, Currency
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import Filling, currency_with
 
 EDITS = int(os.environ.get("RANDOM_EDITS", "6"))  # of each shape; `make crash` asks for more
 SHAPES = {
@@ -168,8 +168,10 @@ def holding(session: Session) -> dict[str, str]:
     """The current result of each step, as anybody sees it who asks Crucible."""
     listed = session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True, limit=None)
     found = [registered(session.client, dataset) for dataset in listed]
-    currency = Currency(one.status for one in found)
+    currency = currency_with((one.status for one in found), {})
     steps = [(one.step_record, one.mfid) for one in found]
-    held = [(record.declared_step, mfid) for record, mfid in steps if record and currency.state(mfid) == CURRENT]
+    held = [
+        (record.declared_step, mfid) for record, mfid in steps if record and currency.filling(mfid) is Filling.CURRENT
+    ]
     assert len(dict(held)) == len(held), held
     return dict(held)

@@ -1,0 +1,188 @@
+"""Which results of a project fill its slots: the one place that decides it, before statements count.
+
+In each slot, the newest run that relied on a result made it current. What people stated is not considered yet, which is
+why a `Filling` is no state that may be shown: `standings` turns it into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from enum import Enum
+from weakref import WeakKeyDictionary
+
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, trial_suffix
+from crucible_lineage.core.tables import Snapshot
+from crucible_lineage.marks import order_of_claims
+from crucible_lineage.statements.statements import trial_key
+
+
+class Filling(Enum):
+    """What slots and replacements alone say of a dataset."""
+
+    CURRENT, SUPERSEDED, CANDIDATE, INCOMPLETE, RAW = range(5)
+
+
+_Tried = dict[tuple[str, str, str], tuple[str, str]]  # by project, try and slot: when, and the dataset
+
+
+def _tried_last(statuses: Iterable[DatasetStatus]) -> _Tried:
+    """Return the dataset that each try relied on last in each slot."""
+    found: _Tried = {}
+    for status in statuses:
+        for key, claim in status.slots.items():
+            if claim.trial and status.complete and status.derived:
+                at = status.project.casefold(), claim.trial, key.removesuffix(trial_suffix(claim.trial))
+                before, own = found.get(at, ("", "")), (claim.since, status.mfid)
+                found[at] = max(before, own, key=lambda one: (order_of_claims(one[0]), one[1]))
+    return found
+
+
+def _counting(status: DatasetStatus, promoted: Mapping[str, str], tried: _Tried) -> DatasetStatus:
+    """Return the status with the claims that count: not those of tries, unless promoted, from that moment on."""
+    claims = {key: claim for key, claim in status.slots.items() if claim.trial}
+    if not claims:
+        return status
+    slots, is_candidate = {key: claim for key, claim in status.slots.items() if not claim.trial}, False
+    for key, claim in claims.items():
+        slot = key.removesuffix(trial_suffix(claim.trial))
+        moment = promoted.get(trial_key(status.project, claim.trial))
+        _, last = tried.get((status.project.casefold(), claim.trial, slot), ("", ""))
+        if moment is None or last != status.mfid:
+            is_candidate = True
+        elif slot not in slots or order_of_claims(slots[slot].since) < order_of_claims(moment):
+            slots[slot] = replace(claim, since=moment, trial="")
+    return replace(status, slots=slots, is_candidate=is_candidate)
+
+
+class Currency:
+    """Which datasets fill the slots of their projects. Only the functions below build it, from whole projects.
+
+    `promoted` has the moment of promotion of each promoted try.
+    """
+
+    def __init__(self, statuses: Iterable[DatasetStatus], promoted: Mapping[str, str]) -> None:
+        listed = list(statuses)
+        self._tried = _tried_last(listed)
+        self._statuses = {status.mfid: _counting(status, promoted, self._tried) for status in listed}
+        self._claimants: dict[tuple[str, str], list[DatasetStatus]] = {}
+        self._successors: dict[str, str] = {}
+        for status in self._statuses.values():
+            if not status.complete:
+                continue
+            for key in status.fills:
+                self._claimants.setdefault((status.project.casefold(), key), []).append(status)
+            replaced = self._statuses.get(status.replaces or "")
+            if status.replaces and (replaced is None or replaced.project.casefold() == status.project.casefold()):
+                self._successors[status.replaces] = max(status.mfid, self._successors.get(status.replaces, ""))
+
+    def current(self, key: str, project: str) -> tuple[str, ...]:
+        """Return the current datasets of a slot: for each declaration of it, those that its newest run relied on."""
+        claimants = self._claimants.get((project.casefold(), key), ())
+        return tuple(sorted(status.mfid for status in claimants if self._holds(status, key)))
+
+    def by_declaration(self, key: str, project: str) -> dict[str, list[str]]:
+        """Return the current datasets of a slot by the file that declares it."""
+        found: dict[str, list[str]] = {}
+        for status in self._claimants.get((project.casefold(), key), ()):
+            for file in status.slots[key].files:
+                if self._holds_for(status, key, file):
+                    found.setdefault(file, []).append(status.mfid)
+        return {file: sorted(mfids) for file, mfids in found.items()}
+
+    def latest_for(self, mfid: str, key: str) -> tuple[str, ...]:
+        """Return the files, former names included, whose runs have not relied on another dataset in the slot since."""
+        status = self._statuses.get(mfid)
+        if status is None or key not in status.slots:
+            return ()
+        names = (*status.slots[key].files, *status.slots[key].was)
+        return tuple(name for name in names if self._holds_for(status, key, name))
+
+    def claims(self, key: str, project: str) -> list[SlotClaim]:
+        """Return all claims to a slot, past ones included."""
+        return [status.slots[key] for status in self._claimants.get((project.casefold(), key), ())]
+
+    def tried(self, key: str, trial: str, project: str) -> tuple[str, str]:
+        """Return when a try relied on a dataset in a slot last, and on which; empty if it did not."""
+        return self._tried.get((project.casefold(), trial, key), ("", ""))
+
+    def candidates(self, trial: str, project: str) -> dict[str, str]:
+        """Return the dataset that a try relied on last in each slot."""
+        own = project.casefold(), trial
+        return {slot: mfid for (*of, slot), (_, mfid) in sorted(self._tried.items()) if tuple(of) == own}
+
+    def all_slots(self) -> Iterable[tuple[str, str]]:
+        """Return the project (in lower case) and key of each slot that a complete dataset fills."""
+        return self._claimants.keys()
+
+    def slots(self, mfid: str) -> Mapping[str, SlotClaim]:
+        """Return the slots that a dataset fills or has filled."""
+        return self._statuses[mfid].slots if mfid in self._statuses else {}
+
+    def filling(self, mfid: str) -> Filling:
+        """Return what the slots say of a dataset; RAW also for an unknown one."""
+        status = self._statuses.get(mfid)
+        if status is None:
+            return Filling.RAW
+        if not status.complete:
+            return Filling.INCOMPLETE
+        if status.fills and any(self._holds(status, key) for key in status.fills):
+            return Filling.CURRENT
+        if status.is_candidate:
+            return Filling.CANDIDATE
+        if status.fills or mfid in self._successors:
+            return Filling.SUPERSEDED
+        return Filling.CURRENT if status.derived else Filling.RAW
+
+    def superseded_by(self, mfid: str) -> tuple[str, ...]:
+        """Return the datasets that are current instead; none if the dataset is not superseded."""
+        if self.filling(mfid) is not Filling.SUPERSEDED:
+            return ()
+        status = self._statuses[mfid]
+        if status.fills:
+            return tuple(dict.fromkeys(other for key in status.fills for other in self.current(key, status.project)))
+        return self._replacement(mfid)
+
+    def _replacement(self, mfid: str) -> tuple[str, ...]:
+        seen = {mfid}
+        while (following := self._successors.get(mfid)) and following not in seen:
+            seen.add(following)
+            mfid = following
+        return self.superseded_by(mfid) or (mfid,)
+
+    def _holds(self, status: DatasetStatus, key: str) -> bool:
+        return any(self._holds_for(status, key, file) for file in status.slots[key].files)
+
+    def _holds_for(self, status: DatasetStatus, key: str, file: str) -> bool:
+        """Return whether no run of the declaration in this file has relied on another dataset since."""
+        claimants = self._claimants.get((status.project.casefold(), key), ())
+        if len(claimants) == 1 and claimants[0] is status:  # the usual case
+            return True
+        claims = (claimant.slots[key] for claimant in claimants)
+        moments = (claim.since for claim in claims if file in (*claim.files, *claim.was))
+        return status.slots[key].since == max(moments, key=order_of_claims)
+
+
+_currencies: WeakKeyDictionary[Snapshot, Currency] = WeakKeyDictionary()
+
+
+def currency_of(copy: Snapshot, *, without_try: str = "") -> Currency:
+    """Return what fills the slots of a project, or what would if a try (its `trial_key`) were not promoted."""
+    if without_try:
+        promoted = {key: when for key, when in copy.promoted.items() if key != without_try}
+        return Currency((one.status for one in copy.summaries.values()), promoted)
+    if (found := _currencies.get(copy)) is None:
+        found = _currencies[copy] = Currency((one.status for one in copy.summaries.values()), copy.promoted)
+    return found
+
+
+def currency_with(statuses: Iterable[DatasetStatus], promoted: Mapping[str, str]) -> Currency:
+    """Return what fills the slots of projects of which all datasets are given, for example hidden ones, too."""
+    return Currency(statuses, promoted)
+
+
+def currency_of_pipeline(
+    project: str, claims: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]
+) -> Currency:
+    """Return what fills the slots of a pipeline, given all claims to them by complete results."""
+    return Currency((DatasetStatus(mfid, project, True, True, slots) for mfid, slots in claims.items()), promoted)

@@ -1,0 +1,179 @@
+"""Where each dataset stands: raw, current, candidate, doubtful, superseded, incomplete or withdrawn, and why.
+
+One function answers this for lists, tables, pages, pictures, plans and selections: from the slots and replacements of
+the whole project, and from the statements in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from crucible_lineage.core.tables import EVERYTHING, Snapshot, Summary, summary_of
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, INCOMPLETE, RAW, SUPERSEDED, WITHDRAWN
+from crucible_lineage.lineage.records import is_withdrawn
+from crucible_lineage.marks import CORRECTIONS_KEY
+from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import Currency, Filling, currency_of, currency_with
+from crucible_lineage.statements.statements import CheckResult, Doubt, ReproductionCount
+
+if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
+
+NEVER = ReproductionCount()
+_STATES = {
+    Filling.CURRENT: CURRENT,
+    Filling.SUPERSEDED: SUPERSEDED,
+    Filling.CANDIDATE: CANDIDATE,
+    Filling.INCOMPLETE: INCOMPLETE,
+    Filling.RAW: RAW,
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A dataset and where it stands. If it is superseded, also its successors and the time.
+
+    `doubt` is the statement for which it is doubtful, even if it is superseded; `flags` are the names of flags in
+    force, `checks` the verdicts of its checks, and `remade` counts its reproductions.
+    """
+
+    summary: Summary
+    state: str
+    superseded_by: tuple[str, ...] = ()
+    since: str = ""
+    doubt: Doubt | None = None
+    flags: tuple[str, ...] = ()
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    remade: ReproductionCount = NEVER
+
+    @property
+    def mfid(self) -> str:
+        """The id of the dataset."""
+        return self.summary.mfid
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is current or measured, and not in doubt."""
+        return self.state in (CURRENT, RAW)
+
+    @property
+    def origin(self) -> str:
+        """The pipeline and step that made it, else its measurement."""
+        return "/".join(filter(None, (self.summary.pipeline, self.summary.step))) or self.summary.measurement
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The verdicts of its checks, in words."""
+        return tuple(_verdict_text(name, one) for name, one in self.checks.items())
+
+
+def _verdict_text(name: str, check: CheckResult) -> str:
+    values = ", ".join(f"{name} is {value}" for name, value in check.values.items())
+    return f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ({values})"
+
+
+def standings(session: Session, project: str, *, among: Iterable[str] | None = None) -> dict[str, Standing]:
+    """Return where the datasets of a project stand now, or some of them; of all projects for EVERYTHING.
+
+    They are in the order of lists. Raises InputError if there is no such project.
+    """
+    return standings_in(session, session.mirror.snapshot(project), project, among=among)
+
+
+def standings_in(
+    session: Session, copy: Snapshot, project: str, *, among: Iterable[str] | None = None
+) -> dict[str, Standing]:
+    """Return where the datasets of a project stand, of which the caller has a copy."""
+    selected = copy.summaries.values() if among is None else [copy.summaries[mfid] for mfid in among]
+    return _standings(session, selected, currency_of(copy), copy.summaries, project)
+
+
+def standing_of(session: Session, found: Dataset) -> Standing:
+    """Return where a dataset stands that was read with its metadata and links."""
+    return standings_of(session, [found])[0]
+
+
+def standings_of(session: Session, found: Sequence[Dataset]) -> list[Standing]:
+    """Return where datasets stand that were read with their metadata and links, in their order.
+
+    Any other dataset of its project may have replaced one.
+    """
+    session.mirror.sync_statements()
+    records = {dataset.unique_id: dataset.model_dump() for dataset in found}
+    known = standings_of_records(session, records, {})
+    return [known[mfid] for mfid in records]
+
+
+def standings_of_records(
+    session: Session,
+    records: Mapping[str, JsonMapping],
+    linked: Mapping[str, Collection[str]],
+    copies: Sequence[Snapshot] | None = None,
+) -> dict[str, Standing]:
+    """Return where the datasets with these records stand, each as its own project sees it; `linked` are more parents.
+
+    `copies` are those of the projects of datasets that another one may have replaced, which are read otherwise.
+    """
+    own = {mfid: _with_parents(summary_of(record), linked.get(mfid, ())) for mfid, record in records.items()}
+    present = {mfid: one for mfid, one in own.items() if not is_withdrawn(records[mfid])}
+    projects = (one.status.project for mfid, one in present.items() if may_be_replaced(records[mfid]))
+    copies = visible_copies(session, sorted(set(filter(None, projects)))) if copies is None else copies
+    everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()} | present
+    currency = currency_with((one.status for one in everything.values()), session.mirror.promoted())
+    withdrawn = {mfid: Standing(one, WITHDRAWN) for mfid, one in own.items() if mfid not in present}
+    return withdrawn | _standings(session, present.values(), currency, everything, EVERYTHING)
+
+
+def _with_parents(summary: Summary, linked: Collection[str]) -> Summary:
+    return replace(summary, parents=tuple(dict.fromkeys((*summary.parents, *linked)))) if linked else summary
+
+
+def _standings(
+    session: Session, selected: Iterable[Summary], currency: Currency, known: Mapping[str, Summary], viewer: str
+) -> dict[str, Standing]:
+    """Return where these datasets stand, as a project sees it; for EVERYTHING, each as its own project does."""
+    selected, stated = list(selected), session.stated
+    viewers: dict[str, list[str]] = {}
+    for one in selected:
+        viewers.setdefault(viewer or one.status.project, []).append(one.mfid)
+    doubts: dict[str, Doubt] = {}
+    flags: dict[str, tuple[str, ...]] = {}
+    for project, mfids in viewers.items() if stated.says_any else ():
+        doubts |= stated.doubts(mfids, project, known)
+        flags |= stated.flags(mfids, project, known)
+    verdicts, remade = session.mirror.verdicts(), session.mirror.remade()
+    found = {}
+    for one in selected:
+        mfid, by = one.mfid, currency.superseded_by(one.mfid)
+        shared = (currency.slots(other).get(key) for other in by for key in one.status.slots)
+        since = max((claim.since for claim in shared if claim), default="")
+        doubt, state = doubts.get(mfid), _state(mfid, currency, doubts.get(mfid))
+        more = flags.get(mfid, ()), verdicts.get(mfid, {}), remade.get(mfid, NEVER)
+        found[mfid] = Standing(one, state, by, since, doubt, *more)
+    return found
+
+
+def _state(mfid: str, currency: Currency, doubt: Doubt | None) -> str:
+    filling = currency.filling(mfid)
+    if doubt is None or filling not in (Filling.CURRENT, Filling.RAW):
+        return _STATES[filling]
+    return CANDIDATE if doubt.is_candidate and doubt.source == mfid else DOUBTFUL
+
+
+def visible_copies(session: Session, projects: Iterable[str]) -> list[Snapshot]:
+    """Return copies of the projects, without those of which this key can only see single datasets."""
+    copies = []
+    for project in projects:
+        with suppress(ForbiddenError, InputError, NotFoundError):
+            copies.append(session.mirror.snapshot(project))
+    return copies
+
+
+def may_be_replaced(record: JsonMapping) -> bool:
+    """Return whether another dataset may replace this one: it is a result, or its metadata note corrections."""
+    return summary_of(record).status.derived or CORRECTIONS_KEY in (record.get("scientific_metadata") or {})
