@@ -35,7 +35,7 @@ def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
     currency = currency_with([old, new, other], {})
     assert currency.current(SLOT, "LAB") == ("b", "c")
-    assert (currency.state("a"), currency.superseded_by("a")) == ("superseded", ("b", "c"))
+    assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("b", "c"))
 
 
 def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_current_again() -> None:
@@ -61,7 +61,7 @@ def test_a_replacement_counts_within_its_project_only() -> None:
     assert currency_with([old, stranger], {}).filling("a") is Filling.CURRENT
     own = DatasetStatus("c", "Lab", True, False, {}, replaces="a")
     currency = currency_with([old, stranger, own], {})
-    assert (currency.state("a"), currency.superseded_by("a")) == ("superseded", ("c",))
+    assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("c",))
 
 
 def test_an_incomplete_result_replaces_nothing() -> None:
