@@ -43,6 +43,7 @@ from crucible_lineage.settings import valid_key
 from crucible_lineage.times import utc
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
+PAGE_TRIES = 3  # chosen: enough for a gateway's hiccup; a wrong address is reported within two seconds
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 WARN_FROM_S = 5.0  # chosen: a longer wait needs an explanation
 
@@ -89,6 +90,14 @@ class Timeouts:
     storage_read_s: float = 300.0
 
 
+@dataclass(frozen=True)
+class Answer:
+    """An answer in 2xx: its JSON, None without a body, and its headers."""
+
+    json: Any
+    headers: Mapping[str, str]
+
+
 class Connection:
     """Sends calls with the key and returns their JSON. Thread-safe; keeps its connections until `close`."""
 
@@ -116,6 +125,7 @@ class Connection:
         self._timeout = _extension(timeouts.connect_s, timeouts.read_s)
         self._http = http
         self._latencies: deque[float] = deque(maxlen=16)
+        self._has_answered = False  # in JSON
 
     @property
     def latency_s(self) -> float:
@@ -160,7 +170,7 @@ class Connection:
             if not isinstance(outcome, CrucibleError):
                 if on_headers is not None:
                     on_headers(outcome.headers)
-                return json_of(outcome, action, mfid=mfid)
+                return outcome.json
             if method == "DELETE" and in_doubt and outcome.status == 404:
                 return None
             in_doubt = in_doubt or _is_in_doubt(outcome)
@@ -168,7 +178,7 @@ class Connection:
             elapsed_s = time.monotonic() - started
             policy = self.retry_within.get() or self.retry
             wait_s = decide(_attempt(counted_tries, elapsed_s, is_repeatable, outcome), policy)
-            if wait_s is None or isinstance(outcome, CertificateError) or (is_final is not None and is_final(outcome)):
+            if wait_s is None or self._is_hopeless(outcome, tries) or (is_final is not None and is_final(outcome)):
                 raise self._final_error(outcome, tries, elapsed_s, in_doubt)
             if outcome.retry_after_s or wait_s >= WARN_FROM_S:
                 log.warning("%s; trying again in %.0f s", str(outcome).partition("\n")[0], wait_s)
@@ -192,13 +202,24 @@ class Connection:
         error.args = ("\n".join(lines),)
         return error
 
-    def _once(self, request: httpx.Request, action: str, mfid: str | None) -> httpx.Response | CrucibleError:
+    def _is_hopeless(self, error: CrucibleError, tries: int) -> bool:
+        """Return whether waiting will not help: no secure connection, or an address that never answered in JSON."""
+        is_page = isinstance(error, UnreachableError) and not isinstance(error.__cause__, httpx.TransportError)
+        is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
+        return is_elsewhere or isinstance(error, CertificateError)
+
+    def _once(self, request: httpx.Request, action: str, mfid: str | None) -> Answer | CrucibleError:
         """Try once: return the answer if it is 2xx, else the error to raise or to retry on."""
         started = time.monotonic()
         try:
             response = read_answer(self._http.send(request, stream=True), action, mfid=mfid)
             self._latencies.append(time.monotonic() - started)
-        except ServerError as unread:
+            if not response.is_success and not _is_lost(response):
+                return error_of(response, action, mfid=mfid, secret=self._key)
+            answer = Answer(json_of(response, action, mfid=mfid), response.headers)
+            self._has_answered = True
+            return answer
+        except (ServerError, UnreachableError) as unread:
             return unread
         except httpx.TransportError as cause:
             message = f"could not {action}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
@@ -208,9 +229,6 @@ class Connection:
                 error = UnreachableError(f"{message}check the network and the API URL", mfid=mfid)
             error.__cause__ = cause
             return error
-        if response.is_success:
-            return response
-        return error_of(response, action, mfid=mfid, secret=self._key)
 
     def _request(
         self,
@@ -375,7 +393,11 @@ def error_of(response: httpx.Response, action: str, *, mfid: str | None = None, 
 
 
 def json_of(response: httpx.Response, action: str, *, mfid: str | None = None) -> Any:
-    """Return the JSON of a 2xx answer, None without a body. Raises ServerError if it is not JSON."""
+    """Return the JSON of an answer, None without a body.
+
+    Raises UnreachableError if it is not JSON: something between here and Crucible answered, and Crucible's own answer
+    is lost.
+    """
     if not response.content:
         return None
     try:
@@ -387,12 +409,17 @@ def json_of(response: httpx.Response, action: str, *, mfid: str | None = None) -
             mfid=mfid,
         ) from error
     except ValueError as error:
-        raise ServerError(
-            f"could not {action}: Crucible answered {response.status_code} with something that is not JSON\n"
+        raise UnreachableError(
+            f"could not {action}: {response.url.host} answered {response.status_code} with something that is not JSON\n"
             "check that the API URL ends in /api/v3 and is not that of a web page",
-            status=response.status_code,
             mfid=mfid,
         ) from error
+
+
+def _is_lost(response: httpx.Response) -> bool:
+    """Return whether a web page answers where Crucible would say what exists, from which conclusions are drawn."""
+    is_page = response.headers.get("content-type", "").startswith("text/html")
+    return is_page and bool(response.content) and response.status_code in (404, 409, 412)
 
 
 def _class_of(status: int) -> type[CrucibleError]:

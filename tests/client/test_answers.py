@@ -100,10 +100,20 @@ def test_a_packed_answer_is_unpacked() -> None:
         assert client.datasets.get(MFID).dataset_name == "a"
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"unique_id": 5}', b"[]", b"null", b""])
+@pytest.mark.parametrize("body", [b"{}", b'{"unique_id": 5}', b"[]", b"null", b""])
 def test_a_good_status_with_a_wrong_body_is_the_services_fault(body: bytes) -> None:
     with client_for(httpx.Response(200, content=body)) as client, pytest.raises(ServerError, match="could not read"):
         client.datasets.get(MFID)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_web_page_at_an_address_that_never_answered_is_reported_after_three_tries(status: int) -> None:
+    asked: list[httpx.Request] = []
+    page = httpx.MockTransport(lambda request: asked.append(request) or httpx.Response(status, html="<html>"))
+    with CrucibleClient("http://x.test", "k", retry=RetryPolicy(first_wait_s=0.001), transport=page) as client:
+        with pytest.raises(UnreachableError, match=r"not JSON\ncheck that the API URL ends in /api/v3.*\ntried 3 times"):
+            client.datasets.get(MFID)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("cause", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow"), httpx.ReadError("")])
