@@ -132,6 +132,17 @@ class Connection:
         """The shortest latency of recent answers, network and service together; 0 before the first."""
         return min(self._latencies, default=0.0)
 
+    @property
+    def policy(self) -> RetryPolicy:
+        """How long calls of this thread are repeated."""
+        return self.retry_within.get() or self.retry
+
+    def wait(self, wait_s: float, error: CrucibleError) -> None:
+        """Wait before a call is repeated after this error, and log a wait that is long or asked for."""
+        if error.retry_after_s or wait_s >= WARN_FROM_S:
+            log.warning("%s; trying again in %.0f s", str(error).partition("\n")[0], wait_s)
+        self.sleep(wait_s)
+
     def get(self, path: str, action: str, *, mfid: str | None = None, params: Params | None = None) -> Any:
         """Return the JSON of GET `path`."""
         return self.call("GET", path, action, mfid=mfid, params=params)
@@ -176,23 +187,19 @@ class Connection:
             in_doubt = in_doubt or _is_in_doubt(outcome)
             counted_tries += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
-            policy = self.retry_within.get() or self.retry
-            wait_s = decide(_attempt(counted_tries, elapsed_s, is_repeatable, outcome), policy)
+            wait_s = decide(_attempt(counted_tries, elapsed_s, is_repeatable, outcome), self.policy)
             if wait_s is None or self._is_hopeless(outcome, tries) or (is_final is not None and is_final(outcome)):
                 raise self._final_error(outcome, tries, elapsed_s, in_doubt)
-            if outcome.retry_after_s or wait_s >= WARN_FROM_S:
-                log.warning("%s; trying again in %.0f s", str(outcome).partition("\n")[0], wait_s)
-            self.sleep(wait_s)
+            self.wait(wait_s, outcome)
             if find_effect is not None and in_doubt and (effect := find_effect()) is not None:
                 return effect
 
     def _final_error(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> CrucibleError:
         """Extend the error with how long the call was tried, and whether it may have taken effect."""
         lines = [str(error)]
-        policy = self.retry_within.get() or self.retry
-        if error.retry_after_s and elapsed_s + error.retry_after_s > policy.asked_total_s:
+        if error.retry_after_s and elapsed_s + error.retry_after_s > self.policy.asked_total_s:
             lines.append(f"it asks to come back in {error.retry_after_s:g} s; one call waits at most "
-                        f"{policy.asked_total_s:g} s for that")  # fmt: skip
+                        f"{self.policy.asked_total_s:g} s for that")  # fmt: skip
         if tries > 1:
             lines.append(f"tried {tries} times in {elapsed_s:.0f} s")
         if isinstance(error, UnreachableError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crucible_lineage.client.connection import Calls, Connection
-from crucible_lineage.client.files import FileCalls, IngestionCalls, fetch, is_selected, local_path
+from crucible_lineage.client.files import FileCalls, IngestionCalls, is_selected, local_path
 from crucible_lineage.client.models import (
     FileRecord,
     IngestionRequest,
@@ -171,7 +171,7 @@ class ContentCalls(Calls):
             for file in self.list_files(dsid)
             if file.mfid in links and is_selected(file.filename, include, exclude)
         ]
-        return [fetch(self._files.storage, file, links[file.mfid], path) for file, path in selected]
+        return [self._files.fetch(file, path, link=links[file.mfid]) for file, path in selected]
 
 
 class MetadataCalls(Calls):

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
+from mimetypes import guess_type
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TypeVar
 
 import httpx
 
@@ -16,14 +18,23 @@ from crucible_lineage.client.connection import Calls, Connection, pages, read_an
 from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, sent_filters
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.signed import Outgoing, Progress, UploadedFile, UploadMemory
-from crucible_lineage.client.storage import Storage, storage_error
+from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.uploads import Uploader
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.disk import draft_beside
-from crucible_lineage.errors import ChecksumError, InputError, ServerError, UnreachableError
+from crucible_lineage.errors import (
+    TRANSIENT,
+    ChecksumError,
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    ServerError,
+    UnreachableError,
+)
 from crucible_lineage.times import utc
 from crucible_lineage.traffic import traffic
 
+Received = TypeVar("Received")
 DownloadProgress = Callable[[int, int | None], None]
 """Called with the bytes received so far and the size of the file, if known."""
 
@@ -34,7 +45,7 @@ class FileCalls(Calls):
     def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
         self._connection = connection
         self._uploader = Uploader(connection, storage, memory)
-        self.storage = storage
+        self._storage = storage
 
     def upload(
         self,
@@ -85,13 +96,33 @@ class FileCalls(Calls):
         A file that exists with the right bytes is downloaded again; an interrupted download is continued.
         """
         record = self._downloadable(file)
-        target = local_path(Path(folder), record)
-        return fetch(self.storage, record, self.download_link(record.mfid), target, progress)
+        return self.fetch(record, local_path(Path(folder), record), progress=progress)
 
     def download_bytes(self, file: str | FileRecord) -> bytes:
         """Return the content of a file that fits into memory, checked against the record."""
         record = self._downloadable(file)
-        return fetch_bytes(self.storage, record, self.download_link(record.mfid))
+        return self._repeated(record, lambda url: _fetch_bytes(self._storage, record, url))
+
+    def fetch(
+        self, file: FileRecord, target: Path, *, link: str | None = None, progress: DownloadProgress | None = None
+    ) -> Path:
+        """Download the file to `target` and return it; the first try uses the `link`, if one is given."""
+        return self._repeated(file, lambda url: _fetch(self._storage, file, url, target, progress), link)
+
+    def _repeated(self, file: FileRecord, receive: Callable[[str], Received], link: str | None = None) -> Received:
+        """Return what `receive` returns for a link to the file. Repeats it as calls are, each time with a new link."""
+        transient = (*TRANSIENT, ForbiddenError)  # 403: the link has expired
+        number, waited_s = 1, 0.0
+        while True:
+            url = link or self.download_link(file.mfid)
+            try:
+                return receive(url)
+            except transient as error:
+                wait_s = storage_wait_s(error, number, waited_s, self._connection.policy, transient)
+                if wait_s is None:
+                    raise
+                self._connection.wait(wait_s, error)
+            number, waited_s, link = number + 1, waited_s + wait_s, None
 
     def download_link(self, file_mfid: str) -> str:
         """Return a link to the file's bytes, valid for about an hour for anyone who has it: do not log it."""
@@ -124,7 +155,9 @@ def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: Fi
     return Outgoing(segment(dataset_mfid), path, name, checksums)
 
 
-def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: DownloadProgress | None = None) -> Path:
+def _fetch(
+    storage: Storage, file: FileRecord, url: str, target: Path, progress: DownloadProgress | None = None
+) -> Path:
     """Download a file to `target` and return it.
 
     The bytes go to a draft beside `target`, which is renamed once its SHA-256 is the recorded one. A draft of an
@@ -142,26 +175,34 @@ def fetch(storage: Storage, file: FileRecord, url: str, target: Path, progress: 
         if response.status_code in (200, 206):
             try:
                 _append(response, partial, digest, present, file, progress)
-            except ChecksumError:
+            except (ChecksumError, UnreachableError):
                 partial.unlink()
                 raise
         elif response.status_code != 416:  # 416: the partial file is complete or too long, as its checksum shows
             raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
     if file.sha256_hash and digest.hexdigest() != file.sha256_hash:
         partial.unlink()
-        raise ChecksumError(f"{file.filename} ({file.mfid}) has other bytes than recorded; nothing was kept")
+        raise _other_bytes(response, file, "has other bytes than recorded")
     return partial.replace(target)
 
 
-def fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
-    """Return the file's bytes, checked as by `fetch`."""
+def _fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
+    """Return the file's bytes, checked as by `_fetch`."""
     with storage.stream(url, f"download {file.filename}", headers={}) as response:
         if response.status_code != 200:
             raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
         content = b"".join(_bounded(response, 0, file))
     if file.sha256_hash and hashlib.sha256(content).hexdigest() != file.sha256_hash:
-        raise ChecksumError(f"{file.filename} ({file.mfid}) has other bytes than recorded")
+        raise _other_bytes(response, file, "has other bytes than recorded")
     return content
+
+
+def _other_bytes(response: httpx.Response, file: FileRecord, difference: str) -> CrucibleError:
+    """Return the error for other bytes than recorded; a web page in place of the file is a lost answer."""
+    is_page = response.headers.get("content-type", "").startswith("text/html")
+    if is_page and guess_type(file.filename)[0] != "text/html":
+        return UnreachableError(f"could not download {file.filename}: a web page came in its place; nothing was kept")
+    return ChecksumError(f"{file.filename} ({file.mfid}) {difference}; nothing was kept")
 
 
 def local_path(folder: Path, file: FileRecord) -> Path:
@@ -228,9 +269,7 @@ def _bounded(response: httpx.Response, present: int, file: FileRecord) -> Iterat
     for block in response.iter_raw():
         present += len(block)
         if file.size is not None and present > file.size:
-            raise ChecksumError(
-                f"{file.filename} ({file.mfid}) is longer than the recorded {file.size} bytes; nothing was kept"
-            )
+            raise _other_bytes(response, file, f"is longer than the recorded {file.size} bytes")
         yield block
 
 

@@ -14,6 +14,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -215,7 +216,7 @@ class PartSender:
         if len(parts) == 1:
             return self._send_part(parts[0], links[parts[0].number])
         with ThreadPoolExecutor(CONCURRENT_PARTS, thread_name_prefix="upload") as pool:
-            running = [pool.submit(self._send_part, part, links[part.number]) for part in parts]
+            running = [pool.submit(copy_context().run, self._send_part, part, links[part.number]) for part in parts]
             try:
                 for future in running:
                     future.result()
@@ -236,7 +237,7 @@ class PartSender:
                 return
             # 403 means that the link must be signed again, so it is as transient as any 5xx.
             transient = (*TRANSIENT, ForbiddenError)
-            wait_s = storage_wait_s(error, number, waited_s, self._connection.retry, transient)
+            wait_s = storage_wait_s(error, number, waited_s, self._connection.policy, transient)
             if wait_s is None or self._stopped.wait(wait_s):
                 raise error
             waited_s += wait_s

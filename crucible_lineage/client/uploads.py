@@ -214,10 +214,10 @@ class _Chunks:
             try:
                 received = self._position() if failed else self._send_chunk(offset)
             except CrucibleError as error:
-                wait_s = storage_wait_s(error, next(failures), waited_s, connection.retry)
+                wait_s = storage_wait_s(error, next(failures), waited_s, connection.policy)
                 if wait_s is None:
                     raise
-                connection.sleep(wait_s)
+                connection.wait(wait_s, error)
                 waited_s += wait_s
                 failed = True
                 continue

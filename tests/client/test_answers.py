@@ -111,7 +111,9 @@ def test_a_web_page_at_an_address_that_never_answered_is_reported_after_three_tr
     asked: list[httpx.Request] = []
     page = httpx.MockTransport(lambda request: asked.append(request) or httpx.Response(status, html="<html>"))
     with CrucibleClient("http://x.test", "k", retry=RetryPolicy(first_wait_s=0.001), transport=page) as client:
-        with pytest.raises(UnreachableError, match=r"not JSON\ncheck that the API URL ends in /api/v3.*\ntried 3 times"):
+        with pytest.raises(
+            UnreachableError, match=r"not JSON\ncheck that the API URL ends in /api/v3.*\ntried 3 times"
+        ):
             client.datasets.get(MFID)
     assert len(asked) == 3
 

@@ -10,7 +10,7 @@ import pytest
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.files import is_selected, local_path
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.errors import ChecksumError, InputError, UnreachableError
+from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, ServerError
 
 DATASET = "0tr5k2ndm5zvd000nr21qakeh4"
 
@@ -37,11 +37,39 @@ def test_an_interrupted_download_is_continued_where_it_stopped(
     content = movie.read_bytes()
     short = {"Content-Length": str(len(content))}
     stub.fault("GET", "/object/", "short", headers=short, body=content[: 1 << 20])
-    with pytest.raises(UnreachableError):
-        client.files.download(file, tmp_path / "back")
     path = client.files.download(file, tmp_path / "back")
     assert stub.storage_calls[-1].headers["range"] == f"bytes={1 << 20}-"
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("status", [403, 429, 502, 503, 504, 200])
+def test_a_download_is_repeated_as_other_calls_are_with_a_new_link(
+    client: CrucibleClient, stub: Any, file: FileRecord, movie: Path, tmp_path: Path, status: int
+) -> None:
+    """200 is a web page: the answer of something between here and storage."""
+    downloads = (
+        lambda: client.files.download_bytes(file),
+        lambda: client.files.download(file, tmp_path / "one").read_bytes(),
+        lambda: client.datasets.download(file.dataset_mfid, tmp_path / "all")[0].read_bytes(),
+    )
+    for download in downloads:
+        stub.fault("GET", "/object/", times=2, status=status, headers={"Content-Type": "text/html"}, body="<html>")
+        asked = stub.seen().count("GET /files/ID/download_link")
+        assert download() == movie.read_bytes()
+        assert stub.seen().count("GET /files/ID/download_link") - asked >= 2
+
+
+def test_a_download_that_always_fails_ends_with_storages_answer(
+    client: CrucibleClient, stub: Any, file: FileRecord, tmp_path: Path
+) -> None:
+    stub.fault("GET", "/object/", times=9, status=502)
+    with pytest.raises(ServerError, match="storage answered 502"):
+        client.files.download(file, tmp_path)
+    stub.faults.clear()
+    stub.fault("GET", "/object/", times=9, status=404)
+    with pytest.raises(NotFoundError):
+        client.files.download(file, tmp_path)
+    assert len([call for call in stub.storage_calls if call.path.startswith("/object/")]) == 4 + 1
 
 
 def test_storage_that_ignores_the_range_is_read_from_the_start(
