@@ -17,7 +17,6 @@ from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
-from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.server import RunningServer, start_server
