@@ -26,6 +26,7 @@ ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # By version of the recipe. Those of measured files have none.
 RECIPE_TAGS = {1: b"crucible-lineage/recipe/1\n", 2: b"crucible-lineage/recipe/2\n"}
 CODE_TAG = b"crucible-lineage/code/2\n"  # of fingerprints; here because stored values are keyed by both tags
+NO_TIME = bytes(6)  # time bits in ids of measured files without a known time
 _PATTERN = re.compile(r"[0-9a-hjkmnp-tv-z]{26}")
 _AS_DIGITS = str.maketrans(ALPHABET, "0123456789abcdefghijklmnopqrstuv")  # the digits of int(text, 32)
 _PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
@@ -95,6 +96,11 @@ def time_bits(source: str | datetime) -> bytes:
     if isinstance(source, str):
         return mfid_bytes(source)[:6]
     return (_ticks(source) >> 12).to_bytes(6, "big")
+
+
+def is_timed(mfid: str) -> bool:
+    """Return whether the id has time bits."""
+    return time_bits(mfid) != NO_TIME
 
 
 def youngest(mfids: Iterable[str]) -> str:

@@ -25,7 +25,6 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
-    CrucibleError,
     ForbiddenError,
     InputError,
     ServerError,
@@ -197,7 +196,7 @@ def _fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
     return content
 
 
-def _other_bytes(response: httpx.Response, file: FileRecord, difference: str) -> CrucibleError:
+def _other_bytes(response: httpx.Response, file: FileRecord, difference: str) -> UnreachableError | ChecksumError:
     """Return the error for other bytes than recorded; a web page in place of the file is a lost answer."""
     is_page = response.headers.get("content-type", "").startswith("text/html")
     if is_page and guess_type(file.filename)[0] != "text/html":

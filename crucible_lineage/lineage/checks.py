@@ -12,7 +12,7 @@ import networkx
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.collector import collector_paused
-from crucible_lineage.ids import is_mfid, mfid_time
+from crucible_lineage.ids import is_mfid, is_timed, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, IN_PLACE, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
 from crucible_lineage.lineage.records import (
@@ -189,6 +189,7 @@ def older_than_parents(graph: LineageGraph, node: Node) -> Iterator[Finding]:
             node.id[:10] < parent[:10]
             and graph.edges[parent, node.id].relationship not in (MEASURED, PART)
             and all(is_mfid(mfid) and graph.nodes[mfid].kind != "sample" for mfid in (node.id, parent))
+            and is_timed(node.id)
             and mfid_time(node.id) < mfid_time(parent)
         ):
             message = (

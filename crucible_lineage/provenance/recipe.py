@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError
@@ -13,6 +13,7 @@ from crucible_lineage.ids import canonical_json, derive_mfid, has_derived_id, yo
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import DatasetRef, FileRef
 
+NO_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 VERSION = 2  # of recipes with inputs, which are named by bytes and origin
 
 
@@ -127,9 +128,9 @@ def planned_outputs(
     )
 
 
-def raw_mfid(recipe: Mapping[str, object], acquired: datetime) -> str:
-    """Return the id of files measured at that moment."""
-    return derive_mfid(recipe, acquired)
+def raw_mfid(recipe: Mapping[str, object], acquired: datetime | None) -> str:
+    """Return the id of files measured at that moment; without one, its time bits are zero."""
+    return derive_mfid(recipe, acquired or NO_MOMENT)
 
 
 def derived_mfid(recipe: Mapping[str, object]) -> str:
@@ -138,7 +139,7 @@ def derived_mfid(recipe: Mapping[str, object]) -> str:
 
 
 def gives_id(recipe: JsonMapping, mfid: str) -> bool:
-    """Return whether the recipe gives the id; True also for an id from the clock, of files without a known time."""
+    """Return whether the recipe gives the id; True also for an id from the clock, which somebody gave to files."""
     try:
         if recipe.get("inputs"):
             return derived_mfid(recipe) == mfid

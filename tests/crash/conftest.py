@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -84,15 +84,18 @@ def state_of() -> Callable[[Session], dict[str, Any]]:
 
 
 HANGS = -1
+KINDS = ("lose", "lose", "twice", "500", "503", "429", "late")  # faults of calls
+PAGE = b"<!doctype html><title>Please sign in</title>"
 
 
 class Misbehaving(ThreadingHTTPServer):
-    """A proxy that loses answers after the server acted, delays, duplicates, and answers 500, 503 and 429 itself."""
+    """A proxy that loses answers after the server acted, delays, duplicates, and answers errors or a web page itself."""
 
     daemon_threads = True
 
-    def __init__(self, target: str, seed: int, share: float) -> None:
+    def __init__(self, target: str, seed: int, share: float, kinds: Sequence[str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.kinds = kinds
         self.target = target
         self.dice = random.Random(seed)
         self.share = share
@@ -116,7 +119,7 @@ class Misbehaving(ThreadingHTTPServer):
             if self.dice.random() >= self.share:
                 return None
             self.faults += 1
-            return self.dice.choice(["lose", "lose", "twice", "500", "503", "429", "late"])
+            return self.dice.choice(self.kinds)
 
     def away_after(self, method: str, part: str, back_after: int = -1) -> None:
         """From the first such call on nobody answers, so many calls long or for good."""
@@ -193,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "late":
             threading.Event().wait(0.2)
+        if fault == "page":
+            status, headers, content = 200, {"Content-Type": "text/html"}, PAGE
         self._answer(status, headers, content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
@@ -237,8 +242,8 @@ def misbehaving() -> Iterator[Callable[..., Misbehaving]]:
     """Starts proxies in front of a server's address."""
     started: list[Misbehaving] = []
 
-    def start(url: str, seed: int, share: float = 0.1) -> Misbehaving:
-        proxy = Misbehaving(url.removeprefix("http://").partition("/")[0], seed, share)
+    def start(url: str, seed: int, share: float = 0.1, kinds: Sequence[str] = KINDS) -> Misbehaving:
+        proxy = Misbehaving(url.removeprefix("http://").partition("/")[0], seed, share, kinds)
         started.append(proxy)
         return proxy
 

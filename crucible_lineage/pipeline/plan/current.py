@@ -16,6 +16,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, DatasetFields
+from crucible_lineage.pipeline.declare.parts import REGISTERED
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -152,9 +153,10 @@ def _differences(name: str, item: InputItem, record: JsonMapping) -> Iterator[De
 
 
 def recorded_fields(record: JsonMapping) -> JsonObject:
-    """Return the fields of a record by which data are matched, and the time of measurement, if known."""
+    """Return the fields of a record by which data are matched, its time of registration, and that of measurement."""
     moment = measured_at(record)
-    return {name: record.get(name) for name in MATCHED} | ({"timestamp": moment.isoformat()} if moment else {})
+    fields = {**{name: record.get(name) for name in MATCHED}, REGISTERED: record.get("creation_time")}
+    return fields | ({"timestamp": moment.isoformat()} if moment else {})
 
 
 def _current_fields(item: InputItem, record: JsonMapping) -> JsonObject:

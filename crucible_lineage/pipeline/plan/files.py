@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
-from crucible_lineage.ids import has_derived_id, is_mfid, time_bits
+from crucible_lineage.ids import has_derived_id, is_mfid, is_timed, time_bits
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef, name_fault
@@ -36,7 +36,6 @@ import os
 from datetime import UTC
 from functools import partial
 
-from crucible_lineage.ids import new_mfid
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import utf8_name
@@ -47,7 +46,7 @@ MOST_NAMED = 3  # files that a message lists
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Hashed files that form one dataset; `mfid` is None if their time of measurement is unknown.
+    """Hashed files that form one dataset.
 
     `remote` are the remote ones by name; their paths are those of copies in the cache, which may not exist. `named` is
     true if the id was given and is not derived.
@@ -56,7 +55,7 @@ class RawFiles:
     project: str
     recipe: Mapping[str, object]
     files: tuple[LocalFile, ...]
-    mfid: str | None
+    mfid: str
     parents: tuple[DatasetRef, ...] = ()
     remote: Mapping[str, RemoteFile] = field(default_factory=dict)
     named: bool = False
@@ -65,6 +64,11 @@ class RawFiles:
     def recipe_sha256(self) -> str:
         """SHA-256 of the recipe."""
         return recipe_sha256(self.recipe)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether their time of measurement is known."""
+        return is_timed(self.mfid)
 
     @property
     def label(self) -> str:
@@ -117,16 +121,17 @@ def hash_files(
     by_id = {parent.mfid: parent for parent in parents}
     made_of = tuple(by_id[mfid] for mfid in sorted(by_id))
     recipe = raw_recipe(project, [file.ref for file in files], made_of, salt)
-    raw = RawFiles(project, recipe, files, mfid, made_of, {file.name: file for file in remote}, named=mfid is not None)
-    if mfid is not None:
-        require_possible_id(raw, mfid)
-        return raw
-    derived = derived_mfid(recipe) if parents else raw_mfid(recipe, moment) if moment else None
-    return replace(raw, mfid=derived)
+    derived = derived_mfid(recipe) if parents else raw_mfid(recipe, moment)
+    by_name = {file.name: file for file in remote}
+    raw = RawFiles(project, recipe, files, mfid or derived, made_of, by_name, named=mfid is not None)
+    if raw.named:
+        require_possible_id(raw)
+    return raw
 
 
-def require_possible_id(raw: RawFiles, mfid: str) -> None:
-    """Raise InputError if these files cannot have this id."""
+def require_possible_id(raw: RawFiles) -> None:
+    """Raise InputError if these files cannot have the id that was given."""
+    mfid = raw.mfid
     if raw.parents:
         raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")
     if not is_mfid(mfid):
@@ -171,15 +176,13 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     With `renamed`, also one with the same bytes and time under other names. Raises IdTakenError if the id is in use for
     something else and no other dataset of the project has the files.
     """
-    if raw.mfid is None:
-        return same_bytes(raw, session, renamed=renamed)
     if (known := session.mirror.known(raw.mfid)) and (
         raw.are_files_of(known) or (renamed and not raw.named and raw.have_bytes_of(known))
     ):
         return known
     dataset, is_begun, conflict = None, False, None
     try:
-        dataset, is_begun = _find_under_id(raw, raw.mfid, session)
+        dataset, is_begun = _find_under_id(raw, session)
     except IdTakenError as error:
         conflict = error
     if dataset is None and not is_begun and not (raw.parents or raw.named):
@@ -209,16 +212,9 @@ def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> Dat
     return fallback
 
 
-def begun_with(raw: RawFiles, session: Session) -> str | None:
-    """Return the id of an interrupted registration of these files, if their bytes had been uploaded."""
-    return next(
-        (mfid for mfid, record in _candidates(raw, session) if record is not None and not record.is_complete), None
-    )
-
-
-def _find_under_id(raw: RawFiles, mfid: str, session: Session) -> tuple[DatasetRef | None, bool]:
+def _find_under_id(raw: RawFiles, session: Session) -> tuple[DatasetRef | None, bool]:
     """Return the complete dataset of these files under their id, and whether an incomplete one is there."""
-    client, sha256 = session.client, raw.recipe_sha256
+    client, mfid, sha256 = session.client, raw.mfid, raw.recipe_sha256
     try:
         found = read_own(client, mfid, raw.project, sha256, f"looking for {raw.label}")
     except RecipeConflictError as conflict:
@@ -289,21 +285,22 @@ def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -
     is_same = record.is_whole and without_salt(record.recipe) == without_salt(raw.recipe)
     if not is_same and record.recipe_sha256 not in (raw.recipe_sha256, recipe_sha256(without_salt(raw.recipe))):
         return False
-    return raw.mfid is None or not has_derived_id(mfid) or time_bits(mfid) == time_bits(raw.mfid)
+    may_differ = not (raw.is_timed and has_derived_id(mfid) and is_timed(mfid))
+    return may_differ or time_bits(mfid) == time_bits(raw.mfid)
 
 
 def _may_be_renamed(raw: RawFiles, dataset: Dataset, record: StepRecord | FilesRecord | None) -> bool:
     """Return whether a dataset has measured files with the same time; bytes and names are compared later."""
     if record is not None and (record.as_step is not None or record.all_parents):
         return False
-    same_bits = has_derived_id(dataset.unique_id) and raw.mfid and time_bits(dataset.unique_id) == time_bits(raw.mfid)
-    return raw.mfid is None or bool(same_bits) or _has_same_time(dataset, raw)
+    same_bits = has_derived_id(dataset.unique_id) and time_bits(dataset.unique_id) == time_bits(raw.mfid)
+    return not raw.is_timed or same_bits or _has_same_time(dataset, raw)
 
 
 def _has_same_time(dataset: Dataset, raw: RawFiles) -> bool:
     """Return whether the dataset has the files' time of measurement."""
     moment = measured_at(dict(dataset))
-    return raw.mfid is not None and moment is not None and time_bits(moment) == time_bits(raw.mfid)
+    return raw.is_timed and moment is not None and time_bits(moment) == time_bits(raw.mfid)
 
 
 def register_raw(
@@ -317,23 +314,16 @@ def register_raw(
     """Register files, unless they are registered already; return their dataset.
 
     `note` describes how a person made them, `supersedes` is the dataset that they replace. Only one process per data
-    folder registers them at a time, so that files of unknown time are not registered twice.
+    folder registers them at a time.
     """
-    with session.turn(raw.mfid or f"raw-{raw.recipe_sha256[:32]}"):
-        found = same_bytes(raw, session) if raw.mfid is None else None
-        return found or _register(raw, declared, name, session, note, supersedes)
-
-
-def _register(
-    raw: RawFiles, declared: FileInput, name: str, session: Session, note: str | None, supersedes: str | None
-) -> DatasetRef:
-    new = new_raw(raw, declared, name, session, note, supersedes, mfid=raw.mfid or begun_with(raw, session))
+    new = new_raw(raw, declared, name, session, note, supersedes)
     # Imported late: plans register nothing and should start fast.
     from crucible_lineage.registration.ingestion import note_ingestions
     from crucible_lineage.registration.register import RegistrationHooks, register_output
 
     stages = RegistrationHooks(ingesting=partial(note_ingestions, session.store))
-    dataset = register_output(session.client, new, session.machine, stages=stages)
+    with session.turn(raw.mfid):
+        dataset = register_output(session.client, new, session.machine, stages=stages)
     for file in raw.files:
         if file.ref.name not in raw.remote:
             session.cache.add(file.path, file.ref.sha256)
@@ -348,9 +338,8 @@ def new_raw(
     session: Session,
     note: str | None = None,
     supersedes: str | None = None,
-    mfid: str | None = None,
 ) -> NewDataset:
-    """Return the dataset to register for these files; under a new id if they have none."""
+    """Return the dataset to register for these files."""
     fields = {
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or utf8_name(name),
@@ -362,7 +351,7 @@ def new_raw(
     files = tuple(_to_register(file, raw, session) for file in raw.files)
     origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
     return NewDataset(
-        mfid=mfid or raw.mfid or new_mfid(),
+        mfid=raw.mfid,
         fields=fields,
         record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
         metadata={**declared.metadata, **origin, **_true_names(raw)},

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
-from crucible_lineage.ids import mfid_time
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.pipeline.declare.inputs import (
@@ -29,7 +28,7 @@ from crucible_lineage.pipeline.declare.inputs import (
     SelectInput,
     split_address,
 )
-from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names, value_of
+from crucible_lineage.pipeline.declare.parts import REGISTERED, is_from_name, read_from_names, value_of
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, named_fields
 from crucible_lineage.pipeline.plan.bind import parent_params
 from crucible_lineage.pipeline.plan.current import (
@@ -101,9 +100,9 @@ class InputItem:
 
     @property
     def registered(self) -> Span | None:
-        """The moment in its id, if that is known, as a span."""
-        moment = mfid_time(self.mfid) if self.mfid else None
-        return (moment, moment) if moment else None
+        """The moment of its registration, if that is known, as a span."""
+        moment = self.fields.get(REGISTERED)
+        return (utc(str(moment)), utc(str(moment))) if moment else None
 
     @property
     def mfid(self) -> str | None:
@@ -321,7 +320,7 @@ def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
 
 def _look_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
     """Return the items with their datasets, if registered; those unknown on this machine are looked up."""
-    unknown = [item for item in items if item.raw and not (item.raw.mfid and session.mirror.known(item.raw.mfid))]
+    unknown = [item for item in items if item.raw and not session.mirror.known(item.raw.mfid)]
     candidates = _may_be_registered(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
     answers = session.at_once(partial(_look_up_item, item, session) for item in candidates)
     found = {id(item): item for item in unknown}  # new, unless Crucible has them
@@ -437,8 +436,8 @@ def _selected(project: str, matching: Collection[str], declared: SelectInput, se
 
 
 def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
-    """Sort key by time of measurement; if that is unknown, by the time in the id."""
-    return measured_at(dict(dataset)) or mfid_time(dataset.unique_id), dataset.unique_id
+    """Sort key by time of measurement; if that is unknown, by that of registration."""
+    return measured_at(dict(dataset)) or utc(dataset.creation_time or ""), dataset.unique_id
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:

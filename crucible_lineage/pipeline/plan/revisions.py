@@ -79,14 +79,14 @@ def record_revisions(items: Sequence[InputItem], session: Session) -> None:
 
 
 def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
-    if raw.mfid is not None and session.mirror.known(raw.mfid) is not None:
+    if session.mirror.known(raw.mfid) is not None:
         return  # recorded before
     what = f"found under the name {raw.label}"
     with suppress(ForbiddenError, NotFoundError):  # only its owner may record it; the plan shows it in any case
         metadata = session.client.datasets.get(dataset.mfid, include_metadata=True).scientific_metadata
         if all(act.what != what for act in corrections(metadata)):
             record_act(session, dataset.mfid, what)
-    session.mirror.trust({dataset.mfid: dataset, **({raw.mfid: dataset} if raw.mfid else {})})
+    session.mirror.trust({dataset.mfid: dataset, raw.mfid: dataset})
 
 
 def _recognize_renamed(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
