@@ -89,7 +89,7 @@ PAGE = b"<!doctype html><title>Please sign in</title>"
 
 
 class Misbehaving(ThreadingHTTPServer):
-    """A proxy that loses answers after the server acted, delays, duplicates, and answers errors or a web page itself."""
+    """A proxy that loses answers after the server acted, delays, duplicates, and itself answers errors or a page."""
 
     daemon_threads = True
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.provenance.record import KEY
 from crucible_lineage.ask.verify import verify_project
+from crucible_lineage.provenance.record import KEY
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
