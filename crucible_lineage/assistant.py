@@ -27,6 +27,7 @@ from crucible_lineage.ask.table import make_table
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.text import render_tree
+from crucible_lineage.masking import masked
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
@@ -225,7 +226,7 @@ def _reporting(question: Callable[..., object], lock: threading.Lock) -> Callabl
     def answer(*args: object, **kwargs: object) -> object:
         try:
             with lock:
-                return question(*args, **kwargs)
+                return masked(question(*args, **kwargs), by_name=False)
         except LineageError as error:
             raise ToolError(str(error)) from error
 

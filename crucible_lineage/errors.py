@@ -39,6 +39,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.masking import masked_text
+
 __all__ = [
     "TRANSIENT",
     "CertificateError",
@@ -83,7 +85,10 @@ MOST_LISTED = 12  # possible words that it lists where none is near
 
 
 class LineageError(Exception):
-    """Base of every error that crucible-lineage raises on purpose. Pickling keeps all of its fields."""
+    """Base of every error that crucible-lineage raises on purpose, without secrets. Pickling keeps its fields."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked_text(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (type(self), self.args, self.__dict__)
@@ -110,11 +115,11 @@ class Fault:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fault as JSON."""
-        return {"message": self.message, "file": self.file, "line": self.line, "column": self.column}
+        return {"message": masked_text(self.message), "file": self.file, "line": self.line, "column": self.column}
 
     def __str__(self) -> str:
         position = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
-        return f"{position}: {self.message}" if position else self.message
+        return masked_text(f"{position}: {self.message}" if position else self.message)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
+from crucible_lineage.masking import learn
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
@@ -53,6 +54,7 @@ class Session:
 
     def __init__(self, settings: Settings, *, patience_s: float | None = None) -> None:
         self.settings = settings
+        learn([settings.api_key])
         self._patience_s = patience_s
         self.is_away = False  # whether to work without the service
         self.cache = FileCache(settings.data / "cache", limit_from_environment())

@@ -22,6 +22,7 @@ from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.masking import is_secret_name, masked_text
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
@@ -30,7 +31,7 @@ from crucible_lineage.tasks.files import files_at, is_folder, looks_like_path
 from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
 from crucible_lineage.tasks.recording import Recording, data_folder, warn
-from crucible_lineage.tasks.secret import hidden, hidden_text, is_secret_name, shown_secret
+from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value
 
 MOST_NAMED = 50  # task runs to compare one argument with
@@ -220,7 +221,7 @@ class _Tracer:
 
     def foreign(self, address: str) -> Origin:
         """Return the dataset that stands for data of another catalogue; the address identifies it."""
-        address = hidden_text(address)
+        address = masked_text(address)
         with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
             path = Path(folder) / "address.json"
             path.write_bytes(canonical_json({"address": address}))

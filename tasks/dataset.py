@@ -18,9 +18,9 @@ from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
-from crucible_lineage.pipeline.logs import own_secrets
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
@@ -37,7 +37,7 @@ from crucible_lineage.tasks.files import OpenedFiles, files_at
 from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording
-from crucible_lineage.tasks.secret import hidden, hidden_text, known_secrets
+from crucible_lineage.tasks.secret import hidden
 from crucible_lineage.tasks.storing import Stored
 
 METADATA = "flow"  # the metadata key for what the flow records about a result
@@ -167,7 +167,7 @@ def call_label(result: TaskResult) -> str:
     omitted = result.arguments.defaults | result.arguments.paths.keys()
     params = result.arguments.params.items()
     values = [str(value) for name, value in params if name not in omitted and isinstance(value, (str, int, float))]
-    shown = hidden_text(", ".join(filter(None, values)))
+    shown = masked_text(", ".join(filter(None, values)))
     name = result.description.name if result.output == "out" else f"{result.description.name}, {result.output}"
     return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
 
@@ -326,8 +326,7 @@ def _new_dataset(
     session = result.recording.session
     support = KeptSupport()
     if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
-        secrets = (*own_secrets(session.settings.api_key), *known_secrets())
-        code_support = support_of_code(result.code.name, code.files, result.code.folder, session, secrets)
+        code_support = support_of_code(result.code.name, code.files, result.code.folder, session)
         support = code_support.register(result.project, session)
         if support.note:
             result.logger.warning("%s: %s", description.name, support.note)
@@ -405,7 +404,7 @@ def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
     template = result.description.dataset_name
     if template is not None:
         with suppress(KeyError, IndexError, ValueError, AttributeError):
-            return hidden_text(template.format(**{**result.arguments.params, **names}))[:250]
+            return masked_text(template.format(**{**result.arguments.params, **names}))[:250]
         return template
     label = call_label(result)
     if not used:

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.masking import is_key_file
 from crucible_lineage.tasks.description import TaskDescription
-from crucible_lineage.tasks.secret import holds_secret, is_key_file
+from crucible_lineage.tasks.secret import holds_secret
 
 MOST_INPUTS = 200  # files of one folder
 MOST_FILES = 20_000

@@ -34,6 +34,7 @@ from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError, RunError
+from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, new_raw, register_raw
@@ -48,7 +49,7 @@ from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.files import watch_files
 from crucible_lineage.tasks.origins import DatasetFuture, Notes, Origins
-from crucible_lineage.tasks.secret import hidden_text, watch_secrets
+from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import REPEATED, Crucible, CrucibleConnection, connection_of, run_ids, session_for
 
 WORKERS = 4  # concurrent registrations; each waits mostly for the network
@@ -225,7 +226,7 @@ class Recording:
             try:
                 future.set_result(work())
             except Exception as error:
-                logger.warning("%s is not registered: %s", label, hidden_text(str(error)))
+                logger.warning("%s is not registered: %s", label, masked_text(str(error)))
                 future.set_exception(error)
 
         if self._pool is None:
@@ -375,7 +376,7 @@ def requested_destination() -> Destination | None:
 
 def warn(message: str, *arguments: object) -> None:
     """Log a warning in the run, or in our own log outside of one."""
-    run_logger().warning("%s", hidden_text(message % arguments if arguments else message))
+    run_logger().warning("%s", masked_text(message % arguments if arguments else message))
 
 
 def run_logger() -> logging.Logger | Any:

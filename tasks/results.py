@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.masking import is_key_file, masked_text
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
@@ -35,7 +36,7 @@ from crucible_lineage.tasks.dataset import (
 from crucible_lineage.tasks.files import files_written
 from crucible_lineage.tasks.origins import Origin, settled
 from crucible_lineage.tasks.recording import data_folder
-from crucible_lineage.tasks.secret import hidden_text, holds_secret, is_key_file
+from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.tasks.storing import (
     NO_ROOTS,
     NotStorableError,
@@ -66,7 +67,7 @@ def record_result(result: TaskResult, value: object) -> bool:
     for path in filter(is_key_file, returned):
         result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:
-        value = {"addresses": [hidden_text(address) for address in result.addresses]}
+        value = {"addresses": [masked_text(address) for address in result.addresses]}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=data_folder(recording)))
     stored = _stored(result, value, folder, written)
     if stored is None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.masking import is_key_file
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.files import looks_like_path
 from crucible_lineage.tasks.kinds import (
@@ -29,7 +30,6 @@ from crucible_lineage.tasks.kinds import (
     read_spelled,
     spelled,
 )
-from crucible_lineage.tasks.secret import is_key_file
 
 NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own

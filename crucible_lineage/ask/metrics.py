@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from crucible_lineage.checksums import unsealed
 from crucible_lineage.core.folders import disk_usage
+from crucible_lineage.masking import masked_text
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import failures
 from crucible_lineage.times import utc
@@ -28,7 +29,7 @@ class Metric:
 
 def metrics_text(session: Session) -> str:
     """Return the metrics of a session's data folder in the text format of Prometheus, version 0.0.4."""
-    return "".join(f"{line}\n" for metric in metrics(session) for line in _lines(metric))
+    return masked_text("".join(f"{line}\n" for metric in metrics(session) for line in _lines(metric)))
 
 
 def metrics(session: Session) -> Iterator[Metric]:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from crucible_lineage.cli.options import data_folder, option_value
+from crucible_lineage.cli.options import data_folder
 from crucible_lineage.cli.printing import coloured, result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
@@ -53,7 +53,7 @@ def _fault_message(error: BaseException) -> str:
     # Only commands that run steps import this otherwise.
     from crucible_lineage.pipeline.logs import record_fault
 
-    return record_fault(error, data_folder(), option_value("api_key")).message
+    return record_fault(error, data_folder()).message
 
 
 def _exit_code(error: BaseException) -> int | None:

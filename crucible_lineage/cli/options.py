@@ -14,6 +14,7 @@ from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE, Settings, default_data_folder, resolve_settings
 
@@ -137,12 +138,12 @@ def print_result(document: object, lines: Iterable[str]) -> None:
         print_json(document)
         return
     for line in lines:
-        click.echo(plain(line))
+        click.echo(plain(masked_text(line)))
 
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False), file=result_stream())
+    click.echo(json.dumps(masked(value, by_name=False), indent=2, ensure_ascii=False), file=result_stream())
 
 
 def read_fields(values: Sequence[str]) -> dict[str, str]:

@@ -39,6 +39,7 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.masking import learn
 from crucible_lineage.settings import valid_key
 from crucible_lineage.times import utc
 
@@ -117,6 +118,7 @@ class Connection:
         self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the calling thread
         self.sleep: Callable[[float], None] = time.sleep
         self._key = valid_key(api_key)
+        learn([self._key])
         self._headers = {
             "Accept": "application/json",
             "User-Agent": "crucible-lineage",
@@ -222,7 +224,7 @@ class Connection:
             response = read_answer(self._http.send(request, stream=True), action, mfid=mfid)
             self._latencies.append(time.monotonic() - started)
             if not response.is_success and not _is_lost(response):
-                return error_of(response, action, mfid=mfid, secret=self._key)
+                return error_of(response, action, mfid=mfid)
             answer = Answer(json_of(response, action, mfid=mfid), response.headers)
             self._has_answered = True
             return answer
@@ -380,17 +382,16 @@ def read_answer(response: httpx.Response, action: str, *, mfid: str | None = Non
     return httpx.Response(response.status_code, headers=headers, content=b"".join(blocks), request=response.request)
 
 
-def error_of(response: httpx.Response, action: str, *, mfid: str | None = None, secret: str = "") -> CrucibleError:
-    """Return the error for an answer outside 2xx. `action` completes "could not ..."; `secret` is masked."""
+def error_of(response: httpx.Response, action: str, *, mfid: str | None = None) -> CrucibleError:
+    """Return the error for an answer outside 2xx. `action` completes "could not ..."."""
     status = response.status_code
     detail = _detail(response)
     code = detail.get("code") if isinstance(detail, dict) else None
     lines = [f"could not {action}: Crucible answered {status} {_text(detail) or response.reason_phrase}".rstrip()]
     if status in HINTS:
         lines.append(HINTS[status])
-    message = "\n".join(lines)
     return _class_of(status)(
-        message.replace(secret, "***") if secret else message,
+        "\n".join(lines),
         status=status,
         detail=detail,
         code=code if isinstance(code, str) else None,

@@ -22,6 +22,8 @@ from crucible_lineage.client.models import (
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.marks import KEY
+from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.pictures import save_picture
 
 __all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
@@ -57,7 +59,7 @@ class ContentCalls(Calls):
             raise InputError("the keyword is empty; nothing was sent")
         action = f"add keyword {keyword!r} to dataset {dsid}"
         path = f"/datasets/{segment(dsid)}/keywords"
-        params = {"keyword": keyword}
+        params = {"keyword": masked_text(keyword)}
         answer = self._connection.call("POST", path, action, mfid=dsid, params=params, repeatable=True)
         return parse(Keyword, answer, action)
 
@@ -205,6 +207,7 @@ class MetadataCalls(Calls):
         self, method: str, mfid: str, metadata: Mapping[str, object], params: Mapping[str, object] | None
     ) -> JsonObject:
         action = f"write the metadata of {mfid}"
+        metadata = {key: value if key == KEY else masked({key: value})[key] for key, value in metadata.items()}
         path = f"/resources/{segment(mfid, 'resource')}/metadata"
         answer = self._connection.call(method, path, action, mfid=mfid, params=params, body=metadata, repeatable=True)
         return parse(Metadata, answer, action).scientific_metadata

@@ -23,6 +23,7 @@ from crucible_lineage.client.wire import parse, parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.masking import masked
 from crucible_lineage.refs import ProjectChanges
 
 __all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkedCalls"]
@@ -284,7 +285,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         action = f"create dataset {new.unique_id}"
         try:
             answer = self._connection.call(
-                "POST", "/datasets", action, mfid=new.unique_id, body=new.body(), repeatable=True
+                "POST", "/datasets", action, mfid=new.unique_id, body=masked(new.body()), repeatable=True
             )
         except ConflictError:
             if "unique_id" in named_fields:
@@ -299,7 +300,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
     def _patch(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
         action = f"change dataset {dsid}"
-        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", action, mfid=dsid, body=fields)
+        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", action, mfid=dsid, body=masked(fields))
         return parse(Dataset, answer, action)
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:

@@ -27,6 +27,7 @@ from typing import Any
 from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.masking import masked, masked_text
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),
@@ -226,7 +227,8 @@ class Journal:
             result = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
             row, before = found
             if before in OUTBOX:
-                db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], facts["error"], row))
+                error = masked(facts["error"])
+                db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], error, row))
             elif before != state:
                 self._move(db, row, run, before, state, {**result, **facts})
 
@@ -329,6 +331,7 @@ class Journal:
     ) -> None:
         if state not in NEXT.get(before, ()):
             raise StateError(f"result {result} of run {run} cannot go from {before} to {state}")
+        facts = {name: masked_text(value) if isinstance(value, str) else value for name, value in facts.items()}
         names = "".join(f", {name} = ?" for name in facts)
         db.execute(f"UPDATE result SET state = ?{names} WHERE id = ?", (state, *facts.values(), result))  # noqa: S608
         data = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
@@ -356,7 +359,7 @@ class Journal:
     def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
         """Record that a run could not start, and the reason."""
         self.begin_run(run, pipeline, project, declaration)
-        self.database.transaction(lambda db: self._event(db, run, None, UNSTARTED, json.dumps(error)))
+        self.database.transaction(lambda db: self._event(db, run, None, UNSTARTED, json.dumps(masked_text(error))))
         self.end_run(run, "failed")
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:

@@ -30,6 +30,7 @@ from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.ids import CODE_TAG, canonical_json
+from crucible_lineage.masking import code_holds_secret, masked_text
 from crucible_lineage.step import Step
 
 MOST_TEXT = 20_000  # chosen: characters of all pieces in a record
@@ -43,7 +44,8 @@ class Fingerprint:
 
     `covered` maps the name of each piece, in the order of discovery, to its hash; `files` are the source files;
     `source` is the text of the step function, `pieces` what it reaches in readable form: the text of a function, the
-    value of a number, else `#` and a hash, since a text may be a secret.
+    value of a number, else `#` and a hash, since a text may be a secret. Both are masked; `secrets` names the pieces
+    whose constants hold one.
     """
 
     digest: str
@@ -53,6 +55,7 @@ class Fingerprint:
     files: tuple[str, ...]
     source: str
     pieces: tuple[tuple[str, str], ...]
+    secrets: tuple[str, ...] = ()
 
 
 def code_fingerprint(target: Callable[..., object] | Step[..., object], *, home: str | None = None) -> Fingerprint:
@@ -76,6 +79,7 @@ def code_fingerprint(target: Callable[..., object] | Step[..., object], *, home:
         files=tuple(sorted(walk.files())),
         source=walk.source(),
         pieces=tuple(walk.pieces()),
+        secrets=tuple(walk.secrets()),
     )
 
 
@@ -143,11 +147,18 @@ class _Walk:
             room -= len(text)
             yield node.name, text
 
+    def secrets(self) -> Iterator[str]:
+        """Yield the names of pieces with a secret as a constant."""
+        for node in self.nodes:
+            name = self.function.__name__ if node.name == STEP else node.name
+            if code_holds_secret(name, node.piece.text):
+                yield name
+
     def _text_of(self, function: object) -> str:
         if not isinstance(function, types.FunctionType):
             return ""
         source, definition = self.context.source(function.__code__.co_filename), definition_of(self.context, function)
-        return source.lines(definition) if source and definition else ""
+        return masked_text(source.lines(definition)) if source and definition else ""
 
     def _add(self, name: str, reference: Reference) -> int:
         number = self._numbers.get(id(reference.value))

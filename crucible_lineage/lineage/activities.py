@@ -228,9 +228,8 @@ def shareable(graph: LineageGraph) -> LineageGraph:
     """Remove hidden nodes from all records. A superseding result is named if it is in the graph."""
     visible = graph.nodes.keys() - graph.hidden
     records = {mfid: _redacted(node, visible, graph) for mfid, node in graph.nodes.items() if node.record is not None}
-    if graph.hidden:
-        redact = redactor(graph)
-        records = {mfid: redact(record) for mfid, record in records.items()}
+    redact = redactor(graph)
+    records = {mfid: redact(record) for mfid, record in records.items()}
     states = {
         mfid: (node.state, tuple(other for other in node.superseded_by if other in visible))
         for mfid, node in graph.nodes.items()

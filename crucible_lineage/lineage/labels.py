@@ -13,6 +13,7 @@ from dataclasses import replace
 from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import Node
+from crucible_lineage.masking import masked_text
 
 HIDDEN_NAME = "not visible to you"
 SHORT = 3  # symbols of a word that is not moved alone to a second line
@@ -164,7 +165,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
     An apostrophe precedes text that a spreadsheet would run as a formula; text with any line break is quoted.
     """
-    return "".join(map(_csv_line, (columns, *([_csv_cell(value) for value in row] for row in rows))))
+    return masked_text("".join(map(_csv_line, (columns, *([_csv_cell(value) for value in row] for row in rows)))))
 
 
 def _csv_line(cells: Sequence[object]) -> str:

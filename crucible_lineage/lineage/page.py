@@ -17,6 +17,7 @@ from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
+from crucible_lineage.masking import masked
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
@@ -60,6 +61,7 @@ def render_html(
     drawable = _drawable(graph, graph.node(focus).id if focus else None, names)
     redact = redactor(graph)
     details = [redact(_detail(node)) for node in graph.nodes.values()]
+    drawable = masked(drawable, by_name=False) | {"pages": pages, "details": details, "superseded": superseded}
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -73,7 +75,7 @@ def render_html(
             policy=policy,
             title=f"Lineage of {title(graph.node(focus))}" if focus else "Lineage",
             style=style,
-            data=_embedded(drawable | {"pages": pages, "details": details, "superseded": superseded}),
+            data=_embedded(drawable),
             script=script,
         )
     )

@@ -38,6 +38,7 @@ from crucible_lineage.lineage.view import (
     left_out_note,
     view,
 )
+from crucible_lineage.masking import masked_text
 
 __all__ = ["MOST_PIXELS", "render_png", "render_svg"]
 
@@ -230,7 +231,7 @@ def _document(body: list[str], arrangement: Layout, kinds: int, longest_kind: in
     )
     hatch = [hatched] if any("url(#doubtful)" in part for part in body) else []
     ground = f'<rect x="{-_MARGIN:g}" y="{-_MARGIN:g}" width="100%" height="100%" fill="#FFFFFF"/>'
-    return "\n".join([head, arrow, *hatch, ground, *body, "</svg>"]) + "\n"
+    return masked_text("\n".join([head, arrow, *hatch, ground, *body, "</svg>"]) + "\n")
 
 
 def _escaped(text: str) -> str:

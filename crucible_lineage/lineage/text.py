@@ -13,6 +13,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
+from crucible_lineage.masking import masked_text
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499
@@ -34,12 +35,12 @@ def public_ids(graph: LineageGraph) -> Mapping[str, str]:
 
 
 def redactor(graph: LineageGraph) -> Callable[[Any], Any]:
-    """Return a function that makes a value JSON, with the public ids of hidden nodes everywhere in it."""
+    """Return a function that makes a value JSON, without secrets, and with the public ids of hidden nodes."""
     names = public_ids(graph)
     pattern = re.compile("|".join(map(re.escape, graph.hidden))) if graph.hidden else None
 
     def text(value: str) -> str:
-        return pattern.sub(lambda match: names[match.group()], value) if pattern else value
+        return masked_text(pattern.sub(lambda match: names[match.group()], value) if pattern else value)
 
     def redact(value: object) -> Any:
         if isinstance(value, str):

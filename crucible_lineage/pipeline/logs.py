@@ -1,33 +1,21 @@
-"""Logs of what steps print, and of unexpected errors: bounded, with secrets redacted in every encoding."""
+"""Logs of what steps print, and of unexpected errors: bounded, without secrets."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import re
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote, quote_plus
 
 from crucible_lineage.disk import private_file, private_folder, storage_error
 from crucible_lineage.errors import LineageError
-
-BLOT = "***"
-MIN_ENCODED = 4  # characters; encodings of shorter secrets occur everywhere
-
-
-# Keys of Crucible and Prefect that a step may find in its environment and must not print.
-_OWN = ("CRUCIBLE_API_KEY", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
-
+from crucible_lineage.masking import Redactor, known
 
 STEP_LOG = "step.log"  # what the step printed; it becomes a file of the child
 LOG_LIMIT_BYTES = 1 << 20  # half of it for the beginning, half for the end
@@ -43,72 +31,6 @@ LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 FOLDER = "logs"  # in the data folder
 MAX_FILES = 100
-
-
-def own_secrets(*keys: str | None) -> list[str]:
-    """Return these keys, and the keys of Crucible and Prefect in the environment."""
-    return [key for key in (*keys, *(os.environ.get(name) for name in _OWN)) if key]
-
-
-class Redactor:
-    """Replaces secrets in texts: as they are, in base64, quoted as in addresses, in JSON, in hexadecimal."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        spellings = {form for secret in set(secrets) if secret for form in _spellings(secret)}
-        texts = sorted(spellings, key=len, reverse=True)
-        self._text = re.compile("|".join(map(re.escape, texts))) if texts else None
-        self._encoded = tuple(text.encode(errors="surrogatepass") for text in texts)
-        self._bytes = re.compile(b"|".join(map(re.escape, self._encoded))) if texts else None
-
-    def __bool__(self) -> bool:
-        return self._text is not None
-
-    def text(self, text: str) -> str:
-        """Return the text without the secrets."""
-        return self._text.sub(BLOT, text) if self._text else text
-
-    def data(self, data: bytes, *, last: bool = True) -> tuple[bytes, bytes]:
-        """Return the bytes without the secrets, and the rest, to be put before the next bytes.
-
-        The rest may be the beginning of a secret; it is empty for the `last` bytes.
-        """
-        if self._bytes is None:
-            return data, b""
-        redacted = self._bytes.sub(BLOT.encode(), data)
-        if last:
-            return redacted, b""
-        keep = next((size for size in range(self._most(redacted), 0, -1) if self._may_begin(redacted[-size:])), 0)
-        return redacted[: len(redacted) - keep], redacted[len(redacted) - keep :]
-
-    def _most(self, data: bytes) -> int:
-        return min(len(data), max(map(len, self._encoded)) - 1)
-
-    def _may_begin(self, end: bytes) -> bool:
-        return any(spelling.startswith(end) for spelling in self._encoded)
-
-
-def _spellings(secret: str) -> Iterable[str]:
-    yield secret
-    if len(secret) < MIN_ENCODED:
-        return
-    yield from (quote(secret, safe=""), quote(secret), quote_plus(secret))
-    for ascii_only in (True, False):
-        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
-    yield repr(secret)[1:-1]
-    raw = secret.encode(errors="surrogateescape")
-    yield from (raw.hex(), raw.hex().upper())
-    yield from _base64(raw)
-
-
-def _base64(raw: bytes) -> Iterable[str]:
-    """Yield the parts of the secret's base64 that do not depend on the bytes around it, as in `user:secret`."""
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        yield encode(raw).decode().rstrip("=")
-        for before in range(3):
-            text = encode(bytes(before) + raw).decode().rstrip("=")
-            certain = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
-            if len(certain) >= MIN_ENCODED:
-                yield certain
 
 
 @contextmanager
@@ -135,7 +57,7 @@ class StepLog:
 
     def __init__(self, path: Path, redactor: Redactor | None = None, on_line: LineCallback | None = None) -> None:
         self.path = path
-        self.redactor = redactor or Redactor()
+        self.redactor = redactor or known()
         self.size = 0
         self._on_line = on_line
         self._lock = threading.Lock()
@@ -143,7 +65,7 @@ class StepLog:
         self._is_closed = False
         self._room, self._left_out, self._held = LOG_LIMIT_BYTES // 2, 0, 0
         self._tail: deque[bytes] = deque()
-        self._unsure = b""  # may be the beginning of a secret
+        self._unsure = b""  # an unfinished line, or the beginning of a secret
         self._line = b""
 
     def __enter__(self) -> Self:
@@ -227,14 +149,14 @@ class UnforeseenFault:
     log: Path | None
 
 
-def record_fault(error: BaseException, data: Path, *keys: str | None) -> UnforeseenFault:
-    """Write the traceback to a file of the data folder and return the message, both without the `keys`.
+def record_fault(error: BaseException, data: Path) -> UnforeseenFault:
+    """Write the traceback to a file of the data folder and return the message, both without secrets.
 
     If the file cannot be written, the message has the traceback. A refusal by the disk is reported as such.
     """
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
         return UnforeseenFault(str(refused), None)
-    redactor = Redactor(own_secrets(*keys))
+    redactor = known()
     trace = redactor.text("".join(traceback.format_exception(error)))
     line = redactor.text(f"{type(error).__name__}: {error}".removesuffix(": "))
     message = f"{line}; this is a fault of crucible-lineage, please report it"

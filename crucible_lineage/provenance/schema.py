@@ -344,6 +344,9 @@ class ProvenanceRecord(RecordPart):
     )
     agent: Agent
     attached: Attachment | None = None
+    masked: list[Text] | None = Field(
+        None, description="JSON Pointers to texts of the dataset in which *** stands for a secret"
+    )
     registrar: Text | None = Field(None, description="the registration that wrote this record")
     completed: dict[str, Moment] | None = Field(
         None,

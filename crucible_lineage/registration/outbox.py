@@ -94,7 +94,8 @@ class Outbox:
         private_folder(self._root)
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
-        payload = Payload(private_folder(self.folder) / name, step, project, now, tuple(datasets), run)
+        safe = tuple(new.without_secrets() for new in datasets)
+        payload = Payload(private_folder(self.folder) / name, step, project, now, safe, run)
         payload = write_payload(payload, sources, durable=self.durable)
         self._note_made(payload)
         with self._lock:

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.disk import flush
+from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.masking import WAY_OUT, learn, masked
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import DatasetRef, FileRef, utf8_name
@@ -68,6 +70,31 @@ class NewDataset:
     ingestor: str | None = None
     ingestion_timeout_s: float = 600.0
     waits_for_ingestion: bool = False
+
+    def without_secrets(self) -> NewDataset:
+        """Return it with secrets masked, which its record notes. Raises InputError for one that the id depends on.
+
+        What was registered at another Crucible is copied as it is there.
+        """
+        if self.record.result is not None:
+            return self
+        learn()
+        found: list[str] = []
+        document = self.record.document()
+        record = masked(document, "/record", found, by_name=False)
+        fields, metadata = masked(self.fields, "/fields", found), masked(self.metadata, "/metadata", found)
+        keywords = tuple(masked(self.keywords, "/keywords", found))
+        fixed = ("/record/recipe", "/record/generated", "/fields/project_id")
+        if places := ", ".join(place for place in found if place.startswith(fixed)):
+            raise InputError(
+                f"registering {fields['dataset_name']!r}: there is a secret in {places}, which cannot be masked there; "
+                f"rename the file or the project, or {WAY_OUT}"
+            )
+        if not found:
+            return self
+        record["masked"] = sorted({*document.get("masked", ()), *found})
+        safe = type(self.record).model_validate(record)
+        return replace(self, fields=fields, record=safe, metadata=metadata, keywords=keywords)
 
     @property
     def name(self) -> str:

@@ -87,6 +87,7 @@ def register_output(
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
     patience_s = PATIENCE_S if patience_s is None else patience_s
+    new = new.without_secrets()
     mfid = new.mfid
     project = str(new.fields["project_id"])
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}

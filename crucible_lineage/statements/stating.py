@@ -18,6 +18,7 @@ from crucible_lineage.core.slots import SlotClaim, hold, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.marks import KEY
+from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.calibrations import (
@@ -127,9 +128,9 @@ def state(
         about=replace(about, datasets=tuple(sorted(set(about.datasets)))),
         by=str(agent.get("unique_id") or agent.get("local_user") or "somebody"),
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        why=why,
+        why=masked_text(why),
         who=str(agent.get("username") or agent.get("local_user") or ""),
-        body=dict(body or {}),
+        body=masked(dict(body or {})),
         revokes=tuple(sorted(set(revokes))),
     )
     while equal := session.mirror.statements([mfid := statement_id(statement)]):

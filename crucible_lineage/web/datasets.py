@@ -33,6 +33,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.masking import masked
 from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
@@ -118,7 +119,7 @@ def metadata(reader: Reader) -> Response:
     """Return the visible scientific metadata as a JSON file."""
     found = _dataset(reader)
     _, hidden = _named(reader, found.model_dump(), found.links or [])
-    values = shown_record(found.model_dump(), hidden).get("scientific_metadata") or {}
+    values = masked(shown_record(found.model_dump(), hidden).get("scientific_metadata") or {}, by_name=False)
     headers = {"Content-Disposition": f'attachment; filename="{found.unique_id}-metadata.json"'}
     return Response(json.dumps(values, indent=1, ensure_ascii=False), media_type="application/json", headers=headers)
 

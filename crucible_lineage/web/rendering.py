@@ -24,6 +24,7 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
+from crucible_lineage.masking import masked_text
 from crucible_lineage.times import measured_at, utc
 
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
@@ -31,7 +32,8 @@ _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 
 def rendered(template: str, reader: str | None = None, status: int = 200, **values: object) -> Response:
     """Render the page of a template. `reader` is the name of the signed-in reader."""
-    return HTMLResponse(_environment().get_template(template).render(reader=reader, **values), status)
+    page = _environment().get_template(template).render(reader=reader, **values)
+    return HTMLResponse(masked_text(page), status)
 
 
 @cache

@@ -75,7 +75,7 @@ def deliver_all(
 
 
 def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
-    fault = record_fault(error, session.settings.data, session.settings.api_key)
+    fault = record_fault(error, session.settings.data)
     return fault.message, str(fault.log or "")
 
 

@@ -10,7 +10,6 @@ import ast
 import hashlib
 import io
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -18,16 +17,15 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import size_text
 from crucible_lineage.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
+from crucible_lineage.masking import is_key_file, known, masked, masked_text
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import Redactor
 from crucible_lineage.pipeline.plan.command import arguments_of, is_command
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.provenance.environment import (
@@ -61,10 +59,6 @@ _recent: dict[object, tuple[Contents, tuple[str, ...]]] = {}  # contents and wha
 
 
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
-SECRET_NAMES = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", ".netrc", ".pgpass")
-PRIVATE_KEY = b"PRIVATE KEY-----"
-# A password in an address, unless it is a placeholder.
-_IN_ADDRESS = re.compile(rb"[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]{1,100}:(?![{<$*%])[^\s/@'\"]{1,200}@", re.IGNORECASE)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -118,7 +112,7 @@ def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSup
 
 
 def support_of_code(
-    uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str]
+    uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str] = ()
 ) -> PlannedSupport:
     """Return the source and the environment of a function that no pipeline declares."""
     if not _is_enabled():
@@ -160,7 +154,7 @@ def _environment(session: Session) -> Contents:
         query = f"environment {mark}"
         document = session.store.inspection(query, RULES)
         if not isinstance(document, dict):
-            document = environment_document()
+            document = masked(environment_document(), by_name=False)
             session.store.keep_inspection(query, RULES, (), document)
         files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
         _remember(mark, (files, ()))
@@ -288,7 +282,7 @@ def lies_in(path: Path, folder: Path) -> bool:
 
 def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
     """Return the archive, and what was left out, with reasons. Equal files give equal bytes on every machine."""
-    redactor, left_out = Redactor(secrets), list(source.left_out)
+    mask, left_out = known(secrets), list(source.left_out)
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # deflated bytes differ between versions
         for path, file in sorted(source.files.items()):
@@ -296,8 +290,8 @@ def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tupl
                 left_out.append(f"{path}: {reason}")
                 continue
             data = file.read_bytes()
-            if PRIVATE_KEY in data or _IN_ADDRESS.search(data) or (redactor and redactor.data(data)[0] != data):
-                left_out.append(f"{path}: it holds a secret")
+            if masked_text(path) != path or mask.holds(data):
+                left_out.append(f"{masked_text(path)}: it holds a secret")
                 continue
             entry = zipfile.ZipInfo(path, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o644 << 16
@@ -319,7 +313,7 @@ def _lay_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
 
 def _exclusion(file: Path) -> str:
     """Return why a file is left out, by its name or size; empty if it is not."""
-    if any(fnmatch(file.name.lower(), pattern) for pattern in SECRET_NAMES):
+    if is_key_file(file):
         return "by its name, it is a secret"
     try:
         size = file.stat().st_size

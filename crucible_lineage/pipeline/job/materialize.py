@@ -23,13 +23,14 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
+from crucible_lineage.masking import known, learn, masked_text
 from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
-from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, Redactor, StepLog, own_secrets
+from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.inspect import validated_params
@@ -139,12 +140,12 @@ def _execute(
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
-    own = own_secrets(session.settings.api_key)
-    planned_support = support_of(job, session, (*own, *secrets_of(job)))
+    secrets = secrets_of(job)
+    planned_support = support_of(job, session, secrets)
     started = datetime.now(UTC)
     report = partial(_report_line, job, session.settings.data, on_line)
     with naming_changed_inputs(staged):
-        called = call_step(job, staged.arguments, outputs, folder, secrets=own, on_line=report)
+        called = call_step(job, staged.arguments, outputs, folder, secrets=secrets, on_line=report)
     ended = datetime.now(UTC)
     report_phase(job, MADE, session.settings.data)
     require_unchanged(job, staged)
@@ -345,6 +346,8 @@ def written_files(step: str, folder: Path) -> list[Path]:
     paths = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         state = entry.stat(follow_symlinks=False)
+        if (shown := masked_text(entry.name)) != entry.name:
+            raise refuse(f"wrote a file whose name holds a secret ({shown!r}); let it use another name")
         if fault := name_fault(entry.name, MAX_NAME_BYTES):
             raise refuse(f"wrote a file {entry.name!r}, whose name {fault}; let it use a plain name")
         if stat.S_ISDIR(state.st_mode):
@@ -389,9 +392,9 @@ def call_step(
 ) -> CallOutcome:
     """Call the step. Return its values and where it wrote; its output is logged in `folder`. Raises StepError.
 
-    `secrets` and those given to the step are redacted in both. `on_line` receives each line when it is printed.
+    `secrets` are masked in both, as are known ones. `on_line` receives each line when it is printed.
     """
-    redactor = Redactor((*secrets, *secrets_of(job)))
+    redactor = known(secrets)
     with StepLog(folder / STEP_LOG, redactor, on_line) as log:
         try:
             return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log)
@@ -435,6 +438,7 @@ def secrets_of(job: Job) -> list[str]:
     params = job.inspection.params
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     given = [text for name in secret if name in job.given for text in _texts(job.given[name])]
+    learn(given)
     return [*given, *(text for text in values if len(text) >= MIN_SECRET_LENGTH)]
 
 

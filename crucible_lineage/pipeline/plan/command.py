@@ -19,8 +19,10 @@ from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
-from crucible_lineage.pipeline.plan.inspect import Inspection, with_reads
+from crucible_lineage.pipeline.plan.inspect import Inspection, secret_faults, with_reads
 
 SHELL = ("sh", "-c")
 SHELL_COMMAND = "shell: "
@@ -76,7 +78,9 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
     Raises InputError with all its faults.
     """
     folder, env, arguments = step.folder, step.env, arguments_of(step)
-    if faults := [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]:
+    values = canonical_params(params)
+    faults = [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]
+    if faults := [*faults, *secret_faults(name, values), *_secret_in_command(step, arguments)]:
         raise InputError("", faults)
     scripts = {a: file_sha256(folder / a) for a in arguments if not FIELD.search(a) and (folder / a).is_file()}
     code: JsonObject = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
@@ -88,7 +92,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         roles=dict(roles),
         required=tuple(roles),
         outputs=("out",),
-        params=canonical_params(params),
+        params=values,
         fingerprint=hashlib.sha256(b"crucible-lineage/command/1\n" + canonical_json(code)).hexdigest(),
         not_covered=() if arguments[0] in scripts else (f"{arguments[0]} (a program of this machine)",),
         source=shlex.join(arguments),
@@ -115,6 +119,13 @@ def _field_faults(
         location = () if needed == "out" else tuple(needed.split(".", 1))
         message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
         yield Fault(message, location=location)
+
+
+def _secret_in_command(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:
+    """Yield a fault if the command, or a variable that it is given, holds a secret."""
+    given = {key: value for key, value in step.env.items() if not referenced(value)}
+    if masked_text(line := " ".join(arguments)) != line or masked(given) != given:
+        yield Fault("the command holds a secret, which would be in its id and record; use `env: {NAME: ${env.NAME}}`")
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:

@@ -35,6 +35,7 @@ from crucible_lineage.fingerprint.walk import Fingerprint, canonical_params, cod
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
+from crucible_lineage.masking import WAY_OUT, learn, masked
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
 if TYPE_CHECKING:
@@ -207,6 +208,9 @@ def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object])
 
 
 def _inspection(step: Step[..., Any], uses: str, params: JsonObject, fingerprint: Fingerprint) -> Inspection:
+    if fingerprint.secrets:
+        where = ", ".join(fingerprint.secrets)
+        raise InputError(f"step {step.name!r}: there is a secret in its code ({where}), and so in its id; {WAY_OUT}")
     beside = Path(inspect.getfile(inspect.unwrap(step.function))).parent if step.reads else Path()
     inspection = Inspection(
         uses=uses,
@@ -307,11 +311,22 @@ def checked_params(
     faults = list(_package_faults(step))
     try:
         checked = canonical_params(validated_params(step, given, pending), step)
+        faults += secret_faults(step.name, checked)
     except InputError as error:
         raise InputError("", [*faults, *error.faults]) from None
     if faults:
         raise InputError("", faults)
     return checked
+
+
+def secret_faults(step: str, params: Mapping[str, object]) -> Iterator[Fault]:
+    """Yield a fault for each parameter that is or holds a secret, on which an id must not depend."""
+    learn()
+    for name, value in params.items():
+        if masked({name: value}) != {name: value}:
+            message = f"parameter {name!r} of step {step!r} is or holds a secret, which would be in its id and record"
+            way_out = f"name it in @step(secrets=[{name!r}]), or {WAY_OUT}"
+            yield Fault(f"{message}; {way_out}", location=("params", name, "value"))
 
 
 def validated_params(

@@ -587,7 +587,7 @@ class Run:
     def _describe_fault(self, name: str, error: BaseException) -> str:
         from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
 
-        fault = record_fault(error, self.session.settings.data, self.session.settings.api_key)
+        fault = record_fault(error, self.session.settings.data)
         self.steps[name].log = str(fault.log) if fault.log else ""
         return fault.message
 

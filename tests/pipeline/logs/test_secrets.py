@@ -11,7 +11,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, Redactor, StepLog
+from crucible_lineage.masking import Redactor
+from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog
 from crucible_lineage.session import Session
 
 SECRET = 'top secret/"ä"+4711'
