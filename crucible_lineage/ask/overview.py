@@ -18,6 +18,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
+from crucible_lineage.pipeline.run.result import ON_HOLD
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.statements.failed import failed_elsewhere, failures
@@ -92,6 +93,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
         todo = (
             *_late(name, declared.get(name, ""), newest, again),
             *_ended(runs.get(name), again),
+            *_held(runs.get(name), project),
             *(
                 ActionItem(one.message, one.since, f"crucible-lineage runs --pipeline {name} --project {project}")
                 for one in elsewhere
@@ -122,6 +124,12 @@ def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:
         reason = run.error.partition("\n")[0]
         problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
         yield ActionItem(problem, run.ended or run.started, again)
+
+
+def _held(run: ListedRun | None, project: str) -> Iterator[ActionItem]:
+    if run and run.state == ON_HOLD:
+        command = f"crucible-lineage statements --project {project}"
+        yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 
 
 def _failed(one: Failure, again: str) -> ActionItem:

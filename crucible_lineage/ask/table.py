@@ -29,6 +29,7 @@ from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
 from crucible_lineage.lineage.records import (
     flattened,
+    gaps,
     given_metadata,
     maker,
     mapping,
@@ -45,14 +46,14 @@ from crucible_lineage.times import utc
 if TYPE_CHECKING:
     import pandas
 
-ALWAYS = ("mfid", "name", "instrument", "sample", "checks")
+ALWAYS = ("mfid", "name", "instrument", "sample", "without", "checks")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
 
 
 OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
-    *("session", "timestamp", "created", "run", "who", "checks", "remade"),
+    *("session", "timestamp", "created", "run", "who", "checks", "remade", "without"),
 )
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
@@ -382,6 +383,7 @@ class ProjectFacts:
             "who": maker(record),
             "checks": _checks_text(self._verdicts.get(mfid, {})),
             "remade": entry.remade.times if entry else 0,
+            "without": "; ".join(gaps(record)),
         }
         values = {name: value for name, value in own.items() if value}
         values |= flattened(mapping(provenance(record).get("recipe")).get("params") or {}, "params.")

@@ -27,7 +27,7 @@ EXIT_CODES = {
     FAILURE: "a step failed, Crucible refused a call, `verify` found an error, or the reader of the output exited",
     BAD_INPUT: "the request is wrong (an option, a declaration, a name, a correction); nothing was changed",
     UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
-    ON_HOLD: "some results were not made because their inputs are on hold or lack a signature",
+    ON_HOLD: "some results are doubtful, or not made, because data are on hold or lack a signature",
     INTERRUPTED: "stopped by Ctrl-C or SIGTERM; finished results are kept",
 }
 

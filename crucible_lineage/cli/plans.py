@@ -16,7 +16,9 @@ from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
+COLOURS |= dict.fromkeys(("doubtful", "candidate"), "yellow")
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
+MARKS |= dict.fromkeys(("doubtful", "candidate"), "!")
 MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
 TAB = 4  # blanks, in code
@@ -155,8 +157,8 @@ def _print_causes(causes: Sequence[str], diff: Sequence[str], width: int) -> Non
 
 
 def _print_estimate(planned: PipelinePlan) -> None:
-    known = [step.estimate for step in planned.steps if step.state != FRESH and step.estimate.seconds is not None]
-    todo = sum(step.state != FRESH for step in planned.steps)
+    known = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
+    todo = sum(not step.exists for step in planned.steps)
     if known:
         seconds = time_text(sum(estimate.seconds or 0 for estimate in known))
         size = size_text(sum(estimate.bytes or 0 for estimate in known))

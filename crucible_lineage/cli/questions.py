@@ -34,7 +34,7 @@ from crucible_lineage.lineage.model import SUPERSEDED
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import require_names
-from crucible_lineage.pipeline.plan.plan import FRESH, PipelinePlan
+from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
@@ -72,9 +72,9 @@ def _why_step(name: str, pipeline: str, session: Session, overrides: tuple[str, 
     print_plan(chosen, above=planned.steps)
     if not wants_json() and chosen.is_fresh:
         click.echo("up to date: the result was made by this code from these parameters and inputs")
-    elif not wants_json() and any(step.state != FRESH for step in chosen.steps):
+    elif not wants_json() and not chosen.is_done:
         step = bound.steps[name.partition("[")[0]]
-        parents = all(other.state == FRESH for other in planned.steps if other.step in step.needs)
+        parents = all(other.exists for other in planned.steps if other.step in step.needs)
         click.echo(f"make it: {next_command('run', pipeline, *(['--from', step.name] if parents else []))}")
 
 

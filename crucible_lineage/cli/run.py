@@ -265,7 +265,7 @@ def _print_notes(result: RunResult) -> None:
         number = len(result.delivered)
         click.echo(f"delivered {amount(number, 'dataset')} from an earlier run")
     print_waiting(result.waiting)
-    if result.outcomes and not result.executed and result.ok:
+    if result.outcomes and not result.executed and result.ok and not result.held:
         click.echo("everything is up to date; nothing was run")
 
 

@@ -28,6 +28,7 @@ from crucible_lineage.lineage.labels import (
     wrapped,
 )
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED
+from crucible_lineage.lineage.records import gaps
 from crucible_lineage.lineage.view import (
     OTHER_COLOUR,
     STATE_COLOURS,
@@ -108,7 +109,7 @@ def _box(item: DrawnItem) -> _Box:
         small = detail_lines(node, _TEXT_WIDTH, _SMALL_PX)
         if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
-    small += [item.remade_text, item.state_text.upper()]
+    small += [item.gaps_text, item.remade_text, item.state_text.upper()]
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])
     height = 12.0 + 16 * len(name) + 13.5 * len(small)
@@ -207,7 +208,14 @@ def _legend(colour_of: dict[str, str], note: str, top: float) -> Iterator[str]:
 def _tip(item: DrawnItem) -> str:
     """Return the full names and ids, one node per line; of a large group the first twenty."""
     described = (
-        (title(node), detail(node), node.visible_id, node.state, node.doubt and node.doubt.message(node.id))
+        (
+            title(node),
+            detail(node),
+            node.visible_id,
+            node.state,
+            node.doubt and node.doubt.message(node.id),
+            *(f"without {gap}" for gap in gaps(node.record)),
+        )
         for node in item.nodes
     )
     lines = (" · ".join(plain(part) for part in parts if part) for parts in described)

@@ -11,7 +11,14 @@ import networkx
 from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
-from crucible_lineage.lineage.records import chosen_in_time, declared_step, equal_parents, parents_as_used, used_roles
+from crucible_lineage.lineage.records import (
+    chosen_in_time,
+    declared_step,
+    equal_parents,
+    gaps,
+    parents_as_used,
+    used_roles,
+)
 
 EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used
 FOLD_BEYOND = 4  # siblings that are still drawn individually: chosen by eye, a batch of four scans is readable
@@ -59,6 +66,12 @@ class DrawnItem:
             count = sum(node.remade > 0 for node in self.nodes)
             return f"{count} of {len(self.nodes)} remade" if count else ""
         return f"remade {amount(self.node.remade, 'time')}" if self.node.remade else ""
+
+    @property
+    def gaps_text(self) -> str:
+        """How many parents were left out of its lists; empty if none."""
+        count = sum(len(gaps(node.record)) for node in self.nodes)
+        return f"without {count}" if count else ""
 
     @property
     def state_text(self) -> str:

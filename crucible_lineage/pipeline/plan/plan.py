@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -59,6 +61,7 @@ def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | No
 
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
+EXISTING = (FRESH, DOUBTFUL, CANDIDATE)  # there is a result for what is declared; people may doubt it
 FORCED = "it is forced"  # the cause if a fresh result is made again on request
 
 
@@ -82,10 +85,10 @@ class Estimate:
 class StepPlan:
     """The plan of an instance. An id in `datasets` is None while it depends on a parent that does not exist yet.
 
-    `results` are the datasets of a fresh step, and `used` its parents. If all parents exist, `outputs` are those to be
-    made, with the results that they would replace. `roots` are the original causes, here or upstream, each with its
-    step. `notes` are about its parents, `choices` are those chosen in time, by role. With `on_hold`, holds are the only
-    reason why it is blocked.
+    `results` are the datasets of a step that has them, and `used` its parents. If all parents exist, `outputs` are
+    those to be made, with the results that they would replace. `roots` are the original causes, here or upstream, each
+    with its step. `notes` are about its parents, `choices` are those chosen in time, by role. With `on_hold`, holds are
+    the only reason why it is blocked.
     """
 
     name: str
@@ -102,6 +105,11 @@ class StepPlan:
     notes: tuple[str, ...] = ()
     choices: Mapping[str, list[JsonObject]] = field(default_factory=dict)
     on_hold: bool = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has its results, doubtful or not."""
+        return self.state in EXISTING
 
     @property
     def supersedes(self) -> dict[str, str]:
@@ -142,8 +150,13 @@ class PipelinePlan:
     notes: tuple[str, ...] = ()
 
     @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to do: each step has its results, doubtful or not."""
+        return all(step.exists for step in self.steps)
+
+    @property
     def is_fresh(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is nothing to do, and nothing is doubtful."""
         return all(step.state == FRESH for step in self.steps)
 
     def to_json(self) -> JsonObject:
@@ -171,10 +184,11 @@ def plan(
     """
     done: dict[str, StepPlan] = {}
     planned_instances, looked = dict(instances), set[str]()
+    held = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in _generations(instances):
         drafts = []
         for name in generation:
-            instance = planned_instances[name] = _without_gaps(instances[name], done)
+            instance = planned_instances[name] = _without_gaps(instances[name], inputs, done, held)
             unready = _unready(instance, inputs, done, index)
             if unready is not None:
                 done[name] = unready
@@ -191,6 +205,7 @@ def plan(
         for draft in drafts:
             name, step = draft.instance.name, draft.instance.step.name
             done[name] = _planned(draft, index, forced=name in forced or step in forced)
+        done |= _in_doubt({name: done[name] for name in generation}, index)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
@@ -198,24 +213,55 @@ def plan(
     return PipelinePlan(tuple(done[name] for name in instances), instances=planned_instances)
 
 
-def _without_gaps(instance: Instance, done: Mapping[str, StepPlan]) -> Instance:
-    """Return the instance without blocked parents in lists that may have gaps."""
+def _in_doubt(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are on hold, come from data on hold, or wait for a signature."""
+    fresh = {name: step for name, step in steps.items() if step.state == FRESH}
+    doubts = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
+    above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if doubts else {}
+    found = {}
+    for name, step in fresh.items():
+        own = [(one.mfid, doubts[one.mfid]) for one in step.results.values() if one.mfid in doubts]
+        if own:
+            (mfid, doubt), held = own[0], sum(part.dataset.mfid in above for part in step.used)
+            is_own = doubt.source == mfid
+            cause = doubt.message(mfid) if is_own or len(step.used) == 1 else _held_among(doubt, held, len(step.used))
+            state = CANDIDATE if is_own and doubt.is_candidate else DOUBTFUL
+            found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
+    return found
+
+
+def _held_among(doubt: Doubt, held: int, used: int) -> str:
+    return f"{held} of {used} held ({'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why})"
+
+
+def _without_gaps(
+    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], held: Mapping[str, Doubt]
+) -> Instance:
+    """Return the instance without blocked and doubtful parents in lists that may have gaps."""
     sources = instance.step.sources
     roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
-    left_out = [feed for feed in instance.feeds if feed.role in roles and feed.instance
-                and done[feed.instance].state == BLOCKED]  # fmt: skip
-    if not left_out:
+    gaps = [_gap(feed, inputs, done, held) if feed.role in roles else "" for feed in instance.feeds]
+    if not any(gaps):
         return instance
-    feeds = tuple(feed for feed in instance.feeds if feed not in left_out)
+    feeds = tuple(feed for feed, gap in zip(instance.feeds, gaps, strict=True) if not gap)
     empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
-    gaps = tuple(f"{feed.instance}: {', '.join(done[feed.instance or ''].causes)}" for feed in left_out)
     return replace(
         instance,
         feeds=feeds,
         needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
         blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
-        gaps=(*instance.gaps, *gaps),
+        gaps=(*instance.gaps, *filter(None, gaps)),
     )
+
+
+def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], held: Mapping[str, Doubt]) -> str:
+    """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
+    if feed.instance:
+        parent = done[feed.instance]
+        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state in (BLOCKED, DOUBTFUL, CANDIDATE) else ""
+    item = feed.item(inputs)
+    doubt = held.get(item.dataset.mfid) if item.dataset else None
+    return f"{item.shown or item.label}: {doubt.message(item.mfid or '')}" if doubt else ""
 
 
 def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
@@ -364,7 +410,7 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
     if blocked:
         is_held = not instance.blocked and all(done[need].on_hold for need in parents)
         return _blocked(instance, blocked, on_hold=is_held)
-    waiting = [done[need] for need in instance.needs if done[need].state != FRESH]
+    waiting = [done[need] for need in instance.needs if not done[need].exists]
     new = [feed for feed in instance.feeds if feed.input is not None and feed.item(inputs).dataset is None]
     if not waiting and not new:
         return None

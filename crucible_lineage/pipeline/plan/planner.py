@@ -27,7 +27,6 @@ from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span,
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.plan import (
     BLOCKED,
-    FRESH,
     MISSING,
     EarlierResult,
     Estimate,
@@ -40,7 +39,7 @@ from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
-from crucible_lineage.statements.statements import AWAIT, trial_key
+from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.provenance.schema import StepRecord
@@ -71,10 +70,14 @@ class ProjectIndex:
 
     def on_hold(self, used: Collection[str], code: str) -> tuple[str, ...]:
         """Return why these datasets or this code must not be used: the holds on them, by whom and why."""
-        if self._stated is None:
-            self._stated = self.session.stated
+        self._stated = self._stated or self.session.stated
         own = [self._held[mfid] for mfid in used if mfid in self._held]
         return tuple(dict.fromkeys(own)) or self._stated.reasons(used, code, self.project)
+
+    def doubts(self, mfids: Collection[str]) -> dict[str, Doubt]:
+        """Return why the doubtful ones among these datasets are doubtful."""
+        self._stated = self._stated or self.session.stated
+        return self._stated.doubts(mfids, self.project)
 
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""
@@ -183,7 +186,7 @@ def make_plan(
         planned.plan,
         differences=(*planned.plan.differences, *changed_descriptions(results, pipeline.spec.project, session)),
         steps=tuple(
-            step if step.state == FRESH else replace(step, estimate=estimates.get(step.step, Estimate()))
+            step if step.exists else replace(step, estimate=estimates.get(step.step, Estimate()))
             for step in planned.plan.steps
         ),
     )
@@ -262,7 +265,7 @@ def _results_of(
             continue
         instance = planned.instances[step.name]
         fields, span = _result_fields(instance, planned.inputs)
-        if step.state == FRESH:
+        if step.exists:
             dataset = step.results[output]
             own = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
             metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}

@@ -34,7 +34,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.pipeline.job.progress import STARTED
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
+from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.checking import Approving, RunChecks
 from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotWriter
@@ -192,7 +192,7 @@ class Run:
         self.checking.look_at_inputs(self.inputs)
         reused, left_out, todo = [], [], []
         for step in plan.steps:
-            if step.state == FRESH:
+            if step.exists:
                 self._set_results(step.name, step.results)
                 reused.append(step)
             elif step.name not in self.taking_part:
@@ -361,7 +361,7 @@ class Run:
         except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
             self.end_step(name, FAILED, error=str(error))
             return
-        if planned.state == FRESH:  # its parents were made again with the same bytes
+        if planned.exists:  # its parents were made again with the same bytes
             self.stayed.append(name)
             self._rely_on(name, planned.results, used)
             return

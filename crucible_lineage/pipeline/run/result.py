@@ -18,6 +18,7 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline, descendants, req
 EXECUTED = "executed"
 REUSED = "reused"
 FAILED = "failed"
+ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
 SKIPPED = "skipped"
 # A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
 QUEUED = "queued"
@@ -122,8 +123,13 @@ class RunResult:
     held: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def end(self) -> str:
+        """How the run ended, in the words of `runs`: stopped, on hold, complete or failed."""
+        return "stopped" if self.stopped else ON_HOLD if self.is_held else "complete" if self.ok else FAILED
+
+    @property
     def is_held(self) -> bool:
-        """Whether every step without a result is prevented by a hold, or some result was put on hold."""
+        """Whether every step without a result is prevented by a hold, or some result is on hold or doubtful."""
         bad = [step for step, outcome in self.outcomes.items() if outcome not in (EXECUTED, REUSED, LEFT_OUT)]
         return bool(self.held) and not self.waiting and not self.stopped and all(step in self.held for step in bad)
 

@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, register_inputs
-from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH
+from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run, ids_of
 from crucible_lineage.pipeline.run.result import (
@@ -103,7 +103,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
     if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
         with suppress(*TRANSIENT), session.offline():
             planned = plan()
-            if not planned.plan.is_fresh:
+            if not planned.plan.is_done:
                 _ = session.agent  # registrations need the account
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
             return planned
@@ -126,12 +126,12 @@ def run_planned(
     """Execute a plan; arguments and result are those of `plan_and_run`."""
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    if (not planned.plan.is_fresh or new) and not away:
+    if (not planned.plan.is_done or new) and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
             session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
-        with nullcontext() if planned.plan.is_fresh and not new else in_use(runs(session.settings.data) / run_id):
+        with nullcontext() if planned.plan.is_done and not new else in_use(runs(session.settings.data) / run_id):
             before = {one.request for one in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
                 inputs = register_inputs(
@@ -153,8 +153,8 @@ def run_planned(
             requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), requested=requested)
         result = result_of(run, planned.plan.notes, unread)
-        session.journal.end_run(run_id, "complete" if result.ok else "stopped" if result.stopped else "failed")
-    if choice.is_whole and not result.stopped and not result.is_held:
+        session.journal.end_run(run_id, result.end)
+    if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
         errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
         reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
         with session.client.repeating(0.0) if away else nullcontext():
@@ -166,7 +166,7 @@ def run_planned(
 
 def _to_make(planned: PlannedPipeline) -> list[Instance]:
     """Return the instances that are neither fresh nor blocked."""
-    return [planned.instances[step.name] for step in planned.plan.steps if step.state not in (FRESH, BLOCKED)]
+    return [planned.instances[step.name] for step in planned.plan.steps if step.state not in (*EXISTING, BLOCKED)]
 
 
 @contextmanager
@@ -381,6 +381,9 @@ def _held_steps(run: Run) -> dict[str, str]:
     after = {**run.checking.held, **run.approving.waiting}  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
+    results = {mfid: name for name, state in run.steps.items() if name not in held for mfid in state.mfids}
+    doubts = run.session.stated.doubts(results, run.pipeline.spec.project)
+    held |= {results[mfid]: f"{mfid} {doubt.message(mfid)}" for mfid, doubt in doubts.items()}
     for name, state in run.steps.items():  # parents come before their children
         above = [need for need in run.instances[name].needs if need in held and run.steps[need].results is None]
         if state.outcome == SKIPPED and above:

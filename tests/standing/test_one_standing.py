@@ -1,0 +1,144 @@
+"""Every door says of a dataset what the others say: after holds, replacements, another name of a pipeline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+
+POOL = """
+
+@step
+def pool(parts: list[Path], out: Path) -> dict[str, float]:
+    (out / "pool.txt").write_text("".join(part.read_text() for part in parts))
+    return {"count": len(parts)}
+"""
+Ask = Callable[..., Any]
+MANY = """
+    pipeline: many
+    project: lab
+    inputs:
+      raw: {file: "data/*.txt", each: true, ingest: false}
+    steps:
+      scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
+      total:
+        uses: LABMODULE:pool
+        inputs: {parts: {from: scaled, collect: trueGAPS}}
+        output: {ingest: false}
+"""
+
+
+@pytest.fixture
+def ask(lab: Any, tmp_path: Path) -> Ask:
+    """Run a command with a data folder of its own; return its JSON, or its output as text."""
+    module = lab.folder / f"{lab.module}.py"
+    lab.file(module.name, module.read_text() + POOL)
+    (lab.folder / "data").mkdir()
+    for number in range(3):
+        lab.file(f"data/{number}.txt", f"{number}\n")
+
+    def command(*words: object, code: int = 0, text: bool = False) -> Any:
+        sys.modules.pop(lab.module, None)
+        form = [] if text else ["--json"]
+        found = CliRunner().invoke(main, [*map(str, words), *form, "--data", str(tmp_path / "data")])
+        assert found.exit_code == code, (words, found.exit_code, found.output)
+        return found.output if text else json.loads(found.stdout)
+
+    return command
+
+
+def plan(ask: Ask, path: Path) -> dict[str, Any]:
+    return {one["name"]: one for one in ask("plan", path)["steps"]}
+
+
+def listed(ask: Ask, *more: str) -> dict[str, Any]:
+    return {one["mfid"]: one for one in ask("list", "--project", "lab", "--all", *more)["datasets"]}
+
+
+def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask: Ask) -> None:
+    path = lab.declare(MANY.replace("GAPS", ""))
+    made = ask("run", path)
+    held = next(mfid for mfid, one in listed(ask).items() if one["dataset_name"] == "1.txt")
+    ask("hold", held, "--why", "laser drifted")
+
+    steps = plan(ask, path)
+    every = listed(ask)
+    for name, one in steps.items():
+        (mfid,) = one["datasets"].values()
+        assert one["state"] == {"current": "fresh"}.get(every[mfid]["state"], every[mfid]["state"]), name
+    assert {name for name, one in steps.items() if one["state"] == "doubtful"} == {"scaled[1.txt]", "total"}
+    assert steps["total"]["causes"] == ["1 of 3 held (hold: laser drifted)"]
+    assert "! total" in ask("plan", path, text=True)
+    again = ask("run", path, text=True, code=4)
+    assert "everything is up to date" not in again
+    assert "laser drifted" in again
+    (newest, *_) = ask("runs", "--project", "lab")["runs"]
+    assert newest["state"] == "on hold"
+    assert "the last run here is on hold" in ask("status", "--all", text=True, code=1)
+
+    ask("lift", held)
+    assert {one["state"] for one in plan(ask, path).values()} == {"fresh"}
+    assert ask("run", path)["datasets"] == made["datasets"]
+
+
+def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: Any, ask: Ask) -> None:
+    path = lab.declare(MANY.replace("GAPS", ", gaps: allow"))
+    (whole,) = ask("run", path)["datasets"]["total"].values()
+    held = next(mfid for mfid, one in listed(ask).items() if one["dataset_name"] == "1.txt")
+    ask("hold", held, "--why", "laser drifted")
+    assert plan(ask, path)["total"]["state"] == "stale"
+    assert any("without scaled[1.txt]" in note for note in plan(ask, path)["total"]["notes"])
+    made = ask("run", path, code=4)
+    (rest,) = made["datasets"]["total"].values()
+    assert made["executed"] == ["total"]
+    assert listed(ask)[rest]["state"] == "current"
+    assert listed(ask)[whole]["state"] == "superseded"
+    assert "without scaled[1.txt]" in ask("why", rest, text=True)
+    assert "scaled[1.txt]: comes" in ask("table", "--step", "total", "--project", "lab", text=True)
+    drawn = lab.folder / "it.svg"
+    ask("lineage", rest, "-o", drawn)
+    assert "without 1" in drawn.read_text()
+
+    ask("lift", held)
+    back = ask("run", path)
+    assert (back["executed"], [*back["datasets"]["total"].values()]) == ([], [whole])
+    assert listed(ask)[whole]["state"] == "current"
+
+
+def test_a_selection_uses_nothing_that_a_list_calls_superseded(lab: Any, ask: Ask) -> None:
+    first = ask("register", lab.file("a.txt", "1\n"), "--project", "lab", "--measurement", "counts")["mfid"]
+    ask("register", lab.file("b.txt", "7\n"), "--project", "lab", "--measurement", "counts")
+    new = ask("register", lab.file("c.txt", "2\n"), "--replaces", first)["mfid"]
+    ask("set", new, "measurement=other")
+    assert listed(ask)[first]["state"] == "superseded"
+    selects = """
+        pipeline: selects
+        project: lab
+        inputs:
+          raw: {select: {measurement: counts}, each: true}
+        steps:
+          scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
+    """
+    used = ask("run", lab.declare(selects))["inputs"]["raw"]
+    assert first not in used
+    assert [listed(ask)[mfid]["state"] for mfid in used] == ["raw"]
+
+
+def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any, ask: Ask) -> None:
+    text = MANY.replace("GAPS", "")
+    ask("run", lab.declare(text))
+    renamed = text.replace("pipeline: many", "pipeline: few\n    fresh: {within: 24 h}")
+    made = ask("run", lab.declare(renamed))
+    assert made["executed"] == []
+    results = {mfid for outputs in made["datasets"].values() for mfid in outputs.values()}
+    assert listed(ask, "--pipeline", "few").keys() == results
+    assert ask("table", "--step", "total", "--pipeline", "few", "--project", "lab")["rows"]
+    (few,) = (one for one in ask("status", "--all")["pipelines"] if one["pipeline"] == "few")
+    assert (few["states"], few["todo"]) == ({"current": 4}, [])
