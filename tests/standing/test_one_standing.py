@@ -103,7 +103,7 @@ def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: An
     assert "without scaled[1.txt]" in ask("why", rest, text=True)
     assert "scaled[1.txt]: comes" in ask("table", "--step", "total", "--project", "lab", text=True)
     drawn = lab.folder / "it.svg"
-    ask("lineage", rest, "-o", drawn)
+    ask("lineage", rest, "-o", drawn, text=True)
     assert "without 1" in drawn.read_text()
 
     ask("lift", held)

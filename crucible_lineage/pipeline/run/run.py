@@ -381,7 +381,7 @@ def _held_steps(run: Run) -> dict[str, str]:
     after = {**run.checking.held, **run.approving.waiting}  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
-    results = {mfid: name for name, state in run.steps.items() if name not in held for mfid in state.mfids}
+    results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}
     doubts = run.session.stated.doubts(results, run.pipeline.spec.project)
     held |= {results[mfid]: f"{mfid} {doubt.message(mfid)}" for mfid, doubt in doubts.items()}
     for name, state in run.steps.items():  # parents come before their children

@@ -194,7 +194,7 @@ def test_holds_cost_a_plan_no_additional_calls(lab: Any, session: Session, run: 
     make_plan(bind_file(lab.pipeline, session.store), session)
     with Session(session.settings) as again, pytest.MonkeyPatch.context() as patched:
         patched.setattr(Session, "client", property(lambda _: pytest.fail("Crucible was asked")))
-        assert make_plan(bind_file(lab.pipeline, again.store), again).is_fresh
+        assert make_plan(bind_file(lab.pipeline, again.store), again).is_done
 
 
 def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, session: Session, run: Run) -> None:
