@@ -93,6 +93,19 @@ def test_the_signed_result_stays_current_until_the_new_one_is_signed(
     assert states(bob)[other] == "candidate"
 
 
+def test_a_result_that_waits_is_not_current_again_where_the_declaration_asks_for_no_signature_any_more(
+    lab: Any, cli: Any, session: Session
+) -> None:
+    path = needing(lab, "{count: 1, not: maker}")
+    assert cli("run", path, "--engine", "local").exit_code == 4
+    path.write_text(path.read_text().replace("    approve: {count: 1, not: maker}\n", ""))
+    again = cli("run", path, "--engine", "local")
+    assert (again.exit_code, "is not signed yet" in again.stderr) == (4, True)
+    assert "current again" not in again.stdout
+    (scaled,) = (mfid for mfid, state in states(session).items() if state == "candidate")
+    assert scaled in again.stderr
+
+
 def test_each_account_counts_once_and_only_named_ones_count(
     lab: Any, members: tuple[Session, Session, Session]
 ) -> None:
