@@ -48,6 +48,7 @@ from crucible_lineage.lineage import Finding, LineageGraph, Node, check
 from crucible_lineage.lineage.checks import Findings, worst_first
 from crucible_lineage.lineage.records import used_mfids as recorded_parents
 from crucible_lineage.marks import KEY
+from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment
 from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -502,6 +503,10 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
         ):
             if path.is_file() and file_sha256(path) == file.sha256:
                 yield str(path), path
+    for name, content in present_environment(session) if file.filename in (ENVIRONMENT_NAME, LOCK_NAME) else ():
+        (scratch / name).write_bytes(content)
+        if file_sha256(scratch / name) == file.sha256:
+            yield "the environment of this Python", scratch / name
     try:
         others = session.client.files.list(sha256_hash=file.sha256)
     except LineageError:  # the service does not look up files by hash

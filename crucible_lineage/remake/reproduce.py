@@ -132,7 +132,7 @@ def _remake(
     kit: Path, mfids: Sequence[str], options: Options, work: Path, report: Callable[[str], None]
 ) -> list[Outcome]:
     try:
-        outcomes = remake(kit, mfids, options, work, report)
+        outcomes = remake(kit, mfids, options, work.absolute(), report)  # steps run in other folders
     except RemakeError as error:
         raise InputError(f"reproduce {', '.join(mfids)}: {error}") from error
     if not outcomes:

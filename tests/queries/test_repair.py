@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import repaired, verify_project
+from crucible_lineage.provenance.record import SURROUNDINGS
 
 
 def damage(made: Any, mfid: str, name: str) -> bytes:
@@ -72,6 +73,21 @@ def test_results_are_remade_after_their_parents(made: Any) -> None:
         made.stored(mfid, f"{n}.txt").read_bytes() for mfid, n in ((made.total, "total"), (made.scaled, "scaled"))
     ]
     assert not list((made.session.settings.data / "work").iterdir())
+
+
+@pytest.mark.usefixtures("keeping")
+def test_a_kept_environment_is_taken_from_the_present_one_where_that_is_the_same(made: Any) -> None:
+    found = made.session.client.datasets.list(project_id="lab", measurement=SURROUNDINGS)
+    good = {(one.unique_id, file.filename): made.stored(one.unique_id, file.filename).read_bytes()
+            for one in found for file in made.session.client.files.list(one.unique_id)}  # fmt: skip
+    assert len(good) == 2
+    shutil.rmtree(made.session.settings.data / "cache", ignore_errors=True)
+    for mfid, name in good:
+        damage(made, mfid, name)
+    findings, repairs = repair_all(made)
+    assert findings == set()
+    assert {source for _, source, _ in repairs} == {"the environment of this Python"}
+    assert good == {key: made.stored(*key).read_bytes() for key in good}
 
 
 def test_a_result_of_lost_parents_is_not_repaired_with_a_reason(made: Any) -> None:

@@ -149,12 +149,15 @@ def test_a_library_for_in_toto_reads_and_validates_receipts(lab: Any, session: S
     assert read(path.read_text().replace("in-toto.io/Statement/v1", "in-toto.io/Statement/v7")).returncode != 0
 
 
-def test_the_command_states_what_came_of_it(lab: Any, session: Session, tmp_path: Path) -> None:
+def test_the_command_states_what_came_of_it(
+    lab: Any, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mfid = made(session, lab)
     shutil.rmtree(lab.folder)
     data = ("--data", str(session.settings.data))
     kept = tmp_path / "kept"
-    ran = CliRunner().invoke(main, ["reproduce", mfid, "--here", "--keep", str(kept), *data])
+    monkeypatch.chdir(tmp_path)  # a relative folder, although steps run in other ones
+    ran = CliRunner().invoke(main, ["reproduce", mfid, "--here", "--keep", kept.name, *data])
     assert ran.exit_code == 0, ran.output
     assert "1 of 1 result reproduced" in ran.output
     assert list(kept.rglob("total.txt"))

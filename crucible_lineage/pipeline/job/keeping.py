@@ -108,7 +108,7 @@ def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSup
         return support_of_code(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
     source = source_of_command(job)
     contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
-    return PlannedSupport(contents, _environment(session), _program(job, session), left_out)
+    return PlannedSupport(contents, present_environment(session), _program(job, session), left_out)
 
 
 def support_of_code(
@@ -119,7 +119,7 @@ def support_of_code(
         return PlannedSupport()
     paths = [Path(file) for file in files]
     contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: source_of_code(uses, paths, folder), secrets)
-    return PlannedSupport(contents, _environment(session), None, left_out)
+    return PlannedSupport(contents, present_environment(session), None, left_out)
 
 
 def _is_enabled() -> bool:
@@ -145,7 +145,8 @@ def _read(
     return known
 
 
-def _environment(session: Session) -> Contents:
+def present_environment(session: Session) -> Contents:
+    """Return the files of the environment of this Python, as they are kept."""
     mark = environment_mark()
     with _environment_lock:  # the first steps of a run begin together, and this takes half a second
         known = _recent.get(mark)
