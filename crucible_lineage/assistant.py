@@ -143,8 +143,7 @@ class Questions:
 
     def status(self) -> dict[str, object]:
         """List each pipeline of each project: its last run, its results by state, and what a person has to do."""
-        pipelines = overview(self._session)
-        return bounded({"pipelines": [one.to_json() for one in pipelines]})
+        return bounded(overview(self._session).to_json())
 
     def plan(self, pipeline: str) -> dict[str, object]:
         """Preview a run of the pipeline in this file: what it would do, and why.

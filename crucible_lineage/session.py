@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
@@ -165,6 +166,11 @@ class Session:
                 self._journal = Journal(path, self.store.instance, lambda: self.account)
                 self._stack.callback(self._journal.close)
             return self._journal
+
+    @property
+    def ran_here(self) -> tuple[Journal, Path]:
+        """The journal that knows how runs ended, and the data folder that they ran in."""
+        return self.journal, self.settings.data
 
     @property
     def outbox(self) -> Outbox:

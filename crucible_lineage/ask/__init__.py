@@ -1,1 +1,1 @@
-"""Read-only queries over projects: list, check, verify, diff, impact, explain, bundle."""
+"""Questions about projects: list, show, table, runs, why, lineage, diff, impact, statements, verify, status, plan."""

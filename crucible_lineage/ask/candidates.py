@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import returned_numbers
@@ -48,7 +49,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class TrialComparison:
+class TrialComparison(Answer):
     """The comparison of a try: pairs of current result and candidate, and candidates without a current result."""
 
     trial: str

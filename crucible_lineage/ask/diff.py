@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import groupby
+from typing import Annotated
 
 from crucible_lineage.amounts import amount, change_text
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.candidates import TrialComparison, compare_candidates
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
+from crucible_lineage.ask.names import find_mfid, find_project, visible_projects
+from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
@@ -18,7 +22,7 @@ from crucible_lineage.session import Session
 
 
 @dataclass(frozen=True, repr=False)
-class LineageComparison:
+class LineageComparison(Answer):
     """Two lineages and their differences; as text, a line for each difference."""
 
     old: LineageGraph
@@ -29,12 +33,6 @@ class LineageComparison:
         found = self.difference
         counts = (amount(len(found.results), "returned value"), amount(len(found.changed), "cause"))
         return f"<difference: {', '.join(counts)}>" if found else "<no difference>"
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
 
     def lines(self) -> Iterator[str]:
         """Yield the differences, a line each."""
@@ -95,6 +93,38 @@ def _node_json(node: Node) -> dict[str, object]:
 def _link_json(graph: LineageGraph, edge: Edge) -> dict[str, object]:
     source, target = (graph.nodes[mfid].visible_id for mfid in (edge.source, edge.target))
     return {"source": source, "target": target, "relationship_type": edge.relationship}
+
+
+def _two_or_try(old: str | None = None, new: str | None = None, trial: str | None = None, **_: object) -> None:
+    if (old is None, new is None) != (bool(trial), bool(trial)):
+        raise InputError("diff: name two datasets or two runs, or a try with --try")
+
+
+@question("diff", announced=BEFORE, check=_two_or_try)
+def compare(
+    session: Session, old: Annotated[str | None, argument()] = None, new: Annotated[str | None, argument()] = None, *,
+    trial: Annotated[
+        str | None, option("Instead, the candidates of a try and what is current.", "--try", metavar="NAME")
+    ] = None,
+    projects: Projects = (),
+) -> LineageComparison | TrialComparison:  # fmt: skip
+    """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
+    returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
+
+    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run. With --try,
+    show the differences of every number that steps return, over all candidates of the try.
+    """
+    if trial:
+        return compare_candidates(session, find_project(session, next(iter(projects), None)), trial)
+    old, new = str(old), str(new)
+    try:
+        datasets = find_mfid(session, old, projects), find_mfid(session, new, projects)
+    except InputError as no_dataset:
+        try:
+            return compare_runs(session, old, new, projects or visible_projects(session))
+        except InputError as no_run:
+            raise InputError(f"{no_dataset}\n{no_run}") from no_run
+    return compare_datasets(session, *datasets)
 
 
 def compare_datasets(session: Session, old: str, new: str) -> LineageComparison:

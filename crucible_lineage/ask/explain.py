@@ -7,15 +7,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Annotated, TypeGuard
 
 from crucible_lineage.amounts import amount, change_text, time_text
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.plans import PlanAnswer, why_step
+from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, question
 from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.errors import ForbiddenError, NotFoundError
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.labels import plain, value_text
+from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used, returned_values
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(Answer):
     """The explanation of a dataset in `paragraphs` of lines; `record` is their source, if there is one."""
 
     mfid: str
@@ -45,15 +48,16 @@ class Explanation:
     paragraphs: tuple[tuple[str, ...], ...]
     record: StepRecord | FilesRecord | None
     entry: Standing
+    is_text = True
 
     def __repr__(self) -> str:
         return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
 
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
-
-    def __str__(self) -> str:
-        return "\n\n".join("\n".join(plain(line.expandtabs(4)) for line in lines) for lines in self.paragraphs)
+    def lines(self) -> Iterator[str]:
+        """Yield the paragraphs, with an empty line between two."""
+        for at, paragraph in enumerate(self.paragraphs):
+            yield from ("",) if at else ()
+            yield from (line.expandtabs(4) for line in paragraph)
 
     def to_json(self) -> dict[str, object]:
         """Return the explanation for `why --json`."""
@@ -65,6 +69,21 @@ class Explanation:
             "story": [list(paragraph) for paragraph in self.paragraphs],
             "record": self.record.document() if self.record else None,
         }
+
+
+@question("why")
+def why(
+    session: Session, what: Annotated[str, argument()],
+    pipeline: Annotated[str | None, argument(doors=NOT_PAGE)] = None, *, overrides: Overrides = (),
+) -> Explanation | PlanAnswer:  # fmt: skip
+    """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
+    if pipeline is not None:
+        return why_step(session, what, pipeline, overrides)
+    try:
+        mfid = find_mfid(session, what)
+    except InputError as error:
+        raise InputError(f"{error}\nfor a step, name its pipeline too: why {what} pipeline.yaml") from error
+    return explain(session, mfid)
 
 
 def explain(session: Session, mfid: str) -> Explanation:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, time
+from typing import Annotated
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.deleted import NOT_LISTED, Deletion, deletion_of
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.errors import InputError, refused_as_input, shortened
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage import (
     Impact,
     LineageGraph,
@@ -20,27 +26,30 @@ from crucible_lineage.lineage import (
     impact_of_instrument,
 )
 from crucible_lineage.lineage.compare import taken_without_time
+from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 
 MOST_NAMED = 10  # alternatives named in errors
 MOST_DEPENDENT = 5
 
 
 @dataclass(frozen=True)
-class RedoList:
+class RedoList(Answer):
     """What must be redone, with the lineage that shows why.
 
     `untimed` are data of the instrument without a time of measurement, which are included. `deletion` is that of the
-    dataset in question.
+    dataset in question. With `every`, superseded datasets are listed too.
     """
 
     graph: LineageGraph
     impact: Impact
     untimed: tuple[str, ...] = ()
     deletion: Deletion | None = None
+    every: bool = False
 
     @property
     def redo(self) -> tuple[str, ...]:
@@ -52,11 +61,13 @@ class RedoList:
         """The superseded datasets that come from the cause."""
         return tuple(mfid for mfid in self.impact.ids if self.graph.nodes[mfid].state == SUPERSEDED)
 
-    def to_json(self, *, every: bool = False) -> dict[str, object]:
-        """Return the list for `impact --json`. Ids that the reader cannot see are null.
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """The datasets that are listed."""
+        return self.impact.ids if self.every else self.redo
 
-        With `every`, superseded datasets are among those to redo.
-        """
+    def to_json(self) -> JsonObject:
+        """Return the list for `impact --json`. Ids that the reader cannot see are null."""
         nodes = self.graph.nodes
         return {
             "redo": [
@@ -67,12 +78,99 @@ class RedoList:
                     "state": nodes[mfid].state,
                     "chain": [nodes[one].visible_id for one in self.impact.chain(mfid)],
                 }
-                for mfid in (self.impact.ids if every else self.redo)
+                for mfid in self.listed
             ],
             "superseded": list(self.superseded),
             "deletion": self.deletion and self.deletion.to_json(),
             "of_unknown_time": [mfid for mfid in self.untimed if nodes[mfid].visible_id],
         }
+
+    def lines(self) -> Iterator[str]:
+        """Yield each dataset to redo with the chain that leads to it, and their number by step."""
+        graph, superseded = self.graph, len(self.superseded)
+        if self.deletion is not None:
+            yield f"{self.deletion.text}; according to the records, these were made from it:"
+        steps: Counter[str] = Counter()
+        for mfid in self.listed:
+            node = graph.nodes[mfid]
+            if node.state != SUPERSEDED:
+                steps[node.step or "made manually or elsewhere"] += 1
+            chain = " -> ".join(graph.label(one) for one in self.impact.chain(mfid)[:-1])
+            state = "  superseded" if node.state == SUPERSEDED else ""
+            yield (node.visible_id or f"({HIDDEN_NAME})") + state
+            yield f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}"
+        counts = ", ".join(f"{count} {step}" for step, count in steps.most_common())
+        more = f"; {superseded} more {'is' if superseded == 1 else 'are'} superseded" if superseded else ""
+        if steps:
+            yield f"{amount(len(self.redo), 'dataset')} to redo: {counts}{more}"
+        else:
+            yield f"nothing to redo: nothing {'current ' if superseded else ''}comes from it{more}"
+        if count := len(self.untimed):
+            measured = f"{amount(count, 'dataset')} {'was' if count == 1 else 'were'}"
+            made = f"results made from {'it' if count == 1 else 'them'} are included"
+            yield f"{measured} measured at an unknown time; {made}"
+
+
+def _one_cause(
+    mfid: str | None = None, file_sha256: str | None = None, code: str | None = None, instrument: str | None = None,
+    since: str | None = None, until: str | None = None, **_: object,
+) -> None:  # fmt: skip
+    if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
+        raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
+    if instrument is None and (since or until):
+        raise InputError("--since and --until go with --instrument")
+    _time_option("--since", since, time.min), _time_option("--until", until, time.max)
+
+
+@question("impact", announced=BEFORE, check=_one_cause)
+def impact(
+    session: Session, mfid: Annotated[str | None, argument()] = None, *,
+    file_sha256: Annotated[str | None, option("A file that was wrong, by its SHA-256.", metavar="HASH")] = None,
+    code: Annotated[
+        str | None, option("Code that was wrong, by its fingerprint or its beginning.", metavar="FINGERPRINT")
+    ] = None,
+    instrument: Annotated[
+        str | None, option("An instrument that was wrong, by name, slug or MFID.", metavar="NAME")
+    ] = None,
+    since: Annotated[
+        str | None, option(
+            "With --instrument: data measured at that time or later (ISO 8601; UTC unless a zone is given).",
+            metavar="TIME",
+        )
+    ] = None,
+    until: Annotated[
+        str | None, option("With --instrument: data measured until then; a date includes that day.", metavar="TIME")
+    ] = None,
+    projects: Projects = (), every: Annotated[bool, option("Include superseded results.", "--all")] = False,
+) -> RedoList:  # fmt: skip
+    """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
+    dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
+    """
+    if mfid is not None:
+        found = dataset_impact(session, find_mfid(session, mfid, projects))
+        return replace(found, every=every)
+    within = list(projects) or [find_project(session, None)]
+    if file_sha256 is not None:
+        found = file_impact(session, file_sha256, within)
+    elif code is not None:
+        found = code_impact(session, code, within)
+    else:
+        first, last = _time_option("--since", since, time.min), _time_option("--until", until, time.max)
+        found = instrument_impact(session, str(instrument), within, since=first, until=last)
+    return replace(found, every=every)
+
+
+def _time_option(option: str, value: str | None, of_day: time) -> datetime | None:
+    """Return the time in UTC, its default zone; for a date, the time `of_day` on that day."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise InputError(f"{option} {value!r} is not a time; write 2026-03-01 or 2026-03-01T09:30:00+01:00") from None
+    if len(value) <= len("2026-03-01"):
+        moment = datetime.combine(moment, of_day)
+    return utc(moment)
 
 
 def dataset_impact(session: Session, mfid: str) -> RedoList:

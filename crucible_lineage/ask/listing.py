@@ -1,13 +1,18 @@
-"""List the datasets of projects with their states, selected by words and conditions."""
+"""`list`: the datasets of a project with their states, selected by words and conditions."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
-from crucible_lineage.ask.columns import as_json, column_of, in_order
+from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer, Rows, not_listed
+from crucible_lineage.ask.columns import Surface, as_json, as_table, column_of, columns_at, in_order
+from crucible_lineage.ask.names import find_project
+from crucible_lineage.ask.question import BEFORE, ELSEWHERE, Pipeline, Project, Step, option, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.tables import Summary
@@ -18,7 +23,7 @@ from crucible_lineage.standing.standings import Standing, standings_in
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Answer):
     """The selected datasets of a project, measured data first, and counts of the others by state."""
 
     project: str
@@ -32,25 +37,42 @@ class Listing:
         """Return the list for `list --json`."""
         return {"project": self.project, "datasets": as_json(self.entries), "not_listed": dict(self.others)}
 
+    def table(self) -> Rows:
+        """Return all columns."""
+        return as_table(self.entries)
 
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each dataset: its id, state, and what people read of it."""
+        widest = max((len(entry.state) for entry in self.entries), default=0)
+        others = [column for column in columns_at(Surface.TERMINAL) if column.name not in ("mfid", "state")]
+        for entry in self.entries:
+            described = "  ".join(filter(None, (column.text(entry) for column in others)))
+            yield f"{entry.mfid}  {entry.state:{widest}}  {described}"
+        yield amount(len(self.entries), "dataset") + not_listed(self.others)
+
+
+@question("list", is_table=True, announced=BEFORE)
 def list_datasets(
-    session: Session,
-    project: str,
-    *,
-    step: str | None = None,
-    pipeline: str | None = None,
-    run: str | None = None,
-    words: str = "",
-    where: str | None = None,
-    sort: str | None = None,
-    every: bool = False,
-) -> Listing:
-    """List the measured data and current results of a project, or of EVERYTHING; with `every` all datasets.
+    session: Session, project: Project = None, *, step: Step = None, pipeline: Pipeline = None,
+    run: Annotated[
+        str | None, option("Only what this run made or used; the beginning of its id is enough.", metavar="ID")
+    ] = None,
+    words: Annotated[str, option("Only with these words in its name, step, kind or instrument.", doors=ELSEWHERE)] = "",
+    where: Annotated[
+        str | None, option("""As in "measurement == 'Raman' and results.rms < 0.5".""", metavar="CONDITION")
+    ] = None,
+    sort: Annotated[
+        str | None, option(
+            "By name, created, state, size or another column; -name: in descending order.", metavar="FIELD"
+        )
+    ] = None,
+    every: Annotated[bool, option("Include superseded, incomplete and doubtful datasets.", "--all")] = False,
+) -> Listing:  # fmt: skip
+    """List measured data, then current results in order of creation, each with its MFID, state, name and step.
 
-    `run` is an id as for `find_run`, `words` must be in the name, step, measurement, kind or instrument, or begin the
-    MFID, `where` is a condition over columns, `sort` a column, after a minus in descending order. Raises InputError if
-    there is no such project or column, or it has nothing of that step, pipeline or run.
+    Columns for --where and --sort are state, step, pipeline, measurement, instrument, taken, size, results.NAME, ...
     """
+    project = find_project(session, project)
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
     _require_known(project, summaries, pipeline, step)

@@ -11,8 +11,9 @@ from math import inf
 from pathlib import Path
 
 from crucible_lineage.amounts import amount, time_text
+from crucible_lineage.ask.answer import Answer, Rows, in_columns
 from crucible_lineage.ask.lineages import fetch_projects
-from crucible_lineage.ask.runs import ListedRun, list_runs
+from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
@@ -22,7 +23,7 @@ from crucible_lineage.pipeline.run.result import ON_HOLD
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.statements.failed import failed_elsewhere, failures
-from crucible_lineage.times import utc
+from crucible_lineage.times import time_shown, utc
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,51 @@ class PipelineOverview:
         }
 
 
-def overview(session: Session) -> list[PipelineOverview]:
+@dataclass(frozen=True)
+class Overview(Answer):
+    """All pipelines of all projects, those that need attention first."""
+
+    pipelines: Sequence[PipelineOverview]
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether something needs attention."""
+        return any(one.todo for one in self.pipelines)
+
+    def to_json(self) -> JsonObject:
+        """Return it for `status --all --json`."""
+        return {"pipelines": [one.to_json() for one in self.pipelines]}
+
+    def table(self) -> Rows:
+        """Return a row for each pipeline."""
+        rows = []
+        for one in self.pipelines:
+            states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
+            began, state = (one.run.started, one.run.ending) if one.run else ("", "")
+            rows.append((one.project, one.pipeline, time_shown(began), state, time_shown(one.newest), states))
+        return ("PROJECT", "PIPELINE", "LAST RUN", "STATE", "NEWEST RESULT", "RESULTS"), rows
+
+    def lines(self) -> Iterator[str]:
+        """Yield the pipelines, then what to do."""
+        yield from in_columns(*self.table(), MOST_STEPS) if self.pipelines else ["no pipeline has run"]
+        for one in self.pipelines:
+            for todo in one.todo:
+                since = f" since {time_shown(todo.since)}" if todo.since else ""
+                yield f"{one.project}/{one.pipeline}: {todo.what}{since}"
+                yield f"  {todo.command}"
+
+
+def overview(session: Session, project: str | None = None) -> Overview:
     """Return all pipelines that this key can see or that ran here, those that need attention first.
 
     Failures and waiting results are those of this data folder; pipelines whose last run failed, those of all machines.
     Raises UnreachableError if the service is away.
     """
     session.mirror.sync_statements()
-    projects = [one.project_id for one in session.client.projects.list()]
-    found = [one for project in projects for one in _of_project(session, project)]
-    return sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline))
+    visible = [one.project_id for one in session.client.projects.list()]
+    projects = [one for one in visible if project is None or one.casefold() == project.casefold()]
+    found = [one for name in projects for one in _of_project(session, name)]
+    return Overview(sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline)))
 
 
 def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:

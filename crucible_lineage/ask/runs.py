@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from crucible_lineage.amounts import amount, time_text
+from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import LEAST, MOST_NAMED, visible_projects
+from crucible_lineage.ask.question import BEFORE, Projects, option, question
+from crucible_lineage.ask.waiting import damaged_lines
 from crucible_lineage.core.folders import is_in_use
 from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
@@ -16,10 +20,12 @@ from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
+from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
+from crucible_lineage.times import time_shown, utc
 
 NOT_KNOWN = "not known"
+MOST_STEPS = 300  # characters, of the summary of a run's steps
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,67 @@ class ListedRun:
         return {**vars(self), "error": self.error or None, "made": None if self.made is None else list(self.made)}
 
 
+@dataclass(frozen=True)
+class Runs(Answer):
+    """Runs, newest first, and payloads that were damaged while they waited here."""
+
+    runs: Sequence[ListedRun]
+    damaged: Sequence[SetAside]
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        """The damaged payloads."""
+        return [*damaged_lines(self.damaged)]
+
+    def to_json(self) -> JsonObject:
+        """Return the runs for `runs --json`."""
+        return {"runs": [run.to_json() for run in self.runs], "damaged": [one.to_json() for one in self.damaged]}
+
+    def table(self) -> Rows:
+        """Return the runs without empty columns."""
+        return run_rows(self.runs)
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each run, and how to compare two."""
+        yield from in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["no runs"]
+        if pair := _comparable(self.runs):
+            yield f"to compare two: {next_command('diff', *pair)}"
+
+
+def run_rows(runs: Sequence[ListedRun]) -> Rows:
+    """Return names of columns and a row for each run, without empty columns."""
+    names = ("RUN", "STARTED", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
+    rows = [
+        (one.run_id, time_shown(one.started), one.pipeline, one.project, one.ending, one.took, one.who or "", one.did)
+        for one in runs
+    ]
+    filled = [at for at in range(len(names)) if any(row[at] for row in rows)]
+    return [names[at] for at in filled], [[row[at] for at in filled] for row in rows]
+
+
+def _comparable(runs: Sequence[ListedRun]) -> tuple[str, str] | None:
+    """Return the two newest runs of one pipeline, the older one first; None if no pipeline has two."""
+    newer: dict[tuple[str, str], str] = {}
+    for run in runs:
+        if (later := newer.setdefault((run.project, run.pipeline), run.run_id)) != run.run_id:
+            return run.run_id, later
+    return None
+
+
+@question("runs", announced=BEFORE)
+def ask_runs(
+    session: Session, *, projects: Projects = (),
+    pipeline: Annotated[str | None, option("Only this pipeline.", metavar="N")] = None,
+    number: Annotated[int, option("How many to list.", "-n", "--number", least=1)] = 20,
+) -> Runs:  # fmt: skip
+    """List the runs of pipelines, newest first: those from this data folder, and all with results in a project.
+
+    For runs from here, the list also says how they ended. `list --run ID` shows what a run made or used.
+    """
+    runs = list_runs(session, projects or None, pipeline=pipeline, limit=number)
+    return Runs(runs, session.outbox.set_aside())
+
+
 def list_runs(
     session: Session, projects: Sequence[str] | None, *, pipeline: str | None = None, limit: int | None = None
 ) -> list[ListedRun]:
@@ -73,12 +140,13 @@ def list_runs(
 
     Without projects, return those of all that the key can see, and runs from here that could not start.
     """
+    journal, data = session.ran_here
     found: dict[str, ListedRun] = {}
     if projects is None:
-        recent = recent_runs(session.journal, session.settings.data, None)
+        recent = recent_runs(journal, data, None)
         found = {run.run_id: replace(run, made=()) for run in recent if run.error}
     for project in visible_projects(session) if projects is None else projects:
-        copy, from_here = session.mirror.snapshot(project), local_runs(session.journal, session.settings.data, project)
+        copy, from_here = session.mirror.snapshot(project), local_runs(journal, data, project)
         found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
         found |= runs_by_results(copy, project, from_here)
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]

@@ -9,15 +9,18 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
 from crucible_lineage.ask.lineages import whole_record_of
+from crucible_lineage.ask.names import find_project
+from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
 from crucible_lineage.ask.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
@@ -64,7 +67,7 @@ PICTURE = ".svg"  # of a number over time
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Answer):
     """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state.
 
     Of a number over time, rows are in the order of measurement, and `series` have its limits.
@@ -77,11 +80,30 @@ class Table:
     others: Mapping[str, int]
     series: tuple[Series, ...] = ()
     over_time: str = ""
+    written: Path | None = None
 
     @property
-    def picture(self) -> str:
-        """The number over time as SVG, a band for each series."""
-        return series_svg(self.series, f"{self.step} {self.over_time}")
+    def picture(self) -> str:  # type: ignore[override]
+        """The number over time as SVG, a band for each series; empty without one."""
+        return series_svg(self.series, f"{self.step} {self.over_time}") if self.series else ""
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether the last value of a series is outside its limits."""
+        return any(series.alarm for series in self.series)
+
+    def table(self) -> Rows:
+        """Return the columns and rows."""
+        return self.columns, self.rows
+
+    def lines(self) -> Iterator[str]:
+        """Yield the rows in columns, or the file that they were written to; and the series."""
+        if self.written:
+            yield f"{self.written}: {amount(len(self), 'row')}, {amount(len(self.columns), 'column')}"
+        else:
+            yield from in_columns(self.columns, self.rows)
+            yield amount(len(self), "row") + not_listed(self.others)
+        yield from (line for series in self.series for line in series.lines())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,27 +121,56 @@ class Table:
         }
 
 
+@question("table", is_table=True, announced=BEFORE)
 def make_table(
-    session: Session,
-    project: str,
-    step: str,
-    *,
-    pipeline: str | None = None,
-    where: str | None = None,
-    fields: Sequence[str] = (),
-    by: Sequence[str] = (),
-    over_time: str | None = None,
-    every: bool = False,
-) -> Table:
-    """Return the current results of a step with parameters, returned values, instrument, sample, and further `fields`.
+    session: Session, project: Project = None,
+    step: Annotated[str, option("The step whose results are the rows.", metavar="S")] = NEEDED,
+    *, pipeline: Pipeline = None,
+    where: Annotated[
+        str | None, option('As in "params.degree > 2 and results.rms < 0.5".', metavar="CONDITION")
+    ] = None,
+    fields: Annotated[Sequence[str], option("One more column; repeatable.", "--field", metavar="NAME")] = (),
+    by: Annotated[Sequence[str], option("A row for each value of this column; repeatable.", metavar="NAME")] = (),
+    over_time: Annotated[
+        str | None, option("This number over the time of measurement, with robust limits.", metavar="NAME")
+    ] = None,
+    output: Annotated[
+        Path | None, option(
+            "Write the table: .csv, .parquet or .json; with --over-time also a picture: .svg.", "-o", "--output",
+            doors=(COMMAND, NOTEBOOK),
+        )
+    ] = None,
+    every: Annotated[bool, option("Include superseded, incomplete and doubtful results.", "--all")] = False,
+) -> Table:  # fmt: skip
+    """Print a row for each current result of a step: its parameters (params.NAME), returned values (results.NAME),
+    instrument and sample.
 
-    A column is one of a dataset's own (`instrument`, `timestamp`), `params.NAME`, `results.NAME`, `metadata.NAME`, or
-    any of these of an ancestor, after the name of its step or the role in which it was used (`axis.results.rms`).
-    With `by`, there is a row for each value of these columns, with the count, and mean, standard deviation, minimum
-    and maximum of each number. With `over_time`, there is a row for each result that has a number in this column, by
-    time of measurement, and a series with limits for each value of `by`; doubtful results are marked, and do not count
-    for the limits. `every` adds superseded, incomplete and doubtful results. Raises InputError for an unknown column.
+    \b
+    --where, --field and --by also accept
+      name, timestamp, created, measurement, run, who   of the result itself
+      metadata.NAME                                     including metadata from its files
+      STEP.results.NAME, ROLE.instrument, ...           of an ancestor, by its step or the role it was used in
+      raw.metadata.NAME                                 of the measured data that it comes from
+
+    With --by, print the count, and mean, standard deviation, minimum and maximum of each number.
+
+    With --over-time, --by gives a series for each value. Limits are the median, and three times the scaled median
+    absolute deviation. Exit code 1 if the last value of a series is outside its limits.
     """
+    if output is not None:
+        require_target(output, is_picture=over_time is not None)
+    fields, by = ((one,) if isinstance(one, str) else one for one in (fields, by))
+    rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, over_time, every)
+    if output is not None:
+        write_table(rows, output)
+    return replace(rows, written=output)
+
+
+def _table(
+    session: Session, project: str, step: str, pipeline: str | None, where: str | None, fields: Sequence[str],
+    by: Sequence[str], over_time: str | None, every: bool,
+) -> Table:  # fmt: skip
+    """Return the table. In a number over time, doubtful results are marked, and do not count for the limits."""
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project)
     states = {CURRENT} if over_time is None else {CURRENT, DOUBTFUL}

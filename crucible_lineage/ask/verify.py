@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer, Coloured
 from crucible_lineage.ask.deleted import deleted_in, deletion_of
 from crucible_lineage.ask.lineages import with_states
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.question import AFTER, HERE, argument, option, question
 from crucible_lineage.ask.rules import (
     RERUN,
     Evidence,
@@ -45,7 +49,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage import Finding, LineageGraph, Node, check
-from crucible_lineage.lineage.checks import Findings, worst_first
+from crucible_lineage.lineage.checks import Findings, Severity, worst_first
 from crucible_lineage.lineage.records import used_mfids as recorded_parents
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment
@@ -61,16 +65,18 @@ Record = StepRecord | FilesRecord
 T = TypeVar("T")
 R = TypeVar("R")
 
+COLOURS = {"error": "red", "warning": "yellow", "notice": ""}
+FINDINGS_SHOWN = 10  # of one kind
 LOST_BYTES = {"file-missing", "file-damaged"}
 FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
 @dataclass(frozen=True)
-class Verification(Findings):
+class Verification(Findings, Answer):
     """The scope and the findings of a verification. `hidden` are parents that this key cannot see, if they exist.
 
     `damaged` are the files without their right bytes at Crucible, parents first; `damaged_copies` are the SHA-256 of
-    damaged files in this data folder's cache.
+    damaged files in this data folder's cache. `every` finding is listed, or only some of each kind.
     """
 
     datasets: int
@@ -80,6 +86,14 @@ class Verification(Findings):
     hidden: tuple[str, ...]
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
+    name: str = ""
+    every: bool = False
+    repairs: tuple[Repair, ...] | None = None
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether a finding is an error."""
+        return not self.ok
 
     @property
     def scope(self) -> str:
@@ -91,7 +105,77 @@ class Verification(Findings):
 
     def to_json(self) -> JsonObject:
         """Return the verification for `--json`."""
-        return {**super().to_json(), "damaged": [file.to_json() for file in self.damaged]}
+        repairs = {} if self.repairs is None else {"repairs": [one.to_json() for one in self.repairs]}
+        document = {**Findings.to_json(self), "damaged": [file.to_json() for file in self.damaged], **repairs}
+        return {key: value for key, value in document.items() if key not in ("name", "every") and value is not None}
+
+    def lines(self) -> Iterator[str]:
+        """Yield what was repaired, the findings, worst first, and their number by kind."""
+        for one in self.repairs or ():
+            if one.source:
+                yield f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"
+        ordered = worst_first(self.findings)
+        kinds = Counter((finding.severity, finding.check) for finding in ordered)
+        yield from _finding_lines(ordered, kinds, len(ordered) if self.every else FINDINGS_SHOWN)
+        counts = ", ".join(f"{amount(count, severity)}: {rule}" for (severity, rule), count in kinds.items())
+        yield f"{self.name}: {counts or 'no findings'}; looked at {self.scope}"
+
+
+def _finding_lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, str], int], most: int) -> Iterator[str]:
+    shown: Counter[tuple[str, str]] = Counter()
+    for finding in findings:
+        shown[finding.severity, finding.check] += 1
+        if shown[finding.severity, finding.check] <= most:
+            yield Coloured(COLOURS[finding.severity], finding.severity, f": {finding.check}: {' '.join(finding.ids)}")
+            yield f"  {finding.message}"
+            if finding.command:
+                yield f"  way out: {finding.command}"
+    for (severity, rule), count in kinds.items():
+        if count > most:
+            yield Coloured(COLOURS[severity], severity, f": {rule}: {count - most} more; --all prints them")
+
+
+def _one_scope(mfid: str | None = None, project: str | None = None, **given: object) -> None:
+    if mfid is not None and project is not None:
+        raise InputError("give either the MFID of a dataset or --project, not both")
+    if given.get("folders") and not given.get("is_repair"):
+        raise InputError("--from needs --repair, which looks for intact bytes there")
+
+
+@question("verify", announced=AFTER, check=_one_scope)
+def verify(
+    session: Session, mfid: Annotated[str | None, argument()] = None, *,
+    project: Annotated[
+        str | None, option("Verify this project; by default, the folder's, or the only one.")
+    ] = None,
+    read_bytes: Annotated[bool, option("Also download and hash every file.", "--bytes", doors=HERE)] = False,
+    is_repair: Annotated[
+        bool, option("Send damaged and lost files again; first reads every file.", "--repair", doors=HERE)
+    ] = False,
+    folders: Annotated[
+        Sequence[Path], option(
+            "Another data folder where --repair looks for intact bytes; repeatable.", "--from", metavar="DIR",
+            exists=True, doors=HERE,
+        )
+    ] = (),
+    every: Annotated[bool, option(f"Print every finding, not only {FINDINGS_SHOWN} of each kind.", "--all")] = False,
+    tell: Tell | None = None,
+) -> Verification:  # fmt: skip
+    """Compare the links, records and files of a project with each other, or of the dataset MFID, its ancestors and its
+    descendants (whose files are not compared), or of the datasets of the sample MFID.
+
+    Ids are derived again. Each finding comes with the command that repairs it. Exit code 1 if one is an error, 2 if
+    the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
+    folders or other datasets, or by rerunning a step.
+    """
+    mfid = mfid and find_mfid(session, mfid)
+    name = mfid or find_project(session, project)
+    of_scope = verify_dataset if mfid else verify_project
+    found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)
+    repairs: list[Repair] = []
+    if is_repair and (found.damaged or found.damaged_copies):
+        found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders)
+    return replace(found, name=name, every=every, repairs=tuple(repairs) if is_repair else None)
 
 
 def verify_project(

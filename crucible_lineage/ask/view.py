@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from crucible_lineage.amounts import size_text, time_text
+from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.ask.columns import as_json
-from crucible_lineage.ask.deleted import deletion_of
+from crucible_lineage.ask.deleted import deletion_of, request_text
 from crucible_lineage.ask.files import own_files
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.labels import first_lines, value_text
 from crucible_lineage.lineage.records import (
     given_metadata,
     maker,
@@ -28,11 +33,15 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import CHECK, REMAKE
-from crucible_lineage.times import without_default_time
+from crucible_lineage.times import time_shown, without_default_time
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
+
+
+MOST_RELATIVES = 20  # listed parents or children
+MOST_METADATA = 30  # listed entries that no step returned
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ class ProducingRun:
 
 
 @dataclass(frozen=True)
-class DatasetView:
+class DatasetView(Answer):
     """One dataset with its contents, parents and children. `names` are those of the linked datasets.
 
     `equal` are, for each of `parents`, other linked datasets with equal bytes. `metadata` are those that no step
@@ -90,6 +99,22 @@ class DatasetView:
             *map(str, self.calibrations),
         )
 
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether nobody vouches for a statement about it, or for its hold."""
+        doubt = self.entry.doubt
+        return any(one.is_unvouched for one in self.statements) or (doubt is not None and doubt.is_unvouched)
+
+    def lines(self) -> Iterator[str]:
+        """Yield its status, origin, measurement, contents and relatives."""
+        yield from _status(self)
+        yield from _made(self)
+        yield from _measured(self)
+        yield from _contents(self)
+        yield from _relatives("parents", self.parents, self)
+        yield from _relatives("children", self.children, self)
+        yield f"its files: {next_command('get', self.entry.mfid, '-o', 'FOLDER')}"
+
     def to_json(self) -> JsonObject:
         """Return the dataset for `show --json`."""
         return {
@@ -108,6 +133,43 @@ class DatasetView:
             "not_deterministic": self.varies or None,
             "calibrations": [one.to_json() for one in self.calibrations],
         }
+
+
+@dataclass(frozen=True)
+class StepLog(Answer):
+    """The log of the step that made a dataset, if it printed something."""
+
+    mfid: str
+    content: str | None
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        """That there is no log."""
+        absent = f"{self.mfid} has no log: no step made it, or its step printed nothing"
+        return [absent] if self.content is None else []
+
+    def to_json(self) -> JsonObject:
+        """Return the log for `show --log --json`."""
+        return {"mfid": self.mfid, "log": self.content}
+
+    def lines(self) -> Iterator[str]:
+        """Yield its lines."""
+        yield from (self.content or "").splitlines()
+
+
+@question("show")
+def show(
+    session: Session, dataset: Annotated[str, argument()], *,
+    log: Annotated[bool, option("Print the log of the step that made it.")] = False,
+    project: Annotated[
+        str | None, option("The project to search for a part of its id or its name.", metavar="P")
+    ] = None,
+) -> DatasetView | StepLog:  # fmt: skip
+    """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
+    author and time, parents and children; or with --log the output of its step.
+    """
+    mfid = find_mfid(session, dataset, [project] if project else ())
+    return StepLog(mfid, log_of_dataset(session, mfid)) if log else show_dataset(session, mfid)
 
 
 def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
@@ -210,3 +272,85 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
         if file.filename == STEP_LOG:
             return session.client.files.download_bytes(file).decode(errors="replace")
     return None
+
+
+def _status(found: DatasetView) -> Iterator[str]:
+    entry, mfid = found.entry, found.entry.summary.mfid
+    yield (entry.summary.name)
+    yield f"{mfid}  {entry.state}"
+    yield from found.remarks
+    if found.deletion:
+        requested = time_shown(str(found.deletion.get("request_time") or ""))
+        state = request_text(found.deletion.get("status"))
+        reason = found.deletion.get("reason")
+        yield (f"{state} (request {found.deletion.get('id')} of {requested}){f': {reason}' if reason else ''}")
+    for other in entry.superseded_by:
+        since = f"  since {time_shown(entry.since)}" if entry.since else ""
+        yield (f"superseded by {_named(other, found.names)}{since}")
+
+
+def _measured(found: DatasetView) -> Iterator[str]:
+    kind = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
+    timestamp = time_shown(found.facts.get("timestamp", ""))
+    when = f"measured {timestamp}" if timestamp else "measured at an unknown time"
+    if parts := [kind, found.facts.get("instrument_name"), when, *found.samples.values()]:
+        yield ("  ".join(filter(None, parts)))
+
+
+def _contents(found: DatasetView) -> Iterator[str]:
+    if found.made.params:
+        yield "parameters"
+        yield from _values(found.made.params)
+    if found.results:
+        yield "results" if found.entry.summary.step else "metadata"
+        yield from _values(found.results)
+    if found.metadata:
+        yield "more metadata"
+        yield from first_lines(_values(found.metadata), MOST_METADATA, "  and {} more (--json)")
+    if found.files:
+        yield "files"
+        yield from (_file(file) for file in found.files)
+
+
+def _relatives(relation: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:
+    if mfids:
+        yield relation
+    for relative in mfids[:MOST_RELATIVES]:
+        yield (f"  {_named(relative, found.names)}")
+        if relation == "parents" and (equal := found.equal.get(relative)):
+            yield f"    equal bytes now: {', '.join(equal)}"
+    if len(mfids) > MOST_RELATIVES:
+        yield f"  and {len(mfids) - MOST_RELATIVES} more; see {next_command('lineage', found.entry.summary.mfid)}"
+
+
+def _made(found: DatasetView) -> Iterator[str]:
+    """Yield what made the dataset, who, when and in which run; for measured data, who registered them."""
+    summary, origin = found.entry.summary, found.made
+    by = f" by {origin.who}" if origin.who else ""
+    if step := "/".join(filter(None, (summary.pipeline, summary.step))):
+        yield f"made by {step}{f' ({origin.function})' if origin.function else ''}{_when(origin)}{by}"
+    elif origin.note or found.parents:
+        yield f"made manually{by}{f': {origin.note}' if origin.note else ''}"
+    else:
+        registered = time_shown(found.facts.get("creation_time", ""))
+        yield f"registered {registered}{by}"
+    if origin.run:
+        yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
+
+
+def _when(made: ProducingRun) -> str:
+    began = f" on {time_shown(made.started)}" if made.started else ""
+    return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
+
+
+def _file(file: JsonMapping) -> str:
+    size = "" if file["size"] is None else size_text(file["size"])
+    return f"  {file['name']}  {size}  sha256 {file['sha256']}"
+
+
+def _values(values: Mapping[str, object]) -> Iterator[str]:
+    yield from (f"  {name}: {value_text(value)}" for name, value in values.items())
+
+
+def _named(mfid: str, names: Mapping[str, str]) -> str:
+    return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid

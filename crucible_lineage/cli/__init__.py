@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+ASKED = "asking"  # made from the signature of its question
+
 # Section -> command -> (module, help). Listed here so that `--help` and `--version` import no command.
 SECTIONS = {
     "Getting started": {
@@ -26,21 +28,21 @@ SECTIONS = {
     },
     "Daily use": {
         "check": ("check", "Check pipeline files. Exit code 2 if one has a fault."),
-        "plan": ("run", "Preview a run: what it would do, and why. Changes nothing."),
+        "plan": (ASKED, "Preview a run: what it would do, and why. Changes nothing."),
         "run": ("run", "Run a pipeline: make what is missing, and register it."),
         "rerun": ("run", "Remake a dataset from current inputs, or everything stale in a project."),
         "register": ("correct", "Register files: measured ones, or a result made manually, with its parents."),
-        "list": ("listing", "List measured data and current results."),
-        "show": ("show", "Show a dataset: state, values, files, parents, children; with --log its log."),
-        "get": ("show", "Download the files of datasets, each checked by its hash."),
-        "table": ("listing", "Tabulate the results of a step, with ancestors, or a number over time."),
-        "runs": ("listing", "List the runs of pipelines."),
-        "why": ("questions", "Explain how a dataset came to be, or why a step would run."),
-        "lineage": ("lineage", "Show what a dataset comes from, and what was made from it."),
-        "diff": ("questions", "Compare two datasets or two runs, including their ancestors."),
-        "impact": ("questions", "List what a wrong dataset, file, code or instrument affects."),
-        "reproduce": ("verify", "Remake results from their recorded sources, and compare number by number."),
-        "verify": ("verify", "Compare datasets with their provenance: ids, links, files."),
+        "list": (ASKED, "List measured data and current results."),
+        "show": (ASKED, "Show a dataset: state, values, files, parents, children; with --log its log."),
+        "get": ("get", "Download the files of datasets, each checked by its hash."),
+        "table": (ASKED, "Tabulate the results of a step, with ancestors, or a number over time."),
+        "runs": (ASKED, "List the runs of pipelines."),
+        "why": (ASKED, "Explain how a dataset came to be, or why a step would run."),
+        "lineage": (ASKED, "Show what a dataset comes from, and what was made from it."),
+        "diff": (ASKED, "Compare two datasets or two runs, including their ancestors."),
+        "impact": (ASKED, "List what a wrong dataset, file, code or instrument affects."),
+        "reproduce": ("reproduce", "Remake results from their recorded sources, and compare number by number."),
+        "verify": (ASKED, "Compare datasets with their provenance: ids, links, files."),
     },
     "Corrections": {
         "set": ("correct", "Correct fields, metadata, parents and samples of datasets."),
@@ -52,20 +54,20 @@ SECTIONS = {
         "certify": ("statements", "Certify a calibration for an instrument and a time."),
         "promote": ("statements", "Make the candidates of a try (`run --try`) current. Computes nothing."),
         "lift": ("statements", "Lift a hold, flag, signature, certificate or promotion, and say what follows."),
-        "statements": ("statements", "List statements about results: who made them, and whether they are in force."),
+        "statements": (ASKED, "List statements about results: who made them, and whether they are in force."),
     },
     "Sharing": {
         "push": ("copying", "Deliver waiting results; with --to, copy a project to another Crucible."),
         "pull": ("copying", "Copy datasets, or a pipeline's inputs, from a service to this machine."),
     },
     "Operation": {
-        "status": ("status", "Show the last runs, waiting results, and disk space in use."),
+        "status": (ASKED, "Show the last runs, waiting results, and disk space in use."),
         "deploy": ("watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("serve", "Serve the embedded Crucible to other programs."),
         "project": ("project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("serve", "Answer the questions of an assistant (Model Context Protocol)."),
-        "doctor": ("status", "Test a Crucible on a scratch project, and explain the consequences."),
+        "doctor": ("doctor", "Test a Crucible on a scratch project, and explain the consequences."),
         "data": ("data", "Free disk space; copy the embedded Crucible, and restore a copy."),
     },
 }
@@ -108,8 +110,8 @@ class _Commands(click.Group):
             return _load(other) if other else None
         with collector_frozen():
             module = importlib.import_module(f"crucible_lineage.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
-        return command
+            made = module.command_of(cmd_name) if COMMANDS[cmd_name][0] == ASKED else None
+        return cast("click.Command", made or getattr(module, f"{cmd_name}_command"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         width = max(map(len, COMMANDS))  # one column for all sections

@@ -12,18 +12,20 @@ from pathlib import Path
 import click
 
 from crucible_lineage.amounts import size_text
+from crucible_lineage.ask.answer import option_value
+from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
 from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import (
+    PATIENCE,
     announced_session,
     chosen_settings,
     crucible_options,
     data_folder,
     json_option,
-    option_value,
     print_json,
     wants_json,
 )
-from crucible_lineage.cli.waiting import PATIENCE, print_set_aside, print_waiting
+from crucible_lineage.cli.printing import warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
@@ -85,7 +87,7 @@ def push_command(
     ):
         waiting = deliver_all(source, patience, _print_trouble(work), work)[1] if not dry_run else ()
         if not wants_json():
-            print_waiting(waiting)
+            warn(waiting_lines(waiting))
         plan = plan_project(source, target, project, work)
         code = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
     sys.exit(code or (FAILURE if waiting else 0))
@@ -101,8 +103,8 @@ def _deliver(patience: float) -> None:
         print_json({"mfids": list(delivered), **left})
     else:
         click.echo(f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here")
-        print_waiting(waiting)
-        print_set_aside(damaged)
+        warn(waiting_lines(waiting))
+        warn(damaged_lines(damaged))
     sys.exit(FAILURE if waiting or damaged else 0)
 
 

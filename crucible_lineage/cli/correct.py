@@ -11,15 +11,15 @@ import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import next_command
+from crucible_lineage.ask.question import read_pair
 from crucible_lineage.cli.options import (
     chosen_project,
     crucible_options,
     dataset_id,
     json_option,
-    next_command,
     open_session,
     print_result,
-    read_pair,
 )
 from crucible_lineage.cli.printing import PROJECT
 from crucible_lineage.cli.working import showing_work

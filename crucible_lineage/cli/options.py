@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from crucible_lineage.ask.answer import META, option_value
+from crucible_lineage.ask.question import read_pair
 from crucible_lineage.cli.printing import result_stream
-from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE, Settings, default_data_folder, resolve_settings
+from crucible_lineage.times import seconds_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,16 +49,10 @@ def crucible_options(command: F) -> F:
 
 
 def _keep(ctx: click.Context, option: click.Parameter, value: object) -> None:
-    ctx.meta[f"{_META}.{option.name}"] = value
+    ctx.meta[f"{META}.{option.name}"] = value
 
 
-_META = "crucible_lineage"
 _KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}  # not passed to commands as arguments
-
-
-def option_value(name: str) -> Any:
-    """Return the value of the option `data`, `url` or `api_key`; None if it was omitted."""
-    return click.get_current_context().meta.get(f"{_META}.{name}")
 
 
 def chosen_settings() -> Settings:
@@ -76,8 +71,31 @@ json_option = click.option("--json", is_flag=True, help="Print one JSON object a
 
 def wants_json() -> bool:
     """Return whether `--json` was given."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(f"{_META}.json"))
+    return bool(option_value("json"))
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]
+    """Seconds, or a number with a unit, from s to w."""
+
+    name = "TIME"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return seconds_in(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+PATIENCE = click.option(
+    "--patience",
+    type=_Duration(),
+    default="3m",
+    show_default=True,
+    help="How long to wait for Crucible if it is away, at the start (if necessary) and at the "
+    "end; 0: not at all. Results then wait on this machine.",
+)
 
 
 def open_session(patience_s: float | None = None) -> Session:
@@ -92,11 +110,6 @@ def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str
     from crucible_lineage.ask.names import find_mfid  # not needed for a full id
 
     return find_mfid(session, text, projects)
-
-
-def chosen_projects(session: Session, projects: Sequence[str]) -> list[str]:
-    """Return the given projects, or else the one that `chosen_project` finds."""
-    return list(projects) or [chosen_project(session, None)]
 
 
 def chosen_project(session: Session, project: str | None) -> str:
@@ -124,14 +137,6 @@ def announce(session: Session) -> None:
         click.echo(session.settings.describe())
 
 
-def next_command(*words: str) -> str:
-    """Return a command to run next, ready to paste, for the same Crucible. It contains no key."""
-    options = [
-        part for name in ("data", "url") if option_value(name) for part in (f"--{name}", str(option_value(name)))
-    ]
-    return shlex.join(["crucible-lineage", *words, *options])
-
-
 def print_result(document: object, lines: Iterable[str]) -> None:
     """Print the result of a command on stdout: as lines, or with --json as the document."""
     if wants_json():
@@ -150,11 +155,3 @@ def read_fields(values: Sequence[str]) -> dict[str, str]:
     """Return the fields and values of `--for FIELD=VALUE`."""
     pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in values)
     return {name: value.strip() for name, value in pairs}
-
-
-def read_pair(option: str, text: str, expected: str, *, may_be_empty: bool = False) -> tuple[str, str]:
-    """Return the name and the value in `NAME=VALUE`. The message of the InputError says what is `expected`."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip() or not (value.strip() or may_be_empty):
-        raise InputError(f"{option} {text}: write {expected}")
-    return name.strip(), value

@@ -11,20 +11,13 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
-from crucible_lineage.lineage.labels import plain, value_text
-from crucible_lineage.times import time_shown
-
-if TYPE_CHECKING:
-    from crucible_lineage.ask.runs import ListedRun
-
-MOST_CELL = 48  # characters
-MOST_STEPS = 300  # characters, of the summary of a run's steps
+from crucible_lineage.lineage.labels import plain_lines
 
 PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
@@ -33,33 +26,10 @@ CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a heade
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
-def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], most: int = MOST_CELL) -> Iterator[str]:
-    """Yield a header line and one line for each row, in columns of at most `most` characters."""
-    cells_of = (["" if value is None else value_text(value, most) for value in row] for row in rows)
-    shown = [list(map(plain, names)), *cells_of]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    for cells in shown:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-def run_lines(runs: Sequence[ListedRun]) -> Iterator[str]:
-    """Yield a header line and one line for each run, without empty columns."""
-    names = ("RUN", "STARTED", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
-    rows = [
-        (
-            run.run_id, time_shown(run.started), run.pipeline, run.project, run.ending, run.took,
-            run.who or "", run.did,
-        )
-        for run in runs
-    ]  # fmt: skip
-    filled = [at for at in range(len(names)) if any(row[at] for row in rows)]
-    yield from in_columns([names[at] for at in filled], [[row[at] for at in filled] for row in rows], MOST_STEPS)
-
-
-def not_listed(others: Mapping[str, int]) -> str:
-    """Return the end of a list: the omitted datasets by state; empty if there are none."""
-    counted = ", ".join(f"{count} {state}" for state, count in sorted(others.items()))
-    return counted and f"; not listed: {counted} (--all)"
+def warn(lines: Iterable[str]) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        click.echo(plain_lines(line), err=True)
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

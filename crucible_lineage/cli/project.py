@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crucible_lineage.ask.answer import in_columns
 from crucible_lineage.cli.options import (
     announced_session,
     chosen_project,
@@ -14,7 +15,6 @@ from crucible_lineage.cli.options import (
     open_session,
     print_result,
 )
-from crucible_lineage.cli.printing import in_columns
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
 from crucible_lineage.lineage.records import stated_rights

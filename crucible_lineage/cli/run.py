@@ -1,4 +1,4 @@
-"""`run`, `plan` and `rerun`: make what is missing, or show what would be made; and print what steps returned."""
+"""`run` and `rerun`: make what is missing; and print what steps returned."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import TypeVar
 import click
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import MOST_CELL, next_command
+from crucible_lineage.ask.plans import PlanAnswer, notes_text, parse_overrides, undeclared_text
+from crucible_lineage.ask.waiting import unread_lines, waiting_lines
+from crucible_lineage.cli.asking import print_lines
 from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
 from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
     JOBS,
+    PATIENCE,
     announce,
     chosen_project,
     crucible_options,
     dataset_id,
     json_option,
-    next_command,
     open_session,
     print_json,
-    read_pair,
     wants_json,
 )
-from crucible_lineage.cli.plans import notes_text, print_plan, undeclared_text
-from crucible_lineage.cli.printing import MOST_CELL, terminal_width
+from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
-from crucible_lineage.cli.waiting import PATIENCE, print_not_ingested, print_waiting
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
@@ -144,31 +144,6 @@ def run_command(
     sys.exit(exit_code(result))
 
 
-@click.command("plan")
-@click.argument("pipeline")
-@crucible_options
-@SET
-@FORCE
-@AS_OF
-@TRY
-@json_option
-def plan_command(
-    pipeline: str,
-    overrides: tuple[str, ...],
-    forced: tuple[str, ...],
-    as_of: str,
-    trial: str | None,
-) -> None:
-    """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
-    with open_session() as session:
-        bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-        planned = make_plan(bound, session, forced, as_of, trial or "")
-        announce(session)
-        print_plan(planned)
-        if session.stated.unvouched(bound.spec.project):
-            sys.exit(FAILURE)
-
-
 def _frames(trace: str, error: str) -> tuple[str, ...]:
     """Return the lines of a traceback without the error that was printed already."""
     lines = tuple(trace.rstrip().splitlines())
@@ -181,19 +156,6 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
         same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
         click.echo(plain(f"note: {same}; if they are two pipelines, rename one"), err=True)
-
-
-def parse_overrides(values: tuple[str, ...]) -> dict[str, object]:
-    """Return {"step.param": value} from the values of --set, which are read as in YAML."""
-    if not values:
-        return {}
-    from crucible_lineage.pipeline.declare.yaml import parse_document
-
-    overrides = {}
-    for text in values:
-        name, value = read_pair("--set", text, "NAME=VALUE, as in --set axis.degree=4", may_be_empty=True)
-        overrides[name] = parse_document(value, f"--set {name}").data if value.strip() else ""
-    return overrides
 
 
 def exit_code(result: RunResult) -> int:
@@ -260,11 +222,11 @@ def _print_notes(result: RunResult) -> None:
     if result.current_again:
         named = ", ".join(result.current_again[:6])
         click.echo(plain(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}"))
-    print_not_ingested(result.not_ingested)
+    warn(unread_lines(result.not_ingested))
     if result.delivered:
         number = len(result.delivered)
         click.echo(f"delivered {amount(number, 'dataset')} from an earlier run")
-    print_waiting(result.waiting)
+    warn(waiting_lines(result.waiting))
     if result.outcomes and not result.executed and result.ok and not result.held:
         click.echo("everything is up to date; nothing was run")
 
@@ -365,7 +327,8 @@ def rerun_command(
         for dataset, reason in found.left_out.items():
             click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
         if dry_run:
-            print_plan(found.planned.plan)
+            answer = PlanAnswer(found.pipeline.name, found.planned.plan)
+            print_json(answer.to_json()) if wants_json() else print_lines(answer)
             return
         with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
             pipeline, planned, choice = found.pipeline, found.planned, found.choice

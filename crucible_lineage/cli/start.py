@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
+from crucible_lineage.ask.lineage import write_picture
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.cli.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.lineage import write_picture
 from crucible_lineage.cli.options import (
     announced_session,
     crucible_options,

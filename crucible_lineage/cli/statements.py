@@ -1,36 +1,31 @@
-"""Statements of people about results: `hold`, `sign`, `certify`, `promote`, `lift`; and `statements`, their list."""
+"""Statements of people about results: `hold`, `sign`, `certify`, `promote`, `lift`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import next_command
 from crucible_lineage.cli.options import (
-    announce,
     chosen_project,
     crucible_options,
     dataset_id,
     json_option,
-    next_command,
     open_session,
     print_result,
     read_fields,
 )
 from crucible_lineage.errors import InputError
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.statements.calibrations import certificate_in, range_text
-from crucible_lineage.statements.statements import HOLD, KINDS, PROMOTE, REVOKE, SIGN, About
+from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
 from crucible_lineage.statements.stating import LIFTED, moment
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.session import Session
-    from crucible_lineage.statements.effects import AppliedStatement
     from crucible_lineage.statements.statements import Statement
 
 WHY = click.option("--why", required=True, help="Why, in your own words.")
@@ -227,72 +222,3 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         from crucible_lineage.ask.calibrations import after_lifting  # imports pydantic, which --help does not need
 
         yield from after_lifting(session, certificate)
-
-
-@click.command("statements")
-@click.argument("dataset", required=False)
-@click.option("--project", metavar="P", help="Statements of this project; by default, all that this key can see.")
-@click.option("--kind", type=click.Choice([*KINDS]), help="Only statements of this kind.")
-@click.option("--for", "measured", metavar="DATASET", help="The certificates that are valid for this measured DATASET.")
-@click.option(
-    "--verify", "allowed", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-    help="Verify ssh signatures against FILE, an allowed signers file of ssh-keygen.",
-)  # fmt: skip
-@click.option("--all", "every", is_flag=True, help="Include statements that are no longer in force.")
-@crucible_options
-@json_option
-def statements_command(
-    dataset: str | None, project: str | None, kind: str | None, measured: str | None, allowed: Path | None, every: bool
-) -> None:
-    """List statements about results, or about DATASET, oldest first: holds, flags, certificates, promotions, trust."""
-    with open_session() as session:
-        session.mirror.sync_statements()
-        known = _statements(session, dataset, measured)
-        announce(session)
-    found = [
-        one
-        for one in known
-        if project is None or one.statement.project.casefold() == project.casefold()
-        if kind is None or one.statement.verb == KINDS[kind]
-    ]
-    shown = [one for one in found if every or one.is_unvouched or (one.in_force and not one.statement.revokes)]
-    signers = {applied.statement.mfid: _signer(applied.statement, allowed) for applied in shown} if allowed else {}
-    stated = [{**one.to_json(), **({"signer": signers[one.statement.mfid]} if allowed else {})} for one in shown]
-    lines = [
-        f"{one.statement.mfid}  {one.statement}  {one.text}"
-        + (_signature_text(signers[one.statement.mfid]) if allowed else "")
-        for one in shown
-    ]
-    left = f"; not listed: {len(found) - len(shown)} (--all)" if len(shown) < len(found) else ""
-    print_result({"statements": stated}, [*lines, f"{amount(len(shown), 'statement')}{left}"])
-    if any(signer == "" for signer in signers.values()) or any(one.is_unvouched for one in shown):
-        sys.exit(1)
-
-
-def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
-    """Return the statements about a dataset, the certificates for data, or all that this key can see."""
-    if measured is None and dataset is None:
-        return session.stated.all(None)
-    from crucible_lineage.ask.view import show_dataset  # imports pydantic, which --help does not need
-
-    if measured is None:
-        return show_dataset(session, dataset_id(session, dataset or "")).statements
-    uses = show_dataset(session, dataset_id(session, measured)).calibrations
-    fitting = {mfid for use in uses for mfid in use.certificates}
-    return [one for one in session.stated.all(None) if one.statement.mfid in fitting]
-
-
-def _signer(statement: Statement, allowed: Path) -> str | None:
-    """Return the signer: None without a signature, empty if the signer is not allowed."""
-    from crucible_lineage.statements.stating import signer_of
-
-    receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
-    if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
-        return ""
-    return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
-
-
-def _signature_text(signer: str | None) -> str:
-    if signer is None:
-        return "  (not signed)"
-    return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"

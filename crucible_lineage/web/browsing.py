@@ -120,7 +120,7 @@ def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
 def pipelines(reader: Reader) -> Response:
     """Show the status of the pipelines of all projects, those that need attention first."""
     with reader.sign_in.session() as session:
-        found = overview(session)
+        found = overview(session).pipelines
     return rendered("overview.html", reader.name, pipelines=found)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.cli.verify import FINDINGS_SHOWN, print_findings
+from crucible_lineage.ask.verify import FINDINGS_SHOWN, Verification
 from crucible_lineage.lineage import Finding
 from crucible_lineage.lineage.checks import Findings
 
@@ -19,18 +20,17 @@ def test_only_an_error_is_not_ok(severities: tuple[Any, ...], ok: bool) -> None:
     assert Findings(tuple(Finding("orphan", severity, ("a",), "alone") for severity in severities)).ok is ok
 
 
-def test_the_worst_comes_first_and_many_of_a_kind_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_worst_comes_first_and_many_of_a_kind_are_counted() -> None:
     warnings = [Finding("orphan", "warning", (f"w{number}",), "alone") for number in range(FINDINGS_SHOWN + 3)]
     error = Finding("cycle", "error", ("a", "b"), "round and round", "crucible unlink a b")
-    print_findings("lab", [*warnings, error], "13 datasets", every=False)
-    lines = capsys.readouterr().out.splitlines()
+    found = Verification((*warnings, error), 13, 13, 0, 0, (), name="lab")
+    lines = str(found).splitlines()
     assert lines[:3] == ["error: cycle: a b", "  round and round", "  way out: crucible unlink a b"]
     assert lines[-2:] == [
         "warning: orphan: 3 more; --all prints them",
-        "lab: 1 error: cycle, 13 warnings: orphan; looked at 13 datasets",
+        "lab: 1 error: cycle, 13 warnings: orphan; looked at 13 datasets (13 with a record), 0 files",
     ]
-    print_findings("lab", warnings, "13 datasets", every=True)
-    assert "more;" not in capsys.readouterr().out
+    assert "more;" not in str(replace(found, every=True))
 
 
 def test_a_project_without_findings_says_what_was_looked_at(demo_data: Path, command: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.amounts import size_text, time_text
-from crucible_lineage.cli.plans import print_plan
+from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.fingerprint.objects import constant_text
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
@@ -152,7 +152,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
         causes = () if number < 900 else (f"parameter degree changed: 2 -> 3 (since m{number})",)
         return StepPlan(f"fit[s{number}]", state, causes, {"out": None}, step="fit", estimate=Estimate(2.0, 1000))
 
-    print_plan(PipelinePlan(tuple(map(instance, range(1000)))))
+    print(PlanAnswer("", PipelinePlan(tuple(map(instance, range(1000))))))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1,000 instances", "100 of 1,000 instances"]
     assert lines[2].strip() == "because parameter degree changed: 2 -> 3"
@@ -162,7 +162,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
 
 def test_a_few_instances_of_a_step_are_shown_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [StepPlan(f"fit[s{n}]", "missing", ("never made",), {"out": None}, step="fit") for n in range(3)]
-    print_plan(PipelinePlan(tuple(steps)))
+    print(PlanAnswer("", PipelinePlan(tuple(steps))))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[::2]] == ["fit[s0]", "fit[s1]", "fit[s2]"]
 
@@ -170,7 +170,7 @@ def test_a_few_instances_of_a_step_are_shown_one_by_one(capsys: pytest.CaptureFi
 def test_a_difference_of_code_is_shown_once_for_instances_that_share_it(capsys: pytest.CaptureFixture[str]) -> None:
     diffs = (("-a", "+b"), ("-a", "+b"), ("-a", "+c"))
     steps = [StepPlan(f"fit[s{n}]", "stale", (), {}, step="fit", code_diff=diff) for n, diff in enumerate(diffs)]
-    print_plan(PipelinePlan(tuple(steps)))
+    print(PlanAnswer("", PipelinePlan(tuple(steps))))
     lines = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line[0] in "+-"] == ["-a", "+b", "-a", "+c"]
 

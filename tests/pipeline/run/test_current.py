@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.view import show_dataset
-from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.core.slots import DatasetStatus, slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
@@ -319,7 +319,7 @@ def test_causes_are_reported_once_with_replaced_and_replacing_datasets(
     lab.file(f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text() + pool_too)
     run(session, lab.declare(MANY, "many.yaml"))
     path = lab.declare(MANY.replace("dark-a", "dark-b"), "many.yaml")
-    print_plan(make_plan(bind_file(path, session.store), session))
+    print(PlanAnswer("", make_plan(bind_file(path, session.store), session)))
     output = capsys.readouterr().out
     assert (
         "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt"

@@ -12,10 +12,10 @@ import pytest
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects
 from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.table import make_table
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.ask.view import show_dataset
-from crucible_lineage.cli.plans import print_plan
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -94,7 +94,7 @@ def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     assert reasons["scaled"].startswith(f"{first} is on hold by ")
     assert reasons["scaled"].endswith(f": {WHY}")
     assert reasons["total"] == "parent scaled is blocked"
-    print_plan(make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",)))
+    print(PlanAnswer("", make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",))))
     assert f"because {first} is on hold by" in capsys.readouterr().out
 
     other = run(lab.pipeline, StepChoice(forced=("total",)))

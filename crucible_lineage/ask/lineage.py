@@ -1,0 +1,277 @@
+"""`lineage`: the ancestors and descendants of a dataset as a tree, drawn, exported, or packed with its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.question import COMMAND, HERE, argument, option, question
+from crucible_lineage.ask.runs import find_run
+from crucible_lineage.disk import replacing
+from crucible_lineage.errors import InputError, nearest, require_library
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage import LineageGraph, render_tree
+from crucible_lineage.lineage.activities import shareable
+from crucible_lineage.lineage.labels import nodes_text
+from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
+from crucible_lineage.lineage.svg import render_png, render_svg
+from crucible_lineage.lineage.text import render_mermaid, to_node_link
+from crucible_lineage.lineage.view import FOLD_BEYOND
+from crucible_lineage.session import Session
+from crucible_lineage.traffic import Tell
+
+if TYPE_CHECKING:
+    from crucible_lineage.ask.bundle import BundleReport
+
+Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
+RENDERERS: dict[str, Renderer] = {
+    "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
+    "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
+    "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
+    "mmd": lambda graph, focus, every: "\n".join(render_mermaid(_near(graph, focus), focus, superseded=every)),
+    "json": lambda graph, focus, _: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
+    "prov-json": lambda graph, focus, _: render_prov_json(_near(graph, focus)),
+    "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
+}
+GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
+CRATE, BUNDLE = "ro-crate", "zip"
+LIBRARIES = {"prov-json": "prov", "prov-n": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
+MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
+ENDINGS = {"provn": "prov-n", "mermaid": "mmd"}  # others equal the format
+
+
+@dataclass(frozen=True)
+class Lineage(Answer):
+    """A lineage; `focus` is the dataset in question, `kind` the format if not a tree, `output` the file written."""
+
+    graph: LineageGraph
+    focus: str | None = None
+    kind: str | None = None
+    output: Path | None = None
+    every: bool = False
+    superseded: bool = False
+    is_text = True
+
+    @property
+    def content(self) -> str | bytes | None:  # type: ignore[override]
+        """The picture or export, unless it is written to a file."""
+        return _render(self.graph, self.focus, self.kind, self.superseded) if self.kind and not self.output else None
+
+    @property
+    def picture(self) -> str:  # type: ignore[override]
+        """The drawing as SVG."""
+        return render_svg(self.graph, self.focus, superseded=self.superseded)
+
+    def __len__(self) -> int:
+        return len(self.graph)
+
+    def __repr__(self) -> str:
+        return f"<lineage of {self.focus}: {nodes_text(len(self))}>"
+
+    def to_json(self) -> JsonObject:
+        """Return nodes and links, for `lineage --json`."""
+        return to_node_link(_near(self.graph, self.focus))
+
+    def lines(self) -> Iterator[str]:
+        """Yield the tree, or the file that was written."""
+        if self.output:
+            yield str(self.output)
+            return
+        fold_beyond = None if self.every or len(self) <= MOST_SINGLE else FOLD_BEYOND
+        yield from render_tree(self.graph, self.focus, fold_beyond=fold_beyond, superseded=self.superseded).split("\n")
+
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow:auto;max-width:100%">{self.picture}</div>'
+
+
+@dataclass(frozen=True)
+class Packed(Answer):
+    """A crate or bundle that was written."""
+
+    output: Path
+    report: BundleReport
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether files were not available."""
+        return bool(self.report.absent)
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        """What is not in it."""
+        hidden = f"left out, and listed as hidden: {amount(self.report.hidden, 'parent')} that this key cannot see"
+        return [
+            *([hidden] if self.report.list_sha256 and self.report.hidden else ()),
+            *(f"not included: {line}" for line in self.report.absent),
+        ]
+
+    def to_json(self) -> JsonObject:
+        """Return what was written."""
+        return {"output": str(self.output), **vars(self.report)}
+
+    def lines(self) -> Iterator[str]:
+        """Yield the file; of a bundle also what it has, and how to check it."""
+        if not self.report.list_sha256:
+            yield str(self.output)
+            return
+        files = f"{amount(self.report.files, 'file')}, {size_text(self.report.bytes)}"
+        yield f"{self.output}: {amount(self.report.datasets, 'dataset')}, {files}"
+        yield f"SHA-256 of its bundle.json: {self.report.list_sha256}"
+        yield "to check it, unpack it and run: python verify.py"
+
+
+@question("lineage")
+def lineage(
+    session: Session, mfid: Annotated[str | None, argument("[MFID|FILE.yaml]")] = None, *,
+    projects: Annotated[
+        Sequence[str], option("Show this project; by default, the folder's, or the only one.", "--project")
+    ] = (),
+    measurement: Annotated[
+        str | None, option("With --project: only datasets of this measurement.", metavar="NAME")
+    ] = None,
+    run: Annotated[
+        str | None, option("With --project: what this run made or used, and from what.", metavar="ID")
+    ] = None,
+    depth: Annotated[int | None, option("How many links to follow; by default all.", least=1)] = None,
+    up: Annotated[bool, option("Only its ancestors.")] = False,
+    down: Annotated[bool, option("Only its descendants.")] = False,
+    every: Annotated[bool, option("In the tree: a line for each sibling, however many.", "--all")] = False,
+    superseded: Annotated[
+        bool, option("Also draw superseded results, which are otherwise only counted.")
+    ] = False,
+    output: Annotated[
+        Path | None, option("Write to this file (ro-crate: to this new folder).", "-o", "--output", doors=HERE)
+    ] = None,
+    kind: Annotated[
+        str | None, option("By default, the ending of the file.", "--format", metavar="FORMAT", doors=(COMMAND,))
+    ] = None,
+    files: Annotated[
+        bool, option("With --format ro-crate: include the files of the datasets.", doors=HERE)
+    ] = False,
+    license_url: Annotated[
+        str, option("The licence that a crate or bundle states.", "--license", metavar="URL", doors=HERE)
+    ] = "",
+    tell: Tell | None = None,
+) -> Lineage | Packed:  # fmt: skip
+    """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
+
+    For a pipeline file, show the declared steps with their states.
+
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), prov-json and prov-n
+    (W3C PROV), ro-crate (a folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records,
+    pictures, and verify.py, which needs only Python and checks it offline. PROV, ro-crate and zip need the extra
+    `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
+    """
+    chosen = _chosen(kind, output)
+    is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
+    if mfid is None:
+        _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
+    else:
+        _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
+        _refuse(bool(measurement or run), "--measurement and --run go with --project, not with an MFID")
+    _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
+    _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
+    _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
+    _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
+    if mfid is not None and mfid.endswith((".yaml", ".yml")):
+        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
+        return _written(Lineage(_declared_graph(session, mfid), None, chosen, output, every, superseded))
+    # Imports pydantic and httpx, which --help does not need.
+    from crucible_lineage.ask.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
+
+    if mfid is None:
+        within = list(projects) or [find_project(session, None)]
+        graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run)
+        return _written(Lineage(graph, None, chosen, output, every, superseded))
+    mfid = find_mfid(session, mfid)
+    if chosen == BUNDLE and output is not None:
+        if tell:
+            tell("fetching the files of its ancestors", 0)
+        return Packed(output, write_bundle(session, mfid, output, license_url=license_url))
+    graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
+    if is_part or chosen == CRATE:
+        graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
+    if chosen == CRATE and output is not None:
+        return Packed(output, write_crate(session, graph, mfid, output, files=files, license_url=license_url))
+    return _written(Lineage(graph, mfid, chosen, output, every, superseded))
+
+
+def _written(found: Lineage) -> Lineage:
+    if found.output and found.kind:
+        write_picture(found.graph, found.focus, found.output, found.kind, superseded=found.superseded)
+    return found
+
+
+def _refuse(is_wrong: bool, message: str) -> None:
+    if is_wrong:
+        raise InputError(message)
+
+
+def _declared_graph(session: Session, name: str) -> LineageGraph:
+    from crucible_lineage.pipeline.declare.inputs import located
+    from crucible_lineage.pipeline.plan.bind import bind_file
+    from crucible_lineage.pipeline.plan.planner import draw_plan
+
+    return draw_plan(bind_file(located(name), session.store), session)
+
+
+def _chosen_part(
+    session: Session, graph: LineageGraph, projects: Sequence[str], measurement: str | None, run_id: str | None
+) -> LineageGraph:
+    """Return the selected part of the lineage of projects. InputError if it is empty, or there is no such run."""
+    part = graph
+    if run_id is not None:
+        found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
+        part = graph.with_parents(found.datasets)
+    if measurement is not None:
+        part = part.subgraph([mfid for mfid, node in part.nodes.items() if node.measurement == measurement])
+    if len(part) == 0 and len(graph):
+        selection = " and ".join(
+            f"{kind} {name!r}" for kind, name in (("run", run_id), ("measurement", measurement)) if name is not None
+        )
+        raise InputError(f"lineage of {selection}: none of {nodes_text(len(graph))} matches")
+    return part
+
+
+def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:
+    """Write the picture to the file. The file is complete or unchanged."""
+    if target.is_dir():
+        raise InputError(f"write {kind} to {target}: it is a folder; name a file")
+    content = _render(graph, mfid, kind, superseded)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as draft:
+        draft.write_bytes(content)
+
+
+def _chosen(kind: str | None, output: Path | None) -> str | None:
+    ending = output.suffix.lstrip(".").lower() if output else None
+    chosen = kind or ENDINGS.get(ending or "", ending)
+    if kind is None and output is not None and (not ending or output.is_dir()):
+        raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
+    if chosen is not None and chosen not in (*RENDERERS, CRATE, BUNDLE):
+        others = {entry.name: entry for entry in entry_points(group=GROUP)}
+        if chosen not in others:
+            possible = [*RENDERERS, CRATE, BUNDLE, *others]
+            raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
+        RENDERERS[chosen] = others[chosen].load()
+    if chosen in LIBRARIES:
+        require_library(chosen, LIBRARIES[chosen], "export")
+    return chosen
+
+
+def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
+    return graph if focus is None else graph.around(focus)
+
+
+def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
+    """Render the graph as UTF-8. Lone surrogates are written as escapes, as in JSON."""
+    content = RENDERERS[kind](graph, mfid, superseded)
+    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")

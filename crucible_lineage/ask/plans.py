@@ -1,0 +1,236 @@
+"""`plan`: a line for each step, the causes beneath, and many instances of a step folded into one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Annotated
+
+from crucible_lineage.amounts import amount, size_text, time_text
+from crucible_lineage.ask.answer import Answer, Coloured, next_command
+from crucible_lineage.ask.question import AFTER, NOT_PAGE, Overrides, argument, option, question, read_pair
+from crucible_lineage.errors import shortened
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.declare.yaml import parse_document
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import require_names
+from crucible_lineage.pipeline.plan.partners import chosen_text
+from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
+from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.session import Session
+
+COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
+COLOURS |= dict.fromkeys(("doubtful", "candidate"), "yellow")
+MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
+MARKS |= dict.fromkeys(("doubtful", "candidate"), "!")
+MOST_INSTANCES = 6  # more of one step are folded
+MOST_CAUSES = 8
+TAB = 4  # blanks, in code
+
+
+@dataclass(frozen=True)
+class PlanAnswer(Answer):
+    """The plan of a pipeline. `above` are steps that are not shown, but may be causes of the others."""
+
+    pipeline: str
+    planned: PipelinePlan
+    above: tuple[StepPlan, ...] = ()
+    end: str = ""
+    is_alarm: bool = False  # nobody vouches for a statement of the project
+
+    @property
+    def steps(self) -> tuple[StepPlan, ...]:
+        """The instances of the steps, in an order in which they can run."""
+        return self.planned.steps
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether nothing would be made."""
+        return self.planned.is_fresh
+
+    def __repr__(self) -> str:
+        states = Counter(step.state for step in self.steps)
+        return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
+
+    def to_json(self) -> JsonObject:
+        """Return the plan for `plan --json`."""
+        return self.planned.to_json()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the steps, what they follow from, notes, and an estimate."""
+        planned = self.planned
+        width = min(max((len(plain(step.name)) for step in planned.steps), default=0), 40)
+        for _, group in groupby(planned.steps, key=lambda step: step.step):
+            instances = list(group)
+            if len(instances) <= MOST_INSTANCES:
+                shown: Sequence[str] = ()
+                for step in instances:
+                    yield from _step_lines(step, width, shown)
+                    shown = step.code_diff or shown
+            else:
+                yield from _folded(instances, width)
+        if not planned.steps:
+            yield "nothing to do: no dataset matches the inputs of the steps"
+        printed = {step.name for step in planned.steps}
+        yield from _roots(planned, {step.name: step.code_diff for step in self.above if step.name not in printed})
+        if undeclared := undeclared_text(planned.undeclared):
+            yield undeclared
+        yield from (*notes_text(planned.notes), *differences_text(planned))
+        yield from _estimate(planned)
+        if self.end:
+            yield self.end
+
+
+@question("plan", announced=AFTER, doors=NOT_PAGE)
+def plan(
+    session: Session, pipeline: Annotated[str, argument()], *, overrides: Overrides = (),
+    forced: Annotated[
+        Sequence[str], option("Rerun this step, and keep the earlier result.", "--force", metavar="STEP")
+    ] = (),
+    as_of: Annotated[
+        str, option("Choose calibrations certified until then; a date means the end of that day.", metavar="TIME")
+    ] = "",
+    trial: Annotated[str, option("Candidates, which `promote NAME` makes current.", "--try", metavar="NAME")] = "",
+) -> PlanAnswer:  # fmt: skip
+    """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
+    bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
+    planned = make_plan(bound, session, forced, as_of, trial)
+    return PlanAnswer(bound.name, planned, is_alarm=bool(session.stated.unvouched(bound.spec.project)))
+
+
+def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str]) -> PlanAnswer:
+    """Explain why a step of a pipeline file would run."""
+    bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
+    planned = make_plan(bound, session)
+    require_names(bound, [name], [step.name for step in planned.steps])
+    chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
+    end = "up to date: the result was made by this code from these parameters and inputs" if chosen.is_fresh else ""
+    if not chosen.is_done:
+        step = bound.steps[name.partition("[")[0]]
+        parents = all(other.exists for other in planned.steps if other.step in step.needs)
+        end = f"make it: {next_command('run', pipeline, *(['--from', step.name] if parents else []))}"
+    return PlanAnswer(bound.name, chosen, planned.steps, end)
+
+
+def parse_overrides(values: Sequence[str]) -> dict[str, object]:
+    """Return {"step.param": value} from texts STEP.PARAM=VALUE, whose values are read as in YAML."""
+    overrides: dict[str, object] = {}
+    for text in values:
+        name, value = read_pair("--set", text, "NAME=VALUE, as in --set axis.degree=4", may_be_empty=True)
+        overrides[name] = parse_document(value, f"--set {name}").data if value.strip() else ""
+    return overrides
+
+
+def notes_text(notes: Sequence[str]) -> list[str]:
+    """Return notes about files, in lines."""
+    return list(first_lines(notes, MOST_CAUSES, "and {} more notes, in plan --json"))
+
+
+def differences_text(planned: PipelinePlan) -> list[str]:
+    """Return the differences between declared files and Crucible, and how to resolve them."""
+    lines = list(first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json"))
+    if lines:
+        lines.append("`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results")
+    return lines
+
+
+def undeclared_text(slots: Sequence[str]) -> str:
+    """Return a line that names current results of steps that are no longer declared; empty if there are none."""
+    return f"no longer declared, left unchanged: {shortened(slots, MOST_CAUSES)}" if slots else ""
+
+
+def _roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield the root causes that other steps follow from. `diffs` are code changes that are not shown yet."""
+    follow = [step for step in planned.steps if step.state == STALE and any(_above(step))]
+    roots = list(dict.fromkeys(root for step in follow for root in _above(step)))
+    if not roots:
+        return
+    yield f"{len(follow)} {'step follows' if len(follow) == 1 else 'steps follow'} from:"
+    lines, shown = list(_grouped(roots)), set[Sequence[str]]()
+    for line, instance in lines[:MOST_CAUSES]:
+        yield f"  {line}"
+        diff = diffs.get(instance, ())
+        for changed in () if diff in shown else diff:
+            yield f"    {changed.expandtabs(TAB)}"
+        shown.add(diff)
+    if len(lines) > MOST_CAUSES:
+        yield f"  and {len(lines) - MOST_CAUSES} more"
+
+
+def _above(step: StepPlan) -> list[str]:
+    """Return the causes that lie in other steps."""
+    return [root for root in step.roots if not root.startswith(f"{step.name}: ")]
+
+
+def _grouped(roots: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each cause once, with one instance that has it. Several instances of a step are counted."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for root in roots:
+        instance, _, cause = root.partition(": ")
+        groups.setdefault((instance.partition("[")[0], cause), []).append(instance)
+    for (step, cause), instances in groups.items():
+        yield (
+            f"{instances[0] if len(instances) == 1 else f'{step} ({len(instances)} instances)'}: {cause}",
+            instances[0],
+        )
+
+
+def _step_lines(step: StepPlan, width: int, shown: Sequence[str]) -> Iterator[str]:
+    """Yield a step with its causes. `shown` is a code difference that need not be repeated."""
+    ids = ", ".join(mfid for mfid in step.datasets.values() if mfid)
+    line = f"{MARKS[step.state]} {plain(step.name):{width}}  {step.state:10}"
+    yield Coloured(COLOURS[step.state], line if ids else line.rstrip(), f"  {ids}" if ids else "")
+    yield from _cause_lines(step.causes, () if step.code_diff == shown else step.code_diff, width)
+    for note in first_lines(step.notes, MOST_CAUSES, "and {} more, in plan --json"):
+        yield f"  {'':{width}}  {note}"
+
+
+def _folded(instances: Sequence[StepPlan], width: int) -> Iterator[str]:
+    name = instances[0].step
+    for state in MARKS:
+        selected = [step for step in instances if step.state == state]
+        if not selected:
+            continue
+        shown = f"{MARKS[state]} {name:{width}}  {state:10}"
+        yield Coloured(COLOURS[state], shown, f"  {len(selected):,} of {amount(len(instances), 'instance')}")
+        if state != FRESH:
+            causes = dict.fromkeys(cause.partition(" (since ")[0] for step in selected for cause in step.causes)
+            diff = next((step.code_diff for step in selected if step.code_diff), ())
+            yield from _cause_lines(tuple(causes), diff, width)
+    for note in _choices_by_time(instances):
+        yield f"  {'':{width}}  {note}"
+
+
+def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
+    """Yield for each role how many instances chose an input by time, and the greatest distance."""
+    roles = dict.fromkeys(role for step in instances for role in step.choices)
+    for role in roles:
+        chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]
+        if certified := [one for one, _ in chosen if "certificate" in one]:
+            names = sorted({one["name"] for one in certified})
+            yield f"{role}: {amount(len(certified), 'instance')} by certificate, with {shortened(names, MOST_CAUSES)}"
+            continue
+        farthest, name = max(chosen, key=lambda choice: choice[0]["seconds"])
+        text = f"the farthest {farthest['name']} for {name}, {chosen_text(farthest)}"
+        yield f"{role}: {len(chosen)} chosen by time, {text}"
+
+
+def _cause_lines(causes: Sequence[str], diff: Sequence[str], width: int) -> Iterator[str]:
+    for cause in first_lines((f"because {cause}" for cause in causes), MOST_CAUSES, "and {} more causes"):
+        yield f"  {'':{width}}  {cause}"
+    for line in diff:
+        yield f"  {'':{width}}    {line.expandtabs(TAB)}"
+
+
+def _estimate(planned: PipelinePlan) -> Iterator[str]:
+    known = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
+    todo = sum(not step.exists for step in planned.steps)
+    if known:
+        seconds = time_text(sum(estimate.seconds or 0 for estimate in known))
+        size = size_text(sum(estimate.bytes or 0 for estimate in known))
+        part = "" if len(known) == todo else f" for the {len(known)} of {todo} that were made before"
+        yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"

@@ -1,0 +1,206 @@
+"""Questions: one typed function each. A command, a tool of assistants, a page and a method of notebooks follow from it.
+
+Its docstring is the help; its parameters carry theirs in `Annotated[type, option(...)]`. Its module is imported on use.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.errors import InputError
+from crucible_lineage.session import Session
+from crucible_lineage.traffic import Tell
+
+F = TypeVar("F", bound=Callable[..., Answer])
+BEFORE, AFTER = "before", "after"  # when a command says which Crucible answers
+COMMAND, TOOL, PAGE, NOTEBOOK = "command", "tool", "page", "notebook"
+NEEDED: Any = inspect.Parameter.empty  # default of a required parameter after optional ones
+EVERYWHERE, ELSEWHERE = (COMMAND, TOOL, PAGE, NOTEBOOK), (TOOL, PAGE, NOTEBOOK)
+HERE = (COMMAND, NOTEBOOK)  # it concerns files of this machine
+NOT_PAGE = (COMMAND, TOOL, NOTEBOOK)  # it imports modules of pipelines of this machine
+
+MODULES: Mapping[str, str] = {
+    "list": "listing",
+    "show": "view",
+    "table": "table",
+    "runs": "runs",
+    "why": "explain",
+    "lineage": "lineage",
+    "diff": "diff",
+    "impact": "impact",
+    "verify": "verify",
+    "statements": "stated",
+    "status": "status",
+    "plan": "plans",
+}
+"""The module of each question."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """Help of a parameter, its names on the command line (by default --NAME), and the doors that have it."""
+
+    help: str
+    flags: tuple[str, ...]
+    metavar: str | None = None
+    is_argument: bool = False
+    least: int | None = None
+    exists: bool = False  # of paths
+    choices: tuple[str, ...] = ()
+    doors: tuple[str, ...] = EVERYWHERE
+
+
+def option(text: str, *flags: str, **more: Any) -> Param:
+    """Describe an option."""
+    return Param(text, flags, **more)
+
+
+def argument(metavar: str | None = None, text: str = "", doors: tuple[str, ...] = EVERYWHERE) -> Param:
+    """Describe an argument."""
+    return Param(text, (), metavar, is_argument=True, doors=doors)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a question: its name for people and in Python, its type without None, and its default."""
+
+    name: str
+    target: str
+    type: type
+    is_list: bool
+    default: Any
+    param: Param
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def annotation(self) -> Any:
+        """Its type as an assistant's schema has it."""
+        kind: Any = Literal[self.param.choices] if self.param.choices else self.type
+        return list[kind] if self.is_list else kind if self.is_required or self.type is bool else kind | None
+
+    def read(self, given: list[str]) -> Any:
+        """Return the value of the texts in a form. Raises InputError for one that is none."""
+        try:
+            values = tuple(self.type(text) for text in given)
+        except ValueError:
+            raise InputError(f"{self.name}={given[-1]} is no {self.type.__name__}") from None
+        if self.param.choices and not set(values) <= {*self.param.choices}:
+            raise InputError(f"{self.name}={given[-1]} is none of {', '.join(self.param.choices)}")
+        return values if self.is_list else values[-1]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its parameters. `tells` says whether it reports progress, `check` refuses a wrong request."""
+
+    name: str
+    function: Callable[..., Answer]
+    parameters: tuple[Parameter, ...]
+    is_table: bool
+    announced: str
+    doors: tuple[str, ...]
+    patience_s: float | None
+    tells: bool
+    check: Callable[..., None] | None
+
+    @property
+    def help(self) -> str:
+        """The docstring."""
+        return inspect.getdoc(self.function) or ""
+
+    def parameters_at(self, door: str) -> list[Parameter]:
+        """Return the parameters that a door has."""
+        return [one for one in self.parameters if door in one.param.doors]
+
+    def require(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is given, by its names in Python. Raises InputError for what cannot be asked."""
+        named = {one.target: given[one.name] for one in self.parameters if one.name in given}
+        if self.check:
+            self.check(**named)
+        return named
+
+    def __call__(self, session: Session, tell: Tell | None = None, /, **given: Any) -> Answer:
+        """Ask. `tell` gets the progress."""
+        return self.function(session, **self.require(given), **({"tell": tell} if self.tells else {}))
+
+
+_DECLARED: dict[str, Question] = {}
+
+
+def question(
+    name: str,
+    *,
+    is_table: bool = False,
+    announced: str = "",
+    doors: tuple[str, ...] = EVERYWHERE,
+    patience_s: float | None = None,
+    check: Callable[..., None] | None = None,
+) -> Callable[[F], F]:
+    """Declare a function a question of this name."""
+
+    def declare(function: F) -> F:
+        given = list(inspect.signature(function).parameters.values())[1:]  # after the session
+        known = function.__globals__
+        parameters = tuple(_parameter(one, known) for one in given if one.name != "tell")
+        tells = len(parameters) < len(given)
+        asked = Question(name, function, parameters, is_table, announced, doors, patience_s, tells, check)
+        _DECLARED[name] = asked
+        return function
+
+    return declare
+
+
+def find_question(name: str) -> Question:
+    """Return a question."""
+    import_module(f"{__package__}.{MODULES[name]}")
+    return _DECLARED[name]
+
+
+def questions_at(door: str) -> list[Question]:
+    """Return the questions of a door."""
+    return [one for one in map(find_question, MODULES) if door in one.doors]
+
+
+def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
+    hint = eval(given.annotation, known) if isinstance(given.annotation, str) else given.annotation  # noqa: S307 (ours)
+    param = Param("", ())
+    if get_origin(hint) is Annotated:
+        hint, param = get_args(hint)
+    if isinstance(hint, UnionType):
+        hint = next(one for one in get_args(hint) if one is not NoneType)
+    is_list = get_origin(hint) is Sequence
+    kind = get_args(hint)[0] if is_list else hint
+    name = param.flags[-1].lstrip("-").replace("-", "_") if param.flags else given.name
+    return Parameter(name, given.name, kind, is_list, given.default, param)
+
+
+Project = Annotated[str | None, option("The project; by default, the folder's, or the only one.", metavar="P")]
+Projects = Annotated[
+    Sequence[str], option("Where to look; by default, the folder's, or the only one.", "--project", metavar="P")
+]
+Step = Annotated[str | None, option("Only what this step made.", metavar="S")]
+Pipeline = Annotated[str | None, option("Only what this pipeline made.", metavar="N")]
+Output = Annotated[Path | None, option("Write to this file.", "-o", "--output", doors=(COMMAND, NOTEBOOK))]
+Overrides = Annotated[
+    Sequence[str],
+    option("A parameter for this run; repeatable.", "--set", metavar="STEP.PARAM=VALUE", doors=NOT_PAGE),
+]
+
+
+def read_pair(option: str, text: str, expected: str, *, may_be_empty: bool = False) -> tuple[str, str]:
+    """Return the name and the value in `NAME=VALUE`. The message of the InputError says what is `expected`."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or not (value.strip() or may_be_empty):
+        raise InputError(f"{option} {text}: write {expected}")
+    return name.strip(), value

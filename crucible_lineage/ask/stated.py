@@ -1,0 +1,102 @@
+"""`statements`: what people stated about results, by whom, and whether it is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.question import AFTER, COMMAND, argument, option, question
+from crucible_lineage.ask.view import show_dataset
+from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.session import Session
+from crucible_lineage.statements.effects import AppliedStatement
+from crucible_lineage.statements.statements import KINDS, Statement
+from crucible_lineage.statements.stating import signer_of
+
+
+@dataclass(frozen=True)
+class Statements(Answer):
+    """Statements, oldest first. `left` counts those that are not in force, `signers` are known if verified."""
+
+    statements: Sequence[AppliedStatement]
+    left: int
+    signers: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        """Whether a signature is invalid, or nobody vouches for a statement."""
+        return "" in self.signers.values() or any(one.is_unvouched for one in self.statements)
+
+    def to_json(self) -> JsonObject:
+        """Return them for `statements --json`."""
+        signed = ({"signer": self.signers[one.statement.mfid]} if self.signers else {} for one in self.statements)
+        return {"statements": [{**one.to_json(), **by} for one, by in zip(self.statements, signed, strict=True)]}
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each."""
+        for one in self.statements:
+            signature = _signature_text(self.signers[one.statement.mfid]) if self.signers else ""
+            yield f"{one.statement.mfid}  {one.statement}  {one.text}{signature}"
+        yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
+
+
+@question("statements", announced=AFTER)
+def statements(
+    session: Session, dataset: Annotated[str | None, argument()] = None, *,
+    project: Annotated[
+        str | None, option("Statements of this project; by default, all that this key can see.", metavar="P")
+    ] = None,
+    kind: Annotated[str | None, option("Only statements of this kind.", choices=(*KINDS,))] = None,
+    measured: Annotated[
+        str | None, option("The certificates that are valid for this measured DATASET.", "--for", metavar="DATASET")
+    ] = None,
+    allowed: Annotated[
+        Path | None, option(
+            "Verify ssh signatures against FILE, an allowed signers file of ssh-keygen.", "--verify", metavar="FILE",
+            exists=True, doors=(COMMAND,),
+        )
+    ] = None,
+    every: Annotated[bool, option("Include statements that are no longer in force.", "--all")] = False,
+) -> Statements:  # fmt: skip
+    """List statements about results, or about DATASET, oldest first: holds, flags, certificates, promotions, trust."""
+    session.mirror.sync_statements()
+    found = [
+        one
+        for one in _statements(session, dataset, measured)
+        if project is None or one.statement.project.casefold() == project.casefold()
+        if kind is None or one.statement.verb == KINDS[kind]
+    ]
+    shown = [one for one in found if every or one.is_unvouched or (one.in_force and not one.statement.revokes)]
+    signers = {one.statement.mfid: _signer(one.statement, allowed) for one in shown} if allowed else {}
+    return Statements(shown, len(found) - len(shown), signers)
+
+
+def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
+    """Return the statements about a dataset, the certificates for data, or all that this key can see."""
+    if measured is None and dataset is None:
+        return session.stated.all(None)
+    if measured is None:
+        return show_dataset(session, find_mfid(session, dataset or "")).statements
+    uses = show_dataset(session, find_mfid(session, measured)).calibrations
+    fitting = {mfid for use in uses for mfid in use.certificates}
+    return [one for one in session.stated.all(None) if one.statement.mfid in fitting]
+
+
+def _signer(statement: Statement, allowed: Path) -> str | None:
+    """Return the signer: None without a signature, empty if the signer is not allowed."""
+    receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
+    if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
+        return ""
+    return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
+
+
+def _signature_text(signer: str | None) -> str:
+    if signer is None:
+        return "  (not signed)"
+    return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"

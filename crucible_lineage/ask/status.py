@@ -1,0 +1,198 @@
+"""`status`: the runs from this data folder, waiting results, and disk space; or all pipelines of all projects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.ask.answer import Answer, in_columns, next_command
+from crucible_lineage.ask.metrics import metrics_text
+from crucible_lineage.ask.question import AFTER, COMMAND, option, question
+from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows
+from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
+from crucible_lineage.core.folders import disk_usage
+from crucible_lineage.core.journal import Failure, ResultRow
+from crucible_lineage.errors import CrucibleError, UnreachableError
+from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.registration.ingestion import in_words
+from crucible_lineage.registration.outbox import SetAside
+from crucible_lineage.session import Session
+from crucible_lineage.statements.failed import FailedRun, failed_elsewhere, failures
+from crucible_lineage.statements.statements import Statement
+from crucible_lineage.times import time_shown, utc
+
+if TYPE_CHECKING:
+    from crucible_lineage.ask.overview import Overview
+
+MOST_RUNS = 10  # `runs` lists more
+MOST_UNREAD = 20
+PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
+
+
+@dataclass(frozen=True)
+class FolderStatus(Answer):
+    """What ran from a data folder, what failed and waits there, what is on hold, and the disk space in use."""
+
+    runs: Sequence[ListedRun]
+    pipelines: Sequence[JsonMapping]
+    failed: Sequence[Failure]
+    elsewhere: Sequence[FailedRun]
+    holds: Sequence[Statement]
+    waiting: Sequence[ResultRow]
+    others: Sequence[ResultRow]
+    damaged: Sequence[SetAside]
+    unread: Sequence[str]
+    disk: Mapping[str, int]
+    unknown: Sequence[str]
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        """What could not be asked, holds to be settled, and what waits."""
+        overdue = [one for one in self.holds if _is_overdue(one)]
+        return [
+            *self.unknown,
+            *(f"warning: {one.about} was to be on hold until {one.due}; lift it, or hold it again" for one in overdue),
+            *waiting_lines(self.waiting), *lines_of_others(self.others), *damaged_lines(self.damaged),
+            *unread_lines(self.unread),
+        ]  # fmt: skip
+
+    def to_json(self) -> JsonObject:
+        """Return it for `status --json`."""
+        return {
+            "runs": [run.to_json() for run in self.runs],
+            "pipelines": self.pipelines,
+            "failed_elsewhere": [one.to_json() for one in self.elsewhere],
+            "failures": [one.to_json() for one in self.failed],
+            "waiting": [one.to_json() for one in self.waiting],
+            "waiting_of_others": len(self.others),
+            "damaged": [one.to_json() for one in self.damaged],
+            "not_ingested": self.unread,
+            "disk": self.disk,
+            "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in self.holds],
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the runs, the pipelines, what failed, what is on hold, and the disk space."""
+        yield from (
+            in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["nothing ran from this data folder yet"]
+        )
+        yield from _pipelines(self.pipelines)
+        yield from _failures(self.failed)
+        for one in self.elsewhere:
+            yield f"{one.project}/{one.pipeline}: {one.message} (since {time_shown(one.since)})"
+        yield from _holds(self.holds)
+        names = {"cache": "copies of files", "work": "left by steps", "records": "records"}
+        names |= {"crucible": "embedded Crucible"}
+        names |= {"environments": "environments to remake results"} if self.disk["environments"] else {}
+        yield "disk: " + ", ".join(f"{size_text(self.disk[key])} {name}" for key, name in names.items())
+        if self.disk["work"]:
+            yield f"to free what nothing needs: {next_command('data', 'clean')}"
+
+
+@dataclass(frozen=True)
+class Metrics(Answer):
+    """Metrics of a data folder in the format of Prometheus."""
+
+    content: str
+
+    def to_json(self) -> JsonObject:
+        """Return the text."""
+        return {"metrics": self.content}
+
+    def lines(self) -> Iterator[str]:
+        """Yield its lines."""
+        yield from self.content.splitlines()
+
+
+@question("status", announced=AFTER, patience_s=PATIENCE_S)
+def status(
+    session: Session, *, project: Annotated[str | None, option("Only this project.")] = None,
+    every: Annotated[
+        bool, option("Each pipeline of each project, over all machines, and what to do.", "--all")
+    ] = False,
+    metrics: Annotated[
+        bool, option("Print metrics of this data folder for Prometheus, and nothing else.", doors=(COMMAND,))
+    ] = False,
+) -> FolderStatus | Overview | Metrics:  # fmt: skip
+    """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
+
+    A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
+    continues. The last lines show the size of the data folder.
+
+    Results that wait for delivery and files that Crucible could not read are listed. With --all the exit code is 1 if
+    something needs attention, 3 if Crucible is away.
+    """
+    if metrics:
+        return Metrics(metrics_text(session))
+    if every:
+        from crucible_lineage.ask.overview import overview  # imports networkx, which the other answers do not need
+
+        return overview(session, project)
+    unknown: list[str] = []
+    waiting, others = _waiting(session, project, unknown)
+    try:
+        session.mirror.sync_statements()
+    except CrucibleError as error:
+        unknown.append(f"warning: holds are as of the last command that reached Crucible: {error}")
+    journal = session.journal
+    return FolderStatus(
+        runs=recent_runs(journal, session.settings.data, project, MOST_RUNS),
+        pipelines=journal.pipelines(project),
+        failed=list(failures(session, project).values()),
+        elsewhere=failed_elsewhere(session, project),
+        holds=session.stated.holds(project),
+        waiting=waiting,
+        others=others,
+        damaged=session.outbox.set_aside(),
+        unread=[in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)],
+        disk=disk_usage(session.settings.data),
+        unknown=unknown,
+    )
+
+
+def _pipelines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
+    if pipelines:
+        yield "pipelines:"
+    for pipeline in pipelines:
+        yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
+        if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
+            shown = ", ".join(others)
+            note = f"also declared by {shown}; the results of each are current side by side; rename one"
+            yield f"    {note}"
+
+
+def _holds(holds: Sequence[Statement]) -> Iterator[str]:
+    if holds:
+        yield "on hold:"
+    for hold in holds:
+        days = (datetime.now(UTC) - utc(hold.when)).days
+        due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else f"; until {hold.due}" if hold.due else ""
+        yield f"  {hold.about}  {hold.attribution} ({amount(days, 'day')}){due}"
+
+
+def _is_overdue(hold: Statement) -> bool:
+    return bool(hold.due) and hold.due < f"{datetime.now(UTC):%Y-%m-%d}"
+
+
+def _waiting(session: Session, project: str | None, unknown: list[str]) -> tuple[list[ResultRow], list[ResultRow]]:
+    """Return the results that wait for delivery by this account, and by others; none if the account is unknown."""
+    try:
+        waiting = [
+            one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
+        ]
+        return waiting, session.journal.waiting_of_others()
+    except UnreachableError as error:
+        unknown.append(f"warning: while Crucible is away, it is unknown whose results wait here: {error}")
+        return [], []
+
+
+def _failures(failed: Sequence[Failure]) -> Iterator[str]:
+    if failed:
+        yield "failed, and tried again:"
+    for failure in failed:
+        times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
+        yield f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"
+        yield f"    {failure.error.splitlines()[0]}"

@@ -1,0 +1,56 @@
+"""Results that wait for delivery or were damaged meanwhile, and files that Crucible could not read, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import next_command
+from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.lineage.labels import first_lines
+from crucible_lineage.registration.outbox import SetAside
+from crucible_lineage.times import time_shown
+
+MOST_LINES = 20
+
+
+def waiting_lines(waiting: Sequence[ResultRow]) -> Iterator[str]:
+    """Yield the results that wait for delivery, since when, and why."""
+    if not waiting:
+        return
+    datasets = amount(sum(len(one.mfids) for one in waiting), "dataset")
+    yield f"not at Crucible yet: {datasets}, made and kept here since {time_shown(min(one.made for one in waiting))}"
+    more = f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}"
+    yield from first_lines(map(_waiting_text, waiting), MOST_LINES, more)
+    yield f"to deliver them: {next_command('push')}, or run the same command again; nothing is made twice"
+
+
+def _waiting_text(one: ResultRow) -> str:
+    word = "refused" if one.refused else "waits"
+    tried = f", tried {one.tries} times" if one.tries > 1 else ""
+    reason = f": {one.error.splitlines()[0]}" if one.error else ""
+    return f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}"
+
+
+def lines_of_others(rows: Sequence[ResultRow]) -> Iterator[str]:
+    """Yield how many results of other accounts wait in this data folder. Only those accounts can deliver them."""
+    for account, number in sorted(Counter(row.account for row in rows).items()):
+        results = "1 result waits" if number == 1 else f"{number} results wait"
+        yield f"not at Crucible yet: {results} for account {account}; only that account can deliver"
+
+
+def damaged_lines(damaged: Sequence[SetAside]) -> Iterator[str]:
+    """Yield the payloads that were damaged while they waited, and what to do about them."""
+    for one in damaged:
+        result = f"{one.step} ({one.project})" if one.step else "a result"
+        yield f"damaged while it waited: {one.name}  {result}: {one.error}; kept in {one.folder}"
+    if damaged:
+        command = next_command("data", "clean", "--damaged", "MFID")
+        yield f"run the pipeline again to remake it, then remove the damaged one: {command}"
+
+
+def unread_lines(unread: Sequence[str]) -> Iterator[str]:
+    """Yield the files that Crucible could not read."""
+    more = f"not ingested: {amount(len(unread) - MOST_LINES, 'more file')}"
+    yield from (f"note: {line}" for line in first_lines(unread, MOST_LINES, more))

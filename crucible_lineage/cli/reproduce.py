@@ -1,0 +1,130 @@
+"""`reproduce`: remake results from their records, and compare."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crucible_lineage.amounts import amount
+from crucible_lineage.cli.options import (
+    announce,
+    crucible_options,
+    dataset_id,
+    json_option,
+    open_session,
+    print_json,
+    wants_json,
+)
+from crucible_lineage.errors import InputError
+from crucible_lineage.lineage.labels import plain
+
+if TYPE_CHECKING:
+    from crucible_lineage.remake.driver import Outcome
+
+
+@click.command("reproduce")
+@click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
+@click.option("--all", "is_all", is_flag=True, help="Remake all steps, starting from the measured files.")
+@click.option("--here", is_flag=True, help="Use the environment of this Python, and report how it differs.")
+@click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
+@click.option(
+    "--wheels",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of wheels to install from, without an index.",
+)
+@click.option("--project", metavar="P", help="With --sample: random results of this project.")
+@click.option("--sample", type=click.IntRange(1), metavar="N", help="The number of results of --project.")
+@click.option("--older-than", metavar="AGE", help="Only results of --project older than this, as in 30d or 12h.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A new folder for the remade files; by default they are removed.",
+)
+@click.option("--no-receipt", is_flag=True, help="Do not register the outcome at Crucible.")
+@click.option(
+    "--receipts",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write receipts into this folder: in-toto statements, signed if an ssh key is configured.",
+)
+@crucible_options
+@json_option
+def reproduce_command(
+    results: tuple[str, ...],
+    is_all: bool,
+    here: bool,
+    rtol: float | None,
+    wheels: Path | None,
+    project: str | None,
+    sample: int | None,
+    older_than: str | None,
+    keep: Path | None,
+    no_receipt: bool,
+    receipts: Path | None,
+) -> None:
+    """Remake results from their recorded source, environment, parameters and inputs, and compare.
+
+    No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0 if everything is the same
+    within the tolerance, 1 if something differs or could not be made.
+    """
+    from crucible_lineage.ask.impact import note_what_follows
+    from crucible_lineage.remake.driver import Options
+    from crucible_lineage.remake.receipts import state_receipts, write_receipts
+    from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
+
+    if bool(results) == bool(project):
+        raise InputError("reproduce: name results, a bundle, or --project with --sample")
+    if (sample or older_than) and not project:
+        raise InputError("reproduce: --sample and --older-than are for --project")
+    if keep is not None and keep.exists():
+        raise InputError(f"reproduce: {keep} already exists; name a new folder")
+    bundle = _bundle(results)
+
+    def tell(line: str) -> None:
+        if not wants_json():
+            click.echo(plain(line), err=True)
+
+    with open_session() as session:
+        environments = session.settings.data / "environments"
+        options = Options(here, rtol, wheels, environments, is_all)
+        if bundle:
+            found = reproduce_bundle(bundle, (), options, tell, keep)
+        else:
+            announce(session)
+            mfids = [dataset_id(session, one) for one in results]
+            if project:
+                mfids = sampled(session, project, sample or 1, older_than)
+            found = reproduce_datasets(session, mfids, options, tell, keep)
+            note_what_follows(session, found)
+            if not no_receipt:
+                _, faults = state_receipts(session, found)
+                for fault in faults:
+                    click.echo(plain(f"note: {fault}"), err=True)
+        written = write_receipts(found, receipts) if receipts else []
+    if wants_json():
+        print_json({"results": [one.to_json() for one in found]})
+    else:
+        _print_results(found, written)
+    if not all(one.is_good for one in found):
+        sys.exit(1)
+
+
+def _bundle(results: Sequence[str]) -> Path | None:
+    """Return the named bundle, or None if datasets are named. InputError if a bundle is not named alone."""
+    bundles = [Path(one) for one in results if one.endswith(".zip") or Path(one).is_dir()]
+    if bundles and len(results) > 1:
+        raise InputError("reproduce: name one bundle and nothing else")
+    return bundles[0] if bundles else None
+
+
+def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
+    for line in (line for one in found for line in one.lines()):
+        click.echo(plain(line))
+    for path in receipts:
+        click.echo(f"receipt: {path}")
+    good = sum(one.is_good for one in found)
+    click.echo(f"{good} of {amount(len(found), 'result')} reproduced")
