@@ -44,6 +44,7 @@ RENDERERS: dict[str, Renderer] = {
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 CRATE, BUNDLE = "ro-crate", "zip"
 LIBRARIES = {"prov-json": "prov", "prov-n": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
+DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
 ENDINGS = {"provn": "prov-n", "mermaid": "mmd"}  # others equal the format
 
@@ -128,7 +129,27 @@ class Packed(Answer):
         yield "to check it, unpack it and run: python verify.py"
 
 
-@question("lineage")
+def _fits_together(
+    mfid: str | None = None, projects: Sequence[str] = (), measurement: str | None = None, run: str | None = None,
+    depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
+    kind: str | None = None, files: bool = False, license_url: str = "", **_: object,
+) -> None:  # fmt: skip
+    chosen = _chosen(kind, output)
+    is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
+    if mfid is None:
+        _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
+    else:
+        _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
+        _refuse(bool(measurement or run), "--measurement and --run go with --project, not with an MFID")
+    _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
+    _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
+    _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
+    _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
+    if mfid is not None and mfid.endswith(DECLARATIONS):
+        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
+
+
+@question("lineage", check=_fits_together)
 def lineage(
     session: Session, mfid: Annotated[str | None, argument("[MFID|FILE.yaml]")] = None, *,
     projects: Annotated[
@@ -171,18 +192,7 @@ def lineage(
     `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
-    is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
-    if mfid is None:
-        _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
-    else:
-        _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
-        _refuse(bool(measurement or run), "--measurement and --run go with --project, not with an MFID")
-    _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
-    _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
-    _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
-    _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
-    if mfid is not None and mfid.endswith((".yaml", ".yml")):
-        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
+    if mfid is not None and mfid.endswith(DECLARATIONS):
         return _written(Lineage(_declared_graph(session, mfid), None, chosen, output, every, superseded))
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.ask.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
@@ -197,7 +207,7 @@ def lineage(
             tell("fetching the files of its ancestors", 0)
         return Packed(output, write_bundle(session, mfid, output, license_url=license_url))
     graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
-    if is_part or chosen == CRATE:
+    if depth is not None or up or down or chosen == CRATE:
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
     if chosen == CRATE and output is not None:
         return Packed(output, write_crate(session, graph, mfid, output, files=files, license_url=license_url))

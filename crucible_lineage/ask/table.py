@@ -121,7 +121,12 @@ class Table(Answer):
         }
 
 
-@question("table", is_table=True, announced=BEFORE)
+def _can_be_written(output: Path | None = None, over_time: str | None = None, **_: object) -> None:
+    if output is not None:
+        require_target(output, is_picture=over_time is not None)
+
+
+@question("table", is_table=True, announced=BEFORE, check=_can_be_written)
 def make_table(
     session: Session, project: Project = None,
     step: Annotated[str, option("The step whose results are the rows.", metavar="S")] = NEEDED,
@@ -157,8 +162,6 @@ def make_table(
     With --over-time, --by gives a series for each value. Limits are the median, and three times the scaled median
     absolute deviation. Exit code 1 if the last value of a series is outside its limits.
     """
-    if output is not None:
-        require_target(output, is_picture=over_time is not None)
     fields, by = ((one,) if isinstance(one, str) else one for one in (fields, by))
     rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, over_time, every)
     if output is not None:
