@@ -36,7 +36,7 @@ CRC = base64.b64encode(google_crc32c.value(CONTENT).to_bytes(4, "big")).decode()
 PICTURE = {"thumbnail_name": SECRET, "thumbnail_b64str": base64.b64encode(b"GIF89a").decode()}
 WRITTEN = (*COLUMNS, "api_key", "upload", "ingestion_request", "deletion_request", "deleted")
 
-# Query and body of the routes that need one. NEW is a name that nothing has yet, other words in capitals are in `items`.
+# Query and body of the routes that need one. NEW is a name that nothing has yet; `items` has other words in capitals.
 REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
     "POST /datasets": ({}, {"project_id": "PROJECT"}),
     "GET /datasets/search": ({"q": SECRET}, None),
