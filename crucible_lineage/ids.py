@@ -20,7 +20,7 @@ from typing import Any
 
 from crucible_lineage.errors import InputError
 
-EMBEDDED_USER = "0000-0000-0000-0001"  # account of an embedded Crucible; a well-formed ORCID of nobody
+EMBEDDED_USER = "local"  # username of the account of an embedded Crucible; its id is another one in each of them
 ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]", re.ASCII)
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 # By version of the recipe. Those of measured files have none.

@@ -310,7 +310,7 @@ class ProjectFacts:
         self.project = project
         self.copy = session.mirror.snapshot(project)
         self.entries = standings_in(session, self.copy, project)
-        self._verdicts = session.mirror.verdicts()
+        self._verdicts = session.mirror.verdicts(project)
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else

@@ -81,6 +81,25 @@ def members_command(project: str, user: str | None, role: str) -> None:
     print_result({"project_id": project, "members": listed}, lines)
 
 
+@project_command.command("invite")
+@click.argument("name")
+@click.option("--project", metavar="P", help="Project to join; optional if there is only one.")
+@crucible_options
+@json_option
+def invite_command(name: str, project: str | None) -> None:
+    """Make an account NAME at an embedded Crucible that you serve, a key for it, and a contributor of a project."""
+    with open_session() as session:
+        with refused_as_input():
+            target = session.client.projects.get(chosen_project(session, project)).project_id
+            made = session.client.account.create(name)
+        session.client.projects.add_member(target, made.unique_id)
+    found = {"project_id": target, "unique_id": made.unique_id, "username": name, "api_key": made.api_key}
+    hint = (
+        "hand it over, it is not shown again (CRUCIBLE_API_KEY, with CRUCIBLE_API_URL the address that `serve` prints)"
+    )
+    print_result(found, [f"{name} ({made.unique_id}) is a contributor of {target}", f"key: {made.api_key}", hint])
+
+
 @project_command.command("rights")
 @click.argument("project")
 @click.option("--license", "license_name", metavar="LICENSE", help="SPDX name or URL of the licence of its data.")

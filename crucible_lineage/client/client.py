@@ -22,7 +22,7 @@ from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, Linked
 from crucible_lineage.client.files import FileCalls, IngestionCalls
 from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
 from crucible_lineage.client.loopback import DirectClient
-from crucible_lineage.client.models import Account, Profile, Sample, SampleCreate
+from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.signed import UploadMemory
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
@@ -201,6 +201,12 @@ class AccountCalls(Calls):
     def profile(self) -> Profile:
         """Return the owner of the account, with roles and capabilities."""
         return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
+
+    def create(self, username: str) -> NewAccount:
+        """Create the account of another user, with a key; only administrators may. Raises ConflictError for a name."""
+        action = f"create the account {username}"
+        body = {"username": username}
+        return parse(NewAccount, self._connection.call("POST", "/service_accounts", action, body=body), action)
 
 
 class GraphCalls(Calls):

@@ -316,6 +316,12 @@ class Account(ReceivedModel):
     user_info: Person | None = None
 
 
+class NewAccount(Person):
+    """An account that was just made, with its key, which is shown once."""
+
+    api_key: str
+
+
 class Profile(Person):
     """The owner of the key, with what the key may do."""
 

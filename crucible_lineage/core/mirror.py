@@ -408,14 +408,15 @@ class Mirror:
         """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
         return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
 
-    def verdicts(self) -> dict[str, dict[str, CheckResult]]:
-        """Return the verdicts of checks, as of the last sync: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
-        stored = self._stated(CHECK).items()
+    def verdicts(self, project: str) -> dict[str, dict[str, CheckResult]]:
+        """Return the verdicts of checks that count in a project: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
+        stored = self._stated(CHECK).get(project.casefold(), {}).items()
         return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in stored}
 
-    def remade(self) -> dict[str, ReproductionCount]:
-        """Return how often each result was made again, as of the last sync."""
-        return {mfid: ReproductionCount(*one) for mfid, one in self._stated(REMAKE).items()}
+    def remade(self, project: str) -> dict[str, ReproductionCount]:
+        """Return how often each result was made again, by the receipts that count in a project."""
+        stored = self._stated(REMAKE).get(project.casefold(), {})
+        return {mfid: ReproductionCount(*one) for mfid, one in stored.items()}
 
     def promoted(self) -> dict[str, str]:
         """Return {PROJECT/TRY: moment of its promotion}, as of the last sync."""

@@ -414,7 +414,10 @@ def set_stated(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
-    found |= {CHECK: verdicts_in(active), REMAKE: remade_in(active), PROMOTE: promoted_in(active)}
+    projects = {one.project.casefold(): active.within(one.project) for one in active.statements.values()}
+    found |= {CHECK: {project: verdicts_in(within) for project, within in projects.items()}}
+    found |= {REMAKE: {project: remade_in(within) for project, within in projects.items()}}
+    found[PROMOTE] = promoted_in(active)
     found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
     before = promoted_now(db)
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]

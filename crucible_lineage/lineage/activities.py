@@ -200,7 +200,7 @@ def _activity_id(activity: ExportedActivity, mfid: str) -> str:
 def _agent(record: Record) -> ExportedAgent | None:
     name = text(record.get("username")) or text(record.get("local_user"))
     mfid = text(record.get("unique_id"))
-    if mfid == EMBEDDED_USER:  # no particular person
+    if text(record.get("username")) == EMBEDDED_USER:  # no particular person
         name, mfid = text(record.get("local_user")) or "somebody", ""
     return ExportedAgent(mfid, name or mfid, record.get("is_service_account") is True) if name or mfid else None
 

@@ -139,7 +139,8 @@ def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
         return ""
     if others := list(_other_attempts(session, mfid, record)):
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
-    receipts = receipts_in(in_force(session.mirror.statements().values()))
+    active = in_force(session.mirror.statements().values())
+    receipts = receipts_in(active.within(str(record.get("project_id") or "")))
     own = receipts.get(mfid, ())
     if any(map(_found_to_vary, own)):
         last = max(receipt.when for receipt in own if _found_to_vary(receipt))

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.ids import EMBEDDED_USER
+from crucible_lineage.ids import EMBEDDED_USER, new_mfid
 from crucible_lineage.server.schema import REMEDY, SCHEMA, add_checksum, checksum, damage
 
 PREFIX = "/api/v3"
@@ -138,7 +138,7 @@ CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seco
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 
-LOCAL_USER = {"unique_id": EMBEDDED_USER, "username": "local", "first_name": "Local", "last_name": "User"}
+LOCAL_USER = {"username": EMBEDDED_USER, "first_name": "Local", "last_name": "User"}
 
 
 class Database:
@@ -303,7 +303,7 @@ def _create(path: Path) -> None:
             db.execute(
                 "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
                 " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
-                LOCAL_USER,
+                {**LOCAL_USER, "unique_id": new_mfid()},  # another machine's local user is somebody else
             )
             db.execute("COMMIT")
 

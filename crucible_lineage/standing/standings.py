@@ -146,14 +146,15 @@ def _standings(
     for project, mfids in viewers.items() if stated.says_any else ():
         doubts |= stated.doubts(mfids, project, known)
         flags |= stated.flags(mfids, project, known)
-    verdicts, remade = session.mirror.verdicts(), session.mirror.remade()
+    verdicts = {project: session.mirror.verdicts(project) for project in viewers}
+    remade = {project: session.mirror.remade(project) for project in viewers}
     found = {}
     for one in selected:
-        mfid, by = one.mfid, currency.superseded_by(one.mfid)
+        mfid, by, project = one.mfid, currency.superseded_by(one.mfid), viewer or one.status.project
         shared = (currency.slots(other).get(key) for other in by for key in one.status.slots)
         since = max((claim.since for claim in shared if claim), default="")
         doubt, state = doubts.get(mfid), _state(mfid, currency, doubts.get(mfid))
-        more = flags.get(mfid, ()), verdicts.get(mfid, {}), remade.get(mfid, NEVER)
+        more = flags.get(mfid, ()), verdicts[project].get(mfid, {}), remade[project].get(mfid, NEVER)
         found[mfid] = Standing(one, state, by, since, doubt, *more)
     return found
 

@@ -136,6 +136,17 @@ class Statement:
         return str(self.body.get("try") or "")
 
     @property
+    def needed(self) -> int:
+        """How many signatures a result waits for, and how many accounts revoke that; else 1."""
+        count = self.body.get("count")
+        return count if self.verb == AWAIT and isinstance(count, int) else 1
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The accounts that made a result, if its signatures are to be those of others."""
+        return _texts(self.body.get("makers")) if self.body.get("not") == "maker" else ()
+
+    @property
     def due(self) -> str:
         """The day by which it is to be settled; empty if there is none."""
         return str(self.body.get("due") or "")
@@ -315,6 +326,11 @@ class ActiveStatements:
         """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
         return _counts(one, project, self.trusted)
 
+    def within(self, project: str) -> ActiveStatements:
+        """Return those that count for the datasets of a project."""
+        counting = {mfid: one for mfid, one in self.statements.items() if self.counts(one, project)}
+        return ActiveStatements(counting, self.trusted)
+
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
@@ -343,21 +359,29 @@ def _counts(one: Attributed, project: str, trusted: Mapping[str, frozenset[str]]
 def _not_revoked(
     known: Mapping[str, Statement], selected: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
 ) -> dict[str, Statement]:
-    """Return the selected statements that are not revoked. Statements that revoke one another all count."""
+    """Return the selected statements that are not revoked. Statements that revoke one another all count.
+
+    That a result waits for signatures is revoked by as many accounts as may sign it and are needed.
+    """
     revoked_by: dict[str, list[str]] = {}
     for one in known.values():
         for mfid in () if one.fault else one.revokes:
-            if mfid in known and _counts(one, known[mfid].project, trusted):
+            if (
+                mfid in known
+                and _counts(one, known[mfid].project, trusted)
+                and not why_not_lift(known[mfid], one.account)
+            ):
                 revoked_by.setdefault(mfid, []).append(one.mfid)
     is_active = {mfid: True for mfid in known if mfid not in revoked_by}
     left = list(revoked_by)
     while left:
         undecided = []
         for mfid in left:
-            revokers = [is_active.get(other) for other in revoked_by[mfid]]
-            if True in revokers:
+            one, revokers = known[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
+            accounts = {known[other].account for other, is_revoking in revokers.items() if is_revoking}
+            if len(accounts) >= one.needed:
                 is_active[mfid] = False
-            elif None not in revokers:
+            elif None not in revokers.values():
                 is_active[mfid] = True
             else:
                 undecided.append(mfid)
@@ -390,23 +414,31 @@ def missing_signatures(
     active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]
 ) -> int:
     """Return how many signatures an awaiting result still needs."""
-    return max(0, int(awaited.body.get("count") or 1) - len(signed_by(active, awaited, signed)))
+    return max(0, awaited.needed - len(signed_by(active, awaited, signed)))
 
 
 def why_not_sign(awaited: Statement, account: str) -> str:
     """Return why the signature of an account does not count for an awaiting result; empty if it does."""
-    body = awaited.body
-    if body.get("not") == "maker" and account in (body.get("makers") or ()):
+    if account in awaited.excluded:
         return "the maker of a result does not sign it"
-    return f"it waits for {signers_text(awaited)}" if body.get("by") and account not in body["by"] else ""
+    by = _texts(awaited.body.get("by"))
+    return f"it waits for {signers_text(awaited)}" if by and account not in by else ""
+
+
+def why_not_lift(one: Statement, account: str) -> str:
+    """Return why an account cannot revoke a statement; empty if it can."""
+    return why_not_sign(one, account) if one.verb == AWAIT else ""
 
 
 def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
     """Return in words whose signatures an awaiting result waits for, without those who `signed`."""
-    body, names = awaited.body, mapping(awaited.body.get("names"))
-    makers = body.get("makers") or () if body.get("not") == "maker" else ()
-    by = [str(names.get(one, one)) for one in body.get("by") or () if one not in (*signed, *makers)]
-    return ", ".join(by) if body.get("by") else "any member" + (" but its maker" if makers else "")
+    by, names = _texts(awaited.body.get("by")), mapping(awaited.body.get("names"))
+    left = ", ".join(str(names.get(one, one)) for one in by if one not in (*signed, *awaited.excluded))
+    return left if by else "any member" + (" but its maker" if awaited.excluded else "")
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
 
 
 def trial_key(project: str, trial: str) -> str:

@@ -51,6 +51,7 @@ from crucible_lineage.statements.statements import (
     signers_text,
     statement_id,
     trial_key,
+    why_not_lift,
     why_not_sign,
 )
 from crucible_lineage.statements.vouching import UNFINISHED, mapping, owner_of
@@ -81,6 +82,10 @@ def _in_force_now(session: Session) -> ActiveStatements:
     """Return the statements in force among those visible to this key."""
     session.mirror.sync_statements()
     return in_force(session.mirror.statements().values())
+
+
+def _own_id(session: Session) -> str:
+    return str(session.agent.get("unique_id") or "")
 
 
 def project_of(session: Session, mfids: Collection[str], action: str) -> str:
@@ -134,10 +139,11 @@ def state(
         revokes=tuple(sorted(set(revokes))),
     )
     while equal := session.mirror.statements([mfid := statement_id(statement)]):
-        if equal[mfid].fault == UNFINISHED:
+        active, one = in_force(session.mirror.statements().values()), equal[mfid]
+        if one.fault == UNFINISHED and mfid in active.unvouched:
             break
-        if not equal[mfid].fault and mfid in in_force(session.mirror.statements().values()).statements:
-            return StatementOutcome(equal[mfid], is_new=False)
+        if not one.fault and mfid in active.statements:
+            return StatementOutcome(one, is_new=False)
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
     _register(session, statement)
@@ -176,6 +182,8 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
         if len({one.verb for one in found}) > 1:
             choices = "; ".join(f"{one.mfid} ({one.kind} {one.attribution})" for one in found)
             raise InputError(f"lift {mfid}: name one of its statements, or their --kind: {choices}")
+        if reason := next(filter(None, (why_not_lift(one, _own_id(session)) for one in found)), ""):
+            raise InputError(f"lift {mfid}: {reason}, nor lifts that it waits for signatures")
         lifted |= {one.mfid: one for one in found}
     return revoke(session, lifted.values(), why)
 
@@ -259,7 +267,7 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
     account's does not count.
     """
     project = project or project_of(session, mfids, "sign")
-    active, account = _in_force_now(session), str(session.agent.get("unique_id") or "")
+    active, account = _in_force_now(session), _own_id(session)
     awaited = {mfid: _awaited(active, mfid) for mfid in mfids}
     own = Statement("", project, SIGN, About(), account, "")
     for mfid, one in ((mfid, one) for mfid, some in awaited.items() for one in some):
@@ -290,14 +298,13 @@ def _missing(active: ActiveStatements, awaited: Statement) -> tuple[int, str]:
     return missing_signatures(active, awaited, signed), signers_text(awaited, signed_by(active, awaited, signed))
 
 
-def makers_of(session: Session, mfid: str) -> set[str]:
+def makers_of(session: Session, mfid: str) -> list[str]:
     """Return the accounts that made a result: that in its record, and that which Crucible says registered it."""
-    try:
-        found = session.client.datasets.get(mfid, include_metadata=True).model_dump()
-    except (ForbiddenError, NotFoundError):  # it waits here for delivery
-        return {str(session.agent.get("unique_id"))}
-    agent = mapping(mapping(mapping(found["scientific_metadata"]).get(KEY)).get("agent"))
-    return {owner_of(found), str(agent.get("unique_id") or "")} - {""}
+    record = session.mirror.records([mfid]).get(mfid) or session.mirror.read([mfid]).get(mfid)
+    if record is None:  # it waits here for delivery
+        return [_own_id(session)]
+    agent = mapping(mapping(mapping(record["scientific_metadata"]).get(KEY)).get("agent"))
+    return sorted({owner_of(record), str(agent.get("unique_id") or "")} - {""})
 
 
 def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[str, str]:
@@ -454,7 +461,7 @@ def _among(active: ActiveStatements, new: Statement) -> tuple[Certificate, list[
 
 def _require_counting(session: Session, active: ActiveStatements, project: str, ended: Iterable[Certificate]) -> None:
     """Raise InputError unless statements in `project` count in the projects of all certificates that would end."""
-    own = Statement("", project, CERTIFY, About(), str(session.agent.get("unique_id") or ""), "")
+    own = Statement("", project, CERTIFY, About(), _own_id(session), "")
     for one in ended:
         if not active.counts(own, one.project):
             raise InputError(

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
+from crucible_lineage.ids import new_mfid
 from tests.warm.interpreters import Orders, can_fork, of_start, reap, take_over
 
 
@@ -71,6 +72,7 @@ def copy_new_databases() -> None:
         with closing(database.connect(path)) as db:
             for name, size in (("instance_id", 16), ("link_secret", 32)):
                 db.execute("UPDATE setting SET value = ? WHERE name = ?", (secrets.token_hex(size), name))
+            db.execute("UPDATE user SET unique_id = ?", (new_mfid(),))
         return None
 
     database._create = copied

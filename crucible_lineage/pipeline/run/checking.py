@@ -123,7 +123,7 @@ class RunChecks:
     def _open(self, subject: _Subject) -> dict[str, Check]:
         """Return the checks without a verdict; report the failed ones among the others."""
         if self._known is None:
-            self._known = self.session.mirror.verdicts()
+            self._known = self.session.mirror.verdicts(self.pipeline.spec.project)
         known, left = self._known.get(subject.mfid, {}), {}
         for name, check in subject.checks.items():
             before = known.get(self._key(subject, name))
@@ -209,16 +209,18 @@ class Approving:
     def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         from crucible_lineage.statements.stating import account_ids, makers_of, state
 
-        if mfid in self.session.mirror.stated(AWAIT).datasets:
-            return
         names = account_ids(self.session, self.index.project, approve.by)
+        policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
+        if approve.other_than:
+            policy["not"] = approve.other_than
+        mentions = (Mention(*one) for one in self.session.mirror.stated(AWAIT).datasets.get(mfid, ()))
+        stated = self.session.mirror.statements({one.mfid for one in mentions if one.account})
+        if any(policy.items() <= one.body.items() for one in stated.values()):
+            return
         body = {
-            "by": list(names),
+            **policy,
             "names": names,
-            "count": approve.count,
-            "makers": sorted(makers_of(self.session, mfid)),
             "slots": {key: claim.to_json() for key, claim in slots.items()},
-            **({"not": approve.other_than} if approve.other_than else {}),
         }
         why = f"a result of {step} counts once it is signed"
         state(self.session, self.index.project, AWAIT, About((mfid,)), why=why, body=body)

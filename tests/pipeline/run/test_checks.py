@@ -38,7 +38,7 @@ def test_a_failed_check_puts_its_result_on_hold_and_blocks_descendants_in_the_sa
     assert "check small: results.factor < 2 does not hold, results.factor is 3" in done.errors["total"]
     assert (done.ok, done.is_held, exit_code(done)) == (False, True, 4)
     assert states(session)[scaled] == "doubtful"
-    assert session.mirror.verdicts()[scaled]["counting/scaled/small"].values == {"results.factor": 3}
+    assert session.mirror.verdicts("lab")[scaled]["counting/scaled/small"].values == {"results.factor": 3}
 
 
 def test_a_new_condition_is_evaluated_on_existing_results_without_executing_steps(
