@@ -26,7 +26,7 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, Thumbnail
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
-from crucible_lineage.core.slots import SlotClaim, hold, slots_of
+from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -49,6 +49,7 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output
 from crucible_lineage.session import Session
+from crucible_lineage.standing.slots import make_current
 from crucible_lineage.times import is_same_value, without_default_time
 from crucible_lineage.traffic import Tell
 
@@ -586,7 +587,7 @@ class Sender:
             self._send_files(source, missing.files)
         if missing.slots:
             project = str(source.entry.get("project_id") or "")
-            hold(self.target.mirror, client, project, mfid, missing.slots)
+            make_current(self.target.mirror, client, project, mfid, missing.slots)
 
     def _send_files(self, source: DatasetParts, names: frozenset[str]) -> None:
         with self._files() as local:

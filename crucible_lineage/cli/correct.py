@@ -23,6 +23,7 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import PROJECT
 from crucible_lineage.cli.working import showing_work
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines
@@ -33,8 +34,8 @@ from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_v
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.registration.read import lies_elsewhere
-from crucible_lineage.registration.register import take_over
 from crucible_lineage.session import Session
+from crucible_lineage.standing.slots import make_current_now
 
 if TYPE_CHECKING:
     from crucible_lineage.standing.standings import Standing
@@ -108,7 +109,9 @@ def register_command(
             declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
         dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
         if old is not None and not old.superseded_by:
-            take_over(session.client, session.mirror, dataset.mfid, old.summary.status)
+            slots = old.summary.status.slots.items()
+            claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
+            make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
     before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
     done = f"already registered{before}" if found else "registered"
     parent_ids = [parent.mfid for parent in raw.parents]

@@ -8,16 +8,11 @@ it and when. So all machines agree, ids never change, and returning to an earlie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from crucible_lineage.marks import SLOTS_KEY, moment_of, slots_in, slots_mark
-
-if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.core.mirror import Mirror
 
 MAX_SCOPE_CHARACTERS = 200  # a longer scope is shortened and identified by its hash
 
@@ -93,35 +88,6 @@ def trial_suffix(trial: str) -> str:
 def pipeline_keyword(pipeline: str) -> str:
     """Return the keyword of all datasets that a pipeline or flow made or relied on."""
     return f"pipeline:{pipeline}"
-
-
-def hold(mirror: Mirror, client: CrucibleClient, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-    """Make a dataset current in these slots.
-
-    Adds the keywords of the slots' pipelines, by which their runs find it, and updates the mirror, so that the next
-    sync need not read the change back. Idempotent. Raises CrucibleError.
-    """
-    keywords = sorted({pipeline_keyword(slot.partition("/")[0]) for slot in slots})
-    for keyword in keywords:
-        if not mirror.is_member(project, keyword, mfid):
-            client.datasets.add_keyword(mfid, keyword)
-    after = slots_of(client.metadata.merge(mfid, slots_stated(slots)))
-    mirror.note_held(project, keywords, mfid, after)  # including what others have written meanwhile
-
-
-def is_replaced_by_hand(current_datasets: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
-    """Return whether one of the current datasets was made by hand to replace this result: no run undoes that.
-
-    `replaced` returns the dataset that another one replaces by hand, None for the result of a step.
-    """
-    for current in current_datasets:
-        seen: set[str] = set()
-        dataset: str | None = current
-        while dataset and dataset not in seen:
-            seen.add(dataset)
-            if (dataset := replaced(dataset)) == mfid:
-                return True
-    return False
 
 
 def slot(pipeline: str, step: str, output: str, scope: str) -> str:

@@ -10,14 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import (
-    SlotClaim,
-    hold,
-    is_replaced_by_hand,
-    later_than,
-    pipeline_keyword,
-    slot,
-)
+from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.parts import Ingest
@@ -34,6 +27,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, currency_with
+from crucible_lineage.standing.slots import is_replaced_by_hand, make_current
 from crucible_lineage.step import Step
 
 About = tuple[str, ...]
@@ -219,7 +213,7 @@ class FlowSlots:
         if (earlier := slots.get(key)) is not None:  # flows of other files that had the same result
             was = {*earlier.files, *earlier.was} - {"", claim.declared_in}
             claim = replace(claim, was=tuple(sorted(was)))
-        hold(self._session.mirror, self._session.client, project, mfid, {key: claim})
+        make_current(self._session.mirror, self._session.client, project, mfid, {key: claim})
 
     def _holding(self, project: str, key: str) -> set[str]:
         currency = self._project(project).slots

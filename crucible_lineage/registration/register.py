@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, hold, later_than, slots_to_json
+from crucible_lineage.core.slots import slots_to_json
 from crucible_lineage.errors import (
     ConflictError,
     CrucibleError,
@@ -48,7 +47,6 @@ from crucible_lineage.registration.read import (
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset, IngestionRequest
-    from crucible_lineage.core.mirror import Mirror
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
 ROUNDS = 5  # chosen: how often a registration that was taken over starts again
@@ -238,14 +236,6 @@ def _adopt(
         files = {file.filename: file.mfid for file in listed}
         stages.ingesting(found.ref, ingest(client, new, found.mfid, files, may_exist=True))
     return found.ref
-
-
-def take_over(client: CrucibleClient, mirror: Mirror, mfid: str, old: DatasetStatus) -> None:
-    """Make a dataset current in all slots of the one that it replaces by hand."""
-    since = later_than(datetime.now(UTC), (claim.since for claim in old.slots.values()))
-    slots = {key: SlotClaim(since, "", claim.declared_in) for key, claim in old.slots.items()}
-    if slots:
-        hold(mirror, client, old.project, mfid, slots)
 
 
 def new_parents(dataset: DatasetRef, used: Sequence[UsedDataset], own: Collection[str] = ()) -> dict[str, str]:

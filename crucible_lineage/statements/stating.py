@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
-from crucible_lineage.core.slots import SlotClaim, hold, later_than
+from crucible_lineage.core.slots import SlotClaim, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.marks import KEY
 from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
+from crucible_lineage.standing.slots import make_current_now
 from crucible_lineage.statements.calibrations import (
     FIELDS,
     NEXT,
@@ -331,10 +332,7 @@ def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
     """Make a signed result current in the slots that it was made for."""
     stored = awaited.body.get("slots")
     slots = {key: SlotClaim.from_json(claim) for key, claim in stored.items()} if isinstance(stored, Mapping) else {}
-    if slots:
-        since = later_than(datetime.now(UTC), [claim.since for claim in slots.values()])
-        now = {key: replace(claim, since=since) for key, claim in slots.items()}
-        hold(session.mirror, session.client, awaited.project, mfid, now)
+    make_current_now(session.mirror, session.client, awaited.project, mfid, slots)
 
 
 def certify(

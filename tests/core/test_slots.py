@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, is_replaced_by_hand, later_than, slots_of
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
 from crucible_lineage.standing.currency import Filling, currency_with
+from crucible_lineage.standing.slots import is_replaced_by_hand
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"

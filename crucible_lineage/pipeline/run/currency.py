@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, hold, is_replaced_by_hand, later_than, pipeline_keyword, trial_slot
+from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, trial_slot
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -19,6 +19,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
+from crucible_lineage.standing.slots import is_replaced_by_hand, make_current
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
@@ -175,7 +176,7 @@ class SlotWriter:
             alone = {key for key in new if self.index.holding(key) == (dataset.mfid,)}
             claims = {trial_slot(key, self.trial): self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
             self.wrote = True
-            hold(self.session.mirror, client, self.index.project, dataset.mfid, claims)
+            make_current(self.session.mirror, client, self.index.project, dataset.mfid, claims)
             is_renamed = alone.issuperset(missing)  # only the declaration has another name
             changed = changed or not (self.trial or is_renamed)
         if changed:

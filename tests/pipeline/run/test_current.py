@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.view import show_dataset
-from crucible_lineage.core.slots import DatasetStatus, slots_of
+from crucible_lineage.core.slots import slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -20,10 +20,10 @@ from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
-from crucible_lineage.registration.register import take_over
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.standing.slots import make_current_now
 from crucible_lineage.standing.standings import standings
 
 
@@ -333,8 +333,7 @@ def test_a_run_does_not_undo_a_manual_replacement_of_its_result(lab: Any, sessio
     path = lab.file("by-eye.txt", "41\n")
     raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
     by_hand = register_raw(raw, FileInput(file=(str(path),)), "total", session, "by eye", old).mfid
-    standing = DatasetStatus(old, "lab", True, True, slots_of(session.client.metadata.get(old)))
-    take_over(session.client, session.mirror, by_hand, standing)
+    make_current_now(session.mirror, session.client, "lab", by_hand, slots_of(session.client.metadata.get(old)))
     assert states(session)[by_hand] == "current"
 
     again = run(session, lab.pipeline)
