@@ -36,6 +36,7 @@ KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
+METADATA = "metadata."  # before the name of an entry, among fields
 CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
 
 
@@ -203,13 +204,15 @@ def correction_mark(name: str, act: JsonMapping) -> JsonObject:
 
 
 def settled(metadata: JsonMapping | None) -> JsonObject:
-    """Return the metadata that all marks together give: record and slots under one key each, and the rest."""
+    """Return the metadata that all marks together give: record and slots under one key each, and the rest.
+
+    A corrected value wins over what another program has written since, which the correction then names.
+    """
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
-    corrections = {CORRECTIONS_KEY: acts} if acts else {}
     if _is_plain(metadata):
         own = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
-        return own | corrections
+        return own | _corrected(own, acts)
     combined = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
@@ -218,7 +221,20 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
         combined[KEY] = record
     if slots := slots_in(metadata):
         combined[SLOTS_KEY] = slots
-    return combined | corrections
+    return combined | _corrected(combined, acts)
+
+
+def _corrected(metadata: JsonMapping, acts: JsonMapping) -> JsonObject:
+    """Return the corrected values, and the corrections, with what was written over the last one of each value."""
+    last = {str(_mapping(act).get("field")): name for name, act in sorted(acts.items())}
+    values: JsonObject = {}
+    named = dict(acts)
+    for path, name in last.items():
+        key, now = path.removeprefix(METADATA), _mapping(acts[name]).get("now")
+        if path.startswith(METADATA) and metadata.get(key) != now:
+            values[key] = now
+            named[name] = {**_mapping(acts[name]), "overwritten": metadata.get(key)}
+    return {**values, CORRECTIONS_KEY: named} if acts else {}
 
 
 def _is_plain(metadata: JsonMapping) -> bool:

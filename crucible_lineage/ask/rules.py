@@ -20,8 +20,8 @@ from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage import Finding, LineageGraph
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.records import provenance
-from crucible_lineage.pipeline.plan.corrections import uncorrected
+from crucible_lineage.lineage.records import CORRECTIONS_KEY, provenance
+from crucible_lineage.pipeline.plan.corrections import corrections, uncorrected
 from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -260,6 +260,16 @@ def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Findin
         "all; if this is not intended, give one another `pipeline:`, or run from one file only"
     )
     return Finding("declared-twice", "notice", tuple(mfids), message, f"crucible-lineage list --pipeline {pipeline}")
+
+
+def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:
+    """Yield corrected values over which another program has written; the corrections count."""
+    for mfid, record in records.items():
+        metadata = record.get("scientific_metadata") or {}
+        for act in corrections(metadata) if CORRECTIONS_KEY in metadata else ():
+            if act.overwritten is not None:
+                message = f"{record.get('dataset_name')} ({mfid}): {act.change}; the correction counts"
+                yield Finding("correction-overwritten", "notice", (mfid,), message, f"crucible-lineage why {mfid}")
 
 
 def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from crucible_lineage.amounts import amount, size_text
@@ -153,15 +154,21 @@ def status(
     )
 
 
+def shared_name(files: Sequence[Path]) -> str:
+    """Return what it means that several files declare a pipeline of one name. Copies have the same file name."""
+    if len({file.name for file in files}) == 1:
+        return "copies of one file share their results: those of the newest run are current; if not meant, rename one"
+    return "the results of both files are current side by side; if they are two pipelines, rename one"
+
+
 def _pipelines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
     if pipelines:
         yield "pipelines:"
     for pipeline in pipelines:
         yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
-            shown = ", ".join(others)
-            note = f"also declared by {shown}; the results of each are current side by side; rename one"
-            yield f"    {note}"
+            both = shared_name([Path(one) for one in (pipeline["declaration"], *others)])
+            yield f"    also declared by {', '.join(others)}: {both}"
 
 
 def _holds(holds: Sequence[Statement]) -> Iterator[str]:

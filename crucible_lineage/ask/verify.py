@@ -32,6 +32,7 @@ from crucible_lineage.ask.rules import (
     findings_of,
     label,
     not_ingested,
+    overwritten,
     repair_command,
     slot_conflicts,
     used_mfids,
@@ -197,6 +198,7 @@ def verify_project(
     copy = session.mirror.snapshot(project)
     more += slot_conflicts(graph, copy.summaries, copy.promoted)
     more += withdrawn(session, project, copy.summaries)
+    more += overwritten(copy.records)
     return replace(found, findings=tuple(worst_first([*found.findings, *more])))
 
 

@@ -154,8 +154,10 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     """Print a note if another existing file declared a pipeline of this name when it last ran here."""
     last = session.journal.declaration(bound.name)
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
-        same = f"pipeline {bound.name!r} was last run from {last}: the results of both files are current side by side"
-        click.echo(plain(f"note: {same}; if they are two pipelines, rename one"), err=True)
+        from crucible_lineage.ask.status import shared_name  # few runs need it
+
+        both = shared_name([last, bound.spec.path])
+        click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
 
 
 def exit_code(result: RunResult) -> int:

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from crucible_lineage.cli import main
+from crucible_lineage.session import Session
+from tests.page import page_data
 
 POOL = """
 
@@ -19,6 +21,10 @@ POOL = """
 def pool(parts: list[Path], out: Path) -> dict[str, float]:
     (out / "pool.txt").write_text("".join(part.read_text() for part in parts))
     return {"count": len(parts)}
+
+@step
+def noted(s: Path, *, title: str, out: Path) -> None:
+    (out / "noted.txt").write_text(title)
 """
 Ask = Callable[..., Any]
 MANY = """
@@ -36,7 +42,7 @@ MANY = """
 
 
 @pytest.fixture
-def ask(lab: Any, tmp_path: Path) -> Ask:
+def ask(lab: Any, data: Path) -> Ask:
     """Run a command with a data folder of its own; return its JSON, or its output as text."""
     module = lab.folder / f"{lab.module}.py"
     lab.file(module.name, module.read_text() + POOL)
@@ -47,7 +53,7 @@ def ask(lab: Any, tmp_path: Path) -> Ask:
     def command(*words: object, code: int = 0, text: bool = False) -> Any:
         sys.modules.pop(lab.module, None)
         form = [] if text else ["--json"]
-        found = CliRunner().invoke(main, [*map(str, words), *form, "--data", str(tmp_path / "data")])
+        found = CliRunner().invoke(main, [*map(str, words), *form, "--data", str(data)])
         assert found.exit_code == code, (words, found.exit_code, found.output)
         return found.output if text else json.loads(found.stdout)
 
@@ -142,3 +148,59 @@ def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any
     assert ask("table", "--step", "total", "--pipeline", "few", "--project", "lab")["rows"]
     (few,) = (one for one in ask("status", "--all")["pipelines"] if one["pipeline"] == "few")
     assert (few["states"], few["todo"]) == ({"current": 4}, [])
+
+
+def test_a_parameter_may_have_text_around_the_fields_of_its_data(lab: Any, ask: Ask) -> None:
+    titled = """
+        pipeline: titled
+        project: lab
+        inputs:
+          s: {file: first.txt, instrument_name: Raman 1, measurement: counts, ingest: false}
+        steps:
+          noted: {uses: "LABMODULE:noted", inputs: {s: s}, params: {title: TITLE}, output: {ingest: false}}
+    """
+    title = '"Si on {s.instrument_name}, {s.measurement} of {x} and {s.upper}"'
+    (mfid,) = ask("run", lab.declare(titled.replace("TITLE", title)))["datasets"]["noted"].values()
+    assert "Si on Raman 1, counts of {x} and {s.upper}" in str(ask("show", mfid))
+    wrong = lab.declare(titled.replace("TITLE", '"Si on {t.instrument_name}"'))
+    assert "the step has no input 't'" in ask("check", wrong, text=True, code=2)
+
+
+def test_the_page_of_a_dataset_has_its_lineage_and_no_more(lab: Any, ask: Ask) -> None:
+    path = lab.declare(MANY.replace("GAPS", ""))
+    ask("run", path)
+    one = next(mfid for mfid, one in listed(ask).items() if one["step"] == "scaled")
+    whole = json.loads(ask("lineage", one, "--format", "json", text=True))
+    page = lab.folder / "it.html"
+    ask("lineage", one, "-o", page, text=True)
+    nodes: Any = page_data(page.read_text())["nodes"]
+    assert sorted(nodes["id"]) == sorted(node["id"] for node in whole["nodes"])
+    assert len(nodes["id"]) == 3
+
+
+def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
+    lab: Any, ask: Ask, session: Session
+) -> None:
+    path = lab.declare(MANY.replace("GAPS", "").replace("each: true", "each: true, metadata: {power: 20}"))
+    raw = ask("run", path)["inputs"]["raw"][0]
+    ask("set", raw, "metadata.power=25", "--why", "read again")
+    assert ask("plan", path)["differences"] == []
+    session.client.metadata.merge(raw, {"power": 20})  # as ingestion does
+    assert ask("show", raw)["metadata"]["power"] == 25
+    assert "another program wrote 20 since" in ask("why", raw, text=True)
+    (found,) = (
+        one for one in ask("verify", "--project", "lab")["findings"] if one["class"] == "correction-overwritten"
+    )
+    assert found["mfids"] == [raw]
+    assert ask("plan", path)["differences"] == []
+
+
+def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask) -> None:
+    ask("run", lab.pipeline)
+    (copy := lab.folder.parent / "copy").mkdir()
+    for file in lab.folder.iterdir():
+        if file.is_file():
+            (copy / file.name).write_bytes(file.read_bytes())
+    said = ask("run", copy / lab.pipeline.name, text=True)
+    assert "side by side" not in said
+    assert "those of the newest run are current" in said

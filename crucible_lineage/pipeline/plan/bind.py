@@ -403,29 +403,33 @@ class ParentField:
     name: str
 
 
-def parent_params(step: StepSpec) -> dict[str, ParentField]:
-    """Return the parameters of a step that come from records, by name."""
-    fields = {name: _read(value) for name, value in step.params.items() if isinstance(value, str)}
-    return {name: field for name, field in fields.items() if field and field.role in step.inputs}
+def parent_params(step: StepSpec) -> dict[str, tuple[ParentField, ...]]:
+    """Return the fields in each parameter of a step that takes values from records, by its name."""
+    fields = {name: _fields_in(value) for name, value in step.params.items()}
+    return {name: found for name, found in fields.items() if found and all(one.role in step.inputs for one in found)}
 
 
 def parent_fault(step: StepSpec, value: object) -> str | None:
-    """Return the fault of a parameter that comes from a record; None for a valid one or a plain value."""
-    field = _read(value)
-    if field is None:
-        return None
-    if field.role not in step.inputs:
-        return f"the step has no input {field.role!r}; {nearest(field.role, step.inputs, 'it has')}"
-    return None if is_field(field.name) else unknown_field(field.name)
+    """Return the fault of a parameter that takes values from records; None for a valid one or a plain value."""
+    for field in _fields_in(value):
+        if field.role not in step.inputs:
+            return f"the step has no input {field.role!r}; {nearest(field.role, step.inputs, 'it has')}"
+        if not is_field(field.name):
+            return unknown_field(field.name)
+    return None
 
 
-def _read(value: object) -> ParentField | None:
-    """Return the field that a text names, if it looks like one; other braces are passed to the function."""
-    match = _FORM.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    is_reference = is_field(match[2]) or match[2].startswith("metadata")
-    return ParentField(match[1], match[2]) if is_reference else None
+def filled_in(text: str, values: Mapping[ParentField, object]) -> object:
+    """Return a parameter with the values of its fields: the value itself, with its type, if it is one field alone."""
+    if match := _FORM.fullmatch(text):
+        return values[ParentField(match[1], match[2])]
+    return _FORM.sub(lambda match: str(values.get(ParentField(match[1], match[2]), match[0])), text)
+
+
+def _fields_in(value: object) -> tuple[ParentField, ...]:
+    """Return the fields of records that a text names; other braces are passed to the function."""
+    found = (ParentField(*match.groups()) for match in _FORM.finditer(value)) if isinstance(value, str) else ()
+    return tuple(one for one in found if is_field(one.name) or one.name.startswith("metadata"))
 
 
 def label_of(swept: Mapping[str, object]) -> str:

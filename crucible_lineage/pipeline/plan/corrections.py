@@ -57,7 +57,10 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class Correction:
-    """A recorded change of a dataset. For changes that set no value, `field` is empty and `what` describes them."""
+    """A recorded change of a dataset. For changes that set no value, `field` is empty and `what` describes them.
+
+    `overwritten` is what another program wrote over the value since; the correction wins.
+    """
 
     field: str
     was: Any
@@ -66,11 +69,13 @@ class Correction:
     at: str
     why: str
     what: str = ""
+    overwritten: Any = None
 
     @property
     def change(self) -> str:
         """What was changed: the field with both values, or the description."""
-        return self.what or f"{self.field} {change_text(self.was, self.now, _shown)}"
+        over = f"; another program wrote {_shown(self.overwritten)} since" if self.overwritten is not None else ""
+        return self.what or f"{self.field} {change_text(self.was, self.now, _shown)}{over}"
 
     def __str__(self) -> str:
         return f"{self.at[:19]} {self.by}: {self.change}" + (f" ({self.why})" if self.why else "")
@@ -277,6 +282,7 @@ def corrections(metadata: JsonMapping | None) -> tuple[Correction, ...]:
             at=str(entry.get("at") or ""),
             why=str(entry.get("why") or ""),
             what=str(entry.get("what") or ""),
+            overwritten=entry.get("overwritten"),
         )
         for entry in entries
         if isinstance(entry, Mapping)

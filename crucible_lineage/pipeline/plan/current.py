@@ -17,6 +17,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, DatasetFields
 from crucible_lineage.pipeline.declare.parts import REGISTERED
+from crucible_lineage.pipeline.plan.corrections import corrections
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -88,7 +89,7 @@ def changed_descriptions(
         metadata = record.get("scientific_metadata") or {}
         current = {**record, **{f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}}
         for field, value in declared.items() if record else ():
-            if current.get(field) != value:
+            if current.get(field) != value and not _is_corrected(metadata, field, value):
                 yield DeclaredDifference(f"step {name}", mfid, field, value, current.get(field))
 
 
@@ -148,8 +149,13 @@ def _differences(name: str, item: InputItem, record: JsonMapping) -> Iterator[De
             continue  # ingestion adds others, and listings of datasets lack them
         else:
             current = record.get(field)
-        if not is_same_value(field, current, declared):
+        if not is_same_value(field, current, declared) and not _is_corrected(metadata, field, declared):
             yield DeclaredDifference(f"input {name}, {item.label}", item.dataset.mfid, field, declared, current)
+
+
+def _is_corrected(metadata: JsonMapping, field: str, declared: object) -> bool:
+    """Return whether a correction replaced the declared value, which is then no difference to resolve."""
+    return any(act.field == field and is_same_value(field, act.was, declared) for act in corrections(metadata))
 
 
 def recorded_fields(record: JsonMapping) -> JsonObject:

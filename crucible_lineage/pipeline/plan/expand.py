@@ -12,7 +12,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import REGISTERED, TimeMatch, value_of
 from crucible_lineage.pipeline.declare.pipeline import Source
-from crucible_lineage.pipeline.plan.bind import parent_params
+from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
     PARAMS_PREFIX,
     BoundPipeline,
@@ -231,11 +231,14 @@ class _Expansion:
         direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
         scope = Scope(step.name, behind, frozenset(direct), inspection.params)
-        for param, source in parent_params(step.spec).items():
-            given[param], fault = scope.value(source.role, source.name)
-            if fault:
-                message = f"parameter {param!r} is {{{source.role}.{source.name}}}, and {fault}"
-                return _ResolvedStep(step, variant.given, inspection, message)
+        for param, sources in parent_params(step.spec).items():
+            values = {}
+            for source in sources:
+                values[source], fault = scope.value(source.role, source.name)
+                if fault:
+                    message = f"parameter {param!r} is {step.spec.params[param]}, and {fault}"
+                    return _ResolvedStep(step, variant.given, inspection, message)
+            given[param] = filled_in(str(step.spec.params[param]), values)
         try:
             inspection = self.inspect(step, given) if parent_params(step.spec) else inspection
         except InputError as error:
