@@ -186,12 +186,12 @@ def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
     ask("set", raw, "metadata.power=25", "--why", "read again")
     assert ask("plan", path)["differences"] == []
     session.client.metadata.merge(raw, {"power": 20})  # as ingestion does
-    assert ask("show", raw)["metadata"]["power"] == 25
+    assert ask("show", raw)["results"]["power"] == 25
     assert "another program wrote 20 since" in ask("why", raw, text=True)
     (found,) = (
         one for one in ask("verify", "--project", "lab")["findings"] if one["class"] == "correction-overwritten"
     )
-    assert found["mfids"] == [raw]
+    assert findings["correction-overwritten"]["mfids"] == [raw]
     assert ask("plan", path)["differences"] == []
 
 
