@@ -188,9 +188,7 @@ def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
     session.client.metadata.merge(raw, {"power": 20})  # as ingestion does
     assert ask("show", raw)["results"]["power"] == 25
     assert "another program wrote 20 since" in ask("why", raw, text=True)
-    (found,) = (
-        one for one in ask("verify", "--project", "lab")["findings"] if one["class"] == "correction-overwritten"
-    )
+    findings = {one["class"]: one for one in ask("verify", "--project", "lab")["findings"]}
     assert findings["correction-overwritten"]["mfids"] == [raw]
     assert ask("plan", path)["differences"] == []
 
