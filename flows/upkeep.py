@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ask.impact import note_what_follows
 from crucible_lineage.ask.verify import Verification
 from crucible_lineage.ask.verify import verify_project as verify
 from crucible_lineage.errors import InputError
@@ -30,10 +31,13 @@ from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
+from crucible_lineage.queries.verify import Verification
+from crucible_lineage.queries.verify import verify_project as verify
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets, sampled
 from crucible_lineage.session import Session
+from crucible_lineage.statements.consent import Consent
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 
@@ -88,9 +92,10 @@ def _create_findings_table(project: str, verification: Verification) -> None:
 def reproduce_sample(
     project: str,
     sample: int = 20,
-    older_than: str | None = None,
     here: bool = False,
     crucible: CrucibleConnection | None = None,
+    run_code_of: Sequence[str] = (),
+    network: bool = False,
 ) -> State[Any]:
     """Make some results again. The flow run is Completed if all are equal within tolerance; a table lists them.
 
@@ -99,23 +104,24 @@ def reproduce_sample(
     Args:
         project: The project's name in Crucible.
         sample: Number of current results, chosen at random.
-        older_than: Only results older than this, as in 30d or 12h.
         here: Use the environment of the worker, instead of the recorded versions.
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
+        run_code_of: Accounts whose code may run, beside the worker's own and `project trust --code`.
+        network: Let the steps use the network.
     """
-    return failing_with_message(lambda: _reproduce(project, sample, older_than, crucible, here=here))
+    consent, options = Consent(run_code_of), Options(here=here, network=network)
+    return failing_with_message(lambda: _reproduce(project, sample, crucible, options, consent))
 
 
 def _reproduce(
-    project: str, sample: int, older_than: str | None, crucible: CrucibleConnection | None, *, here: bool
+    project: str, sample: int, crucible: CrucibleConnection | None, options: Options, consent: Consent
 ) -> State[Any]:
     session = session_for(crucible)
     logger = get_run_logger()
     logger.info(session.settings.describe())
-    mfids = sampled(session, project, sample, older_than)
-    options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
-    outcomes = reproduce_datasets(session, mfids, options, logger.info)
-    note_what_follows(session, outcomes)
+    mfids = sampled(session, project, sample)
+    options = replace(options, environments=session.settings.data / ENVIRONMENTS)
+    outcomes = reproduce_datasets(session, mfids, options, logger.info, consent=consent)
     _, faults = state_receipts(session, outcomes)
     for fault in faults:
         logger.warning("%s", plain(fault))

@@ -18,7 +18,7 @@ Rows = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 
 class Answer:
-    """An answer, which also shows itself in notebooks. With `is_alarm` the exit code of its command is 1.
+    """An answer, which also shows itself in notebooks. With `is_alarm` its exit code is 1.
 
     Assistants get its lines instead of its JSON if it `is_text`. A command prints `warnings` on standard error, and
     `content`, if there is any, instead of its lines.
@@ -29,6 +29,11 @@ class Answer:
     warnings: Sequence[str] = ()
     content: str | bytes | None = None
     picture = ""  # SVG
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of its command."""
+        return int(self.is_alarm)
 
     def to_json(self) -> JsonObject:
         """Return what its command prints with --json."""

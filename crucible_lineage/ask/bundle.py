@@ -34,7 +34,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
-from crucible_lineage.remake.kit import DRIVER, KitStep, write_kit
+from crucible_lineage.remake.kit import DRIVER, KitStep, kept_bytes, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 
@@ -234,7 +234,10 @@ def _write_kit(
     if not outputs:
         return []
     paths = {(mfid, file.name, file.sha256): file.path for mfid, one in stored.items() for file in one.files}
-    written = write_kit(session, folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256)))
+    written = write_kit(
+        *(folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256))),
+        lambda kept: kept_bytes(session, kept),
+    )
     names = [path.relative_to(folder).as_posix() for path in written]
     return [TextFile(name, "remakes the results" if name == DRIVER else "for reproduce.py", "") for name in names]
 

@@ -29,7 +29,6 @@ from crucible_lineage.lineage.compare import taken_without_time
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
-from crucible_lineage.remake.driver import DIFFERS, Outcome
 from crucible_lineage.session import Session
 from crucible_lineage.times import utc
 
@@ -184,19 +183,6 @@ def dataset_impact(session: Session, mfid: str) -> RedoList:
         graph = _with_recorded_children(fetch_projects(session, [deletion.project]).graph, deletion)
         return RedoList(graph, impact_of_dataset(graph, mfid), deletion=deletion)
     return RedoList(graph, impact_of_dataset(graph, mfid))
-
-
-def note_what_follows(session: Session, outcomes: Iterable[Outcome]) -> None:
-    """Add to the outcome of results that were remade with differences the current results made from them."""
-    for outcome in outcomes:
-        if outcome.verdict != DIFFERS:
-            continue
-        found: dict[str, dict[str, object]] = {}
-        for mfid in outcome.mfids:
-            redone = dataset_impact(session, mfid)
-            nodes = (redone.graph.nodes[one] for one in redone.redo if one not in outcome.mfids)
-            found |= {node.id: {"mfid": node.visible_id, "name": node.name} for node in nodes}
-        outcome.follows = list(found.values())
 
 
 def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageGraph:

@@ -43,6 +43,7 @@ from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import (
     ChecksumError,
+    ForeignCodeError,
     InputError,
     LineageError,
     NotFoundError,
@@ -60,6 +61,7 @@ from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
+from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.traffic import Tell
 
 Record = StepRecord | FilesRecord
@@ -77,7 +79,7 @@ class Verification(Findings, Answer):
     """The scope and the findings of a verification. `hidden` are parents that this key cannot see, if they exist.
 
     `damaged` are the files without their right bytes at Crucible, parents first; `damaged_copies` are the SHA-256 of
-    damaged files in this data folder's cache. `every` finding is listed, or only some of each kind.
+    damaged files in this data folder's cache.
     """
 
     datasets: int
@@ -88,13 +90,17 @@ class Verification(Findings, Answer):
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
     name: str = ""
-    every: bool = False
     repairs: tuple[Repair, ...] | None = None
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
         """Whether a finding is an error."""
         return not self.ok
+
+    @property
+    def exit_code(self) -> int:
+        """2 if a step of others was not rerun."""
+        return 2 if any(one.is_refused for one in self.repairs or ()) else super().exit_code
 
     @property
     def scope(self) -> str:
@@ -108,7 +114,7 @@ class Verification(Findings, Answer):
         """Return the verification for `--json`."""
         repairs = {} if self.repairs is None else {"repairs": [one.to_json() for one in self.repairs]}
         document = {**Findings.to_json(self), "damaged": [file.to_json() for file in self.damaged], **repairs}
-        return {key: value for key, value in document.items() if key not in ("name", "every") and value is not None}
+        return {key: value for key, value in document.items() if key != "name" and value is not None}
 
     def lines(self) -> Iterator[str]:
         """Yield what was repaired, the findings, worst first, and their number by kind."""
@@ -117,23 +123,23 @@ class Verification(Findings, Answer):
                 yield f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"
         ordered = worst_first(self.findings)
         kinds = Counter((finding.severity, finding.check) for finding in ordered)
-        yield from _finding_lines(ordered, kinds, len(ordered) if self.every else FINDINGS_SHOWN)
+        yield from _finding_lines(ordered, kinds)
         counts = ", ".join(f"{amount(count, severity)}: {rule}" for (severity, rule), count in kinds.items())
         yield f"{self.name}: {counts or 'no findings'}; looked at {self.scope}"
 
 
-def _finding_lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, str], int], most: int) -> Iterator[str]:
+def _finding_lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, str], int]) -> Iterator[str]:
     shown: Counter[tuple[str, str]] = Counter()
     for finding in findings:
         shown[finding.severity, finding.check] += 1
-        if shown[finding.severity, finding.check] <= most:
+        if shown[finding.severity, finding.check] <= FINDINGS_SHOWN:
             yield Coloured(COLOURS[finding.severity], finding.severity, f": {finding.check}: {' '.join(finding.ids)}")
             yield f"  {finding.message}"
             if finding.command:
                 yield f"  way out: {finding.command}"
     for (severity, rule), count in kinds.items():
-        if count > most:
-            yield Coloured(COLOURS[severity], severity, f": {rule}: {count - most} more; --all prints them")
+        if count > FINDINGS_SHOWN:
+            yield Coloured(COLOURS[severity], severity, f": {rule}: {count - FINDINGS_SHOWN} more; --json lists them")
 
 
 def _one_scope(mfid: str | None = None, project: str | None = None, **given: object) -> None:
@@ -159,7 +165,11 @@ def verify(
             exists=True, doors=HERE,
         )
     ] = (),
-    every: Annotated[bool, option(f"Print every finding, not only {FINDINGS_SHOWN} of each kind.", "--all")] = False,
+    run_code_of: Annotated[
+        Sequence[str], option(
+            "With --repair: rerun steps that this account recorded; repeatable.", metavar="ACCOUNT", doors=HERE
+        )
+    ] = (),
     tell: Tell | None = None,
 ) -> Verification:  # fmt: skip
     """Compare the links, records and files of a project with each other, or of the dataset MFID, its ancestors and its
@@ -167,16 +177,17 @@ def verify(
 
     Ids are derived again. Each finding comes with the command that repairs it. Exit code 1 if one is an error, 2 if
     the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
-    folders or other datasets, or by rerunning a step.
+    folders or other datasets, or by rerunning a step, if it is of others with consent (exit code 2 without).
     """
     mfid = mfid and find_mfid(session, mfid)
     name = mfid or find_project(session, project)
     of_scope = verify_dataset if mfid else verify_project
     found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)
     repairs: list[Repair] = []
+    consent = Consent(run_code_of, ask_in_terminal)
     if is_repair and (found.damaged or found.damaged_copies):
-        found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders)
-    return replace(found, name=name, every=every, repairs=tuple(repairs) if is_repair else None)
+        found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders, consent)
+    return replace(found, name=name, repairs=tuple(repairs) if is_repair else None)
 
 
 def verify_project(
@@ -300,14 +311,16 @@ def repaired(
     found: Verification,
     verify_again: Callable[[], Verification],
     folders: Sequence[Path],
+    consent: Consent | None = None,
 ) -> tuple[Verification, list[Repair]]:
     """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
     `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.
+    Steps of others are rerun with `consent`.
     """
     for sha256 in found.damaged_copies:
         session.cache.evict(sha256)
-    repairs = repair(session, found.damaged, folders)
+    repairs = repair(session, found.damaged, folders, consent or Consent())
     again = verify_again()
     left = {(one.file.mfid, one.file.filename): one for one in repairs if one.error}
     findings = [one.file.finding for one in left.values() if one.file.finding]
@@ -547,18 +560,19 @@ class Repair:
     file: DamagedFile
     source: str = ""
     error: str = ""
+    is_refused: bool = False  # since the code is of others
 
     def to_json(self) -> dict[str, str | None]:
         """Return the entry for `verify --repair --json`."""
         return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
 
 
-def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path]) -> list[Repair]:
+def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent) -> list[Repair]:
     """Send intact bytes for each damaged file, in this order, in which parents come first."""
     repairs = {file: _from_copies(session, file, folders) for file in damaged}
     for mfid in dict.fromkeys(file.mfid for file, outcome in repairs.items() if outcome.error):
         files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
-        repairs |= _by_rerunning(session, mfid, files)
+        repairs |= _by_rerunning(session, mfid, files, consent)
     return [repairs[file] for file in damaged]
 
 
@@ -603,11 +617,13 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
                 yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
 
 
-def _by_rerunning(session: Session, mfid: str, files: Sequence[DamagedFile]) -> dict[DamagedFile, Repair]:
+def _by_rerunning(
+    session: Session, mfid: str, files: Sequence[DamagedFile], consent: Consent
+) -> dict[DamagedFile, Repair]:
     """Rerun the step of a dataset, and send the files that have the same bytes as before."""
     done: dict[DamagedFile, Repair] = {}
     try:
-        with remade_files(session, mfid) as made:
+        with remade_files(session, mfid, consent) as made:
             for file in files:
                 if file.sha256 in made:
                     _send(session, file, made[file.sha256])
@@ -616,7 +632,8 @@ def _by_rerunning(session: Session, mfid: str, files: Sequence[DamagedFile]) -> 
                     done[file] = Repair(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
         reason = f"no copy was found, and rerunning its step failed: {error}"
-        done |= {file: Repair(file, error=reason) for file in files if file not in done}
+        is_refused = isinstance(error, ForeignCodeError)
+        done |= {file: Repair(file, error=reason, is_refused=is_refused) for file in files if file not in done}
     return done
 
 

@@ -11,7 +11,6 @@ import click
 
 from crucible_lineage.ask.answer import Answer, Coloured
 from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json, wants_json
 from crucible_lineage.cli.printing import CSV, coloured, print_csv, warn
 from crucible_lineage.cli.working import showing_work
@@ -75,8 +74,8 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
         print_csv(*table)
     else:
         print_lines(answer)
-    if answer.is_alarm:
-        sys.exit(FAILURE)
+    if answer.exit_code:
+        sys.exit(answer.exit_code)
 
 
 def print_lines(answer: Answer) -> None:

@@ -132,23 +132,31 @@ def rights_command(project: str, license_name: str | None, creators: tuple[str, 
 @click.argument("whose", nargs=-1, required=True)
 @click.option("--project", metavar="P", help="Project in which they count; optional if there is only one.")
 @click.option("--why", default="", help="Why, in your own words.")
+@click.option("--code", is_flag=True, help="Instead, let what WHOSE or their members recorded run on this machine.")
 @crucible_options
 @json_option
-def trust_command(whose: tuple[str, ...], project: str | None, why: str) -> None:
+def trust_command(whose: tuple[str, ...], project: str | None, why: str, code: bool) -> None:
     """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
 
     Otherwise statements count for the datasets of their own project only.
     """
+    from crucible_lineage.statements.consent import trust_code
     from crucible_lineage.statements.stating import state
 
     with open_session() as session:
-        target = chosen_project(session, project)
+        target = "" if code else chosen_project(session, project)
         for one in whose:
             if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:
                 raise InputError(
                     f"this key sees no project {one!r} (list them: crucible-lineage project list), and the ID of an "
                     "account is an ORCID or MFID"
                 )
+        if code:
+            path = trust_code(session, whose)
+            print_result(
+                {"file": str(path)}, [f"recorded code of {', '.join(whose)} runs here; to end it, edit {path}"]
+            )
+            return
         outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
     print_result(outcome.to_json(), [f"{target}: statements of {', '.join(whose)} count"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from crucible_lineage.cli.options import (
     json_option,
     open_session,
     print_json,
+    print_result,
     wants_json,
 )
 from crucible_lineage.errors import InputError
@@ -38,19 +39,21 @@ if TYPE_CHECKING:
 )
 @click.option("--project", metavar="P", help="With --sample: random results of this project.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="The number of results of --project.")
-@click.option("--older-than", metavar="AGE", help="Only results of --project older than this, as in 30d or 12h.")
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
     help="A new folder for the remade files; by default they are removed.",
 )
 @click.option("--no-receipt", is_flag=True, help="Do not register the outcome at Crucible.")
+@click.option("--network", is_flag=True, help="Let the steps use the network.")
 @click.option(
-    "--receipts",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write receipts into this folder: in-toto statements, signed if an ssh key is configured.",
+    "--run-code-of",
+    "accounts",
+    multiple=True,
+    metavar="ACCOUNT",
+    help="Run what this account, or the maker of a bundle with this SHA-256, recorded; repeatable.",
 )
+@click.option("--show-code", is_flag=True, help="Print who wrote what would run, and run nothing.")
 @crucible_options
 @json_option
 def reproduce_command(
@@ -61,25 +64,29 @@ def reproduce_command(
     wheels: Path | None,
     project: str | None,
     sample: int | None,
-    older_than: str | None,
     keep: Path | None,
     no_receipt: bool,
-    receipts: Path | None,
+    network: bool,
+    accounts: tuple[str, ...],
+    show_code: bool,
 ) -> None:
     """Remake results from their recorded source, environment, parameters and inputs, and compare.
 
+    Code of others runs only with consent: asked for in a terminal, by --run-code-of, or by `project trust --code`. A
+    bundle has to lead to its ids. Steps get no network, an empty home, and bounds of time, memory and size.
+
     No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0 if everything is the same
-    within the tolerance, 1 if something differs or could not be made.
+    within the tolerance, 1 if something differs or could not be made, 2 for code of others without consent.
     """
-    from crucible_lineage.ask.impact import note_what_follows
     from crucible_lineage.remake.driver import Options
-    from crucible_lineage.remake.receipts import state_receipts, write_receipts
-    from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets, sampled
+    from crucible_lineage.remake.receipts import state_receipts
+    from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
+    from crucible_lineage.statements.consent import Consent, ask_in_terminal
 
     if bool(results) == bool(project):
         raise InputError("reproduce: name results, a bundle, or --project with --sample")
-    if (sample or older_than) and not project:
-        raise InputError("reproduce: --sample and --older-than are for --project")
+    if sample and not project:
+        raise InputError("reproduce: --sample is for --project")
     if keep is not None and keep.exists():
         raise InputError(f"reproduce: {keep} already exists; name a new folder")
     bundle = _bundle(results)
@@ -89,26 +96,27 @@ def reproduce_command(
             click.echo(plain(line), err=True)
 
     with open_session() as session:
-        environments = session.settings.data / "environments"
-        options = Options(here, rtol, wheels, environments, is_all)
+        options = Options(here, rtol, wheels, session.settings.data / "environments", is_all, network)
+        mfids = [] if bundle else [dataset_id(session, one) for one in results]
+        if project:
+            mfids = sampled(session, project, sample or 1)
+        if show_code:
+            code = list(code_to_show(session, mfids, bundle))
+            print_result({"code": code}, (line for text in code for line in text.splitlines()))
+            return
         if bundle:
-            found = reproduce_bundle(bundle, (), options, tell, keep)
+            found = reproduce_bundle(session, bundle, options, tell, keep, Consent(accounts, ask_in_terminal))
         else:
             announce(session)
-            mfids = [dataset_id(session, one) for one in results]
-            if project:
-                mfids = sampled(session, project, sample or 1, older_than)
-            found = reproduce_datasets(session, mfids, options, tell, keep)
-            note_what_follows(session, found)
+            found = reproduce_datasets(session, mfids, options, tell, keep, Consent(accounts, ask_in_terminal))
             if not no_receipt:
                 _, faults = state_receipts(session, found)
                 for fault in faults:
                     click.echo(plain(f"note: {fault}"), err=True)
-        written = write_receipts(found, receipts) if receipts else []
     if wants_json():
         print_json({"results": [one.to_json() for one in found]})
     else:
-        _print_results(found, written)
+        _print_results(found)
     if not all(one.is_good for one in found):
         sys.exit(1)
 
@@ -121,10 +129,8 @@ def _bundle(results: Sequence[str]) -> Path | None:
     return bundles[0] if bundles else None
 
 
-def _print_results(found: Sequence[Outcome], receipts: Iterable[Path]) -> None:
+def _print_results(found: Sequence[Outcome]) -> None:
     for line in (line for one in found for line in one.lines()):
         click.echo(plain(line))
-    for path in receipts:
-        click.echo(f"receipt: {path}")
     good = sum(one.is_good for one in found)
     click.echo(f"{good} of {amount(len(found), 'result')} reproduced")

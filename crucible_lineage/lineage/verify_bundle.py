@@ -39,7 +39,7 @@ def main() -> int:
     if bundle.get("format") != FORMAT:
         print(f"bundle.json has the format {bundle.get('format')!r}, this program reads {FORMAT}")
         return 2
-    findings = [*of_files(folder, bundle), *of_datasets(folder, bundle), *of_links(bundle)]
+    findings = list(all_findings(folder, bundle))
     for finding in findings:
         print(f"WRONG: {shown(finding)}")
     for note in notes(folder, bundle):
@@ -49,6 +49,13 @@ def main() -> int:
     scope = f"{amount(len(bundle['datasets']), 'dataset')}, {amount(files, 'file')} of theirs"
     print(f"{amount(len(findings), 'finding') if findings else 'no findings'} in {scope}")
     return 1 if findings else 0
+
+
+def all_findings(folder: Path, bundle: Any) -> Iterator[str]:
+    """Check that files, records, recipes and links lead to the ids in the bundle's list."""
+    yield from of_files(folder, bundle)
+    yield from of_datasets(folder, bundle)
+    yield from of_links(bundle)
 
 
 def amount(count: int, noun: str) -> str:

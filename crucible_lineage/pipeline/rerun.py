@@ -32,6 +32,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Filling, currency_of_pipeline
+from crucible_lineage.statements.consent import Consent, recorded_code
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import StepRecord, Used
@@ -279,7 +280,8 @@ class _Builder:
             **fields,
         )
         salt = record.recipe.get("salt")
-        if is_command(uses):
+        if is_command(uses):  # functions are those of this machine
+            Consent().require(self.session, [recorded_code(dataset, record)])
             return StepSpec(**split_command(uses), params=params, output=output, folder=folder, salt=salt, **declared)
         given = {name for name, value in params.items() if value is not None and name not in overrides}
         if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:

@@ -62,11 +62,11 @@ def environment_document() -> JsonObject:
         "system": platform.system(),
         "machine": platform.machine(),
         "libc": "-".join(filter(None, platform.libc_ver())),
-        "cpu": _cpu(),
+        "cpu": cpu(),
         "cpus": os.cpu_count(),
         "blas": sorted(blas),
         "variables": _variables(),
-        "timezone": _timezone(),
+        "timezone": timezone(),
         "packages": dict(sorted(packages.items())),
     }
 
@@ -129,12 +129,12 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _timezone() -> str:
+def timezone() -> str:
     """Return the name of the system's time zone. TZ is among the variables."""
     return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """Return the model of the processor, on which the instructions for sums depend."""
     fields = (line.partition(":") for line in _text(Path("/proc/cpuinfo")).splitlines())
     models = (value.strip() for name, _, value in fields if name.strip() in ("model name", "Model", "cpu model"))

@@ -1,13 +1,4 @@
-"""Make results again from the sources kept with them, and compare. Python 3.9 or newer; `uv`, or `venv` and `pip`.
-
-    python reproduce.py [MFID ...] [--all] [--here] [--rtol 1e-9] [--wheels FOLDER]
-
-Without an MFID, the result that the bundle is about is made again; with `--all` all steps, from the measured files on.
-Each step runs with its recorded source, parameters and inputs, in an environment built with the recorded versions, or
-with `--here` in that of this Python. Results are compared file by file and number by number, and written to a separate
-folder: the bundle is not changed. Exit code 0: all is the same, within the tolerance; 1: something differs or could not
-be made; 2: there is nothing to make again.
-"""
+"""Make results again from a kit, and compare. Runs from a bundle, too: by Python 3.9 or newer, with nothing else."""
 
 from __future__ import annotations
 
@@ -16,53 +7,52 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.provenance.environment import VARIABLES
+from crucible_lineage.remake import confine
+from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, ORDER, WITHIN
+
 FORMAT = "crucible-lineage/remake/1"
 PLAN, RUNTIME, RUNNER, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/run_step.py", "remake/compare.py"
-IDENTICAL, WITHIN, ALIKE, DIFFERS = "identical", "numbers within tolerance", "picture alike", "differs"
 FAILED, NOT_MADE = "failed", "not made again"
 NOT_DETERMINISTIC = "the step is not deterministic"
 EXCHANGED = "was made again with other bytes"  # of an input
 GOOD = (IDENTICAL, WITHIN, ALIKE)
-ORDER = (IDENTICAL, WITHIN, ALIKE, "not recorded", "not made", DIFFERS)
 MOST_FILES = 8  # chosen: listed files that differ, per step
 MOST_LINES = 2  # chosen: listed parts of the source that were not kept
-MOST_FOLLOW = 8  # chosen: listed results that descend from one that differs
-PASSED = ("PATH", "HOME", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "LD_LIBRARY_PATH", "UV_CACHE_DIR", "SSL_CERT_FILE")
 
 Entry = dict[str, Any]
 Report = Callable[[str], None]
 
 
-class RemakeError(Exception):
-    """Raised if a step cannot be made again; the message says why."""
-
-
 @dataclass(frozen=True)
 class Options:
-    """Options: use this Python's environment (`here`), the tolerance, and folders of wheels and environments."""
+    """Options: use this Python's environment (`here`), the tolerance, and folders of wheels and environments.
+
+    Steps run without a network, unless `network`.
+    """
 
     here: bool = False
     rtol: float | None = None
     wheels: Path | None = None
     environments: Path | None = None
     is_all: bool = False
+    network: bool = False
 
 
 @dataclass
 class Outcome:
     """The outcome of a step: its verdict, that on each file, and possible causes of a difference.
 
-    `follows` are results that descend from one that differs.
+    `recorded` are the files by dataset, `made` the SHA-256 of other ones by `dataset/name`; `compared_with` says where
+    the recorded ones are from.
     """
 
     name: str
@@ -71,10 +61,11 @@ class Outcome:
     note: str = ""
     files: list[dict[str, Any]] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)
-    follows: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     recorded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
+    compared_with: str = "the record at Crucible"
 
     @property
     def is_tried(self) -> bool:
@@ -89,7 +80,8 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as JSON."""
         environment = {key: value for key, value in self.environment.items() if key != "variables"}
-        fields = {"said" if name == "note" else name: value for name, value in vars(self).items() if name != "recorded"}
+        fields = {"said" if name == "note" else name: value for name, value in vars(self).items()}
+        del fields["recorded"], fields["made"]
         return fields | {"environment": environment}
 
     def lines(self) -> Iterator[str]:
@@ -102,41 +94,25 @@ class Outcome:
             yield f"    {file['name']}: {file['verdict']}" + (f": {file['said']}" if file["said"] else "")
         for cause in self.causes:
             yield f"    why: {cause}"
-        if self.follows:
-            results = "1 result was" if len(self.follows) == 1 else f"{len(self.follows)} results were"
-            yield f"    what follows: {results} made from it:"
-        for result in self.follows[:MOST_FOLLOW]:
-            yield f"      {result['mfid'] or '(not visible to you)'}  {result['name']}"
-        if len(self.follows) > MOST_FOLLOW:
-            yield f"      and {len(self.follows) - MOST_FOLLOW} more; see crucible-lineage impact {self.mfids[0]}"
+        if self.verdict == DIFFERS:
+            yield f"    what was made from it: crucible-lineage impact {self.mfids[0]}"
 
 
 def remake(kit: Path, mfids: Sequence[str], options: Options, work: Path, report: Report) -> list[Outcome]:
     """Make these results again, or all steps. `kit` is the folder with plan and files, `work` that for results."""
     plan = json.loads((kit / PLAN).read_text(encoding="utf-8"))
     if plan.get("format") != FORMAT:
-        raise RemakeError(f"{PLAN} has the format {plan.get('format')!r}, this program reads {FORMAT}")
+        raise confine.RemakeError(f"{PLAN} has the format {plan.get('format')!r}, this program reads {FORMAT}")
     selected = [entry for entry in plan["steps"] if options.is_all or set(mfids) & {*_mfids(entry)}]
     remade: dict[tuple[str, str], Path] = {}
     outcomes = []
+    if not (options.network or confine.network_cut()):
+        report("neither bubblewrap nor unshare works on this machine: steps run with its network")
     for number, entry in enumerate(selected, 1):
         report(f"{entry['name']}: making it again")
         parents = remade if options.is_all else {}  # else each step gets its recorded inputs
-        outcome = _Remaking(kit, entry, options, work / f"{number:03}", report).outcome(parents)
-        if outcome.verdict == DIFFERS:
-            outcome.follows = _made_from(plan["steps"], outcome.mfids)
-        outcomes.append(outcome)
+        outcomes.append(_Remaking(kit, entry, options, work / f"{number:03}", report).outcome(parents))
     return outcomes
-
-
-def _made_from(entries: Sequence[Entry], mfids: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the results of these entries that descend from one of the given ones."""
-    affected, results = {*mfids}, []
-    for entry in entries:  # parents come first
-        if affected & {used["mfid"] for used in entry["inputs"]} and not affected & {*_mfids(entry)}:
-            affected |= {*_mfids(entry)}
-            results += [{"mfid": mfid, "name": entry["name"]} for mfid in _mfids(entry)]
-    return results
 
 
 def _mfids(entry: Entry) -> list[str]:
@@ -161,7 +137,7 @@ class _Remaking:
         outcome.recorded = {output["mfid"]: output["files"] for output in self.entry["outputs"].values()}
         try:
             if self.entry["why_not"]:
-                raise RemakeError(self.entry["why_not"])
+                raise confine.RemakeError(self.entry["why_not"])
             self.work.mkdir(parents=True)
             inputs, replaced = self._inputs(remade)
             source = self._source()
@@ -176,14 +152,17 @@ class _Remaking:
             outcome.verdict = max((file["verdict"] for file in outcome.files), key=ORDER.index, default=IDENTICAL)
             outcome.verdict = DIFFERS if outcome.verdict in ORDER[3:] else outcome.verdict
             for name, output in self.entry["outputs"].items():
-                remade |= {(output["mfid"], path.name): path for path in folders[name].rglob("*") if path.is_file()}
+                made = {path.relative_to(folders[name]).as_posix(): path for path in confine.files_in(folders[name])}
+                remade |= {(output["mfid"], path.name): path for path in made.values()}
+                bad = {file["name"] for file in outcome.files if file["verdict"] != IDENTICAL}
+                outcome.made |= {f"{output['mfid']}/{file}": _sha256(made[file]) for file in sorted(bad & made.keys())}
             if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:
                 bad = {file["name"] for file in outcome.files if file["verdict"] not in GOOD}
                 if cause := self._nondeterminism(python, source, inputs, folders, answer, bad):
                     outcome.causes.insert(0, cause)
-        except RemakeError as error:
+        except confine.RemakeError as error:
             outcome.note = str(error)
         finally:
             outcome.seconds = round(time.monotonic() - began, 3)
@@ -205,13 +184,13 @@ class _Remaking:
                     if _sha256(target) != file["sha256"]:
                         replaced.append(f"{label}, {EXCHANGED}")
                 elif not file.get("path"):
-                    raise RemakeError(
+                    raise confine.RemakeError(
                         f"the bytes of {label}, are not here" + (f": {reason}" if (reason := file.get("why")) else "")
                     )
                 else:
                     shutil.copyfile(self.kit / file["path"], target)
                     if _sha256(target) != file["sha256"]:
-                        raise RemakeError(f"{label}, has other bytes than those that were used: it was replaced")
+                        raise confine.RemakeError(f"{label}, has other bytes than the used ones: it was replaced")
                 entry = {"path": str(target), "name": file["name"], "number": number}
                 files_by_role.setdefault(used["role"], []).append(entry)
         return files_by_role, replaced
@@ -221,10 +200,9 @@ class _Remaking:
         source, folder = self.entry["source"], self.work / "source"
         path = self.kit / source["path"] if source else None
         if path and _sha256(path) != source["sha256"]:
-            raise RemakeError(f"its source is not the one that the record names: {path.name} has other bytes")
+            raise confine.RemakeError(f"its source is not the one that the record names: {path.name} has other bytes")
         for archive in (self.kit / RUNTIME, *([path] if path else ())):
-            with zipfile.ZipFile(archive) as content:
-                content.extractall(folder)
+            confine.unpack(archive, folder)
         return folder
 
     # The environment
@@ -238,9 +216,9 @@ class _Remaking:
     def _environment(self) -> Path:
         """Return the Python of an environment with the recorded versions; build it if need be."""
         if not self.recorded:
-            raise RemakeError("its environment was not kept; make it again in the present one, with --here")
+            raise confine.RemakeError("its environment was not kept; make it again in the present one, with --here")
         if _sha256(self.kit / self.entry["environment"]["path"]) != self.entry["environment"]["sha256"]:
-            raise RemakeError("its environment is not the one that the record names; its file was changed")
+            raise confine.RemakeError("its environment is not the one that the record names; its file was changed")
         needed = {*self.entry["packages"]}
         if any(not isinstance(value, (str, int, float, bool, type(None))) for value in self.entry["params"].values()):
             needed.add("pydantic")
@@ -269,23 +247,25 @@ class _Remaking:
         install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
         if pins:
             requirements = [f"{name}=={pin}" for name, pin in pins.items()]
-            _check_run([*install, "--quiet", *index, "-c", str(lock), *requirements], "its environment cannot be built")
+            confine.check_run(
+                [*install, "--quiet", *index, "-c", str(lock), *requirements], "its environment cannot be built"
+            )
         (folder / "whole").touch()
         return python
 
     def _make_environment(self, uv: str | None, version: str, folder: Path) -> None:
         if not uv:
             if not version.startswith(f"{sys.version_info.major}.{sys.version_info.minor}."):
-                raise RemakeError(f"it ran with Python {version}: install uv, or start this with that Python")
-            _check_run([sys.executable, "-m", "venv", str(folder)], "its environment cannot be built")
+                raise confine.RemakeError(f"it ran with Python {version}: install uv, or start this with that Python")
+            confine.check_run([sys.executable, "-m", "venv", str(folder)], "its environment cannot be built")
             return
         minor = version.rpartition(".")[0]
         for requested in (version, minor):  # the same patch release is not always available
-            done = subprocess.run([uv, "venv", "--quiet", "--python", requested, str(folder)], capture_output=True)  # noqa: S603
+            done = confine.run_clean([uv, "venv", "--quiet", "--python", requested, str(folder)])
             if not done.returncode:
                 return
-        raise RemakeError(
-            f"there is no Python {minor} for its environment: {_last(done.stderr)}; with --here, this one"
+        raise confine.RemakeError(
+            f"there is no Python {minor} for its environment: {confine.last_lines(done.stderr)}; with --here, this one"
         )
 
     # Running and comparing
@@ -307,20 +287,13 @@ class _Remaking:
         }
         request_path = folder / "request.json"
         request_path.write_text(json.dumps(request), encoding="utf-8")
-        command = [str(python), "-B", str(self.kit / RUNNER), str(request_path)]
-        with (folder / "printed.txt").open("wb") as printed:
-            done = subprocess.run(  # noqa: S603
-                command,
-                cwd=folder,
-                env=self._variables(python),
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=printed,
-            )
-        if not Path(request["answer"]).is_file():
+        code = self._execute(python, RUNNER, request_path)
+        try:
+            answer = json.loads(Path(request["answer"]).read_text(encoding="utf-8"))
+            _ = answer["seen"]["hosts"], answer["environment"]["variables"], "error" in answer or answer["outputs"]
+        except (OSError, ValueError, KeyError, TypeError):
             printed_text = (folder / "printed.txt").read_bytes()
-            raise RemakeError(f"it died with exit code {done.returncode}: {_last(printed_text)}")
-        answer = json.loads(Path(request["answer"]).read_text(encoding="utf-8"))
+            raise confine.RemakeError(f"it died with exit code {code}: {confine.last_lines(printed_text)}") from None
         missing = str(answer.get("missing") or "").partition(".")[0]
         if missing and not self.options.here and len(self.pins) < len(self._all_pins()):
             name = missing.replace("_", "-").lower()
@@ -330,15 +303,17 @@ class _Remaking:
             return self._run(python, source, inputs, folder.with_name(f"made-with-{len(self.pins)}"))
         return answer, folders, python
 
-    def _variables(self, python: Path) -> dict[str, str]:
-        passed = {name: value for name, value in os.environ.items() if name in PASSED}
-        passed["PATH"] = f"{python.parent}{os.pathsep}{passed.get('PATH', '')}"
-        if self.options.here:
-            names = self.recorded.get("variables", {}).keys() | {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANG"}
-            names |= {"MKL_NUM_THREADS", "OPENBLAS_CORETYPE", "TZ"}
-            return {**passed, **{name: os.environ[name] for name in names if name in os.environ}}
-        zone = self.recorded.get("timezone", "")
-        return {**({"TZ": zone} if "/" in zone else {}), **passed, **self.recorded.get("variables", {})}
+    def _execute(self, python: Path, program: str, request: Path) -> int:
+        """Run a program of ours on a request, within limits. Return its exit code."""
+        recorded = [file.get("size") or 0 for output in self.entry["outputs"].values() for file in output["files"]]
+        seconds = max(confine.LEAST_S, confine.MOST_TIMES * float(self.entry["seconds"]))
+        limits = confine.Limits(seconds, confine.MOST_BYTES + confine.MOST_RATIO * sum(recorded), self.options.network)
+        zone = str(self.recorded.get("timezone", ""))
+        variables = {**({"TZ": zone} if "/" in zone else {}), **self.recorded.get("variables", {})}
+        command = [str(python), "-B", str(self.kit / program), str(request)]
+        return confine.run_confined(
+            *(command, request, self.work, confine.step_variables(python, variables, here=self.options.here), limits)
+        )
 
     def _compare_outputs(self, python: Path, folders: dict[str, Path], answer: dict[str, Any]) -> list[dict[str, Any]]:
         """Compare the outputs with the recorded ones, in the environment of the step, which can read its files."""
@@ -346,7 +321,7 @@ class _Remaking:
         returned, many = answer["returned"] or {}, len(answer["outputs"]) > 1
         for output, recorded in self.entry["outputs"].items():
             folder = folders[output]
-            written = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+            written = {path.relative_to(folder).as_posix(): path for path in confine.files_in(folder)}
             for file in recorded["files"]:
                 name = file["name"]
                 if file.get("log"):
@@ -388,7 +363,9 @@ class _Remaking:
         request.write_text(
             json.dumps({"pairs": pairs, "values": values, "rules": rules, "answer": str(verdicts)}), encoding="utf-8"
         )
-        _check_run([str(python), "-B", str(self.kit / COMPARER), str(request)], "what was made cannot be compared")
+        if code := self._execute(python, COMPARER, request):
+            reason = confine.last_lines(request.with_name("printed.txt").read_bytes())
+            raise confine.RemakeError(f"what was made cannot be compared (exit code {code}): {reason}")
         return list(json.loads(verdicts.read_text(encoding="utf-8")))
 
     def _nondeterminism(
@@ -403,11 +380,11 @@ class _Remaking:
         """Run the step once more. Return how the bad files differ again; empty if they are equal number by number."""
         try:
             second, second_folders, _ = self._run(python, source, inputs, self.work / "again")
-        except RemakeError:
+        except confine.RemakeError:
             return ""
         pairs = []
         for output, folder in folders.items():
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            for path in sorted(confine.files_in(folder)):
                 name, other = path.relative_to(folder).as_posix(), second_folders[output] / path.relative_to(folder)
                 if not other.is_file():
                     return f"{NOT_DETERMINISTIC}: made twice here, {name} was written once only"
@@ -442,9 +419,10 @@ class _Remaking:
     def _undeclared_accesses(self, accesses: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         """Yield the hosts, variables and files that the step accesses here without a record."""
         if hosts := accesses["hosts"]:
-            yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded"
+            cut = "" if self.options.network else "; it had no network here, --network gives it one"
+            yield f"it asks {', '.join(hosts[:3])} over the network, and what that answered is not recorded{cut}"
         for name in accesses["variables"]:
-            if name not in _VARIABLES and name not in self.recorded.get("variables", {}):
+            if name not in VARIABLES and name not in self.recorded.get("variables", {}):
                 here = "set" if name in now["variables"] else "not set"
                 yield f"it reads the variable {name}, which was not recorded; here it is {here}"
         if files := [file for file in accesses["files"] if not any(file in path for path in self.entry["read"])]:
@@ -458,17 +436,9 @@ class _Remaking:
                 yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
 
 
-_VARIABLES = frozenset(
-    (
-        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "OPENBLAS_CORETYPE"),
-        *("MKL_CBWR", "LANG", "LC_ALL", "LC_NUMERIC", "TZ", "PYTHONHASHSEED", "NPY_DISABLE_CPU_FEATURES"),
-    )
-)
-
-
 def _other_variables(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     recorded, present = was["variables"], now["variables"]
-    for name in sorted(_VARIABLES.intersection((*recorded, *present))):
+    for name in sorted({*VARIABLES} & {*recorded, *present}):
         here, before = present.get(name), recorded.get(name)
         if here != before and not (name == "TZ" and here == was.get("timezone")):
             yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
@@ -488,18 +458,6 @@ def _is_installable(packages: dict[str, Any], name: str) -> bool:
     return name in packages and name != "crucible-lineage" and not packages[name].get("local")
 
 
-def _check_run(command: Iterable[str], failure: str) -> None:
-    """Run a command. Raises RemakeError, with the message `failure`, if it fails."""
-    done = subprocess.run(list(command), capture_output=True)  # noqa: S603
-    if done.returncode:
-        raise RemakeError(f"{failure}: {_last(done.stderr or done.stdout)}")
-
-
-def _last(output: bytes) -> str:
-    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-    return "; ".join(lines[-3:]) or "it printed nothing"
-
-
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -508,10 +466,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def main() -> int:
-    """Make the results of the command line again. Return the exit code."""
-    kit = Path(__file__).resolve().parent
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(kit: Path, description: str) -> int:
+    """Make the results of the command line again, from the bundle in the folder `kit`. Return the exit code."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mfids", nargs="*", metavar="MFID")
     parser.add_argument("--all", action="store_true", dest="is_all", help="all steps, from the measured files on")
     parser.add_argument("--here", action="store_true", help="in the environment of this Python")
@@ -519,13 +476,14 @@ def main() -> int:
     parser.add_argument("--wheels", type=Path, help="a folder of wheels to install from, without an index")
     parser.add_argument("--work", type=Path, help="a new folder to work in, which stays")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    parser.add_argument("--network", action="store_true", help="let the steps use the network")
     arguments = parser.parse_args()
     try:
         about = json.loads((kit / PLAN).read_text(encoding="utf-8"))["about"]
     except (OSError, ValueError, KeyError) as error:
         print(f"there is nothing to make again in {kit}: {error}")
         return 2
-    options = Options(arguments.here, arguments.rtol, arguments.wheels, None, arguments.is_all)
+    options = Options(arguments.here, arguments.rtol, arguments.wheels, None, arguments.is_all, arguments.network)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
         work = arguments.work or Path(scratch)
         outcomes = remake(kit, arguments.mfids or [about], options, work, lambda line: print(line, file=sys.stderr))
@@ -538,7 +496,3 @@ def main() -> int:
         print("no step of this bundle made that; --all makes all again")
         return 2
     return 0 if all(outcome.is_good for outcome in outcomes) else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

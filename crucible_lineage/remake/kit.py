@@ -4,7 +4,7 @@ remake/plan.json               the steps, parents first
 remake/source/SHA256.zip       their source
 remake/environment/SHA256.*    their environments, as documents and as locks
 remake/runtime.zip             the code of crucible-lineage, by which steps are declared
-remake/run_step.py, compare.py, reproduce.py
+remake/run_step.py, compare.py, and reproduce.py, which starts the driver in runtime.zip
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
 from crucible_lineage.session import Session
+from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import KeptFile, StepRecord
@@ -38,7 +39,32 @@ if TYPE_CHECKING:
 DRIVER = "reproduce.py"
 SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _OWN = "crucible_lineage"
+STARTER = '''"""Run foreign code: make results again from the sources kept with them, and compare.
+
+    python reproduce.py [MFID ...] [--all] [--here] [--rtol 1e-9] [--wheels FOLDER] [--network]
+
+Without an MFID, the result that the bundle is about is made again; with `--all` all steps, from the measured files on.
+Each step runs in an environment built with the recorded versions (by `uv`, or `venv` and `pip`), or with `--here` in
+that of this Python. The bundle is not changed. Exit code 0: all is the same, within the tolerance; 1: something differs
+or could not be made; 2: there is nothing to make again.
+"""
+
+import sys
+import types
+from pathlib import Path
+
+print("This runs foreign code: the steps in this bundle, with your rights.", file=sys.stderr, flush=True)
+BUNDLE = Path(__file__).resolve().parent
+package = types.ModuleType("crucible_lineage")  # not the installed one, and without what that imports
+package.__path__ = [str(BUNDLE / "remake" / "runtime.zip" / "crucible_lineage")]
+sys.modules["crucible_lineage"] = package
+
+from crucible_lineage.remake.driver import main
+
+sys.exit(main(BUNDLE, __doc__))
+'''
 PathOf = Callable[[str, FileRef], "str | None"]
+BytesOf = Callable[["KeptFile"], bytes]
 
 
 @dataclass(frozen=True)
@@ -50,17 +76,18 @@ class KitStep:
     metadata: JsonMapping
 
 
-def write_kit(session: Session, folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf) -> list[Path]:
+def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf, bytes_of: BytesOf) -> list[Path]:
     """Write a kit for these outputs of steps and return the written files.
 
-    `path_of` returns the path in the folder of a dataset's file; None if it is omitted. It raises LineageError if the
-    bytes cannot be obtained.
+    `path_of` returns the path in the folder of a dataset's file; None if it is omitted. `bytes_of` returns source or
+    environment. Both raise LineageError if the bytes cannot be obtained.
     """
-    writer = _Writer(session, folder, path_of)
+    writer = _Writer(folder, path_of, bytes_of)
     steps = [writer.entry(group) for group in _in_order(_executions(outputs))]
     writer.text(PLAN, json.dumps({"format": FORMAT, "about": about, "steps": steps}, indent=1, ensure_ascii=False))
     own = resources.files("crucible_lineage.remake")
-    for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py"), (DRIVER, "driver.py")):
+    writer.text(DRIVER, STARTER)
+    for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py")):
         writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
     writer.data(RUNTIME, _runtime())
     return writer.written
@@ -90,10 +117,10 @@ def _in_order(groups: list[list[KitStep]]) -> list[list[KitStep]]:
 
 
 class _Writer:
-    def __init__(self, session: Session, folder: Path, path_of: PathOf) -> None:
-        self.session = session
+    def __init__(self, folder: Path, path_of: PathOf, bytes_of: BytesOf) -> None:
         self.folder = folder
         self.path_of = path_of
+        self.bytes_of = bytes_of
         self.written: list[Path] = []
 
     def entry(self, group: Sequence[KitStep]) -> JsonObject:
@@ -124,6 +151,7 @@ class _Writer:
             "source": source,
             "environment": environment,
             "packages": sorted(record.software.packages),
+            "seconds": _seconds(record),
             "read": code.read or [],
             "left_out": code.left_out or [],
             "reproduce": (declared.reproduce if declared else None) or {},
@@ -162,7 +190,7 @@ class _Writer:
         path = f"{kind}/{kept.sha256}{ending}"
         if not (self.folder / path).exists():
             try:
-                self.data(path, _bytes_of(self.session, kept))
+                self.data(path, self.bytes_of(kept))
             except LineageError as error:
                 faults.append(f"its {Path(kind).name}, dataset {kept.mfid}, cannot be had: {error}")
                 return None
@@ -195,6 +223,10 @@ def _why_not(record: StepRecord) -> str:
     return ""
 
 
+def _seconds(record: StepRecord) -> float:
+    return (utc(record.activity.ended) - utc(record.activity.started)).total_seconds()
+
+
 def _returned_values(output: KitStep) -> JsonObject | None:
     """Return the values that the step returned; None if the record does not say which those are."""
     if output.record.result is None:
@@ -209,7 +241,8 @@ def _returned_values(output: KitStep) -> JsonObject | None:
     }
 
 
-def _bytes_of(session: Session, kept: KeptFile) -> bytes:
+def kept_bytes(session: Session, kept: KeptFile) -> bytes:
+    """Return source or environment of a result from Crucible. Raises LineageError if the bytes are lost or others."""
     file = FileRef(kept.name, kept.sha256, 0)
     return cached_file(DatasetRef(kept.mfid, kept.mfid, (file,)), file, session).read_bytes()
 

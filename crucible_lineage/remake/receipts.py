@@ -12,11 +12,10 @@ import math
 import platform
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from crucible_lineage import __version__
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import LineageError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import activity_code, mapping, provenance
@@ -39,7 +38,8 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> JsonObject:
     files = outcome.recorded.get(mfid, [])
     environment = outcome.environment
     differences = [
-        {"name": file["name"], "verdict": file["verdict"], "said": file["said"]}
+        {name: file[name] for name in ("name", "verdict", "said")}
+        | ({"made": sha256} if (sha256 := outcome.made.get(f"{mfid}/{file['name']}")) else {})
         for file in outcome.files
         if file["verdict"] != "identical"
     ]
@@ -51,6 +51,7 @@ def receipt_of(outcome: Outcome, mfid: str, when: datetime) -> JsonObject:
         "predicate": {
             "dataset": mfid,
             "step": outcome.name,
+            "comparedWith": outcome.compared_with,
             "verdict": outcome.verdict,
             "said": outcome.note,
             "largestDifference": largest if math.isfinite(largest) else None,
@@ -94,26 +95,6 @@ def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[
             except LineageError as error:
                 faults.append(f"no receipt for {mfid}: {str(error).partition(chr(10))[0]}")
     return stated, faults
-
-
-def write_receipts(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
-    """Write receipts into a folder: MFID.json for each, and MFID.json.sig if an ssh key is configured.
-
-    Raises InputError if a file of that name exists, or the key cannot be used.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    when, written = datetime.now(UTC), []
-    for outcome in outcomes:
-        for mfid in outcome.mfids if outcome.is_tried else ():
-            path, text = folder / f"{mfid}.json", canonical_json(receipt_of(outcome, mfid, when))
-            if path.exists():
-                raise InputError(f"write a receipt to {path}: the file already exists; name another folder")
-            signature = signature_of(text)
-            path.write_bytes(text)
-            written.append(path)
-            if signature:
-                path.with_name(f"{path.name}.sig").write_text(signature, encoding="ascii")
-    return written
 
 
 def _summary(outcome: Outcome) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from crucible_lineage.checksums import file_sha256
@@ -19,55 +19,110 @@ from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, PLAN, Options, Outcome, RemakeError, remake
-from crucible_lineage.remake.kit import KitStep, write_kit
+from crucible_lineage.remake.bundles import open_bundle
+from crucible_lineage.remake.confine import RemakeError
+from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, Options, Outcome, remake
+from crucible_lineage.remake.kit import KitStep, kept_bytes, write_kit
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
-from crucible_lineage.times import seconds_in, utc
+from crucible_lineage.statements.consent import Consent, RecordedCode, recorded_code
 
 ENVIRONMENTS = "environments"  # folder of built environments in the data folder
+MOST_SHOWN = 1 << 20  # chosen: bytes that are printed of a source file
 
 
 def reproduce_datasets(
-    session: Session, mfids: Sequence[str], options: Options, report: Callable[[str], None], keep: Path | None = None
+    session: Session,
+    mfids: Sequence[str],
+    options: Options,
+    report: Callable[[str], None],
+    keep: Path | None = None,
+    consent: Consent | None = None,
 ) -> list[Outcome]:
     """Make these results again, with `options.is_all` all their ancestors, too.
 
-    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results.
+    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results, and
+    ForeignCodeError if one is of others without `consent`.
     """
-    outputs = _outputs(session, mfids, is_all=options.is_all)
-    with tempfile.TemporaryDirectory(dir=private_folder(session.settings.data / "work"), prefix="reproduce-") as name:
-        kit = Path(name) / "kit"
+    outputs, codes = _outputs(session, mfids, is_all=options.is_all)
+    (consent or Consent()).require(session, codes)
+    with _folder(session) as name:
 
         def path_of(mfid: str, file: FileRef) -> str | None:
             path = f"data/{mfid}/{file.sha256}"
-            if not (kit / path).exists():
+            if not (name / "kit" / path).exists():
                 source = cached_file(DatasetRef(mfid, mfid, (file,)), file, session)
-                (kit / path).parent.mkdir(parents=True, exist_ok=True)
-                (kit / path).write_bytes(source.read_bytes())
+                (name / "kit" / path).parent.mkdir(parents=True, exist_ok=True)
+                (name / "kit" / path).write_bytes(source.read_bytes())
             return path
 
-        write_kit(session, kit, mfids[0], outputs, path_of)
-        outcomes = _remake(kit, mfids, options, keep or Path(name) / "made", report)
+        write_kit(name / "kit", mfids[0], outputs, path_of, lambda kept: kept_bytes(session, kept))
+        outcomes = _remake(name / "kit", mfids, options, keep or name / "made", report)
     _note_history(session, outcomes, {output.mfid: output.metadata for output in outputs})
     return outcomes
 
 
+def reproduce_bundle(
+    session: Session,
+    bundle: Path,
+    options: Options,
+    report: Callable[[str], None],
+    keep: Path | None = None,
+    consent: Consent | None = None,
+) -> list[Outcome]:
+    """Make the result that a bundle is about again, with `options.is_all` all in it, by this program alone.
+
+    Of the bundle only what its records name by SHA-256 is used. Raises InputError if it does not lead to its ids, and
+    ForeignCodeError without consent to the code.
+    """
+    with _folder(session) as name:
+        opened = open_bundle(bundle, name / "bundle", name / "kit")
+        outputs, codes = opened.outputs()
+        (consent or Consent()).require(session, [one for one in codes if options.is_all or one.mfid == opened.about])
+        write_kit(name / "kit", opened.about, outputs, opened.copy, opened.kept_bytes)
+        outcomes = _remake(name / "kit", [opened.about], options, keep or name / "made", report)
+    for outcome in outcomes:
+        outcome.compared_with = f"the bundle whose list has the SHA-256 {opened.sha256}"
+    return outcomes
+
+
+def code_to_show(session: Session, mfids: Sequence[str], bundle: Path | None) -> Iterator[str]:
+    """Yield what making these results, or all of a bundle, again would run: its authors, its call, its source files."""
+    with _folder(session) as name:
+        opened = open_bundle(bundle, name / "bundle", name / "kit") if bundle else None
+        outputs, codes = opened.outputs() if opened else _outputs(session, mfids, is_all=False)
+        for output, code in zip(outputs, codes, strict=True):
+            yield f"{code}, with {json.dumps(output.record.recipe['params'], ensure_ascii=False)}"
+            if (archive := output.record.activity.code.archive) is None:
+                continue
+            content = opened.kept_bytes(archive) if opened else kept_bytes(session, archive)
+            with zipfile.ZipFile(io.BytesIO(content)) as source:
+                for entry in source.infolist():
+                    text = source.open(entry).read(MOST_SHOWN).decode(errors="replace")
+                    yield f"# {entry.filename}, {entry.file_size} bytes\n{text}"
+
+
 @contextmanager
-def remade_files(session: Session, mfid: str) -> Iterator[dict[str, Path]]:
+def _folder(session: Session) -> Iterator[Path]:
+    work = private_folder(session.settings.data / "work")
+    with tempfile.TemporaryDirectory(dir=work, prefix="reproduce-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def remade_files(session: Session, mfid: str, consent: Consent) -> Iterator[dict[str, Path]]:
     """Make a result again and yield its files by SHA-256, in a folder that is removed afterwards.
 
     Uses the present environment, and one of the recorded versions if that gives other bytes. Raises InputError if the
-    result cannot be made.
+    result cannot be made, ForeignCodeError without consent.
     """
-    work = private_folder(session.settings.data / "work")
-    with tempfile.TemporaryDirectory(dir=work, prefix="again-") as name:
+    with _folder(session) as name:
         files: dict[str, Path] = {}
         for here in (True, False):
             options = Options(here=here, environments=session.settings.data / ENVIRONMENTS)
-            folder = Path(name) / ("here" if here else "as-recorded")
-            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, folder)
+            folder = name / ("here" if here else "as-recorded")
+            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, folder, consent)
             if outcome.verdict == NOT_MADE:
                 raise InputError(outcome.note or next(outcome.lines(), ""))
             files |= {file_sha256(path): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
@@ -87,45 +142,13 @@ def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mappi
         outcome.causes[:0] = [reason for reason in reasons if reason][:1]
 
 
-def reproduce_bundle(
-    bundle: Path, mfids: Sequence[str], options: Options, report: Callable[[str], None], keep: Path | None = None
-) -> list[Outcome]:
-    """Make the result that a bundle is about again, or others in it. Raises InputError if the bundle is unsuitable."""
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as name:
-        kit = bundle
-        if bundle.is_file():
-            kit = Path(name) / "kit"
-            try:
-                with zipfile.ZipFile(bundle) as archive:
-                    archive.extractall(kit)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise InputError(f"reproduce {bundle}: it is no bundle: {error}") from error
-        if not (kit / PLAN).is_file():
-            raise InputError(f"reproduce {bundle}: it has no {PLAN}; bundle the result again with this version")
-        about = json.loads((kit / PLAN).read_text(encoding="utf-8"))["about"]
-        return _remake(kit, mfids or [about], options, keep or Path(name) / "made", report)
-
-
-def sampled(session: Session, project: str, count: int, older_than: str | None = None) -> list[str]:
-    """Choose current results of a project's steps at random.
-
-    Raises InputError if there is none, or `older_than` (as in 30d, 12h) is not an age.
-    """
-    until = datetime.now(UTC) - _age(older_than) if older_than else datetime.now(UTC)
+def sampled(session: Session, project: str, count: int) -> list[str]:
+    """Choose current results of a project's steps at random. Raises InputError if there is none."""
     found = standings(session, project).items()
-    matching = sorted(
-        mfid for mfid, one in found if one.summary.step and one.state == CURRENT and utc(one.summary.created) <= until
-    )
+    matching = sorted(mfid for mfid, one in found if one.summary.step and one.state == CURRENT)
     if not matching:
-        raise InputError(f"reproduce: project {project!r} has no current result of a step that is old enough")
+        raise InputError(f"reproduce: project {project!r} has no current result of a step")
     return random.sample(matching, min(count, len(matching)))
-
-
-def _age(text: str) -> timedelta:
-    try:
-        return timedelta(seconds=seconds_in(text))
-    except ValueError as error:
-        raise InputError(f"--older-than {text}: give an age, as in 30d or 12h") from error
 
 
 def _remake(
@@ -140,27 +163,29 @@ def _remake(
     return outcomes
 
 
-def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> list[KitStep]:
-    """Return these results, with `is_all` their ancestors, too."""
-    outputs: dict[str, KitStep] = {}
+def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[list[KitStep], list[RecordedCode]]:
+    """Return these results, with `is_all` their ancestors, too, and the code that makes each again."""
+    outputs: list[KitStep] = []
+    codes: list[RecordedCode] = []
     waiting, seen = list(mfids), set[str]()
     while waiting:
         mfid = waiting.pop()
         if mfid in seen:
             continue
         seen.add(mfid)
-        output = _output(session, mfid)
-        if output is None and mfid in mfids:
+        found = _output(session, mfid)
+        if found is None and mfid in mfids:
             raise InputError(f"reproduce {mfid}: it was not made by a step that is recorded; there is nothing to run")
-        if output is not None:
-            outputs[mfid] = output
-            waiting += output.record.parents if is_all else ()
-    return list(outputs.values())
+        if found is not None:
+            outputs.append(found[0])
+            codes.append(found[1])
+            waiting += found[0].record.parents if is_all else ()
+    return outputs, codes
 
 
-def _output(session: Session, mfid: str) -> KitStep | None:
+def _output(session: Session, mfid: str) -> tuple[KitStep, RecordedCode] | None:
     try:
-        dataset = session.client.datasets.get(mfid, include_metadata=True)
+        dataset = session.client.datasets.get(mfid, include_metadata=True, include_owner=True)
     except NotFoundError as error:
         raise InputError(f"reproduce {mfid}: the dataset does not exist, or is not visible to this key") from error
     record = read_record(dataset.scientific_metadata)
@@ -171,4 +196,5 @@ def _output(session: Session, mfid: str) -> KitStep | None:
         complete = whole_record(session.client, mfid, step)
     except ChecksumError as error:
         raise InputError(f"reproduce {mfid}: {error}") from error
-    return KitStep(mfid, complete, dataset.scientific_metadata or {})
+    output = KitStep(mfid, complete, dataset.scientific_metadata or {})
+    return output, recorded_code(dataset, complete)

@@ -16,7 +16,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import traceback
 from importlib import metadata
 from pathlib import Path
@@ -221,6 +220,8 @@ def plain(value: Any) -> Any:
 
 def environment(packages: list[str]) -> dict[str, Any]:
     """Return the parts of the environment that may affect results."""
+    from crucible_lineage.provenance.environment import cpu, timezone
+
     versions: dict[str, str | None] = {}
     for name in packages:
         try:
@@ -237,23 +238,6 @@ def environment(packages: list[str]) -> dict[str, Any]:
         "timezone": timezone(),
         "blas": sorted(loaded_blas()),
     }
-
-
-def timezone() -> str:
-    """Return the name of the system's time zone, if known."""
-    try:
-        return os.path.realpath("/etc/localtime").partition("zoneinfo/")[2] or "/".join(time.tzname)
-    except OSError:
-        return "/".join(time.tzname)
-
-
-def cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "cpu model")))
-    return next(models, "") or platform.machine()
 
 
 def loaded_blas() -> set[str]:

@@ -106,7 +106,7 @@ def test_other_bytes_of_the_same_step_are_never_sent(made: Any, monkeypatch: pyt
     from contextlib import contextmanager
 
     @contextmanager
-    def other(session: Any, mfid: str) -> Any:
+    def other(session: Any, mfid: str, consent: Any) -> Any:
         yield {"0" * 64: Path(__file__)}
 
     monkeypatch.setattr("crucible_lineage.ask.verify.remade_files", other)

@@ -341,7 +341,7 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
     (found,) = reproduce_datasets(session, [mfid], built, lambda _: None)
     assert (found.verdict, found.environment["packages"]["labtools"]) == (IDENTICAL, "1.0"), found
     monkeypatch.setenv("PYTHONPATH", str(installed(wheels, "2.0", tmp_path / "newer")))
-    monkeypatch.setattr("crucible_lineage.remake.driver.PASSED", ("PATH", "HOME", "PYTHONPATH"))
+    monkeypatch.setattr("crucible_lineage.remake.confine.PASSED", ("PATH", "PYTHONPATH"))
     (found,) = reproduce_datasets(session, [mfid], HERE, lambda _: None)
     assert found.verdict == DIFFERS
     assert found.causes[0] == "labtools is 2.0 here, 1.0 by the record"
