@@ -31,8 +31,6 @@ from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
-from crucible_lineage.queries.verify import Verification
-from crucible_lineage.queries.verify import verify_project as verify
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets, sampled
