@@ -177,6 +177,8 @@ class _Remaking:
         for number, used in enumerate(self.entry["inputs"], 1):
             for file in used["files"]:
                 target = self.work / "inputs" / used["role"] / str(number) / file["name"]
+                if ".." in target.parts or not target.is_relative_to(self.work):
+                    raise confine.RemakeError(f"its input {file['name']!r} has a name that leads out of its folder")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 label = f"{file['name']} of {used['mfid']}, its input {used['role']}"
                 if (source := remade.get((used["mfid"], file["name"]))) is not None:

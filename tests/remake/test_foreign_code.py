@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.queries.bundle import write_bundle
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session

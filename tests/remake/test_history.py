@@ -100,7 +100,8 @@ def test_receipts_remember_it_for_all_that_the_code_made(made: dict[str, str], s
 def test_reproduce_names_the_history_as_the_cause(made: dict[str, str], lab: Any, session: Session) -> None:
     """The step now gives the same twice, but gave something else before."""
     ask(session, "run", lab.pipeline, "--engine", "local", "--force", "drawn")
-    from crucible_lineage.remake.driver import DIFFERS, Outcome
+    from crucible_lineage.remake.compare import DIFFERS
+    from crucible_lineage.remake.driver import Outcome
     from crucible_lineage.remake.reproduce import _note_history
 
     metadata = session.client.datasets.get(made["drawn"], include_metadata=True).scientific_metadata

@@ -20,7 +20,8 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.remake.driver import DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN, Options, Outcome
+from crucible_lineage.remake.compare import DIFFERS, IDENTICAL, WITHIN
+from crucible_lineage.remake.driver import FAILED, NOT_MADE, Options, Outcome
 from crucible_lineage.remake.kit import _runtime
 from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
 from crucible_lineage.session import Session
@@ -268,27 +269,26 @@ def altered(bundle: Path, path: str, change: Callable[[str], str]) -> None:
             assert not name.endswith(path) or changed != text
 
 
-def test_exchanged_source_and_inputs_are_found_and_named(bundle: Path, lab: Any, made: RunResult) -> None:
-    def verdict(step: str, change: Callable[[Path], None]) -> Outcome:
+def test_exchanged_source_and_inputs_are_found_and_named(
+    bundle: Path, lab: Any, made: RunResult, session: Session
+) -> None:
+    """By the installed program, which then runs nothing; the one in the bundle names them as its verdict."""
+
+    def refused(change: Callable[[Path], object]) -> str:
         copy = bundle.with_name("changed")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(bundle, copy)
         change(copy)
-        mfid = made.datasets[step]["low" if step == "split" else "out"]
-        return reproduce_bundle(copy, [mfid], HERE, lambda _: None)[0]
+        with pytest.raises(InputError, match="does not lead to its ids") as error:
+            reproduce_bundle(session, copy, HERE, lambda _: None)
+        return str(error.value)
 
-    module = f"{lab.module}.py"
-    constant = verdict(
-        "scaled", lambda it: altered(it, module, lambda text: text.replace("SCALE = 3.0", "SCALE = 3.1"))
-    )
-    assert constant.verdict == NOT_MADE
-    assert "its source is not the one that the record names" in constant.note
     (raw,) = made.inputs["first"]
-    swapped = verdict("scaled", lambda it: (it / "data" / raw / "first.txt").write_text("9\n") and None)
-    assert "was replaced" in swapped.note
-    assert f"first.txt of {raw}" in swapped.note
-    gone = verdict("scaled", lambda it: next((it / "remake" / "source").glob("*.zip")).write_bytes(b"no archive"))  # type: ignore[arg-type, return-value]
-    assert gone.verdict == NOT_MADE
+    (kept,) = (bundle / "remake" / "source").glob("*.zip")
+    change = lambda text: text.replace("SCALE = 3.0", "SCALE = 3.1")  # noqa: E731
+    assert kept.name in refused(lambda it: altered(it, f"{lab.module}.py", change))
+    assert f"data/{raw}/first.txt" in refused(lambda it: (it / "data" / raw / "first.txt").write_text("9\n"))
+    assert kept.name in refused(lambda it: (it / "remake" / "source" / kept.name).write_bytes(b"no archive"))
 
 
 def wheel(folder: Path, version: str, factor: float) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.remake.driver import ALIKE, DIFFERS, FAILED, IDENTICAL, NOT_MADE, WITHIN
+from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, WITHIN
+from crucible_lineage.remake.driver import FAILED, NOT_MADE
 from tests.nights import by_night
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
