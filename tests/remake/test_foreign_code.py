@@ -19,12 +19,14 @@ import pytest
 
 from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.errors import LineageError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
 from crucible_lineage.server import start_server
+from crucible_lineage.server.schema import add_checksum
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -134,8 +136,8 @@ def test_reading_lost_bytes_of_others_runs_nothing(
         got = as_ada("get", mfid, "-o", tmp_path / "got")
         assert got.returncode == 1
         assert f"crucible-lineage reproduce {mfid}" in got.stdout + got.stderr
-        with pytest.raises(Exception, match=f"reproduce {mfid}"):
-            Catalogue(accounts["ada"], "of-eve").dataset(mfid).path(name)
+        with Catalogue(accounts["ada"], "of-eve") as catalogue, pytest.raises(LineageError, match=f"reproduce {mfid}"):
+            catalogue.dataset(mfid).path(name)
         for reading in (
             ("show", mfid),
             ("lineage", mfid, "-o", tmp_path / f"{mfid}.html"),
@@ -182,8 +184,12 @@ def test_a_result_that_was_handed_over_is_still_of_its_author(
     foreign: Foreign, accounts: dict[str, Session], as_ada: Callable[..., Any], tmp_path: Path
 ) -> None:
     ada = str(accounts["ada"].agent["unique_id"])
-    with sqlite3.connect(tmp_path / "service" / "crucible.sqlite") as database:
-        database.execute("UPDATE resource SET owner = ? WHERE mfid = ?", (ada, foreign.counted))
+    with sqlite3.connect(tmp_path / "service" / "crucible.db") as database:
+        add_checksum(database)
+        database.execute(
+            "UPDATE resource SET owner_id = (SELECT id FROM user WHERE username = 'ada') WHERE mfid = ?",
+            (foreign.counted,),
+        )
     assert accounts["ada"].client.datasets.get(foreign.counted).owner_orcid == ada
     assert as_ada("show", foreign.counted).returncode == 0
     refused = as_ada("reproduce", foreign.counted, "--here")
