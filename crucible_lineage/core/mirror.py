@@ -382,8 +382,9 @@ class Mirror:
 
         Makes no call if nothing is new and the last listing is recent.
         """
+        own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
         if is_empty:
-            return [], known.keys()
+            return [], self._gone(known.keys(), own)
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
         datasets, rows = self._client().datasets, list[Row]()
         removed: Collection[str] = ()
@@ -391,7 +392,7 @@ class Mirror:
             return rows, removed
         if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some were removed or became visible
             listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
-            new, removed = (new & listed) | (listed - known.keys()), known.keys() - listed
+            new, removed = (new & listed) | (listed - known.keys()), self._gone(known.keys() - listed, own)
         if len(new) <= ONE_BY_ONE:
             return self._read(new, is_stated=True) if new else rows, removed
         since: JsonObject = {"modification_time_gte": latest} if latest and not removed else {}
@@ -399,6 +400,28 @@ class Mirror:
             if dataset.unique_id in new:
                 rows.append(Row.of(dataset.model_dump(), is_stated=True))
         return rows, removed
+
+    def _gone(self, absent: Collection[str], own: Collection[str]) -> set[str]:
+        """Return those of the absent statements that are gone: own ones are read by id before lists have them."""
+        late = set(own) & set(absent)
+        return set(absent) - (fetch_datasets(self._client(), late).found.keys() if late else set())
+
+    def note_stated(self, mfid: str) -> None:
+        """Read a statement that this machine has made: it counts at once, however late the lists are."""
+        rows = self._read([mfid], is_stated=True)
+
+        def store(db: sqlite3.Connection) -> None:
+            tables.write(db, rows)
+            db.execute("INSERT OR IGNORE INTO member VALUES (?, ?, ?, '')", (EVERYTHING, KEYWORD, mfid))
+            tables.set_stated(db)
+
+        self.database.transaction(store)
+
+    def note_corrected(self, mfid: str) -> None:
+        """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
+        rows = self._read([mfid])
+        self.forget([mfid])
+        self.database.transaction(lambda db: tables.write(db, rows))
 
     def stated(self, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb that are in force, as of the last sync."""
@@ -528,9 +551,10 @@ class Mirror:
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
         new = listed - present
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
+        gone = self._gone(present - listed, self.database.transaction(tables.stated_here))
 
         def reconcile(db: sqlite3.Connection) -> int:
-            tables.drop(db, present - listed)
+            tables.drop(db, gone)
             db.executemany("DELETE FROM dataset WHERE mfid = ?", [(mfid,) for mfid in new])  # it may be a damaged row
             return tables.store(db, project, rows, everything=False)
 

@@ -36,6 +36,7 @@ from crucible_lineage.statements.statements import (
     CHECK,
     FLAG,
     HOLD,
+    KEYWORD,
     PROMOTE,
     REMAKE,
     SIGN,
@@ -334,7 +335,7 @@ def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everythi
     A record never replaces a later one: another process may have written since this one read.
     """
     if everything:
-        drop(db, ids_of(db, project) - {row.mfid for row in rows})
+        drop(db, ids_of(db, project) - {row.mfid for row in rows} - stated_here(db))
         set_feed(db, project, EVERYTHING, FeedState("", ""))
     latest = max((row.modified for row in rows), default="")
     row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
@@ -452,6 +453,11 @@ def summaries_of(db: sqlite3.Connection, mfids: Collection[str] | None, where: s
 def _renew(db: sqlite3.Connection) -> None:
     """Mark rows as changed, so that snapshots in memory are read again."""
     db.execute("UPDATE feed SET token = hex(randomblob(8))")
+
+
+def stated_here(db: sqlite3.Connection) -> set[str]:
+    """Return the statements of this machine that no list has shown yet."""
+    return {mfid for (mfid,) in db.execute("SELECT mfid FROM member WHERE scope = ? AND seen = ''", (KEYWORD,))}
 
 
 def ids_of(db: sqlite3.Connection, project: str) -> set[str]:

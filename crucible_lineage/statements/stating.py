@@ -148,6 +148,7 @@ def state(
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
     _register(session, statement)
+    session.mirror.note_stated(mfid)
     session.mirror.sync_statements()
     return StatementOutcome(session.mirror.statements([mfid]).get(mfid, statement), is_new=True)
 

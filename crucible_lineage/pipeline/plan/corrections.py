@@ -360,4 +360,4 @@ def _record(
     for number, act in enumerate(acts):
         entries |= correction_mark(f"{at}_{number:04}_{secrets.token_hex(4)}", {**act, **stamp})
     session.client.metadata.merge(mfid, entries)
-    session.mirror.forget([mfid])
+    session.mirror.note_corrected(mfid)

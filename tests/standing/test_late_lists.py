@@ -1,0 +1,82 @@
+"""What this machine has stated and corrected counts at once, although the service's lists show it some time later."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from crucible_lineage.cli import main
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.datasets import DatasetCalls
+from crucible_lineage.refs import ProjectChanges
+from tests.web.conftest import served
+
+Ask = Callable[..., Any]
+
+
+class Lateness:
+    """Lists, counts and changes without the datasets that were new, or as they were, when it began."""
+
+    def __init__(self, patched: pytest.MonkeyPatch) -> None:
+        self.known: dict[str, Any] | None = None
+        listed, count, changes = DatasetCalls.iter, DatasetCalls.count, DatasetCalls.changes
+
+        def late_list(calls: DatasetCalls, **filters: Any) -> Iterator[Any]:
+            for one in listed(calls, **filters):
+                if self.known is None:
+                    yield one
+                elif one.unique_id in self.known:
+                    yield self.known[one.unique_id] if filters.get("include_metadata") else one
+
+        def late_count(calls: DatasetCalls, **filters: Any) -> int:
+            return count(calls, **filters) if self.known is None else len(list(late_list(calls, **filters)))
+
+        def late_changes(calls: DatasetCalls, project: str, since: str | None, keyword: str) -> ProjectChanges:
+            found = changes(calls, project, since, keyword)
+            known = {mfid: when for mfid, when in found.modified.items() if self.known is None or mfid in self.known}
+            return ProjectChanges("", known)  # as of a service without revisions
+
+        patched.setattr(DatasetCalls, "iter", late_list)
+        patched.setattr(DatasetCalls, "count", late_count)
+        patched.setattr(DatasetCalls, "changes", late_changes)
+
+    def begin(self, client: CrucibleClient) -> None:
+        listed = client.datasets.iter(project_id="lab", include_metadata=True, include_links=True)
+        self.known = {one.unique_id: one for one in listed}
+
+
+@pytest.fixture
+def away(begin: Any, tmp_path: Path) -> Iterator[tuple[list[str], CrucibleClient]]:
+    with (
+        served(begin, tmp_path / "service", "--port", 0) as (printed, key),
+        CrucibleClient(printed["url"], key) as client,
+    ):
+        client.projects.create(project_id="lab", organization="a lab", project_lead="local")
+        yield ["--data", str(tmp_path / "data"), "--url", printed["url"], "--api-key", key], client
+
+
+def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, client = away
+    late = Lateness(monkeypatch)
+
+    def ask(*words: object, code: int = 0) -> Any:
+        sys.modules.pop(lab.module, None)
+        found = CliRunner().invoke(main, [*map(str, words), "--json", *options])
+        assert found.exit_code == code, (words, found.output)
+        return json.loads(found.stdout)
+
+    raw = ask("run", lab.pipeline)["inputs"]["first"][0]
+    late.begin(client)
+    ask("hold", raw, "--why", "saturated")
+    assert ask("run", lab.pipeline, "--force", "scaled", code=4)["executed"] == []
+    ask("set", raw, "measurement=spectra")
+    every = {one["mfid"]: one for one in ask("list", "--project", "lab", "--all")["datasets"]}
+    assert (every[raw]["state"], every[raw]["measurement"]) == ("doubtful", "spectra")
+    ask("lift", raw)
+    assert ask("run", lab.pipeline, "--force", "scaled")["executed"] == ["scaled", "total"]
