@@ -17,10 +17,8 @@ from crucible_lineage.server.database import (
 
 if TYPE_CHECKING:
     from crucible_lineage.server.running import RunningServer, serve, start_server
-    from crucible_lineage.server.worker import MetadataWriteBack
 
 __all__ = [
-    "MetadataWriteBack",
     "RunningServer",
     "instance_id",
     "present_datasets",
@@ -34,7 +32,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` do not need.
-    if name in ("MetadataWriteBack", "RunningServer", "serve", "start_server"):
+    if name in ("RunningServer", "serve", "start_server"):
         from crucible_lineage.server import running
 
         return getattr(running, name)

@@ -215,8 +215,7 @@ def open_database(path: Path) -> Database:
 def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
     """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`.
 
-    A new connection reads it: one that has used the full-text index compares what it remembers of it with what others
-    wrote since, and SQLite 3.46 then reports an intact one as malformed.
+    A connection of its own reads it, because that takes long.
     """
     due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
     with closing(connect(database.path)) as db:

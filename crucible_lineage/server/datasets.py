@@ -19,16 +19,17 @@ from crucible_lineage.server.http import (
     Form,
     Json,
     NewSample,
+    Offset,
     SamplePatch,
     invalid,
+    page,
     refuse,
     short,
 )
+from crucible_lineage.server.http import Limit as ListLimit
 from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.records import (
     SELECTS,
-    ChildDatasetQuery,
-    ChildSampleQuery,
     Conditions,
     DatasetQuery,
     Embed,
@@ -38,11 +39,9 @@ from crucible_lineage.server.records import (
     cursor_page,
     embed,
     link_records,
-    list_page,
     load,
     names,
     records,
-    where,
 )
 from crucible_lineage.server.resources import (
     change,
@@ -62,13 +61,13 @@ from crucible_lineage.server.schema import DamagedError, intact, require_rows
 
 router = new_router()
 
-COLUMNS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size")
+Kind = Literal["dataset", "sample"]
+COLUMNS = {
+    "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size"),
+    "sample": ("sample_name", "sample_type", "description"),
+}
 MAX_KEYWORD_CHARACTERS = 500
 MAX_KEYWORDS = 1000  # chosen: per dataset
-
-
-SAMPLE_COLUMNS = ("sample_name", "sample_type", "description")
-
 
 _NEIGHBOURS = """
     SELECT child_id FROM link WHERE parent_id = :start UNION SELECT parent_id FROM link WHERE child_id = :start
@@ -87,7 +86,7 @@ _COMPONENT = """
 
 
 Words = Annotated[str, Query(min_length=3, max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=50)]
+Limit = Annotated[int, Query(ge=1, le=50)]  # of a search
 _NAMES = {
     "dataset": "dataset_name",
     "sample": "sample_name",
@@ -122,19 +121,19 @@ for _kind in _NAMES:
 
 @router.get("/resources/metadata/search")
 def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: Limit = 20) -> Json:
-    """Return the resources whose metadata have all of the words, in names or values."""
-    words = re.findall(r"\w+", q.replace("_", " "))
+    """Return the resources whose metadata contain all of the words, in names or values, the youngest first."""
+    words = re.findall(r"\w+", q.lower().replace("_", " "))
     if not words:
         return {"items": []}
-    quoted = " ".join(f'"{word}"' for word in words)
-    conditions = Conditions("metadata_words MATCH :words", "NOT resource.hidden", words=quoted)
+    conditions = Conditions("NOT resource.hidden")
+    for word in words:
+        conditions.add("instr(lower(document), ?)", word)
     conditions.limit_to(call.caller)
     with call.read() as db:
         rows = db.execute(
             f"""SELECT resource.*, user.unique_id AS owner, document, {intact("metadata")} AS is_intact
-                FROM metadata_words JOIN resource ON resource.id = metadata_words.rowid
-                JOIN metadata ON metadata.id = resource.id LEFT JOIN user ON user.id = resource.owner_id
-                WHERE {conditions} ORDER BY metadata_words.rank, resource.id DESC LIMIT {limit}""",
+                FROM metadata JOIN resource USING (id) LEFT JOIN user ON user.id = resource.owner_id
+                WHERE {conditions} ORDER BY resource.id DESC LIMIT {limit}""",
             conditions.values,
         ).fetchall()
         named = names(db, [row["id"] for row in rows])
@@ -149,7 +148,7 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
                 "owner_orcid": row["owner"],
                 "creation_time": row["created"],
                 "modification_time": row["modified"],
-                "rank": 1 / (1 + position),  # the index's own score reveals how many documents of others contain a word
+                "rank": 1 / (1 + position),
                 "scientific_metadata": json.loads(row["document"]),
             }
             for position, row in enumerate(rows)
@@ -162,69 +161,70 @@ class InstrumentChoice(Form):
     instrument_mfid: str | None = None
 
 
-@router.post("/datasets", status_code=201)
-@short
-def create_dataset(call: Call, body: DatasetBody) -> Json:
-    with call.write() as db:
-        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
-        project = home_project(db, call.caller, body.project_id, body.project_mfid)
-        values: JsonObject = {name: getattr(body, name) for name in COLUMNS}
-        values |= {"timestamp": body.timestamp or now(), "timed": int(body.timestamp is not None)}
-        values |= instrument_columns(db, body.instrument_name, body.instrument_id, body.instrument_mfid)
-        return _insert(db, call, "dataset", body, values, owner, project)
+def _add_record_routes(router: APIRouter, kind: Kind, new: type, patch: type, query_type: type) -> None:
+    """Add the routes that create, list, read and change datasets, or samples."""
 
+    def create(call: Call, body: Any) -> Json:
+        with call.write() as db:
+            owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
+            project = home_project(db, call.caller, body.project_id, body.project_mfid)
+            values: JsonObject = {name: getattr(body, name) for name in COLUMNS[kind]}
+            values["timestamp"] = body.timestamp or now()
+            if kind == "dataset":
+                values["timed"] = int(body.timestamp is not None)
+                values |= instrument_columns(db, body.instrument_name, body.instrument_id, body.instrument_mfid)
+            number = insert(
+                db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
+            )
+            if body.scientific_metadata:
+                write_metadata(db, number, body.scientific_metadata)
+            call.add_revision(db, project)
+            return load(db, call.caller, kind, number)
 
-def _insert(
-    db: sqlite3.Connection,
-    call: AuthenticatedCall,
-    kind: Literal["dataset", "sample"],
-    body: DatasetBody | NewSample,
-    values: JsonObject,
-    owner: int,
-    project: int | None,
-) -> Json:
-    number = insert(db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public)
-    if body.scientific_metadata:
-        write_metadata(db, number, body.scientific_metadata)
-    call.add_revision(db, project)
-    return load(db, call.caller, kind, number)
+    def list_all(call: Call, query: Any) -> Json:
+        with call.read() as db:
+            project = select(db, "project", query.project_id, query.project_mfid)
+            call.add_revision(db, project["id"] if project else None)
+            if kind == "dataset" and query.keyword:  # clients that follow the results of a pipeline ask by keyword
+                call.add_statements(db)
+            return cursor_page(db, call.caller, kind, query)
 
+    def get(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
+        with call.read() as db:
+            row = require(db, call.caller, mfid, VIEWER, kind)
+            return load(db, call.caller, kind, row["id"], embed(query))
 
-@router.get("/datasets")
-def list_datasets(call: Call, query: Annotated[DatasetQuery, Query()]) -> Json:
-    with call.read() as db:
-        project = select(db, "project", query.project_id, query.project_mfid)
-        call.add_revision(db, project["id"] if project else None)
-        if query.keyword:  # clients that follow the results of a pipeline ask by keyword
-            call.add_statements(db)
-        return cursor_page(db, call.caller, "dataset", query)
-
-
-@router.get("/datasets/{mfid}")
-@short
-def get_dataset(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "dataset")
-        return load(db, call.caller, "dataset", row["id"], embed(query))
-
-
-@router.patch("/datasets/{mfid}")
-def change_dataset(call: Call, mfid: str, body: DatasetPatch) -> Json:
-    changes = body.model_dump(exclude_unset=True)
-    with call.write() as db:
-        row = require(db, call.caller, mfid, EDITOR, "dataset")
-        current = load(db, call.caller, "dataset", row["id"])
-        for name in ("instrument_id", "instrument_mfid"):
-            if name in changes and changes.pop(name) != current[name]:
-                raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
-        if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
-            changes |= instrument_columns(db, label)
+    def change_one(call: Call, mfid: str, body: Any) -> Json:
+        changes = body.model_dump(exclude_unset=True)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
-        if "timestamp" in changes:
-            changes["timed"] = 1
-        change(db, "dataset", row["id"], changes)
-        return load(db, call.caller, "dataset", row["id"])
+        with call.write() as db:
+            row = require(db, call.caller, mfid, EDITOR, kind)
+            if kind == "dataset":
+                changes = _dataset_changes(db, mfid, changes, load(db, call.caller, kind, row["id"]))
+            change(db, kind, row["id"], changes)
+            return load(db, call.caller, kind, row["id"])
+
+    create.__annotations__["body"], change_one.__annotations__["body"] = new, patch
+    list_all.__annotations__["query"] = Annotated[query_type, Query()]
+    router.post(f"/{kind}s", status_code=201, name=f"create_{kind}")(short(create))
+    router.get(f"/{kind}s", name=f"list_{kind}s")(list_all)
+    router.get(f"/{kind}s/{{mfid}}", name=f"get_{kind}")(short(get))
+    router.patch(f"/{kind}s/{{mfid}}", name=f"change_{kind}")(change_one)
+
+
+def _dataset_changes(db: sqlite3.Connection, mfid: str, changes: JsonObject, current: JsonObject) -> JsonObject:
+    """Return the changes of columns; an instrument that is registered has a route of its own."""
+    for name in ("instrument_id", "instrument_mfid"):
+        if name in changes and changes.pop(name) != current[name]:
+            raise invalid("body", name, f"is changed with PUT /datasets/{mfid}/instrument")
+    if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
+        changes |= instrument_columns(db, label)
+    return {**changes, "timed": 1} if "timestamp" in changes else changes
+
+
+_add_record_routes(router, "dataset", DatasetBody, DatasetPatch, DatasetQuery)
+_add_record_routes(router, "sample", NewSample, SamplePatch, SampleQuery)
 
 
 @router.get("/datasets/{mfid}/keywords")
@@ -291,42 +291,6 @@ def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sql
 
 def _keyword_record(row: sqlite3.Row) -> Json:
     return {"id": row["id"], "keyword": row["spelling"]}
-
-
-@router.post("/samples", status_code=201)
-def create_sample(call: Call, body: NewSample) -> Json:
-    with call.write() as db:
-        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
-        project = home_project(db, call.caller, body.project_id, body.project_mfid)
-        values: JsonObject = {name: getattr(body, name) for name in SAMPLE_COLUMNS}
-        values["timestamp"] = body.timestamp or now()
-        return _insert(db, call, "sample", body, values, owner, project)
-
-
-@router.get("/samples")
-def list_samples(call: Call, query: Annotated[SampleQuery, Query()]) -> Json:
-    with call.read() as db:
-        project = select(db, "project", query.project_id, query.project_mfid)
-        call.add_revision(db, project["id"] if project else None)
-        return cursor_page(db, call.caller, "sample", query)
-
-
-@router.get("/samples/{mfid}")
-def get_sample(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "sample")
-        return load(db, call.caller, "sample", row["id"], embed(query))
-
-
-@router.patch("/samples/{mfid}")
-def change_sample(call: Call, mfid: str, body: SamplePatch) -> Json:
-    changes = body.model_dump(exclude_unset=True)
-    if changes.get("timestamp", "") is None:
-        raise invalid("body", "timestamp", "cannot be null")
-    with call.write() as db:
-        row = require(db, call.caller, mfid, EDITOR, "sample")
-        change(db, "sample", row["id"], changes)
-        return load(db, call.caller, "sample", row["id"])
 
 
 @router.get("/resources/{mfid}")
@@ -450,7 +414,7 @@ def dissociate(call: Call, dataset: str, sample: str) -> Json:
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
 
 
-def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"], query_type: type) -> None:
+def _add_family_routes(router: APIRouter, kind: Kind) -> None:
     """Add the same four routes for datasets and for samples."""
 
     @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
@@ -478,19 +442,24 @@ def _add_family_routes(router: APIRouter, kind: Literal["dataset", "sample"], qu
             return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
 
     def related(side: str, near: str, far: str) -> None:
-        def list_related(call: Call, mfid: str, query: Any) -> Json:
+        @router.get(f"/{kind}s/{{mfid}}/{side}", name=f"{kind}_{side}")
+        def list_related(
+            call: Call,
+            mfid: str,
+            relationship_type: Relationship | None = None,
+            limit: ListLimit = 100,
+            offset: Offset = 0,
+        ) -> Json:
+            conditions = Conditions("NOT resource.hidden")
+            conditions.limit_to(call.caller)
             with call.read() as db:
                 row = require(db, call.caller, mfid, VIEWER, kind)
-                conditions = where(db, call.caller, kind, query)
-                condition = f"resource.id IN (SELECT {far} FROM link WHERE {near} = ?"
-                if query.relationship_type:
-                    conditions.add(f"{condition} AND relationship_type = ?)", row["id"], query.relationship_type)
-                else:
-                    conditions.add(f"{condition})", row["id"])
-                return list_page(db, call.caller, kind, query, conditions)
-
-        list_related.__annotations__["query"] = Annotated[query_type, Query()]
-        router.get(f"/{kind}s/{{mfid}}/{side}", name=f"{kind}_{side}")(list_related)
+                linked = (
+                    f"SELECT {far} FROM link WHERE {near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
+                )
+                conditions.add(f"resource.id IN ({linked})", row["id"], relationship_type)
+                rows, total = conditions.page(db, SELECTS[kind], "resource.mfid DESC", limit, offset)
+                return page(records(db, call.caller, kind, rows), limit, total, offset)
 
     related("children", "parent_id", "child_id")
     related("parents", "child_id", "parent_id")
@@ -519,8 +488,8 @@ def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent:
         )
 
 
-_add_family_routes(router, "dataset", ChildDatasetQuery)
-_add_family_routes(router, "sample", ChildSampleQuery)
+_add_family_routes(router, "dataset")
+_add_family_routes(router, "sample")
 
 
 @router.get("/entity_graph_cte/{mfid}")

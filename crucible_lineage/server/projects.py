@@ -416,7 +416,6 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
             " WHERE dataset_id = ? AND sha256 IS NOT NULL",
             (row["id"],),
         )
-        db.execute("DELETE FROM metadata_words WHERE rowid = ?", (row["id"],))
         db.execute("DELETE FROM resource WHERE id = ?", (row["id"],))
     sweep(call.service.database, call.service.storage)
     return {"detail": f"Resource {mfid} permanently deleted"}

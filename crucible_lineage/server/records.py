@@ -25,7 +25,7 @@ from crucible_lineage.server.access import (
     roles,
 )
 from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, placeholders, stored_time
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid, page
+from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 from crucible_lineage.server.resources import select, user_row
 from crucible_lineage.server.schema import DamagedError, intact, require_intact, require_rows
 
@@ -395,15 +395,6 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
 
 
-def list_page(
-    db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery, conditions: Conditions
-) -> Json:
-    """Return one page by offset."""
-    rows = _rows(db, kind, conditions, *_order(kind, query), f"LIMIT {query.limit} OFFSET {query.offset}")
-    items = records(db, caller, kind, rows, embed(query))
-    return page(items, query.limit, _count(db, kind, conditions), query.offset)
-
-
 def _rows(
     db: sqlite3.Connection, kind: str, conditions: Conditions, column: str, direction: str, part: str
 ) -> list[sqlite3.Row]:
@@ -470,7 +461,6 @@ class _ListQuery(Includes):
     """The parameters that lists of datasets and of samples share."""
 
     limit: int = Field(100, ge=0, le=1000)
-    offset: int = Field(0, ge=0, le=MAX_ROW_ID)
     cursor: str | None = None
     include_total: bool | None = None
     sort: Literal["created", "updated", "name"] | None = None
@@ -510,11 +500,3 @@ class SampleQuery(_ListQuery):
 
 
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
-
-
-class ChildDatasetQuery(DatasetQuery):
-    relationship_type: Relationship | None = None
-
-
-class ChildSampleQuery(SampleQuery):
-    relationship_type: Relationship | None = None

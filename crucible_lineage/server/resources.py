@@ -143,7 +143,6 @@ def instrument_columns(
 
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; larger data belong in a file
 MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
-MAX_INDEXED_CHARACTERS = 200_000  # chosen: search is for words, not for arrays printed as text
 
 
 def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
@@ -168,28 +167,18 @@ def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, obje
 
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, object]) -> dict[str, object]:
-    """Store the metadata that people wrote, merge them with what ingestion found, and return the result.
-
-    The words are indexed for search, and the resource counts as modified.
-    """
+    """Store the metadata that people wrote, merge them with what ingestion found, and return the result."""
     _check_depth(written)
     parsed = _parsed(db, resource_id)
     document = _merge_sources(written, parsed)
     text = _to_json(document)
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
         raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    row = {
-        "id": resource_id,
-        "text": text,
-        "given": _to_json(written) if parsed else None,
-        "words": text[:MAX_INDEXED_CHARACTERS],
-    }
-    is_new = not db.execute("UPDATE metadata SET document = :text, given = :given WHERE id = :id", row).rowcount
-    if is_new:
-        db.execute("INSERT INTO metadata (id, document, given) VALUES (:id, :text, :given)", row)
-        db.execute("INSERT INTO metadata_words (rowid, words) VALUES (:id, :words)", row)
-    else:
-        db.execute("UPDATE metadata_words SET words = :words WHERE rowid = :id", row)
+    db.execute(
+        "INSERT INTO metadata (id, document, given) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET document = excluded.document, given = excluded.given",
+        (resource_id, text, _to_json(written) if parsed else None),
+    )
     touch(db, resource_id)
     return document
 
@@ -202,7 +191,6 @@ def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
             write_metadata(db, dataset_id, written)
     elif previous is not None:
         db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
-        db.execute("DELETE FROM metadata_words WHERE rowid = ?", (dataset_id,))
 
 
 def _row(db: sqlite3.Connection, resource_id: int) -> sqlite3.Row | None:

@@ -42,7 +42,7 @@ from crucible_lineage.server.database import (
 from crucible_lineage.server.http import BodyLimit, add_error_handlers, refuse
 from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of, notice_of
 from crucible_lineage.server.storage import ContentStore, Links
-from crucible_lineage.server.worker import MetadataWriteBack, Worker
+from crucible_lineage.server.worker import Worker
 
 
 def build_app(service: Service) -> FastAPI:
@@ -108,15 +108,13 @@ def start_server(
     *,
     port: int = 0,
     api_key: str | None = None,
-    ingestion: MetadataWriteBack | None = None,
 ) -> RunningServer:
     """Serve `data_dir` in a thread of this process, for this machine only; returns once requests are answered.
 
     Several servers, in one or several processes, may share a data folder. `port` 0 picks a free one. `api_key` is
-    registered as a key of the local user; without it, the data folder's own key is used. `ingestion` makes ingestion
-    behave like Crucible's public worker.
+    registered as a key of the local user; without it, the data folder's own key is used.
     """
-    service, worker, key = open_service(data_dir, api_key, ingestion)
+    service, worker, key = open_service(data_dir, api_key)
     server = Serving(build_app(service), HOST, port)
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
@@ -143,7 +141,6 @@ def serve(
     api_key: str | None = None,
     certfile: Path | str | None = None,
     keyfile: Path | str | None = None,
-    ingestion: MetadataWriteBack | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -151,7 +148,7 @@ def serve(
 
     `around` may wrap the API in another application, which then answers the requests that the API does not.
     """
-    service, worker, _ = open_service(data_dir, api_key, ingestion)
+    service, worker, _ = open_service(data_dir, api_key)
     server = Serving(around(build_app(service)), host, port, certfile, keyfile)
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
@@ -248,9 +245,7 @@ class Serving(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
-def open_service(
-    data_dir: Path | str, api_key: str | None, ingestion: MetadataWriteBack | None = None
-) -> tuple[Service, Worker, str]:
+def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Worker, str]:
     """Open a data folder. Returns its service, the worker that ingests its files, and a key of the local user."""
     folder = open_folder(data_dir)
     with FileLock(folder.lock):
@@ -261,7 +256,7 @@ def open_service(
             register_key(db, accepted_key, LOCAL_USER_ID)
         secret = str(setting(db, "link_secret"))
     storage = ContentStore(folder)
-    worker = Worker(database, storage, ingestion)
+    worker = Worker(database, storage)
     worker.start()
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
 

@@ -208,7 +208,6 @@ CREATE TABLE metadata (
     document TEXT NOT NULL,
     given TEXT                                    -- what people wrote of it; NULL where that is all of the document
 ) STRICT;
-CREATE VIRTUAL TABLE metadata_words USING fts5 (words, tokenize='porter unicode61');
 
 CREATE TABLE keyword (
     id INTEGER PRIMARY KEY,

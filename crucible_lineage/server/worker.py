@@ -7,7 +7,6 @@ import logging
 import secrets
 import sqlite3
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,15 +14,7 @@ from filelock import FileLock, Timeout
 from crucible_lineage.server.database import Database, check, now, stored_time
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import (
-    change,
-    instrument_columns,
-    merged,
-    read_metadata,
-    renew_metadata,
-    write_metadata,
-    written_metadata,
-)
+from crucible_lineage.server.resources import change, instrument_columns, renew_metadata
 from crucible_lineage.server.storage import STORE, ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
@@ -33,21 +24,12 @@ CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next
 log = logging.getLogger("crucible_lineage.server")
 
 
-@dataclass(frozen=True)
-class MetadataWriteBack:
-    """Ingestion like that of the public worker, which after a delay writes back all metadata that it read at first."""
-
-    pick_up_s: float = 0.05
-    parse_s: float = 0.3
-
-
 class Worker:
     """A worker to start, wake and close. It holds a lock file, by which other workers know that it lives."""
 
-    def __init__(self, database: Database, storage: ContentStore, writes_back: MetadataWriteBack | None = None) -> None:
+    def __init__(self, database: Database, storage: ContentStore) -> None:
         self._database = database
         self._storage = storage
-        self._writes_back = writes_back
         self._isolation = Isolation()
         self._name = secrets.token_hex(8)
         self._lock = FileLock(self._lock_path(self._name))
@@ -158,23 +140,24 @@ class Worker:
 
     def _ingest(self, file: sqlite3.Row) -> tuple[str | None, str]:
         """Store what is found in the file; return the ingestor that read it, and what to tell the requester."""
-        picked_up = None
-        if self._writes_back is not None:
-            self._closing.wait(self._writes_back.pick_up_s)
-            with self._database.read() as db:
-                picked_up = read_metadata(db, file["dataset_id"]) or {}
         content, requested = self._storage.folder.content(file["sha256"]), file["ingestion_class"]
         name, found = self._isolation.ingest(content, file["filename"], requested)
-        if self._writes_back is not None:
-            self._closing.wait(self._writes_back.parse_s)
         with self._database.write() as db:
-            if db.execute("SELECT 1 FROM file WHERE id = ?", (file["id"],)).fetchone() is None:
-                pass  # deleted meanwhile, with the request
-            elif picked_up is None:
-                store_findings(db, file, found)
-            else:
-                write_back(db, file, found, picked_up)
+            if db.execute("SELECT 1 FROM file WHERE id = ?", (file["id"],)).fetchone() is not None:
+                self._store(db, file, found)  # else it was deleted meanwhile, with the request
         return name, _remark(file["filename"], requested, name)
+
+    def _store(self, db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
+        """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
+        document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
+        previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
+        filled = fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
+        db.execute(
+            "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
+            (file["id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
+        )
+        renew_metadata(db, file["dataset_id"])
+        replace_thumbnail(db, file, findings.thumbnail)
 
 
 def _remark(filename: str, requested: str | None, name: str | None) -> str:
@@ -193,34 +176,7 @@ FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_
 UNSET = (None, "", "unknown")
 
 
-def store_findings(db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
-    """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
-    document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
-    previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
-    filled = _fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
-    db.execute(
-        "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
-        (file["id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
-    )
-    renew_metadata(db, file["dataset_id"])
-    _replace_thumbnail(db, file, findings.thumbnail)
-
-
-def write_back(db: sqlite3.Connection, file: sqlite3.Row, findings: Found, picked_up: dict[str, object]) -> None:
-    """Fill empty fields, and merge into the dataset's metadata what was found and everything `picked_up` before.
-
-    Changes made since then to keys that existed then are undone.
-    """
-    dataset_id = file["dataset_id"]
-    suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-    defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
-    _fill(db, file, {**defaults, **findings.attributes}, {})
-    result = merged(findings.metadata, picked_up)
-    write_metadata(db, dataset_id, merged(written_metadata(db, dataset_id), result))
-    _replace_thumbnail(db, file, findings.thumbnail)
-
-
-def _fill(
+def fill(
     db: sqlite3.Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]
 ) -> dict[str, str]:
     """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
@@ -252,7 +208,7 @@ def _fill(
     return filled
 
 
-def _replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
+def replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
     """Replace the file's only thumbnail, unless people have one under the same name."""
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["id"],))
     name = (file["dataset_id"], file["filename"])

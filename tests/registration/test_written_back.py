@@ -21,7 +21,8 @@ from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import add_equal_parents, register_output
-from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
+from crucible_lineage.server import RunningServer
+from tests.written_back import writing_back
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
 SLOT = "lab/smooth/out/all"
@@ -29,7 +30,7 @@ SLOT = "lab/smooth/out/all"
 
 @pytest.fixture(params=[(0.0, 0.05), (0.03, 0.0), (0.02, 0.1)], ids=str)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
-    with start_server(tmp_path / "service", ingestion=MetadataWriteBack(*request.param)) as running:
+    with writing_back(tmp_path / "service", *request.param) as running:
         yield running
 
 

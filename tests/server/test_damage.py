@@ -140,19 +140,6 @@ def _items(answer: Any) -> list[Any]:
     return list(answer) if isinstance(answer, list) else []
 
 
-def test_indexes_that_others_wrote_since_they_were_searched_are_not_reported(copy: Path) -> None:
-    with closing(open_database(copy / "crucible.db")) as database:
-        with database.read() as db:
-            db.execute("SELECT rowid FROM metadata_words WHERE metadata_words MATCH 'laser'").fetchall()
-        with closing(connect(database.path)) as other:
-            other.execute("INSERT INTO metadata_words (rowid, words) VALUES (1000, 'a late laser')")
-            other.commit()
-
-        check(database)
-
-        assert database.damage == ""
-
-
 def test_damage_of_an_index_is_found_by_the_daily_check(copy: Path) -> None:
     """A hash is stored in its row and in the index of files; if the index is damaged, rows are not found."""
     with closing(connect(copy / "crucible.db")) as db:

@@ -20,9 +20,10 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.server import MetadataWriteBack, RunningServer, start_server
+from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.written_back import writing_back
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
 FACTORS = (2, 3, 5, 7, 11)
@@ -64,7 +65,7 @@ class Worker(threading.Thread):
 
 @pytest.fixture(params=[(0.0, 0.05), (0.02, 0.2)], ids=str)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
-    with start_server(tmp_path / "service", ingestion=MetadataWriteBack(*request.param)) as running:
+    with writing_back(tmp_path / "service", *request.param) as running:
         with CrucibleClient(running.url, running.api_key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
         yield running
