@@ -75,6 +75,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
     Column("state", "State", lambda entry: entry.state, kind=""),
     Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin),
+    Column("swept", "Swept", lambda entry: entry.summary.swept, shown=DATA),
     Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA),
     Column(
         "results", "Numbers", lambda entry: dict(entry.summary.numbers),

@@ -41,7 +41,8 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
         raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
     in_several = len({summaries[mfid].status.project for mfid in found}) > 1
     location = {mfid: f" in {summaries[mfid].status.project}" if in_several else "" for mfid in found}
-    candidates = [f"{mfid} ({summaries[mfid].name}{location[mfid]})" for mfid in found]
+    swept = {mfid: f", {summaries[mfid].swept}" if summaries[mfid].swept else "" for mfid in found}
+    candidates = [f"{mfid} ({summaries[mfid].name}{swept[mfid]}{location[mfid]})" for mfid in found]
     raise InputError(
         f"dataset {text!r}: matches {amount(len(found), 'dataset')}; choose one: {shortened(candidates, MOST_NAMED)}"
     )

@@ -49,14 +49,14 @@ from crucible_lineage.times import utc
 if TYPE_CHECKING:
     import pandas
 
-ALWAYS = ("mfid", "name", "instrument", "sample", "without", "checks")
+ALWAYS = ("mfid", "name", "instrument", "sample", "swept", "without", "checks")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
 
 
 OWN = (
     *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
-    *("session", "timestamp", "created", "run", "who", "checks", "remade", "without"),
+    *("session", "timestamp", "created", "run", "who", "checks", "remade", "without", "swept"),
 )
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
@@ -213,7 +213,8 @@ def _series(facts: ProjectFacts, mfids: Sequence[str], column: str, by: Sequence
     for mfid in mfids:
         value, time = facts.value(mfid, column), _measured_at(facts, mfid)
         if isinstance(value, int | float) and not isinstance(value, bool) and time is not None:
-            label = ", ".join(str(facts.value(mfid, name)) for name in by)
+            swept = facts.value(mfid, "swept") or ""
+            label = ", ".join(str(facts.value(mfid, name)) for name in by) if by else str(swept)
             is_doubtful = facts.entries[mfid].state == DOUBTFUL
             groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
     if not groups:
@@ -438,6 +439,7 @@ class ProjectFacts:
             "checks": _checks_text(self._verdicts.get(mfid, {})),
             "remade": entry.remade.times if entry else 0,
             "without": "; ".join(gaps(record)),
+            "swept": summary.swept,
         }
         values = {name: value for name, value in own.items() if value}
         values |= flattened(mapping(provenance(record).get("recipe")).get("params") or {}, "params.")

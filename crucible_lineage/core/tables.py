@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from crucible_lineage.checksums import sealed, unsealed
@@ -52,6 +53,7 @@ from crucible_lineage.statements.statements import (
 from crucible_lineage.statements.vouching import CHANGED
 from crucible_lineage.times import without_default_time
 
+_SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = (
     *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "data_type"),
@@ -110,6 +112,16 @@ class Summary:
         """The pipelines that made it or filled a slot with it, the one that made it first."""
         filled = sorted({key.partition("/")[0] for key in self.status.fills})
         return tuple(filter(None, dict.fromkeys((self.pipeline, *filled))))
+
+    @property
+    def swept(self) -> str:
+        """The combination of swept parameters that it is of, as in the name of its instance; empty without a sweep."""
+        for key in self.status.slots:
+            scope = key.split("/", 3)[-1].partition(" (try ")[0].split(", ")
+            variant = list(takewhile(_SWEPT.match, reversed(scope)))
+            if variant:
+                return ", ".join(reversed(variant))
+        return ""
 
     @property
     def mfid(self) -> str:

@@ -63,8 +63,10 @@ class Standing:
 
     @property
     def origin(self) -> str:
-        """The pipeline and step that made it, else its measurement."""
-        return "/".join(filter(None, (self.summary.pipeline, self.summary.step))) or self.summary.measurement
+        """The pipeline and step that made it, with what was swept; else its measurement."""
+        swept = f" [{self.summary.swept}]" if self.summary.swept else ""
+        made = "/".join(filter(None, (self.summary.pipeline, self.summary.step)))
+        return f"{made}{swept}" if made else self.summary.measurement
 
     @property
     def verdicts(self) -> tuple[str, ...]:

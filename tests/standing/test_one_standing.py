@@ -202,3 +202,20 @@ def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask
     said = ask("run", copy / lab.pipeline.name, text=True)
     assert "side by side" not in said
     assert "those of the newest run are current" in said
+
+
+def test_what_was_swept_is_seen_in_lists_tables_names_and_series(lab: Any, ask: Ask) -> None:
+    text = MANY.replace("GAPS", "").replace("inputs: {counts: raw}", "inputs: {counts: raw}, matrix: {factor: [2, 3]}")
+    text = text.replace("each: true", 'each: true, timestamp: "2026-05-01T12:00:00Z"').replace("total:", "some:", 1)
+    path = lab.declare(text.replace("output: {ingest: false}}", "output: {dataset_name: same, ingest: false}}"))
+    ask("run", path)
+    scaled = [one for one in listed(ask).values() if one["step"] == "scaled"]
+    assert {one["swept"] for one in scaled} == {"factor=2", "factor=3"}
+    assert "scaled [factor=2]" in ask("list", "--project", "lab", text=True)
+    table = ask("table", "--step", "scaled", "--project", "lab", "--over-time", "results.factor")
+    assert {one["label"] for one in table["series"]} == {"factor=2", "factor=3"}
+    assert {row["swept"] for row in ask("table", "--step", "scaled", "--project", "lab")["rows"]} == {
+        "factor=2",
+        "factor=3",
+    }
+    assert "(same, factor=3)" in ask("show", "same", text=True, code=2)
