@@ -139,7 +139,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             *_undelivered([one for one in waiting if ran_here.get(one.run) == name]),
             *_of_results(project, states, outdated[name], again),
         )
-        yield PipelineOverview(project, name, dict(states), newest, runs.get(name), todo)
+        yield PipelineOverview(project, name, dict(sorted(states.items())), newest, runs.get(name), todo)
 
 
 def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -> Counter[str]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from crucible_lineage.client import CrucibleClient
 from tests.nights import NIGHTLY
 from tests.web.conftest import served
 
-ACTS = 60 if NIGHTLY else 3
+ACTS = int(os.environ.get("HISTORY_ACTS", "60" if NIGHTLY else "3"))
 ACTS_TO_CHOOSE = (
     *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
     *("hand", "hand", "replace", "hold", "lift", "lift", "set", "flag", "link", "link", "unlink", "rename"),
@@ -72,6 +73,17 @@ steps:
     output: {unread}
 """
 
+SELECTION = """
+pipeline: selection
+project: lab
+inputs:
+  taken: {{select: {{measurement: counting}}, each: true}}
+steps:
+  again: {{uses: "{module}:scale", inputs: {{counts: taken}}, output: {{ingest: false}}}}
+"""
+STATES = r">(raw|current|candidate|doubtful|superseded|incomplete)<"  # as pages show them
+EXISTING = ("fresh", "doubtful", "candidate")  # states of a step that has its results
+
 
 @dataclass
 class World:
@@ -118,8 +130,15 @@ class World:
     def listed(self, view: str, *more: str) -> dict[str, Any]:
         return {one["mfid"]: one for one in self.ask_json(view, "list", "--project", "lab", *more)["datasets"]}
 
-    def plan(self, view: str) -> dict[str, Any]:
-        return {one["name"]: one for one in self.ask_json(view, "plan", self.pipeline)["steps"]}
+    @property
+    def selection(self) -> Path:
+        """A pipeline that selects, with a step for each dataset that it takes."""
+        path = self.folder / "selection.yaml"
+        path.write_text(SELECTION.format(module=self.module))
+        return path
+
+    def plan(self, view: str, path: Path | None = None) -> dict[str, Any]:
+        return {one["name"]: one for one in self.ask_json(view, "plan", path or self.pipeline)["steps"]}
 
 
 def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
@@ -162,6 +181,16 @@ def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None
         assert {name: (one["state"], one["datasets"]) for name, one in theirs.items()} == {
             name: (one["state"], one["datasets"]) for name, one in plan.items()
         }, history
+    for name, one in plan.items():
+        for mfid in one["datasets"].values() if one["state"] in EXISTING else ():
+            stands = every[mfid]["state"] if mfid in every else ""
+            assert stands in ({"fresh": "current"}.get(one["state"], one["state"]), "superseded"), (name, mfid, history)
+    taken = {name.partition("[")[2].rstrip("]") for name in world.plan(view, world.selection)}
+    assert taken == {
+        mfid
+        for mfid, one in every.items()
+        if one["measurement"] == "counting" and one["state"] in ("raw", "current", "doubtful")
+    }, history
     if view != "copy":
         _require_pages(world, every)
 
@@ -213,6 +242,15 @@ def _require_pages(world: World, every: dict[str, Any]) -> None:
     listed = {one["mfid"]: one["state"] for one in csv.DictReader(io.StringIO(answer.text))}
     assert listed, world.history
     assert all(every[mfid]["state"] == state for mfid, state in listed.items()), world.history
+    page = world.pages.get("/pipelines").text
+    counted = Counter(one["state"] for one in every.values() if one["pipeline"] == "history")
+    assert ", ".join(f"{number} {state}" for state, number in sorted(counted.items())) in page, world.history
+    for run_id in {one["run_id"] for one in world.ask_json("one", "runs", "--project", "lab")["runs"]}:
+        answer = world.pages.get(f"/projects/lab/runs/{run_id}", follow_redirects=True)
+        for row in re.findall(r"<tr>.*?</tr>", answer.text, re.DOTALL) if answer.status_code == 200 else ():
+            named, word = re.search(r"/datasets/([0-9a-z]{26})", row), re.search(STATES, row)
+            if named and word:
+                assert every[named[1]]["state"] == word[1], (run_id, named[1], world.history)
 
 
 def run(world: World, view: str) -> None:
@@ -221,16 +259,16 @@ def run(world: World, view: str) -> None:
     made = world.ask_json(view, "run", world.pipeline, "--engine", "local", codes=(0, 4))
     executed = set(made["executed"])
     for name, one in before.items():
-        if one["state"] in ("fresh", "blocked"):
+        if one["state"] in (*EXISTING, "blocked"):
             assert name not in executed, (name, world.history)
         elif None not in one["datasets"].values():
             assert name in executed, (name, one, world.history)
-        if one["state"] == "fresh" or (name in executed and None not in one["datasets"].values()):
+        if one["state"] in EXISTING or (name in executed and None not in one["datasets"].values()):
             assert made["datasets"][name] == one["datasets"], (name, world.history)
     after = world.plan(view)
-    fresh = {name: one["datasets"] for name, one in after.items() if one["state"] == "fresh"}
-    assert fresh == made["datasets"], world.history
-    assert {one["state"] for name, one in after.items() if name not in fresh} <= {"blocked"}, world.history
+    there = {name: one["datasets"] for name, one in after.items() if one["state"] in EXISTING}
+    assert there == made["datasets"], world.history
+    assert {one["state"] for name, one in after.items() if name not in there} <= {"blocked"}, world.history
     every = world.listed(view, "--all")
     for name, outputs in made["datasets"].items():
         for mfid in outputs.values():
