@@ -227,7 +227,7 @@ def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
 
 
 def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -> Iterator[str]:
-    before = record.replaces
+    before = record.supersedes
     if not before or not isinstance(record, StepRecord):
         return
     yield f"Replaces {before}"

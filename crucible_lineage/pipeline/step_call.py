@@ -204,7 +204,7 @@ class FlowSlots:
 
         def replaced(holder: str) -> str | None:
             one = known.found.get(holder)
-            return one.record.replaces if one and one.record and one.step_record is None else None
+            return one.record.supersedes if one and one.record and one.step_record is None else None
 
         if is_replaced_by_hand(known.slots.current(key, project), mfid, replaced):
             return

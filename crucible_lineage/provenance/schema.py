@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -359,9 +359,13 @@ class ProvenanceRecord(RecordPart):
 
     @model_validator(mode="after")
     def _has_all_parts(self) -> ProvenanceRecord:
-        if self.attached is None and (self.generated is None or self.recipe_part is None):
+        if self.attached is None and (self.generated is None or self.recipe_ is None):
             raise ValueError("without an attached file there have to be `recipe` and `generated`")
         return self
+
+    if TYPE_CHECKING:  # declared by each kind, in its place of the schema
+        recipe_: StepRecipe | FilesRecipe | StatementRecipe | None
+        supersedes: str | None
 
     @property
     def as_step(self) -> StepRecord | None:
@@ -374,16 +378,6 @@ class ProvenanceRecord(RecordPart):
         return bool(self.used) or bool(self.attached and self.attached.used)
 
     @property
-    def replaces(self) -> str | None:
-        """The dataset that it was made to replace."""
-        return None
-
-    @property
-    def recipe_part(self) -> StepRecipe | FilesRecipe | StatementRecipe | None:
-        """The recipe, unless it is in the attached file."""
-        return None
-
-    @property
     def is_complete(self) -> bool:
         """Whether the registration that wrote this record finished."""
         if self.status != "complete":
@@ -393,19 +387,19 @@ class ProvenanceRecord(RecordPart):
     @property
     def is_whole(self) -> bool:
         """Whether no part is missing that is in the attached file."""
-        return self.recipe_part is not None and self.generated is not None
+        return self.recipe_ is not None and self.generated is not None
 
     @cached_property
     def recipe(self) -> JsonMapping:
         """The recipe from which the id is derived, as written. Raises InputError if it is in the attached file."""
-        if self.recipe_part is None:
+        if self.recipe_ is None:
             raise InputError("the recipe of this record is in an attached file; read the whole record")
-        return self.recipe_part.document()
+        return self.recipe_.document()
 
     @cached_property
     def recipe_sha256(self) -> str:
         """SHA-256 of the recipe, known even without the attached file."""
-        if self.recipe_part is not None:
+        if self.recipe_ is not None:
             return recipe_sha256(self.recipe)
         assert self.attached is not None  # ensured by the validator
         return self.attached.recipe_sha256
@@ -446,19 +440,9 @@ class StepRecord(ProvenanceRecord):
     supersedes: Mfid | None = Field(description="prov:wasRevisionOf: the dataset that was current in its slot")
 
     @property
-    def recipe_part(self) -> StepRecipe | None:
-        """The recipe, unless it is in the attached file."""
-        return self.recipe_
-
-    @property
     def as_step(self) -> StepRecord:
         """This record."""
         return self
-
-    @property
-    def replaces(self) -> str | None:
-        """The dataset that it was made to replace."""
-        return self.supersedes
 
     @property
     def declared_step(self) -> str:
@@ -472,16 +456,6 @@ class FilesRecord(ProvenanceRecord):
     recipe_: FilesRecipe | StatementRecipe | None = Field(None, alias="recipe")
     activity: ManualActivity | StatementActivity | SupportActivity | None = None
     supersedes: Mfid | None = Field(None, description="prov:wasRevisionOf: the dataset that this one replaces")
-
-    @property
-    def recipe_part(self) -> FilesRecipe | StatementRecipe | None:
-        """The recipe, unless it is in the attached file."""
-        return self.recipe_
-
-    @property
-    def replaces(self) -> str | None:
-        """The dataset that it was made to replace."""
-        return self.supersedes
 
 
 def _kind(record: object) -> str:

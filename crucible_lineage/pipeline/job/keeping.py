@@ -106,7 +106,10 @@ def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSup
         return PlannedSupport()
     if not is_command(job.inspection.uses):
         return support_of_code(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
-    source = source_of_command(job)
+    folder = job.spec.folder
+    named = enumerate(folder / part for part in arguments_of(job.spec))
+    scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
+    source = _lay_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
     contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
     return PlannedSupport(contents, present_environment(session), _program(job, session), left_out)
 
@@ -118,7 +121,8 @@ def support_of_code(
     if not _is_enabled():
         return PlannedSupport()
     paths = [Path(file) for file in files]
-    contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: source_of_code(uses, paths, folder), secrets)
+    roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(one) for one in sys.path if one)]
+    contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: _lay_out(paths, roots), secrets)
     return PlannedSupport(contents, present_environment(session), None, left_out)
 
 
@@ -260,20 +264,6 @@ class SourceArchive:
 
     files: Mapping[str, Path]
     left_out: tuple[str, ...] = ()
-
-
-def source_of_command(job: Job) -> SourceArchive:
-    """Return the files of a job's command."""
-    folder = job.spec.folder
-    named = enumerate(folder / part for part in arguments_of(job.spec))
-    scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
-    return _lay_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
-
-
-def source_of_code(uses: str, files: Sequence[Path], folder: Path) -> SourceArchive:
-    """Return the source files of a function, given as `module:function`; `folder` is searched for modules, too."""
-    roots = [*_roots(uses.partition(":")[0], files), folder, *(Path(one) for one in sys.path if one)]
-    return _lay_out(files, roots)
 
 
 def lies_in(path: Path, folder: Path) -> bool:

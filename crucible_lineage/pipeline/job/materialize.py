@@ -118,12 +118,9 @@ def _waiting(job: Job, session: Session) -> list[Label]:
 
 
 def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: DeliversLater | None) -> DatasetRef | None:
-    if known := session.known(planned.mfid):
+    known = session.known(planned.mfid)
+    if known is not None or deliveries is not None:  # the plan asked Crucible a moment ago
         return known
-    return _at_service(planned, job, session) if deliveries is None else None  # the plan asked Crucible a moment ago
-
-
-def _at_service(planned: PlannedOutput, job: Job, session: Session) -> DatasetRef | None:
     sha256, action = recipe_sha256(planned.recipe), f"making {job.name!r}"
     found = read_own(session.client, planned.mfid, job.project, sha256, action)
     if found is None:
@@ -171,18 +168,16 @@ def _execute(
         left_out=support.left_out,
         program=support.program,
     )
-    made = [  # all outputs are checked before the first is registered
-        StepOutput(planned, metadata[planned.output], files[planned.output]) for planned in job.outputs
-    ]
-
     fields = partial(fields_of, session)
-    names = [dataset_name(job, output.planned.output, output.metadata, fields) for output in made]
+    names = [dataset_name(job, output, metadata[output], fields) for output in outputs]
     new = [
-        new_dataset(job, output, activity, session.agent, name, support)
-        for output, (name, _) in zip(made, names, strict=True)
+        new_dataset(
+            job, planned, metadata[planned.output], files[planned.output], activity, session.agent, name, support
+        )
+        for planned, (name, _) in zip(job.outputs, names, strict=True)
     ]
     cached = {  # later steps read them from the cache
-        file.ref.sha256: session.cache.take(file.path, file.checksums) for output in made for file in output.files
+        file.ref.sha256: session.cache.take(file.path, file.checksums) for own in files.values() for file in own
     }
     notes = dict.fromkeys(
         (
@@ -212,25 +207,23 @@ def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) 
 MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, with the provenance record
 
 
-@dataclass(frozen=True)
-class StepOutput:
-    """One output of an executed step: its identity and contents."""
-
-    planned: PlannedOutput
-    metadata: JsonMapping
-    files: tuple[LocalFile, ...]
-
-
 def new_dataset(
-    job: Job, made: StepOutput, activity: Activity, agent: Mapping[str, object], name: str, support: KeptSupport
+    job: Job,
+    planned: PlannedOutput,
+    metadata: JsonMapping,
+    files: tuple[LocalFile, ...],
+    activity: Activity,
+    agent: Mapping[str, object],
+    name: str,
+    support: KeptSupport,
 ) -> NewDataset:
     """Return the dataset to be registered for an output, with this name."""
-    inspection, declared, planned = job.inspection, job.spec.output, made.planned
+    inspection, declared = job.inspection, job.spec.output
     record = step_record(
         recipe=planned.recipe,
         pipeline=job.pipeline,
         used=job.used,
-        generated=[file.ref for file in made.files],
+        generated=[file.ref for file in files],
         activity=activity,
         software=software(inspection.reached_packages, support.environment),
         who=agent,
@@ -247,8 +240,8 @@ def new_dataset(
             **inspection.described(declared),
         },
         record=record,
-        metadata=made.metadata,
-        files=made.files,
+        metadata=metadata,
+        files=files,
         slots=job.slots.get(planned.output, {}),
         keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
         parents=tuple(part.dataset.mfid for part in job.used),

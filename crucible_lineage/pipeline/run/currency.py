@@ -208,7 +208,7 @@ class SlotWriter:
     def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
         def replaced(holder: str) -> str | None:
             one = self.index.results.registered_as(holder)
-            return one.record.replaces if one and one.record and one.step_record is None else None
+            return one.record.supersedes if one and one.record and one.step_record is None else None
 
         return is_replaced_by_hand(self.index.holding(key), mfid, replaced)
 
