@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
 from crucible_lineage.errors import LineageError, RunError
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,

@@ -21,8 +21,9 @@ from prefect.events import emit_event
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, StepEvent

@@ -23,11 +23,12 @@ from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, with_na
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
-from crucible_lineage.lineage import LineageGraph, Node
 from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
+from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import Rights, mapping, provenance, stated_rights, text
 from crucible_lineage.lineage.svg import render_svg

@@ -16,8 +16,10 @@ from crucible_lineage.ask.names import find_mfid, find_project, visible_projects
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Change, Difference, Edge, LineageGraph, Node, diff
+from crucible_lineage.lineage.compare import Change, Difference, diff
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.session import Session
 
 

@@ -17,15 +17,15 @@ from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.errors import InputError, refused_as_input, shortened
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage import (
+from crucible_lineage.lineage.compare import (
     Impact,
-    LineageGraph,
     impact_of_code,
     impact_of_dataset,
     impact_of_file,
     impact_of_instrument,
+    taken_without_time,
 )
-from crucible_lineage.lineage.compare import taken_without_time
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids

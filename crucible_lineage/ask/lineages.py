@@ -12,7 +12,8 @@ from crucible_lineage.core.tables import Snapshot, Summary
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage import LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, mapping, provenance, text, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record

@@ -18,7 +18,8 @@ from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage import Finding, LineageGraph
+from crucible_lineage.lineage.checks import Finding
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.records import CORRECTIONS_KEY, provenance
 from crucible_lineage.pipeline.plan.corrections import corrections, uncorrected

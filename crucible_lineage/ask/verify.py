@@ -50,8 +50,9 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage import Finding, LineageGraph, Node, check
-from crucible_lineage.lineage.checks import Findings, Severity, worst_first
+from crucible_lineage.lineage.checks import Finding, Findings, Severity, check, worst_first
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids as recorded_parents
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment

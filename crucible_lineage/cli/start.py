@@ -29,8 +29,8 @@ from crucible_lineage.cli.run import exit_code
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
-from crucible_lineage.lineage import render_tree
 from crucible_lineage.lineage.labels import plain_lines
+from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

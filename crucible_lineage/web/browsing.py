@@ -23,7 +23,8 @@ from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.tables import EVERYTHING, Snapshot
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage import Finding, LineageGraph
+from crucible_lineage.lineage.checks import Finding
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text
 from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.web.reader import Reader

@@ -19,8 +19,9 @@ from crucible_lineage.ask.view import single_statements, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage import Edge, LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
+from crucible_lineage.lineage.model import Edge
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.view import view

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import FINDINGS_SHOWN, Verification
-from crucible_lineage.lineage import Finding
-from crucible_lineage.lineage.checks import Findings
+from crucible_lineage.lineage.checks import Finding, Findings
 
 
 @pytest.mark.parametrize(

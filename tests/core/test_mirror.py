@@ -21,7 +21,8 @@ from crucible_lineage.core import mirror, tables
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import LineageGraph, check
+from crucible_lineage.lineage.checks import check
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session

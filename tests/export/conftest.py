@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.ask.bundle import lineage_to_share
 from crucible_lineage.cli import main
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

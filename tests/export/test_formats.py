@@ -13,10 +13,11 @@ import pytest
 from prov.graph import prov_to_graph
 from prov.model import ProvDerivation, ProvDocument, ProvMembership
 
-from crucible_lineage.lineage import Edge, LineageGraph, Node
 from crucible_lineage.lineage.activities import exported, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import CrateHeader
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.prov import prov_document, render_prov_json, render_prov_n
 from crucible_lineage.lineage.text import to_node_link
 

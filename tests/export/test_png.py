@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.svg import render_png, render_svg
 
 GRAPH = LineageGraph([Node("a", name="neon <lamp>", measurement="Raman"), Node("b", name="axis")], [Edge("a", "b")])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ids import derive_mfid
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 
 START = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 Record = dict[str, Any]

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_png, render_svg
 

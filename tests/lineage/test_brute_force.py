@@ -9,16 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.ids import derive_mfid, mfid_time
-from crucible_lineage.lineage import (
-    Edge,
-    LineageGraph,
-    Node,
-    check,
-    impact_of_code,
-    impact_of_dataset,
-    impact_of_file,
-    impact_of_instrument,
-)
+from crucible_lineage.lineage.checks import check
+from crucible_lineage.lineage.compare import impact_of_code, impact_of_dataset, impact_of_file, impact_of_instrument
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import moment
 
 MANY = settings(max_examples=60, deadline=None)

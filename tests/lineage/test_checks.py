@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.ids import canonical_json, derive_mfid, mfid_bytes, mfid_from_bytes, mfid_time
-from crucible_lineage.lineage import Edge, LineageGraph, Node, check
+from crucible_lineage.lineage.checks import check
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 
 SOME = settings(max_examples=60, deadline=None)
 

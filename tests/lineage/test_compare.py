@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 from crucible_lineage.ask.diff import LineageComparison
-from crucible_lineage.lineage import Edge, LineageGraph, Node, diff
+from crucible_lineage.lineage.compare import diff
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 
 
 def test_a_lineage_does_not_differ_from_itself(tomography):

@@ -9,7 +9,8 @@ import networkx
 import pytest
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Edge, LineageGraph, Node
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 
 API_ANSWER = {
     "directed": True,

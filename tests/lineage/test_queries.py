@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.lineage import (
-    Edge,
-    LineageGraph,
-    Node,
-    impact_of_code,
-    impact_of_dataset,
-    impact_of_file,
-    impact_of_instrument,
-)
+from crucible_lineage.lineage.compare import impact_of_code, impact_of_dataset, impact_of_file, impact_of_instrument
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 
 SOME = settings(max_examples=60, deadline=None)
 names = st.integers(0, 7).map(lambda number: f"d{number}")

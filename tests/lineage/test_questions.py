@@ -16,7 +16,8 @@ from crucible_lineage.ask.impact import code_impact, file_impact, instrument_imp
 from crucible_lineage.ask.verify import _of_links, verify_dataset, verify_project
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage import Edge, LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge
 from crucible_lineage.provenance.record import compact
 from crucible_lineage.provenance.schema import new_record
 

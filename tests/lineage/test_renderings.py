@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.lineage import Edge, LineageGraph, Node, render_tree
+from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.text import render_mermaid, to_node_link
+from crucible_lineage.lineage.text import render_mermaid, render_tree, to_node_link
 from tests.page import page_data
 
 

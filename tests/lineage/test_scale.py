@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from crucible_lineage.lineage import LineageGraph, check, impact_of_code, impact_of_dataset
+from crucible_lineage.lineage.checks import check
+from crucible_lineage.lineage.compare import impact_of_code, impact_of_dataset
+from crucible_lineage.lineage.graph import LineageGraph
 from tests.nights import by_night
 
 NODES, EDGES_EACH = 100_000, 3

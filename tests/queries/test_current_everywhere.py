@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
-from crucible_lineage.lineage import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

@@ -43,7 +43,7 @@ def main() -> None:
 
 def drawn(nodes: int, parents: int) -> dict[str, float]:
     """Seconds and KiB of the pictures."""
-    from crucible_lineage.lineage import LineageGraph
+    from crucible_lineage.lineage.graph import LineageGraph
     from crucible_lineage.lineage.page import render_html
     from crucible_lineage.lineage.svg import render_svg
 
