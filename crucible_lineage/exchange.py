@@ -311,10 +311,7 @@ class ItemToCopy:
 
 @dataclass(frozen=True)
 class CopyPlan:
-    """Items to copy, parents first, and the number of equal datasets.
-
-    What has `conflicts` is not copied, nor what was made from it; nor are the `skipped` ones.
-    """
+    """Items to copy, parents first, number of equal ones; `conflicts` and what is made from them stay."""
 
     items: tuple[ItemToCopy, ...]
     equal: int
@@ -490,10 +487,7 @@ class Sender:
     ingested: frozenset[str]  # by their ids at the source
 
     def send(self, item: ItemToCopy) -> None:
-        """Complete the dataset or sample at the target.
-
-        Raises ConflictError if the target has received something else meanwhile.
-        """
+        """Complete the item at the target. Raises ConflictError if that has received something else meanwhile."""
         missing = item.missing
         if missing.everything:
             existing = self._sample(item.source) if item.source.is_sample else self._dataset(item.source)

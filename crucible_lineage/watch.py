@@ -79,10 +79,7 @@ class Watcher:
         self._ingestions = f"watch ingestions {project or '*'}"
 
     def begin(self, since: datetime | None = None) -> None:
-        """Start watching. Existing datasets are not reported, unless created at or after `since`.
-
-        An earlier watch is continued.
-        """
+        """Start, or continue, watching. Reports no existing datasets but those created at or after `since`."""
         client = self.session.client
         if since is not None or not self.marks.get(self._datasets):
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._has_project() else []

@@ -83,10 +83,7 @@ class FileCache:
         return self.get(sha256, copy)
 
     def take(self, source: Path, checksums: FileChecksums) -> Path:
-        """Move a file into the cache without reading it again. Raises FileChangedError if it has changed.
-
-        A file that is still open for writing is copied.
-        """
+        """Move a file into the cache unread, or copy one that is open. FileChangedError if it has changed."""
         if not self.holds(checksums.sha256):
             require_unchanged(source, checksums)
             with self._part() as part:

@@ -467,10 +467,7 @@ class Mirror:
         return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
 
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
-        """Return the summaries of these datasets; with `ask`, read those at Crucible that were never read.
-
-        Absent and hidden datasets are asked for again after a day.
-        """
+        """Return their summaries; with `ask`, read those never read (absent and hidden ones once a day)."""
         found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))
         missing = [mfid for mfid in mfids if mfid not in found]
         if not missing or not ask:

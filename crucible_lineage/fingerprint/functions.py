@@ -50,10 +50,7 @@ class EndedError(Exception):
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Raise EndedError for code in this block that would end the process, and send its output to standard error.
-
-    A real Ctrl-C still raises KeyboardInterrupt.
-    """
+    """Raise EndedError for code that would end the process, save a real Ctrl-C; send its output to standard error."""
     with _one_at_a_time, redirect_stdout(sys.stderr), _exit_refused(), _interrupts() as interrupted:
         try:
             yield
@@ -111,10 +108,7 @@ class ExternalName:
 
 @dataclass(frozen=True)
 class Reference:
-    """A use of `value`, with `at_import` only during import.
-
-    `key` is (module, name) of a global, `cell` the id of a closure's cell.
-    """
+    """A use of `value`; `key` is (module, name) of a global, `cell` the id of a closure's cell."""
 
     label: str
     value: Any

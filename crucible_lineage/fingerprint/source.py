@@ -247,10 +247,7 @@ class ModuleSource:
         self._classes = dict(_classes(self.tree, ""))
 
     def definition(self, code: types.CodeType) -> Definition | None:
-        """Return the definition that compiles to `code`; None if there is none, as after an edit.
-
-        Among definitions with the same code, the nearest position decides.
-        """
+        """Return the definition that compiles to `code`, of several the nearest; None without one, as after an edit."""
         essence = _essence(code)
         same = [definition for definition, other in self._compiled.get(code.co_name, ()) if other == essence]
         return min(same, key=lambda one: abs(one.first_line - code.co_firstlineno), default=None)

@@ -115,10 +115,7 @@ def exported(
     files: Mapping[str, Sequence[StoredFile]] | None = None,
     projects: Mapping[str, Rights] | None = None,
 ) -> ExportedLineage:
-    """Return the exportable content of a graph with records.
-
-    `files` overrides the files in a dataset's record; `projects` are the rights of projects, by ID.
-    """
+    """Return a graph's exportable content; `files` overrides those in records, `projects` are rights by project id."""
     graph = shareable(graph)
     names = public_ids(graph)
     nodes = {names[mfid]: _public(node, names[mfid]) for mfid, node in graph.nodes.items()}

@@ -229,10 +229,7 @@ def incomplete(graph: LineageGraph, node: Node) -> Iterator[Finding]:
 
 
 def orphan(graph: LineageGraph, node: Node) -> Iterator[Finding]:
-    """Find that a dataset looks derived, but neither links nor its record name a parent.
-
-    Its collection may be its origin (a file that was split).
-    """
+    """Find that a dataset looks derived, but no parent is named; its collection may be its origin (a split file)."""
     has_parent = any(graph.nodes[mfid].kind != "sample" for mfid in graph.parents(node.id))
     if node.kind != "dataset" or has_parent or provenance(node.record).get("used"):
         return
@@ -245,10 +242,7 @@ def orphan(graph: LineageGraph, node: Node) -> Iterator[Finding]:
 
 
 def wrong_project(graph: LineageGraph, node: Node) -> Iterator[Finding]:
-    """Find that a dataset is outside its recorded project, or in a project without any of its parents.
-
-    The parts of a collection may be in several projects.
-    """
+    """Find that a dataset is outside its recorded project, or in one without any parent; not so for parts."""
     if node.kind != "dataset":
         return
     recorded, command = recorded_project(node.record), f"crucible get {node.id}"

@@ -51,10 +51,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """Differences between two lineages; falsy if there are none.
-
-    `results` are the values that steps returned, by name, last ones first; `changed` is everything else.
-    """
+    """Differences between two lineages, falsy if none; `results` are values returned by steps, `changed` the rest."""
 
     added: tuple[Node, ...]
     removed: tuple[Node, ...]

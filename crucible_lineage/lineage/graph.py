@@ -180,10 +180,7 @@ class LineageGraph:
 
 
 def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:
-    """Return the starts and all their descendants, breadth first.
-
-    Each node comes with the one that it was reached from, a start with an empty text.
-    """
+    """Return the starts and their descendants, breadth first, each with the one it was reached from (a start: '')."""
     below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
     below.add_edges_from(("", mfid) for mfid in starts)
     return dict(networkx.bfs_predecessors(below, "")) if "" in below else {}
@@ -194,10 +191,7 @@ _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 
 def nodes_and_edges_of_api(payload: JsonMapping) -> Parts:
-    """Return the parts of a node-link object of Crucible's graph endpoints.
-
-    Crucible does not define the direction of an association: it becomes sample -> dataset.
-    """
+    """Return the parts of a node-link object of Crucible. An undirected association becomes sample -> dataset."""
     entries = payload.get("nodes")
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         raise InputError(f"read a lineage graph: its `nodes` are {type(entries).__name__}, a list was expected")

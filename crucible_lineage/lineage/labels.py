@@ -185,10 +185,7 @@ def _csv_cell(value: object) -> object:
 
 
 def value_text(value: object, most: int = MOST) -> str:
-    """Return a value on one line, shortened if it is long; numbers with seven digits.
-
-    A mapping of `value` and `unit` is a number with its unit: `632.961 nm`.
-    """
+    """Return a value on one line, shortened if long, numbers with seven digits, `value` with `unit` as `632.961 nm`."""
     if isinstance(value, float):
         return number_text(value)
     if isinstance(value, Mapping) and (number := _measured(value)) is not None:

@@ -54,10 +54,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link from a parent (`source`) to its child (`target`); `relationship` is empty if Crucible stores none.
-
-    `note` is its label in pictures.
-    """
+    """A link from parent to child; `relationship` is empty if Crucible stores none, `note` is shown in pictures."""
 
     source: str
     target: str

@@ -116,10 +116,7 @@ def used_roles(record: JsonMapping | None) -> dict[str, tuple[str, ...]]:
 
 
 def chosen_in_time(record: JsonMapping | None, mfid: str) -> str:
-    """Return the distance in time of a parent from its child (`2 h before`), or the range of its certificate.
-
-    Empty if it was not chosen in time.
-    """
+    """Return a parent's distance in time (`2 h before`), or the range of its certificate; empty if neither was used."""
     for entry in mappings(provenance(record).get("used")):
         chosen = mapping(entry.get("chosen"))
         if entry.get("mfid") == mfid and (certificate := mapping(chosen.get("certificate"))):

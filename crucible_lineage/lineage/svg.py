@@ -330,10 +330,7 @@ def _chains(
 
 
 def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
-    """Return the columns, each from top to bottom, in the order with the fewest crossings of all sweeps.
-
-    At first, connected numbers are side by side.
-    """
+    """Return the columns, top to bottom, in the order with the fewest crossings of all sweeps."""
     roots_first = sorted(range(len(layer_of)), key=lambda number: bool(lines.pred[number]))
     from_left: networkx.DiGraph[int] = networkx.DiGraph()
     from_left.add_nodes_from(roots_first)
@@ -411,10 +408,7 @@ def _spread(
     row_gap: float,
     ys: list[float],
 ) -> None:
-    """Set `ys` of a column closest to the preferred ones by weighted squares, without overlap.
-
-    The method is pool adjacent violators.
-    """
+    """Set `ys` of a column closest to the preferred ones, without overlap, by pooling adjacent violators."""
     offsets, offset = [], 0.0
     for above, number in zip([None, *column], column, strict=False):
         if above is not None:
@@ -451,10 +445,7 @@ def render_png(
     *,
     superseded: bool = False,
 ) -> bytes:
-    """Return the picture of `render_svg` as PNG, twice as large; smaller if it would exceed MOST_PIXELS.
-
-    Raises InputError if this machine has no font for the names.
-    """
+    """Return the picture as PNG, twice as large, within MOST_PIXELS. Raises InputError without a font for the names."""
     from resvg_py import svg_to_bytes  # imported only for PNG
 
     blank = svg_to_bytes(svg_string=_LETTER.replace(">x<", "><"))

@@ -133,10 +133,7 @@ class Catalogue:
             return found
 
     def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> PlanView:
-        """Preview a run of the pipeline in the file: what it would do, and why.
-
-        `params` replace parameters, as in `{"fit.degree": 4}`.
-        """
+        """Preview a run of the pipeline in the file; `params` replace parameters, as in `{"fit.degree": 4}`."""
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
         return PlanView(bound.name, make_plan(bound, self.session))
 

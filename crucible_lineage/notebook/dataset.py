@@ -52,10 +52,7 @@ class File:
 
 
 class Dataset:
-    """A dataset of a catalogue. It is read when first needed, and then stays unchanged.
-
-    Steps called within `registering` accept it as an input.
-    """
+    """A dataset of a catalogue, read when first needed. Steps called within `registering` accept it as an input."""
 
     def __init__(self, catalogue: Catalogue, mfid: str) -> None:
         self._catalogue = catalogue
@@ -86,10 +83,7 @@ class Dataset:
         self.__dict__.pop("_view", None)
 
     def lift(self, why: str = "", *, kind: str = "") -> None:
-        """Lift the holds, flags, signatures or certificates on the dataset, or those of one kind if there are several.
-
-        Raises InputError if there is none.
-        """
+        """Lift what is stated about the dataset, or only one kind. Raises InputError if there is nothing to lift."""
         lift_statements(self._catalogue.session, [self.mfid], why, kind=kind)
         self.__dict__.pop("_view", None)
 

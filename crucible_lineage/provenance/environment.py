@@ -166,10 +166,7 @@ def git_state(folder: Path) -> Mapping[str, object] | None:
 
 
 def software(packages: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Return Python, platform, and the versions of our distribution and of those with these import packages.
-
-    `environment` refers to the full environment document.
-    """
+    """Return Python, platform, and the versions of these packages; `environment` refers to the full document."""
     names = {name for package in packages for name in _distributions().get(package, [])}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}

@@ -19,10 +19,7 @@ VERSION = 2  # of recipes with inputs, which are named by bytes and origin
 
 @dataclass(frozen=True)
 class UsedDataset:
-    """A parent in its role: the dataset, and those of its files that the step receives.
-
-    `chosen` is the record's entry for a choice in time; None if the dataset was named.
-    """
+    """A parent in its role, with the files that the step receives; `chosen` is the record's entry if chosen in time."""
 
     role: str
     dataset: DatasetRef
@@ -52,10 +49,7 @@ class PlannedOutput:
 def raw_recipe(
     project: str, files: Iterable[FileRef], parents: Sequence[DatasetRef] = (), salt: str | None = None
 ) -> dict[str, object]:
-    """Return the recipe of measured files, or with `parents` of a result that a person made from them.
-
-    A `salt` changes the id.
-    """
+    """Return the recipe of measured files, or with `parents` of a result made by hand. A `salt` changes the id."""
     recipe: JsonObject = {
         "kind": "files",
         "project": project,
@@ -165,10 +159,7 @@ def first_attempt(recipe: JsonMapping) -> tuple[str, int]:
 
 
 def origin_of(recipe: JsonMapping) -> str:
-    """Return the common origin of a result's inputs, or an id that stands for all of their origins.
-
-    Empty for measured files, which are their own origin.
-    """
+    """Return the common origin of a result's inputs, or an id that stands for all; empty for measured files."""
     if not recipe.get("inputs"):
         return ""
     origins = sorted({source for _, source, _ in recipe_inputs(recipe)})

@@ -203,10 +203,7 @@ def _parsed(scientific_metadata: Mapping[str, object] | None) -> StepRecord | Fi
 
 
 def compact(record: T, limit_bytes: int = MAX_RECORD_BYTES) -> tuple[T, bytes | None]:
-    """Return the record for the metadata, and the content of ATTACHED_NAME if it needs that file.
-
-    `record` is whole. Equal records give equal bytes.
-    """
+    """Return the record for the metadata, and the bytes of ATTACHED_NAME if it is too long for these."""
     document = record.document()
     if _size(document) <= limit_bytes:
         return record, None

@@ -76,19 +76,13 @@ class Job:
 
     @property
     def facts(self) -> Facts | None:
-        """The step's facts about its parents, exactly as in its recipe; None if it declares none.
-
-        The facts of an absent optional input are empty.
-        """
+        """The facts about its parents, exactly as in its recipe, none for an absent input; None if undeclared."""
         found = facts_in(self.outputs[0].recipe)
         return None if found is None else Facts({**dict.fromkeys(self.inspection.roles, ()), **found})
 
     @property
     def declared(self) -> JsonObject | None:
-        """The declared settings that neither the recipe nor the dataset shows; None if there are none.
-
-        Declared metadata are listed by name: the values are in the dataset.
-        """
+        """The declared settings that neither recipe nor dataset shows, metadata by name; None if there are none."""
         spec = self.spec
         names = {"retries", "timeout", "tags", "reads", "strict", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)

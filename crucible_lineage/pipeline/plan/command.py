@@ -73,10 +73,7 @@ def fields_in(argument: str, *, shell: bool) -> list[str]:
 
 
 def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: JsonMapping) -> Inspection:
-    """Inspect a command as a step: check its fields, and fingerprint its template, scripts and variables.
-
-    Raises InputError with all its faults.
-    """
+    """Inspect a command as a step; fingerprint template, scripts and variables. Raises InputError with all faults."""
     folder, env, arguments = step.folder, step.env, arguments_of(step)
     values = canonical_params(params)
     faults = [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]

@@ -104,10 +104,7 @@ def set_values(
 
 
 def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = str) -> list[FieldChange]:
-    """Return the changes that setting these values would make: fields, `metadata.NAME`, and LINKS.
-
-    Raises InputError for a value that cannot be set.
-    """
+    """Return the changes that setting these values would make. Raises InputError for one that cannot be set."""
     for field in values:
         if field not in (*FIELDS, *LINKS) and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"

@@ -94,10 +94,7 @@ Inspect = Callable[[BoundStep, Mapping[str, object]], Inspection]
 
 
 def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[str, Instance]:
-    """Expand all steps into instances, in an order of execution.
-
-    `inspect` inspects a step with parameters from the records of its inputs.
-    """
+    """Expand steps into instances, in an order of execution; `inspect` inspects one with parameters from records."""
     return _Expansion(pipeline, inputs, inspect).expand()
 
 

@@ -133,10 +133,7 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
 
 
 def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
-    """Return the inputs, with ingestion to be waited for where a step takes facts about new files.
-
-    An explicit `ingest` in the declaration has priority.
-    """
+    """Return the inputs; new files that a step takes facts about are ingested first, unless `ingest` says otherwise."""
     needed: set[str] = set()
     pending = [step.spec for step in pipeline.steps.values() if step.inspection.facts]
     while pending:  # facts that a result lacks come from the data behind it

@@ -195,10 +195,7 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
 
 
 def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
-    """Return the oldest dataset of the project with exactly these files, found by hash.
-
-    With `renamed`, fall back to one with the same bytes under other names.
-    """
+    """Return the project's oldest dataset with these files, by hash; with `renamed`, else one with other names."""
     fallback = None
     for mfid, record in _candidates(raw, session, renamed=renamed):
         if record is not None and not record.is_complete:

@@ -62,10 +62,7 @@ _TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords",
 
 
 def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
-    """Add the files that a step reads, by name: their bytes become part of its fingerprint.
-
-    Raises InputError if one is missing.
-    """
+    """Make the bytes of files that a step reads part of its fingerprint. Raises InputError if one is missing."""
     if not files:
         return inspection
     missing = [path for path in files.values() if not path.is_file()]
@@ -332,10 +329,7 @@ def secret_faults(step: str, params: Mapping[str, object]) -> Iterator[Fault]:
 def validated_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
-    """Return all parameters as the function gets them: converted to their annotations, with defaults.
-
-    `pending` ones are left unchanged.
-    """
+    """Return all parameters as the function gets them, converted, with defaults; `pending` ones unchanged."""
     specs = {spec.name: spec for spec in step.parameters}
     faults = []
     for name in given:

@@ -285,10 +285,7 @@ _watching = False
 
 
 def end_with_parent() -> None:
-    """Make this process end when its parent does, if `multiprocessing` started it.
-
-    By itself, a process of a pool notices that only when it asks for the next step.
-    """
+    """Make this process end with its parent, if `multiprocessing` started it: it would notice only at its next step."""
     global _watching
     parent = multiprocessing.parent_process()
     if parent is None or _watching:

@@ -50,10 +50,7 @@ class FunctionCall:
 
 
 def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
-    """Call the function; return its value as plain JSON, and where it wrote.
-
-    Raises StepError if it failed, died, or took too long.
-    """
+    """Call the function; return its value as JSON, and where it wrote. StepError if it failed, died or was too slow."""
     worker, answer = _take(call), attempt / "answer.json"
     request = {
         **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
