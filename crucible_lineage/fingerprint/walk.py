@@ -109,7 +109,8 @@ class _Walk:
         self._add(STEP, Reference(STEP, function))
         for node in self.nodes:  # grows during the loop
             for part in node.piece.references:
-                node.edges.append((part.label, self._add(_joined(node.name, part.label), part)))
+                name = node.name + part.label if part.label.startswith((".", "[", " ")) else part.label  # else a global
+                node.edges.append((part.label, self._add(name, part)))
 
     def changes(self) -> State:
         """Return the changes that the code makes when it runs, without those during import."""
@@ -183,11 +184,6 @@ def _number(text: str) -> str:
     """Return the value of a numeric constant; empty for others."""
     kind, _, value = text.removeprefix("constant ").partition(":")
     return value if text.startswith("constant ") and kind in ("int", "float", "bool", "complex") else ""
-
-
-def _joined(owner: str, label: str) -> str:
-    """Return the name of a piece: that of a global, or of its owner followed by the label."""
-    return f"{owner}{label}" if label.startswith((".", "[", " ")) else label
 
 
 SECRET_TAG = b"crucible-lineage/secret/1\n"

@@ -27,7 +27,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 
-Slot = tuple[str, ...]
+Slot = str | tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -79,8 +79,9 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     successor |= _successors(old, new, successor)
     paired = set(successor.values())
-    ordered = sorted(successor.items(), key=_upstream_first(old))
-    pairs = [(old.nodes[before], new.nodes[after]) for before, after in ordered]
+    generation_of = {mfid: number for number, generation in enumerate(old.generations()) for mfid in generation}
+    ordered = sorted(successor, key=lambda mfid: generation_of.get(mfid, len(generation_of)))
+    pairs = [(old.nodes[mfid], new.nodes[successor[mfid]]) for mfid in ordered]
     changes = (change for before, after in pairs for change in _changes(before, after, successor))
     results = (change for before, after in reversed(pairs) for change in _returned(before, after))
     moved = {(successor.get(s, s), successor.get(t, t)): edge for (s, t), edge in old.edges.items()}
@@ -105,12 +106,6 @@ def _without_equals(graph: LineageGraph, keep: Collection[str]) -> LineageGraph:
     return graph.subgraph(graph.nodes.keys() - equals) if equals else graph
 
 
-def _upstream_first(graph: LineageGraph) -> Callable[[tuple[str, str]], int]:
-    """Return a sort key for pairs of ids: the generation of the first."""
-    generation_of = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
-    return lambda pair: generation_of.get(pair[0], len(generation_of))
-
-
 def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
     """Return {old id: new id} of datasets with different ids in the same slot, without those already `known`."""
     known_new = set(known.values())
@@ -122,7 +117,7 @@ def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) 
         before = text(provenance(node.record).get("supersedes"))
         if before in removed_ids and before not in pairs:
             pairs[before] = node.id
-    for slots_of in (_recorded_slots, _slot_by_name):
+    for slots_of in (lambda node: slot_keys(node.record), _slot_by_name):
         removed_by_slot = _by_unique_slot((node for node in removed if node.id not in pairs), slots_of)
         paired = set(pairs.values())
         for slot, node in _by_unique_slot((node for node in added if node.id not in paired), slots_of).items():
@@ -138,10 +133,6 @@ def _by_unique_slot(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[S
         for slot in slots_of(node):
             by_slot.setdefault(slot, []).append(node)
     return {slot: members[0] for slot, members in by_slot.items() if len(members) == 1 and members[0].kind != "hidden"}
-
-
-def _recorded_slots(node: Node) -> Iterable[Slot]:
-    return ((key,) for key in slot_keys(node.record))
 
 
 def _slot_by_name(node: Node) -> Iterable[Slot]:
@@ -240,8 +231,10 @@ def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = (
                 (node.id, child) for child in graph.children(node.id) if _may_use(graph.nodes[child], node.id, sha256)
             ]
     affected = {child for _, child in starts}
-    users = [node.id for node in graph.nodes.values() if node.id not in affected and _uses(node, sha256)]
-    return _impact(graph, starts + [(mfid, mfid) for mfid in users])
+    for node in graph.nodes.values():
+        uses = any(sha256 in files.values() for files in used_files(node.record).values())
+        starts += [(node.id, node.id)] if uses and node.id not in affected else []
+    return _impact(graph, starts)
 
 
 def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
@@ -281,10 +274,6 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
         causes.setdefault(mfid, cause)
     came_from = descent(graph, causes)
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)
-
-
-def _uses(node: Node, sha256: str) -> bool:
-    return any(sha256 in files.values() for files in used_files(node.record).values())
 
 
 def _may_use(child: Node, parent: str, sha256: str) -> bool:

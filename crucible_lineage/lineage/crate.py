@@ -199,10 +199,6 @@ class _Builder(DataEntities):
             usages.append(("elapsed time", round(seconds, 3), _SECOND))
         files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
         usages.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
-        usages += [
-            (f"declared {name}", value, "")
-            for name, value in mapping(mapping(activity.declared).get("resources")).items()
-        ]
         for name, value, unit in usages:
             entity_id = f"{action}/usage/{quote(name, safe='')}"
             about = {"propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "unitCode": unit}

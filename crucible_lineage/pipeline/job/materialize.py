@@ -24,7 +24,6 @@ from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.masking import known, learn, masked_text
-from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
@@ -33,16 +32,13 @@ from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, r
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.fetch import place_file
-from crucible_lineage.pipeline.plan.inspect import validated_params
 from crucible_lineage.pipeline.processes.command import CommandCall, call_command
 from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,
-    code_folder,
     failed_here,
     failure_line,
     failure_traceback,
-    returned,
-    watching_files,
+    outcome_of,
 )
 from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
 from crucible_lineage.provenance.environment import git_state, software
@@ -451,13 +447,7 @@ def _texts(value: object) -> Iterator[str]:
 def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        with watching_files(log.path.parent) as watched:
-            facts = {step.facts: job.facts} if step.facts else {}
-            result = step.function(**paths, **facts, **validated_params(step, job.given))
-            result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
-            plain = returned(result)
-        code = code_folder(step.function)
-        return CallOutcome(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
+        return outcome_of(step, paths, job.facts, job.given, log.path.parent)
     except BaseException as error:
         if not failed_here(error):
             raise

@@ -106,7 +106,8 @@ class ParentFacts:
             about = _about(record)
             if facts := _registered_facts(record):
                 return _Read(facts, about)
-            return _Read(_current_facts(record, [word.keyword for word in datasets.get_keywords(mfid)]), about)
+            keywords = [word.keyword for word in datasets.get_keywords(mfid)]
+            return _Read(DatasetFacts.of_fields(record, keywords, given_metadata(record)), about)
         except (ForbiddenError, NotFoundError):
             return None
 
@@ -181,7 +182,7 @@ def _undelivered(new: NewDataset) -> _Read:
 
 
 def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
-    """Return a result's facts as registered; None for measured data and results of older versions.
+    """Return a result's facts as registered; None for measured data.
 
     A service may fill in fields and keywords of a result later; its children keep their ids.
     """
@@ -189,10 +190,3 @@ def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
     if not isinstance(stored, Mapping):
         return None
     return replace(DatasetFacts.from_json(stored), metadata=returned_values(record))
-
-
-def _current_facts(record: JsonMapping, keywords: Collection[str]) -> DatasetFacts:
-    stored = provenance(record)
-    derived = bool(stored.get("used") or (stored.get("attached") or {}).get("used"))
-    values = returned_values(record) if derived else given_metadata(record)
-    return DatasetFacts.of_fields(record, keywords, values)

@@ -24,7 +24,12 @@ from typing import Any
 from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.errors import shortened
+from crucible_lineage.facts import Facts
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.pictures import draw_returned
+from crucible_lineage.pipeline.plan.inspect import validated_params
+from crucible_lineage.step import Step
 
 MAX_PATHS = 100  # more do not help the reader of a message
 _WRITES = os.O_WRONLY | os.O_RDWR
@@ -102,6 +107,19 @@ def returned(result: object) -> dict[str, object] | None:
     if not isinstance(plain, dict):
         raise ReturnedError(f"it returned a {type(result).__name__}; return a mapping of metadata, or None")
     return plain
+
+
+def outcome_of(
+    step: Step[..., Any], paths: JsonMapping, facts: Facts | None, params: JsonMapping, own: Path
+) -> CallOutcome:
+    """Call a step's function, which may write into the folder `own`. Raises what it raises, and ReturnedError."""
+    with watching_files(own) as watched:
+        given = {step.facts: facts} if step.facts else {}
+        result = step.function(**paths, **given, **validated_params(step, params))
+        result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
+        plain = returned(result)
+    code = code_folder(step.function)
+    return CallOutcome(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
 
 
 @dataclass(frozen=True)

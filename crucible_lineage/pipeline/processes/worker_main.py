@@ -17,16 +17,9 @@ from typing import Any, TextIO
 from crucible_lineage.disk import replacing
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.logs import LOG_FORMAT
-from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step, validated_params
-from crucible_lineage.pipeline.processes.side_files import (
-    code_folder,
-    failure_line,
-    failure_traceback,
-    returned,
-    watching_files,
-)
+from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step
+from crucible_lineage.pipeline.processes.side_files import failure_line, failure_traceback, outcome_of
 
 ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 
@@ -81,14 +74,11 @@ def _answer(call: JsonMapping) -> JsonObject:
     step = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
-        own, code = Path(call["answer"]).parent, code_folder(step.function)
-        with watching_files(own) as watched:
-            facts = {} if call["facts"] is None else {step.facts: Facts.from_json(call["facts"])}
-            result = step.function(**paths, **facts, **validated_params(step, call["params"]))
-            result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
-        answer: JsonObject = {"outside": list(map(str, watched.written)), "read": list(map(str, watched.read))}
-        answer |= {"code": code and str(code), "pictures": pictures}
-        return {"result": returned(result), **answer}
+        facts = None if call["facts"] is None else Facts.from_json(call["facts"])
+        outcome = outcome_of(step, paths, facts, call["params"], Path(call["answer"]).parent)
+        answer: JsonObject = {"outside": list(map(str, outcome.outside)), "read": list(map(str, outcome.read))}
+        answer |= {"code": outcome.code and str(outcome.code), "pictures": outcome.pictures}
+        return {"result": outcome.result, **answer}
     except BaseException as error:
         function = step.function if step else None
         trace, line = failure_traceback(error, function), failure_line(error, function)
