@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.lineage.compare import impact_of_code, impact_of_dataset, impact_of_file, impact_of_instrument
+from crucible_lineage.lineage.compare import impact_of_dataset, impact_of_file, impact_of_instrument
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 
@@ -60,17 +60,6 @@ def test_a_wrong_file_spares_the_child_that_used_another_file(lab):
     assert impact.chain(below) == (scan, user, below)
 
 
-def test_wrong_code_means_to_redo_what_it_made_and_all_below(lab):
-    scan = lab.raw("scan")
-    bad = lab.derived("corrected", "correct", scan, code="bad")
-    below = lab.derived("volume", "reconstruct", bad, code="good")
-
-    impact = impact_of_code(lab.graph, "bad")
-
-    assert impact.ids == (bad, below)
-    assert [impact.chain(mfid) for mfid in impact.ids] == [(bad,), (bad, below)]
-
-
 @pytest.mark.parametrize(("since", "until", "expected"), [(0, 0, 1), (1, None, 0), (None, None, 1), (None, -1, 0)])
 def test_a_wrong_instrument_touches_what_comes_from_its_data_of_that_time(lab, since, until, expected):
     taken = lab.now
@@ -84,17 +73,3 @@ def test_a_wrong_instrument_touches_what_comes_from_its_data_of_that_time(lab, s
 
     for name in ("Beamline 8.3.2", "bl-832"):
         assert len(impact_of_instrument(lab.graph, name, **bounds).ids) == expected
-
-
-@SOME
-@given(graphs, st.sets(names))
-def test_impact_of_code_is_what_it_made_and_all_below(graph, made):
-    records = {
-        mfid: {"unique_id": mfid, "scientific_metadata": {"crucible_lineage": {"activity": {"code": "bad"}}}}
-        for mfid in made
-    }
-
-    impact = impact_of_code(graph.with_records(records), "bad")
-
-    assert set(impact.ids) == made.union(*(networkx.descendants(graph.nx, mfid) for mfid in made))
-    assert all(impact.chain(mfid)[0] in made for mfid in impact.ids)
