@@ -160,10 +160,8 @@ def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
         slots=slots,
         equal_parents=_equal_parents(ours, theirs),
         keywords=tuple(keyword for keyword in source.keywords if keyword.casefold() not in keywords),
-        parents=_missing_parents(source.entry, target.entry),
-        samples=()
-        if source.is_sample
-        else tuple(sorted(linked(source.entry, "sample").keys() - linked(target.entry, "sample").keys())),
+        parents=_missing_links(source, target, source.entry["resource_type"]),
+        samples=() if source.is_sample else tuple(sorted(_missing_links(source, target, "sample"))),
         pictures=frozenset({picture.thumbnail_name or "" for picture in source.pictures} - there - beside),
         files=files,
     )
@@ -178,10 +176,9 @@ def linked(entry: JsonMapping, kind: str) -> dict[str, str | None]:
     return {link["unique_id"]: link.get("relationship_type") for link in links}
 
 
-def _missing_parents(source: JsonMapping, target: JsonMapping) -> dict[str, str | None]:
-    kind = source["resource_type"]
-    theirs = linked(target, kind)
-    return {parent: relationship for parent, relationship in linked(source, kind).items() if parent not in theirs}
+def _missing_links(source: DatasetParts, target: DatasetParts, kind: str) -> dict[str, str | None]:
+    theirs = linked(target.entry, kind)
+    return {mfid: relationship for mfid, relationship in linked(source.entry, kind).items() if mfid not in theirs}
 
 
 def _mismatch(source: DatasetParts, target: DatasetParts) -> str:

@@ -169,7 +169,7 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
     used = used_mfids(record)
     derived = bool(used or recorded.get("step") or mapping(recorded.get("attached")).get("used"))
     if derived and slots and not pipeline:  # made by a plain flow, or by hand to replace a result
-        pipeline, made_for = _made_for(slots)
+        pipeline, made_for, *_ = f"{min(slots)}/".split("/")
         step = step or made_for
     return Summary(
         name=text(record.get("dataset_name")) or text(record.get("unique_id")),
@@ -209,11 +209,6 @@ def _run(record: JsonMapping) -> str:
         return ""
     began, ended = text(activity.get("started")), text(activity.get("ended"))
     return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), maker(record)))
-
-
-def _made_for(slots: Mapping[str, SlotClaim]) -> tuple[str, str]:
-    parts = min(slots).split("/")
-    return parts[0], parts[1] if len(parts) > 1 else ""
 
 
 def _samples(record: JsonMapping) -> Iterator[str]:
@@ -364,7 +359,8 @@ def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) 
 
 def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     """Store rows with the slots that they fill; return how many are new or changed."""
-    rows = _remembered(db, rows)
+    before = statements_of(db, [row.mfid for row in rows]) if rows else {}
+    rows = [_as_read_before(row, before[row.mfid]) if row.mfid in before else row for row in rows]
     changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
     db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
     for row in changed:
@@ -376,13 +372,8 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     return len(changed)
 
 
-def _remembered(db: sqlite3.Connection, rows: Sequence[Row]) -> list[Row]:
-    """Return rows in which statements that were changed or moved at Crucible keep the content that was read before."""
-    before = statements_of(db, [row.mfid for row in rows]) if rows else {}
-    return [row if (one := before.get(row.mfid)) is None else _as_read_before(row, one) for row in rows]
-
-
 def _as_read_before(row: Row, one: Statement) -> Row:
+    """Return the row of a statement; one that was changed or moved at Crucible keeps the content read before."""
     now = Statement.unpacked(row.summary.statement) if row.summary.statement else None
     if one.is_lost or (now is not None and not now.is_lost and now.project == one.project):
         return row

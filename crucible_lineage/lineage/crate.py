@@ -119,7 +119,10 @@ class _Builder(DataEntities):
                     for name, value in flat_software(activity.software or {}).items()
                 ],
                 object=[self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
-                result=[self._output(tool, made) for made in activity.made],
+                result=[
+                    self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
+                    for made in activity.made
+                ],
                 resourceUsage=list(self._usage(action, activity)),
                 containerImage=self._container(activity),
             )
@@ -235,9 +238,6 @@ class _Builder(DataEntities):
         about = self.add(entity_id, "CreativeWork", f"certificate {mfid}", **fields)
         if about not in calibration.setdefault("subjectOf", []):
             calibration["subjectOf"].append(about)
-
-    def _output(self, tool: Entity, made: Use) -> Reference:
-        return self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
 
     def _params(self, tool: Entity, action: str, activity: ExportedActivity) -> list[Reference]:
         references = []

@@ -116,7 +116,7 @@ def wrapped(text: str, width: float, size: float = 1.0) -> list[str]:
     fitting, used = 0, 0.0
     while (used := used + _symbol_width(text[fitting]) * size) <= width:
         fitting += 1
-    breaks = (at for at in range(fitting, 0, -1) if _may_break(text, at))
+    breaks = (at for at in range(fitting, 0, -1) if text[at] == " " or text[at - 1] in " -_/.")
     cut = next(breaks, 0)
     if len(text[cut:].strip()) <= SHORT:  # a unit stays with its number
         wider = (at for at in breaks if len(text[at:].strip()) > SHORT and text_width(text[:at], size) >= width / 4)
@@ -147,11 +147,6 @@ def _cut(text: str, length: int) -> str:
     """Return the head and tail of `text`, `length` symbols in all, around an ellipsis."""
     tail = length // 2
     return text[: length - tail].rstrip() + "…" + (text[-tail:].lstrip() if tail else "")
-
-
-def _may_break(text: str, at: int) -> bool:
-    """Return whether a line may end before `text[at]`."""
-    return text[at] == " " or text[at - 1] in " -_/."
 
 
 def _spelled(symbol: str) -> str:

@@ -47,7 +47,7 @@ def environment_document() -> JsonObject:
     blas: set[str] = set()
     for distribution in metadata.distributions():
         fields = distribution.metadata  # each access parses them again
-        name = _normal(fields["Name"] or "")
+        name = re.sub(r"[-_.]+", "-", fields["Name"] or "").lower()
         if not name or name in packages:  # the first one on the path is imported
             continue
         record = distribution.read_text("RECORD") or ""
@@ -123,10 +123,6 @@ def _changed(entry: str) -> int:
         return os.stat(entry or ".").st_mtime_ns  # noqa: PTH116  (called for each step)
     except OSError:
         return 0
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def timezone() -> str:

@@ -75,7 +75,8 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
         hint = nearest(str(location[-1]), sorted(allowed), "possible here")
         return document.fault(location, f"unknown key {location[-1]!r}; {hint}")
     if error["type"] == "missing":
-        return document.fault(location[:-1], f"the key {location[-1]!r} is missing{_within(location[:-1])}")
+        within = f" in {'.'.join(map(str, location[:-1]))}" if location[:-1] else ""
+        return document.fault(location[:-1], f"the key {location[-1]!r} is missing{within}")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in _NO_SOURCE and _is_source(location):
         message = "write a source as NAME, NAME.OUTPUT or {from: NAME}, and several as a list"
@@ -86,7 +87,7 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
-    shown = "a value from the environment" if secret else _shortened(_as_declared(error["input"]))
+    shown = "a value from the environment" if secret else _shortened(error["input"])
     return document.fault(location, f"{label}: {message} (given: {shown})")
 
 
@@ -119,10 +120,6 @@ def _is_name_of_type(raw: tuple[str | int, ...], index: int) -> bool:
     )
 
 
-def _within(location: Location) -> str:
-    return f" in {'.'.join(map(str, location))}" if location else ""
-
-
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     """Return the keys that are possible at pydantic's location of an unknown one."""
     if len(raw) == 1:
@@ -133,14 +130,9 @@ def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
     else:
         model = StepSpec if raw[0] == "steps" else PipelineSpec
     for part in raw[2:-1] if raw[0] == "steps" else raw[3:-1] if raw[0] == "inputs" else raw[:-1]:
-        model = _model_under(model, part) or model
+        fields = (field for name, field in model.model_fields.items() if part in (name, field.alias))
+        model = next((nested for field in fields for nested in _models_in(field.annotation)), model)
     return [field.alias or name for name, field in model.model_fields.items() if name not in INTERNAL_FIELDS]
-
-
-def _model_under(model: type[BaseModel], key: str | int) -> type[BaseModel] | None:
-    """Return the model of what is declared under a key; None for plain values, and other parts of a location."""
-    fields = (field for name, field in model.model_fields.items() if key in (name, field.alias))
-    return next((nested for field in fields for nested in _models_in(field.annotation)), None)
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
@@ -150,11 +142,7 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-def _as_declared(value: object) -> object:
-    """Return the value as declared, without the folder that was added."""
-    return {key: part for key, part in value.items() if key != "folder"} if isinstance(value, dict) else value
-
-
 def _shortened(value: object) -> str:
-    text = repr(value)
+    """Return a value as declared, without the folder that was added, in at most 60 characters."""
+    text = repr({key: part for key, part in value.items() if key != "folder"} if isinstance(value, dict) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."

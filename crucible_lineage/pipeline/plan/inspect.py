@@ -267,14 +267,10 @@ def find_function(uses: str, folder: Path) -> Any:
     if isinstance(function, Step) or inspect.isfunction(function):
         return function
     own = vars(module).items() if isinstance(module, ModuleType) else ()
-    names = [name for name, value in own if isinstance(value, Step) or _is_of(value, module_name)]
+    functions = {name: value for name, value in own if isinstance(value, Step) or inspect.isfunction(value)}
+    names = [name for name, one in functions.items() if isinstance(one, Step) or one.__module__ == module_name]
     hint = nearest(function_name, names, "it has")
     raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
-
-
-def _is_of(value: object, module: str) -> bool:
-    """Return whether a value is a function of this module, and not one that it imports."""
-    return inspect.isfunction(value) and value.__module__ == module
 
 
 def _import_fault(module: str, error: Exception) -> Fault:

@@ -72,8 +72,10 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         tail = tail_of(log.path)
         message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
         raise StepError(message, step=name, log=str(log.path))
-    if not any(out.iterdir()) and (stray := _stray(attempt)):
-        message = f"step {name!r}: the command wrote {stray[0]} beside {{out}} instead of into it; it is in {attempt}"
+    own = ("inputs", "out", STEP_LOG, FACTS_FILE)
+    stray = min((path.name for path in attempt.iterdir() if path.name not in own), default=None)
+    if stray and not any(out.iterdir()):
+        message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
     return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
 
@@ -83,10 +85,6 @@ def _ended(code: int) -> str:
         return f"ended with exit code {code}"
     hint = "; the system may have run out of memory" if code == -9 else ""
     return f"was ended by signal {-code}{hint}"
-
-
-def _stray(attempt: Path) -> list[str]:
-    return sorted(path.name for path in attempt.iterdir() if path.name not in ("inputs", "out", STEP_LOG, FACTS_FILE))
 
 
 def _fill(argument: str, call: CommandCall, attempt: Path) -> list[str]:

@@ -137,14 +137,18 @@ def watching_files(allowed: Path) -> Iterator[FileAccesses]:
     Files in folders for temporary files, caches and settings are not listed as written; files of the system, of Python
     and of packages are not listed as read.
     """
-    _hook()
+    global _hooked
+    if not _hooked:  # cannot be removed
+        _hooked = True
+        sys.addaudithook(_note)
     watched, written, read = FileAccesses(), dict[str, None](), dict[str, None]()
     token = _watched.set((written, read))
     try:
         yield watched
     finally:
         _watched.reset(token)
-        ignored = [path.resolve() for path in (allowed, *_caches())]
+        caches = (user_cache_dir(), user_config_dir(), os.environ.get("MPLCONFIGDIR"))  # the last one of matplotlib
+        ignored = [Path(path).resolve() for path in (allowed, *caches) if path]
         temporary = Path(tempfile.gettempdir()).resolve()
         for paths, listed, folders in (
             (written, watched.written, [*ignored, temporary]),
@@ -153,19 +157,6 @@ def watching_files(allowed: Path) -> Iterator[FileAccesses]:
             for path in map(Path, paths):
                 if not any(path.resolve().is_relative_to(folder) for folder in folders) and path.is_file():
                     listed.append(path)
-
-
-def _caches() -> list[Path]:
-    matplotlib = os.environ.get("MPLCONFIGDIR")
-    return [Path(user_cache_dir()), Path(user_config_dir()), *([Path(matplotlib)] if matplotlib else [])]
-
-
-def _hook() -> None:
-    """Make Python call `_note` at each audit event. The hook cannot be removed."""
-    global _hooked
-    if not _hooked:
-        _hooked = True
-        sys.addaudithook(_note)
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
