@@ -321,13 +321,7 @@ class Journal:
         return row
 
     def _move(
-        self,
-        db: sqlite3.Connection,
-        result: int,
-        run: str,
-        before: str,
-        state: str,
-        facts: Mapping[str, object],
+        self, db: sqlite3.Connection, result: int, run: str, before: str, state: str, facts: Mapping[str, object]
     ) -> None:
         if state not in NEXT.get(before, ()):
             raise StateError(f"result {result} of run {run} cannot go from {before} to {state}")

@@ -425,12 +425,7 @@ def array_text(value: Any) -> str:
         dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
         content = value.astype(value.dtype.newbyteorder("<")).tobytes()
         return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
-    except (
-        AttributeError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-    ) as error:  # only resembles an array
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # only resembles an array
         raise NotPlainError(f"{type(value).__name__} that is no plain array") from error
 
 

@@ -14,12 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from crucible_lineage.errors import missing_library
-from crucible_lineage.lineage.activities import (
-    ExportedActivity,
-    ExportedLineage,
-    Use,
-    instant,
-)
+from crucible_lineage.lineage.activities import ExportedActivity, ExportedLineage, Use, instant
 from crucible_lineage.lineage.crate_data import (
     ADDED_TERMS,
     PROFILES,

@@ -16,15 +16,7 @@ from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import (
-    DERIVED,
-    MEASURED,
-    PART,
-    STANDINGS,
-    Edge,
-    Kind,
-    Node,
-)
+from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, STANDINGS, Edge, Kind, Node
 from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
 from crucible_lineage.statements.statements import Doubt
 

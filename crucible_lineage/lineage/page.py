@@ -42,13 +42,7 @@ _FIELDS = (  # of a record, in the order of the panel
 )
 
 
-def render_html(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    pages: str = "",
-    superseded: bool = False,
-) -> str:
+def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "", superseded: bool = False) -> str:
     """Return the page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds. A
     button shows superseded results, or `superseded` from the beginning.
 

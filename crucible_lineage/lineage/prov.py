@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.activities import (
-    ExportedActivity,
-    ExportedAgent,
-    ExportedLineage,
-    Use,
-    exported,
-)
+from crucible_lineage.lineage.activities import ExportedActivity, ExportedAgent, ExportedLineage, Use, exported
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, SUPERSEDED, Edge, Node

@@ -68,12 +68,7 @@ class _Box:
     size: Point
 
 
-def render_svg(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    superseded: bool = False,
-) -> str:
+def render_svg(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> str:
     """Return the picture as SVG text.
 
     With `focus` it shows that dataset's ancestors and descendants; `graph.around` selects fewer. More than
@@ -439,12 +434,7 @@ def _course(
     return (*points, (xs[layer_of[right]] - sizes[right][0] / 2, ys[right]))
 
 
-def render_png(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    superseded: bool = False,
-) -> bytes:
+def render_png(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> bytes:
     """Return the picture as PNG, twice as large, within MOST_PIXELS. Raises InputError without a font for the names."""
     from resvg_py import svg_to_bytes  # imported only for PNG
 

@@ -70,12 +70,7 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
     }
 
 
-def render_mermaid(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    superseded: bool = False,
-) -> list[str]:
+def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> list[str]:
     """Return Mermaid flowcharts: one if the graph fits, else several, each edge in one of them.
 
     Superseded results are only counted, unless requested or needed by a shown one.
@@ -161,11 +156,7 @@ _BRANCHES = ("├── ", "└── ", "│   ", "    ")
 
 
 def render_tree(
-    graph: LineageGraph,
-    focus: str | None = None,
-    *,
-    fold_beyond: int | None = None,
-    superseded: bool = False,
+    graph: LineageGraph, focus: str | None = None, *, fold_beyond: int | None = None, superseded: bool = False
 ) -> str:
     """Return the tree as text, one line per node: id, name, kind of data and step, state.
 

@@ -97,11 +97,7 @@ class View:
 
 
 def view(
-    graph: LineageGraph,
-    *,
-    fold_beyond: int | None = FOLD_BEYOND,
-    keep: Collection[str] = (),
-    superseded: bool = False,
+    graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND, keep: Collection[str] = (), superseded: bool = False
 ) -> View:
     """Select the items and edges to draw. More than `fold_beyond` siblings become one item; None folds nothing.
 

@@ -86,14 +86,7 @@ class Catalogue:
         another column, after a minus in descending order.
         """
         found = list_datasets(
-            self.session,
-            self._in(project),
-            step=step,
-            pipeline=pipeline,
-            run=run,
-            where=where,
-            sort=sort,
-            every=every,
+            self.session, self._in(project), step=step, pipeline=pipeline, run=run, where=where, sort=sort, every=every
         )
         return Datasets(self, [entry.mfid for entry in found.entries], found.others.get(DOUBTFUL, 0))
 

@@ -325,12 +325,7 @@ def _load(loader: Loader, path: Path, ending: str) -> Any:
     except ImportError as error:
         missing = error.name or str(error)
         raise InputError(f"load {path.name}: {ending} needs the library {missing}; pip install {missing}") from error
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        BadZipFile,
-    ) as error:  # raised by libraries for files of another kind
+    except (ValueError, OSError, EOFError, BadZipFile) as error:  # raised by libraries for files of another kind
         raise InputError(
             f"load {path.name}: it cannot be read as {ending}: {str(error).strip()}; read the file at Dataset.path(), "
             "or register a loader with crucible_lineage.add_loader"

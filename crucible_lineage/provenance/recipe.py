@@ -50,11 +50,7 @@ def raw_recipe(
     project: str, files: Iterable[FileRef], parents: Sequence[DatasetRef] = (), salt: str | None = None
 ) -> dict[str, object]:
     """Return the recipe of measured files, or with `parents` of a result made by hand. A `salt` changes the id."""
-    recipe: JsonObject = {
-        "kind": "files",
-        "project": project,
-        "files": {file.name: file.sha256 for file in files},
-    }
+    recipe: JsonObject = {"kind": "files", "project": project, "files": {file.name: file.sha256 for file in files}}
     if salt:
         recipe["salt"] = salt
     if parents:

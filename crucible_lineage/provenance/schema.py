@@ -292,8 +292,7 @@ class Software(RecordPart):
     platform: str
     packages: dict[str, str] = Field(description="versions of the packages that the step reaches")
     container: Text | None = Field(
-        None,
-        description="the container image, as registry/name:tag@sha256:..., or `unknown: ` and a description",
+        None, description="the container image, as registry/name:tag@sha256:..., or `unknown: ` and a description"
     )
     environment: KeptFile | None = Field(None, description="all installed distributions, and the machine")
 
@@ -349,8 +348,7 @@ class ProvenanceRecord(RecordPart):
     )
     registrar: Text | None = Field(None, description="the registration that wrote this record")
     completed: dict[str, Moment] | None = Field(
-        None,
-        description="registrations that finished, and when; a record is complete if its registrar is among them",
+        None, description="registrations that finished, and when; a record is complete if its registrar is among them"
     )
     result: Result | None = None
     facts: RecipeFacts | None = Field(
@@ -462,10 +460,7 @@ def _kind(record: object) -> str:
     return "step" if isinstance(record, dict) and "step" in record else "files"
 
 
-Record = Annotated[
-    Annotated[StepRecord, Tag("step")] | Annotated[FilesRecord, Tag("files")],
-    Discriminator(_kind),
-]
+Record = Annotated[Annotated[StepRecord, Tag("step")] | Annotated[FilesRecord, Tag("files")], Discriminator(_kind)]
 _ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
 
 

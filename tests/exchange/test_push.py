@@ -71,10 +71,7 @@ def test_two_offline_machines_that_did_overlapping_work_end_as_one(
             lambda c, mfid: c.datasets.update(mfid, dataset_name="another"),
             "dataset_name is 'another' at the target and",
         ),
-        (
-            lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}),
-            "metadata factor is 7 at the target and 3.0 at",
-        ),
+        (lambda c, mfid: c.metadata.merge(mfid, {"factor": 7}), "metadata factor is 7 at the target and 3.0 at"),
         (lambda c, mfid: c.datasets.delete(mfid, "wrong"), "its deletion is requested at the target"),
         (lambda c, mfid: c.metadata.merge(mfid, {KEY: {"recipe": {"code": "other"}}}), "the target has another recipe"),
     ],

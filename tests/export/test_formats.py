@@ -167,11 +167,7 @@ def test_odd_records_are_told_as_far_as_they_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "kind", "package"),
-    [
-        ("prov.model", "prov-n", "export"),
-        ("rocrate.rocrate", "ro-crate", "export"),
-    ],
+    ("library", "kind", "package"), [("prov.model", "prov-n", "export"), ("rocrate.rocrate", "ro-crate", "export")]
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch, library: str, kind: str, package: str

@@ -289,8 +289,7 @@ def lose_a_link(folder: Path, made: Any) -> str:
 
 def lose_a_parent(folder: Path, made: Any) -> str:
     edit_list(
-        folder,
-        lambda bundle: bundle.update(datasets=[one for one in bundle["datasets"] if one["mfid"] != made.second]),
+        folder, lambda bundle: bundle.update(datasets=[one for one in bundle["datasets"] if one["mfid"] != made.second])
     )
     return f"{made.second}, which is not in the bundle"
 

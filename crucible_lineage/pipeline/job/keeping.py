@@ -174,12 +174,7 @@ def _remember(key: object, entry: tuple[Contents, tuple[str, ...]]) -> None:
 
 
 def _register(
-    project: str,
-    session: Session,
-    kind: str,
-    contents: Contents,
-    deliveries: DeliversLater | None,
-    faults: list[str],
+    project: str, session: Session, kind: str, contents: Contents, deliveries: DeliversLater | None, faults: list[str]
 ) -> Mapping[str, str]:
     """Register these files as a dataset, unless they exist as one. Return the entry for records: of the first file."""
     refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]

@@ -196,10 +196,7 @@ def test_files_that_a_command_writes_beside_its_folder_are_reported(tmp_path: Pa
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is not a JSON object"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is not JSON"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{}')", "wrote nothing into 'out'"),
-        (
-            "import os; os.kill(os.getpid(), 9)",
-            "ended by signal 9; the system may have run out of memory; it printed",
-        ),
+        ("import os; os.kill(os.getpid(), 9)", "ended by signal 9; the system may have run out of memory; it printed"),
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="links and signals are POSIX")
