@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 @click.option("--all", "is_all", is_flag=True, help="Remake all steps, starting from the measured files.")
 @click.option("--here", is_flag=True, help="Use the environment of this Python, and report how it differs.")
 @click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
-@click.option(
-    "--wheels",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of wheels to install from, without an index.",
-)
 @click.option("--project", metavar="P", help="With --sample: random results of this project.")
 @click.option("--sample", type=click.IntRange(1), metavar="N", help="The number of results of --project.")
 @click.option(
@@ -61,7 +56,6 @@ def reproduce_command(
     is_all: bool,
     here: bool,
     rtol: float | None,
-    wheels: Path | None,
     project: str | None,
     sample: int | None,
     keep: Path | None,
@@ -96,7 +90,7 @@ def reproduce_command(
             click.echo(plain(line), err=True)
 
     with open_session() as session:
-        options = Options(here, rtol, wheels, session.settings.data / "environments", is_all, network)
+        options = Options(here, rtol, session.settings.data / "environments", is_all, network)
         mfids = [] if bundle else [dataset_id(session, one) for one in results]
         if project:
             mfids = sampled(session, project, sample or 1)

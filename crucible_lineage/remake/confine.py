@@ -16,8 +16,8 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from crucible_lineage.provenance.environment import VARIABLES
 
@@ -40,8 +40,7 @@ class RemakeError(Exception):
     """Raised if a step cannot be made again; the message says why."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of one step: seconds, bytes that it may write, and whether it gets the network."""
 
     seconds: float
@@ -60,16 +59,19 @@ def run_confined(
     homes = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), str(home))
     with request.with_name("printed.txt").open("wb") as printed:
         process = subprocess.Popen(  # noqa: S603
-            [*_beginning(work, limits), *command],
-            cwd=request.parent,
-            env={**variables, **homes},
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=printed,
-            start_new_session=True,
-        )
+            [*_beginning(work, limits), *command], cwd=request.parent, env={**variables, **homes},
+            stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, start_new_session=True,
+        )  # fmt: skip
+    until = time.monotonic() + limits.seconds
     try:
-        return _waited(process, work, limits)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(1.0)
+            if time.monotonic() > until:
+                raise RemakeError(f"it was ended after {limits.seconds:.0f} s, much longer than is recorded")
+            written = [path.lstat().st_size for path in work.rglob("*") if path.is_file()]
+            if sum(written) > limits.bytes or len(written) > MOST_ENTRIES:
+                raise RemakeError(f"it was ended: it wrote {len(written)} files, {sum(written)} bytes, too much by far")
     finally:
         _end(process)
         shutil.rmtree(home, ignore_errors=True)
@@ -80,23 +82,9 @@ def _beginning(work: Path, limits: Limits) -> list[str]:
     if os.name == "nt":
         return []
     cut = [] if limits.network else list(network_cut())
-    if cut and Path(cut[0]).name == "bwrap":
-        cut += ["--bind", str(work), str(work)]
+    bound = ["--bind", str(work), str(work)] if cut and Path(cut[0]).name == "bwrap" else []
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return [*cut, SHELL, "-c", LIMITED, "sh", str(limits.bytes // 512), str(memory // 1024)]
-
-
-def _waited(process: subprocess.Popen[bytes], work: Path, limits: Limits) -> int:
-    """Wait for a process. Raises RemakeError if it takes too long, or fills the disk."""
-    until = time.monotonic() + limits.seconds
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(1.0)
-        if time.monotonic() > until:
-            raise RemakeError(f"it was ended after {limits.seconds:.0f} s, much longer than is recorded")
-        written = [path.lstat().st_size for path in work.rglob("*") if path.is_file()]
-        if sum(written) > limits.bytes or len(written) > MOST_ENTRIES:
-            raise RemakeError(f"it was ended: it wrote {len(written)} files, {sum(written)} bytes, too much by far")
+    return [*cut, *bound, SHELL, "-c", LIMITED, "sh", str(limits.bytes // 512), str(memory // 1024)]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -120,10 +108,7 @@ def network_cut() -> tuple[str, ...]:
 
 
 def step_variables(python: Path, recorded: Mapping[str, str], *, here: bool) -> dict[str, str]:
-    """Return the variables of a step: what programs need, and those recorded ones that are on the list.
-
-    With `here` they have the values of this process.
-    """
+    """Return the variables of a step: those that programs need, and recorded ones on the list, with `here` as here."""
     passed = {name: os.environ[name] for name in PASSED if name in os.environ}
     passed["PATH"] = f"{python.parent}{os.pathsep}{passed.get('PATH', '')}"
     allowed = {name: value for name, value in recorded.items() if name in VARIABLES}
@@ -141,8 +126,7 @@ def run_clean(command: Iterable[str]) -> subprocess.CompletedProcess[bytes]:
 
 def check_run(command: Iterable[str], failure: str) -> None:
     """Run a program of this machine. Raises RemakeError, with the message `failure`, if it fails."""
-    done = run_clean(command)
-    if done.returncode:
+    if (done := run_clean(command)).returncode:
         raise RemakeError(f"{failure}: {last_lines(done.stderr or done.stdout)}")
 
 

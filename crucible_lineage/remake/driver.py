@@ -34,14 +34,10 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """Options: use this Python's environment (`here`), the tolerance, and folders of wheels and environments.
-
-    Steps run without a network, unless `network`.
-    """
+    """Options: use this Python's environment (`here`), the tolerance, the folder of environments, all, the network."""
 
     here: bool = False
     rtol: float | None = None
-    wheels: Path | None = None
     environments: Path | None = None
     is_all: bool = False
     network: bool = False
@@ -245,13 +241,10 @@ class _Remaking:
         uv = shutil.which("uv")
         self._make_environment(uv, version, folder)
         lock = self.kit / self.entry["environment"]["lock"]
-        index = ["--no-index", "--find-links", str(self.options.wheels)] if self.options.wheels else []
         install = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
         if pins:
             requirements = [f"{name}=={pin}" for name, pin in pins.items()]
-            confine.check_run(
-                [*install, "--quiet", *index, "-c", str(lock), *requirements], "its environment cannot be built"
-            )
+            confine.check_run([*install, "--quiet", "-c", str(lock), *requirements], "its environment cannot be built")
         (folder / "whole").touch()
         return python
 
@@ -475,7 +468,6 @@ def main(kit: Path, description: str) -> int:
     parser.add_argument("--all", action="store_true", dest="is_all", help="all steps, from the measured files on")
     parser.add_argument("--here", action="store_true", help="in the environment of this Python")
     parser.add_argument("--rtol", type=float, help="relative tolerance of numbers (1e-9, or as declared)")
-    parser.add_argument("--wheels", type=Path, help="a folder of wheels to install from, without an index")
     parser.add_argument("--work", type=Path, help="a new folder to work in, which stays")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     parser.add_argument("--network", action="store_true", help="let the steps use the network")
@@ -485,7 +477,7 @@ def main(kit: Path, description: str) -> int:
     except (OSError, ValueError, KeyError) as error:
         print(f"there is nothing to make again in {kit}: {error}")
         return 2
-    options = Options(arguments.here, arguments.rtol, arguments.wheels, None, arguments.is_all, arguments.network)
+    options = Options(arguments.here, arguments.rtol, None, arguments.is_all, arguments.network)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
         work = arguments.work or Path(scratch)
         outcomes = remake(kit, arguments.mfids or [about], options, work, lambda line: print(line, file=sys.stderr))

@@ -41,7 +41,7 @@ SOURCES, ENVIRONMENTS = "remake/source", "remake/environment"
 _OWN = "crucible_lineage"
 STARTER = '''"""Run foreign code: make results again from the sources kept with them, and compare.
 
-    python reproduce.py [MFID ...] [--all] [--here] [--rtol 1e-9] [--wheels FOLDER] [--network]
+    python reproduce.py [MFID ...] [--all] [--here] [--rtol 1e-9] [--network]
 
 Without an MFID, the result that the bundle is about is made again; with `--all` all steps, from the measured files on.
 Each step runs in an environment built with the recorded versions (by `uv`, or `venv` and `pip`), or with `--here` in
@@ -151,7 +151,7 @@ class _Writer:
             "source": source,
             "environment": environment,
             "packages": sorted(record.software.packages),
-            "seconds": _seconds(record),
+            "seconds": (utc(record.activity.ended) - utc(record.activity.started)).total_seconds(),
             "read": code.read or [],
             "left_out": code.left_out or [],
             "reproduce": (declared.reproduce if declared else None) or {},
@@ -221,10 +221,6 @@ def _why_not(record: StepRecord) -> str:
     if not is_command and ("<" in function or function.startswith("__main__:")):
         return f"its function {function} cannot be imported; give it a name in a module"
     return ""
-
-
-def _seconds(record: StepRecord) -> float:
-    return (utc(record.activity.ended) - utc(record.activity.started)).total_seconds()
 
 
 def _returned_values(output: KitStep) -> JsonObject | None:

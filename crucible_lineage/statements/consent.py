@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import StepRecord
 
 NAMED = "code-that-runs-here.txt"  # in the data folder: a line for each project or account, and its Crucible
+UNKNOWN = "an unknown account"
 MOST_NAMED = 5  # chosen: steps that a refusal lists
 
 
@@ -47,7 +48,7 @@ def recorded_code(dataset: Dataset, record: StepRecord) -> RecordedCode:
 
     They differ for a dataset that was copied or handed over.
     """
-    authors = frozenset({owner_of(dataset.model_dump()) or "nobody", record.agent.unique_id or "nobody"})
+    authors = frozenset({owner_of(dataset.model_dump()) or UNKNOWN, record.agent.unique_id or UNKNOWN})
     name = getattr(dataset.owner, "username", None) or record.agent.username or "somebody"
     return RecordedCode(dataset.unique_id, record.declared_step, record.activity.function, authors, name)
 
@@ -74,9 +75,9 @@ class Consent:
             return
         allow = " ".join(f"--run-code-of {one}" for one in sorted(authors))
         raise ForeignCodeError(
-            f"code of others would run here, and was not run: {shown}\nto see it: `crucible-lineage reproduce "
-            f"{foreign[0].mfid} --show-code`; to let it run: {allow}, or for all members of a project: "
-            "`crucible-lineage project trust PROJECT --code`; nothing was changed"
+            f"code of others would run here, and was not run: {shown}\nto see it: `crucible-lineage reproduce` with "
+            f"--show-code; to let it run: {allow}, or for all members of a project: `crucible-lineage project trust "
+            "PROJECT --code`; nothing was changed"
         )
 
 

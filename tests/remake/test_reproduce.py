@@ -337,7 +337,10 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
     )
     mfid = done.datasets["scaled"]["out"]
     shutil.rmtree(tmp_path / "site-packages")
-    built = Options(wheels=wheels, environments=tmp_path / "environments")
+    for builder in ("UV", "PIP"):
+        monkeypatch.setenv(f"{builder}_FIND_LINKS", str(wheels))
+        monkeypatch.setenv(f"{builder}_NO_INDEX", "1")
+    built = Options(environments=tmp_path / "environments")
     (found,) = reproduce_datasets(session, [mfid], built, lambda _: None)
     assert (found.verdict, found.environment["packages"]["labtools"]) == (IDENTICAL, "1.0"), found
     monkeypatch.setenv("PYTHONPATH", str(installed(wheels, "2.0", tmp_path / "newer")))
