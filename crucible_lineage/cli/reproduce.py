@@ -16,7 +16,6 @@ from crucible_lineage.cli.options import (
     dataset_id,
     json_option,
     open_session,
-    print_json,
     print_result,
     wants_json,
 )
@@ -24,7 +23,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    from crucible_lineage.remake.driver import Outcome
+    pass
 
 
 @click.command("reproduce")
@@ -107,10 +106,9 @@ def reproduce_command(
                 _, faults = state_receipts(session, found)
                 for fault in faults:
                     click.echo(plain(f"note: {fault}"), err=True)
-    if wants_json():
-        print_json({"results": [one.to_json() for one in found]})
-    else:
-        _print_results(found)
+    lines = [line for one in found for line in one.lines()]
+    good = f"{sum(one.is_good for one in found)} of {amount(len(found), 'result')} reproduced"
+    print_result({"results": [one.to_json() for one in found]}, [*lines, good])
     if not all(one.is_good for one in found):
         sys.exit(1)
 
@@ -121,10 +119,3 @@ def _bundle(results: Sequence[str]) -> Path | None:
     if bundles and len(results) > 1:
         raise InputError("reproduce: name one bundle and nothing else")
     return bundles[0] if bundles else None
-
-
-def _print_results(found: Sequence[Outcome]) -> None:
-    for line in (line for one in found for line in one.lines()):
-        click.echo(plain(line))
-    good = sum(one.is_good for one in found)
-    click.echo(f"{good} of {amount(len(found), 'result')} reproduced")

@@ -1,6 +1,6 @@
 """Foreign code within limits: no network, an empty home, none of the caller's variables, bounds of time, memory, size.
 
-Like driver.py, this runs from a bundle, too: by Python 3.9 or newer, with nothing else.
+Like driver.py, this runs from a bundle, too: by Python 3.10 or newer, with nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make results again from a kit, and compare. Runs from a bundle, too: by Python 3.9 or newer, with nothing else."""
+"""Make results again from a kit, and compare. Runs from a bundle, too: by Python 3.10 or newer, with nothing else."""
 
 from __future__ import annotations
 
@@ -318,29 +318,27 @@ class _Remaking:
             folder = folders[output]
             written = {path.relative_to(folder).as_posix(): path for path in confine.files_in(folder)}
             for file in recorded["files"]:
-                name = file["name"]
+                name, digest = file["name"], file["sha256"]
                 if file.get("log"):
                     continue
+                copy = _sha256(self.kit / file["path"]) if file.get("path") else None
                 if (path := written.pop(name, None)) is None:
-                    verdicts.append({"name": name, "verdict": "not made", "said": "", "largest": 0.0})
-                elif _sha256(path) == file["sha256"]:
-                    changed = file.get("path") and _sha256(self.kit / file["path"]) != file["sha256"]
+                    verdicts.append(_verdict(name, "not made"))
+                elif _sha256(path) == digest:
                     note = "but the copy here has other bytes than the record: that was replaced or damaged"
-                    note = note if changed else ""
-                    verdicts.append({"name": name, "verdict": IDENTICAL, "said": note, "largest": 0.0})
-                elif not file.get("path"):
+                    verdicts.append(_verdict(name, IDENTICAL, note if copy not in (None, digest) else ""))
+                elif copy is None:
                     note = "the bytes differ, and the recorded ones are not available to compare numbers"
-                    verdicts.append({"name": name, "verdict": DIFFERS, "said": note, "largest": 0.0})
-                elif _sha256(self.kit / file["path"]) != file["sha256"]:
+                    verdicts.append(_verdict(name, DIFFERS, note))
+                elif copy != digest:
                     note = "the bytes differ, and the copy here is not the recorded one: it was replaced"
-                    verdicts.append({"name": name, "verdict": DIFFERS, "said": note, "largest": 0.0})
+                    verdicts.append(_verdict(name, DIFFERS, note))
                 else:
                     pairs.append({"name": name, "recorded": str(self.kit / file["path"]), "made": str(path)})
-            for name in sorted(written):
-                verdicts.append({"name": name, "verdict": "not recorded", "said": "", "largest": 0.0})
+            verdicts += [_verdict(name, "not recorded") for name in sorted(written)]
             value = returned.get(output) if many else returned
             if recorded["returned"] is not None and json.dumps(recorded["returned"]) == json.dumps(value or {}):
-                same.append({"name": "returned values", "verdict": IDENTICAL, "said": "", "largest": 0.0})
+                same.append(_verdict("returned values", IDENTICAL))
             elif recorded["returned"] is not None:
                 values.append({"name": "returned values", "recorded": recorded["returned"], "made": value or {}})
         return [*verdicts, *self._compare(python, pairs, values), *same]
@@ -447,6 +445,10 @@ def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for name, label in (*labels, ("timezone", "the time zone of the system")):
         if name in was and now.get(name) != was[name] and not (name == "timezone" and "TZ" in now["variables"]):
             yield f"{label} is {now[name]} here, {was[name]} by the record"
+
+
+def _verdict(name: str, verdict: str, note: str = "") -> dict[str, Any]:
+    return {"name": name, "verdict": verdict, "said": note, "largest": 0.0}
 
 
 def _is_installable(packages: dict[str, Any], name: str) -> bool:

@@ -100,12 +100,14 @@ def as_text(value: Any) -> str:
 def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
     """Call the function `module:name`. Return its value, and the names of its outputs."""
     from crucible_lineage.facts import DatasetFacts, Facts
+    from crucible_lineage.pictures import draw_returned
     from crucible_lineage.step import Step
 
     module, _, name = request["function"].partition(":")
     target = getattr(importlib.import_module(module), name)
     step = target if isinstance(target, Step) else Step(target)
-    arguments: dict[str, Any] = {role: shaped(shape_of(step, role), files) for role, files in request["inputs"].items()}
+    shapes = {known.name: str(known.shape) for known in step.inputs}
+    arguments: dict[str, Any] = {role: shaped(shapes[role], files) for role, files in request["inputs"].items()}
     beside = Path(request["answer"]).parent
     folders = {name: Path(request["outputs"].get(name, beside / f"not asked for {name}")) for name in step.outputs}
     for folder in folders.values():
@@ -117,11 +119,7 @@ def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
     if step.facts:
         entries = {role: [DatasetFacts.from_json(fact) for fact in facts] for role, facts in request["facts"].items()}
         arguments[step.facts] = Facts({**{role.name: () for role in step.inputs}, **entries})
-    return save_figures(step.function(**arguments), folders), list(step.outputs)
-
-
-def shape_of(step: Any, role: str) -> str:
-    return str(next(known.shape for known in step.inputs if known.name == role))
+    return draw_returned(step.function(**arguments), folders)[0], list(step.outputs)
 
 
 def shaped(shape: str, files: list[dict[str, Any]]) -> Any:
@@ -149,13 +147,6 @@ def converted(annotation: Any, value: Any) -> Any:
         return TypeAdapter(annotation).validate_python(value)
     except Exception:
         return value
-
-
-def save_figures(result: Any, folders: dict[str, Path]) -> Any:
-    """Save returned figures, as crucible-lineage does."""
-    from crucible_lineage.pictures import draw_returned
-
-    return draw_returned(result, folders)[0]
 
 
 def command(request: dict[str, Any]) -> tuple[Any, list[str]]:

@@ -117,6 +117,11 @@ def test_what_is_pulled_can_be_made_again_offline(
     online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
     assert command("pull", scaled.unique_id, first.unique_id, "--data", field, **online).returncode == 0
     made = command("reproduce", scaled.unique_id, "--here", "--data", field)
+    assert (made.returncode, "code of others" in made.stderr) == (2, True), (
+        "another machine's local user is another one"
+    )
+    author = str(offline.agent["unique_id"])
+    made = command("reproduce", scaled.unique_id, "--here", "--data", field, "--run-code-of", author)
     assert "1 of 1 result reproduced" in made.stdout, made.stdout + made.stderr
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pty
 import shutil
 import socket
 import sqlite3
@@ -167,6 +169,21 @@ def test_code_of_others_runs_by_consent_only(
     assert not foreign.marker.exists()
     allowed = as_ada("reproduce", foreign.counted, "--here", "--no-receipt", "--run-code-of", eve)
     assert "identical" in allowed.stdout, allowed.stdout + allowed.stderr
+
+
+def test_it_is_asked_once_in_a_terminal(foreign: Foreign, accounts: dict[str, Session]) -> None:
+    ada = accounts["ada"].settings
+    command = [sys.executable, "-m", "crucible_lineage", "reproduce", foreign.counted, foreign.drawn, "--here"]
+    command += ["--no-receipt", "--data", str(ada.data), "--url", str(ada.api_url), "--api-key", str(ada.api_key)]
+    for answer, code, said in ((b"n\n", 2, "was not run"), (b"y\n", 1, "identical")):
+        near, far = pty.openpty()
+        os.write(near, answer)
+        done = subprocess.run(command, stdin=far, stdout=subprocess.PIPE, stderr=far, check=False)
+        os.close(far)
+        asked = os.read(near, 1 << 16).decode()
+        os.close(near)
+        assert (done.returncode, asked.count("[y/N]")) == (code, 1), asked
+        assert said in asked + done.stdout.decode()  # what it drew names its home
 
 
 def test_members_of_named_projects_are_trusted_on_this_machine(
