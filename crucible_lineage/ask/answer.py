@@ -47,6 +47,10 @@ class Answer:
         """Return the names of columns and the rows, for CSV and pages; None if it is no table."""
         return None
 
+    def in_python(self) -> Any:
+        """Return what a notebook gets: by default, the answer itself."""
+        return self
+
     def __str__(self) -> str:
         return "\n".join(map(plain, self.lines()))
 

@@ -73,16 +73,16 @@ class Explanation(Answer):
 
 @question("why")
 def why(
-    session: Session, what: Annotated[str, argument()],
+    session: Session, dataset: Annotated[str, argument("WHAT")],
     pipeline: Annotated[str | None, argument(doors=NOT_PAGE)] = None, *, overrides: Overrides = (),
 ) -> Explanation | PlanAnswer:  # fmt: skip
     """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
     if pipeline is not None:
-        return why_step(session, what, pipeline, overrides)
+        return why_step(session, dataset, pipeline, overrides)
     try:
-        mfid = find_mfid(session, what)
+        mfid = find_mfid(session, dataset)
     except InputError as error:
-        raise InputError(f"{error}\nfor a step, name its pipeline too: why {what} pipeline.yaml") from error
+        raise InputError(f"{error}\nfor a step, name its pipeline too: why {dataset} pipeline.yaml") from error
     return explain(session, mfid)
 
 

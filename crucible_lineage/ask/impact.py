@@ -111,10 +111,10 @@ class RedoList(Answer):
 
 
 def _one_cause(
-    mfid: str | None = None, file_sha256: str | None = None, code: str | None = None, instrument: str | None = None,
+    dataset: str | None = None, file_sha256: str | None = None, code: str | None = None, instrument: str | None = None,
     since: str | None = None, until: str | None = None, **_: object,
 ) -> None:  # fmt: skip
-    if sum(cause is not None for cause in (mfid, file_sha256, code, instrument)) != 1:
+    if sum(cause is not None for cause in (dataset, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
     if instrument is None and (since or until):
         raise InputError("--since and --until go with --instrument")
@@ -123,7 +123,7 @@ def _one_cause(
 
 @question("impact", announced=BEFORE, check=_one_cause)
 def impact(
-    session: Session, mfid: Annotated[str | None, argument()] = None, *,
+    session: Session, dataset: Annotated[str | None, argument("[MFID]")] = None, *,
     file_sha256: Annotated[str | None, option("A file that was wrong, by its SHA-256.", metavar="HASH")] = None,
     code: Annotated[
         str | None, option("Code that was wrong, by its fingerprint or its beginning.", metavar="FINGERPRINT")
@@ -145,8 +145,8 @@ def impact(
     """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
     dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
     """
-    if mfid is not None:
-        found = dataset_impact(session, find_mfid(session, mfid, projects))
+    if dataset is not None:
+        found = dataset_impact(session, find_mfid(session, dataset, projects))
         return replace(found, every=every)
     within = list(projects) or [find_project(session, None)]
     if file_sha256 is not None:

@@ -130,13 +130,13 @@ class Packed(Answer):
 
 
 def _fits_together(
-    mfid: str | None = None, projects: Sequence[str] = (), measurement: str | None = None, run: str | None = None,
+    dataset: str | None = None, projects: Sequence[str] = (), measurement: str | None = None, run: str | None = None,
     depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
     kind: str | None = None, files: bool = False, license_url: str = "", **_: object,
 ) -> None:  # fmt: skip
     chosen = _chosen(kind, output)
     is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
-    if mfid is None:
+    if dataset is None:
         _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
@@ -145,13 +145,13 @@ def _fits_together(
     _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
     _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
     _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
-    if mfid is not None and mfid.endswith(DECLARATIONS):
+    if dataset is not None and dataset.endswith(DECLARATIONS):
         _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
 
 
 @question("lineage", check=_fits_together)
 def lineage(
-    session: Session, mfid: Annotated[str | None, argument("[MFID|FILE.yaml]")] = None, *,
+    session: Session, dataset: Annotated[str | None, argument("[MFID|FILE.yaml]")] = None, *,
     projects: Annotated[
         Sequence[str], option("Show this project; by default, the folder's, or the only one.", "--project")
     ] = (),
@@ -192,16 +192,16 @@ def lineage(
     `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
-    if mfid is not None and mfid.endswith(DECLARATIONS):
-        return _written(Lineage(_declared_graph(session, mfid), None, chosen, output, every, superseded))
+    if dataset is not None and dataset.endswith(DECLARATIONS):
+        return _written(Lineage(_declared_graph(session, dataset), None, chosen, output, every, superseded))
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.ask.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
 
-    if mfid is None:
+    if dataset is None:
         within = list(projects) or [find_project(session, None)]
         graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run)
         return _written(Lineage(graph, None, chosen, output, every, superseded))
-    mfid = find_mfid(session, mfid)
+    mfid = find_mfid(session, dataset)
     if chosen == BUNDLE and output is not None:
         if tell:
             tell("fetching the files of its ancestors", 0)

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -119,20 +120,34 @@ class Question:
         """The docstring."""
         return inspect.getdoc(self.function) or ""
 
+    @property
+    def reads_pipelines(self) -> bool:
+        """Whether it reads a pipeline file, whose modules are imported."""
+        return any(one.name == "pipeline" and one.param.is_argument for one in self.parameters)
+
+    def help_at(self, door: str) -> str:
+        """Return the docstring, and the help of each parameter that a door has."""
+        lines = (f"{one.name}: {one.param.help}" for one in self.parameters_at(door) if one.param.help)
+        return "\n".join((self.help.replace("\b\n", ""), "", *lines))
+
     def parameters_at(self, door: str) -> list[Parameter]:
         """Return the parameters that a door has."""
         return [one for one in self.parameters if door in one.param.doors]
 
-    def require(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is given, by its names in Python. Raises InputError for what cannot be asked."""
-        named = {one.target: given[one.name] for one in self.parameters if one.name in given}
+    def named(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is given, by its names in Python."""
+        return {one.target: given[one.name] for one in self.parameters if one.name in given}
+
+    def require(self, named: Mapping[str, Any]) -> None:
+        """Raise InputError for what cannot be asked."""
         if self.check:
             self.check(**named)
-        return named
 
     def __call__(self, session: Session, tell: Tell | None = None, /, **given: Any) -> Answer:
-        """Ask. `tell` gets the progress."""
-        return self.function(session, **self.require(given), **({"tell": tell} if self.tells else {}))
+        """Ask, with parameters by their names for people. `tell` gets the progress."""
+        named = self.named(given)
+        self.require(named)
+        return self.function(session, **named, **({"tell": tell} if self.tells else {}))
 
 
 _DECLARED: dict[str, Question] = {}
@@ -182,6 +197,7 @@ def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
     is_list = get_origin(hint) is Sequence
     kind = get_args(hint)[0] if is_list else hint
     name = param.flags[-1].lstrip("-").replace("-", "_") if param.flags else given.name
+    name = given.name if iskeyword(name) else name  # --try
     return Parameter(name, given.name, kind, is_list, given.default, param)
 
 

@@ -92,6 +92,16 @@ class Table(Answer):
         """Whether the last value of a series is outside its limits."""
         return any(series.alarm for series in self.series)
 
+    def in_python(self) -> pandas.DataFrame | Table:
+        """Return the table as a DataFrame, with the limits in `attrs["series"]`; itself without pandas."""
+        try:
+            import pandas  # optional, and slow to import
+        except ImportError:
+            return self
+        frame = pandas.DataFrame(list(self.rows), columns=list(self.columns))
+        frame.attrs["series"] = [one.to_json() for one in self.series]
+        return frame
+
     def table(self) -> Rows:
         """Return the columns and rows."""
         return self.columns, self.rows
@@ -491,17 +501,6 @@ def write_table(table: Table, path: Path) -> None:
         else:
             content = table.picture if ending == PICTURE else csv_text(table.columns, table.rows)
         draft.write_text(content, encoding="utf-8", newline="")
-
-
-def data_frame(table: Table) -> pandas.DataFrame:
-    """Return the table as a DataFrame. Raises InputError if pandas is not installed."""
-    try:
-        import pandas  # optional, and slow to import
-    except ImportError as error:
-        raise InputError("make a DataFrame: the library pandas is missing; pip install pandas") from error
-    frame = pandas.DataFrame(list(table.rows), columns=list(table.columns))
-    frame.attrs["series"] = [one.to_json() for one in table.series]
-    return frame
 
 
 def _write_parquet(table: Table, path: Path) -> None:

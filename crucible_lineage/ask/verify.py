@@ -143,8 +143,8 @@ def _finding_lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, s
             yield Coloured(COLOURS[severity], severity, f": {rule}: {count - FINDINGS_SHOWN} more; --json lists them")
 
 
-def _one_scope(mfid: str | None = None, project: str | None = None, **given: object) -> None:
-    if mfid is not None and project is not None:
+def _one_scope(dataset: str | None = None, project: str | None = None, **given: object) -> None:
+    if dataset is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
     if given.get("folders") and not given.get("is_repair"):
         raise InputError("--from needs --repair, which looks for intact bytes there")
@@ -152,7 +152,7 @@ def _one_scope(mfid: str | None = None, project: str | None = None, **given: obj
 
 @question("verify", announced=AFTER, check=_one_scope)
 def verify(
-    session: Session, mfid: Annotated[str | None, argument()] = None, *,
+    session: Session, dataset: Annotated[str | None, argument("[MFID]")] = None, *,
     project: Annotated[
         str | None, option("Verify this project; by default, the folder's, or the only one.")
     ] = None,
@@ -180,7 +180,7 @@ def verify(
     the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
     folders or other datasets, or by rerunning a step, if it is of others with consent (exit code 2 without).
     """
-    mfid = mfid and find_mfid(session, mfid)
+    mfid = dataset and find_mfid(session, dataset)
     name = mfid or find_project(session, project)
     of_scope = verify_dataset if mfid else verify_project
     found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)

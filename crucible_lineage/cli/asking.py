@@ -59,7 +59,7 @@ def _kind(one: Parameter) -> Any:
 
 def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
     """Ask, and print the answer on stdout."""
-    question.require(given)
+    question.require(question.named(given))
     with open_session(question.patience_s) as session:
         if question.announced == BEFORE and not as_csv:
             announce(session)

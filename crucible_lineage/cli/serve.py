@@ -147,7 +147,7 @@ def _is_loopback(host: str) -> bool:
     help="The folder of the pipelines that may be planned; by default this folder.",
 )
 def mcp_command(folder: Path) -> None:
-    """Answer an assistant over the Model Context Protocol: search, show, lineage, why, diff, impact, table, plan.
+    """Answer the questions of an assistant over the Model Context Protocol.
 
     It changes nothing, and sees what the key in use can see. The assistant starts this command, which its
     configuration names. Needs the extra `mcp`.
@@ -156,7 +156,5 @@ def mcp_command(folder: Path) -> None:
         from crucible_lineage.assistant import serve_questions  # importing the SDK takes a second; it is an extra
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
-    from crucible_lineage.assistant import Questions
-
     with open_session() as session:
-        serve_questions(Questions(session, folder))
+        serve_questions(session, folder)

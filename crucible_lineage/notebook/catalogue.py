@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from crucible_lineage.ask.diff import LineageComparison, compare_datasets
-from crucible_lineage.ask.explain import Explanation, explain
 from crucible_lineage.ask.impact import RequestedDeletion, request_deletion
-from crucible_lineage.ask.lineages import fetch_lineage
-from crucible_lineage.ask.listing import list_datasets
-from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.table import Table, data_frame, make_table
-from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import first_lines, nodes_text
+from crucible_lineage.ask.listing import Listing
+from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.question import MODULES, NOTEBOOK, Question, find_question
+from crucible_lineage.errors import InputError, RunError, nearest
+from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import DOUBTFUL
-from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.corrections import FieldChange, set_values
-from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
-from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
 
 if TYPE_CHECKING:
-    import pandas
-
     from crucible_lineage.client import CrucibleClient
 
-__all__ = ["Catalogue", "Lineage", "PlanView", "RunView"]
+__all__ = ["Catalogue", "RunView"]
 
-MOST_LINES = 60  # of a plan or run in a notebook
+MOST_LINES = 60  # of a run in a notebook
 
 
 class Catalogue:
@@ -69,66 +59,46 @@ class Catalogue:
         """Return a dataset."""
         return Dataset(self, self._mfid(name))
 
-    def find(
-        self,
-        *,
-        step: str | None = None,
-        pipeline: str | None = None,
-        run: str | None = None,
-        where: str | None = None,
-        project: str | None = None,
-        sort: str | None = None,
-        every: bool = False,
-    ) -> Datasets:
-        """Return measured data and current results; with `every`, also superseded, incomplete and doubtful datasets.
-
-        `where` is a condition over columns such as `"measurement == 'Raman'"`; `sort` is `created`, `name`, `step` or
-        another column, after a minus in descending order.
-        """
-        found = list_datasets(
-            self.session, self._in(project), step=step, pipeline=pipeline, run=run, where=where, sort=sort, every=every
-        )
+    def find(self, **given: Any) -> Datasets:
+        """Return the datasets that `list` would list: measured data and current results; with `every=True` all."""
+        found: Listing = self.list(**given)
         return Datasets(self, [entry.mfid for entry in found.entries], found.others.get(DOUBTFUL, 0))
 
-    def table(
-        self,
-        step: str,
-        *,
-        where: str | None = None,
-        fields: str | Sequence[str] = (),
-        by: str | Sequence[str] = (),
-        over_time: str | None = None,
-        pipeline: str | None = None,
-        project: str | None = None,
-        every: bool = False,
-    ) -> pandas.DataFrame | Table:
-        """Return a row for each current result of a step, with parameters, returned values, instrument and sample.
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return the method of a question, as in `catalogue.table("fit", where="results.rms < 0.5")`.
 
-        `where` is a condition such as `"params.degree > 2 and results.rms < 0.5"`, `fields` are further columns, also
-        of ancestors (`axis.results.rms`); `by` makes groups, and `over_time` follows a number over the time of
-        measurement, as in the command `table`. Returns a DataFrame if pandas is installed; one of a number over time
-        has the limits in `attrs["series"]`.
+        There are list, show, table, runs, why, lineage, diff, impact, verify, statements, status and plan, each with
+        the options of its command, `every` for `--all`. A table is a DataFrame if pandas is installed.
         """
-        found = make_table(
-            self.session,
-            self._in(project),
-            step,
-            pipeline=pipeline,
-            where=where,
-            fields=[fields] if isinstance(fields, str) else fields,
-            by=[by] if isinstance(by, str) else by,
-            over_time=over_time,
-            every=every,
-        )
-        try:
-            return data_frame(found)
-        except InputError:  # pandas is not installed
-            return found
+        if name not in MODULES:
+            raise AttributeError(f"a catalogue has no {name!r}; {nearest(name, MODULES)}")
+        question = find_question(name)
+        names = [one.target for one in question.parameters if one.name != "project"]
 
-    def plan(self, path: str | PathLike[str], *, params: Mapping[str, object] | None = None) -> PlanView:
-        """Preview a run of the pipeline in the file; `params` replace parameters, as in `{"fit.degree": 4}`."""
-        bound = bind_file(Path(path), self.session.store, dict(params or {}))
-        return PlanView(bound.name, make_plan(bound, self.session))
+        def ask(*given: object, params: Mapping[str, object] | None = None, **named: object) -> Any:
+            named |= dict(zip(names, given, strict=False))
+            if params:
+                named["overrides"] = [f"{key}={json.dumps(value)}" for key, value in params.items()]
+            return question.function(self.session, **self._resolved(question, named)).in_python()
+
+        ask.__name__, ask.__doc__ = name, question.help_at(NOTEBOOK)
+        return ask
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *MODULES})
+
+    def _resolved(self, question: Question, named: Mapping[str, object]) -> dict[str, Any]:
+        """Return the parameters with ids for datasets and texts for paths, within the catalogue's project."""
+        found: dict[str, Any] = {}
+        for name, value in named.items():
+            found[name] = str(value) if isinstance(value, PathLike) else value
+            if name in ("dataset", "old", "new"):
+                with suppress(InputError):  # it may be a run, a step or a file
+                    found[name] = self._mfid(value)
+        has_project = any(one.target == "project" for one in question.parameters)
+        is_free = not any(one.param.is_argument and one.target in found for one in question.parameters)
+        question.require(found)
+        return {"project": self._project, **found} if has_project and is_free and self._project else found
 
     def run(
         self,
@@ -155,19 +125,6 @@ class Catalogue:
             reasons = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
             raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{reasons}")
         return RunView(self, result)
-
-    def lineage(self, name: str | Dataset) -> Lineage:
-        """Return the lineage of a dataset: its ancestors and descendants."""
-        mfid = self._mfid(name)
-        return Lineage(fetch_lineage(self.session, mfid), mfid)
-
-    def diff(self, old: str | Dataset, new: str | Dataset) -> LineageComparison:
-        """Compare two datasets, including their ancestors."""
-        return compare_datasets(self.session, self._mfid(old), self._mfid(new))
-
-    def why(self, name: str | Dataset) -> Explanation:
-        """Explain how a dataset was made."""
-        return explain(self.session, self._mfid(name))
 
     def set(
         self, name: str | Dataset, values: Mapping[str, object], *, why: str = "", dry_run: bool = False
@@ -230,46 +187,12 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<catalogue: {self.session.settings.describe()}>"
 
-    def _mfid(self, name: str | Dataset) -> str:
+    def _mfid(self, name: object) -> str:
         if isinstance(name, Dataset):
             return name.mfid
         if not isinstance(name, str):
             raise InputError(f"name a dataset by its MFID, the beginning of it, its name, or itself, not by {name!r}")
         return find_mfid(self.session, name, [self._project] if self._project else ())
-
-    def _in(self, project: str | None) -> str:
-        return find_project(self.session, project or self._project)
-
-
-@dataclass(frozen=True)
-class PlanView:
-    """Plan of a run: for each step whether its result exists, and if not, why."""
-
-    pipeline: str
-    planned: PipelinePlan
-
-    @property
-    def steps(self) -> tuple[StepPlan, ...]:
-        """The instances of the steps, in an order in which they can run."""
-        return self.planned.steps
-
-    @property
-    def is_fresh(self) -> bool:
-        """True if nothing would be made."""
-        return self.planned.is_fresh
-
-    def __repr__(self) -> str:
-        states = Counter(step.state for step in self.steps)
-        return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{step.name}: {step.state}{f' ({causes})' if (causes := '; '.join(step.causes)) else ''}"
-            for step in self.steps
-        )
-
-    def _repr_html_(self) -> str:
-        return _page(repr(self), str(self).splitlines())
 
 
 @dataclass(frozen=True)
@@ -300,35 +223,5 @@ class RunView:
         lines = [
             f"{step}: {outcome} {', '.join(made.get(step, {}).values())}" for step, outcome in self.outcomes.items()
         ]
-        return _page(repr(self), lines)
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """The ancestors and descendants of a dataset. `graph` has the nodes and edges; notebooks show a drawing."""
-
-    graph: LineageGraph
-    mfid: str
-
-    @cached_property
-    def svg(self) -> str:
-        """The drawing as SVG."""
-        return render_svg(self.graph, self.mfid)
-
-    def __repr__(self) -> str:
-        return f"<lineage of {self.mfid}: {nodes_text(len(self))}>"
-
-    def __str__(self) -> str:
-        return render_tree(self.graph, self.mfid)
-
-    def __len__(self) -> int:
-        return len(self.graph)
-
-    def _repr_html_(self) -> str:
-        return f'<div style="overflow:auto;max-width:100%">{self.svg}</div>'
-
-
-def _page(title: str, lines: Sequence[str]) -> str:
-    """Return a title and lines as HTML; of many lines the first, and the number of the others."""
-    shown = "\n".join(first_lines(lines, MOST_LINES, "and {} more"))
-    return f"<strong>{escape(title)}</strong><pre>{escape(shown)}</pre>"
+        shown = "\n".join(first_lines(lines, MOST_LINES, "and {} more"))
+        return f"<strong>{escape(repr(self))}</strong><pre>{escape(shown)}</pre>"

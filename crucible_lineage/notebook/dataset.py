@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import rows_table
 from crucible_lineage.ask.columns import as_texts
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.view import DatasetView, existing, show_dataset
 from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -35,7 +36,8 @@ from crucible_lineage.statements.stating import put_on_hold, sign
 if TYPE_CHECKING:
     from crucible_lineage.ask.calibrations import CalibrationUse
     from crucible_lineage.ask.explain import Explanation
-    from crucible_lineage.notebook.catalogue import Catalogue, Lineage
+    from crucible_lineage.ask.lineage import Lineage
+    from crucible_lineage.notebook.catalogue import Catalogue
 
 __all__ = ["Dataset", "Datasets", "File"]
 
@@ -168,11 +170,12 @@ class Dataset:
 
     def lineage(self) -> Lineage:
         """Return its lineage: ancestors and descendants."""
-        return self._catalogue.lineage(self.mfid)
+        found: Lineage = self._catalogue.lineage(self.mfid)
+        return found
 
     def why(self) -> Explanation:
         """Explain how it was made."""
-        return self._catalogue.why(self.mfid)
+        return explain(self._catalogue.session, self.mfid)
 
     @property
     def ref(self) -> DatasetRef:
@@ -273,16 +276,6 @@ class Datasets(Sequence[Dataset]):
         more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
         more = (more + self._not_listed).removeprefix("; ")
         return rows_table(names, rows) + f"<div>{escape(more)}</div>"
-
-
-def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return rows as an HTML table with a header, every text escaped; empty if there are none."""
-    if not rows:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
-    shown = [["" if cell is None else escape(value_text(cell, 60)) for cell in row] for row in rows]
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in shown)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 Loader = Callable[[Path], Any]

@@ -76,10 +76,10 @@ def test_a_pipeline_is_planned_run_and_queried(catalogue: Any, data: Path) -> No
     assert "Parameters\n  factor = 3" in catalogue.why(first)._repr_html_()
 
 
-def test_a_long_plan_is_cut(catalogue: Any, laboratory: Path) -> None:
+def test_a_long_plan_is_folded(catalogue: Any, laboratory: Path) -> None:
     for number in range(70):
         (laboratory / f"count-{number:02d}.txt").write_text(f"{number}\n")
-    assert "and 12 more" in catalogue.plan("pipeline.yaml")._repr_html_()
+    assert "72 of 72 instances" in catalogue.plan("pipeline.yaml")._repr_html_()
 
 
 def test_files_are_available_as_paths_and_values(catalogue: Any, tmp_path: Path) -> None:
