@@ -167,6 +167,8 @@ class Session:
                 self._stack.callback(self._journal.close)
             return self._journal
 
+    is_open_to_all = False
+
     @property
     def ran_here(self) -> tuple[Journal, Path]:
         """The journal that knows how runs ended, and the data folder that they ran in."""

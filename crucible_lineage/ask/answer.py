@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -29,6 +29,7 @@ class Answer:
     warnings: Sequence[str] = ()
     content: str | bytes | None = None
     picture = ""  # SVG
+    hidden: Collection[str] = ()  # datasets in its records that this key cannot see
 
     @property
     def exit_code(self) -> int:

@@ -20,6 +20,7 @@ from crucible_lineage.lineage.compare import Change, Difference, diff
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
 from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.session import Session
 
 
@@ -51,6 +52,17 @@ class LineageComparison(Answer):
         yield from (f"linked    {_link(self.new, edge)}" for edge in found.added_edges)
         if not found:
             yield f"no difference, in {nodes_text(len(self.old))}"
+
+    @property
+    def hidden(self) -> set[str]:  # type: ignore[override]
+        """The datasets in records that this key cannot see."""
+        return {
+            mfid
+            for graph in (self.old, self.new)
+            for node in graph.nodes.values()
+            for mfid in used_mfids(node.record)
+            if mfid not in graph or mfid in graph.hidden
+        }
 
     def label(self, mfid: str) -> str:
         """Name an input of a dataset: those of the old one are the successors, which only the new lineage has."""

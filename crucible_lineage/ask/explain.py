@@ -71,6 +71,9 @@ class Explanation(Answer):
         }
 
 
+FACTS_HEADING = "Facts about parents at that time"
+
+
 @question("why")
 def why(
     session: Session, dataset: Annotated[str, argument("WHAT")],
@@ -198,7 +201,7 @@ def _params(record: StepRecord | FilesRecord) -> Iterator[str]:
 def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
     facts = facts_in(record.recipe)
     if facts is not None:
-        yield "Facts about parents at that time"
+        yield FACTS_HEADING
     for role, parents in (facts or {}).items():
         for parent in parents:
             shown = {name: value for name, value in parent.to_json().items() if value and name not in ("name", "files")}

@@ -142,12 +142,13 @@ def list_runs(
     """
     journal, data = session.ran_here
     found: dict[str, ListedRun] = {}
-    if projects is None:
+    if projects is None and not session.is_open_to_all:
         recent = recent_runs(journal, data, None)
         found = {run.run_id: replace(run, made=()) for run in recent if run.error}
     for project in visible_projects(session) if projects is None else projects:
         copy, from_here = session.mirror.snapshot(project), local_runs(journal, data, project)
-        found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
+        if not session.is_open_to_all:
+            found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
         found |= runs_by_results(copy, project, from_here)
     return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
 

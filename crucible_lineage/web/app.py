@@ -41,19 +41,22 @@ log = logging.getLogger("crucible_lineage.web")
 
 View = Callable[[Reader], Response]
 API_URL = "http://embedded/api/v3"  # the API's address for the pages' own client
+MOST_RUNS = 10_000
 PAGES_AT_A_TIME = 8  # threads, separate from those of the API, which the pages wait for
 
 VIEWS: tuple[tuple[str, View], ...] = (
     ("/", browsing.projects),
     ("/datasets", browsing.datasets),
     ("/datasets.csv", browsing.datasets_csv),
-    ("/pipelines", browsing.pipelines),
+    ("/pipelines", browsing.page_of("status", "overview.html", all=True)),
+    ("/ask", browsing.questions),
+    ("/ask/{question}", browsing.question),
     ("/projects/{project}", browsing.datasets),
     ("/projects/{project}/datasets.csv", browsing.datasets_csv),
-    ("/projects/{project}/runs", browsing.runs),
+    ("/projects/{project}/runs", browsing.page_of("runs", "runs.html", number=MOST_RUNS)),
     ("/projects/{project}/runs/{run}", browsing.run),
-    ("/projects/{project}/findings", browsing.findings),
-    ("/compare", browsing.compare),
+    ("/projects/{project}/findings", browsing.page_of("verify", "findings.html")),
+    ("/compare", browsing.page_of("diff", "compare.html")),
     ("/datasets/{mfid}", datasets.dataset),
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
     ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),

@@ -1,38 +1,35 @@
-"""Pages of projects, their datasets and runs, of pipelines, comparisons, and the findings of `verify`."""
+"""Pages of questions, in the form of all or in a layout of their own; of projects, their datasets, and a run."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
+from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.columns import Column, Surface, as_table, columns_at
-from crucible_lineage.ask.diff import compare_datasets
+from crucible_lineage.ask.explain import FACTS_HEADING
 from crucible_lineage.ask.listing import Listing, list_datasets
-from crucible_lineage.ask.names import find_mfid
-from crucible_lineage.ask.overview import overview
-from crucible_lineage.ask.runs import ListedRun, find_run, local_runs, newest_first, runs_by_results
-from crucible_lineage.ask.verify import verify_project
+from crucible_lineage.ask.question import MODULES, PAGE, Question, find_question, questions_at
+from crucible_lineage.ask.runs import find_run, list_runs
+from crucible_lineage.ask.view import visible_names
 from crucible_lineage.client.models import Project
-from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.tables import EVERYTHING, Snapshot
+from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.checks import Finding
-from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text
-from crucible_lineage.standing.standings import Standing, standings_in
+from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text, plain, value_text
+from crucible_lineage.masking import masked
 from crucible_lineage.web.reader import Reader
-from crucible_lineage.web.rendering import named_mfids, redacted, rendered
+from crucible_lineage.web.rendering import mfids_in, redacted, rendered
 
 PER_PAGE = 50
-MOST_LINES = 1000  # of a comparison; `diff` prints them all
-MOST_FINDINGS = 200  # on the page; the command prints them all
+MOST_LINES = 1000  # of an answer on one page
+MOST_CELL = 200  # characters
 
 
 def projects(reader: Reader) -> Response:
@@ -95,15 +92,15 @@ def _listing(reader: Reader, project: Project | None) -> Listing:
         )
 
 
-def _page(reader: Reader, total: int) -> tuple[int, int]:
+def _page(reader: Reader, total: int, per_page: int = PER_PAGE) -> tuple[int, int]:
     """Return the number of the first entry of the page that is shown, and the number of pages.
 
     Raises InputError if there is no such page.
     """
-    pages = max(1, -(-total // PER_PAGE))
+    pages = max(1, -(-total // per_page))
     if not 1 <= reader.page <= pages:
         raise InputError(f"there is no page {reader.page}; there are {pages}")
-    return (reader.page - 1) * PER_PAGE, pages
+    return (reader.page - 1) * per_page, pages
 
 
 def _columns(project: Project | None) -> list[Column]:
@@ -118,125 +115,98 @@ def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
     return column, "descending" if sort == f"-{column}" else "none"
 
 
-def pipelines(reader: Reader) -> Response:
-    """Show the status of the pipelines of all projects, those that need attention first."""
+def questions(reader: Reader) -> Response:
+    """Show the questions that have a page."""
+    return rendered("questions.html", reader.name, questions=questions_at(PAGE))
+
+
+def question(reader: Reader) -> Response:
+    """Show the question in the address: a form with its parameters, and the answer for those that are given."""
+    name = str(reader.request.path_params["question"])
+    asked = find_question(name) if name in MODULES else None
+    if asked is None or PAGE not in asked.doors:
+        raise HTTPException(404)
+    return _answered(reader, asked, "ask.html", {"all": True} if name == "status" else {})  # of all machines
+
+
+def page_of(name: str, template: str, **fixed: object) -> Callable[[Reader], Response]:
+    """Return the view of a question in a layout of its own. Some parameters may be fixed."""
+    return lambda reader: _answered(reader, find_question(name), template, fixed)
+
+
+def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str, object]) -> Response:
+    """Answer what is given; show only the form if more is needed, and what is wrong with it."""
+    fields = asked.parameters_at(PAGE)
+    query = reader.request.query_params
+    texts = {one.name: [text for text in query.getlist(one.name) if text.strip()] for one in fields}
+    given = {**{one.name: one.read(texts[one.name]) for one in fields if texts[one.name]}, **fixed}
+    project = _scope(reader)
+    if project:
+        (field,) = (one for one in fields if one.name == "project")
+        given["project"] = (project.project_id,) if field.is_list else project.project_id
+    page = partial(rendered, template, reader.name, asked=asked, fields=fields, query=reader.query, project=project)
+    try:
+        if any(one.is_required and one.name not in given for one in fields):
+            return page()
+        asked.require(asked.named(given))
+    except InputError as problem:
+        return page(problem=str(problem) if given else "")
     with reader.sign_in.session() as session:
-        found = overview(session).pipelines
-    return rendered("overview.html", reader.name, pipelines=found)
+        try:
+            answer = asked(session, **given)
+        except InputError as error:
+            return page(400, problem=str(error))
+        lines = [] if answer.table() else [*map(plain, answer.lines())]
+    if query.get("as") == "json":
+        return Response(json.dumps(masked(answer.to_json(), by_name=False), indent=1), media_type="application/json")
+    names, rows = answer.table() or ((), [[line] for line in lines])
+    hidden = _hidden(reader, answer, rows)
+    shown = [[_shown(cell, hidden) for cell in row] for row in (_without_facts(rows) if hidden else rows)]
+    per_page = PER_PAGE if names else MOST_LINES
+    first, pages = _page(reader, len(shown), per_page)
+    return page(
+        answer=answer, names=names, rows=shown[first : first + per_page], total=len(shown), first=first, pages=pages,
+        page=reader.page, more=len(shown) - first - per_page, redact=partial(redacted, hidden=hidden),
+        counts=Counter(one.severity for one in getattr(answer, "findings", ())), hidden_name=HIDDEN_NAME,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RunRow:
-    """A run with those of its outputs that the reader can see."""
-
-    run: ListedRun
-    outputs: tuple[Standing, ...]
+def _hidden(reader: Reader, answer: Answer, rows: Iterable[Iterable[object]]) -> set[str]:
+    """Return the datasets that an answer names, or its records, and that this reader cannot see."""
+    named = {mfid for row in rows for cell in row for mfid in mfids_in(str(cell))}
+    return {*answer.hidden, *(named - visible_names(reader.client, sorted(named)).keys())}
 
 
-def runs(reader: Reader) -> Response:
-    """Show the runs of a project that have outputs, newest first."""
-    project = reader.project
-    copy, found = _runs(reader, project)
-    first, pages = _page(reader, len(found))
-    shown = _run_rows(reader, found[first : first + PER_PAGE], copy)
-    return rendered(
-        "runs.html", reader.name, project=project, runs=shown, total=len(found), page=reader.page, pages=pages
-    )
+def _without_facts(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
+    """Return the lines without facts about parents, which name those that are hidden."""
+    shown, is_told = list[Sequence[object]](), True
+    for row in rows:
+        line = str(row[0]) if len(row) == 1 else ""
+        is_told = line != FACTS_HEADING and (is_told or not line)
+        if is_told and not line.startswith("  facts."):
+            shown.append(row)
+    return shown
+
+
+def _shown(cell: object, hidden: Collection[str]) -> str:
+    return "" if cell is None else redacted(value_text(cell, MOST_CELL), hidden)
 
 
 def run(reader: Reader) -> Response:
     """Show one run with all its outputs. A beginning of its id, or an id of Prefect, leads to its own address."""
-    project = reader.project
-    copy, found = _runs(reader, project)
-    named = reader.request.path_params["run"]
-    one = next((one for one in found if one.run_id == named), None)
-    if one is not None:
-        return rendered(
-            "run.html", reader.name, project=project, row=_run_rows(reader, [one], copy)[0], columns=_columns(project)
-        )
+    project, named = reader.project, reader.request.path_params["run"]
     with reader.sign_in.session() as session:
-        try:
-            run_id = find_run(session, named, {project.project_id: copy}).run_id
-        except InputError as error:
-            raise HTTPException(404) from error
-    if run_id not in {one.run_id for one in found}:
-        raise HTTPException(404)
-    return RedirectResponse(quote(run_id, safe=""), 303)
-
-
-def _runs(reader: Reader, project: Project) -> tuple[Snapshot, list[ListedRun]]:
-    """Return the copy of a project and its runs, newest first.
-
-    A run is listed if the reader can see one of its outputs. How it ended is known only for runs from the server's data
-    folder.
-    """
-    with reader.sign_in.session() as session:
-        copy = session.mirror.snapshot(project.project_id)
-    local = _local_runs(reader.sign_in.data, project.project_id)
-    return copy, newest_first(runs_by_results(copy, project.project_id, local).values())
-
-
-def _local_runs(data: Path, project: str) -> dict[str, ListedRun]:
-    path = data / "journal.sqlite"
-    if not path.exists():
-        return {}
-    journal = Journal(path, "", str)  # read-only, without an account
-    try:
-        return local_runs(journal, data, project)
-    finally:
-        journal.close()
-
-
-def _run_rows(reader: Reader, runs: Sequence[ListedRun], copy: Snapshot) -> list[RunRow]:
-    with reader.sign_in.session() as session:
-        made = dict.fromkeys(mfid for run in runs for mfid in run.made or ())
-        found = standings_in(session, copy, reader.project.project_id, among=made)
-    return [RunRow(run, tuple(found[mfid] for mfid in run.made or ())) for run in runs]
-
-
-def compare(reader: Reader) -> Response:
-    """Show the differences between two datasets and their ancestors, or a form if not both are named."""
-    named = {name: reader.parameter(name) or "" for name in ("old", "new")}
-    if not all(named.values()):
-        return rendered("compare.html", reader.name, asked=named)
-    with reader.sign_in.session() as session:
-        try:
-            found = compare_datasets(session, *(find_mfid(session, name) for name in named.values()))
-        except InputError as error:
-            return rendered("compare.html", reader.name, 400, asked=named, problem=str(error))
-    hidden = _hidden(found.old) | _hidden(found.new)
-    lines = [line for line in found.lines() if not (hidden and line.startswith("  facts."))]  # facts name parents
-    shown = [redacted(line, hidden) for line in lines[:MOST_LINES]]
-    return rendered("compare.html", reader.name, asked=named, lines=shown, more=len(lines) - len(shown))
-
-
-def _hidden(graph: LineageGraph) -> set[str]:
-    """Return the datasets in records that this reader cannot see."""
-    named = (named_mfids(node.record) for node in graph.nodes.values() if node.record)
-    return {mfid for mfids in named for mfid in mfids if mfid not in graph or mfid in graph.hidden}
-
-
-def findings(reader: Reader) -> Response:
-    """Show the findings of a project, worst first."""
-    project = reader.project
-    with reader.sign_in.session() as session:
-        verified = verify_project(session, project.project_id)
-    return rendered(
-        "findings.html",
-        reader.name,
-        project=project,
-        verified=verified,
-        findings=[_redacted_finding(finding, verified.hidden) for finding in verified.findings[:MOST_FINDINGS]],
-        total=len(verified.findings),
-        counts=Counter(finding.severity for finding in verified.findings),
-        hidden_name=HIDDEN_NAME,
-    )
-
-
-def _redacted_finding(finding: Finding, hidden: Collection[str]) -> Finding:
-    return replace(
-        finding,
-        ids=tuple(redacted(mfid, hidden) for mfid in finding.ids),
-        message=redacted(finding.message, hidden),
-        command=redacted(finding.command, hidden),
-    )
+        found = {one.run_id: one for one in list_runs(session, [project.project_id])}
+        if (one := found.get(named)) is None:
+            try:
+                run_id = find_run(
+                    session, named, {project.project_id: session.mirror.snapshot(project.project_id)}
+                ).run_id
+            except InputError as error:
+                raise HTTPException(404) from error
+            if run_id not in found:
+                raise HTTPException(404)
+            return RedirectResponse(quote(run_id, safe=""), 303)
+        used = list_datasets(session, project.project_id, run=named, every=True).entries
+    outputs = [entry for entry in used if entry.mfid in (one.made or ())]
+    return rendered("run.html", reader.name, project=project, run=one, outputs=outputs, columns=_columns(project))

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Project
+from crucible_lineage.core.journal import Journal
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session
@@ -30,7 +31,7 @@ class SignIn:
     def session(self) -> ReadingSession:
         """Return a session for one page."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ReadingSession(self.client, self.folder)
+        return ReadingSession(self.client, self.folder, self.data)
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,21 @@ class Reader:
 class ReadingSession(Session):
     """A session over a reader's client, with the reader's own files instead of the server owner's."""
 
-    def __init__(self, client: CrucibleClient, folder: Path) -> None:
+    is_open_to_all = True  # it tells nothing of this machine but how visible runs ended
+
+    def __init__(self, client: CrucibleClient, folder: Path, data: Path) -> None:
         super().__init__(Settings(folder, client.api_url, source="the server of these pages"))
-        self._reading = client
+        self._reading, self._data = client, data
+
+    @property
+    def ran_here(self) -> tuple[Journal, Path]:
+        """The server's journal, read without an account, and its data folder; the reader's own if there is none."""
+        path = self._data / "journal.sqlite"
+        if not path.exists():
+            return super().ran_here
+        journal = Journal(path, "", str)
+        self._stack.callback(journal.close)
+        return journal, self._data
 
     @property
     def client(self) -> CrucibleClient:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC
@@ -68,8 +69,10 @@ def _environment() -> Environment:
         "bytes": lambda size: "unknown" if size is None else size_text(size),
         "duration": time_text,
         "in_json": _in_json,
+        "linked": _linked,
         "moment": _minute,
         "taken": _measured_at,
+        "picture": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "query": _query,
         "segment": lambda text: quote(str(text), safe=""),
         "short": short_id,
@@ -132,6 +135,16 @@ def shown_record(record: JsonMapping, hidden: Collection[str]) -> JsonObject:
             shown[PROVENANCE_KEY] = {**recorded, "recipe": without}
         record = {**record, "scientific_metadata": shown}
     return dict(_without(record, frozenset(hidden)))
+
+
+def mfids_in(text: str) -> set[str]:
+    """Return the ids of datasets in a text."""
+    return set(_MFID.findall(text))
+
+
+def _linked(text: str) -> Markup:
+    """Escape a text, and link each dataset that it names."""
+    return Markup(_MFID.sub(r'<a href="/datasets/\g<0>">\g<0></a>', str(escape(plain(text)))))  # noqa: S704 (escaped)
 
 
 def redacted(text: str, hidden: Collection[str]) -> str:

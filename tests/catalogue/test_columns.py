@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from crucible_lineage.ask import columns
 from crucible_lineage.ask.columns import Column
-from crucible_lineage.assistant import Questions
+from crucible_lineage.ask.question import find_question
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -67,7 +67,8 @@ def test_one_declaration_appears_in_all_interfaces(
     shown = Catalogue(session).find(step="axis")._repr_html_()
     assert ">Vowels of it</th>" in shown
     assert f">{axis['vowels']}</td>" in shown
-    assert Questions(session).search(step="axis")["datasets"][0]["vowels"] == axis["vowels"]
+    asked = find_question("list")(session, step="axis").to_json()
+    assert asked["datasets"][0]["vowels"] == axis["vowels"]
 
 
 def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
