@@ -44,6 +44,10 @@ class Answer:
         """Yield the text for people."""
         raise NotImplementedError
 
+    def page_lines(self) -> Iterator[str]:
+        """Yield the text of its page."""
+        return self.lines()
+
     def table(self) -> Rows | None:
         """Return the names of columns and the rows, for CSV and pages; None if it is no table."""
         return None

@@ -58,7 +58,6 @@ class TrialComparison(Answer):
     effects: tuple[Effect, ...]
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each number that steps return, with the pair that differs most."""
         yield f"{amount(len(self.pairs), 'pair')}; without a current result: {len(self.unpaired)}"
         for one in self.effects:
             old, new = one.largest
@@ -67,7 +66,6 @@ class TrialComparison(Answer):
             yield f"{one.step}.{one.number}: {amount(len(one.differences), 'difference')}, {figures}, {most}"
 
     def to_json(self) -> JsonObject:
-        """Return it as `diff --try --json` prints it."""
         return {
             "try": self.trial,
             "pairs": [{"old": old, "new": new} for old, new in self.pairs],

@@ -75,7 +75,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
     Column("state", "State", lambda entry: entry.state, kind=""),
     Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin),
-    Column("swept", "Swept", lambda entry: entry.summary.swept, shown=DATA),
+    Column(
+        "swept", "Swept", lambda entry: entry.summary.swept, shown=DATA | READ,
+        as_text=lambda entry: "" if entry.summary.swept in entry.summary.name else entry.summary.swept,
+    ),
     Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA),
     Column(
         "results", "Numbers", lambda entry: dict(entry.summary.numbers),

@@ -54,13 +54,11 @@ class Explanation(Answer):
         return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
 
     def lines(self) -> Iterator[str]:
-        """Yield the paragraphs, with an empty line between two."""
         for at, paragraph in enumerate(self.paragraphs):
             yield from ("",) if at else ()
             yield from (line.expandtabs(4) for line in paragraph)
 
     def to_json(self) -> dict[str, object]:
-        """Return the explanation for `why --json`."""
         return {
             "mfid": self.mfid,
             "name": self.name,

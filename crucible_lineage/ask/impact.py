@@ -66,7 +66,6 @@ class RedoList(Answer):
         return self.impact.ids if self.every else self.redo
 
     def to_json(self) -> JsonObject:
-        """Return the list for `impact --json`. Ids that the reader cannot see are null."""
         nodes = self.graph.nodes
         return {
             "redo": [
@@ -85,7 +84,6 @@ class RedoList(Answer):
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield each dataset to redo with the chain that leads to it, and their number by step."""
         graph, superseded = self.graph, len(self.superseded)
         if self.deletion is not None:
             yield f"{self.deletion.text}; according to the records, these were made from it:"

@@ -102,12 +102,10 @@ class Packed(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether files were not available."""
         return bool(self.report.absent)
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        """What is not in it."""
         hidden = f"left out, and listed as hidden: {amount(self.report.hidden, 'parent')} that this key cannot see"
         return [
             *([hidden] if self.report.list_sha256 and self.report.hidden else ()),
@@ -115,11 +113,9 @@ class Packed(Answer):
         ]
 
     def to_json(self) -> JsonObject:
-        """Return what was written."""
         return {"output": str(self.output), **vars(self.report)}
 
     def lines(self) -> Iterator[str]:
-        """Yield the file; of a bundle also what it has, and how to check it."""
         if not self.report.list_sha256:
             yield str(self.output)
             return

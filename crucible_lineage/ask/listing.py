@@ -34,15 +34,12 @@ class Listing(Answer):
         return len(self.entries)
 
     def to_json(self) -> JsonObject:
-        """Return the list for `list --json`."""
         return {"project": self.project, "datasets": as_json(self.entries), "not_listed": dict(self.others)}
 
     def table(self) -> Rows:
-        """Return all columns."""
         return as_table(self.entries)
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each dataset: its id, state, and what people read of it."""
         widest = max((len(entry.state) for entry in self.entries), default=0)
         others = [column for column in columns_at(Surface.TERMINAL) if column.name not in ("mfid", "state")]
         for entry in self.entries:

@@ -69,15 +69,12 @@ class Overview(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether something needs attention."""
         return any(one.todo for one in self.pipelines)
 
     def to_json(self) -> JsonObject:
-        """Return it for `status --all --json`."""
         return {"pipelines": [one.to_json() for one in self.pipelines]}
 
     def table(self) -> Rows:
-        """Return a row for each pipeline."""
         rows = []
         for one in self.pipelines:
             states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
@@ -86,7 +83,6 @@ class Overview(Answer):
         return ("PROJECT", "PIPELINE", "LAST RUN", "STATE", "NEWEST RESULT", "RESULTS"), rows
 
     def lines(self) -> Iterator[str]:
-        """Yield the pipelines, then what to do."""
         yield from in_columns(*self.table(), MOST_STEPS) if self.pipelines else ["no pipeline has run"]
         for one in self.pipelines:
             for todo in one.todo:

@@ -81,19 +81,15 @@ class Runs(Answer):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        """The damaged payloads."""
         return [*damaged_lines(self.damaged)]
 
     def to_json(self) -> JsonObject:
-        """Return the runs for `runs --json`."""
         return {"runs": [run.to_json() for run in self.runs], "damaged": [one.to_json() for one in self.damaged]}
 
     def table(self) -> Rows:
-        """Return the runs without empty columns."""
         return run_rows(self.runs)
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each run, and how to compare two."""
         yield from in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["no runs"]
         if pair := _comparable(self.runs):
             yield f"to compare two: {next_command('diff', *pair)}"

@@ -11,7 +11,7 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import AFTER, COMMAND, argument, option, question
-from crucible_lineage.ask.view import show_dataset
+from crucible_lineage.ask.view import show_dataset, visible_names
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
@@ -22,27 +22,30 @@ from crucible_lineage.statements.stating import signer_of
 
 @dataclass(frozen=True)
 class Statements(Answer):
-    """Statements, oldest first. `left` counts those that are not in force, `signers` are known if verified."""
+    """Statements, oldest first. `left` counts those that are not in force, `signers` are known if verified.
+
+    `names` are those of the datasets that they are about.
+    """
 
     statements: Sequence[AppliedStatement]
     left: int
+    names: Mapping[str, str] = field(default_factory=dict)
     signers: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether a signature is invalid, or nobody vouches for a statement."""
         return "" in self.signers.values() or any(one.is_unvouched for one in self.statements)
 
     def to_json(self) -> JsonObject:
-        """Return them for `statements --json`."""
         signed = ({"signer": self.signers[one.statement.mfid]} if self.signers else {} for one in self.statements)
         return {"statements": [{**one.to_json(), **by} for one, by in zip(self.statements, signed, strict=True)]}
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each."""
         for one in self.statements:
             signature = _signature_text(self.signers[one.statement.mfid]) if self.signers else ""
-            yield f"{one.statement.mfid}  {one.statement}  {one.text}{signature}"
+            names = ", ".join(self.names[mfid] for mfid in one.statement.about.datasets if mfid in self.names)
+            subject = f"{one.statement} ({names})" if names else str(one.statement)
+            yield f"{one.statement.mfid}  {subject}  {one.text}{signature}"
         yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
 
 
@@ -74,7 +77,8 @@ def statements(
     ]
     shown = [one for one in found if every or one.is_unvouched or (one.in_force and not one.statement.revokes)]
     signers = {one.statement.mfid: _signer(one.statement, allowed) for one in shown} if allowed else {}
-    return Statements(shown, len(found) - len(shown), signers)
+    names = visible_names(session.client, dict.fromkeys(mfid for one in shown for mfid in one.statement.about.datasets))
+    return Statements(shown, len(found) - len(shown), names, signers)
 
 
 def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:

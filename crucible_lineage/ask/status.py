@@ -51,7 +51,6 @@ class FolderStatus(Answer):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        """What could not be asked, holds to be settled, and what waits."""
         overdue = [one for one in self.holds if _is_overdue(one)]
         return [
             *self.unknown,
@@ -61,7 +60,6 @@ class FolderStatus(Answer):
         ]  # fmt: skip
 
     def to_json(self) -> JsonObject:
-        """Return it for `status --json`."""
         return {
             "runs": [run.to_json() for run in self.runs],
             "pipelines": self.pipelines,
@@ -76,7 +74,6 @@ class FolderStatus(Answer):
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield the runs, the pipelines, what failed, what is on hold, and the disk space."""
         yield from (
             in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["nothing ran from this data folder yet"]
         )
@@ -100,11 +97,9 @@ class Metrics(Answer):
     content: str
 
     def to_json(self) -> JsonObject:
-        """Return the text."""
         return {"metrics": self.content}
 
     def lines(self) -> Iterator[str]:
-        """Yield its lines."""
         yield from self.content.splitlines()
 
 

@@ -89,11 +89,9 @@ class Table(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether the last value of a series is outside its limits."""
         return any(series.alarm for series in self.series)
 
     def in_python(self) -> pandas.DataFrame | Table:
-        """Return the table as a DataFrame, with the limits in `attrs["series"]`; itself without pandas."""
         try:
             import pandas  # optional, and slow to import
         except ImportError:
@@ -103,11 +101,9 @@ class Table(Answer):
         return frame
 
     def table(self) -> Rows:
-        """Return the columns and rows."""
         return self.columns, self.rows
 
     def lines(self) -> Iterator[str]:
-        """Yield the rows in columns, or the file that they were written to; and the series."""
         if self.written:
             yield f"{self.written}: {amount(len(self), 'row')}, {amount(len(self.columns), 'column')}"
         else:
@@ -119,7 +115,6 @@ class Table(Answer):
         return len(self.rows)
 
     def to_json(self) -> JsonObject:
-        """Return the table for `table --json`."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {
             "project": self.project,

@@ -95,7 +95,6 @@ class Verification(Findings, Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether a finding is an error."""
         return not self.ok
 
     @property
@@ -112,13 +111,11 @@ class Verification(Findings, Answer):
         return checked
 
     def to_json(self) -> JsonObject:
-        """Return the verification for `--json`."""
         repairs = {} if self.repairs is None else {"repairs": [one.to_json() for one in self.repairs]}
         document = {**Findings.to_json(self), "damaged": [file.to_json() for file in self.damaged], **repairs}
         return {key: value for key, value in document.items() if key != "name" and value is not None}
 
     def lines(self) -> Iterator[str]:
-        """Yield what was repaired, the findings, worst first, and their number by kind."""
         for one in self.repairs or ():
             if one.source:
                 yield f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"

@@ -101,12 +101,10 @@ class DatasetView(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        """Whether nobody vouches for a statement about it, or for its hold."""
         doubt = self.entry.doubt
         return any(one.is_unvouched for one in self.statements) or (doubt is not None and doubt.is_unvouched)
 
     def lines(self) -> Iterator[str]:
-        """Yield its status, origin, measurement, contents and relatives."""
         yield from _status(self)
         yield from _made(self)
         yield from _measured(self)
@@ -116,7 +114,6 @@ class DatasetView(Answer):
         yield f"its files: {next_command('get', self.entry.mfid, '-o', 'FOLDER')}"
 
     def to_json(self) -> JsonObject:
-        """Return the dataset for `show --json`."""
         return {
             **as_json([self.entry])[0],
             **self.facts,
@@ -144,16 +141,13 @@ class StepLog(Answer):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        """That there is no log."""
         absent = f"{self.mfid} has no log: no step made it, or its step printed nothing"
         return [absent] if self.content is None else []
 
     def to_json(self) -> JsonObject:
-        """Return the log for `show --log --json`."""
         return {"mfid": self.mfid, "log": self.content}
 
     def lines(self) -> Iterator[str]:
-        """Yield its lines."""
         yield from (self.content or "").splitlines()
 
 

@@ -91,6 +91,9 @@ def _select(
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
     mfids = dict.fromkeys(find_mfid(session, one, [project] if project else ()) for one in datasets)
     entries = [standing_of(session, existing(session, mfid)) for mfid in mfids]
+    for named, entry in zip(datasets, entries, strict=False):
+        if named == entry.summary.name:  # others may have it, too
+            click.echo(plain(f"{named} is {entry.mfid}, {entry.state}"), err=True)
     return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from importlib.metadata import entry_points
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
@@ -28,13 +29,11 @@ from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.standing.standings import standings_of
-from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift as lift_statements
 from crucible_lineage.statements.stating import put_on_hold, sign
 
 if TYPE_CHECKING:
-    from crucible_lineage.ask.calibrations import CalibrationUse
     from crucible_lineage.ask.explain import Explanation
     from crucible_lineage.ask.lineage import Lineage
     from crucible_lineage.notebook.catalogue import Catalogue
@@ -53,6 +52,12 @@ class File:
     sha256: str | None
 
 
+def _of_view(path: str, text: str) -> Any:
+    """Return a property: a value of the dataset as `show` has it; None for an empty text."""
+    find = attrgetter(path)
+    return property(lambda dataset: None if find(dataset._view) == "" else find(dataset._view), doc=text)
+
+
 class Dataset:
     """A dataset of a catalogue, read when first needed. Steps called within `registering` accept it as an input."""
 
@@ -64,20 +69,20 @@ class Dataset:
     def _view(self) -> DatasetView:
         return show_dataset(self._catalogue.session, self.mfid)
 
-    @property
-    def name(self) -> str:
-        """The name of the dataset."""
-        return self._view.entry.summary.name
+    name = _of_view("entry.summary.name", "The name of the dataset.")
+    state = _of_view("entry.state", "`current`, `superseded`, `incomplete`, `raw` for measured data, or `doubtful`.")
+    step = _of_view("entry.summary.step", "The step that made it, as its pipeline names it; None if no step did.")
+    pipeline = _of_view("entry.summary.pipeline", "The pipeline that made it; None if none did.")
+    measurement = _of_view("entry.summary.measurement", "The technique of the measurement.")
+    results = _of_view("results", "The values that its step returned; for measured data, those given as metadata.")
+    params = _of_view("made.params", "The parameters of its step.")
+    statements = _of_view("statements", "The statements about it, oldest first, including revoked ones.")
+    calibrations = _of_view("calibrations", "The calibrations it was made with, or that are certified for it, and why.")
 
     @property
-    def state(self) -> str:
-        """Its state: `current`, `superseded`, `incomplete`, `raw` for measured data, or `doubtful`."""
-        return self._view.entry.state
-
-    @property
-    def statements(self) -> tuple[AppliedStatement, ...]:
-        """The statements about the dataset, oldest first, including revoked ones."""
-        return self._view.statements
+    def project(self) -> str | None:
+        """The project of the dataset."""
+        return self._view.facts.get("project_id")
 
     def hold(self, why: str, *, flag: str = "") -> None:
         """Put the dataset on hold: nothing is made from it or its descendants. With `flag`, only warn."""
@@ -96,44 +101,9 @@ class Dataset:
         return missing
 
     @property
-    def calibrations(self) -> tuple[CalibrationUse, ...]:
-        """The calibrations that a result was made with, or those that are certified for measured data, and why."""
-        return self._view.calibrations
-
-    @property
-    def step(self) -> str | None:
-        """The step that made the dataset, as its pipeline names it; None if no step did."""
-        return self._view.entry.summary.step or None
-
-    @property
-    def pipeline(self) -> str | None:
-        """The pipeline that made the dataset; None if none did."""
-        return self._view.entry.summary.pipeline or None
-
-    @property
-    def measurement(self) -> str | None:
-        """The technique of the measurement."""
-        return self._view.entry.summary.measurement or None
-
-    @property
-    def project(self) -> str | None:
-        """The project of the dataset."""
-        return self._view.facts.get("project_id")
-
-    @property
-    def results(self) -> JsonMapping:
-        """The values that its step returned; for measured data, the metadata given at registration."""
-        return self._view.results
-
-    @property
     def metadata(self) -> JsonMapping:
         """All its scientific metadata except those of crucible-lineage itself."""
         return {**self._view.metadata, **self._view.results}
-
-    @property
-    def params(self) -> JsonMapping:
-        """The parameters of its step."""
-        return self._view.made.params
 
     @property
     def files(self) -> tuple[File, ...]:

@@ -156,7 +156,7 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
             answer = asked(session, **given)
         except InputError as error:
             return page(400, problem=str(error))
-        lines = [] if answer.table() else [*map(plain, answer.lines())]
+        lines = [] if answer.table() else [*map(plain, answer.page_lines())]
     if query.get("as") == "json":
         return Response(json.dumps(masked(answer.to_json(), by_name=False), indent=1), media_type="application/json")
     names, rows = answer.table() or ((), [[line] for line in lines])

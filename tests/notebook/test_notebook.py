@@ -46,7 +46,7 @@ def test_it_runs_and_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caps
     for html in shown:
         HTMLParser(convert_charrefs=True).feed(html)
     planned, run, bands, table, lineage = shown[1], shown[2], shown[3], shown[4], shown[5]
-    assert planned.count(": missing") == 3
+    assert planned.count("  missing") == 3
     assert run.count(": executed") == 3
     assert "mean_absolute_error_cm1" in bands
     assert "data:image/png;base64," in bands
