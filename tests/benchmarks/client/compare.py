@@ -18,12 +18,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Cost:
-    """What a task took: seconds by the clock, seconds of CPU, memory beyond that of the idle client, bytes read."""
+    """What a task took: seconds by the clock, seconds of CPU, and memory beyond that of the idle client."""
 
     wall_s: float
     cpu_s: float
     extra_mib: float
-    read_bytes: int | None
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def alternated(rounds: int, task: Callable[[str], Cost]) -> dict[str, list[Cost]
     return costs
 
 
-def compare(title: str, costs: Mapping[str, Sequence[Cost]], size: int | None = None) -> None:
+def compare(title: str, costs: Mapping[str, Sequence[Cost]]) -> None:
     """Prints a table: medians of both clients and ours as a share of the other's."""
     print(f"\n{title}\n\n| | {OURS} | {OFFICIAL} | ratio |\n|---|---|---|---|")
     for label, get in (("wall, s", _wall), ("CPU, s", _cpu), ("memory beyond idle, MiB", _memory)):
@@ -60,10 +59,6 @@ def compare(title: str, costs: Mapping[str, Sequence[Cost]], size: int | None = 
             if other
             else f"| {label} | {ours:.2f} | 0 | |"
         )
-    reads = [[one.read_bytes for one in costs[client] if one.read_bytes is not None] for client in (OURS, OFFICIAL)]
-    if size and all(reads):
-        ours, other = (median(counts) / size for counts in reads)
-        print(f"| bytes read, times the file | {ours:.2f} | {other:.2f} | {ours / other:.2f} |")
 
 
 def _wall(cost: Cost) -> float:
