@@ -79,7 +79,9 @@ def list_datasets(
     if run is not None:
         found_run = find_run(session, run, {project: copy})
         matching = [one for one in matching if one.mfid in found_run.datasets]
-    matching.sort(key=lambda one: (one.status.derived, one.created if one.status.derived else "", one.mfid))
+    matching.sort(
+        key=lambda one: (one.status.derived, "" if one.status.derived else one.mfid[:10], one.created, one.mfid)
+    )
     entries = list(standings_in(session, copy, project, among=[one.mfid for one in matching]).values())
     if where:
         condition = parse_condition(where)
