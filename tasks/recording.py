@@ -131,23 +131,14 @@ class Undelivered:
         declared = FileInput(file=(str(paths[0]),), **fields)
         raw = hash_files(project, paths, None, self.session, parents=parents)
         name = declared.dataset_name or paths[0].name
-        alias = f"raw-{raw.recipe_sha256}"  # by which it is known while the service is unreachable
         if not self.is_away() and not self.session.outbox.names_of([parent.mfid for parent in parents]):
             try:
                 known = None if parents else find_raw(raw, self.session)
-                dataset = known or register_raw(raw, declared, name, self.session, note)
-                self.session.mirror.trust({alias: dataset})
-                return dataset
+                return known or register_raw(raw, declared, name, self.session, note)
             except TRANSIENT as error:
                 self.note_away(error)
-        if (trusted := self.session.mirror.known(alias)) is not None:
-            return trusted
-        for label in self.session.outbox.all():
-            payload = self.session.outbox.opened(label)
-            for new in payload.datasets if payload else ():
-                if new.record.recipe == raw.recipe and (waiting := self.session.outbox.find(new.mfid)) is not None:
-                    return waiting
-        return self.keep(name, new_raw(raw, declared, name, self.session, note))
+        known = self.session.known(raw.mfid)
+        return known or self.keep(name, new_raw(raw, declared, name, self.session, note))
 
     def keep(self, step: str, new: NewDataset) -> DatasetRef:
         """Keep a dataset in the outbox. Its id is final, so children can refer to it."""

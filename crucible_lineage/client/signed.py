@@ -117,20 +117,8 @@ def send_parts(
     meter.add(outgoing.checksums.size - sum(part.size for part in missing))
     PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(session.upload_id)}", meter).send(missing)
     require_unchanged(outgoing.path, outgoing.checksums)
-    answer = connection.call(
-        "POST",
-        f"{_path(outgoing)}/complete",
-        outgoing.action,
-        mfid=outgoing.dataset_mfid,
-        body={
-            "upload_id": session.upload_id,
-            "sha256_hash": outgoing.checksums.sha256,
-            "crc32c": crc32c_text(outgoing.checksums.crc32c),
-        },
-        repeatable=True,
-        read_s=connection.timeouts.complete_s,
-    )
-    return parse(FileRecord, answer, outgoing.action)
+    checksum = crc32c_text(outgoing.checksums.crc32c)
+    return complete(connection, outgoing, f"{_path(outgoing)}/complete", session.upload_id, crc32c=checksum)
 
 
 def abort(connection: Connection, outgoing: Outgoing, upload_id: str) -> None:
@@ -382,14 +370,14 @@ def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
     return UploadedFile(file, existed=True)
 
 
-def complete(connection: Connection, outgoing: Outgoing, upload_id: str) -> FileRecord:
-    """Complete a resumable upload: the service checks the file and returns its record."""
+def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: str, **checksums: str) -> FileRecord:
+    """Complete an upload by a POST to `path`: the service checks the file and returns its record."""
     answer = connection.call(
         "POST",
-        f"/datasets/{outgoing.dataset_mfid}/upload/complete",
+        path,
         outgoing.action,
         mfid=outgoing.dataset_mfid,
-        body={"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256},
+        body={"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256, **checksums},
         repeatable=True,
         read_s=connection.timeouts.complete_s,
     )

@@ -190,7 +190,8 @@ def upload_resumable(
         chunk_size = max(int(hint), SMALLEST_CHUNK) // CHUNK_UNIT * CHUNK_UNIT
         _Chunks(storage, outgoing, url, chunk_size, Meter(outgoing.checksums.size, progress)).send(connection)
     require_unchanged(outgoing.path, outgoing.checksums)
-    return UploadedFile(complete(connection, outgoing, upload_id), existed=False)
+    path = f"/datasets/{outgoing.dataset_mfid}/upload/complete"
+    return UploadedFile(complete(connection, outgoing, path, upload_id), existed=False)
 
 
 class _Chunks:

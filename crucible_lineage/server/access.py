@@ -19,6 +19,7 @@ from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.schema import require_rows
 
 NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
+Kind = str | tuple[str, ...] | None  # of resources; None stands for all
 ROLE_NAMES = ("none", "viewer", "contributor", "editor", "admin", "owner", "platform_admin")
 
 
@@ -66,9 +67,7 @@ def role_on(db: sqlite3.Connection, caller: Caller, resource_id: int) -> int:
     return roles(db, caller, [resource_id])[resource_id]
 
 
-def require(
-    db: sqlite3.Connection, caller: Caller, mfid: str, role: int, kind: str | tuple[str, ...] | None = None
-) -> sqlite3.Row:
+def require(db: sqlite3.Connection, caller: Caller, mfid: str, role: int, kind: Kind = None) -> sqlite3.Row:
     """Return the `resource` row of an MFID on which the caller has at least `role`.
 
     404 if the caller may not even read it, so that its existence stays private; 403 if the caller may only read it.
@@ -89,7 +88,7 @@ def require(
     return row
 
 
-def not_found(kind: str | tuple[str, ...] | None) -> HTTPException:
+def not_found(kind: Kind) -> HTTPException:
     """Return the same error for what does not exist and what the caller may not see."""
     return HTTPException(404, f"{kind.capitalize() if isinstance(kind, str) else 'Resource'} not found")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from starlette.datastructures import MutableHeaders
 
-from crucible_lineage.server.access import READABLE, VIEWER, Caller, role_on
+from crucible_lineage.server.access import READABLE, VIEWER, Caller, Kind, require, role_on
 from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, hash_key
 from crucible_lineage.server.http import invalid, refuse
 from crucible_lineage.server.schema import REMEDY
@@ -49,6 +50,18 @@ class AuthenticatedCall:
     @property
     def write(self) -> Any:
         return self.service.database.write
+
+    @contextmanager
+    def reading(self, mfid: str, kind: Kind = None) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
+        """Yield the database and the row of a resource that the caller may read; the same errors as `require`."""
+        with self.read() as db:
+            yield db, require(db, self.caller, mfid, VIEWER, kind)
+
+    @contextmanager
+    def writing(self, mfid: str, role: int, kind: Kind = None) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
+        """Yield a transaction that writes, and the row of a resource on which the caller has at least this role."""
+        with self.write() as db:
+            yield db, require(db, self.caller, mfid, role, kind)
 
     def add_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""

@@ -190,16 +190,14 @@ def _add_record_routes(router: APIRouter, kind: Kind, new: type, patch: type, qu
             return cursor_page(db, call.caller, kind, query)
 
     def get(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
-        with call.read() as db:
-            row = require(db, call.caller, mfid, VIEWER, kind)
+        with call.reading(mfid, kind) as (db, row):
             return load(db, call.caller, kind, row["id"], embed(query))
 
     def change_one(call: Call, mfid: str, body: Any) -> Json:
         changes = body.model_dump(exclude_unset=True)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
-        with call.write() as db:
-            row = require(db, call.caller, mfid, EDITOR, kind)
+        with call.writing(mfid, EDITOR, kind) as (db, row):
             if kind == "dataset":
                 changes = _dataset_changes(db, mfid, changes, load(db, call.caller, kind, row["id"]))
             change(db, kind, row["id"], changes)
@@ -229,8 +227,7 @@ _add_record_routes(router, "sample", NewSample, SamplePatch, SampleQuery)
 
 @router.get("/datasets/{mfid}/keywords")
 def list_keywords(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "dataset")
+    with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute(
             "SELECT attached_keyword.* FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
             " WHERE dataset_id = ? ORDER BY folded",
@@ -246,15 +243,13 @@ def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
     text = keyword.strip()
     if not text or len(text) > MAX_KEYWORD_CHARACTERS:
         raise invalid("query", "keyword", f"must have 1 to {MAX_KEYWORD_CHARACTERS} characters")
-    with call.write() as db:
-        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
         return _keyword_record(attach_keyword(db, row["id"], text))
 
 
 @router.put("/datasets/{mfid}/instrument")
 def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
-    with call.write() as db:
-        row = require(db, call.caller, mfid, EDITOR, "dataset")
+    with call.writing(mfid, EDITOR, "dataset") as (db, row):
         instrument = select(db, "instrument", body.instrument_id, body.instrument_mfid, status=404)
         if instrument is None:
             raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
@@ -295,23 +290,20 @@ def _keyword_record(row: sqlite3.Row) -> Json:
 
 @router.get("/resources/{mfid}")
 def get_resource(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER)
+    with call.reading(mfid) as (db, row):
         return load(db, call.caller, row["type"], row["id"], embed(query))
 
 
 @router.get("/resources/{mfid}/links")
 def list_links(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER)
+    with call.reading(mfid) as (db, row):
         return link_records(db, call.caller, [row["id"]])[row["id"]]
 
 
 @router.get("/resources/{mfid}/metadata")
 @short
 def get_metadata(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER)
+    with call.reading(mfid) as (db, row):
         document = read_metadata(db, row["id"])
         return None if document is None else _wrapped(mfid, document)
 
@@ -319,16 +311,14 @@ def get_metadata(call: Call, mfid: str) -> Json:
 @router.patch("/resources/{mfid}/metadata")
 @short
 def merge_metadata(call: Call, mfid: str, body: JsonObject) -> Json:
-    with call.write() as db:
-        row = require(db, call.caller, mfid, CONTRIBUTOR)
+    with call.writing(mfid, CONTRIBUTOR) as (db, row):
         return _wrapped(mfid, write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body)))
 
 
 @router.post("/resources/{mfid}/metadata", status_code=201)
 @short
 def replace_metadata(call: Call, mfid: str, body: JsonObject, overwrite: bool = False) -> Json:
-    with call.write() as db:
-        row = require(db, call.caller, mfid, EDITOR if overwrite else CONTRIBUTOR)
+    with call.writing(mfid, EDITOR if overwrite else CONTRIBUTOR) as (db, row):
         is_new = read_metadata(db, row["id"]) is None
         if not is_new and not overwrite:
             raise refuse(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
@@ -357,8 +347,7 @@ def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = F
     """Move a dataset or sample to another project; without `confirm`, only say what would change."""
     if (body.project_id is None) == (body.project_mfid is None):
         raise refuse(422, "Name exactly one of project_id and project_mfid")
-    with call.write() as db:
-        row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample"))
+    with call.writing(mfid, ADMIN, ("dataset", "sample")) as (db, row):
         target = select(db, "project", body.project_id, body.project_mfid, status=404)
         assert target is not None
         home_project(db, call.caller, body.project_id, body.project_mfid)
@@ -381,8 +370,7 @@ def make_private(call: Call, mfid: str) -> Json:
 
 
 def _set_public(call: AuthenticatedCall, mfid: str, value: int) -> None:
-    with call.write() as db:
-        row = require(db, call.caller, mfid, ADMIN, ("dataset", "sample", "instrument"))
+    with call.writing(mfid, ADMIN, ("dataset", "sample", "instrument")) as (db, row):
         db.execute("UPDATE resource SET public = ? WHERE id = ?", (value, row["id"]))
         touch(db, row["id"])
 
@@ -452,8 +440,7 @@ def _add_family_routes(router: APIRouter, kind: Kind) -> None:
         ) -> Json:
             conditions = Conditions("NOT resource.hidden")
             conditions.limit_to(call.caller)
-            with call.read() as db:
-                row = require(db, call.caller, mfid, VIEWER, kind)
+            with call.reading(mfid, kind) as (db, row):
                 linked = (
                     f"SELECT {far} FROM link WHERE {near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
                 )
@@ -498,8 +485,7 @@ def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
 
     It has those that the caller may read; edges run from parent to child.
     """
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, ("dataset", "sample"))
+    with call.reading(mfid, ("dataset", "sample")) as (db, row):
         ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
         readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
         named_rows = names(db, readable)

@@ -80,8 +80,7 @@ class CataloguedFile(LenientBody):
 
 @router.get("/datasets/{mfid}/files")
 def list_dataset_files(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "dataset")
+    with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
         return [file_record(file) for file in rows]
 
@@ -90,8 +89,7 @@ def list_dataset_files(call: Call, mfid: str) -> Json:
 def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
     if body.storage_backend == STORE:
         raise refuse(422, "Files stored by the service are uploaded; catalogue only files that are stored elsewhere")
-    with call.write() as db:
-        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
         if file_named(db, row["id"], body.filename) is not None:
             raise refuse(409, f"The dataset already has a file named {body.filename}")
         file = insert_file(
@@ -109,8 +107,7 @@ def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
 
 @router.get("/datasets/{mfid}/download_links")
 def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "dataset")
+    with call.reading(mfid, "dataset") as (db, row):
         files = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
     if not files:
         raise refuse(404, "The dataset has no files")
@@ -175,8 +172,7 @@ class NewThumbnail(Form):
 
 @router.get("/datasets/{mfid}/thumbnails")
 def list_thumbnails(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        row = require(db, call.caller, mfid, VIEWER, "dataset")
+    with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
         require_rows("thumbnail", rows)
         return [_thumbnail_record(thumbnail) for thumbnail in rows]
@@ -185,8 +181,7 @@ def list_thumbnails(call: Call, mfid: str) -> Json:
 @router.post("/datasets/{mfid}/thumbnails", status_code=201)
 def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
     image, mime_type = _decode_image(body.thumbnail_b64str)
-    with call.write() as db:
-        row = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
         added = db.execute(
             "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?) RETURNING *",
             (row["id"], body.thumbnail_name, mime_type, image),

@@ -353,8 +353,7 @@ def _new_key(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
 @router.post("/resources/{mfid}/delete", status_code=201)
 def request_deletion(call: Call, mfid: str, reason: Annotated[str | None, Field(max_length=2000)] = None) -> Json:
     """Hide a dataset or sample, and ask for its deletion."""
-    with call.write() as db:
-        row = require(db, call.caller, mfid, EDITOR, ("dataset", "sample"))
+    with call.writing(mfid, EDITOR, ("dataset", "sample")) as (db, row):
         try:
             requested = db.execute(
                 "INSERT INTO deletion_request (resource_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)"
@@ -396,8 +395,7 @@ def get_request(call: Call, number: int) -> Json:
 @router.delete("/resources/{mfid}")
 def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
     """Delete a resource for good, whether that was requested or not."""
-    with call.write() as db:
-        row = require(db, call.caller, mfid, VIEWER)
+    with call.writing(mfid, VIEWER) as (db, row):
         require_elevated(call.caller)
         if db.execute("SELECT 1 FROM resource WHERE project_id = ?", (row["id"],)).fetchone():
             raise refuse(409, "The project still has datasets or samples")

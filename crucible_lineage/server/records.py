@@ -315,15 +315,22 @@ class Conditions:
         return db.execute(sql, self.values).fetchall(), total
 
 
-_EXACT = {
+_KEYED = {
     "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
     "sample": ("sample_name", "sample_type", "description", "timestamp"),
 }
-_TIMES = {
+_FILTERS = {  # READ: the resource with an MFID, if the caller may read it
+    "unique_id": "resource.mfid = ?",
+    "public": "resource.public = ?",
     "creation_time_gte": "resource.created >= ?",
     "creation_time_lte": "resource.created <= ?",
     "modification_time_gte": "resource.modified >= ?",
     "modification_time_lte": "resource.modified <= ?",
+    "project_mfid_is_null": "(resource.project_id IS NULL) = ?",
+    "sample_mfid": "resource.id IN (SELECT dataset_id FROM association WHERE sample_id = READ)",
+    "dataset_mfid": "resource.id IN (SELECT sample_id FROM association WHERE dataset_id = READ)",
+    "instrument_mfid": "dataset.instrument_id = READ",
+    "instrument_name": "COALESCE(instrument.instrument_name, dataset.instrument_label) = ?",
 }
 _SORTS = {"created": "resource.created", "updated": "resource.modified"}
 
@@ -332,46 +339,19 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind)
     conditions.limit_to(caller)
-    filters = query.model_dump(exclude_unset=True, exclude_none=True)
-    for name in _EXACT[kind]:
-        if name in filters:
-            conditions.add(f"{kind}.{name} = ?", filters[name])
-    for name, clause in _TIMES.items():
-        if name in filters:
-            conditions.add(clause, filters[name])
-    for name in ("owner_id", "owner_orcid"):
-        if name in filters:
-            conditions.add("resource.owner_id = ?", user_row(db, filters[name], status=422)["id"])
-    if "public" in filters:
-        conditions.add("resource.public = ?", int(filters["public"]))
+    readable = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
+    for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
+        if name in _FILTERS:
+            conditions.add(_FILTERS[name].replace("READ", readable), value)
+        elif name in _KEYED[kind]:
+            conditions.add(f"{kind}.{name} = ?", value)
+        elif name in ("owner_id", "owner_orcid"):
+            conditions.add("resource.owner_id = ?", user_row(db, value, status=422)["id"])
+        for keyword in value if name == "keyword" else ():
+            conditions.add(f"resource.id IN ({WITH_KEYWORD})", keyword.casefold())
     if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
         conditions.add("resource.project_id = ?", project["id"])
-    if "project_mfid_is_null" in filters:
-        conditions.add(f"resource.project_id IS {'' if filters['project_mfid_is_null'] else 'NOT '}NULL")
-    _add_relations(conditions, caller, filters)
     return conditions
-
-
-def _add_relations(conditions: Conditions, caller: Caller, filters: JsonObject) -> None:
-    mfid = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
-    if "unique_id" in filters:
-        conditions.add("resource.mfid = ?", filters["unique_id"])
-    if "sample_mfid" in filters:
-        conditions.add(
-            f"resource.id IN (SELECT dataset_id FROM association WHERE sample_id = {mfid})",
-            filters["sample_mfid"],
-        )
-    if "dataset_mfid" in filters:
-        conditions.add(
-            f"resource.id IN (SELECT sample_id FROM association WHERE dataset_id = {mfid})",
-            filters["dataset_mfid"],
-        )
-    if "instrument_mfid" in filters:
-        conditions.add(f"dataset.instrument_id = {mfid}", filters["instrument_mfid"])
-    if "instrument_name" in filters:
-        conditions.add("COALESCE(instrument.instrument_name, dataset.instrument_label) = ?", filters["instrument_name"])
-    for keyword in filters.get("keyword", ()):
-        conditions.add(f"resource.id IN ({WITH_KEYWORD})", keyword.casefold())
 
 
 def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Json:

@@ -173,8 +173,7 @@ def _present(call: AuthenticatedCall, mfid: str, body: NewUpload) -> Json | None
 
 
 def _begin_new(call: AuthenticatedCall, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
-    with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, dataset):
         find_same(db, dataset["id"], body.filename, body.size, body.sha256_hash)
         return _begin(db, call, kind, dataset["id"], body.filename, body)
 
