@@ -8,7 +8,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
@@ -50,7 +50,6 @@ from crucible_lineage.statements.statements import (
     statement_in,
     verdicts_in,
 )
-from crucible_lineage.statements.vouching import CHANGED
 from crucible_lineage.times import without_default_time
 
 _SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
@@ -359,8 +358,6 @@ def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) 
 
 def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     """Store rows with the slots that they fill; return how many are new or changed."""
-    before = statements_of(db, [row.mfid for row in rows]) if rows else {}
-    rows = [_as_read_before(row, before[row.mfid]) if row.mfid in before else row for row in rows]
     changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
     db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
     for row in changed:
@@ -370,15 +367,6 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
     if changed:
         _renew(db)
     return len(changed)
-
-
-def _as_read_before(row: Row, one: Statement) -> Row:
-    """Return the row of a statement; one that was changed or moved at Crucible keeps the content read before."""
-    now = Statement.unpacked(row.summary.statement) if row.summary.statement else None
-    if one.is_lost or (now is not None and not now.is_lost and now.project == one.project):
-        return row
-    fault = f"{now.fault if now else CHANGED}; what it was is known here only"
-    return row._replace(summary=replace(row.summary, statement=replace(one, fault=fault).packed()))
 
 
 def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:

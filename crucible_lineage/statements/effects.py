@@ -183,8 +183,8 @@ class StatementEffects:
 
     def unvouched(self, project: str) -> list[Statement]:
         """Return the statements that would count in a project, but that nobody vouches for."""
-        counting = ActiveStatements({}, self._holds.trusted)
-        return [one for one in self.mirror.unvouched().values() if counting.counts(one, project)]
+        found = self.mirror.unvouched().values()
+        return [one for one in found if ActiveStatements({}, self._holds.trusted).counts(one, project)]
 
     def holds(self, project: str | None = None) -> list[Statement]:
         """Return the known holds in force of a project, or of all, oldest first."""

@@ -106,11 +106,6 @@ class Statement:
         return "" if self.fault else self.by
 
     @property
-    def is_lost(self) -> bool:
-        """Whether its content is lost."""
-        return self.fault == CHANGED
-
-    @property
     def blocks(self) -> bool:
         """Whether it holds something, though nobody vouches for it."""
         return self.verb in (HOLD, AWAIT) or self.blocks_project
@@ -118,7 +113,7 @@ class Statement:
     @property
     def blocks_project(self) -> bool:
         """Whether its content is lost, and may have been a hold on anything in its project."""
-        return self.is_lost and self.verb not in HARMLESS
+        return self.fault == CHANGED and self.verb not in HARMLESS
 
     @property
     def kind(self) -> str:

@@ -1,4 +1,4 @@
-"""A random history on two machines: after each action, all commands and pages give the same answers."""
+"""A random history on machines of two accounts: after each action, all commands and pages give the same answers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
+from crucible_lineage.server.database import connect, now
 from tests.nights import NIGHTLY
 from tests.web.conftest import served
 
@@ -29,6 +31,7 @@ ACTS_TO_CHOOSE = (
     *("value", "value", "file", "new", "no", "run", "run", "force", "only", "stale"),
     *("hand", "hand", "replace", "hold", "lift", "lift", "set", "flag", "link", "link", "unlink", "rename"),
 )
+STATING = ("hold", "forge", "flag", "forge", "lift", "hold", "forge")  # by day, in this order
 SEED = int(os.environ.get("HISTORY_SEED", "5"))
 STEPS = """
 from pathlib import Path
@@ -98,6 +101,8 @@ class World:
     history: list[str] = field(default_factory=list)
     by_hand: set[str] = field(default_factory=set)
     linked: list[tuple[str, str]] = field(default_factory=list)
+    acts: tuple[str, ...] = ACTS_TO_CHOOSE
+    forged: set[str] = field(default_factory=set)
 
     @property
     def module(self) -> str:
@@ -138,7 +143,23 @@ class World:
         return path
 
     def plan(self, view: str, path: Path | None = None) -> dict[str, Any]:
-        return {one["name"]: one for one in self.ask_json(view, "plan", path or self.pipeline)["steps"]}
+        """Plan, and check that the exit code and a note say which statements nobody vouches for."""
+        planned = self.ask(view, "plan", path or self.pipeline, "--json", codes=(0, 1))
+        found, faulty = json.loads(planned.stdout), self.unvouched(view)
+        assert planned.exit_code == bool(faulty), (faulty, self.history)
+        assert all(any(mfid in note for note in found["notes"]) for mfid in faulty), (faulty, self.history)
+        return {one["name"]: one for one in found["steps"]}
+
+    def unvouched(self, view: str) -> set[str]:
+        """Check that only those statements count that nobody forged, and holds; return the forged ones."""
+        asked = self.ask(view, "statements", "--project", "lab", "--all", "--json", codes=(0, 1))
+        listed = {one["mfid"]: one for one in json.loads(asked.stdout)["statements"]}
+        assert {mfid for mfid, one in listed.items() if one["fault"]} == self.forged, self.history
+        faulty = {mfid for mfid in self.forged if listed[mfid]["revoked_by"] is None}
+        for mfid in faulty:
+            assert listed[mfid]["in_force"] == (listed[mfid]["verb"] == "hold"), (mfid, self.history)
+        assert asked.exit_code == bool(faulty), (faulty, self.history)
+        return faulty
 
 
 def state_of(entry: Any) -> tuple[str, tuple[str, ...]]:
@@ -184,7 +205,8 @@ def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None
     for name, one in plan.items():
         for mfid in one["datasets"].values() if one["state"] in EXISTING else ():
             stands = every[mfid]["state"] if mfid in every else ""
-            assert stands in ({"fresh": "current"}.get(one["state"], one["state"]), "superseded"), (name, mfid, history)
+            words = {"fresh": ("current",), "doubtful": ("doubtful", "current")}.get(one["state"], (one["state"],))
+            assert stands in (*words, "superseded"), (name, mfid, history)  # of several outputs, one may be held
     taken = {name.partition("[")[2].rstrip("]") for name in world.plan(view, world.selection)}
     assert taken == {
         mfid
@@ -203,7 +225,7 @@ def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple
         assert set(nodes[mfid].get("superseded_by") or ()) == set(by), (mfid, world.history)
     links = {(edge["source"], edge["target"]) for edge in drawn["edges"]}
     for mfid in world.chance.sample(sorted(states), min(3, len(states))):
-        shown = world.ask_json(view, "show", mfid)
+        shown = world.ask_json(view, "show", mfid, codes=(0, 1))
         assert state_of(shown) == states[mfid], (mfid, world.history)
         story = world.ask_json(view, "why", mfid)
         assert state_of(story) == states[mfid], (mfid, world.history)
@@ -232,7 +254,7 @@ def _below(mfid: str, links: set[tuple[str, str]]) -> set[str]:
 def _findings(world: World, view: str) -> set[tuple[str, str, str]]:
     verified = world.ask_json(view, "verify", "--project", "lab", codes=(0, 1))["findings"]
     found = {(one["class"], one["severity"], " ".join(one["mfids"])) for one in verified}
-    assert not [one for one in found if one[1] == "error"], (found, world.history)
+    assert not [one for one in found if one[1] == "error" and one[2] not in world.forged], (found, world.history)
     return found
 
 
@@ -280,7 +302,7 @@ def run(world: World, view: str) -> None:
 def act(world: World, view: str) -> str:
     """Perform a random action and describe it."""
     chance = world.chance
-    kind = chance.choice(ACTS_TO_CHOOSE)
+    kind = chance.choice(world.acts)
     every = world.listed(view, "--all")
     current = [one for one in every.values() if one["state"] == "current" and one["step"]]
     raw = [one for one in every.values() if one["state"] == "raw"]
@@ -318,7 +340,7 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         return f"rerun --stale on {view}"
     if kind == "hand" and current:
         old = chance.choice(current)
-        parent = chance.choice(world.ask_json(view, "show", old["mfid"])["parents"])
+        parent = chance.choice(world.ask_json(view, "show", old["mfid"], codes=(0, 1))["parents"])
         path = world.folder / f"hand-{len(world.by_hand)}.txt"
         path.write_text(path.name)
         options = ["--project", "lab", "--parent", parent, "--supersedes", old["mfid"]]
@@ -336,13 +358,34 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         world.ask_json(view, "hold", one["mfid"], "--why", "odd", *flag)
         return f"{kind} {one['mfid']} on {view}"
     if kind == "lift":
-        held = [
-            one for one in world.ask_json(view, "statements", "--project", "lab")["statements"] if one["verb"] == "hold"
-        ]
+        held = [one["mfid"] for one in _statements(world, view) if one["verb"] == "hold"]
         if held:
-            world.ask_json(view, "lift", held[0]["mfid"])
-            return f"lift the hold on {held[0]['about']['datasets'][0]} on {view}"
+            world.ask_json(view, "lift", held[0])
+            return f"lift the hold {held[0]} on {view}"
+    if kind == "forge":
+        return _forged(world, view)
     return _corrected(world, view, kind, current, raw)
+
+
+def _statements(world: World, view: str) -> list[Any]:
+    listed: list[Any] = world.ask_json(view, "statements", "--project", "lab", codes=(0, 1))["statements"]
+    return listed
+
+
+def _forged(world: World, view: str) -> str:
+    """Change a statement as another member may, or hand it over to the other account, and describe it."""
+    if not (honest := [one["mfid"] for one in _statements(world, view) if one["mfid"] not in world.forged]):
+        return ""
+    mfid, is_patched = world.chance.choice(honest), len(world.forged) % 2 == 0
+    if is_patched:
+        with CrucibleClient(*world.views[view][3::2]) as client:
+            client.metadata.merge(mfid, {"crucible_lineage": {"recipe": {"why": "changed"}}})
+    else:
+        with closing(connect(world.folder.parent / "service" / "crucible" / "crucible.db")) as db:
+            sql = "UPDATE resource SET owner_id = 3 - owner_id, modified = ? WHERE mfid = ?"
+            db.execute(sql, (now(), mfid))
+    world.forged.add(mfid)
+    return f"{'change' if is_patched else 'hand over'} statement {mfid} on {view}"
 
 
 def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list[Any]) -> str:
@@ -350,7 +393,7 @@ def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list
     chance = world.chance
     if kind == "link" and len(raw + current) > 1:
         parent, child = (one["mfid"] for one in chance.sample(raw + current, 2))
-        is_linked = child in world.ask_json(view, "show", parent)["children"]
+        is_linked = child in world.ask_json(view, "show", parent, codes=(0, 1))["children"]
         if not is_linked and world.ask(view, "set", child, f"parent+={parent}", codes=(0, 2)).exit_code == 0:
             world.linked.append((parent, child))
             return f"link {parent} to {child} on {view}"
@@ -371,12 +414,16 @@ def _corrected(world: World, view: str, kind: str, current: list[Any], raw: list
 
 @pytest.fixture
 def world(tmp_path: Path, begin: Any) -> Iterator[World]:
-    """Prepare two machines at one service."""
+    """Prepare the machines of two accounts at one service."""
     with served(begin, tmp_path / "service", "--port", 0) as (history, key):
         with CrucibleClient(history["url"], key) as client:
             client.projects.create(project_id="lab", organization="a lab", project_lead="local")
-        service = ["--url", history["url"], "--api-key", key]
-        views = {name: ["--data", str(tmp_path / name), *service] for name in ("one", "two")}
+            other = client.account.create("other")
+            client.projects.add_member("lab", "other", "editor")
+        keys = {"one": key, "two": other.api_key}
+        views = {
+            name: ["--data", str(tmp_path / name), "--url", history["url"], "--api-key", keys[name]] for name in keys
+        }
         url = history["pages"].rstrip("/")
         with httpx.Client(base_url=url, timeout=30) as pages:
             assert pages.post("/sign-in", data={"key": key}, headers={"Origin": url}).status_code == 303
@@ -385,10 +432,13 @@ def world(tmp_path: Path, begin: Any) -> Iterator[World]:
             yield made
 
 
-def test_every_command_gives_one_answer_after_any_act(world: World) -> None:
+@pytest.mark.parametrize("acts", [ACTS_TO_CHOOSE, STATING], ids=["any", "statements"])
+def test_every_command_gives_one_answer_after_any_act(world: World, acts: tuple[str, ...]) -> None:
     run(world, "one")
     world.history.append("run on one")
-    for _ in range(ACTS):
+    in_order = acts is STATING and not NIGHTLY
+    for number in range(len(acts) if in_order else ACTS):
+        world.acts = acts[number : number + 1] if in_order else acts
         view = world.chance.choice(list(world.views))
         history = act(world, view)
         if not history:
