@@ -62,10 +62,9 @@ _TOKENS = {  # literal beginnings, and what follows
     **{"AccountKey=": r"[\w+/=]{40,}", "hooks.slack.com/services/": r"[\w/]{20,}"},
 }
 _PEM = r"[A-Za-z0-9+/=\s\\:,.-]"
-_PRIVATE = (
-    rf"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----{_PEM}*?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?!{_PEM}))"
-)
-_IN_CODE = rf"(?P<name>{'|'.join(_WORDS)})s?'?[^']{{0,30}}str:'(?P<value>[^']+)'"
+_PRIVATE = rf"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----{_PEM}{{16,}}?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?!{_PEM}))"
+_ASSIGNED = r"(?:'?=|',(?:\),\],|\),annotation=Name\(id='\w+',\),)?value=)"
+_IN_CODE = rf"(?P<name>{'|'.join(_WORDS)})s?{_ASSIGNED}str:'(?P<value>[^']+)'"
 
 
 @cache

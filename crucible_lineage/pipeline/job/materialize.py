@@ -336,6 +336,7 @@ def written_files(step: str, folder: Path) -> list[Path]:
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         state = entry.stat(follow_symlinks=False)
         if (shown := masked_text(entry.name)) != entry.name:
+            Path(entry.path).replace(folder / "masked")
             raise refuse(f"wrote a file whose name holds a secret ({shown!r}); let it use another name")
         if fault := name_fault(entry.name, MAX_NAME_BYTES):
             raise refuse(f"wrote a file {entry.name!r}, whose name {fault}; let it use a plain name")

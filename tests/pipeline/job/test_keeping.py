@@ -99,7 +99,7 @@ def test_secrets_and_files_elsewhere_are_left_out_and_named(
     (tmp_path / "shared.csv").write_text("1\n")
     lab.file("curve.csv", "0.5\n")
     lab.file("site.pem", "just a certificate\n")
-    lab.file("token.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    lab.file("token.txt", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n")
     lab.file("database.txt", "postgres://ada:hunter2@host/spectra\n")
     lab.file("template.txt", "postgres://{user}:{password}@host/spectra\n")
     reads = "curve.csv, database.txt, site.pem, template.txt, token.txt, ../shared.csv"
