@@ -30,9 +30,7 @@ _WORDS = (
     *("password", "passwd", "passphrase", "secret", "token", "credential", "authorization", "bearer", "auth_string"),
     *(f"{kind}_?key" for kind in ("api", "access", "private", "secret")),
 )
-_SPELT = tuple(
-    word.replace("_?", between) for word in _WORDS for between in (("", "_", "-") if "_?" in word else ("",))
-)
+_SPELT = tuple(sorted({word.replace("_?", between) for word in _WORDS for between in ("", "_", "-")}))
 _NAME = re.compile(rf"(?:^|_)(?:{'|'.join(_WORDS)}|pwd)s?(?:_(?:old|new|value|string))?$", re.IGNORECASE)
 _WEAK = re.compile(r"(?:secret|token|credential|bearer|pwd)s?$", re.IGNORECASE)  # may name other things
 _IN_NAME = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]")  # between the words of a name
@@ -62,7 +60,8 @@ _TOKENS = {  # literal beginnings, and what follows
     **{"AccountKey=": r"[\w+/=]{40,}", "hooks.slack.com/services/": r"[\w/]{20,}"},
 }
 _PEM = r"[A-Za-z0-9+/=\s\\:,.-]"
-_PRIVATE = rf"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----{_PEM}{{16,}}?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----|(?!{_PEM}))"
+_END = r"-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----"
+_PRIVATE = rf"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----{_PEM}{{16,}}?(?:{_END}|(?!{_PEM}))"
 _ASSIGNED = r"(?:'?=|',(?:\),\],|\),annotation=Name\(id='\w+',\),)?value=)"
 _IN_CODE = rf"(?P<name>{'|'.join(_WORDS)})s?{_ASSIGNED}str:'(?P<value>[^']+)'"
 
@@ -127,7 +126,8 @@ def learn(secrets: Iterable[str | None] = ()) -> None:
     """Mask these secrets, and those of the environment as it is now, in every text of this process from now on."""
     global _environment, _gate
     environment = tuple(os.environ.items())
-    found = {secret for secret in secrets if secret and len(secret) >= LEAST_KNOWN}
+    long = (secret for secret in secrets if secret and len(secret) >= LEAST_KNOWN)
+    found = {secret for secret in long if not secret.replace(".", "").isdigit()}  # not a number
     with _lock:
         if environment != _environment:
             found |= set(_secrets_of(dict(environment)))
@@ -171,12 +171,10 @@ def masked(value: Any, at: str = "", found: list[str] | None = None, *, by_name:
             return value
         safe = {}
         for key, item in value.items():
-            name = masked_text(key) if isinstance(key, str) else key
-            if by_name and isinstance(item, str) and is_secret(str(key), item):
-                item = BLOT
-                if found is not None:
-                    found.append(f"{at}/{name}")
-            safe[name] = masked(item, f"{at}/{name}", found, by_name=by_name)
+            name = masked_text(str(key))
+            if (named := by_name and isinstance(item, str) and is_secret(name, item)) and found is not None:
+                found.append(f"{at}/{name}")
+            safe[name] = BLOT if named else masked(item, f"{at}/{name}", found, by_name=by_name)
         return safe
     if isinstance(value, (list, tuple)):
         return [masked(item, f"{at}/{number}", found, by_name=by_name) for number, item in enumerate(value)]
@@ -204,6 +202,17 @@ def code_holds_secret(name: str, text: str) -> bool:
     """Return whether the description of a piece of code (see fingerprint/) has a secret as a constant."""
     named = _compiled(_IN_CODE).finditer(f"{name}={text.removeprefix('constant ')}")
     return masked_text(text) != text or any(is_secret(match["name"], match["value"]) for match in named)
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts in a secret value."""
+    if hasattr(value, "get_secret_value"):
+        yield from texts_in(value.get_secret_value())
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from texts_in(part)
+    elif value is not None:
+        yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _secrets_of(environment: Mapping[str, str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from crucible_lineage.flows.reports import (
 )
 from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
@@ -81,7 +82,7 @@ def _run_name() -> str:
     parameters: JsonObject = flow_run.parameters
     overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
     variant = f" [{', '.join(overrides)}]" if overrides else ""
-    return f"{Path(parameters['pipeline']).stem}{variant}"[:200]
+    return masked_text(f"{Path(parameters['pipeline']).stem}{variant}")[:200]
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)

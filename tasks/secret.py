@@ -7,7 +7,6 @@ its return values are known to the mask, so that they are found wherever the flo
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import secret_digest
-from crucible_lineage.masking import is_known, is_secret_name, known, learn, masked_text
+from crucible_lineage.masking import is_known, is_secret_name, known, learn, masked_text, texts_in
 
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is searched
 
@@ -33,23 +32,10 @@ def _watch(kind: Any) -> None:
     @functools.wraps(original)
     def get_secret_value(self: Any) -> Any:
         value = original(self)
-        learn(_texts(value))
+        learn(texts_in(value))
         return value
 
     kind.get_secret_value = get_secret_value
-
-
-def _texts(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, bytes):
-        yield value.decode(errors="replace")
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _texts(item)
 
 
 def shown_secret(value: object, name: str, task: str) -> Any:

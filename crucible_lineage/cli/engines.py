@@ -18,6 +18,7 @@ import click
 from crucible_lineage.collector import collector_frozen
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
+from crucible_lineage.masking import WAY_OUT, masked
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
@@ -145,6 +146,8 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
         del os.environ["PREFECT_API_URL"]
     share_session(session)
     path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
+    if masked(dict(request.overrides)) != dict(request.overrides):
+        raise InputError(f"run --set: Prefect keeps parameters of a run, and one is or holds a secret; {WAY_OUT}")
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
     with observing(listener, request.choice, stop) as observer, reaching_prefect("run the pipeline", way_out):
         if server:

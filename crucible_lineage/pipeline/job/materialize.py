@@ -23,7 +23,7 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.masking import known, learn, masked_text
+from crucible_lineage.masking import known, learn, masked_text, texts_in
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
@@ -427,22 +427,9 @@ def secrets_of(job: Job) -> list[str]:
     values = [os.environ.get(name, "") for name in referenced(declared)]
     params = job.inspection.params
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
-    given = [text for name in secret if name in job.given for text in _texts(job.given[name])]
+    given = [text for name in secret if name in job.given for text in texts_in(job.given[name])]
     learn(given)
     return [*given, *(text for text in values if len(text) >= MIN_SECRET_LENGTH)]
-
-
-def _texts(value: object) -> Iterator[str]:
-    if hasattr(value, "get_secret_value"):
-        yield from _texts(value.get_secret_value())
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _texts(part)
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _texts(part)
-    elif value is not None:
-        yield str(value)
 
 
 def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
