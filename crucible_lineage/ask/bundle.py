@@ -84,13 +84,7 @@ def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph
 
 
 def write_crate(
-    session: Session,
-    graph: LineageGraph,
-    mfid: str,
-    folder: Path,
-    *,
-    files: bool,
-    license_url: str = "",
+    session: Session, graph: LineageGraph, mfid: str, folder: Path, *, files: bool, license_url: str = ""
 ) -> BundleReport:
     """Write an RO-Crate of the graph to a new or empty folder; with `files`, including their bytes.
 

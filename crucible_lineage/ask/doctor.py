@@ -17,14 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.errors import (
-    TRANSIENT,
-    ConflictError,
-    CrucibleError,
-    ForbiddenError,
-    NotFoundError,
-    RefusedError,
-)
+from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.session import Session
 

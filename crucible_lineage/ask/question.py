@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from keyword import iskeyword
-from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -207,10 +206,8 @@ Projects = Annotated[
 ]
 Step = Annotated[str | None, option("Only what this step made.", metavar="S")]
 Pipeline = Annotated[str | None, option("Only what this pipeline made.", metavar="N")]
-Output = Annotated[Path | None, option("Write to this file.", "-o", "--output", doors=(COMMAND, NOTEBOOK))]
 Overrides = Annotated[
-    Sequence[str],
-    option("A parameter for this run; repeatable.", "--set", metavar="STEP.PARAM=VALUE", doors=NOT_PAGE),
+    Sequence[str], option("A parameter for this run; repeatable.", "--set", metavar="STEP.PARAM=VALUE", doors=NOT_PAGE)
 ]
 
 

@@ -41,13 +41,7 @@ from crucible_lineage.ask.rules import (
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
-from crucible_lineage.errors import (
-    ChecksumError,
-    ForeignCodeError,
-    InputError,
-    LineageError,
-    NotFoundError,
-)
+from crucible_lineage.errors import ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.checks import Finding, Findings, Severity, check, worst_first

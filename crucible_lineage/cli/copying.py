@@ -51,11 +51,7 @@ from crucible_lineage.statements.statements import PROMOTE, Statement
 @PATIENCE
 @json_option
 def push_command(
-    project: str | None,
-    to_url: str | None,
-    api_key_file: Path | None,
-    dry_run: bool,
-    patience: float,
+    project: str | None, to_url: str | None, api_key_file: Path | None, dry_run: bool, patience: float
 ) -> None:
     """Deliver results that were made while Crucible was away.
 
@@ -80,11 +76,7 @@ def push_command(
     remote = _remote_settings(to_url, api_key_file, local.data)
     if local.api_url == remote.api_url:
         raise InputError(f"{remote.api_url} is both source and target; correct --to, or --url")
-    with (
-        Session(local) as source,
-        Session(remote, patience_s=patience) as target,
-        showing_work() as work,
-    ):
+    with Session(local) as source, Session(remote, patience_s=patience) as target, showing_work() as work:
         waiting = deliver_all(source, patience, _print_trouble(work), work)[1] if not dry_run else ()
         if not wants_json():
             warn(waiting_lines(waiting))
@@ -172,11 +164,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
         raise InputError("there is no service to copy from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY")
 
     local = Settings(folder, source="to work with offline", own_process=True)
-    with (
-        Session(replace(remote, data=folder)) as source,
-        Session(local) as target,
-        showing_work() as work,
-    ):
+    with Session(replace(remote, data=folder)) as source, Session(local) as target, showing_work() as work:
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
         plan = plan_named(source, target, selected, work)
         code = _exchange(source, target, work, plan, "brought", patience, dry=False)

@@ -13,13 +13,7 @@ import click
 
 from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import (
-    DataFolderType,
-    crucible_options,
-    json_option,
-    open_session,
-    print_result,
-)
+from crucible_lineage.cli.options import DataFolderType, crucible_options, json_option, open_session, print_result
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.declare.inputs import PACKAGE, FileInput, located
@@ -248,11 +242,7 @@ def _requests(
         crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
     return [
         DeploymentRequest(
-            one.spec,
-            name if name.startswith(PACKAGE) else str(Path(name).absolute()),
-            crucible,
-            limit,
-            image,
+            one.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, limit, image
         )
         for one, name in bound
     ]
