@@ -7,7 +7,6 @@ import importlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -226,19 +225,6 @@ def test_the_source_of_the_step_is_kept_with_its_decorator(laboratory: Any) -> N
 
     assert source.startswith("@step(measurement=")
     assert source.endswith('return {"total": total}\n')
-
-
-def test_fifty_helpers_take_a_few_milliseconds(module_of: ModuleOf) -> None:
-    helpers = "".join(f"def helper_{n}(x):\n    return helper_{n + 1}(x) + {n}\n" for n in range(50))
-    module = module_of(f"{helpers}def helper_50(x):\n    return x\n")
-    code_fingerprint(module.helper_0)
-    durations = []
-    for _ in range(5):
-        begin = time.process_time()
-        code_fingerprint(module.helper_0)
-        durations.append(time.process_time() - begin)
-
-    assert min(durations) < 0.02
 
 
 def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python: str, tmp_path: Path) -> None:

@@ -185,13 +185,6 @@ def test_a_deep_chain_is_no_trouble():
     assert render_svg(graph).count("<title>") == 3000
 
 
-def test_the_picture_folds_and_counts_siblings(tomography):
-    picture = render_svg(tomography(23)[0].graph)
-
-    assert "92 × reconstruct" in picture
-    assert picture.count("<title>") == 7
-
-
 def test_node_link_json_comes_back_as_the_same_graph(tomography):
     graph = tomography(2)[0].graph
     exported = json.loads(json.dumps(to_node_link(graph)))

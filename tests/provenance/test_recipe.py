@@ -103,12 +103,6 @@ def test_the_order_of_datasets_in_one_role_counts() -> None:
     assert _mfid(used=many) != _mfid(used=many[::-1])
 
 
-def test_version_of_a_listed_package_counts() -> None:
-    one, two = (replace(CODE, packages={"numpy": version}) for version in ("2.0", "2.1"))
-
-    assert _mfid(code=one) != _mfid(code=two)
-
-
 def test_a_child_sorts_beside_its_youngest_parent() -> None:
     assert time_bits(_mfid()) == time_bits(NEON.mfid)
 

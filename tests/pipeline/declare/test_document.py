@@ -63,10 +63,6 @@ def test_an_alias_bomb_is_refused_before_it_grows() -> None:
     assert "aliases" in fault("\n".join(lines))
 
 
-def test_a_document_nested_too_deep_is_refused() -> None:
-    assert "nested" in fault("[" * 200 + "]" * 200)
-
-
 def test_the_message_on_a_missing_file_names_existing_ones(tmp_path: Path) -> None:
     (tmp_path / "raman.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"there is no file .*ramn.yaml; did you mean 'raman.yaml'"):

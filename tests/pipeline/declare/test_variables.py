@@ -177,18 +177,3 @@ def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
         with pytest.raises(Exception, match="LAB_TOKEN is not set"):
             materialize_step(job_from_json(json.loads(sent), {}, session), session)
         monkeypatch.setenv("LAB_TOKEN", "hush-hush")
-
-
-def test_a_secret_of_the_environment_reaches_function_and_command_and_nothing_else(
-    asking: Any, session: Any, run: Any, text_of: Any
-) -> None:
-    result = run(asking.pipeline)
-    assert result.ok, result.errors
-    assert text_of(result.datasets["asked"]["out"]) == "hsuh-hsuh at Berkeley"
-    assert text_of(result.datasets["command"]["out"]) == "hsuh-hsuh here"
-    for mfid in (result.datasets["asked"]["out"], result.datasets["command"]["out"]):
-        found = session.client.datasets.get(mfid, include_metadata=True)
-        assert "hush" not in str(found.scientific_metadata)
-    session.client.close()
-    left = [file for file in session.settings.data.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
-    assert left == []

@@ -63,18 +63,6 @@ def test_parameters_are_converted_to_the_annotations_of_the_function(lab: Any, r
     assert session.client.files.download_bytes(file) == b"<Mode.FAST: 'fast'> 2024 b"
 
 
-@pytest.mark.parametrize("timeout", ["", ", timeout: 60"])
-def test_a_secret_reaches_the_function_and_nothing_else(lab: Any, run: Any, session: Session, timeout: str) -> None:
-    path = declare(lab, f'secretive", params: {{token: hush-hush, password: also-hush}}{timeout}')
-    result = run(path)
-    assert result.ok, result.errors
-    found = session.client.datasets.get(result.datasets["made"]["out"], include_metadata=True)
-    assert "hush" not in str(found.scientific_metadata)
-    session.client.close()
-    left = [file for file in session.settings.data.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
-    assert left == []
-
-
 def test_a_secret_of_the_wrong_type_is_not_repeated_in_the_error(lab: Any) -> None:
     path = declare(lab, 'secretive", params: {token: [hush-hush]}')
     with pytest.raises(Exception, match="parameter 'token'") as caught:

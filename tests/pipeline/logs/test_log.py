@@ -118,33 +118,6 @@ def test_a_failed_function_leaves_its_traceback_and_its_line_is_named(
     assert "in deep" in lines[1], "it starts at the step, and not at what called it"
 
 
-SECRETIVE = """
-from pathlib import Path
-
-from crucible_lineage import step
-
-
-@step(secrets=["token"])
-def ask(counts: Path, *, token: str, out: Path):
-    try:
-        raise OSError(f"refused: {token}")
-    except OSError as error:
-        raise ValueError(f"no answer for {token}") from error
-"""
-
-
-@pytest.mark.parametrize("more", ["", ", timeout: 60"], ids=["in this process", "in a process of its own"])
-def test_a_secret_in_the_message_of_a_failed_step_is_shown_nowhere(lab: Any, run: Run, more: str) -> None:
-    lab.file(f"{lab.module}_ask.py", SECRETIVE)
-    head = PIPELINE.partition("  talked:")[0]
-    ask = f"{{uses: {lab.module}_ask:ask, inputs: {{counts: first}}, params: {{token: hush-hush}}{more}}}"
-    result = run(lab.declare(f"{head}  ask: {ask}\n"))
-    log = Path(result.logs["ask"]).read_text()
-    assert "ValueError: no answer for ***, at" in result.errors["ask"]
-    assert "OSError: refused: ***" in log
-    assert "hush-hush" not in result.errors["ask"] + log
-
-
 def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)

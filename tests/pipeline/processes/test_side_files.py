@@ -77,12 +77,6 @@ def test_the_error_of_a_step_that_wrote_only_elsewhere_names_the_file(
     assert f"wrote nothing into 'out'; it wrote {elsewhere / 'lost.txt'}, outside" in result.errors["lost"]
 
 
-def test_the_command_line_reports_it_in_a_note(declare: Any, elsewhere: Path, cli: Any) -> None:
-    ran = cli("run", declare("stray"), "--engine", "local")
-    assert ran.exit_code == 0
-    assert f"note: stray: it wrote {elsewhere / 'stray.txt'}" in ran.stderr
-
-
 def test_files_read_elsewhere_and_removed_files_are_not_listed(elsewhere: Path) -> None:
     (elsewhere / "read.txt").write_text("1")
     with watching_files(elsewhere / "out") as watched:

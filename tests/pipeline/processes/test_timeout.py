@@ -27,14 +27,6 @@ def declare(lab: Any, body: str, timeout: float) -> Path:
     return path
 
 
-def test_a_step_within_its_timeout_is_like_any_other(lab: Any, run: Any, session: Session) -> None:
-    body = "    (out / 'x.txt').write_text(counts.read_text())\n    print('hello')\n    return {'n': 1}\n"
-    result = run(declare(lab, body, 60))
-    assert result.executed == ["timed"], result.errors
-    found = session.client.datasets.get(result.datasets["timed"]["out"], include_metadata=True)
-    assert (found.scientific_metadata or {})["n"] == 1
-
-
 @pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, run: Any, session: Session) -> None:
     pid = lab.folder / "pid"
