@@ -24,7 +24,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -498,12 +498,12 @@ class Mirror:
         latest = self._latest(project)
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
-        downloaded, present = self.database.transaction(
+        _, present = self.database.transaction(
             lambda db: (tables.store(db, project, changed, everything=latest is None), tables.ids_of(db, project))
         )
         if len(present) != total:
-            downloaded += self._reconcile(project, present)
-        return self._snapshot(project, downloaded)
+            self._reconcile(project, present)
+        return self._snapshot(project)
 
     def _latest(self, project: str) -> str | None:
         """Return the latest modification seen; None if the project has to be listed."""
@@ -543,26 +543,26 @@ class Mirror:
             return InputError(f"list the datasets of project {project!r}: {error}")
         return no_project(self._client(), project, self._where)
 
-    def _reconcile(self, project: str, present: set[str]) -> int:
-        """Drop removed datasets; read those that appeared without being modified, and return their number."""
+    def _reconcile(self, project: str, present: set[str]) -> None:
+        """Drop removed datasets; read those that appeared without being modified."""
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
         new = listed - present
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
         gone = self._gone(present - listed, self.database.transaction(tables.stated_here))
 
-        def reconcile(db: sqlite3.Connection) -> int:
+        def reconcile(db: sqlite3.Connection) -> None:
             tables.drop(db, gone)
             db.executemany("DELETE FROM dataset WHERE mfid = ?", [(mfid,) for mfid in new])  # it may be a damaged row
-            return tables.store(db, project, rows, everything=False)
+            tables.store(db, project, rows, everything=False)
 
-        return self.database.transaction(reconcile)
+        self.database.transaction(reconcile)
 
     def _read(self, mfids: Collection[str], *, is_stated: bool = False) -> list[Row]:
         """Read datasets by id, as far as they exist; `is_stated` says that they are listed among statements."""
         found = fetch_datasets(self._client(), mfids, include_links=True).found.values()
         return [Row.of(record, is_stated=is_stated) for record in found]
 
-    def _snapshot(self, project: str, downloaded: int) -> Snapshot:
+    def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
         key = (self.database.path, project.casefold())
         row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
@@ -570,7 +570,7 @@ class Mirror:
             before, held = _held.get(key, ("", None))
             if held is not None and row is not None and row[0] == before:
                 _held.move_to_end(key)
-                return replace(held, downloaded=downloaded) if downloaded else held
+                return held
         token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
             rows = self._modified_since(project)
@@ -587,7 +587,7 @@ class Mirror:
             _held.move_to_end(key)
             while len(_held) > MAX_SNAPSHOTS:
                 _held.popitem(last=False)
-        return replace(found, downloaded=downloaded) if downloaded else found
+        return found
 
 
 def _within(project: str) -> dict[str, Any]:

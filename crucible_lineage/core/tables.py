@@ -290,14 +290,13 @@ class StoredRecord(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A project's datasets by id as they are now; `downloaded` of them were new or changed.
+    """A project's datasets by id as they are now.
 
     `promoted` has the moment of promotion of each promoted try. Read-only: while nothing changes, all callers in
     a process share one object.
     """
 
     records: dict[str, JsonMapping]
-    downloaded: int
     summaries: dict[str, Summary]
     promoted: Mapping[str, str] = field(default_factory=dict)
 
@@ -473,7 +472,7 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
                 continue
             records[columns[0]] = StoredRecord(columns[-1])
             summaries[columns[0]] = Summary.from_columns(columns[:width])
-    return row[0] if row else None, Snapshot(records, 0, summaries, promoted_now(db)), damaged
+    return row[0] if row else None, Snapshot(records, summaries, promoted_now(db)), damaged
 
 
 def seal_of(values: Sequence[object]) -> int:

@@ -80,7 +80,7 @@ def test_unchanged_datasets_are_not_read_again(records: Any, data: Path) -> None
     code = (
         "import sys; from pathlib import Path; from crucible_lineage.session import Session;"
         "from crucible_lineage.settings import Settings;"
-        "print(Session(Settings(Path(sys.argv[1]))).mirror.snapshot('demo').downloaded)"
+        "print(len(Session(Settings(Path(sys.argv[1]))).mirror.snapshot('demo').records))"
     )
     elsewhere = subprocess.run([sys.executable, "-c", code, data], capture_output=True, text=True, timeout=120)
     assert elsewhere.stdout.strip() == "1", elsewhere.stderr

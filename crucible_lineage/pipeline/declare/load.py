@@ -362,7 +362,14 @@ def project_fault(declared: Declaration) -> Fault | None:
 
 def named_ingestors(spec: PipelineSpec) -> dict[Location, str]:
     """Return the named ingestors by location in the declaration."""
-    return {location: name for location, name in _ingestors(spec) if name}
+    found: dict[Location, str | None] = {}
+    for name, declared in spec.inputs.items():
+        if isinstance(declared, FileInput):
+            found["inputs", name, "ingestor"] = declared.ingestor
+        for number, entry in enumerate(declared.each if isinstance(declared, EachInput) else ()):
+            found["inputs", name, "each", number, "ingestor"] = getattr(entry, "ingestor", None)
+    found |= {("steps", name, "output", "ingestor"): step.output.ingestor for name, step in spec.steps.items()}
+    return {location: name for location, name in found.items() if name}
 
 
 def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault]:
@@ -373,14 +380,3 @@ def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault
         for location, name in named.items()
         if name not in known
     ]
-
-
-def _ingestors(spec: PipelineSpec) -> Iterator[tuple[Location, str | None]]:
-    for name, declared in spec.inputs.items():
-        if isinstance(declared, FileInput):
-            yield ("inputs", name, "ingestor"), declared.ingestor
-        elif isinstance(declared, EachInput):
-            for number, entry in enumerate(declared.each):
-                yield ("inputs", name, "each", number, "ingestor"), getattr(entry, "ingestor", None)
-    for name, step in spec.steps.items():
-        yield ("steps", name, "output", "ingestor"), step.output.ingestor

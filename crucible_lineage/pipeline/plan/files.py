@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
 from crucible_lineage.ids import has_derived_id, is_mfid, is_timed, time_bits
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
-from crucible_lineage.provenance.record import read_record
-from crucible_lineage.refs import DatasetRef, FileRef, name_fault
-from crucible_lineage.registration.payload import LocalFile
+from crucible_lineage.provenance.record import raw_record, read_record
+from crucible_lineage.refs import DatasetRef, FileRef, name_fault, utf8_name
+from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import (
     datasets_with,
     lies_elsewhere,
@@ -31,15 +34,6 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.plan.fetch import RemoteFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-
-import os
-from datetime import UTC
-from functools import partial
-
-from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.provenance.record import raw_record
-from crucible_lineage.refs import utf8_name
-from crucible_lineage.registration.payload import NewDataset
 
 MOST_NAMED = 3  # files that a message lists
 

@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from importlib import metadata
 from importlib.machinery import SourceFileLoader
@@ -26,31 +26,24 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from crucible_lineage import __version__
+from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
 from crucible_lineage.fingerprint.functions import EndedError, contained
 from crucible_lineage.fingerprint.source import is_first_party
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, canonical_params, code_fingerprint
-from crucible_lineage.ids import canonical_json
+from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.masking import WAY_OUT, learn, masked
-from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
-
-if TYPE_CHECKING:
-    from crucible_lineage.pipeline.declare.pipeline import StepSpec
-
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
-
-from crucible_lineage import __version__
-from crucible_lineage.checksums import file_sha256
-from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS
 from crucible_lineage.provenance.recipe import StepCode
+from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 
 if TYPE_CHECKING:  # workers do without declarations
     from crucible_lineage.pipeline.declare.inputs import DatasetFields
+    from crucible_lineage.pipeline.declare.pipeline import StepSpec
 
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
