@@ -1,6 +1,6 @@
 """Draws lineages of 3 to 10,000 datasets as SVG, PNG and page, to be looked at; the same data, the same pictures.
 
-    python tests/lineage/pictures.py FOLDER
+    python docs/lineages.py FOLDER
 
 `beamtime-N` is a laboratory: samples, scans, what each scan goes through, and summaries over samples. `tangle-N` is the
 worst there is: each dataset has two or three parents drawn at random and a step of its own, so that nothing folds.
