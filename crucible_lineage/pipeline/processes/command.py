@@ -16,7 +16,7 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.plan.command import FACTS, FIELD, SHELL_FIELD
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, returned
-from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
+from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
@@ -68,7 +68,8 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     if stopped := ending_error(process, log.path, timeout_s, in_time=in_time):
         raise stopped
     if process.code != 0:
-        message = f"step {name!r}: the command {_ended(process.code or 0)}"
+        code = process.code or 0
+        message = f"step {name!r}: the command {'ended with' if code >= 0 else 'was ended by'} {death_text(code)}"
         tail = tail_of(log.path)
         message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
         raise StepError(message, step=name, log=str(log.path))
@@ -78,13 +79,6 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
         message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
     return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
-
-
-def _ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    hint = "; the system may have run out of memory" if code == -9 else ""
-    return f"was ended by signal {-code}{hint}"
 
 
 def _fill(argument: str, call: CommandCall, attempt: Path) -> list[str]:

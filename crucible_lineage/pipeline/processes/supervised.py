@@ -55,6 +55,13 @@ def ending_error(process: Supervised, log: Path, timeout_s: float | None, *, in_
     return StepError(message, step=name, log=str(log))
 
 
+def death_text(code: int) -> str:
+    """Return the exit code of a process, or the signal that ended it, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}" + ("; the system may have run out of memory" if code == -9 else "")
+
+
 class Supervised:
     """A running process. `output` receives what it prints, in order; `send` writes to its standard input.
 

@@ -24,7 +24,7 @@ from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.logs import StepLog, tail_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes.side_files import CallOutcome
-from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
+from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
 _PIPE_BYTES = 1 << 15  # fits into any pipe
@@ -85,11 +85,8 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
 def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
     if error := ending_error(worker.process, log.path, timeout_s, in_time=ended):
         return error
-    code = worker.process.code or 0
-    cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-    hint = "; the system may have run out of memory" if code == -9 else ""
-    tail = tail_of(log.path)
-    message = f"step {name!r} died ({cause}{hint}); its output is in {log.path}" + (f": {tail}" if tail else "")
+    tail, cause = tail_of(log.path), death_text(worker.process.code or 0)
+    message = f"step {name!r} died ({cause}); its output is in {log.path}" + (f": {tail}" if tail else "")
     return StepError(message, step=name, log=str(log.path))
 
 
