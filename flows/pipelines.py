@@ -104,10 +104,7 @@ def run_pipeline(
 
 
 def _run_pipeline(
-    pipeline: str,
-    crucible: CrucibleConnection | None,
-    overrides: JsonObject | None,
-    runner: Runner | None,
+    pipeline: str, crucible: CrucibleConnection | None, overrides: JsonObject | None, runner: Runner | None
 ) -> State[Any]:
     session = session_for(crucible)
     path = located(pipeline)
@@ -184,11 +181,7 @@ class PrefectEngine:
                 self._progress = self._stack.enter_context(progress)
         spec = job.spec
         task = _task(spec.tags, spec.retries)
-        parameters: JsonObject = {
-            "step": job.name,
-            "job": json.dumps(job_to_json(job)),
-            "crucible": self.connection,
-        }
+        parameters: JsonObject = {"step": job.name, "job": json.dumps(job_to_json(job)), "crucible": self.connection}
         if self._progress and self.deliverer:
             parameters["driver"] = Driver.of(job, self.session)
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]

@@ -33,12 +33,7 @@ GOOD = ("complete", "not_requested")
 
 @api_task("upload {path} to {dsid}")
 def upload_file(
-    dsid: str,
-    path: str | Path,
-    *,
-    filename: str | None = None,
-    replace: bool = False,
-    crucible: Crucible | None = None,
+    dsid: str, path: str | Path, *, filename: str | None = None, replace: bool = False, crucible: Crucible | None = None
 ) -> str:
     """Upload a file to the dataset and return its MFID. A file that the dataset already has is not sent again.
 

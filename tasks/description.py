@@ -17,10 +17,7 @@ from crucible_lineage.provenance.environment import git_state
 
 _TEXTS = ("keywords", "reads", "writes", "ignore")  # options that are one text or several
 OURS = frozenset(
-    {
-        *("measurement", "data_type", "project", "dataset_name", "metadata", "code_version", "reuse", "ingest"),
-        *_TEXTS,
-    }
+    {*("measurement", "data_type", "project", "dataset_name", "metadata", "code_version", "reuse", "ingest"), *_TEXTS}
 )
 
 

@@ -186,9 +186,7 @@ KINDS: list[Kind] = [
         lambda value: {"keys": list(value)[:100]} if isinstance(value, dict) else {},
     ),
     Kind(
-        *("bytes", lambda value: type(value) is bytes),
-        _dump_bytes,
-        lambda folder: (folder / "value.bin").read_bytes(),
+        *("bytes", lambda value: type(value) is bytes), _dump_bytes, lambda folder: (folder / "value.bin").read_bytes()
     ),
     Kind("array", _is_array, _dump_array, _load_array, _array),
     Kind(

@@ -522,10 +522,7 @@ def _registered(request: Destination) -> Iterator[Recording]:
 
 
 def _run_step(
-    recording: Recording,
-    called: Step[..., Any],
-    inputs: Mapping[str, object],
-    params: Mapping[str, object],
+    recording: Recording, called: Step[..., Any], inputs: Mapping[str, object], params: Mapping[str, object]
 ) -> Any:
     """Run a step and return its registered output, or a mapping if it has several."""
     session = recording.session

@@ -266,10 +266,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
                 files.append(copy_file(path, folder, name))
             locations.append([role, relative, name])
-    document: JsonObject = {
-        "value": stored.document,
-        **({"written": locations} if locations else {}),
-    }
+    document: JsonObject = {"value": stored.document, **({"written": locations} if locations else {})}
     exact = result.reuses and _is_exact(stored, value, folder, result.arguments.paths)
     return replace(stored, document=document, files=tuple(files), exact=exact)
 

@@ -208,11 +208,7 @@ class ApiTask(Task[P, R]):
 
 def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
     """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
-    settings: JsonObject = {
-        **REPEATED,
-        "task_run_name": functools.partial(_run_name, run_name),
-        **options,
-    }
+    settings: JsonObject = {**REPEATED, "task_run_name": functools.partial(_run_name, run_name), **options}
 
     def decorate(function: Callable[P, R]) -> ApiTask[P, R]:
         return ApiTask(function, log_prints=None, **settings)

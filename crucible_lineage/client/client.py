@@ -95,11 +95,7 @@ class CrucibleClient:
         is_near = getattr(transport, "is_near", False)
         self._latency: Callable[[], float] = lambda: 0.0 if is_near else connection.latency_s
         memory = UploadMemory(state_folder, connection.api_url)
-        self.files = FileCalls(
-            connection,
-            Storage(timeout, self._storage, LinkHosts(api_url, state_folder)),
-            memory,
-        )
+        self.files = FileCalls(connection, Storage(timeout, self._storage, LinkHosts(api_url, state_folder)), memory)
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
         self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)

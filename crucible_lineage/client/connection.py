@@ -119,11 +119,7 @@ class Connection:
         self.sleep: Callable[[float], None] = time.sleep
         self._key = valid_key(api_key)
         learn([self._key])
-        self._headers = {
-            "Accept": "application/json",
-            "User-Agent": "crucible-lineage",
-            **_privilege(privilege_mode),
-        }
+        self._headers = {"Accept": "application/json", "User-Agent": "crucible-lineage", **_privilege(privilege_mode)}
         self._timeout = _extension(timeouts.connect_s, timeouts.read_s)
         self._http = http
         self._latencies: deque[float] = deque(maxlen=16)

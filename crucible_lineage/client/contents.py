@@ -11,14 +11,7 @@ from typing import Protocol
 
 from crucible_lineage.client.connection import Calls, Connection
 from crucible_lineage.client.files import FileCalls, IngestionCalls, is_selected, local_path
-from crucible_lineage.client.models import (
-    FileRecord,
-    IngestionRequest,
-    Keyword,
-    Metadata,
-    SearchHit,
-    Thumbnail,
-)
+from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, Metadata, SearchHit, Thumbnail
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
@@ -42,11 +35,7 @@ class ContentCalls(Calls):
     """The part of `client.datasets` that deals with the contents of one dataset."""
 
     def __init__(
-        self,
-        connection: Connection,
-        files: FileCalls,
-        metadata: MetadataCalls,
-        ingestions: IngestionCalls,
+        self, connection: Connection, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls
     ) -> None:
         self._connection = connection
         self._files = files
@@ -121,13 +110,7 @@ class ContentCalls(Calls):
         self._connection.call("DELETE", path, f"delete thumbnail {thumbnail_id} of dataset {dsid}", mfid=dsid)
 
     def add_file_to_dataset(
-        self,
-        dsid: str,
-        path: str | Path,
-        *,
-        ingestor: str | None = None,
-        ingest: bool = True,
-        replace: bool = False,
+        self, dsid: str, path: str | Path, *, ingestor: str | None = None, ingest: bool = True, replace: bool = False
     ) -> AddedFile:
         """Add a file to the dataset, and request its ingestion unless the dataset had it before.
 

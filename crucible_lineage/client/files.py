@@ -22,14 +22,7 @@ from crucible_lineage.client.storage import Storage, storage_error, storage_wait
 from crucible_lineage.client.uploads import Uploader
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.disk import draft_beside
-from crucible_lineage.errors import (
-    TRANSIENT,
-    ChecksumError,
-    ForbiddenError,
-    InputError,
-    ServerError,
-    UnreachableError,
-)
+from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
 from crucible_lineage.times import utc
 from crucible_lineage.traffic import traffic
 

@@ -20,16 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.core.journal import (
-    DELIVERED,
-    FAILED,
-    LACKING,
-    MADE,
-    REFUSED,
-    SENDING,
-    Journal,
-    ResultRow,
-)
+from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, MADE, REFUSED, SENDING, Journal, ResultRow
 from crucible_lineage.disk import private_folder
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import (

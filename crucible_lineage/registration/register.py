@@ -26,14 +26,7 @@ from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.claim import (
-    PATIENCE_S,
-    Claim,
-    claim,
-    complete,
-    is_of_machine,
-    require_held,
-)
+from crucible_lineage.registration.claim import PATIENCE_S, Claim, claim, complete, is_of_machine, require_held
 from crucible_lineage.registration.contents import SentContent, fill, ingest, take_back, tidy
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import (

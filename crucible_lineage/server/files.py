@@ -242,11 +242,7 @@ def request_ingestion(
 
 @router.get("/ingestion_requests")
 def list_requests(
-    call: Call,
-    dataset_mfid: str | None = None,
-    file_mfid: str | None = None,
-    limit: Limit = 100,
-    offset: Offset = 0,
+    call: Call, dataset_mfid: str | None = None, file_mfid: str | None = None, limit: Limit = 100, offset: Offset = 0
 ) -> Json:
     conditions = Conditions("1")
     conditions.limit_to(call.caller)

@@ -292,15 +292,12 @@ def verify(call: Call) -> Json:
 
 @router.get("/users/search")
 def search_users(
-    call: Call,
-    q: Annotated[str, Query(min_length=1, max_length=200)],
-    limit: Annotated[int, Query(ge=1, le=50)] = 20,
+    call: Call, q: Annotated[str, Query(min_length=1, max_length=200)], limit: Annotated[int, Query(ge=1, le=50)] = 20
 ) -> Json:
     names = "lower(first_name || ' ' || last_name || ' ' || COALESCE(username, ''))"
     with call.read() as db:
         rows = db.execute(
-            f"SELECT * FROM user WHERE instr({names}, lower(?)) ORDER BY last_name, unique_id LIMIT ?",
-            (q, limit),
+            f"SELECT * FROM user WHERE instr({names}, lower(?)) ORDER BY last_name, unique_id LIMIT ?", (q, limit)
         )
         return [public_user(row) for row in rows]
 

@@ -103,12 +103,7 @@ class RunningServer:
         return f"RunningServer({self.url!r})"
 
 
-def start_server(
-    data_dir: Path | str,
-    *,
-    port: int = 0,
-    api_key: str | None = None,
-) -> RunningServer:
+def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = None) -> RunningServer:
     """Serve `data_dir` in a thread of this process, for this machine only; returns once requests are answered.
 
     Several servers, in one or several processes, may share a data folder. `port` 0 picks a free one. `api_key` is

@@ -32,9 +32,7 @@ def _lost(request: httpx.Request) -> httpx.Response:
 
 
 @pytest.mark.parametrize("first", [_refused, lambda request: httpx.Response(429, headers={"Retry-After": "1"})])
-def test_a_call_without_effect_is_repeated_without_looking(
-    first: Callable[[httpx.Request], httpx.Response],
-) -> None:
+def test_a_call_without_effect_is_repeated_without_looking(first: Callable[[httpx.Request], httpx.Response]) -> None:
     """An equal resource of another user would be mistaken for ours."""
     sent: list[str] = []
     made = _connection(first, sent).call("POST", "/x", "make it", find_effect=lambda: pytest.fail("nothing was made"))

@@ -9,12 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient, scan_file
-from crucible_lineage.errors import (
-    FileChangedError,
-    RefusedError,
-    ServerError,
-    UnreachableError,
-)
+from crucible_lineage.errors import FileChangedError, RefusedError, ServerError, UnreachableError
 
 
 def test_a_small_file_takes_three_calls_and_one_part(

@@ -54,11 +54,7 @@ def document(http: httpx.Client) -> Any:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_no_request_breaks_the_server(
-    document: Any,
-    server: RunningServer,
-    http: httpx.Client,
-    subtests: pytest.Subtests,
-    mode: GenerationMode,
+    document: Any, server: RunningServer, http: httpx.Client, subtests: pytest.Subtests, mode: GenerationMode
 ) -> None:
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=server.url.removesuffix("/api/v3"))

@@ -186,13 +186,7 @@ def test_the_command_names_what_waits_and_push_delivers_it(
 
 @pytest.mark.parametrize("status", [401, 403, 422])
 def test_what_is_refused_for_good_is_told_at_once_and_kept(
-    lab: Any,
-    chain: Path,
-    service: RunningServer,
-    tmp_path: Path,
-    misbehaving: Any,
-    state: Any,
-    status: int,
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, state: Any, status: int
 ) -> None:
     proxy = misbehaving(service.url, 1, 0.0)
     with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
@@ -342,12 +336,7 @@ def declared_otherwise(lab: Any, chain: Path) -> None:
 
 @pytest.fixture
 def known(
-    lab: Any,
-    chain: Path,
-    service: RunningServer,
-    tmp_path: Path,
-    misbehaving: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    lab: Any, chain: Path, service: RunningServer, tmp_path: Path, misbehaving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """The proxy of a service at which the chain is, which is away; the last step is declared otherwise since.
 

@@ -131,10 +131,7 @@ def test_other_bytes_than_the_storage_says_are_not_kept(fake: Any, bucket: Any, 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        (
-            "gs://beamline-raw/run7/absent.txt",
-            "absent.txt does not exist, or is not accessible",
-        ),
+        ("gs://beamline-raw/run7/absent.txt", "absent.txt does not exist, or is not accessible"),
         ("gs://beamline-raw/run7/absent-*.txt", "no file matches gs://beamline-raw/run7/absent-*.txt"),
         ("gs://no-such-bucket/*.txt", "could not list gs://no-such-bucket/*: it does not exist"),
         ("ftp://host/file.txt", "nothing here reads ftp://; possible: gs"),

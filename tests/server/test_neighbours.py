@@ -77,11 +77,7 @@ def test_dates_beyond_any_calendar_are_refused(api, moment):
 
 
 @pytest.mark.parametrize(
-    "address",
-    [
-        "/datasets?" + "&".join(f"keyword=k{n}" for n in range(1000)),
-        "/datasets?cursor=" + "W1tb" * 10_000,
-    ],
+    "address", ["/datasets?" + "&".join(f"keyword=k{n}" for n in range(1000)), "/datasets?cursor=" + "W1tb" * 10_000]
 )
 def test_queries_beyond_measure_are_refused(api, address):
     assert api.get(address).status_code == 422

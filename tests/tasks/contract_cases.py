@@ -123,13 +123,7 @@ def described() -> Any:
     (made,) = [one for one in found if one.measurement == "SAXS"]
     (parent,) = session.client.datasets.list_parents(made.unique_id)
     metadata = made.scientific_metadata or {}
-    return [
-        len(found),
-        made.dataset_name,
-        metadata["sample"],
-        parent.dataset_name,
-        "hunter2" in json.dumps(metadata),
-    ]
+    return [len(found), made.dataset_name, metadata["sample"], parent.dataset_name, "hunter2" in json.dumps(metadata)]
 
 
 def numbers() -> Any:

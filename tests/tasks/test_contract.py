@@ -29,11 +29,7 @@ def test_a_failed_run_has_its_artifact_with_all_results(reports: dict[str, Any])
 
 
 def test_a_strict_flow_fails_where_no_parent_is_known(reports: dict[str, Any]) -> None:
-    assert reports["strict"] == [
-        "LineageError",
-        "no parent known for image of total",
-        1472.0,
-    ]
+    assert reports["strict"] == ["LineageError", "no parent known for image of total", 1472.0]
 
 
 def test_unknown_parents_are_in_the_metadata(reports: dict[str, Any]) -> None:

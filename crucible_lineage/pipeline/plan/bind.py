@@ -39,13 +39,7 @@ from crucible_lineage.pipeline.plan.bound import (
 )
 from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
-from crucible_lineage.pipeline.plan.inspect import (
-    ImportFaultError,
-    Inspection,
-    Inspector,
-    find_step,
-    header_function,
-)
+from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.declare.yaml import Location
@@ -217,11 +211,7 @@ class _Binder:
             self._report(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
 
     def _check_roles(
-        self,
-        name: str,
-        inspection: Inspection,
-        sources: Mapping[str, tuple[Source, ...]],
-        collected: frozenset[str],
+        self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
     ) -> None:
         declared = mapping_at(mapping_at(mapping_at(self.document.data, "steps"), name), "inputs")
         for role, role_sources in sources.items():

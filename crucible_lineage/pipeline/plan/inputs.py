@@ -39,12 +39,7 @@ from crucible_lineage.pipeline.plan.current import (
 )
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.partners import CalibrationSelection, choose_calibrations
-from crucible_lineage.pipeline.plan.revisions import (
-    inherit_fields,
-    recognize_revisions,
-    record_names,
-    record_revisions,
-)
+from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
@@ -124,13 +119,7 @@ def joint_span(spans: Iterable[Span | None]) -> Span | None:
 
 
 def known_inputs(
-    spec: PipelineSpec,
-    session: Session,
-    results_of: ResultsOf,
-    *,
-    with_fields: bool,
-    as_of: str = "",
-    trial: str = "",
+    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, with_fields: bool, as_of: str = "", trial: str = ""
 ) -> dict[str, tuple[InputItem, ...]]:
     """Return the datasets of each input, including those still to be registered. Changes nothing.
 

@@ -172,11 +172,7 @@ class PipelinePlan:
 
 
 def plan(
-    project: str,
-    instances: Mapping[str, Instance],
-    inputs: Inputs,
-    index: ProjectIndex,
-    forced: Collection[str] = (),
+    project: str, instances: Mapping[str, Instance], inputs: Inputs, index: ProjectIndex, forced: Collection[str] = ()
 ) -> PipelinePlan:
     """Plan all instances. Steps (or instances) in `forced` are made again even if their results exist.
 

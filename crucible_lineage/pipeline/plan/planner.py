@@ -25,15 +25,7 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance, expand
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.pipeline.plan.plan import (
-    BLOCKED,
-    MISSING,
-    EarlierResult,
-    Estimate,
-    PipelinePlan,
-    StepPlan,
-    plan,
-)
+from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, EarlierResult, Estimate, PipelinePlan, StepPlan, plan
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session

@@ -217,11 +217,7 @@ class Approving:
         stated = self.session.mirror.statements({one.mfid for one in mentions if one.account})
         if any(policy.items() <= one.body.items() for one in stated.values()):
             return
-        body = {
-            **policy,
-            "names": names,
-            "slots": {key: claim.to_json() for key, claim in slots.items()},
-        }
+        body = {**policy, "names": names, "slots": {key: claim.to_json() for key, claim in slots.items()}}
         why = f"a result of {step} counts once it is signed"
         state(self.session, self.index.project, AWAIT, About((mfid,)), why=why, body=body)
         self.index.refresh_statements()

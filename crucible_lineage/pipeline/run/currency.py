@@ -43,13 +43,7 @@ class SlotWriter:
     """
 
     def __init__(
-        self,
-        session: Session,
-        index: ProjectIndex,
-        pipeline: str,
-        run_id: str,
-        path: Path | None,
-        trial: str = "",
+        self, session: Session, index: ProjectIndex, pipeline: str, run_id: str, path: Path | None, trial: str = ""
     ) -> None:
         self.trial = trial
         self.session = session

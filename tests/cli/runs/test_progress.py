@@ -105,14 +105,9 @@ def test_a_file_gets_plain_lines_unless_quiet_and_verbose_adds_output_of_steps(
 ) -> None:
     ran = command("run", slow.pipeline, "--data", data, "--engine", "local", "--verbose")
     lines = [line.split()[:2] for line in ran.stderr.splitlines()]
-    assert lines == [
-        ["one", "|"],
-        ["one", "done"],
-        ["two", "|"],
-        ["two", "done"],
-        ["three", "|"],
-        ["three", "done"],
-    ], ran.stderr
+    assert lines == [["one", "|"], ["one", "done"], ["two", "|"], ["two", "done"], ["three", "|"], ["three", "done"]], (
+        ran.stderr
+    )
     assert "one | measuring first.txt" in ran.stderr
     quiet = command("run", slow.pipeline, "--data", data, "--engine", "local", "--quiet", "--force", "three")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")

@@ -36,10 +36,7 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
         "table": {
             "rows": 2,
             "delimiter": "comma",
-            "columns": [
-                {"name": "shift", "min": 620.9, "max": 1001.4},
-                {"name": "counts", "min": 120.0, "max": 980.0},
-            ],
+            "columns": [{"name": "shift", "min": 620.9, "max": 1001.4}, {"name": "counts", "min": 120.0, "max": 980.0}],
         },
     }
 
@@ -182,10 +179,7 @@ def test_nexus_tells_its_scalars_with_units(tmp_path: Path) -> None:
     assert found.metadata["title"] == "LaB6, capillary"
     assert found.metadata["instrument"] == {"name": "11-BM", "wavelength": {"value": 0.4127, "unit": "angstrom"}}
     assert found.metadata["hdf5"]["datasets"]["entry/counts"] == {"shape": [50], "dtype": "float64"}
-    assert found.attributes == {
-        "timestamp": read_time("2024-03-01T09:30:00+01:00"),
-        "instrument_name": "11-BM",
-    }
+    assert found.attributes == {"timestamp": read_time("2024-03-01T09:30:00+01:00"), "instrument_name": "11-BM"}
 
 
 def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: Path) -> None:

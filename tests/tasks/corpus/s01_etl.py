@@ -35,7 +35,4 @@ def main(folder: Path):
 
 
 RETURNED = "np.float64(435.0)"
-EDGES = [
-    "extract -> transform",
-    "transform -> load",
-]
+EDGES = ["extract -> transform", "transform -> load"]

@@ -28,6 +28,4 @@ def main(folder: Path):
 
 
 RETURNED = "np.float64(500.0)"
-EDGES = [
-    "load_image -> expensive",
-]
+EDGES = ["load_image -> expensive"]

@@ -46,7 +46,4 @@ def main(folder: Path):
 
 
 RETURNED = "'good'"
-EDGES = [
-    "acquire -> fit",
-    "fit -> grade",
-]
+EDGES = ["acquire -> fit", "fit -> grade"]

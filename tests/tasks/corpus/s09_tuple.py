@@ -39,9 +39,4 @@ def main(folder: Path):
 
 
 RETURNED = "0.0"
-EDGES = [
-    "make -> split",
-    "split -> train",
-    "split -> evaluate",
-    "train -> evaluate",
-]
+EDGES = ["make -> split", "split -> train", "split -> evaluate", "train -> evaluate"]

@@ -33,6 +33,4 @@ def main(folder: Path):
 
 
 RETURNED = "'Figure'"
-EDGES = [
-    "series -> plot",
-]
+EDGES = ["series -> plot"]

@@ -31,8 +31,4 @@ def main(folder: Path):
 
 
 RETURNED = "-2"
-EDGES = [
-    "raw.txt -> smooth",
-    "smooth -> compare",
-    "raw.txt -> compare",
-]
+EDGES = ["raw.txt -> smooth", "smooth -> compare", "raw.txt -> compare"]

@@ -29,7 +29,4 @@ def main(folder: Path):
 
 
 RETURNED = "37"
-EDGES = [
-    "counts.csv -> convert",
-    "convert -> check_file",
-]
+EDGES = ["counts.csv -> convert", "convert -> check_file"]

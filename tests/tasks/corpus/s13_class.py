@@ -28,6 +28,4 @@ def main(folder: Path):
 
 
 RETURNED = "np.float64(2016.0)"
-EDGES = [
-    "acquire -> corrected",
-]
+EDGES = ["acquire -> corrected"]

@@ -27,8 +27,4 @@ def main(folder: Path):
 
 
 RETURNED = "[0.0625, 1.0625, 2.0625]"
-EDGES = [
-    "frames -> brightness",
-    "frames -> brightness",
-    "frames -> brightness",
-]
+EDGES = ["frames -> brightness", "frames -> brightness", "frames -> brightness"]

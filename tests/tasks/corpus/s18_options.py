@@ -33,8 +33,4 @@ def main(folder: Path):
 
 
 RETURNED = "np.int64(490)"
-EDGES = [
-    "load -> scale",
-    "scale -> value (changed)",
-    "value (changed) -> scale by ten",
-]
+EDGES = ["load -> scale", "scale -> value (changed)", "value (changed) -> scale by ten"]

@@ -27,6 +27,4 @@ def main(folder: Path):
 
 
 RETURNED = "295.0"
-EDGES = [
-    "cube -> mean_over_time",
-]
+EDGES = ["cube -> mean_over_time"]

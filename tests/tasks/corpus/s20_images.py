@@ -36,7 +36,4 @@ def main(folder: Path):
 
 
 RETURNED = "2"
-EDGES = [
-    "picture -> thumbnails",
-    "thumbnails -> count_files",
-]
+EDGES = ["picture -> thumbnails", "thumbnails -> count_files"]

@@ -34,7 +34,4 @@ def main(folder: Path):
 
 
 RETURNED = "True"
-EDGES = [
-    "table (from the flow) -> describe",
-    "describe -> judge",
-]
+EDGES = ["table (from the flow) -> describe", "describe -> judge"]
