@@ -329,10 +329,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
 
 
 def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tell) -> CopyPlan:
-    """Plan the copy of these datasets, with their source and environment.
-
-    Parents are linked if the target has them. Raises InputError if a dataset is missing or not readable.
-    """
+    """Plan the copy of datasets with their source and environment. Raises InputError for an unreadable one."""
     requested = list(dict.fromkeys(mfids))
     fetched = fetch_datasets(source.client, requested, include_links=True)
     if missing := [mfid for mfid in requested if mfid not in fetched.found]:

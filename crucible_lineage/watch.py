@@ -55,10 +55,7 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class DatasetEvent:
-    """An event about a dataset. A trigger's `match` compares `attributes`; `id` is the event's own.
-
-    The attributes are fields of the dataset's record, and `kind`: derived if a step made it, else raw.
-    """
+    """An event about a dataset; `attributes`, which triggers compare, are fields of its record, and raw or derived."""
 
     event: str
     mfid: str

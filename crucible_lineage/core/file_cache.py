@@ -107,10 +107,7 @@ class FileCache:
         return self.path(sha256) if self.holds(sha256) else self._fetched(sha256, fetch)
 
     def copy_to(self, sha256: str, target: Path, fetch: Fetch) -> bool:
-        """Copy the file to `target`. Return whether the cached one was damaged and had to be fetched again.
-
-        The copy is hashed, unless this process has hashed the cached file and that is unchanged.
-        """
+        """Copy the file to `target`. Return whether the cached one was damaged and had to be fetched again."""
         damaged = False
         for _ in range(3):  # other processes may remove files that were not used for long
             mark = _mark(self.path(sha256))

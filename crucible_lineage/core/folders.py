@@ -46,10 +46,7 @@ def machine_id(data: Path) -> str:
 
 @contextmanager
 def in_use(path: Path, held: Path | None = None) -> Iterator[None]:
-    """Mark `path` as in use during this block, or until this process ends.
-
-    `held` is the file of a lock that this process holds meanwhile; a link to it beside `path` is the mark.
-    """
+    """Mark `path` as in use during this block, by a lock of its own or a link to `held`, until this process ends."""
     try:
         if held is not None and _linked(held, _mark(path)):
             yield
@@ -97,10 +94,7 @@ def disk_usage(data: Path) -> dict[str, int]:
 
 
 def leftovers(data: Path, *, copies: bool = False) -> list[Leftover]:
-    """List what nothing needs: files of ended attempts, marks of ended runs, and what was kept in part.
-
-    With `copies`, also copies of files and records that Crucible has, unless an active process may need them.
-    """
+    """List what nothing needs; with `copies`, also what Crucible has, unless an active process may need it."""
     work = [folder for folder in _folders(data / "work") if not is_in_use(folder)]
     unneeded = [Leftover(folder, "what a step left that failed or was killed", _size(folder)) for folder in work]
     run_marks = sorted((data / "runs").glob(f"*{MARK}"))
@@ -182,10 +176,7 @@ def _last_change(folder: Path) -> float:
 
 @contextmanager
 def attempt_folder(work: Path, name: str, subfolders: Collection[str], turn: Path) -> Iterator[Path]:
-    """Yield a new folder in `work` with these empty subfolders, marked as in use while the lock `turn` is held.
-
-    If the block fails, the folder stays for some days, so that its content can be inspected.
-    """
+    """Yield a new folder in `work`, in use while `turn` is held; it stays for some days if the block fails."""
     remove_old_work(private_folder(work))
     folder = work / f"{name}-{secrets.token_hex(4)}"
     needed = {folder / parent for path in subfolders for parent in _with_parents(path)}

@@ -151,10 +151,7 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Failure:
-    """A result that could not be made, under the id that it would have had: that depends on code and parameters.
-
-    `step` is the instance of the step, `subject` the datasets that it is about, `last` the time of the last failure.
-    """
+    """A result that could not be made, by its future id; `subject` are the datasets it is about, `last` a time."""
 
     mfid: str
     project: str
@@ -357,10 +354,7 @@ class Journal:
         self.end_run(run, "failed")
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
-        """Record steps of a run that were not executed (reused, left out), with their datasets by output.
-
-        Runs with equal lists share one copy, so that nightly runs without changes take no space.
-        """
+        """Record steps that were not executed, with their datasets; runs with equal lists share one copy."""
         if not steps:
             return
         text = json.dumps({step: dict(outputs) for step, outputs in steps.items()})
@@ -433,10 +427,7 @@ class Journal:
         return self.database.rows("SELECT project, state, count(*) FROM result GROUP BY 1, 2 ORDER BY 1, 2")
 
     def pipelines(self, project: str | None = None) -> list[JsonObject]:
-        """Return the pipelines that ran here, each with its project and the file that declared it last.
-
-        `declarations` are all files that declared it and still exist; several mean that two pipelines share a name.
-        """
+        """Return the pipelines that ran here; several `declarations` mean that two pipelines share a name."""
         rows = self.database.rows(
             "SELECT pipeline, project, declaration, max(started), json_group_array(DISTINCT declaration) FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE GROUP BY pipeline, project ORDER BY pipeline, project",

@@ -73,10 +73,7 @@ Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Judgements]
 
 
 class Mirror:
-    """The local copy of one Crucible. Thread-safe; `where` names the Crucible in messages.
-
-    `embedded` is the folder of an embedded Crucible, whose changes are read without a server.
-    """
+    """The local copy of one Crucible, thread-safe; changes of an `embedded` one are read without a server."""
 
     def __init__(
         self, path: Path, client: Callable[[], CrucibleClient], where: str, embedded: Path | None = None
@@ -490,10 +487,7 @@ class Mirror:
     # Snapshots of a project
 
     def snapshot(self, project: str) -> Snapshot:
-        """Return all datasets of a project with metadata and links; only changes are downloaded.
-
-        The project EVERYTHING means all that this key sees. Raises InputError if there is no such project.
-        """
+        """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
         latest = self._latest(project)
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)

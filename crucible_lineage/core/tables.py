@@ -265,10 +265,7 @@ _WRITE = (
 
 
 class StoredRecord(Mapping[str, Any]):
-    """A record as the mirror stores it, deflated JSON, unpacked on access.
-
-    As Python objects, records take ten times as much memory: with a million links they would not fit in 4 GB.
-    """
+    """A record as deflated JSON, unpacked on access: as Python objects, records take ten times as much memory."""
 
     __slots__ = ("stored",)
 
@@ -290,11 +287,7 @@ class StoredRecord(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A project's datasets by id as they are now.
-
-    `promoted` has the moment of promotion of each promoted try. Read-only: while nothing changes, all callers in
-    a process share one object.
-    """
+    """A project's datasets by id, read-only, one object for all callers; `promoted` are moments by try."""
 
     records: dict[str, JsonMapping]
     summaries: dict[str, Summary]
@@ -335,10 +328,7 @@ def of_project(project: str) -> str:
 
 
 def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> int:
-    """Store rows, with `everything` as the complete project; return how many are new or changed.
-
-    A record never replaces a later one: another process may have written since this one read.
-    """
+    """Store rows, with `everything` as the complete project, never over later ones; return how many are new."""
     if everything:
         drop(db, ids_of(db, project) - {row.mfid for row in rows} - stated_here(db))
         set_feed(db, project, EVERYTHING, FeedState("", ""))

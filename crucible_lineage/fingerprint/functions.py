@@ -453,10 +453,7 @@ def unknowable_notes(name: str) -> list[str]:
 
 
 def written_name(context: Context, value: object, key: tuple[str, str] | None) -> str | None:
-    """Return the name under which a foreign object is imported; None if no import binds it.
-
-    Unlike the module of definition, that name is the same on every platform and in every version of a library.
-    """
+    """Return the name by which a foreign object is imported, the same on each platform; None if no import binds it."""
     for _ in range(8):  # through first-party modules that re-export it
         statement = _written_import(context, value, key) if key else None
         if statement is None or statement.attribute is None or not context.is_first_party(statement.module):

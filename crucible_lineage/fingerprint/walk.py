@@ -192,10 +192,7 @@ _SCRYPT_COST = {"n": 1 << 14, "r": 8, "p": 1}
 
 
 def canonical_params(params: Mapping[str, object], step: Step[..., object] | None = None) -> dict[str, object]:
-    """Return the parameters as plain JSON values, secret ones as digests.
-
-    Raises InputError for a parameter without a stable spelling.
-    """
+    """Return the parameters as plain JSON, secret ones as digests. Raises InputError for one without a spelling."""
     secrets = {spec.name for spec in step.parameters if spec.secret} if step else set()
     home = step.function.__module__ if step else None
     return {
@@ -231,10 +228,7 @@ def canonical_value(value: object, name: str, home: str | None = None, *, reveal
 
 
 def secret_digest(value: object, name: str, step: str) -> dict[str, str] | None:
-    """Return a secret's slow digest for ids and records: it reveals changes, and makes guessing hard.
-
-    It is the same on every machine, and differs between steps and parameters. docs/identity.md explains it.
-    """
+    """Return a secret's slow digest (docs/identity.md), the same everywhere, another for each step and parameter."""
     if value is None:
         return None
     content = canonical_json(canonical_value(value, name, reveal=True))

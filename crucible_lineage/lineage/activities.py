@@ -68,10 +68,7 @@ class ExportedAgent:
 
 @dataclass(frozen=True)
 class ExportedActivity:
-    """One execution of a step, or a manual activity; `made` are datasets by the name of the output.
-
-    Times are ISO 8601 in UTC, or empty if not recorded.
-    """
+    """One execution of a step, or manual activity; `made` are datasets by output. Times are UTC (ISO 8601) or empty."""
 
     id: str
     step: str

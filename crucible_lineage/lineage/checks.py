@@ -62,10 +62,7 @@ MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: `ids` are the nodes concerned, `command` repairs it or shows more (empty if there is none).
-
-    `ids` may include nodes hidden from the reader; `message` does not name these.
-    """
+    """One fault: `ids` may include hidden nodes, which `message` does not name; `command` repairs it or shows more."""
 
     check: str
     severity: Severity
@@ -179,10 +176,7 @@ def mismatches(graph: LineageGraph, node: Node) -> Iterator[Finding]:
 
 
 def older_than_parents(graph: LineageGraph, node: Node) -> Iterator[Finding]:
-    """Find that the id is older than that of a parent.
-
-    A part may be older than its collection, and a sample is often registered after its measurements.
-    """
+    """Find that the id is older than a parent's, which is no fault for a part or a measurement of a sample."""
     for parent in graph.parents(node.id):
         # The first ten symbols contain the 48 time bits; comparing them first avoids decoding nearly every pair.
         if (

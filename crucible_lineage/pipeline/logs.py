@@ -50,10 +50,7 @@ def publish_line(step: str, line: str) -> None:
 
 
 class StepLog:
-    """The log of a step, which accepts bytes in any thread. `on_line` receives each line, without its end.
-
-    The file is created with the first bytes: most steps print nothing.
-    """
+    """The log of a step, written in any thread; its file begins with the first bytes. `on_line` gets each line."""
 
     def __init__(self, path: Path, redactor: Redactor | None = None, on_line: LineCallback | None = None) -> None:
         self.path = path
@@ -150,10 +147,7 @@ class UnforeseenFault:
 
 
 def record_fault(error: BaseException, data: Path) -> UnforeseenFault:
-    """Write the traceback to a file of the data folder and return the message, both without secrets.
-
-    If the file cannot be written, the message has the traceback. A refusal by the disk is reported as such.
-    """
+    """Write the traceback to a file, or else into the message; return the message. Both are without secrets."""
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
         return UnforeseenFault(str(refused), None)
     redactor = known()

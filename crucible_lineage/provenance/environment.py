@@ -188,10 +188,7 @@ UNKNOWN = "unknown: a container"
 
 @functools.cache
 def container() -> str:
-    """Return the image as `registry/name:tag@sha256:...`, or another name of it; empty outside of a container.
-
-    If nothing names the image, it is UNKNOWN; the variable CONTAINER_VARIABLE can name it.
-    """
+    """Return the image as `registry/name:tag@sha256:...`, UNKNOWN if nothing names it; empty outside of containers."""
     return container_in(Path("/"), os.environ)
 
 

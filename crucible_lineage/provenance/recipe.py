@@ -69,10 +69,7 @@ def step_recipe(
     salt: str | None = None,
     facts: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-    """Return the recipe of one output of a step. `params` are in canonical form; `attempt` counts forced reruns.
-
-    A `salt` changes the id. `facts` are those about the parents, if the step requests them.
-    """
+    """Return the recipe of one output of a step; `attempt` counts forced reruns, a `salt` changes the id."""
     inputs: dict[str, list[JsonObject]] = {}
     for part in used:
         entry = {"origin": part.dataset.source, "files": {file.name: file.sha256 for file in part.files}}

@@ -51,10 +51,7 @@ def delivering(session: Session, report: Callable[[Delivery], None]) -> Iterator
 def deliver_all(
     session: Session, patience_s: float, report: Callable[[str], None], tell: Tell
 ) -> tuple[tuple[str, ...], tuple[ResultRow, ...]]:
-    """Deliver waiting results; return the ids of the delivered datasets, and the results that still wait.
-
-    `report` receives each reason for waiting once, `tell` the progress.
-    """
+    """Deliver waiting results; return the delivered ids and what still waits. `report` gets each reason once."""
     if not session.outbox.all(again=True):
         return (), ()
     reasons: dict[str, None] = {}

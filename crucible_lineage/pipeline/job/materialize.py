@@ -380,10 +380,7 @@ def call_step(
     secrets: Iterable[str] = (),
     on_line: LineCallback | None = None,
 ) -> CallOutcome:
-    """Call the step. Return its values and where it wrote; its output is logged in `folder`. Raises StepError.
-
-    `secrets` are masked in both, as are known ones. `on_line` receives each line when it is printed.
-    """
+    """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
     redactor = known(secrets)
     with StepLog(folder / STEP_LOG, redactor, on_line) as log:
         try:

@@ -37,10 +37,7 @@ _QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za
 
 
 def arguments_of(step: StepSpec) -> tuple[str, ...]:
-    """Return the command as a list of arguments. Raises InputError if its quotes do not match or it is empty.
-
-    With `shell` it is one line for `sh`; values filled in there must be quoted.
-    """
+    """Return the arguments of a command, with `shell` one line for `sh`. Raises InputError if it cannot be split."""
     run = step.run or ()
     if step.shell and isinstance(run, str) and run.strip():
         return (*SHELL, run)
@@ -138,9 +135,6 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
 
 
 def _shell_signs(run: str) -> list[str]:
-    """Return the shell syntax outside of quotes: pipes, redirections, lists of commands, substitutions.
-
-    An `&` in an address or a `>` in an option is none: shell operators begin or end a word.
-    """
+    """Return the shell syntax outside of quotes: operators begin or end a word, unlike an `&` in an address."""
     words = _LITERAL.sub("", FIELD.sub("", run)).split()
     return list(dict.fromkeys(sign for word in words for match in _SIGN.finditer(word) if (sign := match[0])))

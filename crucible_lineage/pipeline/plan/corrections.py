@@ -57,10 +57,7 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class Correction:
-    """A recorded change of a dataset. For changes that set no value, `field` is empty and `what` describes them.
-
-    `overwritten` is what another program wrote over the value since; the correction wins.
-    """
+    """A recorded change of a value, or `what` was done. `overwritten` is what another program wrote over it since."""
 
     field: str
     was: Any
@@ -219,10 +216,7 @@ def _sample(session: Session, project: str, name: str) -> str:
 
 
 def read_table(table: Path) -> list[Request]:
-    """Read a table of corrections, CSV: a column `mfid`, and one for each field to set.
-
-    An empty cell changes nothing. Raises InputError if the table cannot be read.
-    """
+    """Read a CSV table: `mfid`, and a column for each field to set; an empty cell changes nothing."""
     from crucible_lineage.csv_files import csv_form, csv_rows  # not needed for plans
 
     try:

@@ -27,10 +27,7 @@ class UsedFiles:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a result was made from: its recipe, the source of the function and of the code it uses, and its inputs.
-
-    `pieces` holds a text, a value, or `#` and a hash for each piece of code; it is empty if these were not recorded.
-    """
+    """What a result was made from; `pieces` has a text, value or hash for each piece of code, if recorded."""
 
     recipe: JsonMapping
     source: str = ""

@@ -433,10 +433,7 @@ class _ResolvedStep:
 
 @dataclass(frozen=True)
 class _SourceParents:
-    """The parents from a source. `fault` is why there are none, or why they cannot be used.
-
-    With `blocks`, the fault counts even for an optional input. `gaps` are the items left out, with the reasons.
-    """
+    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out."""
 
     feeds: tuple[InputEdge, ...] = ()
     fault: str = ""

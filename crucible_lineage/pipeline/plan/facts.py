@@ -182,10 +182,7 @@ def _undelivered(new: NewDataset) -> _Read:
 
 
 def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
-    """Return a result's facts as registered; None for measured data.
-
-    A service may fill in fields and keywords of a result later; its children keep their ids.
-    """
+    """Return a result's facts as registered, whatever a service adds later; None for measured data."""
     stored = provenance(record).get("facts")
     if not isinstance(stored, Mapping):
         return None

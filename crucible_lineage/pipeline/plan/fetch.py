@@ -34,10 +34,7 @@ _WILD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^]]+\]")
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One state of a remote file: a `generation` always has the same bytes.
-
-    `crc32c` is the storage's own checksum, None if it has none. `block` is the Prefect block that gives access.
-    """
+    """One state of a remote file: a `generation` has the same bytes. `block` is the Prefect block for access."""
 
     url: str
     generation: str
@@ -124,10 +121,7 @@ def find_remote(name: str, block: str | None, session: Session) -> list[RemoteFi
 
 
 def remote_checksums(file: RemoteFile, session: Session, *, present: bool = False) -> FileChecksums:
-    """Return the file's checksums; with `present`, the cache has the file afterwards, and they are of that copy.
-
-    Downloads the file if need be, once for each generation. Raises ChecksumError if the bytes arrive damaged.
-    """
+    """Return the checksums, downloading once for each generation; with `present`, the cache has the file then."""
     known = session.store.remote_checksums(file.url, file.generation)
     if known is None or (present and not session.cache.holds(known.sha256)):
         known = _download(file, session)
@@ -184,10 +178,7 @@ def cached_file(dataset: DatasetRef, file: FileRef, session: Session) -> Path:
 
 
 def place_file(dataset: DatasetRef, file: FileRef, target: Path, session: Session) -> bool:
-    """Copy a dataset's file to `target`, verified by its hash. Return whether the cache's copy had to be replaced.
-
-    Raises ChecksumError if the fetched bytes are wrong.
-    """
+    """Copy a file, verified by its hash. Return whether the cache's copy was replaced. Raises ChecksumError."""
     return session.cache.copy_to(file.sha256, target, lambda copy: _from_crucible(dataset, file, copy, session))
 
 
@@ -217,10 +208,7 @@ def way_out(mfid: str) -> str:
 
 
 def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:
-    """Upload a file's bytes and read them back. Raises InputError if Crucible still returns other bytes.
-
-    If the service keeps the old bytes, the file is deleted and uploaded as a new one.
-    """
+    """Upload a file's bytes, anew if the service keeps old ones. Raises InputError if it still returns others."""
     uploaded = client.files.upload(mfid, path, filename=filename)
     if has_bytes(client, mfid, filename, sha256):
         return

@@ -75,10 +75,7 @@ class RawFiles:
         return {(file.name, file.sha256) for file in dataset.files} == ours
 
     def have_bytes_of(self, dataset: DatasetRef) -> bool:
-        """Return whether a dataset has the same bytes under other names, and no name for different bytes.
-
-        If names were exchanged between files, the data are different: steps choose files by name.
-        """
+        """Return whether a dataset has the same bytes, and no name for others: steps choose files by name."""
         theirs = {file.name: file.sha256 for file in dataset.files}
         ours = {file.ref.name: file.ref.sha256 for file in self.files}
         return sorted(ours.values()) == sorted(theirs.values()) and all(
@@ -96,10 +93,7 @@ def hash_files(
     salt: str | None = None,
     mfid: str | None = None,
 ) -> RawFiles:
-    """Hash files as one dataset. With `parents` it is a manual result, whose id has the time of the youngest of them.
-
-    A `salt` changes the derived id; `mfid` sets the id. Raises InputError for missing files or unusable names.
-    """
+    """Hash files as one dataset, made by hand if with `parents`. Raises InputError for missing or unusable files."""
     local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
     copies = [_cached_copy(file, session) for file in remote]
     files = tuple(sorted((*local, *copies), key=lambda file: file.ref.name))

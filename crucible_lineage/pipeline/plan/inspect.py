@@ -290,10 +290,7 @@ _OWN_FRAMES = {Path(__file__), Path(importlib.__file__)}
 def checked_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
-    """Return all parameters in canonical form, with defaults; secrets are replaced by their digest.
-
-    Raises InputError with all that are unknown, missing or of the wrong type, and with faults of the step's packages.
-    """
+    """Return all parameters in canonical form, secrets as digests. Raises InputError with all faults."""
     faults = list(_package_faults(step))
     try:
         checked = canonical_params(validated_params(step, given, pending), step)
@@ -430,10 +427,7 @@ def _path_stats(loader: SourceFileLoader, path: str) -> Mapping[str, Any]:
 
 
 def search_first(folder: Path) -> None:
-    """Search this folder for modules after installed ones, and before the folders of other declarations.
-
-    If another declaration has loaded a module whose name exists here, its modules are unloaded.
-    """
+    """Search this folder before those of other declarations; unload their modules of names that exist here."""
     name = str(folder)
     if name in sys.path and (name not in _searched or name == next(reversed(_searched))):
         return

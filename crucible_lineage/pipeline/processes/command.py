@@ -30,10 +30,7 @@ PASSED = (
 
 @dataclass(frozen=True)
 class CommandCall:
-    """A command with the values to fill in: inputs by role, parameters, and environment variables.
-
-    With `shell` it is one line for `sh`, in which every value is quoted. `facts` are written to a file, if declared.
-    """
+    """A command with inputs by role, parameters and variables; with `shell`, one line for `sh`, values quoted."""
 
     name: str
     arguments: Sequence[str]

@@ -184,10 +184,7 @@ def failed_here(error: BaseException) -> bool:
 
 
 def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:
-    """Return the error with the last line of the function's file that led to it: `ValueError: no lamp, at steps.py:12`.
-
-    For a returned value, the line at which the function begins. Without a function (it was not found), no line.
-    """
+    """Return the error with the last line of the function's file that led to it, as in `no lamp, at steps.py:12`."""
     code = _code(function)
     if isinstance(error, ReturnedError) and code is not None:
         return f"{error}, in {Path(code.co_filename).name}:{code.co_firstlineno}"

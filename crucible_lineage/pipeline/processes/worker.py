@@ -34,10 +34,7 @@ _Stamps = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """A call of `module:function`, found from a folder, with paths (also in lists and mappings) and JSON parameters.
-
-    `files` are the function's source files, `facts` the facts about its parents, if it declares them.
-    """
+    """A call of `module:function`, found from a folder, with paths, parameters, source files, and declared facts."""
 
     name: str
     uses: str
@@ -91,10 +88,7 @@ def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | No
 
 
 class _Worker:
-    """A process that waits for calls. `environment` is the one it was started in, `stamps` those of the files it read.
-
-    `folder` is that of its functions' declarations: modules of other folders may have the same names.
-    """
+    """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
 
     process: Supervised
 
