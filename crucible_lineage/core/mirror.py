@@ -375,10 +375,7 @@ class Mirror:
     def _read_stated(
         self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
     ) -> tuple[list[Row], Collection[str]]:
-        """Read new and changed statements; return their rows, and the ids of removed ones: all, if the list `is_empty`.
-
-        Makes no call if nothing is new and the last listing is recent.
-        """
+        """Read new and changed statements; return their rows, and the removed ids: all, if `is_empty`."""
         own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
         if is_empty:
             return [], self._gone(known.keys(), own)

@@ -59,10 +59,7 @@ class Fingerprint:
 
 
 def code_fingerprint(target: Callable[..., object] | Step[..., object], *, home: str | None = None) -> Fingerprint:
-    """Return the fingerprint of a step or function, equal for the same code on every machine and Python version.
-
-    Code in the package of the module `home`, by default the step's own, is first-party even if it is installed.
-    """
+    """Return the fingerprint of a step or function; the package of `home`, by default its own, is first-party."""
     function = target.function if isinstance(target, Step) else target
     root = root_package(home or (function.__module__ if isinstance(target, Step) else ""))
     walk = _Walk(function, root, frozenset())

@@ -289,10 +289,7 @@ class _Builder(DataEntities):
         self._add_run(controls)
 
     def _add_connections(self, steps: Mapping[tuple[str, str], Reference]) -> list[Reference]:
-        """Add the parameters of the workflow with their values, and connect each to the tools that take it.
-
-        Outputs of one tool that are inputs of another are connected, too.
-        """
+        """Add the workflow's parameters with their values; connect each to its tools, and outputs to inputs."""
         makers = {made.mfid: (activity, made.role) for activity in self.steps for made in activity.made}
         inputs: dict[str, Reference] = {}
         for activity in self.steps:

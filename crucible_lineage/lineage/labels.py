@@ -156,10 +156,7 @@ def _spelled(symbol: str) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return CSV with a header; values other than text and numbers are JSON.
-
-    An apostrophe precedes text that a spreadsheet would run as a formula; text with any line break is quoted.
-    """
+    """Return CSV with a header, other values as JSON; an apostrophe precedes what would be run as a formula."""
     return masked_text("".join(map(_csv_line, (columns, *([_csv_cell(value) for value in row] for row in rows)))))
 
 

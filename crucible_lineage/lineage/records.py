@@ -60,10 +60,7 @@ def equal_parents(record: JsonMapping | None) -> dict[str, str]:
 
 
 def parents_as_used(record: JsonMapping | None, parents: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return linked parents in their order, each with the other linked ones of equal bytes.
-
-    The one that was used comes first; if only others of equal bytes are linked, the first of them.
-    """
+    """Return linked parents in order: the used one, or else the first, with the others of equal bytes."""
     equal, groups = equal_parents(record), dict[str, list[str]]()
     for mfid in parents:
         groups.setdefault(_as_used(equal, mfid), []).append(mfid)
@@ -149,10 +146,7 @@ def given_metadata(record: JsonMapping | None) -> JsonObject:
 
 
 def returned_values(record: JsonMapping | None) -> JsonObject:
-    """Return the metadata at registration, without later additions: for a result, the values its step returned.
-
-    If the record does not list their keys, return all `given_metadata`.
-    """
+    """Return the metadata at registration (what a step returned); all of them, if their keys are not recorded."""
     metadata = given_metadata(record)
     keys = mapping(provenance(record).get("result")).get("keys")
     if not isinstance(keys, list):

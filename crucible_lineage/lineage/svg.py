@@ -261,10 +261,7 @@ class Layout:
 def layout(
     sizes: Sequence[Point], edges: Iterable[tuple[int, int]], *, column_gap: float = 70.0, row_gap: float = 14.0
 ) -> Layout:
-    """Arrange boxes of these sizes (width, height), numbered as in `sizes`; edges that close a cycle run backwards.
-
-    Edges from a box to itself have no course. Equal input gives equal output.
-    """
+    """Arrange boxes, numbered as in `sizes`, the same for equal input; edges that close a cycle run backwards."""
     links = [(source, target) for source, target in dict.fromkeys(edges) if source != target]
     layer = _layers(len(sizes), links)
     chains, layer_of, heights = _chains(links, layer, [height for _, height in sizes])
@@ -304,10 +301,7 @@ def _layers(count: int, links: list[tuple[int, int]]) -> list[int]:
 def _chains(
     links: list[tuple[int, int]], layer: list[int], box_heights: list[float]
 ) -> tuple[list[list[int]], list[int], list[float]]:
-    """Return for each link its numbers from left to right: its ends, and a new number in each column between.
-
-    Lines from one box share their path as far as possible: one forking line is easier to follow than many.
-    """
+    """Return each link's numbers from left to right; lines from one box share new ones in the columns between."""
     layer_of, heights = list(layer), list(box_heights)
     shared: dict[tuple[int, int], int] = {}
     chains = []

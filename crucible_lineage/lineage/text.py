@@ -71,10 +71,7 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
 
 
 def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> list[str]:
-    """Return Mermaid flowcharts: one if the graph fits, else several, each edge in one of them.
-
-    Superseded results are only counted, unless requested or needed by a shown one.
-    """
+    """Return Mermaid flowcharts: one if the graph fits, else several. Superseded results are only counted."""
     drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
     linked = {number for ends in drawn.edges for number in ends}

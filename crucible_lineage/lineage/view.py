@@ -84,10 +84,7 @@ class DrawnItem:
 
 @dataclass(frozen=True)
 class View:
-    """Items by number, in the graph's order, and the relationship of each edge by the numbers of its ends.
-
-    `notes` are labels of edges; `left_out` is the number of superseded results that are not among the items.
-    """
+    """Items and edges (with relationships) by number; `notes` are labels, `left_out` counts superseded results."""
 
     items: tuple[DrawnItem, ...]
     edges: dict[tuple[int, int], str]

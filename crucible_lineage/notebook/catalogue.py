@@ -138,10 +138,7 @@ class Catalogue:
         return set_values(self.session, [request], self._mfid, why, dry_run=dry_run)
 
     def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
-        """Register files that were measured or exported again in place of a measured dataset; return the new dataset.
-
-        It takes over fields, metadata, keywords and samples. The old one is superseded.
-        """
+        """Register files in place of a measured dataset, which is superseded; return the new one, described alike."""
         from crucible_lineage.pipeline.plan.revisions import replace_measured  # slow to import
 
         paths = [Path(file) for file in files]

@@ -118,10 +118,7 @@ def load_pipeline(path: Path) -> PipelineSpec:
 
 
 def read_declaration(path: Path, overrides: Mapping[str, object] | None = None) -> Declaration:
-    """Read a declaration with its faults. Raises InputError if it is unreadable, or an override names nothing.
-
-    `overrides` holds values for one run: of a parameter of the pipeline (`degree`) or of a step (`axis.degree`).
-    """
+    """Read a declaration with its faults, and with this run's `overrides`, as `axis.degree`. Raises InputError."""
     return _Loader(path).load(overrides or {})
 
 

@@ -296,11 +296,7 @@ def register_raw(
     note: str | None = None,
     supersedes: str | None = None,
 ) -> DatasetRef:
-    """Register files, unless they are registered already; return their dataset.
-
-    `note` describes how a person made them, `supersedes` is the dataset that they replace. Only one process per data
-    folder registers them at a time.
-    """
+    """Register files, one process at a time, unless they are registered already; return their dataset."""
     new = new_raw(raw, declared, name, session, note, supersedes)
     # Imported late: plans register nothing and should start fast.
     from crucible_lineage.registration.ingestion import note_ingestions
