@@ -137,10 +137,7 @@ def part_checksums(path: Path, size: int, part_size: int) -> tuple[int, ...]:
 
 
 def require_unchanged(path: Path, checksums: FileChecksums) -> None:
-    """Raise FileChangedError unless the file has the bytes that were scanned.
-
-    The hash decides. The bytes are read again only if the modification time has changed, as by a copy or a restore.
-    """
+    """Raise FileChangedError unless the file has the scanned bytes; they are read again only if its time changed."""
     try:
         current = path.stat()
     except FileNotFoundError as cause:
@@ -178,10 +175,7 @@ SEAL = 8  # characters of the checksum
 
 
 def sealed(value: object, *key: str) -> str:
-    """Return the value as JSON after a checksum over it and its key.
-
-    The checksum reveals a damaged value, and one that a damaged index finds under another key.
-    """
+    """Return the value as JSON after a checksum over it and its key, which reveals damage of it or of an index."""
     text = json.dumps(value)
     return f"{_seal(text, key)}{text}"
 

@@ -50,10 +50,7 @@ class Condition:
     _holds: Value
 
     def holds(self, value_of: Names, row: str) -> bool:
-        """Return whether it holds, with the values of columns from `value_of`.
-
-        Raises InputError, naming the row, if the values cannot be compared.
-        """
+        """Return whether it holds for these columns. Raises InputError, naming the row, if they cannot be compared."""
         try:
             return bool(self._holds(value_of))
         except InputError:

@@ -113,10 +113,7 @@ def is_being_written(path: Path) -> bool | None:
 
 
 def draft_beside(path: Path, ending: str) -> Path:
-    """Return the hidden file beside `path`, with this ending, for the bytes that will replace it.
-
-    A name near the system's limit is replaced by its checksum.
-    """
+    """Return the hidden file beside `path` for the bytes that will replace it; a very long name is its checksum."""
     name = path.name if len(os.fsencode(path.name)) <= LONGEST_NAME else f"{zlib.crc32(os.fsencode(path.name)):08x}"
     return path.with_name(f".{name}{ending}")
 

@@ -187,10 +187,7 @@ class RunError(LineageError):
 
 
 class StepError(RunError):
-    """A step failed: `step` names it, `log` is the path of its output, if there is one.
-
-    `trace` is the traceback from the step's function on, if that raised.
-    """
+    """A step failed: `step` names it, `log` is the path of its output, `trace` the traceback from its function on."""
 
     def __init__(self, message: str, *, step: str | None = None, log: str | None = None, trace: str = "") -> None:
         self.step = step

@@ -154,10 +154,7 @@ def equality_mark(parents: Mapping[str, str]) -> JsonObject:
 
 
 def record_in(metadata: JsonMapping | None) -> Any:
-    """Return the provenance record that all marks together give; None if there is none.
-
-    A value under the key that is not a record is returned unchanged.
-    """
+    """Return the record that all marks together give, or a value that is none unchanged; None if there is none."""
     metadata = metadata or {}
     if _is_plain(metadata):
         return metadata[KEY]

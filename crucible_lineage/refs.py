@@ -16,10 +16,7 @@ ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of file names t
 
 @dataclass(frozen=True)
 class FileRef:
-    """A file of a dataset: name, SHA-256 and size.
-
-    `preview` marks the dataset's thumbnail, `log` the output of a command; neither counts as data.
-    """
+    """A file of a dataset; `preview` marks the thumbnail, `log` the output of a command: neither counts as data."""
 
     name: str
     sha256: str

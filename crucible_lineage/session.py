@@ -93,10 +93,7 @@ class Session:
             return self._client
 
     def connect(self, *, at_most_s: float) -> CrucibleClient:
-        """Return another client, with its own connections, whose calls give up after that time. Close it.
-
-        They give up sooner if the environment sets a shorter time.
-        """
+        """Return another client, to be closed, whose calls give up after that time, or the environment's if shorter."""
         client = self.client
         from crucible_lineage.client import RetryPolicy
 

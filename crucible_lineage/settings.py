@@ -154,10 +154,7 @@ def official_access() -> OfficialAccess:
 
 
 def profile_settings(profile: str, *, data: Path | None = None) -> Settings:
-    """Return the settings in a section of the official client's configuration file.
-
-    Raises InputError if there is no such section, or if it lacks `api_url` or `api_key`.
-    """
+    """Return the settings in a section of the official client's configuration. Raises InputError if incomplete."""
     path = _config_file()
     sections = _sections(path)
     if profile not in sections:

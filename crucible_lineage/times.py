@@ -13,10 +13,7 @@ DEFAULTED = timedelta(seconds=1)  # most between the two times that Crucible giv
 
 
 def utc(value: str | datetime) -> datetime:
-    """Return the time in a text in ISO 8601, or a time itself, with UTC as the default time zone.
-
-    Raises ValueError for other texts.
-    """
+    """Return a time, or that of a text in ISO 8601, by default in UTC. Raises ValueError for other texts."""
     time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
@@ -30,10 +27,7 @@ def is_same_value(field: str, one: object, other: object) -> bool:
 
 
 def measured_at(record: Mapping[str, object]) -> datetime | None:
-    """Return when the data of a dataset record were measured; None if nobody gave a time.
-
-    In that case Crucible puts in the time of the registration.
-    """
+    """Return when the data were measured; None if nobody gave a time, and Crucible put in that of registration."""
     try:
         measured = utc(str(record.get("timestamp") or ""))
     except ValueError:

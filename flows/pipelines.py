@@ -227,10 +227,7 @@ NOT_STARTED = "Timed out while attempting to connect to ephemeral Prefect API se
 
 @contextmanager
 def reaching_prefect(action: str, remedy: str) -> Iterator[None]:
-    """Convert errors of Prefect's API in this block: RunError if it refuses, PrefectAwayError if it is unreachable.
-
-    Messages name the `action` that failed and its `remedy`.
-    """
+    """Convert errors of Prefect's API: RunError if it refuses, PrefectAwayError if it is away; `action` failed."""
     try:
         yield
     except (httpx.HTTPError, RuntimeError) as error:

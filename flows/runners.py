@@ -91,10 +91,7 @@ def _slurm(declared: Runner, data: Path) -> TaskRunner[Any]:
 
 
 def _quiet_dask() -> None:
-    """Silence Dask's log of each connection, and its traceback for each one that ends when a run is stopped.
-
-    A user's own configuration of Dask's logging is kept.
-    """
+    """Silence Dask's log of connections and of their end with a run, unless the user configured its logging."""
     import dask.config
 
     if not dask.config.get("logging", None):

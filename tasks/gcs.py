@@ -26,10 +26,7 @@ FIELDS = "items(name,generation,size,crc32c),nextPageToken"
 
 
 def open_gcs(block: str | None) -> GcsFiles:
-    """Open Google's storage with the access of a block: `NAME` of a GcsBucket, or `gcp-credentials/NAME`.
-
-    Without a block, use the application default credentials of this machine.
-    """
+    """Open Google's storage with a block, `NAME` or `gcp-credentials/NAME`, or this machine's own credentials."""
     if block is None:
         try:
             return GcsFiles(GcpCredentials().get_cloud_storage_client())

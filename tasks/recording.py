@@ -538,10 +538,7 @@ def _run_step(
 
 
 def _show_results(recording: Recording) -> None:
-    """Log what the flow run registered and add the artifact `lineage`, even if the flow has failed.
-
-    A failure to do so is only a warning.
-    """
+    """Log what the flow run registered, and add the artifact `lineage`; a failure to do so is only a warning."""
     datasets = recording.datasets()
     if not datasets or FlowRunContext.get() is None:
         return

@@ -56,10 +56,7 @@ from crucible_lineage.tasks.storing import (
 
 
 def record_result(result: TaskResult, value: object) -> bool:
-    """Store the result and register it in the background; tasks that take it as an argument become its children.
-
-    Returns False if there is no result: no value, and nothing written.
-    """
+    """Store the result and register it in the background. Returns False if nothing was returned or written."""
     recording, origins = result.recording, result.recording.origins
     returned = returned_paths(value)
     changed = result.arguments.changed_files()

@@ -117,10 +117,7 @@ class CrucibleClient:
 
     @contextmanager
     def repeating(self, for_s: float) -> Iterator[None]:
-        """Repeat the calls of the block for at most `for_s` seconds, whatever the policy; 0 never repeats.
-
-        Calls of other threads are not affected.
-        """
+        """Repeat this thread's calls in the block for at most `for_s` seconds, whatever the policy; 0: never."""
         connection = self._connection
         policy = replace(connection.retry, attempts=math.inf, total_s=for_s, asked_total_s=for_s)
         token = connection.retry_within.set(policy)
@@ -209,10 +206,7 @@ class GraphCalls(Calls):
     """`client.graphs`: the lineage of datasets, as node-link JSON, which `LineageGraph.from_api` reads."""
 
     def get(self, mfid: str, recursive: bool = True) -> JsonObject:
-        """Return `nodes` and `edges` around a dataset or sample: all that is connected, or only the direct neighbours.
-
-        An edge's source is the parent, its target the child.
-        """
+        """Return `nodes` and `edges` (parent to child) around a dataset or sample, or only the direct neighbours."""
         action = f"read the graph of {mfid}"
         params = {"recursive": True} if recursive else None
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"

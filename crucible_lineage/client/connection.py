@@ -525,10 +525,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class RetryState:
-    """The state after a try; `number` counts the tries after which the service named no time.
-
-    `jitter` is a random number from 0 to 1, drawn by the caller.
-    """
+    """The state after a try; `number` counts tries without a named time, `jitter` is the caller's, from 0 to 1."""
 
     number: int
     elapsed_s: float

@@ -33,10 +33,7 @@ class DirectClient(httpx.Client):
 
 
 class RestartingTransport(httpx.BaseTransport):
-    """Sends requests to this machine. If no server listens, `revive` restarts it and returns whether it does now.
-
-    Each request has a connection of its own; the one used last is used again.
-    """
+    """Sends requests to this machine, reusing the last connection. If no server listens, `revive` restarts it."""
 
     is_near = True  # slow answers mean that the machine is busy, and more threads would not help
 

@@ -268,10 +268,7 @@ POSTED_WITHIN_S = 30.0
 
 
 class SignIns:
-    """The sign-ins by the token in a cookie. They are kept in memory: a restart of the server signs everybody out.
-
-    Each key has its own folder in `pages` of the data folder.
-    """
+    """The sign-ins by the token in a cookie, in memory only; each key has its own folder of the data folder."""
 
     def __init__(self, data: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._data = data

@@ -93,10 +93,7 @@ def _listing(reader: Reader, project: Project | None) -> Listing:
 
 
 def _page(reader: Reader, total: int, per_page: int = PER_PAGE) -> tuple[int, int]:
-    """Return the number of the first entry of the page that is shown, and the number of pages.
-
-    Raises InputError if there is no such page.
-    """
+    """Return the number of the first entry shown, and that of pages. Raises InputError without such a page."""
     pages = max(1, -(-total // per_page))
     if not 1 <= reader.page <= pages:
         raise InputError(f"there is no page {reader.page}; there are {pages}")
