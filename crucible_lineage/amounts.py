@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 EXACT = 1e15  # beyond it, not every whole number is a float
@@ -29,12 +30,26 @@ def size_text(size: float) -> str:
 
 
 def value_text(value: object) -> str:
-    """Return a value for labels and comparisons: 5 and 5.0 give the same text."""
-    value = _whole(value)
+    """Return a value for labels and comparisons. Equal values give the same text, others do not.
+
+    5, 5.0 and "5" are one value, as are texts that are composed differently; `true` is neither 1 nor a text.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        text = unicodedata.normalize("NFC", value)
+        return f'"{text}"' if text in ("true", "false") else text
     if not isinstance(value, float):
         return str(value)
     short = f"{value:g}"
-    return short if float(short) == value else repr(value)
+    return str(int(value)) if value.is_integer() else short if float(short) == value else repr(value)
+
+
+def is_equal(one: object, other: object) -> bool:
+    """Return whether two values are equal, in selections, groups, matches, conditions and tables alike."""
+    if isinstance(one, str | int | float) and isinstance(other, str | int | float):
+        return value_text(one) == value_text(other) and one == one and other == other
+    return one == other
 
 
 def alike(old: object, new: object) -> tuple[object, object]:

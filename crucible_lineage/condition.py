@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from crucible_lineage.amounts import is_equal
 from crucible_lineage.errors import InputError, nearest
 
 LONGEST = 2000  # characters
@@ -193,16 +194,23 @@ class _Reader:
 
 def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
     if isinstance(kind, ast.Eq | ast.Is):
-        return lambda one, other: bool(one == other)
+        return is_equal
     if isinstance(kind, ast.NotEq | ast.IsNot):
-        return lambda one, other: bool(one != other)
+        return lambda one, other: not is_equal(one, other)
     if isinstance(kind, ast.In):
-        return lambda one, other: other is not None and one in other
+        return _is_in
     if isinstance(kind, ast.NotIn):
-        return lambda one, other: other is None or one not in other
+        return lambda one, other: not _is_in(one, other)
     if (order := ORDER.get(type(kind))) is not None:
         return lambda one, other: one is not None and other is not None and bool(order(one, other))
     return None
+
+
+def _is_in(one: Any, other: Any) -> bool:
+    """Return whether a value is in a list, or a text in a text."""
+    if isinstance(other, list | tuple):
+        return any(is_equal(one, each) for each in other)
+    return other is not None and one in other
 
 
 def _number(value: object) -> object:

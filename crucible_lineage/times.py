@@ -23,7 +23,7 @@ def is_same_value(field: str, one: object, other: object) -> bool:
     if field == "timestamp" and isinstance(one, str) and isinstance(other, str):
         with suppress(ValueError):
             return utc(one) == utc(other)
-    return one == other
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def measured_at(record: Mapping[str, object]) -> datetime | None:

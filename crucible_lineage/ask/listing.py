@@ -73,7 +73,8 @@ def list_datasets(
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
     _require_known(project, summaries, pipeline, step)
-    matching = [one for one in summaries if step in (None, one.step) and (not pipeline or pipeline in one.pipelines)]
+    matching = [one for one in summaries if step is None or step in one.steps]
+    matching = [one for one in matching if pipeline is None or pipeline in one.pipelines]
     if words:
         matching = [one for one in matching if _has_words(one, words.casefold().split())]
     if run is not None:
@@ -100,7 +101,7 @@ def list_datasets(
 def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:
     for kind, name, known in (
         ("pipeline", pipeline, {name for one in summaries for name in one.pipelines}),
-        ("step", step, {one.step for one in summaries if not pipeline or pipeline in one.pipelines} - {""}),
+        ("step", step, {name for one in summaries if not pipeline or pipeline in one.pipelines for name in one.steps}),
     ):
         if name is not None and name not in known:
             instead = nearest(name, sorted(known)) if known else "no step has made any"

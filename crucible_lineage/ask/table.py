@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from crucible_lineage.amounts import amount
+from crucible_lineage.amounts import amount, is_equal, value_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
 from crucible_lineage.ask.lineages import whole_record_of
 from crucible_lineage.ask.names import find_project
@@ -268,9 +268,9 @@ def _grouped(
 ) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]:
     keys = [columns.index(name) for name in by]
     numbers = [at for at, name in enumerate(columns) if at not in keys and _all_numbers(row[at] for row in rows)]
-    groups: dict[str, list[Sequence[Any]]] = {}
+    groups: dict[tuple[str, ...], list[Sequence[Any]]] = {}
     for row in rows:
-        groups.setdefault(json.dumps([row[at] for at in keys], default=str), []).append(row)
+        groups.setdefault(tuple(value_text(row[at]) for at in keys), []).append(row)
     grouped = []
     for members in groups.values():
         values = [[row[at] for row in members if row[at] is not None] for at in numbers]
@@ -324,9 +324,9 @@ class ProjectFacts:
     def results(self, step: str, pipeline: str | None) -> list[Summary]:
         """Return the results of a step, oldest first. Raises InputError if there are none."""
         made = [one for one in self.copy.summaries.values() if one.step and (not pipeline or pipeline in one.pipelines)]
-        if results := [one for one in made if one.step == step]:
+        if results := [one for one in made if step in one.steps]:
             return sorted(results, key=lambda one: (one.created, one.mfid))
-        steps = sorted({one.step for one in made})
+        steps = sorted({name for one in made for name in one.steps})
         instead = nearest(step, steps) if steps else "no step has made any"
         raise InputError(f"table of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
 
@@ -464,7 +464,7 @@ def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
 def _one_or_all(values: Iterable[object]) -> object:
     found: list[Any] = []
     for value in values:
-        if value is not None and value not in found:
+        if value is not None and not any(is_equal(value, one) for one in found):
             found.append(value)
     return None if not found else found[0] if len(found) == 1 else found
 

@@ -109,8 +109,16 @@ class Summary:
     @property
     def pipelines(self) -> tuple[str, ...]:
         """The pipelines that made it or filled a slot with it, the one that made it first."""
-        filled = sorted({key.partition("/")[0] for key in self.status.fills})
-        return tuple(filter(None, dict.fromkeys((self.pipeline, *filled))))
+        return self._declared_as(self.pipeline, 0)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of which it is a result, under all names by which it was declared, the one that made it first."""
+        return self._declared_as(self.step, 1)
+
+    def _declared_as(self, own: str, part: int) -> tuple[str, ...]:
+        filled = sorted({parts[part] for key in self.status.fills if len(parts := key.split("/", 2)) > part})
+        return tuple(filter(None, dict.fromkeys((own, *filled))))
 
     @property
     def swept(self) -> str:

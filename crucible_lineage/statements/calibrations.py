@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -368,7 +369,7 @@ def _readings(name: str, text: str) -> _Values:
 
 def _value(name: str, value: object) -> tuple[bool, str]:
     """Return a value for comparison: 5 and 5.0 are one, and the case of instrument names does not matter."""
-    text = value_text(value)
+    text = unicodedata.normalize("NFC", value) if isinstance(value, str) else value_text(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number, text.casefold() if name == "instrument_name" else text
 

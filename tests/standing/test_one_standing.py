@@ -219,3 +219,36 @@ def test_what_was_swept_is_seen_in_lists_tables_names_and_series(lab: Any, ask: 
         "factor=3",
     }
     assert "(same, factor=3)" in ask("show", "same", text=True, code=2)
+
+
+KINDS = {"one": "1", "real": "1.0", "true": "true", "True": '"True"', "composed": "caf\u00e9", "parted": "cafe\u0301"}
+
+
+def test_selections_groups_and_conditions_call_the_same_values_equal(lab: Any, ask: Ask) -> None:
+    made = {}
+    for name, value in KINDS.items():
+        path = lab.file(f"{name}.txt", f"{len(made)}\n")
+        made[name] = ask("register", path, "--project", "lab", "--measurement", "counts")["mfid"]
+        ask("set", made[name], f"metadata.k={value}")
+    selects = """
+        pipeline: selects
+        project: lab
+        inputs:
+          raw: {select: {measurement: counts, metadata.k: VALUE}, each: true}
+        steps:
+          scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
+    """
+    names = {mfid: name for name, mfid in made.items()}
+    kinds = {"1": {"one", "real"}, "true": {"true"}, '"True"': {"True"}, "caf\u00e9": {"composed", "parted"}}
+    for value, expected in kinds.items():
+        steps = ask("plan", lab.declare(selects.replace("VALUE", value)))["steps"]
+        assert {names[one["name"].partition("[")[2].rstrip("]")] for one in steps} == expected, value
+    grouped = """
+        pipeline: groups
+        project: lab
+        inputs:
+          raw: {select: {measurement: counts}, each: true}
+        steps:
+          total: {uses: "LABMODULE:pool", inputs: {parts: {from: raw, group_by: metadata.k}}, output: {ingest: false}}
+    """
+    assert len(ask("plan", lab.declare(grouped))["steps"]) == 4

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from crucible_lineage.amounts import value_text
+from crucible_lineage.amounts import is_equal
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -339,7 +339,7 @@ class EachInput(_Paired):
 
 def _is_among(value: object, accepted: object) -> bool:
     values = accepted if isinstance(accepted, list | tuple) else [accepted]
-    return value in values or (value is not None and value_text(value) in map(value_text, values))
+    return value in values if value is None else any(is_equal(value, one) for one in values)
 
 
 def _with_shared(shared: JsonMapping, entry: JsonMapping) -> JsonObject:

@@ -260,7 +260,7 @@ def groups_of(items: Sequence[InputItem], fields: Sequence[str]) -> tuple[Group,
         if missing:
             incomplete.setdefault(missing, []).append(index)
             continue
-        label = ", ".join(map(value_text, values))  # 5, 5.0 and "5" are one value, as in `match`
+        label = ", ".join(map(value_text, values))
         members.setdefault(label, []).append(index)
         order.setdefault(label, tuple(map(_order, values)))
     groups = [Group(label, tuple(members[label])) for label in sorted(members, key=order.__getitem__)]
