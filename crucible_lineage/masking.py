@@ -188,9 +188,8 @@ def is_secret_name(name: str) -> bool:
 
 def is_secret(name: str, text: str) -> bool:
     """Return whether a text of this name is a secret. A token may be a word; a password is one whatever it is."""
-    if not text or text == BLOT or not is_secret_name(name) or _PLACEHOLDER.fullmatch(text):
-        return False
-    return _looks_secret(text) if _WEAK.search(name) else True
+    is_named = bool(text) and is_secret_name(name) and not _PLACEHOLDER.fullmatch(text)
+    return is_named and (not _WEAK.search(name) or _looks_secret(text))
 
 
 def is_key_file(path: Path) -> bool:

@@ -23,7 +23,7 @@ from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
-from crucible_lineage.masking import known, learn, masked_text, texts_in
+from crucible_lineage.masking import MIN_ENCODED, known, learn, masked_text, texts_in
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
@@ -368,9 +368,6 @@ def _unlink_copies(path: Path) -> None:
     copy.replace(path)
 
 
-MIN_SECRET_LENGTH = 4  # characters; shorter values of the environment, as `1`, are not secrets, and common in logs
-
-
 def call_step(
     job: Job,
     arguments: Mapping[str, object],
@@ -426,7 +423,7 @@ def secrets_of(job: Job) -> list[str]:
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     given = [text for name in secret if name in job.given for text in texts_in(job.given[name])]
     learn(given)
-    return [*given, *(text for text in values if len(text) >= MIN_SECRET_LENGTH)]
+    return [*given, *(text for text in values if len(text) >= MIN_ENCODED)]  # not `1`
 
 
 def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
