@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -70,6 +70,11 @@ class Lineage(Answer):
     def picture(self) -> str:  # type: ignore[override]
         """The drawing as SVG."""
         return render_svg(self.graph, self.focus, superseded=self.superseded)
+
+    @property
+    def hidden(self) -> Collection[str]:  # type: ignore[override]
+        """The datasets in it that this key cannot see."""
+        return self.graph.hidden
 
     def __len__(self) -> int:
         return len(self.graph)

@@ -155,16 +155,20 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
             return page(400, problem=str(error))
         lines = [] if answer.table() else [*map(plain, answer.page_lines())]
     if query.get("as") == "json":
-        return Response(json.dumps(masked(answer.to_json(), by_name=False), indent=1), media_type="application/json")
+        document = json.dumps(masked(answer.to_json(), by_name=False), indent=1)
+        if _hidden(reader, answer, [[document]]):
+            return page(403, problem="As JSON, the answer would name datasets that this key cannot see.")
+        return Response(document, media_type="application/json")
     names, rows = answer.table() or ((), [[line] for line in lines])
     hidden = _hidden(reader, answer, rows)
     shown = [[_shown(cell, hidden) for cell in row] for row in (_without_facts(rows) if hidden else rows)]
     per_page = PER_PAGE if names else MOST_LINES
     first, pages = _page(reader, len(shown), per_page)
     return page(
-        answer=answer, names=names, rows=shown[first : first + per_page], total=len(shown), first=first, pages=pages,
-        page=reader.page, more=len(shown) - first - per_page, redact=partial(redacted, hidden=hidden),
-        counts=Counter(one.severity for one in getattr(answer, "findings", ())), hidden_name=HIDDEN_NAME,
+        answer=answer, picture="" if hidden else answer.picture, names=names, rows=shown[first : first + per_page],
+        total=len(shown), first=first, pages=pages, page=reader.page, more=len(shown) - first - per_page,
+        redact=partial(redacted, hidden=hidden), hidden_name=HIDDEN_NAME,
+        counts=Counter(one.severity for one in getattr(answer, "findings", ())),
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from base64 import b64decode
 from html.parser import HTMLParser
 
 import httpx
@@ -128,6 +129,7 @@ def test_a_hidden_parent_has_no_name(site, guest, owner):
         "/projects/open-lab/findings",
         *(f"/ask/{kind}?dataset={child}" for kind in ("show", "why", "lineage", "verify")),
         "/ask/list?project=open-lab&all=1&as=json",
+        *(f"/ask/{kind}?dataset={child}&as=json" for kind in ("why", "show", "lineage")),
     ]
 
     for path in paths:
@@ -135,6 +137,7 @@ def test_a_hidden_parent_has_no_name(site, guest, owner):
         if path.endswith("lineage.html"):
             page += json.dumps(page_data(page))
             assert child in page
+        page += "".join(b64decode(code).decode() for code in re.findall(r"svg\+xml;base64,([\w+/=]+)", page))
         assert secret not in page, path
         assert "secret raw" not in page
     page = guest.get(f"/datasets/{child}").text
