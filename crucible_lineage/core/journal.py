@@ -168,11 +168,7 @@ class Failure:
 
 
 class Journal:
-    """The journal of a data folder for one service and one account.
-
-    Threads and processes share the file. `who` returns the account; it is called once, when
-    something is first written or waiting results are first read.
-    """
+    """The journal of a data folder for one service and the account that `who` returns, called once when needed."""
 
     def __init__(self, path: Path, service: str, who: Callable[[], str]) -> None:
         self.service = service

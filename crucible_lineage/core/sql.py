@@ -255,11 +255,7 @@ def _expected(schema: str) -> list[tuple[str, str]]:
 
 
 def lies_on_network(folder: Path, mounts: str | None = None) -> bool:
-    """Return whether a folder is on a file system that several hosts may share.
-
-    `mounts` is the text of /proc/mounts, by default this machine's. Where there is none, only Windows share names are
-    recognized.
-    """
+    """Return whether several hosts may share the folder's file system, by the text of /proc/mounts."""
     path = folder.absolute().resolve()
     if sys.platform == "win32":
         return path.drive.startswith("\\\\")

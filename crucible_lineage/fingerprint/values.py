@@ -46,11 +46,7 @@ class ValueFaultError(ValueError):
 
 
 def plain_value(value: object, path: str, other: Other | None = None, *, level: int = 0) -> Any:
-    """Return `value` as numbers, text, lists and mappings with text as keys.
-
-    `other` converts values without such a form, or returns None. Raises ValueFaultError with the path of the value,
-    which begins with `path`.
-    """
+    """Return `value` as plain JSON, by `other` where it has no such form. Raises ValueFaultError with its path."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

@@ -91,11 +91,7 @@ class _Node:
 
 
 class _Walk:
-    """Breadth-first walk over references of code, with each object once, numbered in the order of the source text.
-
-    References lead to numbers, not names. That distinguishes equal names in two modules, and leaves out names and paths
-    of modules.
-    """
+    """Breadth-first walk over references of code; they lead to numbers, which leaves out names and paths."""
 
     def __init__(self, function: Callable[..., object], root: str, state: State) -> None:
         self.function = function

@@ -246,11 +246,7 @@ def impact_of_code(graph: LineageGraph, fingerprint: str) -> Impact:
 def impact_of_instrument(
     graph: LineageGraph, instrument: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> Impact:
-    """Find all descendants of data that an instrument (name, slug, MFID) took between two moments, both included.
-
-    Datasets that a step made do not count as taken by an instrument, whatever their record says. Those without a time
-    do count.
-    """
+    """Find all descendants of data that an instrument took between two moments, both included, or without a time."""
     taken = (mfid for mfid, at in _taken(graph, instrument) if _is_within(at, since, until))
     return _impact(graph, [(mfid, child) for mfid in taken for child in graph.children(mfid)])
 

@@ -226,11 +226,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class CrateHeader:
-    """Header of a crate: its name, description, date, Crucible and licence.
-
-    `license` is a URL, empty if none is stated for the crate. `projects` are the rights of projects, `about` is the
-    dataset that the crate is about.
-    """
+    """Header of a crate; `license` is a URL, empty if none, `projects` are rights, `about` is its main dataset."""
 
     name: str
     description: str

@@ -34,11 +34,7 @@ _NO_NUMBER = re.compile(r"([-+]?)\.(inf|Inf|INF)|()\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True)
 class Document:
-    """The data of a YAML file, and the line and column of each value and key in it.
-
-    `faults` are those that leave the rest readable, as duplicate keys. `options` maps locations to the command-line
-    option that set their value.
-    """
+    """A YAML file's data, with positions; `faults` leave the rest readable, `options` are those that set a value."""
 
     name: str
     data: Any

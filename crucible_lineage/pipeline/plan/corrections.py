@@ -81,11 +81,7 @@ class Correction:
 def set_values(
     session: Session, requests: Sequence[Request], find: Find, why: str = "", *, dry_run: bool = False
 ) -> list[FieldChange]:
-    """Set the requested values, recorded with author, time and reason, and return the changes.
-
-    `find` returns the MFID of a named dataset. Every request is checked before the first is applied: InputError has all
-    faults. With `dry_run` nothing is changed.
-    """
+    """Set values, with author, time and reason, unless `dry_run`. Raises InputError with all faults before any."""
     changes: list[FieldChange] = []
     faults = []
     for location, text, values in requests:

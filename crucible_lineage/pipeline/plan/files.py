@@ -40,11 +40,7 @@ MOST_NAMED = 3  # files that a message lists
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Hashed files that form one dataset.
-
-    `remote` are the remote ones by name; their paths are those of copies in the cache, which may not exist. `named` is
-    true if the id was given and is not derived.
-    """
+    """Hashed files that form one dataset; `remote` ones, by name, may lack a copy; `named`: the id was given."""
 
     project: str
     recipe: Mapping[str, object]

@@ -397,11 +397,7 @@ _stats = SourceFileLoader.path_stats
 
 @contextmanager
 def compiling_source() -> Iterator[None]:
-    """Compile first-party modules from source within this block, in all threads.
-
-    Python accepts bytecode whose source has the same size and modification second. After a quick edit, or a copy that
-    preserves times, it would run other code than the fingerprinted source.
-    """
+    """Compile first-party modules from source here: bytecode may be older than a quick edit, or a dated copy."""
     global _compiled_by
     with _compiling_lock:  # patched in place, since another loader class would change fingerprints
         SourceFileLoader.path_stats = _path_stats  # type: ignore[method-assign, assignment]

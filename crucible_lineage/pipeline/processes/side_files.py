@@ -132,11 +132,7 @@ class FileAccesses:
 
 @contextmanager
 def watching_files(allowed: Path) -> Iterator[FileAccesses]:
-    """Yield accesses that have, at the end of the block, the files opened outside of `allowed`.
-
-    Files in folders for temporary files, caches and settings are not listed as written; files of the system, of Python
-    and of packages are not listed as read.
-    """
+    """Yield the accesses to files outside of `allowed`, without temporary ones, caches, system and packages."""
     global _hooked
     if not _hooked:  # cannot be removed
         _hooked = True
