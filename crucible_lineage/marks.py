@@ -29,7 +29,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.times import utc
 
 KEY = "crucible_lineage"
@@ -109,8 +109,8 @@ class Registrations:
 def registrations(metadata: JsonMapping | None) -> Registrations:
     """Return the registrations in the metadata of a dataset."""
     metadata = metadata or {}
-    first = _mapping(metadata.get(KEY))
-    ended = {name: str(when) for name, when in _mapping(first.get("completed")).items()}
+    first = mapping(metadata.get(KEY))
+    ended = {name: str(when) for name, when in mapping(first.get("completed")).items()}
     by_name = {}
     if first:
         name = _text(first.get("registrar"))
@@ -122,7 +122,7 @@ def registrations(metadata: JsonMapping | None) -> Registrations:
             ended[key.removeprefix(_COMPLETE)] = _text(value)
         elif key.startswith(_BEGUN) and isinstance(value, Mapping) and isinstance(value.get("rank"), int):
             name = key.removeprefix(_BEGUN)
-            record, own = _mapping(value.get("record")), _mapping(value.get("metadata"))
+            record, own = mapping(value.get("record")), mapping(value.get("metadata"))
             by_name[name] = Registration(name, value["rank"], record, own, _text(value.get("keeps")))
     return Registrations(by_name, ended)
 
@@ -163,17 +163,17 @@ def record_in(metadata: JsonMapping | None) -> Any:
     if shown is None:
         return metadata.get(KEY)
     record = dict(shown.record)
-    equal_parents = {**_mapping(record.get("equal_parents"))}
+    equal_parents = {**mapping(record.get("equal_parents"))}
     for key, value in metadata.items():
         if key.startswith(_EQUALS):
-            equal_parents |= _mapping(value)
+            equal_parents |= mapping(value)
     if equal_parents:
         record["equal_parents"] = equal_parents
     if shown is known.complete and record.get("status") == "incomplete":
         record["status"] = "complete"
     if shown is known.complete and "registrar" in record:
         when = {shown.name: known.ended[shown.name]} if shown.name in known.ended else {}
-        record["completed"] = {**_mapping(record.get("completed")), **when} or {shown.name: ""}
+        record["completed"] = {**mapping(record.get("completed")), **when} or {shown.name: ""}
     return record
 
 
@@ -181,15 +181,15 @@ def is_complete(record: JsonMapping) -> bool:
     """Return whether the registration that wrote this provenance record finished."""
     if record.get("status") != "complete":
         return False
-    return "registrar" not in record or record["registrar"] in _mapping(record.get("completed"))
+    return "registrar" not in record or record["registrar"] in mapping(record.get("completed"))
 
 
 def slots_in(metadata: JsonMapping | None) -> JsonObject:
     """Return the slots that a dataset fills, with the latest claim to each."""
     metadata = metadata or {}
-    slots = dict(_mapping(metadata.get(SLOTS_KEY)))
+    slots = dict(mapping(metadata.get(SLOTS_KEY)))
     for key in sorted(key for key in metadata if key.startswith(_HOLDS)):
-        for slot, claim in _mapping(metadata[key]).items():
+        for slot, claim in mapping(metadata[key]).items():
             if slot not in slots or order_of_claims(_since(claim)) >= order_of_claims(_since(slots[slot])):
                 slots[slot] = claim
     return slots
@@ -223,26 +223,26 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
 
 def _corrected(metadata: JsonMapping, acts: JsonMapping) -> JsonObject:
     """Return the corrected values, and the corrections, with what was written over the last one of each value."""
-    last = {str(_mapping(act).get("field")): name for name, act in sorted(acts.items())}
+    last = {str(mapping(act).get("field")): name for name, act in sorted(acts.items())}
     values: JsonObject = {}
     named = dict(acts)
     for path, name in last.items():
-        key, now = path.removeprefix(METADATA), _mapping(acts[name]).get("now")
+        key, now = path.removeprefix(METADATA), mapping(acts[name]).get("now")
         if path.startswith(METADATA) and metadata.get(key) != now:
             values[key] = now
-            named[name] = {**_mapping(acts[name]), "overwritten": metadata.get(key)}
+            named[name] = {**mapping(acts[name]), "overwritten": metadata.get(key)}
     return {**values, CORRECTIONS_KEY: named} if acts else {}
 
 
 def _is_plain(metadata: JsonMapping) -> bool:
     """Return whether a single registration completed the dataset and no mark came later, which is the usual case."""
-    if not is_complete(_mapping(metadata.get(KEY))):
+    if not is_complete(mapping(metadata.get(KEY))):
         return False
     return not any(key.startswith((_BEGUN, _HOLDS, _EQUALS)) for key in metadata)
 
 
 def _since(claim: object) -> str:
-    return _text(_mapping(claim).get("since"))
+    return _text(mapping(claim).get("since"))
 
 
 def order_of_claims(text: str) -> tuple[bool, object]:
@@ -261,10 +261,6 @@ def moment_of(text: str) -> datetime | None:
 
 def _digest(value: JsonMapping) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _mapping(value: object) -> JsonMapping:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str:

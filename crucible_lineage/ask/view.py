@@ -102,7 +102,7 @@ class DatasetView(Answer):
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
         doubt = self.entry.doubt
-        return any(one.is_unvouched for one in self.statements) or (doubt is not None and doubt.is_unvouched)
+        return any(one.is_unvouched for one in self.statements) or (doubt is not None and bool(doubt.statement.fault))
 
     def lines(self) -> Iterator[str]:
         yield from _status(self)

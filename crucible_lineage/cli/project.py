@@ -93,7 +93,7 @@ def invite_command(name: str, project: str | None) -> None:
             target = session.client.projects.get(chosen_project(session, project)).project_id
             made = session.client.account.create(name)
         session.client.projects.add_member(target, made.unique_id)
-    found = {"project_id": target, "unique_id": made.unique_id, "username": name, "api_key": made.api_key}
+    found = {"project_id": target, **made.model_dump(include={"unique_id", "username", "api_key"})}
     hint = (
         "hand it over, it is not shown again (CRUCIBLE_API_KEY, with CRUCIBLE_API_URL the address that `serve` prints)"
     )

@@ -25,7 +25,7 @@ from crucible_lineage.registration.claim import is_of_machine
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
-from crucible_lineage.statements.statements import REMAKE, About, ActiveStatements, Statement, in_force
+from crucible_lineage.statements.statements import REMAKE, About, Statement, in_force
 from crucible_lineage.statements.stating import StatementOutcome, project_of, signature_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -121,7 +121,10 @@ def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
     if others := list(_other_attempts(session, mfid, record)):
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
     active = in_force(session.mirror.statements().values())
-    receipts = receipts_in(active.within(str(record.get("project_id") or "")))
+    receipts: dict[str, list[Statement]] = {}
+    for one in active.within(str(record.get("project_id") or "")).statements.values():
+        for other in one.about.datasets if one.verb == REMAKE else ():
+            receipts.setdefault(other, []).append(one)
     own = receipts.get(mfid, ())
     if any(map(_found_to_vary, own)):
         last = max(receipt.when for receipt in own if _found_to_vary(receipt))
@@ -156,15 +159,6 @@ def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, s
     if stored_record is None:
         return {}
     return {file.name: file.sha256 for file in whole_record(session.client, mfid, stored_record).files if file.is_data}
-
-
-def receipts_in(active: ActiveStatements) -> dict[str, list[Statement]]:
-    """Return the receipts in force, by dataset."""
-    receipts: dict[str, list[Statement]] = {}
-    for statement in active.statements.values():
-        for mfid in statement.about.datasets if statement.verb == REMAKE else ():
-            receipts.setdefault(mfid, []).append(statement)
-    return receipts
 
 
 def _predicate(receipt: Statement) -> JsonMapping:

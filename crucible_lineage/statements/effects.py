@@ -15,7 +15,6 @@ from crucible_lineage.statements.statements import (
     CERTIFY,
     FLAG,
     HOLD,
-    SIGN,
     ActiveStatements,
     Doubt,
     Statement,
@@ -112,14 +111,7 @@ class StatementEffects:
         sources = at_fault(mfids, facts.get, index, viewer)
         mentions = {one: index.on(one, facts[one], viewer)[0] for one in set(sources.values())}
         statements = self.mirror.statements({one.mfid for one in mentions.values()})
-        discounted: dict[str, list[Statement]] = {}
-        for one in self.mirror.unvouched().values():
-            for mfid in one.about.datasets if one.verb == SIGN else ():
-                discounted.setdefault(mfid, []).append(one)
-        return {
-            mfid: Doubt(source, statements[mentions[source].mfid], tuple(discounted.get(source, ())))
-            for mfid, source in sources.items()
-        }
+        return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ids import canonical_json, derive_mfid
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.marks import KEY
-from crucible_lineage.statements.vouching import CHANGED, LABEL, Seal, mapping, sealed_statement
+from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statement
 from crucible_lineage.times import utc
 
 KEYWORD = MEASUREMENT = LABEL
@@ -215,31 +215,21 @@ class Statement:
 
 @dataclass(frozen=True)
 class Doubt:
-    """Reason for doubt: the dataset `source` is on hold, which is the doubtful one or an ancestor.
-
-    `discounted` are signatures that nobody vouches for.
-    """
+    """Reason for doubt: the dataset `source` is on hold, which is the doubtful one or an ancestor."""
 
     source: str
     statement: Statement
-    discounted: tuple[Statement, ...] = ()
 
     @property
     def is_candidate(self) -> bool:
         """Whether it waits for a signature."""
         return self.statement.verb == AWAIT
 
-    @property
-    def is_unvouched(self) -> bool:
-        """Whether nobody vouches for the hold, or for a signature that was given."""
-        return bool(self.statement.fault or self.discounted)
-
     def message(self, mfid: str = "") -> str:
         """Return the reason in words, for the doubtful dataset `mfid` if it is given."""
         own = f"on hold {self.statement.attribution}"
         if self.is_candidate:
             own = f"not signed yet: it waits for {signers_text(self.statement)} since {self.statement.when[:10]}"
-            own = "; ".join((own, *(f"the signature {one.attribution}" for one in self.discounted)))
         return (
             f"comes from {self.source}, which is {own}" if mfid not in ("", self.source) else f"{self.source} is {own}"
         )
@@ -265,16 +255,10 @@ def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement |
     if seal is None:
         return None
     mfid, project = str(record.get("unique_id")), str(record.get("project_id") or "")
-    if not seal.recipe:
-        when, why = str(record.get("creation_time") or EPOCH.isoformat()), str(record.get("dataset_name") or "")
-        verb = str(record.get("data_type") or "")
-        return Statement(mfid, project, verb, About(project=project), seal.author, when, why, fault=seal.fault)
-    return _sealed(record, seal, mfid, project)
-
-
-def _sealed(record: JsonMapping, seal: Seal, mfid: str, project: str) -> Statement:
     stored = mapping(mapping(record.get("scientific_metadata")).get(KEY))
-    recipe, activity, agent = seal.recipe, mapping(stored.get("activity")), mapping(stored.get("agent"))
+    activity, agent = mapping(stored.get("activity")), mapping(stored.get("agent"))
+    lost = {"verb": record.get("data_type"), "about": {"project": project}, "why": record.get("dataset_name")}
+    recipe: JsonMapping = seal.recipe or lost
     revokes, again = recipe.get("revokes"), recipe.get("again")
     return Statement(
         mfid=mfid,
@@ -332,10 +316,9 @@ def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     known: dict[str, Statement] = {}
     for one in statements:  # equal ids have equal contents, except for what nobody vouches for
         known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (not same.fault, same.when))
-    vouched = {mfid: one for mfid, one in known.items() if not one.fault}
-    trusts = {mfid: one for mfid, one in vouched.items() if one.verb == TRUST}
+    trusts = {mfid: one for mfid, one in known.items() if one.verb == TRUST and not one.fault}
     trusted: dict[str, frozenset[str]] = {}
-    for one in _not_revoked(vouched, trusts, {}).values():
+    for one in _not_revoked(known, trusts, {}).values():
         whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
         trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
     left = _not_revoked(known, known, trusted)
@@ -360,12 +343,10 @@ def _not_revoked(
     """
     revoked_by: dict[str, list[str]] = {}
     for one in known.values():
-        for mfid in () if one.fault else one.revokes:
-            if (
-                mfid in known
-                and _counts(one, known[mfid].project, trusted)
-                and not why_not_lift(known[mfid], one.account)
-            ):
+        for mfid in one.revokes if one.account else ():
+            if (other := known.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, one.account)):
+                continue
+            if _counts(one, other.project, trusted):
                 revoked_by.setdefault(mfid, []).append(one.mfid)
     is_active = {mfid: True for mfid in known if mfid not in revoked_by}
     left = list(revoked_by)
@@ -413,16 +394,11 @@ def missing_signatures(
 
 
 def why_not_sign(awaited: Statement, account: str) -> str:
-    """Return why the signature of an account does not count for an awaiting result; empty if it does."""
+    """Return why the signature of an account does not count for an awaiting result, nor revokes that it waits."""
     if account in awaited.excluded:
         return "the maker of a result does not sign it"
     by = _texts(awaited.body.get("by"))
     return f"it waits for {signers_text(awaited)}" if by and account not in by else ""
-
-
-def why_not_lift(one: Statement, account: str) -> str:
-    """Return why an account cannot revoke a statement; empty if it can."""
-    return why_not_sign(one, account) if one.verb == AWAIT else ""
 
 
 def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:

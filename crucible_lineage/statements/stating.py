@@ -17,6 +17,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import SlotClaim, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
+from crucible_lineage.json_types import mapping
 from crucible_lineage.marks import KEY
 from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
@@ -52,10 +53,9 @@ from crucible_lineage.statements.statements import (
     signers_text,
     statement_id,
     trial_key,
-    why_not_lift,
     why_not_sign,
 )
-from crucible_lineage.statements.vouching import UNFINISHED, mapping, owner_of
+from crucible_lineage.statements.vouching import UNFINISHED, owner_of
 from crucible_lineage.times import utc
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
         if len({one.verb for one in found}) > 1:
             choices = "; ".join(f"{one.mfid} ({one.kind} {one.attribution})" for one in found)
             raise InputError(f"lift {mfid}: name one of its statements, or their --kind: {choices}")
-        if reason := next(filter(None, (why_not_lift(one, _own_id(session)) for one in found)), ""):
+        waiting = (one for one in found if one.verb == AWAIT)
+        if reason := next(filter(None, (why_not_sign(one, _own_id(session)) for one in waiting)), ""):
             raise InputError(f"lift {mfid}: {reason}, nor lifts that it waits for signatures")
         lifted |= {one.mfid: one for one in found}
     return revoke(session, lifted.values(), why)
@@ -270,28 +271,26 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
     """
     project = project or project_of(session, mfids, "sign")
     active, account = _in_force_now(session), _own_id(session)
-    awaited = {mfid: _awaited(active, mfid) for mfid in mfids}
+    waiting = (one for one in active.statements.values() if one.verb == AWAIT)
+    awaited = [(mfid, one) for one in waiting for mfid in mfids if mfid in one.about.datasets]
     own = Statement("", project, SIGN, About(), account, "")
-    for mfid, one in ((mfid, one) for mfid, some in awaited.items() for one in some):
+    for mfid, one in awaited:
         counts = active.counts(own, one.project)
         if reason := why_not_sign(one, account) if counts else f"statements of {project} do not count in {one.project}":
             missing, whose = _missing(active, one)
             needed = f"; {amount(missing, 'signature')} needed, of {whose}" if missing else ""
             raise InputError(f"sign {mfid}: a signature of this account does not count, {reason}{needed}")
     stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
-    active = _in_force_now(session)
-    left = {mfid: max((_missing(active, one) for one in some), default=(0, "")) for mfid, some in awaited.items()}
-    for mfid, one in ((mfid, one) for mfid, some in awaited.items() for one in some):
-        if not left[mfid][0] and stating.is_new:
+    active, left = _in_force_now(session), dict.fromkeys(mfids, (0, ""))
+    for mfid, one in awaited:
+        left[mfid] = max(left[mfid], _missing(active, one))
+    for mfid, one in awaited if stating.is_new else ():
+        if not left[mfid][0]:
             with suppress(ForbiddenError):  # the next run of its pipeline makes it current
-                _make_current(session, mfid, one)
-    missing_ones = {mfid: missing for mfid, (missing, _) in left.items()}
-    return SignatureOutcome(stating, missing_ones, {mfid: whose for mfid, (missing, whose) in left.items() if missing})
-
-
-def _awaited(active: ActiveStatements, mfid: str) -> list[Statement]:
-    """Return the statements that a dataset waits for signatures."""
-    return [one for one in active.statements.values() if one.verb == AWAIT and mfid in one.about.datasets]
+                slots = {key: SlotClaim.from_json(claim) for key, claim in mapping(one.body.get("slots")).items()}
+                make_current_now(session.mirror, session.client, one.project, mfid, slots)
+    whose_by = {mfid: whose for mfid, (missing, whose) in left.items() if missing}
+    return SignatureOutcome(stating, {mfid: missing for mfid, (missing, _) in left.items()}, whose_by)
 
 
 def _missing(active: ActiveStatements, awaited: Statement) -> tuple[int, str]:
@@ -318,8 +317,8 @@ def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[st
     found = {name: name for name in names if name not in unknown}
     if unknown:
         lead = session.client.projects.get(project).lead
-        people = [*session.client.projects.members(project), *([lead] if lead else [])]
-        ids = {one.username: one.unique_id for one in people if one.username}
+        people = (*session.client.projects.members(project), lead)
+        ids = {one.username: one.unique_id for one in people if one and one.username}
         if missing := unknown.keys() - ids.keys():
             raise InputError(
                 f"approve in project {project}: no member is called {', '.join(sorted(missing))}; "
@@ -327,13 +326,6 @@ def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[st
             )
         found |= {ids[name]: name for name in unknown}
     return found
-
-
-def _make_current(session: Session, mfid: str, awaited: Statement) -> None:
-    """Make a signed result current in the slots that it was made for."""
-    stored = awaited.body.get("slots")
-    slots = {key: SlotClaim.from_json(claim) for key, claim in stored.items()} if isinstance(stored, Mapping) else {}
-    make_current_now(session.mirror, session.client, awaited.project, mfid, slots)
 
 
 def certify(

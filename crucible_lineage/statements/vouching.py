@@ -13,12 +13,11 @@ blocks, since nobody may release what it holds without a name. Names of people i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import derive_mfid, has_derived_id
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY, is_complete
 
 LABEL = "statement"  # measurement, keyword, and kind of recipe
@@ -69,11 +68,4 @@ def _gives(recipe: JsonMapping, mfid: str) -> bool:
 
 def owner_of(record: JsonMapping) -> str:
     """Return the account that a dataset belongs to, as Crucible says."""
-    owner = record.get("owner")
-    if isinstance(owner, Mapping):
-        return str(owner.get("unique_id") or "")
     return str(record.get("owner_orcid") or "")
-
-
-def mapping(value: object) -> JsonMapping:
-    return value if isinstance(value, Mapping) else {}
