@@ -21,7 +21,7 @@ __all__ = ["PACKAGE", "House", "installed_tree", "read_house", "room_of"]
 PACKAGE = "crucible_lineage"
 ROOT = Path(__file__).parents[2]
 PARTS = ("crucible_lineage", "tasks", "flows")
-SPANNING = ("statements",)  # rooms whose modules lie on several floors; each module is shown where it stands
+SPANNING = ("standing", "statements")  # rooms whose modules lie on several floors; each module is shown where it stands
 
 
 @dataclass(frozen=True)
