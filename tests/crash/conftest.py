@@ -93,7 +93,7 @@ class Misbehaving(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, target: str, seed: int, share: float, kinds: Sequence[str]) -> None:
+    def __init__(self, target: str, seed: int, share: float, kinds: Sequence[str] = KINDS) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.kinds = kinds
         self.target = target
