@@ -275,7 +275,7 @@ class Session:
         embedded = self._embedded() if self.settings.api_url is None else None
         # httpx takes a tenth of a second to import, and questions to the local store do not need it.
         from crucible_lineage.client import CrucibleClient, RetryPolicy
-        from crucible_lineage.client.loopback import RestartingTransport
+        from crucible_lineage.client.client import RestartingTransport
 
         patience = {} if self._patience_s is None else {"total_s": self._patience_s, "attempts": math.inf}
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patience, **retries_from_environment()})

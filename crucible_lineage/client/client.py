@@ -21,7 +21,6 @@ from crucible_lineage.client.contents import MetadataCalls
 from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
 from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
-from crucible_lineage.client.loopback import DirectClient
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.signed import UploadMemory
@@ -38,7 +37,11 @@ Result = TypeVar("Result")
 MAX_CONNECTIONS = 64
 FAR_S = 0.015  # chosen: for faster answers a thread is not worthwhile
 MAX_THREADS = 16  # chosen: for the calls of one `at_once`
-KEEPALIVE_S = 4.0  # common servers close a connection that was idle for 5 s; no call should meet a closing one
+LIMITS = httpx.Limits(
+    max_connections=MAX_CONNECTIONS,
+    max_keepalive_connections=MAX_CONNECTIONS,
+    keepalive_expiry=4.0,  # s; common servers close a connection that was idle for 5 s
+)
 
 
 class CrucibleClient:
@@ -178,10 +181,49 @@ def _trust(_cert_file: str | None, _cert_dir: str | None) -> ssl.SSLContext:
 def _connections(trust: ssl.SSLContext | bool, transport: httpx.BaseTransport | None) -> httpx.Client:
     if transport is not None:
         return DirectClient(transport)
-    limits = httpx.Limits(
-        max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S
-    )
-    return httpx.Client(limits=limits, verify=trust, timeout=None)  # noqa: S113  set per request
+    return httpx.Client(limits=LIMITS, verify=trust, timeout=None)  # noqa: S113  set per request
+
+
+class DirectClient(httpx.Client):
+    """A client that passes requests unchanged to its transport.
+
+    No call here uses cookies, redirects or httpx's authentication, which are a third of httpx's cost. If a later
+    httpx does not call the method below, only speed is lost.
+    """
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        super().__init__(transport=transport, timeout=None)
+        self._wire = transport
+
+    def _send_handling_auth(self, request: httpx.Request, *_: object, **__: object) -> httpx.Response:
+        for hook in self.event_hooks["request"]:
+            hook(request)
+        response = self._wire.handle_request(request)
+        response.request = request
+        return response
+
+
+class RestartingTransport(httpx.BaseTransport):
+    """Sends requests to the embedded Crucible; `revive` restarts it if none listens, and returns whether one does."""
+
+    is_near = True  # slow answers mean that the machine is busy, and more threads would not help
+
+    def __init__(self, revive: Callable[[], bool]) -> None:
+        self._revive = revive
+        self._wire = httpx.HTTPTransport(verify=False, limits=LIMITS)  # it has no TLS
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer. Raises httpx.ConnectError if the server could not be restarted."""
+        try:
+            return self._wire.handle_request(request)
+        except httpx.ConnectError:
+            if not self._revive():
+                raise
+        return self._wire.handle_request(request)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._wire.close()
 
 
 class AccountCalls(Calls):

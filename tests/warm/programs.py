@@ -30,7 +30,7 @@ PLAIN = (
     "crucible_lineage.pipeline.engines.local",
     "crucible_lineage.ask.verify",
     "crucible_lineage.pipeline.plan.bind",
-    "crucible_lineage.client.loopback",
+    "crucible_lineage.client.client",
     "crucible_lineage.server.running",
     "encodings.idna",
 )
