@@ -12,7 +12,6 @@ from crucible_lineage.core.tables import Snapshot, Summary
 from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, INCOMPLETE, RAW
-from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings_in
 
@@ -58,6 +57,8 @@ def find_project(session: Session, project: str | None) -> str:
     visible = visible_projects(session)
     if len(visible) == 1:
         return visible[0]
+    from crucible_lineage.pipeline.declare.load import project_in  # imports pydantic, which few commands need here
+
     if (declared := project_in(Path.cwd())) in visible and declared is not None:
         return declared
     if not visible:
