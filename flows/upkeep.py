@@ -33,7 +33,7 @@ from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import run_planned
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
-from crucible_lineage.remake.reproduce import ENVIRONMENTS, reproduce_datasets, sampled
+from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent
 from crucible_lineage.tasks.artifacts import telling_arrived
@@ -118,7 +118,7 @@ def _reproduce(
     logger = get_run_logger()
     logger.info(session.settings.describe())
     mfids = sampled(session, project, sample)
-    options = replace(options, environments=session.settings.data / ENVIRONMENTS)
+    options = replace(options, environments=session.settings.data / BUILT)
     outcomes = reproduce_datasets(session, mfids, options, logger.info, consent=consent)
     _, faults = state_receipts(session, outcomes)
     for fault in faults:

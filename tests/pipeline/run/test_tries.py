@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.candidates import compare_candidates
+from crucible_lineage.ask.diff import compare_candidates
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
