@@ -66,7 +66,7 @@ def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
         deleted = list(session.client.deletions.deleted())
     except NOT_LISTED:
         return []
-    return [one for one in deleted if one.resource_type == "dataset" and _is_in(project, one)]
+    return [one for one in deleted if one.resource_type == "dataset" and _project(one).casefold() == project.casefold()]
 
 
 def _deleted(entry: DeletedRecord) -> Deletion:
@@ -78,10 +78,6 @@ def _deleted(entry: DeletedRecord) -> Deletion:
         time=entry.deleted_at or "",
         reason=entry.reason or "",
     )
-
-
-def _is_in(project: str, entry: DeletionRequest | DeletedRecord) -> bool:
-    return _project(entry).casefold() == project.casefold()
 
 
 def _project(entry: DeletionRequest | DeletedRecord) -> str:

@@ -518,8 +518,7 @@ def _typed(values: list[Any]) -> list[object]:
             if not kinds & {int} or all(-(2**63) <= v < 2**63 for v in values if v is not None)
             else [None if value is None else float(value) for value in values]
         )
-    return [value if value is None or isinstance(value, str) else _json(value) for value in values]
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return [
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for value in values
+    ]

@@ -220,7 +220,7 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
         state = "it does not exist" if fetched.absent else "this key may not read it"
         raise InputError(f"verify dataset {mfid}: {state} ({session.settings.describe()})")
     above = _reached(session, fetched.found, _parents_of)
-    below = _reached(session, fetched.found, _children_of)
+    below = _reached(session, fetched.found, lambda dataset: _linked(dataset, "target"))
     return _verify(session, {**below, **above}, above.keys(), read_bytes, tell or _ignore)[0]
 
 
@@ -370,10 +370,6 @@ def _parents_of(dataset: JsonMapping) -> set[str]:
     return _linked(dataset, "source") | set(record.parents if record else ())
 
 
-def _children_of(dataset: JsonMapping) -> set[str]:
-    return _linked(dataset, "target")
-
-
 def _linked(dataset: JsonMapping, direction: str) -> set[str]:
     links = dataset["links"] or ()
     return {
@@ -514,7 +510,11 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
     known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
     suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
     for mfid, name in sorted(suspects.items()):
-        if mfid in present or (mfid in deleted and _was_reviewed(deleted[mfid])) or _exists(session, mfid):
+        if (
+            mfid in present
+            or (mfid in deleted and _was_reviewed(deleted[mfid]))
+            or not fetch_datasets(session.client, [mfid]).absent
+        ):
             continue
         message = (
             f"{name or mfid} was registered, but is missing without a reviewed deletion; "
@@ -525,10 +525,6 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
 
 def _was_reviewed(entry: DeletedRecord) -> bool:
     return (entry.model_extra or {}).get("review_time") is not None
-
-
-def _exists(session: Session, mfid: str) -> bool:
-    return not fetch_datasets(session.client, [mfid]).absent
 
 
 @dataclass(frozen=True)

@@ -344,21 +344,13 @@ def _picture(path: Path) -> Any:
         return picture
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
 _LOADERS: dict[str, Loader] = {
     **dict.fromkeys((".csv", ".tsv"), _csv),
     **dict.fromkeys((".h5", ".hdf5", ".nxs"), _by("h5py", "File", "r")),
     **dict.fromkeys((".npy", ".npz"), _by("numpy", "load", allow_pickle=False)),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp"), _picture),
-    **dict.fromkeys((".txt", ".md", ".log"), _text),
-    ".json": _json,
+    **dict.fromkeys((".txt", ".md", ".log"), lambda path: path.read_text(encoding="utf-8")),
+    ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
     ".parquet": _by("pandas", "read_parquet"),
     ".xlsx": _by("pandas", "read_excel"),
 }

@@ -226,7 +226,11 @@ class _Remaking:
 
     def _all_pins(self) -> dict[str, str]:
         packages = self.recorded["packages"]
-        return {name: package["version"] for name, package in packages.items() if _is_installable(packages, name)}
+        return {
+            name: package["version"]
+            for name, package in packages.items()
+            if name != "crucible-lineage" and not packages[name].get("local")
+        }
 
     def _build_environment(self) -> Path:
         """Build an environment with the pins, unless it exists, and return its Python."""
@@ -449,10 +453,6 @@ def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def _verdict(name: str, verdict: str, note: str = "") -> dict[str, Any]:
     return {"name": name, "verdict": verdict, "said": note, "largest": 0.0}
-
-
-def _is_installable(packages: dict[str, Any], name: str) -> bool:
-    return name in packages and name != "crucible-lineage" and not packages[name].get("local")
 
 
 def _sha256(path: Path) -> str:

@@ -161,9 +161,6 @@ def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, s
     return {file.name: file.sha256 for file in whole_record(session.client, mfid, stored_record).files if file.is_data}
 
 
-def _predicate(receipt: Statement) -> JsonMapping:
-    return mapping(mapping(receipt.body.get("receipt")).get("predicate"))
-
-
 def _found_to_vary(receipt: Statement) -> bool:
-    return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in _predicate(receipt).get("causes") or ())
+    predicate = mapping(mapping(receipt.body.get("receipt")).get("predicate"))
+    return any(str(cause).startswith(NOT_DETERMINISTIC) for cause in predicate.get("causes") or ())
