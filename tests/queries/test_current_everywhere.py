@@ -17,10 +17,8 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.standing.currency import Filling, currency_with
 
 
 class Changed:
@@ -84,44 +82,6 @@ def test_a_list_has_current_results_and_on_request_all_with_their_states(changed
     assert "4 datasets; not listed: 2 superseded (--all)" in changed.ask("list", "--project", "lab").stdout
 
 
-def test_a_list_can_be_limited_to_a_step_or_pipeline(changed: Changed) -> None:
-    assert states(changed.ask_json("list", "--project", "lab", "--step", "total")) == {changed.total: "current"}
-    both = states(changed.ask_json("list", "--project", "lab", "--pipeline", "counting"))
-    assert both.keys() == {changed.scaled, changed.total}
-    refused = changed.ask("list", "--project", "lab", "--step", "totl", code=2)
-    assert "none has the step 'totl'; did you mean 'total'?" in refused.stderr
-    assert "project 'nowhere' does not exist" in changed.ask("list", "--project", "nowhere", code=2).stderr
-
-
-def test_going_back_is_seen_at_once(changed: Changed, lab: Any) -> None:
-    assert changed.ask_json("show", changed.old_total)["state"] == "superseded"
-    run_pipeline(lab.pipeline, changed.data)
-    assert changed.ask_json("show", changed.old_total)["state"] == "current"
-    assert changed.ask_json("show", changed.total)["superseded_by"] == [changed.old_total]
-
-
-def test_summaries_of_a_copy_agree_with_records(changed: Changed) -> None:
-    copy = changed.session.mirror.snapshot("lab")
-    listed = changed.session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True)
-    statuses = [registered(changed.session.client, dataset).status for dataset in listed]
-    assert {one.mfid: one for one in statuses} == {mfid: one.status for mfid, one in copy.summaries.items()}
-    assert currency_with(statuses, {}).filling(changed.old_total) is Filling.SUPERSEDED
-
-
-def test_a_dataset_is_shown_with_results_files_parents_and_children(changed: Changed) -> None:
-    shown = changed.ask_json("show", changed.old_total)
-    assert (shown["dataset_name"], shown["step"]) == ("first (total)", "total")
-    assert (shown["state"], shown["superseded_by"]) == ("superseded", [changed.total])
-    assert shown["results"] == {"total": 28.0}
-    assert [file["name"] for file in shown["files"]] == ["note.txt", "total.txt"]
-    assert set(shown["parents"]) == {changed.old_scaled, changed.second}
-    assert set(changed.ask_json("show", changed.second)["children"]) == {changed.old_total, changed.total}
-    output = changed.ask("show", changed.old_total).stdout
-    assert f"superseded by {changed.total}" in output
-    assert "  total: 28.0" in output
-    assert "does not exist, or is not visible" in changed.ask("show", "0" * 26, code=2).stderr
-
-
 def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_path: Path) -> None:
     folder = tmp_path / "fetched"
     assert changed.ask("get", changed.total, "-o", folder).stderr == ""
@@ -167,16 +127,6 @@ def test_the_tree_counts_superseded_results_and_shows_them_on_request(changed: C
     assert changed.scaled not in of_old
 
 
-@pytest.mark.parametrize("kind", ["svg", "mmd"])
-def test_drawings_count_superseded_results_and_show_them_on_request(changed: Changed, kind: str) -> None:
-    drawn = changed.ask("lineage", changed.first, "--format", kind).stdout
-    assert "2 superseded results not shown" in drawn
-    assert "SUPERSEDED" not in drawn
-    every = changed.ask("lineage", changed.first, "--format", kind, "--superseded").stdout
-    assert every.count("SUPERSEDED") == 2
-    assert "not shown" not in every
-
-
 def test_a_current_result_of_a_superseded_parent_stays_linked_in_drawings(changed: Changed) -> None:
     changed.session.client.datasets.link_parent_child(changed.old_scaled, changed.total, "is_derived_from")
     tree = changed.ask("lineage", changed.total).stdout
@@ -200,22 +150,6 @@ def test_exports_have_the_state_and_the_successor(changed: Changed) -> None:
     assert revision in prov
 
 
-def test_impact_lists_current_results(changed: Changed) -> None:
-    found = changed.ask_json("impact", changed.first)
-    assert {entry["mfid"] for entry in found["redo"]} == {changed.scaled, changed.total}
-    assert set(found["superseded"]) == {changed.old_scaled, changed.old_total}
-    output = changed.ask("impact", changed.first).stdout
-    assert "2 datasets to redo: 1 scale, 1 add; 2 more are superseded" in output
-    assert f"{changed.old_total}  superseded" in changed.ask("impact", changed.first, "--all").stdout
-
-
-def test_why_says_whether_a_result_is_current(changed: Changed) -> None:
-    assert "Current" in changed.ask("why", changed.total).stdout
-    old = changed.ask_json("why", changed.old_total)
-    assert (old["state"], old["superseded_by"]) == ("superseded", [changed.total])
-    assert f"({changed.total}), since 20" in changed.ask("why", changed.old_total).stdout
-
-
 def test_differences_start_with_returned_values(changed: Changed) -> None:
     lines = changed.ask("diff", changed.old_total, changed.total).stdout.splitlines()
     expected = ["  total: 28.0 -> 34.0 (+6)", "  factor: 3.0 -> 4.0 (+1)", "  params.factor: 3.0 -> 4.0"]
@@ -233,17 +167,6 @@ def test_differences_start_with_returned_values(changed: Changed) -> None:
     assert changed.ask_json("diff", *runs, "--project", "lab")["results"] == difference["results"]
 
 
-def test_a_second_list_requests_only_changes(changed: Changed) -> None:
-    changed.ask("list", "--project", "lab")
-    calls: list[str] = []
-    with Session(Settings(changed.data)) as session:
-        from crucible_lineage.ask.listing import list_datasets
-
-        session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
-        assert len(list_datasets(session, "lab").entries) == 4
-    assert len(calls) == 2
-
-
 @pytest.fixture
 def by_hand(changed: Changed, tmp_path: Path) -> str:
     """Register a total that was added up by hand, in place of the current one."""
@@ -254,15 +177,6 @@ def by_hand(changed: Changed, tmp_path: Path) -> str:
     again = changed.ask_json("register", path, *options)
     assert (again["mfid"], again["registered"]) == (made, False)
     return str(made)
-
-
-def test_a_manual_result_supersedes_a_result(changed: Changed, by_hand: str) -> None:
-    shown = changed.ask_json("show", changed.total)
-    assert (shown["state"], shown["superseded_by"]) == ("superseded", [by_hand])
-    assert changed.ask_json("show", changed.old_total)["superseded_by"] == [by_hand]
-    (entry,) = changed.ask_json("list", "--project", "lab", "--step", "total")["datasets"]
-    assert (entry["mfid"], entry["state"], entry["measurement"]) == (by_hand, "current", "counting")
-    assert changed.session.client.metadata.get(by_hand)["crucible_lineage"]["supersedes"] == changed.total
 
 
 def test_only_a_different_result_supersedes_a_manual_one(changed: Changed, by_hand: str, lab: Any) -> None:
