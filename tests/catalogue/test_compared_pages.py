@@ -75,15 +75,6 @@ def test_a_superseded_dataset_links_to_the_comparison(browser: httpx.Client, pro
         assert path.replace("&amp;", "&") == f"/compare?old={old}&new={new}"
 
 
-def test_a_project_shows_current_datasets_and_all_on_request(browser: httpx.Client, project: Any) -> None:
-    old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
-    markup = browser.get("/projects/spectra").text
-    assert new in markup
-    assert old not in markup
-    assert '<a href="?all=1">not shown</a>' in markup
-    assert old in browser.get("/projects/spectra?all=1").text
-
-
 def test_the_page_of_runs_agrees_with_the_command(browser: httpx.Client, project: Any) -> None:
     page = read(browser, "/projects/spectra/runs")
     for run in project.ask_json("runs")["runs"]:

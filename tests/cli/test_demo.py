@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.page import page_data
 
 # Recorded once on one machine and Python version; all others must agree.
 IDS = {
@@ -53,32 +49,6 @@ def test_an_up_to_date_demo_on_prefect_does_not_import_prefect(demo_data: Path, 
     again = command("demo", "--data", demo_data, "--engine", "prefect", "--json", PYTHONPROFILEIMPORTTIME="1")
     assert json.loads(again.stdout)["executed"] == []
     assert " prefect\n" not in again.stderr
-
-
-def test_the_tree_shows_the_parents_of_every_result(demo_data: Path, demo_origin: Any, command: Any) -> None:
-    ids = json.loads(demo_origin[1])["datasets"]
-    tree = command("lineage", ids["bands"], "--data", demo_data).stdout
-    assert all(mfid in tree for mfid in ids.values())
-    assert tree.index(ids["axis"]) < tree.index(ids["calibrated"]) < tree.index(ids["bands"])
-
-
-@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json"])
-def test_a_lineage_is_written_as_a_picture(
-    demo_data: Path, demo_origin: Any, command: Any, tmp_path: Path, kind: str
-) -> None:
-    bands = json.loads(demo_origin[1])["datasets"]["bands"]
-    target = tmp_path / f"picture.{kind}"
-    assert command("lineage", bands, "--data", demo_data, "-o", target).returncode == 0
-    written = target.read_text(encoding="utf-8")
-    assert "Neon lamp" in (json.dumps(page_data(written)) if kind == "html" else written)
-
-
-def test_a_lost_local_store_is_rebuilt_from_crucible(demo_data: Path, command: Any) -> None:
-    for path in demo_data.glob("store.sqlite*"):
-        path.unlink()
-    shutil.rmtree(demo_data / "cache")
-    again = json.loads(command("demo", "--data", demo_data, "--engine", "local", "--json").stdout)
-    assert again["executed"] == []
 
 
 def test_it_can_use_another_project(tmp_path: Path, command: Any) -> None:

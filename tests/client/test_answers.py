@@ -5,9 +5,6 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
-import subprocess
-import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,16 +221,6 @@ def test_after_a_lost_answer_the_error_does_not_say_that_nothing_was_sent() -> N
             client.datasets.create({"dataset_name": "x"})
 
 
-def test_one_client_serves_many_threads(stub: Any, client: CrucibleClient, dsid: str) -> None:
-    read: list[str] = []
-    threads = [threading.Thread(target=lambda: read.append(client.datasets.get(dsid).unique_id)) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert read == [dsid] * 12
-
-
 @pytest.mark.parametrize("url", ["crucible.lbl.gov/api/v3", "ftp://x/api", "http://me:secret@x/api", ""])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -268,12 +255,3 @@ def test_nothing_secret_is_logged_or_shown(
     shown = [repr(client), str(vars(client)), str(caught.value), caplog.text, *errors]
     assert "127.0.0.1" in caplog.text
     assert not [text for text in shown if stub.key in text or stub.signature in text]
-
-
-def test_importing_the_client_loads_neither_prefect_nor_graphs_nor_google() -> None:
-    code = (
-        "import sys, crucible_lineage.client; heavy = {'prefect', 'networkx', 'google.cloud', 'fastapi', 'numpy'};"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -90,16 +90,6 @@ def test_a_checksum_of_storage_that_differs_is_an_error(
         client.files.upload(dsid, spectrum)
 
 
-def test_where_signed_uploads_are_switched_off_the_file_goes_in_chunks(
-    client: CrucibleClient, stub: Any, dsid: str, movie: Path, spectrum: Path
-) -> None:
-    client.files.upload(dsid, movie)
-    assert ranges(stub)[0].startswith("bytes 0-")
-    stub.calls.clear()
-    client.files.upload(dsid, spectrum)
-    assert "multipart" not in stub.calls[0].path, "it is remembered for the client's life"
-
-
 def test_a_replacement_needs_signed_uploads(client: CrucibleClient, dsid: str, spectrum: Path) -> None:
     with pytest.raises(ServerError, match="disabled"):
         client.files.upload(dsid, spectrum, replace=True)

@@ -12,27 +12,6 @@ from crucible_lineage.client import CrucibleClient, scan_file
 from crucible_lineage.errors import FileChangedError, RefusedError, ServerError, UnreachableError
 
 
-def test_a_small_file_takes_three_calls_and_one_part(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
-) -> None:
-    stub.calls.clear()
-    uploaded = client.files.upload(dsid, spectrum)
-    assert not uploaded.existed
-    assert stub.contents[uploaded.file.mfid] == spectrum.read_bytes()
-    assert stub.seen() == [
-        "POST /datasets/ID/upload/multipart/initiate",
-        "POST /datasets/ID/upload/multipart/upload-1/parts",
-        "POST /datasets/ID/upload/multipart/complete",
-    ]
-
-
-def test_a_large_file_arrives_whole_in_parts(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
-    uploaded = client.files.upload(dsid, movie, filename="renamed.h5")
-    assert uploaded.file.filename == "renamed.h5"
-    assert stub.contents[uploaded.file.mfid] == movie.read_bytes()
-    assert len(stub.storage_calls) == 4
-
-
 def test_many_parts_are_signed_thirty_two_at_a_time(client: CrucibleClient, stub: Any, dsid: str, movie: Path) -> None:
     stub.part_size = 64 << 10
     uploaded = client.files.upload(dsid, movie)
@@ -53,17 +32,6 @@ def test_storage_gets_the_signed_headers_and_length_but_no_key(
         assert call.query["part"] == ["/a b"]
 
 
-def test_second_upload_of_the_same_bytes_sends_nothing(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
-) -> None:
-    first = client.files.upload(dsid, spectrum)
-    stub.storage_calls.clear()
-    second = client.files.upload(dsid, spectrum)
-    assert second.existed
-    assert second.file == first.file
-    assert stub.storage_calls == []
-
-
 def test_a_conflict_with_equal_content_counts_as_existing(
     client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
 ) -> None:
@@ -71,19 +39,6 @@ def test_a_conflict_with_equal_content_counts_as_existing(
     detail = {"code": "filename_exists", "message": "Filename already exists", "file_mfid": there.mfid}
     stub.fault("POST", "initiate", status=409, body={"detail": detail})
     assert client.files.upload(dsid, spectrum).existed
-
-
-def test_replacing_keeps_the_record_and_guards_it_by_etag(
-    client: CrucibleClient, stub: Any, dsid: str, spectrum: Path
-) -> None:
-    first = client.files.upload(dsid, spectrum).file
-    spectrum.write_text("recalibrated")
-    second = client.files.upload(dsid, spectrum, replace=True)
-    assert second.file.mfid == first.mfid
-    assert stub.contents[first.mfid] == b"recalibrated"
-    guarded = next(call for call in stub.calls if call.path.startswith("/files/") and call.method == "POST")
-    assert guarded.headers["if-match"] == first.etag
-    assert "filename" not in guarded.json
 
 
 def test_an_empty_file_arrives_without_any_part(client: CrucibleClient, stub: Any, dsid: str, tmp_path: Path) -> None:

@@ -12,14 +12,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.provenance.recipe import derived_mfid
-from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration.payload import LocalFile, NewDataset
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
@@ -132,18 +130,6 @@ def test_an_equal_file_of_another_attempt_is_sent_again(
     register_output(session.client, replace(new, metadata={"seed": 2}), "here")
     (after,) = session.client.files.list(new.mfid)
     assert (after.mfid == before.mfid, after.sha256_hash) == (False, before.sha256_hash)
-
-
-def attempt(new: NewDataset, folder: Path, name: str, *files: str) -> NewDataset:
-    """Return the same result with other bytes, in files of these names."""
-    made = []
-    for end in files:
-        path = folder / f"{name}-{end}.txt"
-        path.write_text(path.name)
-        file = LocalFile.of(path, scan_file(path))
-        made.append(replace(file, ref=replace(file.ref, name=end)))
-    record = new_record({**new.record.document(), "generated": [file.ref.to_json() for file in made]})
-    return replace(new, files=tuple(made), record=record, metadata={"seed": name}, ingest=False)
 
 
 def test_a_registration_in_progress_is_left_alone() -> None:

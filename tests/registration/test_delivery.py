@@ -29,7 +29,6 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
 from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
 from crucible_lineage.registration.delivery import (
-    ADOPTED,
     DELIVERED,
     DROPPED,
     REFUSED,
@@ -258,23 +257,6 @@ def test_the_number_of_threads_follows_from_the_latency(machines: Any) -> None:
             assert deliverer.drain(30.0)
     assert far.wire.most >= 6
     assert near.wire.most <= MIN_THREADS
-
-
-def test_results_of_a_parent_that_another_machine_registered_with_other_bytes_are_dropped(machines: Any) -> None:
-    first, second = machines(), machines()
-    theirs = dataset(first.data, "one", "theirs")
-    register_output(first.client, theirs, "machine1")
-    ours = second.put("one", "ours")
-    child = second.put("two", "made of ours", ours)
-    grandchild = second.put("three", "made of that", child)
-    with second.delivering() as deliverer:
-        assert deliverer.drain(30.0)
-    assert second.ended(DROPPED) == {child.mfid, grandchild.mfid}
-    (adopted,) = [one for one in second.heard if one.outcome == ADOPTED]
-    assert adopted.refs[ours.mfid].files[0].sha256 == theirs.files[0].ref.sha256
-    assert not adopted.is_ours
-    assert second.outbox.all(again=True) == []
-    assert "POST /datasets" not in second.wire.asked[second.wire.asked.index("POST /datasets") + 1 :]
 
 
 def test_a_waiting_result_is_dropped_and_reported_when_its_parent_is_made_again_with_other_bytes(machines: Any) -> None:

@@ -87,13 +87,6 @@ def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Pat
     assert list(outbox.folder.rglob("*")) == []
 
 
-def test_the_later_of_two_equal_payloads_counts(outbox: Outbox, tmp_path: Path) -> None:
-    new = dataset(tmp_path)
-    outbox.put("s", "lab", [new], kept(new))
-    outbox.put("again", "lab", [new], kept(new))
-    assert [made.step for made in outbox.all(again=True)] == ["again"]
-
-
 @pytest.mark.parametrize("damage", ["cut", "emptied", "no json", "gone"])
 def test_incomplete_payloads_are_set_aside(outbox: Outbox, data: Path, tmp_path: Path, damage: str) -> None:
     new = dataset(tmp_path)

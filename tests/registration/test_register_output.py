@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import RecipeConflictError, RefusedError, UnreachableError
+from crucible_lineage.errors import RecipeConflictError, RefusedError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
@@ -15,16 +15,6 @@ from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
-
-
-def test_registering_twice_is_registering_once(session: Session, parent: str, smoothed: Path, dataset: Any) -> None:
-    new = dataset(parent, smoothed)
-    first = register_output(session.client, new)
-    second = register_output(session.client, new)
-    assert first == second
-    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 2
-    assert len(session.client.datasets.list_files(new.mfid)) == 1
-    assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
 
 
 def test_a_record_of_another_recipe_under_the_id_is_not_touched(
@@ -49,25 +39,6 @@ def test_a_refusal_for_another_reason_is_raised_unchanged(
     elsewhere = NewDataset(new.mfid, {**new.fields, "project_id": "nowhere"}, new.record, {}, new.files)
     with pytest.raises(RefusedError, match="nowhere"):
         register_output(session.client, elsewhere)
-
-
-def test_an_unfinished_record_is_marked_and_finished_by_the_next_registration(
-    session: Session, parent: str, smoothed: Path, dataset: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new = dataset(parent, smoothed)
-
-    def lost(*args: Any, **kwargs: Any) -> None:
-        raise UnreachableError("the line is down")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(session.client.files, "upload", lost)
-        with pytest.raises(UnreachableError):
-            register_output(session.client, new)
-    found = read(session.client, new.mfid)
-    assert found.ref is None
-    assert found.is_begun
-    assert register_output(session.client, new).mfid == new.mfid
-    assert read(session.client, new.mfid).ref is not None
 
 
 def test_an_unfinished_attempt_with_other_bytes_is_replaced(

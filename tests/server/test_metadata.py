@@ -58,14 +58,6 @@ def test_replaced_words_are_no_longer_found(client, dataset):
     assert client.datasets.search_metadata("osmium")[0]["unique_id"] == mfid
 
 
-def test_instruments_and_projects_have_metadata_too(client):
-    client.instruments.create({"instrument_id": "sem-7", "instrument_name": "Zeiss Ultra", "location": "B67"})
-    client.instruments.update_scientific_metadata("sem-7", {"column": "Gemini"})
-    assert client.instruments.get_scientific_metadata("sem-7")["scientific_metadata"] == {"column": "Gemini"}
-    client.projects.update_scientific_metadata("raman-lab", {"grant": "X-1"})
-    assert client.projects.get_scientific_metadata("raman-lab")["scientific_metadata"] == {"grant": "X-1"}
-
-
 def test_thumbnail_comes_back_with_its_type(client, api, dataset):
     mfid = dataset()
     png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

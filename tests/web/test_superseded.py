@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 import pytest
@@ -69,17 +68,3 @@ def test_facts_about_a_parent_are_shown_to_those_who_may_see_it(site, owner, gue
     page = owner.get(f"/datasets/{mfid}").text
     assert "Facts about its parents" in page
     assert page.index("secret raw") < page.index("power_mW")
-
-
-def test_a_comparison_shows_numbers_alike_and_can_be_swapped(site, owner, record_of):
-    mfids = []
-    for power in (525, 535.0):
-        written = record_of((site.mfids["raw"],))
-        written["recipe"]["params"]["power_mW"] = power
-        fields = {"dataset_name": f"at {power}", "project_id": "open-lab", "public": True}
-        mfids.append(site.client.datasets.create(fields, scientific_metadata={"crucible_lineage": written}).dsid)
-        site.client.datasets.link_parent_child(site.mfids["raw"], mfids[-1], "is_derived_from")
-    page = owner.get("/compare?old={}&new={}".format(*mfids)).text
-    assert "power_mW: 525 -&gt; 535" in page
-    swapped = html.unescape(re.search(r'<a href="([^"]*)">Swap the two</a>', page)[1])
-    assert "power_mW: 535 -&gt; 525" in owner.get(f"/compare{swapped}").text
