@@ -30,6 +30,7 @@ from crucible_lineage.errors import (
     IdTakenError,
     LineageError,
     NotFoundError,
+    StorageError,
     UnauthorizedError,
     WithdrawnError,
 )
@@ -512,7 +513,7 @@ class Deliverer:
         self._report(Delivery(entry.label, WAITS, error=str(error)))
 
     def _fail(self, entry: _Entry, error: str, *, refused: bool = False) -> None:
-        with suppress(OSError):  # a full disk prevents the record; the outcome is still reported
+        with suppress(OSError, StorageError):  # a full disk prevents the record; the outcome is still reported
             self.context.outbox.failed(entry.label, error, refused=refused)
 
     def _served(self) -> None:
