@@ -54,6 +54,7 @@ from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
+from crucible_lineage.remake.confine import network_cut
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
@@ -610,12 +611,13 @@ def _by_rerunning(
 ) -> dict[DamagedFile, Repair]:
     """Rerun the step of a dataset, and send the files that have the same bytes as before."""
     done: dict[DamagedFile, Repair] = {}
+    how = "" if network_cut() else ", with the network, which nothing here cuts off"
     try:
         with remade_files(session, mfid, consent) as made:
             for file in files:
                 if file.sha256 in made:
                     _send(session, file, made[file.sha256])
-                    done[file] = Repair(file, "rerunning its step")
+                    done[file] = Repair(file, f"rerunning its step{how}")
                 else:
                     done[file] = Repair(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
