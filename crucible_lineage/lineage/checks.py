@@ -32,6 +32,7 @@ MEANINGS: Mapping[str, str] = {
     "cache-damaged": "a copy in the cache of this data folder does not match its hash",
     "changed-recipe": "the id does not follow from the recipe in the record",
     "changed-record": "the record contradicts its recipe or its own hash",
+    "correction-overwritten": "another program wrote over a corrected value; the correction counts",
     "cycle": "datasets descend from themselves",
     "dangling-parent": "a parent does not exist or is not visible to you",
     "declared-twice": "several files declare a pipeline of this name; each keeps its results",
