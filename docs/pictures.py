@@ -103,7 +103,7 @@ def of_the_demo(data: Path) -> dict[str, bytes]:
     """Return the pictures of the demo in a data folder, alone, and with a second axis of degree 2."""
     with cl.connect(data, project=PROJECT) as lab:
         lab.run(PIPELINE, jobs=1)
-        alone = lab.lineage("Polystyrene bands against ASTM E1840").svg
+        alone = lab.lineage("Polystyrene bands against ASTM E1840").picture
         lab.run(PIPELINE, params={"axis.degree": 2}, jobs=1)
         both = _down(lab, superseded=True)
     return dict(zip(DEMO, (alone.encode(), both.encode()), strict=True))
@@ -121,10 +121,10 @@ def of_a_sweep(data: Path) -> dict[str, bytes]:
 
 def of_made_up_data() -> dict[str, bytes]:
     """Return those of one dataset of a made-up beamtime, of 3 to 10,000 datasets, and of a tangle."""
-    sys.path.insert(0, str(ROOT / "tests" / "lineage"))
-    import pictures
+    sys.path.insert(0, str(ROOT / "docs"))
+    import lineages
 
-    graphs = [*map(pictures.beamtime, SIZES), pictures.tangle(30)]
+    graphs = [*map(lineages.beamtime, SIZES), lineages.tangle(30)]
     svgs = [render_svg(graph, list(graph.nodes)[len(graph) // 2]).encode() for graph in graphs]
     return dict(zip(MADE_UP, svgs, strict=True))
 
@@ -133,7 +133,7 @@ def of_an_example(pipeline: str, data: Path) -> dict[str, bytes]:
     """Return those of an example that has run in a data folder, with one job at a time."""
     (example,) = (one for one in EXAMPLES if one.pipeline == pipeline)
     with cl.connect(data, project=f"example-{pipeline}") as lab:
-        drawn = {name: lab.lineage(dataset).svg.encode() for name, dataset in example.lineages.items()}
+        drawn = {name: lab.lineage(dataset).picture.encode() for name, dataset in example.lineages.items()}
         return drawn | {name: _figure(lab.dataset(dataset)) for name, dataset in example.figures.items()}
 
 
