@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.provenance.environment import VARIABLES
 
 PASSED = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH")  # to a step, beside recorded ones among VARIABLES
@@ -71,10 +72,14 @@ def run_confined(
                 raise RemakeError(f"it was ended after {limits.seconds:.0f} s, much longer than is recorded")
             written = [path.lstat().st_size for path in work.rglob("*") if path.is_file()]
             if sum(written) > limits.bytes or len(written) > MOST_ENTRIES:
-                raise RemakeError(f"it was ended: it wrote {len(written)} files, {sum(written)} bytes, too much by far")
+                raise RemakeError(f"it was ended: it wrote {_extent(len(written), sum(written))}, too much by far")
     finally:
         _end(process)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _extent(files: int, size: int) -> str:
+    return f"{amount(files, 'file')}, {size_text(size)}"
 
 
 def _beginning(work: Path, limits: Limits) -> list[str]:
@@ -142,7 +147,7 @@ def unpack(archive: Path, folder: Path) -> None:
         entries = content.infolist()
         size, most = sum(entry.file_size for entry in entries), MOST_BYTES + MOST_RATIO * archive.stat().st_size
         if len(entries) > MOST_ENTRIES or size > most:
-            raise RemakeError(f"{archive.name} holds too much to be unpacked: {len(entries)} files, {size} bytes")
+            raise RemakeError(f"{archive.name} holds too much to be unpacked: {_extent(len(entries), size)}")
         for entry in entries:
             target = (folder / entry.filename).resolve()
             is_link = entry.external_attr >> 16 & 0o170000 not in (0, 0o100000, 0o040000)
