@@ -54,9 +54,9 @@ def recorded_code(dataset: Dataset, record: StepRecord) -> RecordedCode:
 
 
 class Consent:
-    """The accounts whose code a command was told to run, and how it asks for others."""
+    """The accounts whose code a command was told to run; `ask`, if it may name others, or be asked for them."""
 
-    def __init__(self, accounts: Iterable[str] = (), ask: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(self, accounts: Iterable[str] = (), ask: Callable[[str], bool] | None = None) -> None:
         self.accounts = {*accounts}
         self.ask = ask
 
@@ -70,14 +70,14 @@ class Consent:
         if not authors:
             return
         shown = shortened([str(code) for code in foreign if authors & code.authors], MOST_NAMED)
-        if self.ask(f"code of others would run here: {shown}\nrun it?"):
+        if self.ask and self.ask(f"code of others would run here: {shown}\nrun it?"):
             self.accounts |= authors
             return
-        allow = " ".join(f"--run-code-of {one}" for one in sorted(authors))
+        option = " ".join(f"--run-code-of {one}" for one in sorted(authors)) + ", or " if self.ask else ""
         raise ForeignCodeError(
             f"code of others would run here, and was not run: {shown}\nto see it: `crucible-lineage reproduce` with "
-            f"--show-code; to let it run: {allow}, or for all members of a project: `crucible-lineage project trust "
-            "PROJECT --code`; nothing was changed"
+            f"--show-code; to let it run: {option}`crucible-lineage project trust NAME --code`, with an account, or a "
+            "project for all its members; nothing was changed"
         )
 
 

@@ -165,7 +165,8 @@ def test_code_of_others_runs_by_consent_only(
         repaired = as_ada("verify", mfid, "--repair")
         assert (repaired.returncode, f"--run-code-of {eve}" in repaired.stdout) == (2, True), repaired.stdout
     rerun = as_ada("rerun", foreign.counted, "--force")
-    assert (rerun.returncode, "project trust PROJECT --code" in rerun.stderr) == (2, True), rerun.stderr
+    assert (rerun.returncode, "project trust NAME --code" in rerun.stderr) == (2, True), rerun.stderr
+    assert "--run-code-of" not in rerun.stderr, rerun.stderr  # which `rerun` lacks
     assert not foreign.marker.exists()
     allowed = as_ada("reproduce", foreign.counted, "--here", "--no-receipt", "--run-code-of", eve)
     assert "identical" in allowed.stdout, allowed.stdout + allowed.stderr
