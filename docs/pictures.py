@@ -170,7 +170,7 @@ def compared(name: str, content: bytes) -> str:
 
 def _down(lab: cl.Catalogue, *, superseded: bool) -> str:
     found = lab.lineage("Neon lamp, 633 nm")
-    return render_svg(found.graph.around(found.mfid, None, "descendants"), found.mfid, superseded=superseded)
+    return render_svg(found.graph.around(found.focus, None, "descendants"), found.focus, superseded=superseded)
 
 
 def _figure(dataset: cl.Dataset) -> bytes:
