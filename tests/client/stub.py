@@ -26,8 +26,6 @@ import google_crc32c
 
 KEY = "key-that-must-not-leak"
 SIGNATURE = "signature-that-must-not-leak"
-PROJECT = "0tr5jy0tmdyfz0009dyhngwt50"
-INSTRUMENT = "0tr5jy0tmdx8d0000s2sp3sfgr"
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,6 @@ class Stub:
 
     key = KEY
     signature = SIGNATURE
-    project_mfid = PROJECT
-    instrument_mfid = INSTRUMENT
 
     def __init__(self, routes: list[tuple[str, str, Callable[..., Any]]]) -> None:
         self.routes = routes
@@ -103,8 +99,6 @@ class Stub:
         self.faults: list[Fault] = []
         self.datasets: dict[str, dict[str, Any]] = {}
         self.samples: dict[str, dict[str, Any]] = {}
-        self.metadata: dict[str, dict[str, Any]] = {}
-        self.keywords: dict[str, list[str]] = {}
         self.children: dict[tuple[str, str], str | None] = {}
         self.thumbnails: dict[str, list[dict[str, Any]]] = {}
         self.files: dict[str, dict[str, Any]] = {}
@@ -213,8 +207,7 @@ class Stub:
         return None
 
     def _api(self, call: Call) -> tuple[int, dict[str, str], bytes]:
-        open_to_all = call.path.startswith("/health/")
-        if not open_to_all and call.headers.get("authorization") != f"Bearer {KEY}":
+        if call.headers.get("authorization") != f"Bearer {KEY}":
             return 401, {}, encode({"detail": "the key is not accepted"})
         with self._lock:
             for method, pattern, handler in self.routes:

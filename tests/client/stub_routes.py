@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from client_tests_stub import INSTRUMENT, PROJECT, Call, Refusal, Session, Stub, crc
+from client_tests_stub import Call, Refusal, Session, Stub, crc
 
 
 def page(call: Call, items: list[Any]) -> dict[str, Any]:
@@ -34,51 +34,12 @@ def create_dataset(stub: Stub, call: Call) -> Any:
 
 
 def read_dataset(stub: Stub, call: Call, mfid: str) -> Any:
-    record = dict(stub.dataset(mfid))
-    if call.query.get("include_metadata"):
-        record["scientific_metadata"] = stub.metadata.get(mfid)
-    return record
-
-
-def change_dataset(stub: Stub, call: Call, mfid: str) -> Any:
-    stub.dataset(mfid).update(call.json)
     return stub.dataset(mfid)
 
 
 def list_datasets(stub: Stub, call: Call) -> Any:
     records = sorted(stub.datasets.values(), key=lambda record: record["unique_id"], reverse=True)
-    for name in ("measurement", "project_id", "dataset_name"):
-        if name in call.query:
-            records = [record for record in records if record.get(name) == call.query[name][0]]
-    for word in call.query.get("keyword", []):
-        records = [r for r in records if any(word in held for held in stub.keywords.get(r["unique_id"], []))]
     return page(call, records)
-
-
-def merge_metadata(stub: Stub, call: Call, mfid: str) -> Any:
-    stub.metadata[mfid] = {**stub.metadata.get(mfid, {}), **call.json}
-    return {"unique_id": mfid, "scientific_metadata": stub.metadata[mfid]}
-
-
-def replace_metadata(stub: Stub, call: Call, mfid: str) -> Any:
-    if mfid in stub.metadata and call.query.get("overwrite") != ["true"]:
-        raise Refusal(409, "metadata exists")
-    stub.metadata[mfid] = call.json
-    return {"unique_id": mfid, "scientific_metadata": call.json}
-
-
-def read_metadata(stub: Stub, call: Call, mfid: str) -> Any:
-    found = stub.metadata.get(mfid)
-    return {"unique_id": mfid, "scientific_metadata": found} if found is not None else None
-
-
-def add_keyword(stub: Stub, call: Call, mfid: str) -> Any:
-    stub.dataset(mfid)
-    word = call.query["keyword"][0]
-    held = stub.keywords.setdefault(mfid, [])
-    if word not in held:
-        held.append(word)
-    return {"keyword": word, "num_datasets": 1}
 
 
 def link(stub: Stub, call: Call, parent: str, child: str) -> Any:
@@ -91,14 +52,6 @@ def unlink(stub: Stub, call: Call, parent: str, child: str) -> Any:
         raise Refusal(404, "no such link")
     del stub.children[parent, child]
     return {"detail": "unlinked"}
-
-
-def list_children(stub: Stub, call: Call, parent: str) -> Any:
-    return offset_page(call, [stub.datasets[child] for above, child in stub.children if above == parent])
-
-
-def list_parents(stub: Stub, call: Call, child: str) -> Any:
-    return offset_page(call, [stub.datasets[parent] for parent, below in stub.children if below == child])
 
 
 def add_thumbnail(stub: Stub, call: Call, mfid: str) -> Any:
@@ -234,34 +187,12 @@ def create_sample(stub: Stub, call: Call) -> Any:
     return stub.samples[mfid]
 
 
-def list_projects(stub: Stub, call: Call) -> Any:
-    known = [{"unique_id": PROJECT, "resource_type": "project", "project_id": "demo-raman", "title": "Raman"}]
-    requested = call.query.get("project_id")
-    return offset_page(call, [p for p in known if not requested or p["project_id"] == requested[0].lower()])
-
-
-def list_instruments(stub: Stub, call: Call) -> Any:
-    known = [{"unique_id": INSTRUMENT, "instrument_id": "raman-1", "instrument_name": "Raman 1"}]
-    requested = call.query.get("instrument_id")
-    return offset_page(call, [i for i in known if not requested or i["instrument_id"] == requested[0].lower()])
-
-
 ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
-    ("GET", "/health/ready", lambda stub, call: {"status": "ok", "database": {"status": "ok"}}),
-    ("GET", "/account", lambda stub, call: {"user_unique_id": "0000-0002-1825-0097", "access_group_ids": [1]}),
     ("POST", "/datasets", create_dataset),
     ("GET", "/datasets", list_datasets),
     ("GET", "/datasets/ID", read_dataset),
-    ("PATCH", "/datasets/ID", change_dataset),
-    ("GET", "/datasets/ID/keywords", lambda stub, call, m: [{"keyword": k} for k in stub.keywords.get(m, [])]),
-    ("POST", "/datasets/ID/keywords", add_keyword),
     ("POST", "/datasets/ID/children/ID", link),
     ("DELETE", "/datasets/ID/children/ID", unlink),
-    ("GET", "/datasets/ID/children", list_children),
-    ("GET", "/datasets/ID/parents", list_parents),
-    ("POST", "/datasets/ID/samples/ID", lambda stub, call, d, s: {"dataset_id": d, "sample_id": s}),
-    ("DELETE", "/datasets/ID/samples/ID", lambda stub, call, d, s: {"detail": "unlinked"}),
-    ("PUT", "/datasets/ID/instrument", lambda stub, call, m: {"dataset_mfid": m, "instrument": {}}),
     ("GET", "/datasets/ID/thumbnails", lambda stub, call, m: stub.thumbnails.get(m, [])),
     ("POST", "/datasets/ID/thumbnails", add_thumbnail),
     ("GET", "/datasets/ID/files", lambda stub, call, m: [f for f in stub.files.values() if f["dataset_mfid"] == m]),
@@ -270,13 +201,6 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
         "/datasets/ID/download_links",
         lambda stub, call, m: {f: stub.sign(f"object/{f}") for f, r in stub.files.items() if r["dataset_mfid"] == m},
     ),
-    ("PATCH", "/resources/ID/metadata", merge_metadata),
-    ("POST", "/resources/ID/metadata", replace_metadata),
-    ("GET", "/resources/ID/metadata", read_metadata),
-    ("PUT", "/resources/ID/access/public", lambda stub, call, m: {"principal_id": "public"}),
-    ("DELETE", "/resources/ID/access/public", lambda stub, call, m: None),
-    ("POST", "/resources/ID/project", lambda stub, call, m: {"resource_id": m}),
-    ("POST", "/resources/ID/delete", lambda stub, call, m: {"id": 1, "status": "pending", "resource_id": m}),
     ("POST", "/datasets/ID/upload/multipart/initiate", initiate),
     ("GET", "/datasets/ID/upload/multipart/ID", upload_status),
     ("POST", "/datasets/ID/upload/multipart/ID/parts", sign_parts),
@@ -291,10 +215,6 @@ ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("POST", "/files/ID/ingest", request_ingestion),
     ("GET", "/ingestion_requests/ID", read_ingestion),
     ("GET", "/ingestion_requests", lambda stub, call: offset_page(call, stub.requests)),
-    ("GET", "/ingestors", lambda stub, call: ["H5Ingestor"]),
     ("POST", "/samples", create_sample),
     ("GET", "/samples/ID", lambda stub, call, m: stub.samples[m]),
-    ("GET", "/projects", list_projects),
-    ("GET", "/instruments", list_instruments),
-    ("GET", "/entity_graph_cte/ID", lambda stub, call, m: {"nodes": [{"id": m}], "links": []}),
 ]
