@@ -1,15 +1,11 @@
-"""The three steps on the measured files: what they find, what each parent brings, and that bytes repeat."""
+"""The three steps on the measured files: what they find, and which files they refuse."""
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 
 from crucible_lineage.demo import RAW_FILES
-from crucible_lineage.demo.raman import SILICON_CM1, calibrate, find_bands, wavenumber_axis
-from crucible_lineage.demo.spectra import band_top, read_spectrum
+from crucible_lineage.demo.raman import calibrate, find_bands, wavenumber_axis
 
 RAW = {raw.role: raw.path for raw in RAW_FILES}
 
@@ -17,12 +13,11 @@ RAW = {raw.role: raw.path for raw in RAW_FILES}
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What the steps returned, and the folder of each."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("axis", "calibrated", "bands", "nominal")}
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("axis", "calibrated", "bands")}
     returned = {
         "axis": wavenumber_axis(RAW["neon"], RAW["silicon"], out=folders["axis"]),
         "calibrated": calibrate(RAW["polystyrene"], folders["axis"] / "axis.json", out=folders["calibrated"]),
         "bands": find_bands(folders["calibrated"] / "calibrated.csv", out=folders["bands"]),
-        "nominal": find_bands(RAW["polystyrene"], out=folders["nominal"]),
     }
     return returned, folders
 
@@ -39,53 +34,11 @@ def test_without_the_neon_lines_held_out_lines_are_missed_more_than_twice_as_far
     assert axis["held_out_rms_shift_cm1"] > 2 * axis["held_out_rms_cm1"]
 
 
-def test_calibration_brings_the_polystyrene_bands_nearer_to_the_standard(results):
-    assert results[0]["nominal"]["mean_absolute_error_cm1"] == pytest.approx(1.94, abs=0.1)
-    assert results[0]["bands"]["mean_absolute_error_cm1"] < 0.75
-
-
-def test_silicon_lies_at_its_reference_on_the_calibrated_axis(results, tmp_path):
-    calibrate(RAW["silicon"], results[1]["axis"] / "axis.json", out=tmp_path)
-
-    top = band_top(read_spectrum(tmp_path / "calibrated.csv"), SILICON_CM1, 8)
-
-    assert top == pytest.approx(SILICON_CM1, abs=0.01)
-
-
-def test_neon_lines_on_the_calibrated_axis_differ_from_their_laser_distance_by_the_residuals(results):
-    record = json.loads((results[1]["axis"] / "axis.json").read_text())
-    axis = results[0]["axis"]
-
-    residuals = np.array([line["residual_cm1"] for line in record["neon"]])
-
-    assert float(np.sqrt(np.mean(residuals**2))) == pytest.approx(axis["rms_cm1"], abs=0.002)
-    assert axis["rms_cm1"] < axis["held_out_rms_cm1"]
-
-
-def test_calibration_leaves_the_number_of_samples_and_their_intensities(results):
-    before = read_spectrum(RAW["polystyrene"])
-    after = read_spectrum(results[1]["calibrated"] / "calibrated.csv")
-
-    assert len(after.shift_cm1) == len(before.shift_cm1)
-    assert np.abs(after.intensity - before.intensity).max() <= 0.0501
-
-
-@pytest.mark.parametrize("step", ["axis", "calibrated", "bands"])
-def test_what_a_step_returns_is_plain_json(results, step):
-    assert json.loads(json.dumps(results[0][step])) == results[0][step]
-
-
 def test_pictures_carry_no_name_of_the_software_that_drew_them(results):
     for path in (results[1]["calibrated"] / "calibrated.png", results[1]["bands"] / "bands.png"):
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG")
         assert b"matplotlib" not in content.lower()
-
-
-def test_every_degree_from_a_line_upwards_beats_a_constant_shift(tmp_path):
-    for degree in (1, 2, 3, 4):
-        axis = wavenumber_axis(RAW["neon"], RAW["silicon"], degree=degree, out=tmp_path)
-        assert axis["held_out_rms_cm1"] < axis["held_out_rms_shift_cm1"] / 2
 
 
 @pytest.mark.parametrize(
