@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -75,14 +74,6 @@ def test_help_does_not_import_prefect(command: Any, arguments: list[str]) -> Non
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
     assert "crucible_lineage" in imported
     assert not {"prefect", "fastapi", "httpx"} & imported
-
-
-def test_plan_and_lineage_do_not_import_prefect(demo_data: Path, demo_origin: Any, command: Any) -> None:
-    bands = json.loads(demo_origin[1])["datasets"]["bands"]
-    for arguments in (["plan", "deployments/pipelines/raman.yaml"], ["lineage", bands]):
-        ran = command(*arguments, "--data", demo_data, PYTHONPROFILEIMPORTTIME="1")
-        assert ran.returncode == 0, ran.stderr
-        assert "prefect" not in {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
 
 
 def test_a_fresh_run_starts_no_server_and_loads_nothing_that_only_makes_or_delivers(

@@ -84,12 +84,6 @@ def test_local_key_is_for_its_owner_only_and_stays(tmp_path):
     assert stored == {hashlib.sha256(first.api_key.encode()).hexdigest()}
 
 
-def test_given_key_belongs_to_the_local_user(tmp_path):
-    with start_server(tmp_path, api_key="chosen-key") as server:
-        answer = httpx.get(f"{server.url}/account", headers={"Authorization": "Bearer chosen-key"})
-        assert (server.api_key, answer.json()["user_info"]["username"]) == ("chosen-key", "local")
-
-
 def test_closed_server_answers_no_more_and_leaves_no_thread(tmp_path):
     before = set(threading.enumerate())
     server = start_server(tmp_path)
