@@ -50,6 +50,7 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current
+from crucible_lineage.statements.vouching import sealed_statement
 from crucible_lineage.times import is_same_value, without_default_time
 from crucible_lineage.traffic import Tell
 
@@ -549,6 +550,11 @@ class Sender:
             known = self.client.instruments.find(str(instrument))
             if known is not None and known.instrument_name == dataset.get("instrument_name"):
                 fields["instrument_id"] = instrument
+        seal = sealed_statement(dataset) if self.target.settings.embedded else None  # its author counts here, too
+        if seal and not seal.fault:
+            with suppress(ConflictError):  # it has the account
+                self.client.account.create(f"from-{seal.author[-19:]}", seal.author)
+            fields["owner_orcid"] = seal.author
         return fields
 
     def _complete(self, source: DatasetParts, missing: MissingParts) -> None:

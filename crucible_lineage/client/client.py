@@ -237,10 +237,10 @@ class AccountCalls(Calls):
         """Return the owner of the account, with roles and capabilities."""
         return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
 
-    def create(self, username: str) -> NewAccount:
+    def create(self, username: str, unique_id: str | None = None) -> NewAccount:
         """Create the account of another user, with a key; only administrators may. Raises ConflictError for a name."""
         action = f"create the account {username}"
-        body = {"username": username}
+        body = {"username": username, "unique_id": unique_id}
         return parse(NewAccount, self._connection.call("POST", "/service_accounts", action, body=body), action)
 
 
