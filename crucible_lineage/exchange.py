@@ -495,9 +495,8 @@ class Sender:
         fields = {name: value for name in (*SAMPLE_FIELDS, "project_id", "public") if (value := source.entry.get(name))}
         with suppress(ConflictError):  # another process was faster
             self.client.samples.create({**fields, "unique_id": source.mfid})
-        return DatasetParts(
-            self.client.samples.get(source.mfid, include_metadata=True, include_links=True).model_dump()
-        )
+        there = self.client.samples.get(source.mfid, include_metadata=True, include_links=True)
+        return DatasetParts(there.model_dump())
 
     def _dataset(self, source: DatasetParts) -> DatasetParts:
         if source.record is not None:
@@ -677,9 +676,8 @@ def _attempt(sender: Sender, troubles: list[CrucibleError], item: ItemToCopy) ->
         return troubles[0]
     try:
         sender.send(item)
-    except (*TRANSIENT, UnauthorizedError) as error:
-        troubles.append(error)
-        return error
     except LineageError as error:
+        if isinstance(error, (*TRANSIENT, UnauthorizedError)):
+            troubles.append(error)
         return error
     return None

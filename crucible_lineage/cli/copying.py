@@ -64,9 +64,7 @@ def push_command(
     if to_url is None:
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run}
         if named := [name for name, value in others.items() if value]:
-            raise InputError(
-                f"{', '.join(named)}: only for copying a project to another Crucible; give its address with --to"
-            )
+            raise InputError(f"{', '.join(named)}: only for a copy to another Crucible; give its address with --to")
         _deliver(patience)
         return
     if project is None:
@@ -174,10 +172,7 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
 
 
 def _inputs(path: Path, session: Session) -> list[str]:
-    """Return the ids of a pipeline's current inputs, without files that are not registered yet.
-
-    They include the statements that select calibrations, and those that end others.
-    """
+    """Return the ids of a pipeline's registered inputs, and of statements that select calibrations or end others."""
     from crucible_lineage.pipeline.plan.bind import bind_file
     from crucible_lineage.pipeline.plan.planner import plan_pipeline
 

@@ -25,13 +25,7 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
 NEVER = ReproductionCount()
-_STATES = {
-    Filling.CURRENT: CURRENT,
-    Filling.SUPERSEDED: SUPERSEDED,
-    Filling.CANDIDATE: CANDIDATE,
-    Filling.INCOMPLETE: INCOMPLETE,
-    Filling.RAW: RAW,
-}
+_STATES = dict(zip(Filling, (CURRENT, SUPERSEDED, CANDIDATE, INCOMPLETE, RAW), strict=True))
 
 
 @dataclass(frozen=True)
