@@ -153,7 +153,12 @@ def slices_and_a_transposed_array(lab: Lab) -> Any:
     return slicing()
 
 
-@shape("part (from the flow) -> total", "-> image", says="no parent known for part of total", fast=True)
+@shape(
+    "part (from the flow) -> total",
+    "-> image",
+    says="no parent known for part of total",
+    fast=True,
+)
 def an_array_that_the_flow_has_computed(lab: Lab) -> Any:
     @lab.task
     def image() -> np.ndarray:
