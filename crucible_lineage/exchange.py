@@ -549,8 +549,10 @@ class Sender:
             known = self.client.instruments.find(str(instrument))
             if known is not None and known.instrument_name == dataset.get("instrument_name"):
                 fields["instrument_id"] = instrument
-        seal = sealed_statement(dataset) if self.target.settings.embedded else None  # its author counts here, too
-        if seal and not seal.fault:
+        seal = sealed_statement(dataset)
+        if seal and seal.fault and seal.author == self.target.agent["unique_id"]:  # the copy would be its author's
+            raise ConflictError(f"nobody vouches for this statement at the source: {seal.fault}")
+        if seal and not seal.fault and self.target.settings.embedded:  # its author counts here, too
             with suppress(ConflictError):  # it has the account
                 self.client.account.create(f"from-{seal.author[-19:]}", seal.author)
             fields["owner_orcid"] = seal.author

@@ -14,7 +14,8 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements.stating import certificates_as_of, certify
+from crucible_lineage.statements.statements import HOLD, About
+from crucible_lineage.statements.stating import certificates_as_of, certify, state
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs/commands.schema.json").read_text(encoding="utf-8"))
 
@@ -158,6 +159,14 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
         assert (one.dataset, f"{one.spans[0][1]:%Y-%m-%d}") == (second, "2024-06-01"), "which another one ends"
         (step,) = make_plan(bind_file(pipeline, session.store), session).steps
         assert (step.state, step.choices["axis"][0]["name"]) == ("missing", "second")
+        own = session.agent
+    with service.session() as session:
+        session._agent = own  # as a program of somebody else may write it
+        forged = state(session, "lab", HOLD, About(project="lab"), why="forged").statement.mfid
+    pulled = command("pull", forged, "--data", field, **online)
+    assert (pulled.returncode, "nobody vouches for this statement" in pulled.stdout + pulled.stderr) == (1, True), (
+        pulled
+    )
 
 
 def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, command: Any, tmp_path: Path) -> None:
