@@ -53,7 +53,7 @@ def _kind(one: Parameter) -> Any:
         return click.Choice(one.param.choices)
     if one.type is Path:
         is_folder = one.param.metavar == "DIR"
-        return click.Path(one.param.exists, not is_folder, is_folder, path_type=Path)
+        return click.Path(one.param.exists, not is_folder, is_folder or not one.param.exists, path_type=Path)
     return one.type if one.param.least is None else click.IntRange(one.param.least)
 
 
