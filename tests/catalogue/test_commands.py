@@ -72,7 +72,7 @@ def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     assert "did you mean 'name'?" in project.ask("list", "--sort", "nam", code=2).stderr
     assert "no run has this ID" in project.ask("list", "--run", "nonesuch", code=2).stderr
     lines = project.ask("list", "--step", "axis", "--csv").stdout.splitlines()
-    assert lines[0].startswith("mfid,dataset_name,state,step,pipeline")
+    assert lines[0].startswith("mfid,dataset_name,state,step,swept,pipeline")
     assert len(lines) == 2
 
 
