@@ -144,7 +144,7 @@ class _Walk:
     def secrets(self) -> Iterator[str]:
         """Yield the names of pieces with a secret as a constant."""
         for node in self.nodes:
-            name = self.function.__name__ if node.name == STEP else node.name
+            name = getattr(self.function, "__name__", STEP) if node.name == STEP else node.name
             if code_holds_secret(name, node.piece.text):
                 yield name
 

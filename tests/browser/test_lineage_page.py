@@ -15,7 +15,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.view import view
 
 pytestmark = pytest.mark.browser
-PICTURES = Path(__file__).parents[1] / "lineage" / "pictures.py"
+PICTURES = Path(__file__).parents[2] / "docs" / "lineages.py"
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
