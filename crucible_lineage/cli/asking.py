@@ -65,7 +65,7 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
             announce(session)
         with showing_work() if question.tells else nullcontext() as tell:
             answer = question(session, tell, **given)
-        if question.announced == AFTER:
+        if question.announced == AFTER and answer.content is None:
             announce(session)
     warn(answer.warnings)
     if wants_json():

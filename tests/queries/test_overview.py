@@ -21,12 +21,12 @@ def run(session: Session, path: Path) -> Any:
 
 
 def only(session: Session) -> PipelineOverview:
-    (found,) = overview(session)
+    (found,) = overview(session).pipelines
     return found
 
 
 def test_a_healthy_pipeline_has_nothing_to_do(lab: Any, session: Session) -> None:
-    assert overview(session) == []
+    assert overview(session).pipelines == []
     made = run(session, lab.pipeline)
     found = only(session)
     assert (found.project, found.pipeline, found.states, found.todo) == ("lab", "counting", {"current": 2}, ())

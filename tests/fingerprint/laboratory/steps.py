@@ -99,7 +99,13 @@ else:
 
 @step(measurement="Raman Spectroscopy", data_type="bands", keywords=["table"])
 def analyze(
-    spectrum: Path, neon: Path, *, degree: int = 3, label: str = "bands", method=filters.mean, out: Path
+    spectrum: Path,
+    neon: Path,
+    *,
+    degree: int = 3,
+    label: str = "bands",
+    method=filters.mean,
+    out: Path,
 ) -> dict:
     """Everything at once."""
     # a comment in the step
