@@ -11,12 +11,13 @@ from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.verify import verify_dataset, verify_project
 from crucible_lineage.ask.view import show_dataset
-from crucible_lineage.core.slots import SlotClaim, hold, slots_of, slots_to_json
+from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
+from crucible_lineage.standing.slots import make_current
 
 LATER = "2126-01-01T00:00:00+00:00"
 
@@ -94,9 +95,9 @@ def test_a_slot_with_two_results_and_a_claim_by_measured_data(lab: Any, session:
     other = run(session, lab.pipeline, scaled__factor=4)
     old, new, raw = first_run.datasets["total"]["out"], other.datasets["total"]["out"], first_run.inputs["first"][0]
     claims = slots_of(session.client.metadata.get(new))
-    hold(session.mirror, session.client, "lab", old, claims)
+    make_current(session.mirror, session.client, "lab", old, claims)
     scaled = slots_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
-    hold(session.mirror, session.client, "lab", first_run.datasets["scaled"]["out"], scaled)
+    make_current(session.mirror, session.client, "lab", first_run.datasets["scaled"]["out"], scaled)
     twice = [ids for name, ids in findings_of(session) if name == "held-twice"]
     assert [set(ids) for ids in twice] == [
         {first_run.datasets["scaled"]["out"], other.datasets["scaled"]["out"]},
