@@ -345,6 +345,7 @@ class PrefectServer:
         self.environment = {
             **os.environ,
             "PREFECT_HOME": str(home),
+            "XDG_DATA_HOME": str(home / "share"),  # of flows that are given no data folder
             "PREFECT_API_URL": self.url,
             "PREFECT_SERVER_API_PORT": str(port),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
