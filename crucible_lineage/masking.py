@@ -72,27 +72,27 @@ def _compiled(pattern: str) -> re.Pattern[str]:  # on use, since it takes a whil
 
 
 class Redactor:
-    """Masks these secrets in texts (as they are, in base64, quoted as in addresses, in JSON, in hexadecimal), and what
-    looks like a secret.
-    """
+    """Masks these secrets in texts, as they are or encoded, and what looks like a secret."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         spellings = {form for secret in set(secrets) if secret for form in _spellings(secret)}
-        texts = sorted(spellings, key=len, reverse=True)
-        self._text = re.compile("|".join(map(re.escape, texts))) if texts else None
-        self._encoded = tuple(text.encode(errors="surrogatepass") for text in texts)
-        self._bytes = re.compile(b"|".join(map(re.escape, self._encoded))) if texts else None
+        self._texts = sorted(spellings, key=len, reverse=True)
+        self._encoded = [text.encode(errors="surrogatepass") for text in self._texts]
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
-        return _without_patterns(self._text.sub(BLOT, text) if self._text else text)
+        for spelling in self._texts:  # faster than one pattern of all
+            text = text.replace(spelling, BLOT)
+        return _without_patterns(text)
 
     def data(self, data: bytes, *, last: bool = True) -> tuple[bytes, bytes]:
         """Return the bytes without secrets, and the rest, to be put before the next bytes.
 
         The rest is an unfinished line, or may be the beginning of a secret; it is empty for the `last` bytes.
         """
-        redacted = self._bytes.sub(BLOT.encode(), data) if self._bytes else data
+        redacted = data
+        for spelling in self._encoded:
+            redacted = redacted.replace(spelling, BLOT.encode())
         size = len(redacted) if last else self._sure(redacted)
         sure = redacted[:size].decode(errors="surrogateescape")
         masked_part = _without_patterns(sure)
