@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -17,15 +18,14 @@ MOST_CELL = 48  # characters
 Rows = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 
-class Answer:
+class Answer(ABC):
     """An answer, which also shows itself in notebooks. With `is_alarm` its exit code is 1.
 
     Assistants get its lines instead of its JSON if it `is_text`. A command prints `warnings` on standard error, and
     `content`, if there is any, instead of its lines.
     """
 
-    is_alarm = False
-    is_text = False
+    is_alarm = is_text = False
     warnings: Sequence[str] = ()
     content: str | bytes | None = None
     picture = ""  # SVG
@@ -36,13 +36,13 @@ class Answer:
         """The exit code of its command."""
         return int(self.is_alarm)
 
+    @abstractmethod
     def to_json(self) -> JsonObject:
         """Return what its command prints with --json."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lines(self) -> Iterator[str]:
         """Yield the text for people."""
-        raise NotImplementedError
 
     def page_lines(self) -> Iterator[str]:
         """Yield the text of its page."""
