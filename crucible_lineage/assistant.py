@@ -37,8 +37,8 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
                 if path := given.get("pipeline") if question.reads_pipelines else None:
                     given["pipeline"] = _within_folder(folder, question.name, str(path))
                 found = question(session, **given)
-                told = cut_text(str(found)) if found.is_text else bounded(_without_empty(found.to_json()))
-                return masked(told, by_name=False)
+                shown = cut_text(str(found)) if found.is_text else bounded(_without_empty(found.to_json()))
+                return masked(shown, by_name=False)
         except LineageError as error:
             raise ToolError(str(error)) from error
 

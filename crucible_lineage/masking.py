@@ -1,6 +1,6 @@
 """The gate for text that leaves: records, statements, logs, errors, the journal, pages, pictures, metrics, exports.
 
-A secret is what `learn` was told (keys, declared parameters, what blocks revealed), the value of an environment
+A secret is what `learn` received (keys, declared parameters, what blocks revealed), the value of an environment
 variable that is named like one, user info in an address, a value that a text names (`password=...`), or a token of a
 known kind. The patterns are our own: those of detect-secrets cost 0.2 s at import, take hashes and names of samples for
 secrets, and lack the tokens of newer services.

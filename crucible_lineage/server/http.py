@@ -233,8 +233,8 @@ def _failure_answer(_request: Request, error: Exception) -> Response:
         return JSONResponse({"detail": f"{NO_ROOM} ({getattr(error, 'strerror', error)})"}, 507)
     cause = "text that cannot be decoded" if isinstance(error, UnicodeDecodeError) else str(error)
     # Python's module meets undecodable text when it reads a row or computes its checksum.
-    told = ("Could not decode to UTF-8", "user-defined function raised exception")
-    is_damage = isinstance(error, DamagedError | UnicodeDecodeError) or any(words in cause for words in told)
+    causes = ("Could not decode to UTF-8", "user-defined function raised exception")
+    is_damage = isinstance(error, DamagedError | UnicodeDecodeError) or any(words in cause for words in causes)
     if is_damage or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return JSONResponse({"detail": f"This Crucible's database is damaged ({cause}); {REMEDY}"}, 500)
     raise error

@@ -54,7 +54,7 @@ def recorded_code(dataset: Dataset, record: StepRecord) -> RecordedCode:
 
 
 class Consent:
-    """The accounts whose code a command was told to run; `ask`, if it may name others, or be asked for them."""
+    """The accounts whose code a command may run; `ask` asks about others."""
 
     def __init__(self, accounts: Iterable[str] = (), ask: Callable[[str], bool] | None = None) -> None:
         self.accounts = {*accounts}

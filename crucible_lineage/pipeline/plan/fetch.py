@@ -208,7 +208,7 @@ def way_out(mfid: str) -> str:
 
 
 def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:
-    """Upload a file's bytes, anew if the service keeps old ones. Raises InputError if it still returns others."""
+    """Upload a file's bytes, once more if the service keeps old ones. Raises InputError if it still returns others."""
     uploaded = client.files.upload(mfid, path, filename=filename)
     if has_bytes(client, mfid, filename, sha256):
         return
