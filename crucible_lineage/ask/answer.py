@@ -30,6 +30,7 @@ class Answer(ABC):
     content: str | bytes | None = None
     picture = ""  # SVG
     hidden: Collection[str] = ()  # datasets in its records that this key cannot see
+    not_datasets: Collection[str] = ()  # ids in it of accounts and samples
 
     @property
     def exit_code(self) -> int:

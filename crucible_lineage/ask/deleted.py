@@ -41,10 +41,18 @@ class Deletion:
 def deletion_of(session: Session, mfid: str) -> Deletion | None:
     """Return the deletion of a dataset, if this key can see it."""
     try:
-        entries = list(session.client.deletions.deleted(resource_id=mfid))
+        found = [one for one in session.client.deletions.deleted(resource_id=mfid) if one.resource_id == mfid]
     except NOT_LISTED:
         return None
-    return next((_deleted(entry) for entry in entries if entry.resource_id == mfid), None)
+    return next(
+        (
+            Deletion(
+                mfid, one.resource_name or "", _project(one), "was deleted", one.deleted_at or "", one.reason or ""
+            )
+            for one in found
+        ),
+        None,
+    )
 
 
 def request_text(status: str | None) -> str:
@@ -67,17 +75,6 @@ def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
     except NOT_LISTED:
         return []
     return [one for one in deleted if one.resource_type == "dataset" and _project(one).casefold() == project.casefold()]
-
-
-def _deleted(entry: DeletedRecord) -> Deletion:
-    return Deletion(
-        mfid=entry.resource_id or "",
-        name=entry.resource_name or "",
-        project=_project(entry),
-        state="was deleted",
-        time=entry.deleted_at or "",
-        reason=entry.reason or "",
-    )
 
 
 def _project(entry: DeletionRequest | DeletedRecord) -> str:

@@ -62,8 +62,7 @@ class LineageComparison(Answer):
         yield from (f"removed   {_described(node)}" for node in found.removed)
         yield from (f"added     {_described(node)}" for node in found.added)
         for ends, changes in changes_by_dataset(found.changed):
-            yield f"changed   {self._changed(*ends)}"
-            yield from (f"  {self._change(change)}" for change in changes)
+            yield from (f"changed   {self._changed(*ends)}", *(f"  {self._change(change)}" for change in changes))
         yield from (f"unlinked  {_link(self.old, edge)}" for edge in found.removed_edges)
         yield from (f"linked    {_link(self.new, edge)}" for edge in found.added_edges)
 
@@ -96,21 +95,18 @@ class LineageComparison(Answer):
         found = self.difference
         return {
             "same": not found,
-            "results": [{**_ends(one), "name": one.field, **_values(one), "change": one.by} for one in found.results],
+            "results": [{**_change_json(one, "name"), "change": one.by} for one in found.results],
             "added": list(map(_node_json, found.added)),
             "removed": list(map(_node_json, found.removed)),
-            "changed": [{**_ends(one), "field": one.field, **_values(one)} for one in found.changed],
+            "changed": [_change_json(one, "field") for one in found.changed],
             "added_links": [_link_json(self.new, edge) for edge in found.added_edges],
             "removed_links": [_link_json(self.old, edge) for edge in found.removed_edges],
         }
 
 
-def _ends(change: Change) -> dict[str, object]:
-    return {"old_mfid": change.old_id, "new_mfid": change.new_id}
-
-
-def _values(change: Change) -> dict[str, object]:
-    return {"old": change.old, "new": change.new}
+def _change_json(change: Change, key: str) -> dict[str, object]:
+    ends = {"old_mfid": change.old_id, "new_mfid": change.new_id}
+    return {**ends, key: change.field, "old": change.old, "new": change.new}
 
 
 def _node_json(node: Node) -> dict[str, object]:

@@ -252,10 +252,7 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
 def _again(session: Session, before: str, mfid: str) -> Iterator[str]:
     """Describe the outcome of a forced rerun of the same step."""
     lines = moved(session, before, mfid)
-    if not lines:
-        yield "forced rerun: same values and bytes"
-        return
-    yield f"forced rerun: {NOT_DETERMINISTIC}"
+    yield f"forced rerun: {NOT_DETERMINISTIC if lines else 'same values and bytes'}"
     yield from (f"  {line}" for line in lines)
 
 

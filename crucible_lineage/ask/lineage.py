@@ -76,6 +76,11 @@ class Lineage(Answer):
         """The datasets in it that this key cannot see."""
         return self.graph.hidden
 
+    @property
+    def not_datasets(self) -> Collection[str]:  # type: ignore[override]
+        """The samples in it."""
+        return [mfid for mfid, node in self.graph.nodes.items() if node.kind == "sample"]
+
     def __len__(self) -> int:
         return len(self.graph)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +35,11 @@ class Statements(Answer):
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
         return "" in self.signers.values() or any(one.is_unvouched for one in self.statements)
+
+    @property
+    def not_datasets(self) -> Collection[str]:  # type: ignore[override]
+        """The accounts that made the statements."""
+        return {one.statement.by for one in self.statements}
 
     def to_json(self) -> JsonObject:
         signed = ({"signer": self.signers[one.statement.mfid]} if self.signers else {} for one in self.statements)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,6 +103,11 @@ class DatasetView(Answer):
     def is_alarm(self) -> bool:  # type: ignore[override]
         doubt = self.entry.doubt
         return any(one.is_unvouched for one in self.statements) or (doubt is not None and bool(doubt.statement.fault))
+
+    @property
+    def not_datasets(self) -> Collection[str]:  # type: ignore[override]
+        """Its samples, and the accounts that made statements about it."""
+        return {*self.samples, *(one.statement.by for one in self.statements)}
 
     def lines(self) -> Iterator[str]:
         yield from _status(self)

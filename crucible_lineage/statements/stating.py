@@ -133,7 +133,7 @@ def state(
         verb=verb,
         about=replace(about, datasets=tuple(sorted(set(about.datasets)))),
         by=str(agent.get("unique_id") or agent.get("local_user") or "somebody"),
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        when=datetime.now(UTC).isoformat(timespec="milliseconds"),
         why=masked_text(why),
         who=str(agent.get("username") or agent.get("local_user") or ""),
         body=masked(dict(body or {})),

@@ -175,6 +175,7 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
 def _hidden(reader: Reader, answer: Answer, rows: Iterable[Iterable[object]]) -> set[str]:
     """Return the datasets that an answer names, or its records, and that this reader cannot see."""
     named = {mfid for row in rows for cell in row for mfid in mfids_in(str(cell))}
+    named.difference_update(answer.not_datasets)
     return {*answer.hidden, *(named - visible_names(reader.client, sorted(named)).keys())}
 
 

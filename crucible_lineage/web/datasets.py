@@ -213,20 +213,12 @@ def _hold(session: Session, mfid: str, form: Form) -> None:
     put_on_hold(session, About((mfid,)), _required(form, "why", "the reason"), flag=form.get("flag", ""))
 
 
-def _lift(session: Session, mfid: str, form: Form) -> None:
-    lift(session, [mfid], _why(form), kind=form.get("kind", ""))
-
-
-def _sign(session: Session, mfid: str, form: Form) -> None:
-    sign(session, (mfid,), _why(form))
-
-
-_ACTIONS: Mapping[str, Callable[[Session, str, Form], None]] = {
+_ACTIONS: Mapping[str, Callable[[Session, str, Form], object]] = {
     "set": _set,
     "delete": _delete,
     "hold": _hold,
-    "lift": _lift,
-    "sign": _sign,
+    "lift": lambda session, mfid, form: lift(session, [mfid], _why(form), kind=form.get("kind", "")),
+    "sign": lambda session, mfid, form: sign(session, (mfid,), _why(form)),
 }
 
 
@@ -270,11 +262,9 @@ def lineage_html(reader: Reader) -> Response:
 def lineage_svg(reader: Reader) -> Response:
     """Return the drawing as SVG; with `?near`, only parents and children."""
     mfid = reader.mfid
-    graph = (
-        _near(reader, mfid) if "near" in reader.request.query_params else _full_lineage(reader, mfid, pictures=False)
-    )
-    saved_as = _saved_as(reader, mfid, "svg")
-    headers = {"Content-Security-Policy": DRAWN, **saved_as}
+    is_near = "near" in reader.request.query_params
+    graph = _near(reader, mfid) if is_near else _full_lineage(reader, mfid, pictures=False)
+    headers = {"Content-Security-Policy": DRAWN, **_saved_as(reader, mfid, "svg")}
     return Response(render_svg(graph, mfid), media_type="image/svg+xml", headers=headers)
 
 
@@ -292,9 +282,8 @@ def _full_lineage(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
 def _near(reader: Reader, mfid: str) -> LineageGraph:
     """Return the dataset with its parents and children, with records if they are few."""
     graph = LineageGraph.from_api(reader.client.graphs.get(mfid, recursive=False))
-    mfids = (
-        [node.id for node in graph.nodes.values() if node.kind == "dataset"] if len(graph) <= MOST_PICTURES else [mfid]
-    )
+    datasets = [node.id for node in graph.nodes.values() if node.kind == "dataset"]
+    mfids = datasets if len(graph) <= MOST_PICTURES else [mfid]
     records = {one: reader.client.datasets.get(one, include_metadata=True).model_dump() for one in mfids}
     with reader.sign_in.session() as session:
         graph = with_states(session, graph.with_records(records))

@@ -31,7 +31,7 @@ PATHS = (
     "/ask/why?dataset={child}",
     "/ask/lineage?dataset={child}",
     "/ask/impact?dataset={raw}",
-    "/ask/statements?as=json",
+    "/ask/statements",
     "/ask/status",
     "/ask/runs?project=open-lab",
     "/ask/verify?project=open-lab",
@@ -69,6 +69,19 @@ def test_every_page_needs_a_sign_in(site, owner, path):
     refused = httpx.get(site.url + path)
     assert refused.status_code == 303
     assert refused.headers["location"].startswith("/sign-in")
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path.startswith("/ask/") and path != "/ask/table"])
+def test_every_answer_can_be_had_as_json(site, owner, path):
+    hold = {"act": "hold", "why": "laser drifted"}
+    held = site.client.datasets.create({"dataset_name": "held", "project_id": "open-lab"}).dsid
+    address = f"/datasets/{held}/corrections"
+    assert owner.post(address, data=hold, headers={"Origin": site.url}).status_code == 303
+    path = path.format(**site.mfids)
+
+    answer = owner.get(path + ("&" if "?" in path else "?") + "as=json")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json"), answer.text
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/sign-in", "/static/style.css", "/nowhere"])
