@@ -28,7 +28,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
-from crucible_lineage.exchange import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
+from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.job.delivering import deliver_all

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.exchange import CopyOutcome, CopyPlan, bring, plan_project
+from crucible_lineage.exchange.copying import CopyOutcome, CopyPlan, bring, plan_project
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

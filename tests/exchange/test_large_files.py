@@ -18,7 +18,7 @@ def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
     offline: Session, service: Any, push: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "1")
-    monkeypatch.setattr("crucible_lineage.exchange.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("crucible_lineage.exchange.copying.FIRST_WAIT_S", 0.01)
     scan = tmp_path / "scan.bin"
     with scan.open("wb") as stream:
         for number in range(3):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.exchange import bring, plan_named, plan_project
+from crucible_lineage.exchange.copying import bring, plan_named, plan_project
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
 from crucible_lineage.provenance.record import KEY, read_record
 from crucible_lineage.session import Session

@@ -1,0 +1,1 @@
+"""Datasets copied from one Crucible to another."""
