@@ -22,23 +22,15 @@ import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.readers import (
-    Found,
-    read_hdf5,
-    read_image,
-    read_json,
-    read_nexus,
-    read_signals,
-    read_table,
-    read_workbook,
-)
+from crucible_lineage.server.readers import Found
 
 GROUP = "crucible_lineage.ingestors"
 TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
@@ -60,29 +52,26 @@ class Ingestor:
     read: Callable[[Path], Found | None]
 
 
-_HDF5 = frozenset({".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"})
-_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"})
-
 # By name: the plugin of RosettaSciIO, and the suffixes that belong to this kind of file only.
-_PLUGINS: dict[str, tuple[str, frozenset[str]]] = {
-    "DigitalMicrographIngestor": ("digitalmicrograph", frozenset({".dm3", ".dm4"})),
-    "EMDIngestor": ("emd", frozenset({".emd"})),
-    "FEISeriesIngestor": ("tia", frozenset({".ser"})),
-    "BrukerIngestor": ("bruker", frozenset({".bcf"})),
-    "MRCIngestor": ("mrc", frozenset({".mrc"})),
-    "EMSAIngestor": ("msa", frozenset({".msa", ".ems", ".emsa"})),
-    "RenishawIngestor": ("renishaw", frozenset({".wdf"})),
-    "DigitalSurfIngestor": ("digitalsurf", frozenset({".sur", ".pro"})),
-    "HyperSpyIngestor": ("hspy", frozenset({".hspy"})),
+_PLUGINS = {
+    "DigitalMicrographIngestor": ("digitalmicrograph", {".dm3", ".dm4"}),
+    "EMDIngestor": ("emd", {".emd"}),
+    "FEISeriesIngestor": ("tia", {".ser"}),
+    "BrukerIngestor": ("bruker", {".bcf"}),
+    "MRCIngestor": ("mrc", {".mrc"}),
+    "EMSAIngestor": ("msa", {".msa", ".ems", ".emsa"}),
+    "RenishawIngestor": ("renishaw", {".wdf"}),
+    "DigitalSurfIngestor": ("digitalsurf", {".sur", ".pro"}),
+    "HyperSpyIngestor": ("hspy", {".hspy"}),
 }
+_IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
 INGESTORS: tuple[Ingestor, ...] = (
-    Ingestor("NexusIngestor", _HDF5, read_nexus),
-    Ingestor("H5Ingestor", _HDF5, read_hdf5),
-    Ingestor("ImageIngestor", _IMAGES, read_image),
-    *(Ingestor(name, suffixes, partial(read_signals, plugin)) for name, (plugin, suffixes) in _PLUGINS.items()),
-    Ingestor("WorkbookIngestor", frozenset({".xlsx", ".xlsm", ".xls", ".ods"}), read_workbook),
-    Ingestor("JsonIngestor", frozenset({".json"}), read_json),
-    Ingestor("DelimitedTextIngestor", frozenset({".csv", ".tsv", ".txt", ".dat"}), read_table),
+    Ingestor("H5Ingestor", {".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"}, readers.read_hdf5),
+    Ingestor("ImageIngestor", _IMAGES, readers.read_image),
+    *(Ingestor(name, suffixes, partial(readers.read_signals, plugin)) for name, (plugin, suffixes) in _PLUGINS.items()),
+    Ingestor("WorkbookIngestor", {".xlsx", ".xlsm", ".xls", ".ods"}, readers.read_workbook),
+    Ingestor("JsonIngestor", {".json"}, readers.read_json),
+    Ingestor("DelimitedTextIngestor", {".csv", ".tsv", ".txt", ".dat"}, readers.read_table),
 )
 
 
@@ -129,21 +118,20 @@ def ingestor_names() -> list[str]:
 
 def _in_order(requested: str | None, on_attempt: Callable[[str], object]) -> Iterator[Ingestor]:
     """Yield the requested ingestor, then those of other packages, which know their own formats, then ours."""
-    foreign = sorted(_foreign(), key=lambda entry: entry.name != requested)
-    own = sorted(INGESTORS, key=lambda ingestor: ingestor.name != requested)
-    if own[0].name == requested:
-        yield own.pop(0)
-    for entry in foreign:
-        on_attempt(entry.name)
-        try:
-            ingestor = entry.load()()
-        except Exception as error:
-            if entry.name == requested:
-                raise
-            sys.stderr.write(f"{entry.name} ({entry.value}) cannot be loaded: {type(error).__name__}: {error}\n")
+    every: list[EntryPoint | Ingestor] = [*_foreign(), *INGESTORS]
+    for one in sorted(every, key=lambda one: one.name != requested):
+        if isinstance(one, Ingestor):
+            yield one
             continue
-        yield Ingestor(entry.name, frozenset(ingestor.suffixes), ingestor.read)
-    yield from own
+        on_attempt(one.name)
+        try:
+            ingestor = one.load()()
+        except Exception as error:
+            if one.name == requested:
+                raise
+            sys.stderr.write(f"{one.name} ({one.value}) cannot be loaded: {type(error).__name__}: {error}\n")
+        else:
+            yield Ingestor(one.name, ingestor.suffixes, ingestor.read)
 
 
 def _foreign() -> list[EntryPoint]:
@@ -165,18 +153,16 @@ class Isolation:
         if not path.is_file():
             raise FileNotFoundError(path)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        with tempfile.TemporaryDirectory(prefix="crucible-ingest-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
-            ended = self._run([name, str(path), filename, requested or "", str(limit_s)], folder / "log", limit_s)
-            output = (folder / "log").read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip()
-            if output:  # for the server's administrator
+        with tempfile.TemporaryFile() as messages:
+            said, ended = self._run([str(path), filename, requested or "", str(limit_s)], messages.fileno(), limit_s)
+            messages.seek(-min(LOGGED_BYTES, messages.seek(0, os.SEEK_END)), os.SEEK_END)
+            if output := messages.read().decode("utf-8", "replace").strip():  # for the server's administrator
                 log.warning("Ingesting %s: %s", filename, output)
-            reply = _reply(folder, ended)
-        if "error" in reply:
-            raise IngestionError(reply["error"])
-        picture = reply["thumbnail"]
-        found = Found(reply["metadata"], base64.b64decode(picture) if picture else None, reply["attributes"])
-        return reply["name"], found
+        *_, last = [{}, *map(json.loads, said.splitlines())]
+        if "found" not in last:
+            raise IngestionError(last.get("error") or f"{last.get('trying', 'the ingestion')} {ended}")
+        picture = last["found"].pop("thumbnail")
+        return last["name"], Found(**last["found"], thumbnail=base64.b64decode(picture) if picture else None)
 
     def stop(self) -> None:
         with self._lock:
@@ -184,24 +170,29 @@ class Isolation:
             if self._process is not None:
                 _kill(self._process)
 
-    def _run(self, arguments: list[str], output: Path, limit_s: float) -> str:
-        """Run the process and return how it ended, in words."""
+    def _run(self, arguments: list[str], messages: int, limit_s: float) -> tuple[bytes, str]:
+        """Run the process; return what it said, and how it ended, in words."""
         command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
         path = os.pathsep.join(entry for entry in sys.path if entry)  # ingestors of other packages may need it
         environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        with self._lock, output.open("wb") as file:
+        with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
             self._process = process = subprocess.Popen(  # noqa: S603  this interpreter with a module of this package
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                env=environment,
+                start_new_session=True,
             )
         try:
-            code = process.wait(limit_s)
+            said, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
             _kill(process)
-            process.wait()
-            return f"was not done after {limit_s:g} s and was stopped"
-        return f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            return process.communicate()[0], f"was not done after {limit_s:g} s and was stopped"
+        code = process.returncode
+        return said, f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -214,34 +205,27 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _reply(folder: Path, ended: str) -> JsonObject:
-    path, trying = folder / "reply.json", folder / "trying"
-    if not path.exists():
-        name = trying.read_text(encoding="utf-8", errors="replace") if trying.exists() else ""
-        return {"error": f"{name or 'the ingestion'} {ended}"}
-    if path.stat().st_size > MAX_REPLY_BYTES:
-        return {"error": f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB"}
-    return dict(json.loads(path.read_bytes()))
-
-
-def main(folder: Path, path: Path, filename: str, requested: str | None, limit_s: float) -> None:
-    """Ingest one file in this process: write the ingestor at work to `trying`, the result to `reply.json`."""
+def main(path: Path, filename: str, requested: str | None, limit_s: float) -> None:
+    """Ingest one file in this process: say which ingestor is at work, then the result, a line of JSON each."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no reply
     faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
     _limit_memory(memory_mb << 20)
+
+    def say(**reply: object) -> None:
+        if len(text := json.dumps(reply)) > MAX_REPLY_BYTES:
+            raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
+        print(text, file=replies, flush=True)
+
     try:
-        name, found = ingest(path, filename, requested, (folder / "trying").write_text)
+        name, found = ingest(path, filename, requested, lambda name: say(trying=name))
         picture = base64.b64encode(found.thumbnail).decode() if found.thumbnail else None
-        reply = json.dumps(
-            {"name": name, "metadata": found.metadata, "attributes": found.attributes, "thumbnail": picture}
-        )
+        say(name=name, found=asdict(found) | {"thumbnail": picture})
     except MemoryError:
-        reply = json.dumps({"error": f"MemoryError: reading takes more than {memory_mb} MB of memory"})
+        say(error=f"MemoryError: reading takes more than {memory_mb} MB of memory")
     except Exception as error:
-        reply = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
-    draft = folder / "reply.new"
-    draft.write_text(reply, encoding="utf-8")
-    draft.replace(folder / "reply.json")
+        say(error=f"{type(error).__name__}: {error}"[:500])
 
 
 def _limit_memory(size: int) -> None:
@@ -256,4 +240,4 @@ def _limit_memory(size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] or None, float(sys.argv[5]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None, float(sys.argv[4]))

@@ -11,8 +11,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from importlib import import_module
@@ -96,52 +96,52 @@ def read_workbook(path: Path) -> Found | None:
         return None
     try:
         with path.open("rb") as file, load_workbook(file) as workbook:
-            sheets = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names[:MAX_SHEETS]}
+            sheets = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names}
     except (CalamineError, OSError, ValueError):
         return None
-    tables = {
-        name: _table([[_cell(cell) for cell in row] for row in rows if any(row)]) for name, rows in sheets.items()
-    }
-    found = {name: {"table": table} for name, table in tables.items() if table is not None}
-    return Found({"sheets": found}) if found else None
+    tables = {name: _table([list(map(_cell, row)) for row in rows if any(row)]) for name, rows in sheets.items()}
+    if not any(tables.values()) or len(tables) > MAX_SHEETS:
+        return Found({"sheets": _unread(len(tables), "sheets")}) if tables else None
+    return Found(
+        {"sheets": {name: {"table": table} if table else _unread(1, "sheet") for name, table in tables.items()}}
+    )
 
 
 def read_hdf5(path: Path) -> Found | None:
-    """Other HDF5: attributes of the root; under `hdf5`, all attributes, single values and shapes of arrays."""
+    """HDF5 and NeXus: attributes of the root; under `hdf5`, all attributes, single values, and shapes of arrays."""
     with _hdf5(path) as file:
         if file is None:
             return None
-        root = _attributes(file)
-        return Found({**root, "hdf5": _contents(file)}, None, _acquired(root))
+        root, nodes = _attributes(file), list[tuple[str, Any]]()
+        file.visititems(lambda name, node: nodes.append((name, node)))  # no soft and no external links
+        if len(nodes) > MAX_ENTRIES:
+            return Found({**root, "hdf5": _unread(len(nodes), "groups and arrays")}, None, _acquired(root))
+        attributes = {name: found for name, node in nodes if (found := _attributes(node))}
+        values = {name: found for name, node in nodes if (found := _scalar(node)) is not None}
+        arrays = {
+            name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
+            for name, node in nodes
+            if hasattr(node, "shape")
+        }
+    units = {name: _only(attributes.get(name, {}).get("units")) for name in values}
+    shown = {name: {"value": value, "unit": units[name]} if units[name] else value for name, value in values.items()}
+    contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": arrays}
+    return Found({**root, "hdf5": contents}, None, _acquired(root) | _acquired(_nexus_facts(attributes, values)))
 
 
-def read_nexus(path: Path) -> Found | None:
-    """NeXus (an `NXentry`): all single values with units. None for another HDF5 file."""
-    with _hdf5(path) as file:
-        nodes = [] if file is None else _nodes(file)
-        entries = [name for name, node in nodes if "/" not in name and _word(node, "NX_class") == "NXentry"]
-        if not entries:
-            return None
-        values: JsonObject = {}
-        instrument, by_path = None, dict(nodes)
-        for name, node in nodes:
-            steps = name.split("/")
-            if steps[0] in entries and (value := _scalar(node)) is not None:
-                unit = _word(node, "units")
-                part = values
-                for step in steps[:-1]:
-                    part = part.setdefault(step, {})
-                part[steps[-1]] = {"value": value, "unit": unit} if unit else value
-            if instrument is None and _word(node, "NX_class") == "NXinstrument":
-                instrument = _scalar(by_path.get(f"{name}/name"))
-        facts = values.get(entries[0], {}) if len(entries) == 1 else values
-        start = read_time(values.get(entries[0], {}).get("start_time"))
-        metadata = {**_attributes(file), **facts, "hdf5": {"datasets": _contents(file)["datasets"]}}
-        return Found(metadata, None, _given(timestamp=start, instrument_name=instrument))
+def _nexus_facts(attributes: Mapping[str, JsonObject], values: JsonObject) -> JsonObject:
+    """Return the start and instrument of a NeXus file with one entry."""
+    classes = {name: _only(found.get("NX_class")) for name, found in attributes.items()}
+    entries = [name for name, kind in classes.items() if kind == "NXentry"]
+    instruments = [name for name, kind in classes.items() if kind == "NXinstrument"]
+    if len(entries) != 1:
+        return {}
+    named = values.get(f"{instruments[0]}/name") if len(instruments) == 1 else None
+    return {"start_time": values.get(f"{entries[0]}/start_time"), "instrument": named}
 
 
 def read_image(path: Path) -> Found | None:
-    """Under `image`: size, mode, frames and tags; the picture, upright, unless it is huge or broken."""
+    """Under `image`: size, mode and tags of a single frame; the picture, upright, unless it is huge or broken."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
@@ -150,24 +150,18 @@ def read_image(path: Path) -> Found | None:
     try:
         with Image.open(path, formats=_PICTURES) as image:
             tags = _tags(image)
-            properties = {
-                "width_px": image.width,
-                "height_px": image.height,
-                "mode": image.mode,
-                "format": image.format,
-                "frames": getattr(image, "n_frames", 1),
-                "tags": tags,
-            }
-            metadata = {"image": {key: value for key, value in properties.items() if value not in (None, {})}}
-            taken = str(tags.get("DateTimeOriginal", "")).replace(":", "-", 2)  # EXIF writes 2024:03:01 09:30:00
-            timestamp = read_time(f"{taken}{tags.get('OffsetTimeOriginal') or ''}")
-            maker, model = (" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model"))
-            camera = model if model.startswith(maker) else f"{maker} {model}"
-            thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None
-            fields = _given(timestamp=timestamp, instrument_name=camera if maker and model else None)
-            return Found(metadata, thumbnail, fields)
+            described = {"width_px": image.width, "height_px": image.height, "mode": image.mode, "format": image.format}
+            thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None  # may shrink the image
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                return Found({"image": {"format": image.format, "frames": _unread(frames, "frames")}}, thumbnail)
     except (UnidentifiedImageError, *_BROKEN):
         return None
+    taken = str(tags.get("DateTimeOriginal", "")).replace(":", "-", 2)  # EXIF writes 2024:03:01 09:30:00
+    timestamp = read_time(f"{taken}{tags.get('OffsetTimeOriginal') or ''}")
+    maker, model = (" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model"))
+    camera = model if model.startswith(maker) else f"{maker} {model}"
+    fields = _given(timestamp=timestamp, instrument_name=camera if maker and model else None)
+    return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail, fields)
 
 
 def read_signals(plugin: str, path: Path) -> Found | None:
@@ -186,27 +180,43 @@ def read_signals(plugin: str, path: Path) -> Found | None:
         signals = list(reader(str(path), lazy=True))
     except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
         signals = list(reader(str(path)))
-    return Found({"signals": [_signal(one) for one in signals[:MAX_SIGNALS]]}, None, _signal_fields(signals))
+    if len(signals) > MAX_SIGNALS:
+        return Found({"signals": _unread(len(signals), "signals")})
+    return Found({"signals": [_signal(one) for one in signals]}, None, _signal_fields(signals))
+
+
+def _unread(count: int, things: str) -> str:
+    return f"{count} {things}, not summarised"
+
+
+def _only(value: object) -> str | None:
+    """Return a text, also if it is the only member of a list."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value if isinstance(value, str) else None
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a file format to JSON, cut to a sensible length; NaN and infinities become None."""
+    """Convert a value of a file format to JSON, cut to a sensible length; NaN and infinities become None.
+
+    Objects lose empty entries and the notes of a library on its own reading.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        return value.rstrip("\0")[:MAX_VALUE_CHARACTERS]
+    if isinstance(value, Mapping):
+        inner = {str(key): plain(item) for key, item in list(value.items())[:MAX_ENTRIES]}
+        own = {key: item for key, item in inner.items() if not key.startswith(("_", "FileIO"))}
+        return {key: item for key, item in own.items() if item not in (None, "", {}, [])}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value[:MAX_LIST_ITEMS]]
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in list(value.items())[:MAX_ENTRIES]}
     if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str | bytes | date):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return text.rstrip("\0")[:MAX_VALUE_CHARACTERS]
     try:
         number = float(value)  # also fractions, as pictures have them
     except (TypeError, ValueError, ZeroDivisionError):
-        return str(value)[:MAX_VALUE_CHARACTERS]
+        return None
     return number if math.isfinite(number) else None
 
 
@@ -280,12 +290,12 @@ def _table(rows: Sequence[Sequence[str]]) -> JsonObject | None:
     if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
         return None
     names = [cell.strip() for cell in rows[0]]
-    is_header = len(names) > 1 and all(names) and len(set(names)) == len(names)
+    is_header = 1 < len(names) <= MAX_ENTRIES and all(names) and len(set(names)) == len(names)
     if not is_header or any(_number(name) is not None for name in names):
         return None
     if all(_number(cell) is None for cell in rows[1]):  # a list of words, such as a sentence with commas
         return None
-    columns = [_column(name, [row[at] for row in rows[1:]]) for at, name in enumerate(names[:MAX_ENTRIES])]
+    columns = [_column(name, [row[at] for row in rows[1:]]) for at, name in enumerate(names)]
     return {"rows": len(rows) - 1, "columns": columns}
 
 
@@ -293,9 +303,8 @@ def _column(name: str, cells: Sequence[str]) -> JsonObject:
     """Return name, unit and range; no range if a cell is no number, or an end looks like the code of a missing one."""
     values = [_number(cell) for cell in cells if cell.strip() and cell.strip().lower() != "nan"]
     numbers = [value for value in values if value is not None]
-    described: JsonObject = {"name": name[:200]} | (
-        {"unit": match[1].strip()} if (match := _UNIT.fullmatch(name)) else {}
-    )
+    match = _UNIT.fullmatch(name)
+    described: JsonObject = {"name": name[:200]} | ({"unit": match[1].strip()} if match else {})
     if not numbers or len(numbers) < len(values):
         return described
     ends = {"min": min(numbers), "max": max(numbers)}
@@ -310,38 +319,14 @@ def _cell(cell: object) -> str:
     return str(cell.total_seconds() if isinstance(cell, timedelta) else cell)
 
 
-@contextmanager
-def _hdf5(path: Path) -> Iterator[Any]:
+def _hdf5(path: Path) -> AbstractContextManager[Any]:
     """Open an HDF5 file; None if it is none, cannot be read, or h5py is missing."""
     try:
         import h5py
 
-        file = h5py.File(path, "r")
+        return h5py.File(path, "r")  # type: ignore[no-any-return]
     except (ImportError, OSError):
-        yield None
-        return
-    with file:
-        yield file
-
-
-def _nodes(file: Any) -> list[tuple[str, Any]]:
-    """Return all groups and arrays by path; h5py visits no soft and no external links."""
-    nodes: list[tuple[str, Any]] = []
-    file.visititems(lambda name, node: nodes.append((name, node)))
-    return nodes
-
-
-def _contents(file: Any) -> JsonObject:
-    """Return attributes, single values, and shape and type of each array, by path."""
-    result: dict[str, JsonObject] = {"attributes": {}, "values": {}, "datasets": {}}
-    for name, node in _nodes(file):
-        properties = {"attributes": _attributes(node), "values": _scalar(node)}
-        if hasattr(node, "shape"):
-            properties["datasets"] = {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
-        for kind, value in properties.items():
-            if value not in (None, {}) and len(result[kind]) < MAX_ENTRIES:
-                result[kind][name] = value
-    return result if result["values"] else {kind: result[kind] for kind in ("attributes", "datasets")}
+        return nullcontext()
 
 
 def _scalar(node: Any) -> Any:
@@ -387,13 +372,6 @@ def _is_no_value(value: Any) -> bool:
     if isinstance(items, list | tuple):
         return any(map(_is_no_value, items))
     return kind == "V" and isinstance(items, bytes)
-
-
-def _word(node: Any, name: str) -> str | None:
-    """Return an attribute that is one text, also if it is stored as the only member of a list."""
-    value = plain(node.attrs.get(name))
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return value if isinstance(value, str) else None
 
 
 def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
@@ -469,36 +447,20 @@ def _eight_bits(image: Picture) -> Picture:
 
 
 def _signal(signal: Mapping[str, Any]) -> JsonObject:
-    data = signal["data"]
-    names = ("name", "units", "size", "scale", "offset")
-    axes = [
-        {name: value for name in names if (value := _described(axis.get(name))) is not None}
-        for axis in signal.get("axes", ())
-    ]
-    described = {
+    data, names = signal["data"], ("name", "units", "size", "scale", "offset")
+    axes = [plain({name: axis.get(name) for name in names}) for axis in signal.get("axes", ())]
+    described = {"axes": axes, "metadata": plain(signal.get("metadata", {}))}
+    return {
         "shape": list(data.shape),
         "dtype": str(data.dtype),
-        "axes": axes,
-        "metadata": _described(signal.get("metadata", {})),
+        **{name: one for name, one in described.items() if one},
     }
-    return {name: value for name, value in described.items() if value not in ({}, [])}
-
-
-def _described(value: object) -> Any:
-    """Convert a value to JSON without empty entries and the reader's internal notes."""
-    if isinstance(value, Mapping):
-        inner = {str(key): _described(item) for key, item in value.items() if not str(key).startswith(("_", "FileIO"))}
-        return {key: item for key, item in inner.items() if item not in (None, "", {}, [])}
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    is_plain = isinstance(value, str | int | float | bool | list | tuple) or hasattr(value, "tolist")
-    return plain(value) if is_plain else None
 
 
 def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
     metadata = signals[0].get("metadata", {}) if signals else {}
     general, instruments = metadata.get("General", {}), metadata.get("Acquisition_instrument", {})
-    timestamp = read_time(f"{general.get('date', '')}T{general.get('time', '')}")
     names = (one.get("microscope") for one in instruments.values() if isinstance(one, Mapping))
-    return _given(timestamp=timestamp, instrument_name=next(filter(None, names), None))
+    time = read_time(f"{general.get('date', '')}T{general.get('time', '')}")
+    return _given(timestamp=time, instrument_name=next(filter(None, names), None))

@@ -124,13 +124,10 @@ class Worker:
                 status, remark = "not supported", "The service does not store this file and cannot read it"
         except FileNotFoundError:
             status, remark = "file not found", "The file's content is missing"
-        except IngestionError as error:
-            remark = str(error)
+        except Exception as error:
+            remark = str(error) if isinstance(error, IngestionError) else f"{type(error).__name__}: {error}"[:500]
             if self._isolation.stopped:
                 self._put_back(self._name)
-        except Exception as error:
-            log.exception("Ingestion request %s failed", file["request"])
-            remark = f"{type(error).__name__}: {error}"[:500]
         with self._database.write() as db:
             db.execute(
                 "UPDATE ingestion_request SET status = ?, ingestion_class = COALESCE(?, ingestion_class),"

@@ -98,7 +98,7 @@ def test_classes_of_other_packages_are_listed_first(api, plugin):
     assert listed[0] == "LabBabbling"
     own = [name for name in listed if not name.startswith("Lab")]
     assert listed == [*sorted(set(listed) - set(own)), *own]
-    assert own[:2] == ["NexusIngestor", "H5Ingestor"]
+    assert own[:2] == ["H5Ingestor", "ImageIngestor"]
 
 
 def test_class_that_cannot_be_loaded_fails_only_when_named(named, plugin):

@@ -115,7 +115,8 @@ def test_workbook_tells_the_table_of_each_sheet(read: Read) -> None:
                         {"name": "T (K)", "unit": "K", "min": 300, "max": 301.5},
                     ],
                 }
-            }
+            },
+            "Notes": "1 sheet, not summarised",
         }
     }
 
@@ -175,9 +176,13 @@ def test_nexus_tells_its_scalars_with_units(tmp_path: Path) -> None:
         instrument["unfinished"] = np.bytes_(b"abc\xff\x01")
         entry["counts"] = np.zeros(50)
     name, found = ingest(path, path.name, None)
-    assert name == "NexusIngestor"
-    assert found.metadata["title"] == "LaB6, capillary"
-    assert found.metadata["instrument"] == {"name": "11-BM", "wavelength": {"value": 0.4127, "unit": "angstrom"}}
+    assert name == "H5Ingestor"
+    assert found.metadata["hdf5"]["values"] == {
+        "entry/title": "LaB6, capillary",
+        "entry/start_time": "2024-03-01T09:30:00+01:00",
+        "entry/instrument/name": "11-BM",
+        "entry/instrument/wavelength": {"value": 0.4127, "unit": "angstrom"},
+    }
     assert found.metadata["hdf5"]["datasets"]["entry/counts"] == {"shape": [50], "dtype": "float64"}
     assert found.attributes == {"timestamp": read_time("2024-03-01T09:30:00+01:00"), "instrument_name": "11-BM"}
 
@@ -200,10 +205,9 @@ def test_files_of_the_server_that_an_hdf5_file_points_to_are_not_read(tmp_path: 
         instrument.attrs["NX_class"] = "NXinstrument"
         instrument["name"] = h5py.ExternalLink(str(other), "/name")
         entry.create_dataset("stored", shape=(1,), dtype="S11", external=[(str(raw), 0, 11)])
-    for name in ("NexusIngestor", "H5Ingestor"):
-        used, found = ingest(path, path.name, name)
-        assert used == name
-        assert "unobtainium" not in json.dumps([found.metadata, found.attributes])
+    used, found = ingest(path, path.name, None)
+    assert used == "H5Ingestor"
+    assert "unobtainium" not in json.dumps([found.metadata, found.attributes])
 
 
 @pytest.mark.parametrize("way", ["link", "stored", "virtual", None])
@@ -239,9 +243,7 @@ def test_tiff_of_detector_counts_is_stretched_to_a_visible_thumbnail(tmp_path: P
     Image.fromarray(counts).save(path, tiffinfo={270: "grain boundary", 271: "Zeiss"})
     found = ingest(path, path.name, None)[1]
     described = found.metadata["image"]
-    assert [described[name] for name in ("width_px", "height_px", "mode", "format", "frames")] == [
-        300, 100, "I;16", "TIFF", 1,
-    ]  # fmt: skip
+    assert [described[name] for name in ("width_px", "height_px", "mode", "format")] == [300, 100, "I;16", "TIFF"]
     assert (described["tags"]["ImageDescription"], described["tags"]["Make"]) == ("grain boundary", "Zeiss")
     assert not any("Offsets" in name for name in described["tags"])
     image = shown(found)
@@ -273,10 +275,27 @@ def test_png_tells_its_text_and_shows_through_to_white(tmp_path: Path) -> None:
     Image.new("RGBA", (20, 10), (0, 0, 0, 0)).save(path, pnginfo=text)
     found = ingest(path, path.name, None)[1]
     assert found.metadata["image"] == {
-        "width_px": 20, "height_px": 10, "mode": "RGBA", "format": "PNG", "frames": 1,
+        "width_px": 20, "height_px": 10, "mode": "RGBA", "format": "PNG",
         "tags": {"Software": "Matplotlib"},
     }  # fmt: skip
     assert shown(found).getpixel((100, 100)) == (255, 255, 255)
+
+
+def test_what_is_not_modelled_in_full_is_counted_and_not_summarised(tmp_path: Path) -> None:
+    series, scans = tmp_path / "series.tif", tmp_path / "scans.h5"
+    frames = [Image.new("L", (10, 10), shade) for shade in range(12)]
+    frames[0].save(series, save_all=True, append_images=frames[1:])
+    with h5py.File(scans, "w") as file:
+        file.attrs["operator"] = "Ada"
+        for number in range(501):
+            file[f"scan{number}"] = float(number)
+    assert ingest(series, series.name, None)[1].metadata == {
+        "image": {"format": "TIFF", "frames": "12 frames, not summarised"}
+    }
+    assert ingest(scans, scans.name, None)[1].metadata == {
+        "operator": "Ada",
+        "hdf5": "501 groups and arrays, not summarised",
+    }
 
 
 def test_picture_that_was_cut_off_or_is_huge_is_described_without_a_thumbnail(tmp_path: Path) -> None:
