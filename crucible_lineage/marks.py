@@ -30,7 +30,7 @@ from functools import cached_property
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
-from crucible_lineage.times import utc
+from crucible_lineage.times import is_same_value, utc
 
 KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"
@@ -223,15 +223,26 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
 
 def _corrected(metadata: JsonMapping, acts: JsonMapping) -> JsonObject:
     """Return the corrected values, and the corrections, with what was written over the last one of each value."""
+    current = {f"{METADATA}{key}": value for key, value in metadata.items()}
+    values, named = corrected_fields(current, acts, METADATA)
+    return {**{path.removeprefix(METADATA): now for path, now in values.items()}, CORRECTIONS_KEY: named} if acts else {}
+
+
+def corrected_fields(current: JsonMapping, acts: JsonMapping, prefix: str = "") -> tuple[JsonObject, JsonObject]:
+    """Return the fields whose last correction another program wrote over, with the corrected values.
+
+    Only the fields whose names begin with `prefix` are compared, and among those without one, the `current` ones.
+    Also return the corrections, with what was written over the last one of each field.
+    """
     last = {str(mapping(act).get("field")): name for name, act in sorted(acts.items())}
-    values: JsonObject = {}
-    named = dict(acts)
-    for path, name in last.items():
-        key, now = path.removeprefix(METADATA), mapping(acts[name]).get("now")
-        if path.startswith(METADATA) and metadata.get(key) != now:
-            values[key] = now
-            named[name] = {**mapping(acts[name]), "overwritten": metadata.get(key)}
-    return {**values, CORRECTIONS_KEY: named} if acts else {}
+    values, named = JsonObject(), dict(acts)
+    for field, name in last.items():
+        now = mapping(acts[name]).get("now")
+        is_compared = field.startswith(prefix) if prefix else field in current
+        if is_compared and not is_same_value(field, current.get(field), now):
+            values[field] = now
+            named[name] = {**mapping(acts[name]), "overwritten": current.get(field)}
+    return values, named
 
 
 def _is_plain(metadata: JsonMapping) -> bool:

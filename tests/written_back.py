@@ -1,4 +1,4 @@
-"""Ingestion like that of Crucible's public worker, which writes back all metadata that it read at first."""
+"""Ingestion like that of Crucible's public worker, which writes back all fields and metadata that it read at first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import merged, read_metadata, write_metadata, written_metadata
+from crucible_lineage.server.resources import change, merged, read_metadata, write_metadata, written_metadata
 from crucible_lineage.server.worker import Worker, fill, replace_thumbnail
 
 
@@ -23,11 +23,14 @@ def writing_back(folder: Path, pick_up_s: float, parse_s: float) -> Iterator[Run
             self._closing.wait(pick_up_s)
             with self._database.read() as db:
                 self._picked_up = read_metadata(db, file["dataset_id"]) or {}
+                sql = "SELECT dataset_name, measurement, session_name, timestamp FROM dataset WHERE id = ?"
+                self._fields = dict(db.execute(sql, (file["dataset_id"],)).fetchone())
             self._closing.wait(parse_s)
             return super()._ingest(file)
 
         def _store(self, db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
             suffix = Path(file["filename"]).suffix.lstrip(".").lower()
+            change(db, "dataset", file["dataset_id"], self._fields)
             defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
             fill(db, file, {**defaults, **findings.attributes}, {})
             written = written_metadata(db, file["dataset_id"])

@@ -21,8 +21,8 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.checks import Finding
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.records import CORRECTIONS_KEY, provenance
-from crucible_lineage.pipeline.plan.corrections import corrections, uncorrected
+from crucible_lineage.lineage.records import provenance
+from crucible_lineage.pipeline.plan import corrections
 from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, gives_id, recipe_inputs
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -167,7 +167,7 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
     dataset = evidence.datasets[mfid]
     result = record.result
     metadata = dataset["scientific_metadata"] or {}
-    if result is not None and (changed := changed_keys(result.document(), uncorrected(metadata))):
+    if result is not None and (changed := changed_keys(result.document(), corrections.uncorrected(metadata))):
         named = shortened(changed, MOST_KEYS)
         message = (
             f"{label(dataset)}: its scientific metadata differ from the registered ones: a value among {named} was "
@@ -266,11 +266,9 @@ def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Findin
 def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:
     """Yield corrected values over which another program has written; the corrections count."""
     for mfid, record in records.items():
-        metadata = record.get("scientific_metadata") or {}
-        for act in corrections(metadata) if CORRECTIONS_KEY in metadata else ():
-            if act.overwritten is not None:
-                message = f"{record.get('dataset_name')} ({mfid}): {act.change}; the correction counts"
-                yield Finding("correction-overwritten", "notice", (mfid,), message, f"crucible-lineage why {mfid}")
+        for act in corrections.overwritten(record.get("scientific_metadata")):
+            message = f"{record.get('dataset_name')} ({mfid}): {act.change}"
+            yield Finding("correction-overwritten", "notice", (mfid,), message, f"crucible-lineage why {mfid}")
 
 
 def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[Finding]:

@@ -28,6 +28,7 @@ from crucible_lineage.lineage.records import (
     took_s,
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
+from crucible_lineage.pipeline.plan.corrections import overwritten
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
@@ -68,7 +69,8 @@ class DatasetView(Answer):
 
     `equal` are, for each of `parents`, other linked datasets with equal bytes. `metadata` are those that no step
     returned: given at registration, or read from its files. `calibrations` are those it was made with, or those that
-    are certified for it; `varies` says why its step is known as not deterministic.
+    are certified for it; `varies` says why its step is known as not deterministic. `overwritten` are corrections over
+    which another program wrote; they count.
     """
 
     entry: Standing
@@ -86,6 +88,7 @@ class DatasetView(Answer):
     statements: tuple[AppliedStatement, ...] = ()
     varies: str = ""
     calibrations: tuple[CalibrationUse, ...] = ()
+    overwritten: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -96,6 +99,7 @@ class DatasetView(Answer):
             *(one.text for one in single_statements(self.statements)),
             *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
+            *self.overwritten,
             *map(str, self.calibrations),
         )
 
@@ -210,6 +214,7 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
         statements=session.stated.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
         calibrations=calibrations_of(session, record),
+        overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from crucible_lineage.checksums import scan_file
+from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import UnreachableError
@@ -67,6 +70,34 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
         assert after.dataset.scientific_metadata["seed"] == before.dataset.scientific_metadata["seed"]
         written_back += "table" in (after.dataset.scientific_metadata or {})
     assert written_back > HISTORIES // 3
+
+
+def test_corrected_fields_outlive_the_worker(server: RunningServer, client: CrucibleClient, tmp_path: Path) -> None:
+    mfid = client.datasets.create({"project_id": "lab", "dataset_name": "scan", "measurement": "Raman"}).dsid
+    (tmp_path / "scan.csv").write_text("x,y\n1,2\n")
+    stored = client.files.upload(mfid, tmp_path / "scan.csv").file
+
+    def ask(*words: str) -> Any:
+        options = ("--url", server.url, "--api-key", server.api_key, "--data", str(tmp_path / "data"))
+        found = CliRunner().invoke(main, [*words, "--json", *options])
+        assert found.exit_code == 0, found.output
+        return json.loads(found.stdout)
+
+    values = {"measurement": "XPS", "dataset_name": "scan 2", "timestamp": "2024-05-10T12:00:00+00:00"}
+    old = {name: client.datasets.get(mfid)[name] for name in values}
+    texts = [f"{name}={value}" for name, value in values.items()]
+    ask("set", mfid, *texts)
+    client.datasets.update(mfid, **old)  # as a worker that has read the record before
+    client.ingestions.wait(client.ingestions.request(stored.mfid).id)
+    shown = ask("show", mfid)
+    assert {name: shown[name] for name in values} == values
+    (listed,) = ask("list", "--project", "lab")["datasets"]
+    assert {name: listed[name] for name in values} == values
+    (finding,) = ask("verify", "--project", "lab")["findings"][:1]
+    assert (finding["class"], finding["mfids"]) == ("correction-overwritten", [mfid])
+    ask("set", mfid, *texts)
+    assert {name: client.datasets.get(mfid)[name] for name in values} == values  # read without corrections
+    assert "correction-overwritten" not in str(ask("verify", "--project", "lab"))
 
 
 def _attempt(dataset: Any, parent: str, folder: Path, number: int, attempt: int) -> NewDataset:

@@ -71,7 +71,7 @@ class Correction:
     @property
     def change(self) -> str:
         """What was changed: the field with both values, or the description."""
-        over = f"; another program wrote {_shown(self.overwritten)} since" if self.overwritten is not None else ""
+        over = f"; another program wrote {_shown(self.overwritten)} since, and the correction counts" if self.overwritten is not None else ""
         return self.what or f"{self.field} {change_text(self.was, self.now, _shown)}{over}"
 
     def __str__(self) -> str:
@@ -122,6 +122,7 @@ def _value_changes(session: Session, dataset: Dataset, field: str, value: object
     is_entry = field.startswith(METADATA_PREFIX)
     metadata = dataset.scientific_metadata or {}
     was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
+    was = next((act.overwritten for act in overwritten(metadata) if act.field == field), was)
     if not is_same_value(field, was, now):
         _require_instrument(session, field, now)
         yield was, now
@@ -274,6 +275,11 @@ def corrections(metadata: JsonMapping | None) -> tuple[Correction, ...]:
         for entry in entries
         if isinstance(entry, Mapping)
     )
+
+
+def overwritten(metadata: JsonMapping | None) -> list[Correction]:
+    """Return the corrections over which another program has written since. They count."""
+    return [act for act in corrections(metadata) if act.overwritten is not None]
 
 
 def uncorrected(metadata: JsonMapping) -> JsonObject:

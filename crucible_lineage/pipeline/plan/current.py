@@ -17,7 +17,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import given_metadata
 from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, DatasetFields
 from crucible_lineage.pipeline.declare.parts import REGISTERED
-from crucible_lineage.pipeline.plan.corrections import corrections
+from crucible_lineage.pipeline.plan.corrections import corrections, overwritten
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, measured_at
@@ -67,7 +67,9 @@ def apply_current_values(
         differs, fields = tuple(_differences(name, item, record)), _current_fields(item, record)
         all_agree = all_agree and not differs
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
-        yield replace(item, dataset=dataset, fields=fields, differs=differs)
+        acts = overwritten(record.get("scientific_metadata"))
+        notes = tuple(f"input {name}, {item.label} ({item.dataset.mfid}): {act.change}" for act in acts)
+        yield replace(item, dataset=dataset, fields=fields, differs=differs, notes=(*item.notes, *notes))
     if all_agree:
         store_agreement(items, session)
 
