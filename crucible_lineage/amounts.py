@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXACT = 1e15  # beyond it, not every whole number is a float
 
@@ -46,10 +46,24 @@ def value_text(value: object) -> str:
 
 
 def is_equal(one: object, other: object) -> bool:
-    """Return whether two values are equal, in selections, groups, matches, conditions and tables alike."""
+    """Return whether two values are equal, in selections, groups, matches, conditions and tables alike.
+
+    A tuple has the names of one thing, each of which is equal to it.
+    """
+    if isinstance(one, tuple):
+        return any(is_equal(name, other) for name in one)
     if isinstance(one, str | int | float) and isinstance(other, str | int | float):
         return value_text(one) == value_text(other) and one == one and other == other
     return one == other
+
+
+def distinct(values: Iterable[object]) -> list[object]:
+    """Return the values that are not None, each once; equal values are one."""
+    found: dict[tuple[bool, str], object] = {}
+    for value in values:
+        if value is not None:
+            found.setdefault((isinstance(value, str | int | float), value_text(value)), value)
+    return list(found.values())
 
 
 def alike(old: object, new: object) -> tuple[object, object]:

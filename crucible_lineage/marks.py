@@ -36,7 +36,7 @@ KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"
 _BEGUN, _HELD, _COMPLETE = "crucible_lineage_begun_", "crucible_lineage_held_", "crucible_lineage_complete_"
 _HOLDS, _EQUALS = "crucible_lineage_holds_", "crucible_lineage_equals_"
-METADATA = "metadata."  # before the name of an entry, among fields
+METADATA_PREFIX = "metadata."  # before the name of an entry, among fields
 CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
 
 
@@ -223,9 +223,13 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
 
 def _corrected(metadata: JsonMapping, acts: JsonMapping) -> JsonObject:
     """Return the corrected values, and the corrections, with what was written over the last one of each value."""
-    current = {f"{METADATA}{key}": value for key, value in metadata.items()}
-    values, named = corrected_fields(current, acts, METADATA)
-    return {**{path.removeprefix(METADATA): now for path, now in values.items()}, CORRECTIONS_KEY: named} if acts else {}
+    current = {f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}
+    values, named = corrected_fields(current, acts, METADATA_PREFIX)
+    return (
+        {**{path.removeprefix(METADATA_PREFIX): now for path, now in values.items()}, CORRECTIONS_KEY: named}
+        if acts
+        else {}
+    )
 
 
 def corrected_fields(current: JsonMapping, acts: JsonMapping, prefix: str = "") -> tuple[JsonObject, JsonObject]:
@@ -236,12 +240,12 @@ def corrected_fields(current: JsonMapping, acts: JsonMapping, prefix: str = "") 
     """
     last = {str(mapping(act).get("field")): name for name, act in sorted(acts.items())}
     values, named = JsonObject(), dict(acts)
-    for field, name in last.items():
+    for path, name in last.items():
         now = mapping(acts[name]).get("now")
-        is_compared = field.startswith(prefix) if prefix else field in current
-        if is_compared and not is_same_value(field, current.get(field), now):
-            values[field] = now
-            named[name] = {**mapping(acts[name]), "overwritten": current.get(field)}
+        is_compared = path.startswith(prefix) if prefix else path in current
+        if is_compared and not is_same_value(path, current.get(path), now):
+            values[path] = now
+            named[name] = {**mapping(acts[name]), "overwritten": current.get(path)}
     return values, named
 
 

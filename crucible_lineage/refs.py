@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+DESCRIPTIVE = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")  # of a record
+MATCHED = ("dataset_name", *DESCRIPTIVE)  # by which data are matched, beside `metadata.NAME`
+FIELDS = (*MATCHED, "timestamp")  # that people set
 MOST_NAME_BYTES = 255  # limit of file systems
 SURROGATES = range(0xD800, 0xE000)
 ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of file names that are not UTF-8

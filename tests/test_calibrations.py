@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crucible_lineage.amounts import is_equal
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.statements.calibrations import (
     NEXT,
@@ -178,28 +179,12 @@ def test_conditions_and_fields_say_of_which_data_and_what_lacks_them_has_none() 
     assert not has(metadata_laser_nm=532, metadata_grating="none")
 
 
-@pytest.mark.parametrize(
-    ("stated", "data", "fits"),
-    [
-        ("633.0", 633.0, True),
-        ("633.0", 633, True),
-        ("633", 633.0, True),
-        ("6.33e2", 633, True),
-        ("633", "633", True),
-        ("633.0", "633.0", True),
-        ("1.10", 1.1, True),
-        ("1.10", "1.10", True),
-        ("1.10", "1.1", False),  # names of versions
-        ("1.1", "1.10", False),
-        ("NaN", "NaN", True),
-        ("true", "true", True),
-        pytest.param("9" * 400, "9" * 400, True, id="longer than a float"),
-        pytest.param("9" * 9000, "9" * 9000, True, id="longer than Python reads"),
-    ],
-)
-def test_a_value_of_metadata_means_its_text_and_the_number_it_writes(stated: str, data: object, fits: bool) -> None:
+@pytest.mark.parametrize("stated", [633, 633.0, "633", 1.1, "1.10", "true", True, "9" * 400])
+@pytest.mark.parametrize("data", [633, 633.0, "633", 1.1, "1.1", "1.10", "true", True, "9" * 400])
+def test_a_certificate_fits_equal_values(stated: object, data: object) -> None:
     calibrations = Calibrations([certificate(0, **{"for": {"metadata.laser_nm": stated}})])
-    assert bool(calibrations.fitting("axis", {"metadata.laser_nm": data}.get, day(3)).valid) == fits
+    fits = bool(calibrations.fitting("axis", {"metadata.laser_nm": data}.get, day(3)).valid)
+    assert fits == is_equal(stated, data)
 
 
 def test_a_statement_that_is_not_understood_certifies_nothing() -> None:

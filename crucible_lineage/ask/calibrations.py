@@ -9,9 +9,9 @@ from functools import partial
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import IN_PLACE
-from crucible_lineage.lineage.records import given_metadata, mapping, mappings, provenance
-from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.lineage.records import mapping, mappings, provenance
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.calibrations import (
@@ -64,7 +64,7 @@ def _certified(session: Session, record: Mapping[str, object]) -> Iterator[Calib
     if moment is None or not certificates:
         return
     calibrations = Calibrations(certificates)
-    value = partial(value_of, {**record, "metadata": given_metadata(record)})
+    value = partial(value_of, fields_of(record))
     for kind in calibrations.kinds:
         match = calibrations.fitting(kind, value, moment)
         if match.valid or match.before or match.after:

@@ -180,7 +180,7 @@ def _inputs(path: Path, session: Session) -> list[str]:
     datasets = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
     choices = (one for items in inputs.values() for item in items for one in item.calibrations.values())
     statement_ids: set[str] = set()
-    new = {chosen.certificate.statement for one in choices for chosen in one.chosen}
+    new = {str(chosen.certificate["statement"]) for one in choices for chosen in one.chosen}
     statements = session.mirror.statements().values() if new else ()
     tries = {(one.project, one.trial) for one in statements if one.mfid in new and one.trial}
     new |= {one.mfid for one in statements if one.verb == PROMOTE and (one.project, one.trial) in tries}

@@ -13,6 +13,7 @@ from crucible_lineage.ask.answer import META, option_value
 from crucible_lineage.ask.question import read_pair
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.ids import is_mfid
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
@@ -151,7 +152,9 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(masked(value, by_name=False), indent=2, ensure_ascii=False), file=result_stream())
 
 
-def read_fields(values: Sequence[str]) -> dict[str, str]:
+def read_fields(values: Sequence[str]) -> JsonObject:
     """Return the fields and values of `--for FIELD=VALUE`."""
+    from crucible_lineage.pipeline.plan.corrections import read_value  # imports pydantic, which --help does not need
+
     pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in values)
-    return {name: value.strip() for name, value in pairs}
+    return {name: read_value(name, value.strip()) for name, value in pairs}

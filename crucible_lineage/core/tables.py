@@ -102,6 +102,12 @@ class Summary:
     run: str = ""
 
     @property
+    def fields(self) -> JsonObject:
+        """The fields of its record that lists have, as in `fields_of`."""
+        about = {"measurement": self.measurement, "data_type": self.data_type, "session_name": self.session}
+        return {"dataset_name": self.name, **about, "instrument_name": self.instrument}
+
+    @property
     def made_by(self) -> Producer | None:
         """The run that made the dataset; None if no run did."""
         return Producer(*json.loads(self.run)) if self.run else None

@@ -16,7 +16,6 @@ from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
@@ -29,6 +28,7 @@ from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
 from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
+from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Filling, currency_of_pipeline

@@ -8,14 +8,11 @@ out of them, which splits, shortens or ends them; the order in which statements 
 
 from __future__ import annotations
 
-import json
-import math
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import accumulate, product
+from itertools import accumulate
 from typing import Any
 
 from crucible_lineage.amounts import value_text
@@ -31,7 +28,7 @@ NO_END = datetime.max.replace(tzinfo=UTC)
 Span = tuple[datetime, datetime]
 Values = Callable[[str], Any]  # the value of a field, as `instrument_name` or `metadata.grating`
 _Key = tuple[str, tuple[tuple[str, str], ...], str]
-_Values = tuple[tuple[bool, str], ...]  # whether each is a number, and its text
+_Values = tuple[str, ...]  # as texts for comparison
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Certificate:
     account: str
     dataset: str
     kind: str
-    fields: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, Any], ...]
     where: str
     since: datetime
     until: str
@@ -61,7 +58,7 @@ class Certificate:
     @property
     def key(self) -> _Key:
         """The data it is about: certificates with the same key must not overlap."""
-        return self.kind, compared(dict(self.fields)), self.where
+        return self.kind, tuple((name, _value(name, value)) for name, value in self.fields), self.where
 
     @property
     def stated(self) -> Span:
@@ -167,6 +164,8 @@ def certificate_in(stated: Statement) -> Certificate | None:
     fields = body.get("for")
     if stated.verb != CERTIFY or len(datasets) != 1 or not isinstance(fields, Mapping) or not body.get("kind"):
         return None
+    if not all(isinstance(value, str | int | float) for value in fields.values()):
+        return None
     where, span = str(body.get("where") or ""), _span(body)
     if span is None:
         return None
@@ -181,7 +180,7 @@ def certificate_in(stated: Statement) -> Certificate | None:
         account=stated.account,
         dataset=datasets[0],
         kind=str(body["kind"]),
-        fields=tuple(sorted((str(name), str(value)) for name, value in fields.items())),
+        fields=tuple((str(name), fields[name]) for name in sorted(fields)),
         where=where,
         since=span[0],
         until=str(body.get("until") or ""),
@@ -307,10 +306,9 @@ class Calibrations:
     def __init__(self, certificates: Iterable[Certificate]) -> None:
         grouped: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, list[tuple[Span, Certificate]]]]] = {}
         for one in certificates:
-            names = tuple(name for name, _ in one.fields)
+            names, values = tuple(name for name, _ in one.fields), tuple(_value(*field) for field in one.fields)
             by_values = grouped.setdefault(one.kind, {}).setdefault((names, one.where), {})
-            for values in product(*(_readings(name, value) for name, value in one.fields)):
-                by_values.setdefault(values, []).extend((span, one) for span in one.spans)
+            by_values.setdefault(values, []).extend((span, one) for span in one.spans)
         self._timelines = {
             kind: {
                 (names, parse_condition(where) if where else None): {
@@ -356,32 +354,10 @@ def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
     return match[0], match[1].statement
 
 
-def compared(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return the fields of a certificate for comparison with others: equal numbers are one value."""
-    return tuple((name, _readings(name, value)[-1][1]) for name, value in sorted(fields.items()))
-
-
-def _readings(name: str, text: str) -> _Values:
-    """Return the values that a certificate means by a text: that text, and in metadata the number that it writes."""
-    number = None if name in FIELDS else _number(text)
-    return (_value(name, text), *([] if number is None else [_value(name, number)]))
-
-
-def _value(name: str, value: object) -> tuple[bool, str]:
-    """Return a value for comparison: 5 and 5.0 are one, and the case of instrument names does not matter."""
-    text = unicodedata.normalize("NFC", value) if isinstance(value, str) else value_text(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number, text.casefold() if name == "instrument_name" else text
-
-
-def _number(text: str) -> int | float | None:
-    """Return the number that a text is in JSON; None if it is something else."""
-    try:
-        found = json.loads(text)
-        is_number = isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
-    except (ValueError, OverflowError):
-        return None
-    return found if is_number else None
+def _value(name: str, value: object) -> str:
+    """Return a value for comparison; the case of instrument names does not matter."""
+    text = value_text(value)
+    return text.casefold() if name == "instrument_name" else text
 
 
 def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:

@@ -17,7 +17,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import SlotClaim, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
-from crucible_lineage.json_types import mapping
+from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY
 from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.session import Session
@@ -331,7 +331,7 @@ def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[st
 def certify(
     session: Session,
     dataset: str,
-    fields: Mapping[str, str],
+    fields: JsonMapping,
     since: str,
     until: str = "",
     *,
@@ -416,9 +416,9 @@ def moment(option: str, text: str) -> str:
         raise InputError(f"{option} {text}: write it as in 2024-05-10 or 2024-05-10T12:00:00Z") from error
 
 
-def validity(fields: Mapping[str, str], since: str, until: str, where: str = "") -> dict[str, object]:
+def validity(fields: JsonMapping, since: str, until: str, where: str = "") -> dict[str, object]:
     """Return the part of a certificate's body that gives its data and its range, checked."""
-    named = {_named(name): str(value) for name, value in fields.items()}
+    named = {_named(name): value for name, value in fields.items()}
     if not named:
         raise InputError("certify: name the data, as in --for instrument='Raman 1'")
     body: dict[str, object] = {"for": dict(sorted(named.items())), "from": moment("--from", since)}

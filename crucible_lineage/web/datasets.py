@@ -34,8 +34,8 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.masking import masked
-from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.remake.receipts import known_to_vary

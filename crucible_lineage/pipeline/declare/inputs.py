@@ -20,7 +20,8 @@ from crucible_lineage.amounts import is_equal
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.marks import is_own
+from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.marks import METADATA_PREFIX, is_own
 from crucible_lineage.pipeline.declare.parts import (
     Check,
     DeclaredModel,
@@ -32,13 +33,10 @@ from crucible_lineage.pipeline.declare.parts import (
     Sides,
     TimeMatch,
     from_name_fault,
-    value_of,
 )
+from crucible_lineage.refs import DESCRIPTIVE, MATCHED
 
 PACKAGE = "package:"
-DESCRIPTIVE = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")  # fields of a record
-MATCHED = ("dataset_name", *DESCRIPTIVE)  # fields by which data are matched, beside `metadata.NAME`
-METADATA_PREFIX = "metadata."
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
@@ -238,10 +236,9 @@ class SelectInput(_Paired):
 
     @property
     def filters(self) -> JsonObject:
-        """The filters that Crucible applies."""
-        return {
-            name: value for name, value in self.select.items() if not name.startswith(METADATA_PREFIX) and name != FLAGS
-        }
+        """The filters that Crucible applies: those by anything but fields and flags."""
+        others = (*MATCHED, FLAGS)
+        return {name: value for name, value in self.select.items() if name not in others and not _is_entry(name)}
 
     def has_flags(self, flags: Collection[str]) -> bool:
         """Return whether a dataset with these flags passes the filter `flags`."""
@@ -249,10 +246,10 @@ class SelectInput(_Paired):
         any_of, none_of = conditions.get("any_of"), conditions.get("none_of") or ()
         return not set(none_of) & set(flags) and (any_of is None or bool(set(any_of) & set(flags)))
 
-    def fits(self, metadata: JsonMapping) -> bool:
-        """Return whether this scientific metadata passes the filters that Crucible cannot apply."""
-        filters = {name: value for name, value in self.select.items() if name.startswith(METADATA_PREFIX)}
-        return all(_is_among(value_of({"metadata": metadata}, name), value) for name, value in filters.items())
+    def fits(self, fields: JsonMapping, *, plain: bool = False) -> bool:
+        """Return whether a dataset's fields pass the filters; with `plain`, only those by the given fields."""
+        names = [name for name in self.select if (name in fields if plain else name in MATCHED or _is_entry(name))]
+        return all(_is_among(value_of(fields, name), self.select[name]) for name in names)
 
 
 class ResultInput(_Paired):
@@ -335,6 +332,10 @@ class EachInput(_Paired):
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
+
+
+def _is_entry(name: str) -> bool:
+    return name.startswith(METADATA_PREFIX)
 
 
 def _is_among(value: object, accepted: object) -> bool:

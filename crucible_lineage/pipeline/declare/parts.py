@@ -26,6 +26,7 @@ from pydantic.json_schema import SkipJsonSchema
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.times import LENGTH, seconds_in
 
 
@@ -40,7 +41,7 @@ Folder = SkipJsonSchema[Path]  # set by the reader, not declared
 
 BEFORE, AFTER, EITHER = "before", "after", "either"
 NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"
-SKIP, REGISTERED = "skip", "registered"
+SKIP = "skip"
 
 
 def _length(value: object) -> object:
@@ -147,12 +148,10 @@ class Check(DeclaredModel):
             raise ValueError("a check must use a value, as in results.rms < 0.03")
         return text
 
-    def of(
-        self, results: Mapping[str, object], params: Mapping[str, object], metadata: Mapping[str, object]
-    ) -> Verdict:
-        """Evaluate the condition for these values. It fails if they cannot be compared."""
+    def of(self, fields: JsonMapping) -> Verdict:
+        """Evaluate the condition for the fields of a dataset. It fails if they cannot be compared."""
         condition = parse_condition(self.that)
-        value = partial(value_of, {"results": results, "params": params, "metadata": metadata})
+        value = partial(value_of, fields)
         try:
             passed = condition.holds(value, "it")
         except InputError:
@@ -166,18 +165,6 @@ def declared_condition(text: str) -> Condition:
         return parse_condition(text)
     except InputError as error:
         raise ValueError(str(error)) from error
-
-
-def value_of(fields: Mapping[str, object], name: str) -> object:
-    """Return the value of a field such as `instrument_name` or `metadata.laser_nm`; None if it is absent.
-
-    A name with points is a key as a whole, or leads into nested mappings.
-    """
-    if name in fields:
-        return fields[name]
-    head, _, rest = name.partition(".")
-    inner = fields.get(head)
-    return value_of(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
 def _plain(value: object) -> object:

@@ -17,16 +17,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.declare.inputs import (
-    DESCRIPTIVE,
-    MATCHED,
-    METADATA_PREFIX,
-    NIGHT,
-    DatasetFields,
-    PipelineInput,
-    Salt,
-    is_remote,
-)
+from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.declare.parts import (
     Check,
     DeclaredModel,
@@ -38,6 +30,7 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
+from crucible_lineage.refs import DESCRIPTIVE, MATCHED
 from crucible_lineage.statements.calibrations import FIELDS, NEXT
 from crucible_lineage.times import utc
 

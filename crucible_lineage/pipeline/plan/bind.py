@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.declare.inputs import (
-    DESCRIPTIVE,
     DatasetInput,
     EachInput,
     FileInput,
@@ -40,6 +39,7 @@ from crucible_lineage.pipeline.plan.bound import (
 from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
+from crucible_lineage.refs import DESCRIPTIVE
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.declare.yaml import Location

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
-from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, NIGHT, FileInput
+from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
+from crucible_lineage.refs import MATCHED
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.marks import CORRECTIONS_KEY, correction_mark, is_own
-from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX
+from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_own
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, utc
 
@@ -71,7 +70,11 @@ class Correction:
     @property
     def change(self) -> str:
         """What was changed: the field with both values, or the description."""
-        over = f"; another program wrote {_shown(self.overwritten)} since, and the correction counts" if self.overwritten is not None else ""
+        over = (
+            f"; another program wrote {_shown(self.overwritten)} since, and the correction counts"
+            if self.overwritten is not None
+            else ""
+        )
         return self.what or f"{self.field} {change_text(self.was, self.now, _shown)}{over}"
 
     def __str__(self) -> str:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import given_metadata
-from crucible_lineage.pipeline.declare.inputs import MATCHED, METADATA_PREFIX, DatasetFields
-from crucible_lineage.pipeline.declare.parts import REGISTERED
+from crucible_lineage.lineage.fields import fields_of
+from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import DatasetFields
 from crucible_lineage.pipeline.plan.corrections import corrections, overwritten
 from crucible_lineage.pipeline.plan.inspect import RULES
+from crucible_lineage.refs import MATCHED
 from crucible_lineage.session import Session
-from crucible_lineage.times import is_same_value, measured_at
+from crucible_lineage.times import is_same_value
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.inputs import InputItem
@@ -160,18 +161,10 @@ def _is_corrected(metadata: JsonMapping, field: str, declared: object) -> bool:
     return any(act.field == field and is_same_value(field, act.was, declared) for act in corrections(metadata))
 
 
-def recorded_fields(record: JsonMapping) -> JsonObject:
-    """Return the fields of a record by which data are matched, its time of registration, and that of measurement."""
-    moment = measured_at(record)
-    fields = {**{name: record.get(name) for name in MATCHED}, REGISTERED: record.get("creation_time")}
-    return fields | ({"timestamp": moment.isoformat()} if moment else {})
-
-
 def _current_fields(item: InputItem, record: JsonMapping) -> JsonObject:
     """Return the fields for groups and partners: Crucible's, then declared ones."""
-    current = {name: value for name, value in recorded_fields(record).items() if value is not None}
-    metadata = {**(item.fields.get("metadata") or {}), **given_metadata(record)}
-    return {**item.fields, **current, "metadata": metadata}
+    current = fields_of(record)
+    return {**item.fields, **current, "metadata": {**(item.fields.get("metadata") or {}), **current["metadata"]}}
 
 
 def _shown(value: object) -> str:

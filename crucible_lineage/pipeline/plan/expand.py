@@ -9,8 +9,10 @@ from itertools import product
 
 from crucible_lineage.amounts import amount, value_text
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.fields import REGISTERED, FieldView, shared
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
-from crucible_lineage.pipeline.declare.parts import REGISTERED, TimeMatch, value_of
+from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import Source
 from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
@@ -93,14 +95,22 @@ class Instance:
 Inspect = Callable[[BoundStep, Mapping[str, object]], Inspection]
 
 
-def expand(pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> dict[str, Instance]:
-    """Expand steps into instances, in an order of execution; `inspect` inspects one with parameters from records."""
-    return _Expansion(pipeline, inputs, inspect).expand()
+def expand(
+    pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect, returned: Mapping[str, JsonMapping]
+) -> dict[str, Instance]:
+    """Expand steps into instances, in an order of execution; `inspect` inspects one with parameters from records.
+
+    `returned` are the metadata of existing results, by instance, as far as partners in time share them.
+    """
+    return _Expansion(pipeline, inputs, inspect, returned).expand()
 
 
 class _Expansion:
-    def __init__(self, pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect) -> None:
+    def __init__(
+        self, pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect, returned: Mapping[str, JsonMapping]
+    ) -> None:
         self.inspect = inspect
+        self.returned = returned
         self.pipeline = pipeline
         self.inputs = inputs
         self.instances: dict[str, Instance] = {}
@@ -343,13 +353,11 @@ class _Expansion:
             if selection.fault:
                 return _SourceParents((), selection.fault, blocks=not selection.absent)
             for chosen in selection.chosen:
-                certificate, number = chosen.certificate, numbers[chosen.certificate.dataset]
+                number = numbers[str(chosen.key)]
                 item = self.inputs[name][number]
-                label = item.dataset.name if item.dataset else item.label
-                same, document = dict(certificate.fields), chosen.document()
-                choice = Partner(number, label, chosen.side, chosen.seconds, chosen.rule, same, certificate=document)
+                choice = replace(chosen, key=number, label=item.dataset.name if item.dataset else item.label)
                 feed = InputEdge(role, source.files, input=name, index=number, chosen=choice)
-                feeds.setdefault((certificate.dataset, chosen.rule), feed)
+                feeds.setdefault((str(chosen.key), chosen.rule), feed)
         blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
         if not collects and len(feeds) > max(len(measured.calibrations[name].chosen) for measured in data):
             named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
@@ -363,17 +371,26 @@ class _Expansion:
             self.candidates[source] = self._candidates(source)
         own = [self.inputs[root][index] for root, index in items_behind(parents.first, self.instances)]
         label = own[0].label if len(own) == 1 else parents.name
-        row = _row(0, label, own, self.params[parents.name], source.same, source)
-        return self._partner_feeds(source, role, self.candidates[source].choose(row))
+        made = [self._made_fields(feed.instance)["metadata"] for feed in parents.first if feed.instance]
+        fields = {"params": self.params[parents.name], "metadata": shared(made)}
+        found = self.candidates[source].choose(_row(0, label, own, fields, source.same, source))
+        if found.fault and made and not {feed.instance for feed in parents.first} <= self.returned.keys():
+            found = replace(found, fault=f"{found.fault}; what a step returns is known once it has run: run again then")
+        return self._partner_feeds(source, role, found)
+
+    def _made_fields(self, instance: str) -> dict[str, JsonMapping]:
+        """Return the fields that results of an instance have beside those of its data."""
+        declared = self.instances[instance].step.spec.output.metadata
+        return {"params": self.params[instance], "metadata": {**declared, **self.returned.get(instance, {})}}
 
     def _partner_feeds(self, source: Source, role: str, partners: Partners) -> _SourceParents:
         feeds, blocked = [], ""
         for partner in partners.chosen:
             if source.source in self.inputs:
-                feeds.append(InputEdge(role, source.files, input=source.source, index=partner.key, chosen=partner))
-                blocked = blocked or self.inputs[source.source][partner.key].blocked
+                feeds.append(InputEdge(role, source.files, input=source.source, index=int(partner.key), chosen=partner))
+                blocked = blocked or self.inputs[source.source][int(partner.key)].blocked
             else:
-                _, name = self.points[source.source][partner.key]
+                _, name = self.points[source.source][int(partner.key)]
                 feeds.append(InputEdge(role, source.files, instance=name, output=source.output, chosen=partner))
         fault = partners.fault or blocked
         return _SourceParents(tuple(feeds), fault, blocks=bool(fault) and not partners.absent)
@@ -386,7 +403,7 @@ class _Expansion:
         rows = []
         for number, (_, name) in enumerate(self.points[source.source]):
             items = [self.inputs[root][index] for root, index in self.instances[name].about]
-            rows.append(_row(number, name, items, self.params[name], source.same, source))
+            rows.append(_row(number, name, items, self._made_fields(name), source.same, source))
         return Candidates(f"step {source.source}", rows, source.same, source)
 
     def _rows_of(self, name: str, same: Sequence[str], rule: TimeMatch) -> list[RelationRow]:
@@ -461,16 +478,17 @@ class _Parents:
 
 
 def _row(
-    key: int, label: str, items: Sequence[InputItem], params: Mapping[str, object], same: Sequence[str], rule: TimeMatch
+    key: int, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str], rule: TimeMatch
 ) -> RelationRow:
-    """Return datasets as one row, with the values that all of them share."""
+    """Return datasets as one row, with the values of its `own` fields, or those that all of them share."""
+    view = FieldView(own, tuple(item.fields for item in items))
     values, fault = [], ""
     for name in same:
-        distinct = distinct_values(name, items, params)
-        if len(distinct) > 1 or "" in distinct:
-            listed = ", ".join(value or "nothing" for value in distinct)
-            fault = fault or (f"{name} differs: {listed}" if len(distinct) > 1 else f"there is no {name} in the record")
-        values.append(next(iter(distinct), ""))
+        found = ["" if value is None else value_text(value) for value in view.values(name)] or [""]
+        if found != [found[0]] or not found[0]:
+            listed = ", ".join(value or "nothing" for value in found)
+            fault = fault or (f"{name} differs: {listed}" if len(found) > 1 else f"there is no {name} in the record")
+        values.append(found[0])
     spans = [item.span or (item.registered if rule.undated == REGISTERED else None) for item in items]
     undated = (
         next((item.label for item, span in zip(items, spans, strict=True) if span is None), "") if items else label
@@ -485,15 +503,6 @@ def _row(
         undated=undated,
         size=len(items),
     )
-
-
-def distinct_values(name: str, items: Sequence[InputItem], params: Mapping[str, object]) -> dict[str, None]:
-    """Return the distinct values of a field as text; an empty text stands for a missing one."""
-    if name.startswith(PARAMS_PREFIX):
-        values: list[object] = [params.get(name.removeprefix(PARAMS_PREFIX))]
-    else:
-        values = [value_of(item.fields, name) for item in items]
-    return dict.fromkeys("" if value is None else value_text(value) for value in values)
 
 
 def _notes(step: BoundStep, feeds: Sequence[InputEdge]) -> Iterator[str]:

@@ -14,10 +14,11 @@ from zoneinfo import ZoneInfo
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.fields import REGISTERED, fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
+from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
     FLAGS,
-    METADATA_PREFIX,
     NIGHT,
     CalibrationInput,
     DatasetFields,
@@ -28,17 +29,16 @@ from crucible_lineage.pipeline.declare.inputs import (
     SelectInput,
     split_address,
 )
-from crucible_lineage.pipeline.declare.parts import REGISTERED, is_from_name, read_from_names, value_of
+from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, named_fields
 from crucible_lineage.pipeline.plan.bind import parent_params
 from crucible_lineage.pipeline.plan.current import (
     DeclaredDifference,
     apply_current_values,
-    recorded_fields,
     store_agreement,
 )
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
-from crucible_lineage.pipeline.plan.partners import CalibrationSelection, choose_calibrations
+from crucible_lineage.pipeline.plan.partners import Partners, choose_calibrations
 from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -80,7 +80,7 @@ class InputItem:
     differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
     notes: tuple[str, ...] = ()
-    calibrations: Mapping[str, CalibrationSelection] = field(default_factory=dict)
+    calibrations: Mapping[str, Partners] = field(default_factory=dict)
 
     @property
     def scope(self) -> str:
@@ -154,7 +154,7 @@ def _calibrate(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)
     )
-    chosen = dict.fromkeys(part.certificate.dataset for choice in choices for part in choice.chosen)
+    chosen = dict.fromkeys(str(part.key) for choice in choices for part in choice.chosen)
     items = (_calibration_item(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
     found[name] = tuple(_fill_label(item, declared.label) for item in items)
 
@@ -278,7 +278,7 @@ def _fill_label(item: InputItem, label: str | None) -> InputItem:
 
 def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
     dataset = existing_dataset(mfid, session)
-    fields = _fields(session.client.datasets.get(mfid, include_metadata=True)) if with_fields else {}
+    fields = fields_of(session.client.datasets.get(mfid, include_metadata=True).model_dump()) if with_fields else {}
     return InputItem(mfid, dataset, fields)
 
 
@@ -402,10 +402,15 @@ def _names(declared: FileInput) -> list[str]:
 
 def _select_items(project: str, declared: SelectInput, session: Session) -> Iterator[InputItem]:
     """Yield the matching datasets as they stand in the project: no incomplete, superseded or candidate ones."""
-    filters = {"project_id": project, **declared.filters}
-    listed = session.client.datasets.list(limit=None, include_metadata=True, include_links=True, **filters)
-    matching = {one.unique_id: one for one in listed if declared.fits(one.scientific_metadata or {})}
-    usable = [matching[mfid] for mfid in _selected(project, matching, declared, session)]
+    from crucible_lineage.client.models import Dataset  # pydantic, which other plans should not pay
+
+    copy = session.mirror.snapshot(project)
+    possible = {mfid for mfid, one in copy.summaries.items() if declared.fits(one.fields, plain=True)}
+    if declared.filters:
+        possible &= {one.unique_id for one in session.client.datasets.iter(project_id=project, **declared.filters)}
+    matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
+    selected = _selected(project, matching, declared, session)
+    usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
     found = [registered(session.client, dataset) for dataset in sorted(usable, key=_measurement_key)]
@@ -430,7 +435,7 @@ def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
-    mfid, fields = found.mfid, _fields(found.dataset)
+    mfid, fields = found.mfid, fields_of(found.dataset.model_dump())
     if refusal:
         return InputItem(mfid, None, fields, blocked=refusal)
     if found.ref is not None:
@@ -440,7 +445,3 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
         return InputItem(mfid, existing_dataset(mfid, session), fields)
     except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
         return InputItem(mfid, None, fields, blocked=str(error))
-
-
-def _fields(dataset: Dataset) -> dict[str, object]:
-    return {**recorded_fields(dict(dataset)), "metadata": dataset.scientific_metadata or {}}

@@ -490,7 +490,7 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
 
 
 def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObject:
-    from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE  # workers do without declarations
+    from crucible_lineage.refs import DESCRIPTIVE
 
     try:
         with contained():

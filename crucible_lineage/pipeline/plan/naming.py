@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from string import Formatter
 from typing import Any
 
-from crucible_lineage.amounts import value_text
+from crucible_lineage.amounts import distinct, value_text
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.pipeline.declare.inputs import DESCRIPTIVE, DatasetInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, is_template
 from crucible_lineage.pipeline.plan.bind import label_of
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, is_field, root_of
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.refs import DESCRIPTIVE
 
 Point = Mapping[str, int]  # dimension -> index of its value
 
@@ -145,14 +146,14 @@ class Scope:
 
     def value(self, role: str, name: str) -> tuple[Any, str]:
         """Return the value of a field that the data behind a role agree in; or None and the reason."""
-        values: dict[str, object] = {}
-        for item in self.behind.get(role, ()):
-            if (value := value_of(item.fields, name)) is None:
-                return None, f"{item.label} has none"
-            values.setdefault(value_text(value), value)
-        if len(values) != 1:
-            return None, f"they differ: {', '.join(values)}; group by {name}" if values else "there are no data"
-        return next(iter(values.values())), ""
+        items = self.behind.get(role, ())
+        if lacking := [item.label for item in items if value_of(item.fields, name) is None]:
+            return None, f"{lacking[0]} has none"
+        values = distinct(value_of(item.fields, name) for item in items)
+        if len(values) == 1:
+            return values[0], ""
+        differ = f"they differ: {', '.join(map(value_text, values))}; group by {name}"
+        return None, differ if values else "there are no data"
 
     def output(self, step: BoundStep) -> tuple[BoundStep, str, str]:
         """Return the step with the templates of its `output` filled in, the fault, and a note on its name."""

@@ -14,18 +14,9 @@ from itertools import accumulate
 
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
-from crucible_lineage.pipeline.declare.parts import (
-    AFTER,
-    BEFORE,
-    EARLIEST,
-    EITHER,
-    NEAREST,
-    NONE,
-    SKIP,
-    TimeMatch,
-    value_of,
-)
+from crucible_lineage.pipeline.declare.parts import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, TimeMatch
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import (
     Calibrations,
@@ -76,9 +67,12 @@ class RelationRow:
 
 @dataclass(frozen=True)
 class Partner:
-    """A chosen partner: its side in time, its distance, and the rule and certificate by which it was chosen."""
+    """A chosen partner: its side in time, its distance, and the rule and certificate by which it was chosen.
 
-    key: int
+    The key of a calibration is its dataset, until that is looked up.
+    """
+
+    key: int | str
     label: str
     side: str
     seconds: float
@@ -285,31 +279,6 @@ MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"
 
 
-@dataclass(frozen=True)
-class ChosenCertificate:
-    """A chosen certificate, the span of its validity that applies, and that span's side and distance from the data."""
-
-    certificate: Certificate
-    span: Span
-    rule: str = VALID
-    side: str = ""
-    seconds: float = 0.0
-    as_of: str = ""
-
-    def document(self) -> dict[str, object]:
-        """Return the entry for plans and records."""
-        return certificate_document(self.certificate, self.span, self.as_of)
-
-
-@dataclass(frozen=True)
-class CalibrationSelection:
-    """The calibrations of a dataset in the declared order, or the fault; `absent` if the role may stay empty."""
-
-    chosen: tuple[ChosenCertificate, ...] = ()
-    fault: str = ""
-    absent: bool = False
-
-
 def choose_calibrations(
     name: str,
     declared: CalibrationInput,
@@ -318,7 +287,7 @@ def choose_calibrations(
     session: Session,
     as_of: str = "",
     trial: str = "",
-) -> list[CalibrationSelection]:
+) -> list[Partners]:
     """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment.
 
     With `trial`, as if that try were promoted.
@@ -350,11 +319,11 @@ class _Chooser:
         self._calibrations = Calibrations(certificates)
         self._as_of = as_of
 
-    def select(self, label: str, fields: Mapping[str, object], span: Span | None) -> CalibrationSelection:
+    def select(self, label: str, fields: Mapping[str, object], span: Span | None) -> Partners:
         kind, absent = self._declared.calibration, self._declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"
-            return CalibrationSelection(fault=fault, absent=absent)
+            return Partners(fault=fault, absent=absent)
 
         def value(field: str) -> object:
             return value_of(fields, field)
@@ -363,52 +332,59 @@ class _Chooser:
         if not first.chosen or span[0] == span[1]:
             return first
         last = self._at(label, value, span[1])
-        if [choice.certificate for choice in first.chosen] != [choice.certificate for choice in last.chosen]:
+        statements = [[one.certificate["statement"] for one in found.chosen] for found in (first, last)]
+        if statements[0] != statements[1]:
             until = moment_text(span[1])
             fault = f"{label} was measured {range_text(span)}, and the certified {kind} changes before {until}"
-            return CalibrationSelection(fault=fault, absent=absent)
+            return Partners(fault=fault, absent=absent)
         return first
 
-    def _at(self, label: str, value: Values, moment: datetime) -> CalibrationSelection:
+    def _at(self, label: str, value: Values, moment: datetime) -> Partners:
         fitting = self._calibrations.fitting(self._declared.calibration, value, moment)
-        found: list[ChosenCertificate] = []
+        found: list[Partner] = []
         for side in self._declared.take:
             find = self._valid if side == BEFORE else self._next
             choice, fault = find(label, fitting, moment)
             if choice is None:
                 return self._otherwise(fitting, moment, fault)
             found.append(choice)
-        return CalibrationSelection(tuple(found))
+        return Partners(tuple(found))
 
-    def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
+    def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:
         if len({one.dataset for one in fitting.valid}) > 1:
             both = "; ".join(f"{one.dataset} of {one.scope} ({one.attribution})" for one in fitting.valid[:3])
             conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{conflict}; lift one of them, or state conditions that exclude one another"
         if not fitting.valid:
             return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._others}"
-        certificate = fitting.valid[0]
-        return ChosenCertificate(certificate, _span(certificate, moment), as_of=self._as_of), ""
+        return self._chosen(fitting.valid[0], moment), ""
 
-    def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[ChosenCertificate | None, str]:
+    def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:
         certificate, begins = fitting.after, fitting.begins
         if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
             return None, f"{self._nothing(label, moment)} that becomes valid next: {_nearest_text(fitting, moment)}"
         seconds = (begins - moment).total_seconds()
-        return ChosenCertificate(certificate, _span(certificate, begins), FOLLOWING, "after", seconds, self._as_of), ""
+        return self._chosen(certificate, begins, FOLLOWING, "after", seconds), ""
 
-    def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> CalibrationSelection:
+    def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> Partners:
         is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
         nearest = fitting.nearest(moment) if self._declared.otherwise == NEAREST and not is_conflict else None
         if fitting.valid and nearest and not is_conflict:  # the valid one is nearer than the next one
-            valid = fitting.valid[0]
-            return CalibrationSelection((ChosenCertificate(valid, _span(valid, moment), as_of=self._as_of),))
+            return Partners((self._chosen(fitting.valid[0], moment),))
         if nearest is None or self._is_far(nearest[2]):
-            return CalibrationSelection(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
+            return Partners(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
         certificate, side, seconds = nearest
         at = fitting.begins if side == "after" else fitting.ended
         span = next(span for span in certificate.spans if at in span)
-        return CalibrationSelection((ChosenCertificate(certificate, span, "else nearest", side, seconds, self._as_of),))
+        return Partners((self._chosen(certificate, span[0], "else nearest", side, seconds),))
+
+    def _chosen(
+        self, certificate: Certificate, moment: datetime, rule: str = VALID, side: str = "", seconds: float = 0.0
+    ) -> Partner:
+        """Return a calibration by the range of its certificate that contains the moment."""
+        document = certificate_document(certificate, certificate.span_at(moment) or certificate.stated, self._as_of)
+        dataset, same = certificate.dataset, dict(certificate.fields)
+        return Partner(dataset, dataset, side, seconds, rule, same, certificate=document)
 
     def _is_far(self, seconds: float) -> bool:
         return self._declared.within is not None and seconds > self._declared.within
@@ -416,12 +392,6 @@ class _Chooser:
     def _nothing(self, label: str, moment: datetime) -> str:
         as_of = f", as of {self._as_of}" if self._as_of else ""
         return f"no {self._declared.calibration} is certified for {label} ({moment_text(moment)}){as_of}"
-
-
-def _span(certificate: Certificate, moment: datetime) -> Span:
-    span = certificate.span_at(moment)
-    assert span is not None
-    return span
 
 
 def _nearest_text(fitting: CertificateMatch, moment: datetime) -> str:

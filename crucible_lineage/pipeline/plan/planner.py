@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,12 @@ from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import RAW, Edge, Node
-from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX, ResultInput
+from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import ResultInput
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.plan.current import changed_descriptions
@@ -212,15 +214,31 @@ def plan_pipeline(
     inputs = read_first(
         pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, trial=trial)
     )
-    instances = expand(pipeline, inputs, partial(_inspect_with_params, session.store, {}))
-    require_names(pipeline, forced, instances)
-    planned = plan(spec.project, instances, inputs, index, forced)
+    inspect, returned = partial(_inspect_with_params, session.store, {}), dict[str, JsonMapping]()
+    for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
+        instances = expand(pipeline, inputs, inspect, returned)
+        require_names(pipeline, forced, instances)
+        planned = plan(spec.project, instances, inputs, index, forced)
+        before, returned = returned, _returned(pipeline, planned, index)
+        if before == returned:
+            break
     left = undeclared(index.held(), instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
     warnings = (one.warning for one in session.stated.unvouched(spec.project))
     planned = replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
     return PlannedPipeline(planned, inputs, index)
+
+
+def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectIndex) -> dict[str, JsonMapping]:
+    """Return the metadata of existing results by instance, if partners in time share metadata."""
+    sources = [source for step in pipeline.steps.values() for source in step.spec.all_sources]
+    if not any(name.startswith(METADATA_PREFIX) for source in sources for name in source.same):
+        return {}
+    results = {step.name: next(iter(step.results.values())).mfid for step in planned.steps if step.exists}
+    index.results.read_ahead(list(results.values()))
+    found = {name: index.results.registered_as(mfid) for name, mfid in results.items()}
+    return {name: fields_of(one.dataset.model_dump())["metadata"] for name, one in found.items() if one}
 
 
 def _inspect_with_params(
@@ -256,12 +274,13 @@ def _results_of(
         if step.step != declared.step:
             continue
         instance = planned.instances[step.name]
-        fields, span = _result_fields(instance, planned.inputs)
+        own: JsonMapping = {}
         if step.exists:
             dataset = step.results[output]
-            own = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
-            metadata = {**fields["metadata"], **((own and own.dataset.scientific_metadata) or {})}
-            fields = {**fields, "dataset_name": dataset.name, "metadata": metadata}
+            found = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
+            own = {**(fields_of(found.dataset.model_dump()) if found else {}), "dataset_name": dataset.name}
+        fields, span = _result_fields(instance, planned.inputs, own)
+        if step.exists:
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
         else:
             remedy = (
@@ -273,24 +292,18 @@ def _results_of(
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 
-def _result_fields(instance: Instance, inputs: Inputs) -> tuple[JsonObject, Span | None]:
-    """Return a result's fields before it is read, and the first and last time of measurement of its data.
+def _result_fields(instance: Instance, inputs: Inputs, own: JsonMapping) -> tuple[JsonObject, Span | None]:
+    """Return a result's fields, and the first and last time of measurement of its data.
 
-    The fields are those that its data agree in, and the declared ones.
+    They are its `own` ones, the declared ones, and those that its data agree in; times are those of its data.
     """
     items = [inputs[root][index] for root, index in instance.about]
-    names = dict.fromkeys(name for item in items for name in item.fields if name not in ("metadata", "dataset_name"))
-    keys = dict.fromkeys(key for item in items for key in item.fields.get("metadata") or {})
-    fields = {name: _common([item.fields.get(name) for item in items]) for name in names}
-    metadata = {key: _common([(item.fields.get("metadata") or {}).get(key) for item in items]) for key in keys}
-    declared = instance.step.spec.output
-    fields |= instance.inspection.described(declared) | {"metadata": {**metadata, **declared.metadata}}
+    of_data, declared = {"metadata": {}, **shared(item.fields for item in items)}, instance.step.spec.output
+    of_data.pop("dataset_name", None)
+    fields = {**of_data, **instance.inspection.described(declared), **own}
+    fields |= {name: of_data.get(name) for name in ("timestamp", REGISTERED)}
+    fields["metadata"] = {**of_data["metadata"], **declared.metadata, **own.get("metadata", {})}
     return fields, joint_span(item.span for item in items)
-
-
-def _common(values: Sequence[object]) -> object:
-    """Return the value that all have; None if they differ."""
-    return values[0] if all(value == values[0] for value in values) else None
 
 
 def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
-from crucible_lineage.pipeline.declare.inputs import METADATA_PREFIX, FileInput
+from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
 from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, register_raw
 from crucible_lineage.provenance.record import read_record

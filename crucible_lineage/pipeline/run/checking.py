@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError, LineageError
-from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check, Verdict
 from crucible_lineage.pipeline.declare.pipeline import Approve
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
@@ -101,9 +102,9 @@ class RunChecks:
         open_checks = [(subject, checks) for subject in subjects if (checks := self._open(subject))]
         self.index.results.read_ahead([subject.mfid for subject, _ in open_checks if subject.output not in returned])
         for subject, checks in open_checks:
-            results, metadata = self._values(subject, returned)
+            fields = {**self._fields(subject, returned), "params": subject.params}
             for name, check in checks.items():
-                verdict = check.of(results, subject.params, metadata)
+                verdict = check.of(fields)
                 is_step = subject.declared_by in self.pipeline.steps
                 if not is_step and None in verdict.values.values():  # it may not be ingested yet
                     self._add_message(subject, f"check {name} was not evaluated: {verdict.values_text}")
@@ -133,14 +134,12 @@ class RunChecks:
                 self._note(subject, name, check, Verdict(False, before.values))
         return left
 
-    def _values(self, subject: _Subject, returned: Returned) -> tuple[dict[str, object], dict[str, object]]:
-        """Return the values that the step returned, and all metadata of the dataset."""
+    def _fields(self, subject: _Subject, returned: Returned) -> JsonMapping:
+        """Return the fields of the dataset, if need be by what its step returned."""
         if subject.output in returned:
-            return dict(returned[subject.output]), dict(returned[subject.output])
+            return dict.fromkeys(("results", "metadata"), returned[subject.output])
         found = self.index.results.registered_as(subject.mfid)
-        if found is None:
-            return {}, {}
-        return returned_values(found.dataset.model_dump()), dict(found.dataset.scientific_metadata or {})
+        return fields_of(found.dataset.model_dump()) if found else {}
 
     def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.amounts import value_text
 from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import (
@@ -21,9 +22,10 @@ from crucible_lineage.errors import (
     RateLimitedError,
     StorageError,
 )
+from crucible_lineage.lineage.fields import FieldView
 from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.expand import Instance, distinct_values, items_behind
+from crucible_lineage.pipeline.plan.expand import Instance, items_behind
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, plan_pipeline
@@ -417,13 +419,13 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
     )
 
 
-def _shared(name: str, about: list[InputItem]) -> str:
+def _shared(name: str, about: list[InputItem]) -> object:
     """Return the value of a field that all source data of a result share."""
-    values = distinct_values(name, about, {})
-    if len(values) != 1 or "" in values:
-        differ = f"differ in {name}: {', '.join(sorted(value or 'nothing' for value in values))}"
+    values = FieldView({}, tuple(item.fields for item in about)).values(name)
+    if len(values) != 1 or values[0] in (None, ""):
+        differ = f"differ in {name}: {', '.join(sorted(map(value_text, values)))}"
         raise InputError(f"the data it is made from {differ if len(values) > 1 else f'have no {name}'}")
-    return next(iter(values))
+    return values[0]
 
 
 def _since(declared: Certify, instance: Instance, run: Run) -> datetime:

@@ -160,7 +160,7 @@ def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
     bound = bind_file(asking.pipeline)
     session.ensure_project("lab")
     inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), with_fields=False), session)
-    instances = expand(bound, inputs, lambda step, given: step.inspection)
+    instances = expand(bound, inputs, lambda step, given: step.inspection, {})
     for name in ("asked", "command"):
         used, inspection = used_datasets(instances[name], inputs, {}), instances[name].inspection
         outputs = planned_outputs("lab", inspection.code, inspection.outputs, inspection.params, used)

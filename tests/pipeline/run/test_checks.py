@@ -102,13 +102,13 @@ def test_an_invalid_check_is_a_fault_of_the_declaration(lab: Any, check: str, me
 
 def test_a_missing_or_incomparable_value_does_not_pass() -> None:
     check = Check.model_validate({"that": "results.rms < 0.03", "else": "hold"})
-    assert check.of({"rms": 0.01}, {}, {}).passed
+    assert check.of({"results": {"rms": 0.01}}).passed
     for results in ({}, {"rms": "much"}, {"rms": float("nan")}):
-        assert not check.of(results, {}, {}).passed
-    assert check.of({}, {}, {}).values_text == "results.rms is not there"
+        assert not check.of({"results": results}).passed
+    assert check.of({}).values_text == "results.rms is not there"
 
 
 @pytest.mark.parametrize("results", [{"fit": {"rms": 0.01}}, {"fit.rms": 0.01}])
 def test_a_nested_value_has_the_longer_name_that_it_has_in_tables(results: dict[str, object]) -> None:
-    verdict = Check(that="results.fit.rms < 0.03").of(results, {}, {})
+    verdict = Check(that="results.fit.rms < 0.03").of({"results": results})
     assert (verdict.passed, verdict.values) == (True, {"results.fit.rms": 0.01})

@@ -1,0 +1,72 @@
+"""The fields of datasets: one view for selections, matches, groups, checks, certificates, tables and lists.
+
+A name is one of Crucible (`instrument_name`), `metadata.NAME`, `results.NAME` of what the step returned, `params.NAME`,
+or `step` and `pipeline`, under each name by which a result was declared. What a result lacks is that of its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from crucible_lineage.amounts import distinct
+from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.records import given_metadata, mapping, provenance, returned_values
+from crucible_lineage.refs import MATCHED
+from crucible_lineage.times import measured_at
+
+REGISTERED = "registered"  # the time of registration, among fields
+
+
+def fields_of(record: JsonMapping) -> JsonObject:
+    """Return the own fields of a dataset, by its record with metadata; `timestamp` only if somebody stated it."""
+    moment = measured_at(record)
+    plain = {name: value for name in MATCHED if (value := record.get(name)) not in (None, "")}
+    return {
+        **plain,
+        **({"timestamp": moment.isoformat()} if moment else {}),
+        REGISTERED: record.get("creation_time"),
+        "metadata": given_metadata(record),
+        "results": returned_values(record),
+        "params": mapping(mapping(provenance(record).get("recipe")).get("params")),
+    }
+
+
+def value_of(fields: JsonMapping, name: str) -> object:
+    """Return the value of a field such as `instrument_name` or `metadata.laser_nm`; None if it is absent.
+
+    A name with points is a key as a whole, or leads into nested mappings.
+    """
+    if name in fields:
+        return fields[name]
+    head, _, rest = name.partition(".")
+    inner = fields.get(head)
+    return value_of(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
+@dataclass(frozen=True)
+class FieldView:
+    """The fields of a dataset: its `own` ones, and for those that it lacks, those of the data `behind` it."""
+
+    own: JsonMapping
+    behind: tuple[JsonMapping, ...] = field(default=())
+
+    def values(self, name: str) -> list[object]:
+        """Return the distinct values of a field; the last one is None if some of the data behind lack it."""
+        if (own := value_of(self.own, name)) is not None:
+            return [own]
+        found = [value_of(fields, name) for fields in self.behind]
+        return [*distinct(found), *([None] if any(value is None for value in found) else [])]
+
+
+def shared(fields: Iterable[JsonMapping]) -> JsonObject:
+    """Return the fields in which data agree, nested ones too."""
+    found = list(fields)
+    agreed: JsonObject = {}
+    for name in dict.fromkeys(name for one in found for name in one):
+        values = [one.get(name) for one in found]
+        if all(isinstance(value, Mapping) for value in values):
+            agreed[name] = shared(values)  # type: ignore[arg-type]  # all are mappings
+        elif len(distinct(values)) == 1 and None not in values:
+            agreed[name] = values[0]
+    return agreed

@@ -1,0 +1,116 @@
+"""One notion of equal: selections, matches, groups, partners and certificates join and keep apart the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from json import dumps
+from typing import Any
+
+import pytest
+
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan, plan_pipeline
+from crucible_lineage.session import Session
+from crucible_lineage.statements.stating import certify
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+CLASSES = ([1, 1.0], [True], ["True"], [2**53, float(2**53)], [NFC, NFD])
+VALUES = [value for some in CLASSES for value in some]
+STEPS = """
+
+@step
+def pooled(parts: list[Path], out: Path) -> None:
+    (out / "pooled.txt").write_text("")
+
+
+@step
+def pair(data: Path, other: Path, out: Path) -> None:
+    (out / "pair.txt").write_text("")
+
+
+@step
+def returning(data: Path, out: Path) -> dict:
+    (out / "copy.txt").write_text(data.read_text())
+    return {"found": data.read_text().split()[0]}
+"""
+HEAD = "pipeline: equal\nproject: lab\ninputs:\n"
+DATA = HEAD + "  data: {select: {data_type: one}, each: true}\n"
+TAKEN = "nearest: either, undated: registered, same: metadata.k"
+DECLARED = {
+    "group_by": DATA + "steps:\n  p: {uses: 'LABMODULE:pooled', inputs: {parts: {from: data, group_by: metadata.k}}}\n",
+    "match": DATA
+    + "  other: {select: {data_type: two}, match: {data: metadata.k}, undated: registered}\n"
+    + "steps:\n  p: {uses: 'LABMODULE:pair', inputs: {data: data, other: other}}\n",
+    "same": DATA
+    + "  other: {select: {data_type: two}}\n"
+    + f"steps:\n  p: {{uses: 'LABMODULE:pair', inputs: {{data: data, other: {{from: other, {TAKEN}}}}}}}\n",
+    "certificate": DATA
+    + "  other: {calibration: axis, for: data}\n"
+    + "steps:\n  p: {uses: 'LABMODULE:pair', inputs: {data: data, other: other}}\n",
+}
+
+
+@pytest.fixture
+def values(lab: Any, session: Session) -> dict[str, int]:
+    """Register a dataset of two types for each value; return the class of the value by id."""
+    module = lab.folder / f"{lab.module}.py"
+    lab.file(module.name, module.read_text() + STEPS)
+    session.ensure_project("lab")
+    found = {}
+    for number, some in enumerate(CLASSES):
+        for value in some:
+            for kind in ("one", "two"):
+                when = {"timestamp": "2024-05-01T12:00:00Z"}
+                fields = {"project_id": "lab", "dataset_name": f"{value!r}", "data_type": kind, **when}
+                fields |= {"session_name": value} if isinstance(value, str) else {}
+                made = session.client.datasets.create(fields, scientific_metadata={"k": value})
+                session.client.files.upload(made.dsid, lab.file(f"{kind}-{value!r}.txt", kind))
+                found[made.dsid] = number
+    return found
+
+
+@pytest.mark.parametrize("door", DECLARED)
+def test_values_of_one_class_are_joined_and_others_kept_apart(
+    lab: Any, session: Session, values: dict[str, int], door: str
+) -> None:
+    if door == "certificate":
+        ones = {number: mfid for mfid, number in values.items()}
+        for number, some in enumerate(CLASSES):
+            certify(session, ones[number], {"metadata.k": some[-1]}, "2024-01-01", kind="axis")
+    planned = plan_pipeline(bind_file(lab.declare(DECLARED[door]), session.store), session)
+    plan = planned.plan
+    assert all(step.state == "missing" for step in plan.steps), [step.causes for step in plan.steps]
+    assert len(plan.steps) == (len(CLASSES) if door == "group_by" else len(VALUES))
+    for instance in planned.instances.values():
+        assert len({values[feed.item(planned.inputs).mfid or ""] for feed in instance.feeds}) == 1
+
+
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_a_selection_takes_equal_values(lab: Any, session: Session, values: dict[str, int], value: Any) -> None:
+    number = next(number for number, some in enumerate(CLASSES) if any(value is one for one in some))
+    for filters in (f"metadata.k: {dumps(value)}", f"session_name: {dumps(value)}"):
+        if not isinstance(value, str) and "session" in filters:
+            continue
+        text = HEAD + f"  data: {{select: {{data_type: one, {filters}}}, each: true}}\n"
+        text += "steps:\n  p: {uses: 'LABMODULE:scale', inputs: {counts: data}}\n"
+        plan = make_plan(bind_file(lab.declare(text), session.store), session)
+        assert len(plan.steps) == len(CLASSES[number])
+
+
+def test_partners_share_what_their_steps_returned(lab: Any, session: Session, run: Callable[..., Any]) -> None:
+    module = lab.folder / f"{lab.module}.py"
+    lab.file(module.name, module.read_text() + STEPS)
+    for name, text in (("1", "Fe"), ("2", "Si"), ("3", "Fe again")):
+        lab.file(f"d{name}.txt", text)
+    made = "{uses: 'LABMODULE:returning', inputs: {data: data}}"
+    taken = "nearest: before, undated: registered, same: metadata.found"
+    text = HEAD + "  data: {file: 'd*.txt', each: true}\nsteps:\n" + f"  one: {made}\n"
+    text += f"  p: {{uses: 'LABMODULE:pair', inputs: {{data: one, other: {{from: one, {taken}}}}}}}\n"
+    path = lab.declare(text)
+    first = run(path)
+    assert "run again then" in first.errors["p[d1.txt]"]
+    found = run(path)
+    assert found.ok, found.errors
+    assert found.executed == ["p[d1.txt]", "p[d2.txt]", "p[d3.txt]"]
+    record = session.mirror.read([found.datasets["p[d2.txt]"]["out"]])
+    assert "'same': {'metadata.found': 'Si'}" in str(dict(*record.values()))
