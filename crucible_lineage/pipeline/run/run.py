@@ -423,7 +423,8 @@ def _shared(name: str, about: list[InputItem]) -> object:
     """Return the value of a field that all source data of a result share."""
     values = FieldView({}, tuple(item.fields for item in about)).values(name)
     if len(values) != 1 or values[0] in (None, ""):
-        differ = f"differ in {name}: {', '.join(sorted(map(value_text, values)))}"
+        listed = sorted("nothing" if value is None else value_text(value) for value in values)
+        differ = f"differ in {name}: {', '.join(listed)}"
         raise InputError(f"the data it is made from {differ if len(values) > 1 else f'have no {name}'}")
     return values[0]
 

@@ -353,7 +353,7 @@ def test_a_result_is_certified_only_for_what_all_its_data_state(
     assert "differ in metadata.grating: 1800, nothing" in run(path).errors["axis"]
     session.client.metadata.merge(other, {"grating": 1800.0})
     assert run(path).ok
-    assert [one.fields for one in session.mirror.certificates("lab")] == [(("metadata.grating", "1800"),)]
+    assert [one.fields for one in session.mirror.certificates("lab")] == [(("metadata.grating", 1800),)]
 
 
 def test_a_changed_step_replaces_its_certificate(
