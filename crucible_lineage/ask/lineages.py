@@ -63,7 +63,7 @@ def _alone(session: Session, mfid: str) -> LineageGraph:
         deletion = deletion_of(session, mfid)
         absent = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
         raise InputError(deletion.text if deletion else absent) from error
-    return LineageGraph.from_records([dataset.model_dump()])
+    return with_states(session, LineageGraph.from_records([dataset.model_dump()]))
 
 
 def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
@@ -81,14 +81,19 @@ def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:
-    """Add to the graph all datasets that its records name as used: hidden if deleted or not visible to this key."""
-    named = {mfid for node in graph.nodes.values() for mfid in used_mfids(node.record)}
-    unknown = sorted(named - graph.nodes.keys())
-    if not unknown:
+    """Add to the graph all datasets that its records name as used: hidden if deleted or not visible to this key.
+
+    Linked ones of other projects, and those to be deleted, get their records, too.
+    """
+    named = {mfid for node in graph.nodes.values() for mfid in used_mfids(node.record)} - graph.nodes.keys()
+    unread = {mfid for mfid, node in graph.nodes.items() if node.kind == "dataset" and node.record is None}
+    if not named and not unread:
         return graph
-    records = fetch_datasets(session.client, unknown).found
-    nodes = [*graph.nodes.values(), *(Node(mfid, "dataset" if mfid in records else "hidden") for mfid in unknown)]
-    return LineageGraph(nodes, graph.edges.values()).with_records(records)
+    records = fetch_datasets(session.client, sorted(named | unread)).found
+    nodes = [*graph.nodes.values(), *(Node(mfid, "dataset" if mfid in records else "hidden") for mfid in sorted(named))]
+    return _standing(
+        LineageGraph(nodes, graph.edges.values()).with_records(records), standings_of_records(session, records, {})
+    )
 
 
 def with_whole_records(session: Session, graph: LineageGraph) -> LineageGraph:
