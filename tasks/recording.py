@@ -38,12 +38,13 @@ from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, new_raw, register_raw
-from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, called_step, file_of
+from crucible_lineage.pipeline.step_call import FlowSlots, called_step, file_of
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
+from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step, open_runners, step_runner
 from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
 from crucible_lineage.tasks.credentials import CrucibleCredentials
@@ -179,8 +180,9 @@ class Recording:
         self._has_own_notes = origins is None
         self._noted_before = self.origins.notes.results()
         self.undelivered = Undelivered(session, destination.run_id)
-        run = FlowRun(destination.run_id, destination.flow, destination.file, destination.begun)
-        self.slots = FlowSlots(session, run, at_once=not owner, is_away=self.undelivered.is_away)
+        run = ClaimingRun(destination.run_id, datetime.fromisoformat(destination.begun), destination.file)
+        is_away = self.undelivered.is_away
+        self.slots = FlowSlots(session, destination.flow, run, at_once=not owner, is_away=is_away)
         self.within = _open.get() if owner else None
         if not owner:
             self.origins.share()

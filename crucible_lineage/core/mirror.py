@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import unsealed
 from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
-from crucible_lineage.core.slots import SlotClaim
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, Snapshot, StoredRecord, Summary
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
@@ -126,11 +126,11 @@ class Mirror:
 
     # Datasets of one pipeline
 
-    def sync(self, project: str, scope: str, judge: Judge) -> dict[str, dict[str, SlotClaim]]:
+    def sync(self, project: str, scope: str, judge: Judge) -> dict[str, DatasetStatus]:
         """Update the datasets of a pipeline in a project; `scope` is their keyword.
 
-        `judge` receives the new and changed records, and the ids of those that others have changed. Return the slots of
-        the pipeline that complete datasets fill: {MFID: {slot: claim}}.
+        `judge` receives the new and changed records, and the ids of those that others have changed. Return the
+        complete datasets that fill slots of the pipeline, by id.
         """
         before = self._feed(project, scope)
         changes = self.changes(project, before.latest or None if before else None, scope)
@@ -184,29 +184,31 @@ class Mirror:
         slots = self._slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
-    def slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]]:
+    def slots(self, project: str, scope: str) -> dict[str, DatasetStatus]:
         """Return the result of the last `sync`, without a call."""
         return self._slots(project, scope) or {}
 
-    def _slots(self, project: str, scope: str) -> dict[str, dict[str, SlotClaim]] | None:
-        """Return the slots filled by datasets seen at Crucible; None after dropping damaged rows."""
+    def _slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
+        """Return the datasets seen at Crucible that fill slots; None after dropping damaged rows."""
         pipeline = scope.partition(":")[2]
         rows = self.database.rows(
-            "SELECT mfid, slot, filled FROM slot JOIN member USING (project, mfid)"
+            "SELECT mfid, slot, filled, (SELECT replaces FROM dataset WHERE dataset.mfid = slot.mfid)"
+            " FROM slot JOIN member USING (project, mfid)"
             " WHERE project = ? AND scope = ? AND slot >= ? AND slot < ? AND"
             " (EXISTS (SELECT 1 FROM trusted WHERE there = slot.mfid AND trusted.mfid = slot.mfid)"
             " OR EXISTS (SELECT 1 FROM dataset WHERE dataset.mfid = slot.mfid))",
             *(project, scope, f"{pipeline}/", f"{pipeline}0"),
         )
         slots: dict[str, dict[str, SlotClaim]] = {}
+        replaces: dict[str, str | None] = {}
         damaged = set()
-        for mfid, key, text in rows:
+        for mfid, key, text, replaces[mfid] in rows:
             if (entry := unsealed(text, key, mfid)) is None:
                 damaged.add(mfid)
             else:
                 slots.setdefault(mfid, {})[key] = SlotClaim.from_json(entry)
         if not damaged:
-            return slots
+            return {mfid: DatasetStatus(mfid, project, True, True, one, replaces[mfid]) for mfid, one in slots.items()}
 
         def list_again(db: sqlite3.Connection) -> None:
             tables.drop(db, damaged)

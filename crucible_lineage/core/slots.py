@@ -56,7 +56,7 @@ class SlotClaim:
 class DatasetStatus:
     """The facts that decide whether a dataset is current: whether it is complete and derived, and the slots it fills.
 
-    `replaces` is the dataset that it was made to replace; it counts only for datasets that fill no slot. A dataset that
+    `replaces` is the dataset that it was made by hand to replace, which no run undoes. A dataset that
     is neither derived nor a replacement is measured data and fills none, whatever its metadata says. Claims count only
     within the dataset's own `project`. A candidate fills slots only once a try is promoted.
     """

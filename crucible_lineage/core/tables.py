@@ -196,7 +196,7 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
             complete=state(record) in ("", "complete"),
             derived=derived,
             slots=slots,
-            replaces=text(recorded.get("supersedes")) or None,
+            replaces=text(not recorded.get("step") and recorded.get("supersedes")) or None,
         ),
         data_type=text(record.get("data_type")),
         data_format=text(record.get("data_format")),

@@ -16,9 +16,10 @@ from typing import Any, Self
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.dataset import Dataset, Datasets
-from crucible_lineage.pipeline.step_call import FlowRun, FlowSlots, called_step
+from crucible_lineage.pipeline.step_call import FlowSlots, called_step
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, profile_settings, resolve_settings
+from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step, StepRunner, open_runners, step_runner
 
 __all__ = ["registering"]
@@ -55,8 +56,8 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
     def __enter__(self) -> Self:
         session = self.catalogue.session
         session.ensure_project(self.project)
-        run = FlowRun(self.run_id, self.name, _script(), datetime.now(UTC).isoformat())
-        self._slots = FlowSlots(session, run, at_once=False)
+        run = ClaimingRun(self.run_id, datetime.now(UTC), _script())
+        self._slots = FlowSlots(session, self.name, run, at_once=False)
         runner = functools.partial(self._run)
         self._open.append((runner, step_runner.set(runner)))
         open_runners.append(runner)

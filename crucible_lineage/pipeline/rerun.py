@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Filling, currency_of_pipeline
+from crucible_lineage.standing.currency import Filling, currency_with
 from crucible_lineage.statements.consent import Consent, recorded_code
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
-    history.currency = currency_of_pipeline(history.project, {}, {})
+    history.currency = currency_with((), {})
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, slot
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim, pipeline_keyword, slot
+from crucible_lineage.core.tables import summary_of
 from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.parts import Ingest
@@ -22,12 +22,10 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, has
 from crucible_lineage.pipeline.plan.inspect import inspection_of
 from crucible_lineage.pipeline.plan.plan import files_for_role
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
-from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import Registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, currency_with
-from crucible_lineage.standing.slots import is_replaced_by_hand, make_current
+from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step
 
 About = tuple[str, ...]
@@ -116,24 +114,6 @@ class _Inputs:
 # (of a swept parameter, say) are current together; they supersede those of earlier runs only.
 
 
-@dataclass(frozen=True)
-class FlowRun:
-    """A run of a flow that registers: its id, the flow's name and file, and its start. No name outside of a flow."""
-
-    id: str
-    flow: str
-    file: str
-    begun: str
-
-
-@dataclass
-class _Project:
-    """A project when the run first read it: the results of the flow, and which of them are current."""
-
-    found: Mapping[str, Registered] = field(default_factory=dict)
-    slots: Currency = field(default_factory=lambda: currency_with((), {}))
-
-
 class FlowSlots:
     """The results that a run of a flow relies on, and the slots that they fill.
 
@@ -142,22 +122,28 @@ class FlowSlots:
     """
 
     def __init__(
-        self, session: Session, run: FlowRun, *, at_once: bool, is_away: Callable[[], bool] = lambda: False
+        self,
+        session: Session,
+        flow: str,
+        run: ClaimingRun,
+        *,
+        at_once: bool,
+        is_away: Callable[[], bool] = lambda: False,
     ) -> None:
         self._session = session
+        self._flow = flow  # empty outside of a flow
         self.is_away = is_away
         self._run = run
         self._at_once = at_once
         self._lock = threading.Lock()
-        self._projects: dict[str, _Project] = {}
-        self._since: dict[tuple[str, str], str] = {}
+        self._projects: dict[str, Currency] = {}
         self._relied: dict[tuple[str, str], dict[str, bool]] = {}  # {(project, slot): {MFID: was it made by this run}}
         self._about: dict[str, About] = {}
 
     @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords by which all results of the flow are found."""
-        return (pipeline_keyword(self._run.flow),) if self._run.flow else ()
+        return (pipeline_keyword(self._flow),) if self._flow else ()
 
     def note_about(self, mfid: str, about: About) -> None:
         """Record the subject of a dataset of this run."""
@@ -169,20 +155,17 @@ class FlowSlots:
 
     def claims(self, project: str, task: str, output: str, about: About) -> dict[str, SlotClaim]:
         """Return the slot of a result with this run's claim to it. Empty outside of a flow."""
-        if not self._run.flow:
+        if not self._flow:
             return {}
-        key = slot(self._run.flow, task, output, ", ".join(about))
-        return {key: self._claim(project, key)}
-
-    def _claim(self, project: str, key: str) -> SlotClaim:
-        return SlotClaim(self._since_of(project, key), self._run.id, self._run.file)
+        key = slot(self._flow, task, output, ", ".join(about))
+        return {key: self._run.claim(self._currency(project), project, key)}
 
     def rely(self, project: str, slots: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
         """Let the run rely on a result for these slots; one that it has `made` was registered with them."""
-        for key, claim in slots.items():
+        for key in slots:
             if self._at_once:
-                if not made and self._holding(project, key) != {dataset.mfid}:
-                    self._hold(project, key, claim, dataset.mfid)
+                if not made and self._run.current(self._currency(project), project, key) != {dataset.mfid}:
+                    self._make_current(project, key, dataset.mfid)
                 continue
             with self._lock:
                 relied = self._relied.setdefault((project, key), {})
@@ -191,65 +174,33 @@ class FlowSlots:
     def settle(self, *, failed: bool) -> None:
         """Make the results that the run relied on current. After a failure, earlier ones stay current as well."""
         for (project, key), relied in self._relied.items():
-            holding = self._holding(project, key)
-            if set(relied) == holding and not any(relied.values()):
+            current = self._run.current(self._currency(project), project, key)
+            if set(relied) == current and not any(relied.values()):
                 continue
             stays = failed and not any(relied.values())  # a result made by this run has superseded earlier ones
             for mfid, made in relied.items():
-                if not made and not (stays and mfid in holding):
-                    self._hold(project, key, self._claim(project, key), mfid)
+                if not made and not (stays and mfid in current):
+                    self._make_current(project, key, mfid)
 
-    def _hold(self, project: str, key: str, claim: SlotClaim, mfid: str) -> None:
-        known = self._project(project)
+    def _make_current(self, project: str, key: str, mfid: str) -> None:
+        currency = self._currency(project)
+        self._run.make_current(self._session.mirror, self._session.client, currency, project, mfid, [key])
 
-        def replaced(holder: str) -> str | None:
-            one = known.found.get(holder)
-            return one.record.supersedes if one and one.record and one.step_record is None else None
-
-        if is_replaced_by_hand(known.slots.current(key, project), mfid, replaced):
-            return
-        before = known.found.get(mfid)
-        slots = before.status.slots if before else {}
-        if (earlier := slots.get(key)) is not None:  # flows of other files that had the same result
-            was = {*earlier.files, *earlier.was} - {"", claim.declared_in}
-            claim = replace(claim, was=tuple(sorted(was)))
-        make_current(self._session.mirror, self._session.client, project, mfid, {key: claim})
-
-    def _holding(self, project: str, key: str) -> set[str]:
-        currency = self._project(project).slots
-        return {
-            mfid for mfid in currency.current(key, project) if currency.slots(mfid)[key].declared_in == self._run.file
-        }
-
-    def _since_of(self, project: str, key: str) -> str:
-        """Return the moment of this run's claims to a slot, the same in all its processes, later than other runs'."""
-        known = self._project(project)
-        with self._lock:
-            if (project, key) not in self._since:
-                slots = [one.status.slots for one in known.found.values()]  # incomplete ones, too: of other processes
-                claims = [one[key] for one in slots if key in one]
-                own = [claim.since for claim in claims if claim.run == self._run.id]
-                begun = datetime.fromisoformat(self._run.begun)
-                self._since[project, key] = max(own) if own else later_than(begun, (claim.since for claim in claims))
-            return self._since[project, key]
-
-    def _project(self, project: str) -> _Project:
+    def _currency(self, project: str) -> Currency:
+        """Return which results of the flow were current when this run first read the project."""
         with self._lock:
             if project not in self._projects:
-                self._projects[project] = self._read_project(project)
+                statuses = () if self.is_away() else self._read(project)  # results of this run are newer than all
+                self._projects[project] = currency_with(statuses, self._session.mirror.promoted())
             return self._projects[project]
 
-    def _read_project(self, project: str) -> _Project:
-        if self.is_away():  # results of this run are newer than all existing ones
-            return _Project()
+    def _read(self, project: str) -> Sequence[DatasetStatus]:
+        listed = self._session.client.datasets
         try:
-            listed = list(
-                self._session.client.datasets.iter(project_id=project, keyword=self.keywords[0], include_metadata=True)
-            )
+            found = list(listed.iter(project_id=project, keyword=self.keywords[0], include_metadata=True))
         except (NotFoundError, RefusedError, *TRANSIENT):  # the project does not exist yet, or the service is away
-            return _Project()
-        found = {one.unique_id: Registered(one, read_record(one.scientific_metadata)) for one in listed}
-        return _Project(found, currency_with((one.status for one in found.values()), self._session.mirror.promoted()))
+            return ()
+        return [summary_of(one.model_dump()).status for one in found]
 
 
 def about_file(path: Path) -> About:

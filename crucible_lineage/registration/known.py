@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.mirror import Judgements, Mirror
-from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
+from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
@@ -33,7 +33,7 @@ from crucible_lineage.registration.read import (
     registered,
     withdrawn_text,
 )
-from crucible_lineage.standing.currency import Currency, currency_of, currency_of_pipeline
+from crucible_lineage.standing.currency import Currency, currency_of, currency_with
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -64,7 +64,6 @@ class KnownResults:
         self.project = project
         self.scope = pipeline_keyword(pipeline) if pipeline is not None else None
         self.members: frozenset[str] = frozenset()  # of the last sync: the datasets with the keyword, and their slots
-        self.claims: Mapping[str, Mapping[str, SlotClaim]] = {}
         self._client = client
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
@@ -83,11 +82,11 @@ class KnownResults:
             self._found.clear()
             self._in_mirror.clear()
             if self.is_away:
-                self.claims = self.mirror.slots(self.project, self.scope)
+                filling = self.mirror.slots(self.project, self.scope)
             else:
-                self.claims = self.mirror.sync(self.project, self.scope, self._judge)
+                filling = self.mirror.sync(self.project, self.scope, self._judge)
             self.members = self.mirror.members(self.project, self.scope)
-            self._slots = currency_of_pipeline(self.project, self.claims, self.mirror.promoted())
+            self._slots = currency_with(filling.values(), self.mirror.promoted())
             self._everything = self._attempts = None
             self._trim()
 

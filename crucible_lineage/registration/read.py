@@ -61,7 +61,7 @@ class Registered:
             complete=not self.is_begun,
             derived=self.record is not None and self.record.is_derived,
             slots=slots_of(self.dataset.scientific_metadata),
-            replaces=self.record.supersedes if self.record else None,
+            replaces=self.record.supersedes if self.record and not self.step_record else None,
         )
 
     @property

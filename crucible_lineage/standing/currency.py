@@ -6,7 +6,7 @@ why a `Filling` is no state that may be shown: `standings` turns it into one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from weakref import WeakKeyDictionary
@@ -66,15 +66,18 @@ class Currency:
         self._tried = _tried_last(listed)
         self._statuses = {status.mfid: _counting(status, promoted, self._tried) for status in listed}
         self._claimants: dict[tuple[str, str], list[DatasetStatus]] = {}
-        self._successors: dict[str, str] = {}
+        self._claims: dict[tuple[str, str], list[SlotClaim]] = {}
+        self._successors: dict[str, set[str]] = {}
         for status in self._statuses.values():
+            for key, claim in status.fills.items():
+                self._claims.setdefault((status.project.casefold(), key), []).append(claim)
             if not status.complete:
                 continue
             for key in status.fills:
                 self._claimants.setdefault((status.project.casefold(), key), []).append(status)
             replaced = self._statuses.get(status.replaces or "")
             if status.replaces and (replaced is None or replaced.project.casefold() == status.project.casefold()):
-                self._successors[status.replaces] = max(status.mfid, self._successors.get(status.replaces, ""))
+                self._successors.setdefault(status.replaces, set()).add(status.mfid)
 
     def current(self, key: str, project: str) -> tuple[str, ...]:
         """Return the current datasets of a slot: for each declaration of it, those that its newest run relied on."""
@@ -98,9 +101,9 @@ class Currency:
         names = (*status.slots[key].files, *status.slots[key].was)
         return tuple(name for name in names if self._holds_for(status, key, name))
 
-    def claims(self, key: str, project: str) -> list[SlotClaim]:
-        """Return all claims to a slot, past ones included."""
-        return [status.slots[key] for status in self._claimants.get((project.casefold(), key), ())]
+    def claims(self, key: str, project: str) -> Sequence[SlotClaim]:
+        """Return all claims to a slot: past ones, and those of incomplete datasets, too."""
+        return self._claims.get((project.casefold(), key), ())
 
     def tried(self, key: str, trial: str, project: str) -> tuple[str, str]:
         """Return when a try relied on a dataset in a slot last, and on which; empty if it did not."""
@@ -143,9 +146,18 @@ class Currency:
             return tuple(dict.fromkeys(other for key in status.fills for other in self.current(key, status.project)))
         return self._replacement(mfid)
 
+    def replacements(self, mfid: str) -> set[str]:
+        """Return the datasets that were made by hand to replace this one, or one of those: no run undoes that."""
+        found, left = set[str](), [mfid]
+        while left:
+            new = self._successors.get(left.pop(), set()) - found
+            found |= new
+            left += new
+        return found
+
     def _replacement(self, mfid: str) -> tuple[str, ...]:
         seen = {mfid}
-        while (following := self._successors.get(mfid)) and following not in seen:
+        while (following := max(self._successors.get(mfid, ()), default="")) and following not in seen:
             seen.add(following)
             mfid = following
         return self.superseded_by(mfid) or (mfid,)
@@ -177,12 +189,5 @@ def currency_of(copy: Snapshot, *, without_try: str = "") -> Currency:
 
 
 def currency_with(statuses: Iterable[DatasetStatus], promoted: Mapping[str, str]) -> Currency:
-    """Return what fills the slots of projects of which all datasets are given, for example hidden ones, too."""
+    """Return what fills the slots of projects or pipelines of which all datasets are given, hidden ones, too."""
     return Currency(statuses, promoted)
-
-
-def currency_of_pipeline(
-    project: str, claims: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]
-) -> Currency:
-    """Return what fills the slots of a pipeline, given all claims to them by complete results."""
-    return Currency((DatasetStatus(mfid, project, True, True, slots) for mfid, slots in claims.items()), promoted)

@@ -1,14 +1,22 @@
-"""The one writer of slots: it makes a registered dataset current, and keeps the mirror in step."""
+"""The one writer of slots: it decides what a run claims, makes datasets current, and keeps the mirror in step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, slots_of, slots_stated
-from crucible_lineage.standing.currency import currency_of
+from crucible_lineage.core.slots import (
+    SlotClaim,
+    later_than,
+    pipeline_keyword,
+    slots_of,
+    slots_stated,
+    trial_slot,
+)
+from crucible_lineage.standing.currency import Currency, currency_of
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -42,16 +50,57 @@ def make_current_now(
         make_current(mirror, client, project, mfid, {key: replace(one, since=since) for key, one in claims.items()})
 
 
-def is_replaced_by_hand(current_datasets: Iterable[str], mfid: str, replaced: Callable[[str], str | None]) -> bool:
-    """Return whether one of the current datasets was made by hand to replace this result: no run undoes that.
+@dataclass(frozen=True)
+class ClaimingRun:
+    """A run of a pipeline or flow as it claims slots of a project: its id, its begin, and the file that declares it.
 
-    `replaced` returns the dataset that another one replaces by hand, None for the result of a step.
+    Without a file, results take over the slots of recorded ones. Other names in a slot belong to other declarations if
+    a file of that name is in `folder`; else they are former names of this one. Results of a `trial` are its candidates,
+    and become current with its promotion.
     """
-    for current in current_datasets:
-        seen: set[str] = set()
-        dataset: str | None = current
-        while dataset and dataset not in seen:
-            seen.add(dataset)
-            if (dataset := replaced(dataset)) == mfid:
-                return True
-    return False
+
+    id: str
+    begun: datetime
+    file: str | None
+    folder: Path | None = None
+    trial: str = ""
+
+    def current(self, currency: Currency, project: str, key: str) -> set[str]:
+        """Return the datasets that are current in a slot for this declaration, or that the try relied on last."""
+        _, tried = currency.tried(key, self.trial, project)
+        if tried:
+            return {tried}
+        found = currency.current(key, project)
+        return {mfid for mfid in found if self.file is None or self.file in currency.slots(mfid)[key].files}
+
+    def claim(self, currency: Currency, project: str, key: str, mfid: str = "") -> SlotClaim:
+        """Return this run's claim to a slot for a dataset, new or not, later than the claims of earlier runs.
+
+        The processes of a run claim a slot as of the same moment.
+        """
+        if self.trial:
+            tried, _ = currency.tried(key, self.trial, project)
+            current = currency.current(key, project)
+            files = sorted({file for one in current for file in currency.slots(one)[key].files}) or [self.file or ""]
+            return SlotClaim(later_than(self.begun, [tried]), self.id, files[0], tuple(files[1:]), trial=self.trial)
+        claims = currency.claims(key, project)
+        own = [one.since for one in claims if one.run == self.id]
+        since = max(own) if own else later_than(self.begun, (one.since for one in claims))
+        before = currency.slots(mfid).get(key, SlotClaim("", ""))
+        if self.file is None:
+            declared_in = max(claims, key=lambda one: one.since, default=before).declared_in
+            return SlotClaim(since, self.id, declared_in, before.also, before.was)
+        others = set(currency.latest_for(mfid, key)) - {"", self.file}
+        also = {name for name in others if self.folder and (self.folder / name).is_file()}
+        return SlotClaim(since, self.id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
+
+    def make_current(
+        self, mirror: Mirror, client: CrucibleClient, currency: Currency, project: str, mfid: str, keys: Iterable[str]
+    ) -> list[str]:
+        """Make a dataset current in these slots, but for those in which a person has replaced it. Return them."""
+        by_hand = currency.replacements(mfid)
+        made = [key for key in keys if by_hand.isdisjoint(currency.current(key, project))]
+        if made:
+            claims = {trial_slot(key, self.trial): self.claim(currency, project, key, mfid) for key in made}
+            make_current(mirror, client, project, mfid, claims)
+        return made

@@ -10,7 +10,6 @@ import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
 from crucible_lineage.standing.currency import Filling, currency_with
-from crucible_lineage.standing.slots import is_replaced_by_hand
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"
@@ -70,13 +69,11 @@ def test_an_incomplete_result_replaces_nothing() -> None:
     assert currency_with([result("a", filled(1)), begun], {}).current(SLOT, "lab") == ("a",)
 
 
-def test_a_chain_of_manual_replacements_is_followed() -> None:
-    by_hand = {"second": "first", "first": "made"}
-    assert is_replaced_by_hand(["second"], "made", by_hand.get)
-    assert is_replaced_by_hand(["other", "first"], "made", by_hand.get)
-    assert not is_replaced_by_hand(["made"], "made", by_hand.get)
-    assert not is_replaced_by_hand(["second"], "another", by_hand.get)
-    assert not is_replaced_by_hand(["x"], "made", {"x": "y", "y": "x"}.get), "a circle comes to its end"
+def test_a_chain_of_manual_replacements_is_followed_also_in_a_circle() -> None:
+    by_hand = {"second": "first", "first": "made", "x": "y", "y": "x"}
+    currency = currency_with([result(new, replaces=old) for new, old in by_hand.items()], {})
+    assert currency.replacements("made") == {"first", "second"}
+    assert (currency.replacements("second"), currency.replacements("x")) == (set(), {"x", "y"})
 
 
 def test_unreadable_slots_are_ignored() -> None:

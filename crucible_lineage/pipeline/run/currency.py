@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, trial_slot
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, trial_slot
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -19,7 +19,8 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
-from crucible_lineage.standing.slots import is_replaced_by_hand, make_current
+from crucible_lineage.standing.currency import Currency
+from crucible_lineage.standing.slots import ClaimingRun
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
@@ -35,25 +36,17 @@ class SlotUpdate:
 
 
 class SlotWriter:
-    """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call.
-
-    `file` is the name of the declaration; None if there is none, and results take over the slots of recorded ones.
-    Other names in a slot belong to other declarations if a file of that name is beside this one; else they are former
-    names of this one. Results of a `trial` are its candidates, and become current with its promotion.
-    """
+    """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call."""
 
     def __init__(
         self, session: Session, index: ProjectIndex, pipeline: str, run_id: str, path: Path | None, trial: str = ""
     ) -> None:
-        self.trial = trial
         self.session = session
         self.index = index
         self.pipeline = pipeline
-        self.run_id = run_id
-        self.file = path.name if path else None
-        self.folder = path.parent if path else None
+        file, folder = (path.name, path.parent) if path else (None, None)
+        self.run = ClaimingRun(run_id, datetime.now(UTC), file, folder, trial)
         self._relied_on: dict[str, str] = {}  # by slot, the result that this run relies on
-        self._begun = datetime.now(UTC)
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result became current again
         self.wrote = False  # to an existing result
@@ -61,6 +54,11 @@ class SlotWriter:
         self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
         self._is_away = index.is_away
         self._delayed: list[SlotUpdate] = []
+
+    @property
+    def _slots(self) -> tuple[Currency, str]:
+        """What fills the slots of the project, and the project."""
+        return self.index.results.slots, self.index.project
 
     def new_slots(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """Return the slots that the result of each output fills once this run has made it."""
@@ -71,7 +69,7 @@ class SlotWriter:
     def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """Return the slots that the result of each output fills with this run, or once it is signed."""
         return {
-            output: {trial_slot(key, self.trial): self._claim(key) for key in keys}
+            output: {trial_slot(key, self.run.trial): self.run.claim(*self._slots, key) for key in keys}
             for output, keys in instance.slots.items()
         }
 
@@ -129,18 +127,15 @@ class SlotWriter:
 
     def _is_needed(self, update: SlotUpdate) -> bool:
         return bool(_new_parents(update)) or any(
-            not self._holds(key, update.results[output].mfid)
+            not self._is_current(key, update.results[output].mfid)
             for output, keys in update.instance.slots.items()
             for key in keys
         )
 
-    def _holds(self, key: str, mfid: str) -> bool:
+    def _is_current(self, key: str, mfid: str) -> bool:
         """Return whether this result alone is current in a slot for this declaration."""
         before = self._relied_on.get(key)
-        if self.trial and before is None:
-            _, tried = self.index.results.slots.tried(key, self.trial, self.index.project)
-            return mfid == tried if tried else mfid in self.index.holding(key)
-        return before == mfid if before is not None else self._holding(key) == [mfid]
+        return before == mfid if before is not None else self.run.current(*self._slots, key) == {mfid}
 
     def _try(self, update: SlotUpdate, client: CrucibleClient) -> str:
         try:
@@ -160,20 +155,11 @@ class SlotWriter:
             dataset = update.results[output]
             if equal:
                 self._link(update.instance.name, dataset, equal, client)
-            new = [key for key in keys if not self._holds(key, dataset.mfid)]
-            by_hand = {key for key in new if self._is_replaced_by_hand(key, dataset.mfid)}
-            missing = [key for key in new if key not in by_hand]
-            if not missing:
-                continue
-            found = self.index.results.registered_as(dataset.mfid)
-            slots = found.status.slots if found else {}
-            alone = {key for key in new if self.index.holding(key) == (dataset.mfid,)}
-            claims = {trial_slot(key, self.trial): self._claim(key, dataset.mfid, slots.get(key)) for key in missing}
-            self.wrote = True
-            make_current(self.session.mirror, client, self.index.project, dataset.mfid, claims)
-            is_renamed = alone.issuperset(missing)  # only the declaration has another name
-            changed = changed or not (self.trial or is_renamed)
-        if changed:
+            new = [key for key in keys if not self._is_current(key, dataset.mfid)]
+            made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
+            self.wrote = self.wrote or bool(made)
+            changed = changed or any(self.index.holding(key) != (dataset.mfid,) for key in made)
+        if changed and not self.run.trial:  # and not only the declaration has another name
             with self._lock:
                 self.again.append(update.instance.name)
         self._note(update.instance, update.results)
@@ -193,45 +179,10 @@ class SlotWriter:
                 return
         self.session.mirror.trust({dataset.mfid: replace(dataset, equals=(*dataset.equals, *equal))})
 
-    def _holding(self, key: str) -> list[str]:
-        """Return the datasets that are current in a slot for this declaration, as of the sync."""
-        currency = self.index.results.slots
-        holding = self.index.holding(key)
-        return [mfid for mfid in holding if self.file is None or self.file in currency.slots(mfid)[key].files]
-
-    def _is_replaced_by_hand(self, key: str, mfid: str) -> bool:
-        def replaced(holder: str) -> str | None:
-            one = self.index.results.registered_as(holder)
-            return one.record.supersedes if one and one.record and one.step_record is None else None
-
-        return is_replaced_by_hand(self.index.holding(key), mfid, replaced)
-
     def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         slots = {key: results[output].mfid for output, keys in instance.slots.items() for key in keys}
         with self._lock:
             self._relied_on |= slots
-
-    def _claim(self, key: str, mfid: str = "", before: SlotClaim | None = None) -> SlotClaim:
-        """Return this run's claim to a slot, later than all earlier ones."""
-        currency = self.index.results.slots
-        if self.trial:
-            tried, _ = currency.tried(key, self.trial, self.index.project)
-            files = {file for held in self.index.holding(key) for file in currency.slots(held)[key].files}
-            first, *further = sorted(files) or [self.file or ""]
-            return SlotClaim(later_than(self._begun, [tried]), self.run_id, first, tuple(further), trial=self.trial)
-        since = later_than(self._begun, (claim.since for claim in self.index.claims(key)))
-        if self.file is None or self.folder is None:
-            previous = before or SlotClaim("", "")
-            return SlotClaim(since, self.run_id, self._declared_in(key), previous.also, previous.was)
-        names = {*before.files, *before.was} - {"", self.file} if before else set()
-        if not names:
-            return SlotClaim(since, self.run_id, self.file)
-        others = names.intersection(currency.latest_for(mfid, key))
-        also = {name for name in others if (self.folder / name).is_file()}
-        return SlotClaim(since, self.run_id, self.file, tuple(sorted(also)), tuple(sorted(others - also)))
-
-    def _declared_in(self, key: str) -> str:
-        return max(self.index.claims(key), key=lambda one: one.since, default=SlotClaim("", "")).declared_in
 
 
 def _new_parents(update: SlotUpdate) -> dict[str, str]:
