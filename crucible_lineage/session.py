@@ -303,7 +303,7 @@ class Session:
         shared = running_shared(folder)
         if shared is not None:
             return lambda: shared
-        from crucible_lineage.server import start_server  # FastAPI, a third of a second
+        from crucible_lineage.server import start_server  # uvicorn, which costs a start
 
         return lambda: start_server(folder)
 

@@ -48,7 +48,7 @@ def backup_command(folder: Path) -> None:
     The copy is consistent and checked; in an earlier backup, only what is new is copied. Results that wait in the
     outbox are not included: `push` first. Exit code 1 if files are damaged here and have no good copy.
     """
-    from crucible_lineage.server.backup import BackupError, back_up  # imports FastAPI, which `clean` does not need
+    from crucible_lineage.server.backup import BackupError, back_up  # imports pydantic, which `clean` does not need
 
     crucible = _embedded("backup")
     try:

@@ -56,7 +56,7 @@ def serve_command(
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import serve  # imports FastAPI, which no other command needs
+    from crucible_lineage.server import serve  # imports uvicorn, which no other command needs
     from crucible_lineage.web import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"

@@ -1,6 +1,6 @@
 """The embedded Crucible: the service's HTTP API over SQLite and files on disk, for one machine.
 
-Importing this package costs nothing; FastAPI is loaded when a server is started.
+Importing this package costs nothing; Starlette is loaded when a server is started.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # FastAPI and uvicorn cost a third of a second, which `lineage` or `plan` do not need.
+    # Pydantic and uvicorn cost a part of a second, which `lineage` or `plan` do not need.
     if name in ("RunningServer", "serve", "start_server"):
         from crucible_lineage.server import running
 

@@ -12,11 +12,9 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from starlette.exceptions import HTTPException
-
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.server.database import JsonObject
-from crucible_lineage.server.schema import require_rows
+from crucible_lineage.server.http import Refusal
 
 NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
 Kind = str | tuple[str, ...] | None  # of resources; None stands for all
@@ -77,25 +75,22 @@ def require(db: sqlite3.Connection, caller: Caller, mfid: str, role: int, kind: 
         row = db.execute("SELECT * FROM resource WHERE mfid = ?", (mfid,)).fetchone()
     if row is None or (kind and row["type"] not in ((kind,) if isinstance(kind, str) else kind)):
         raise not_found(kind)
-    require_rows("resource", [row])
     held_role = role_on(db, caller, row["id"])
     if held_role < VIEWER and row["type"] != "project":
         raise not_found(kind)
     if held_role < role:
-        raise HTTPException(
-            403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held_role]}"
-        )
+        raise Refusal(403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held_role]}")
     return row
 
 
-def not_found(kind: Kind) -> HTTPException:
+def not_found(kind: Kind) -> Refusal:
     """Return the same error for what does not exist and what the caller may not see."""
-    return HTTPException(404, f"{kind.capitalize() if isinstance(kind, str) else 'Resource'} not found")
+    return Refusal(404, f"{kind.capitalize() if isinstance(kind, str) else 'Resource'} not found")
 
 
 def require_elevated(caller: Caller) -> None:
     if not caller.elevated:
-        raise HTTPException(403, "Only platform administrators may do this")
+        raise Refusal(403, "Only platform administrators may do this")
 
 
 def public_user(row: sqlite3.Row | None) -> JsonObject | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER, new_mfid
-from crucible_lineage.server.schema import REMEDY, SCHEMA, add_checksum, checksum, damage
+from crucible_lineage.server.schema import REMEDY, TABLES, checksum, create_tables, damage, seal_rows
 
 PREFIX = "/api/v3"
 # A project's revision. The text left of the last colon changes when anything is lost (deleted, requested to be deleted,
@@ -199,7 +199,7 @@ def open_database(path: Path) -> Database:
     try:
         _create(path)
         with database.read() as db:
-            if setting(db, "schema") != str(checksum(SCHEMA)):
+            if setting(db, "schema") != str(checksum(TABLES)):
                 raise sqlite3.DatabaseError("another version of crucible-lineage made it")
             if setting(db, "schema_seal") != _schema_seal(db):
                 raise sqlite3.DatabaseError("its schema is not what was written")
@@ -277,8 +277,7 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
     )
-    connection.row_factory = sqlite3.Row
-    add_checksum(connection)
+    seal_rows(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
@@ -291,9 +290,9 @@ def _create(path: Path) -> None:
     with closing(connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
-            db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}")
+            create_tables(db)
             settings = {
-                "schema": str(checksum(SCHEMA)),
+                "schema": str(checksum(TABLES)),
                 "schema_seal": _schema_seal(db),
                 "instance_id": secrets.token_hex(16),
                 "link_secret": secrets.token_hex(32),

@@ -5,38 +5,40 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
-from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import (
-    DatasetBody,
-    DatasetPatch,
+    Count,
     Form,
     Json,
-    NewSample,
+    LenientBody,
+    Limit,
+    Moment,
     Offset,
-    SamplePatch,
+    Refusal,
+    Text,
+    delete,
+    get,
     invalid,
     page,
-    refuse,
-    short,
+    patch,
+    post,
+    put,
 )
-from crucible_lineage.server.http import Limit as ListLimit
-from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.records import (
     SELECTS,
     Conditions,
     DatasetQuery,
     Embed,
     Includes,
-    Relationship,
     SampleQuery,
     cursor_page,
+    edges,
     embed,
     link_records,
     load,
@@ -49,6 +51,7 @@ from crucible_lineage.server.resources import (
     home_project,
     insert,
     instrument_columns,
+    lose,
     merged,
     named_row,
     read_metadata,
@@ -57,17 +60,12 @@ from crucible_lineage.server.resources import (
     write_metadata,
     written_metadata,
 )
-from crucible_lineage.server.schema import DamagedError, intact, require_rows
 
-router = new_router()
+# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
-Kind = Literal["dataset", "sample"]
-COLUMNS = {
-    "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "size"),
-    "sample": ("sample_name", "sample_type", "description"),
-}
 MAX_KEYWORD_CHARACTERS = 500
 MAX_KEYWORDS = 1000  # chosen: per dataset
+Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
 
 _NEIGHBOURS = """
     SELECT child_id FROM link WHERE parent_id = :start UNION SELECT parent_id FROM link WHERE child_id = :start
@@ -84,43 +82,39 @@ _COMPONENT = """
     SELECT id FROM reached
 """
 
-
-Words = Annotated[str, Query(min_length=3, max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=50)]  # of a search
+Words = Annotated[str, Field(min_length=3, max_length=200)]
+Hits = Annotated[int, Field(ge=1, le=50)]
 _NAMES = {
     "dataset": "dataset_name",
     "sample": "sample_name",
-    "project": "COALESCE(title, '') || ' ' || project.slug",
+    "project": "COALESCE(title, '') || ' ' || slug",
     "instrument": "instrument_name || ' ' || COALESCE(instrument_type, '') || ' ' || COALESCE(manufacturer, '')",
 }
 
 
-def _add_search(router: APIRouter, kind: str) -> None:
+def _add_search(kind: str) -> None:
     """Add the search by name for one kind of resource."""
 
-    @router.get(f"/{kind}s/search", name=f"search_{kind}s")
+    @get(f"/{kind}s/search")
     def search(
-        call: Call, q: Words, limit: Limit = 20, project_id: str | None = None, include_owner: bool = False
+        call: Call, q: Words, limit: Hits = 20, project_id: str | None = None, include_owner: bool = False
     ) -> Json:
-        conditions = Conditions("NOT resource.hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
+        conditions = Conditions("NOT hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
         if kind in ("dataset", "sample"):
             conditions.limit_to(call.caller)
         with call.read() as db:
             if project_id is not None:
-                conditions.add("resource.project_id = ?", named_row(db, "project", project_id, 422)["id"])
-            rows = db.execute(
-                f"{SELECTS[kind]} WHERE {conditions} ORDER BY length({_NAMES[kind]}), resource.mfid LIMIT {limit}",
-                conditions.values,
-            ).fetchall()
+                conditions.add("project_id = ?", named_row(db, "project", project_id, 422)["id"])
+            rows = conditions.rows(db, SELECTS[kind], f"length({_NAMES[kind]}), mfid", limit)
             return {"items": records(db, call.caller, kind, rows, Embed(owner=include_owner))}
 
 
 for _kind in _NAMES:
-    _add_search(router, _kind)
+    _add_search(_kind)
 
 
-@router.get("/resources/metadata/search")
-def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit: Limit = 20) -> Json:
+@get("/resources/metadata/search")
+def search_metadata(call: Call, q: Annotated[str, Field(max_length=200)], limit: Hits = 20) -> Json:
     """Return the resources whose metadata contain all of the words, in names or values, the youngest first."""
     words = re.findall(r"\w+", q.lower().replace("_", " "))
     if not words:
@@ -130,21 +124,18 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
         conditions.add("instr(lower(document), ?)", word)
     conditions.limit_to(call.caller)
     with call.read() as db:
-        rows = db.execute(
-            f"""SELECT resource.*, user.unique_id AS owner, document, {intact("metadata")} AS is_intact
-                FROM metadata JOIN resource USING (id) LEFT JOIN user ON user.id = resource.owner_id
-                WHERE {conditions} ORDER BY resource.id DESC LIMIT {limit}""",
-            conditions.values,
-        ).fetchall()
+        rows = conditions.rows(
+            db,
+            "SELECT resource.*, metadata.*, user.unique_id AS owner FROM metadata JOIN resource USING (id)"
+            " LEFT JOIN user ON user.id = resource.owner_id",
+            "resource.id DESC",
+            limit,
+        )
         named = names(db, [row["id"] for row in rows])
-    if damaged := next((row for row in rows if not row["is_intact"]), None):
-        raise DamagedError("metadata", damaged["id"])
     return {
         "items": [
             {
-                "unique_id": row["mfid"],
-                "resource_type": row["type"],
-                "name": named[row["id"]]["name"],
+                **{name: named[row["id"]][name] for name in ("unique_id", "resource_type", "name")},
                 "owner_orcid": row["owner"],
                 "creation_time": row["created"],
                 "modification_time": row["modified"],
@@ -156,23 +147,73 @@ def search_metadata(call: Call, q: Annotated[str, Query(max_length=200)], limit:
     }
 
 
-class InstrumentChoice(Form):
+class _New(LenientBody):
+    unique_id: str | None = None
+    public: bool = False
+    owner: str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: str | None = None
+    timestamp: Moment | None = None
+    scientific_metadata: dict[str, object] | None = None
+
+
+class _DatasetFields(BaseModel):
+    dataset_name: Text | None = None
+    measurement: Text | None = None
+    data_type: Text | None = None
+    data_format: Text | None = None
+    session_name: Text | None = None
+    size: Count | None = None
+    instrument_name: Text | None = None
     instrument_id: str | None = None
     instrument_mfid: str | None = None
 
 
-def _add_record_routes(router: APIRouter, kind: Kind, new: type, patch: type, query_type: type) -> None:
-    """Add the routes that create, list, read and change datasets, or samples."""
+class NewDataset(_New, _DatasetFields):
+    pass
+
+
+class DatasetPatch(Form, _DatasetFields):
+    timestamp: Moment | None = None
+
+
+class _SampleFields(BaseModel):
+    sample_name: Text | None = None
+    sample_type: Text | None = None
+    description: Text | None = None
+
+
+class NewSample(_New, _SampleFields):
+    pass
+
+
+class SamplePatch(Form, _SampleFields):
+    timestamp: Moment | None = None
+
+
+class ProjectForm(Form):
+    project_id: str | None = None
+    project_mfid: str | None = None
+
+
+class InstrumentForm(Form):
+    instrument_id: str | None = None
+    instrument_mfid: str | None = None
+
+
+def _add_record_routes(kind: str, new: type, patched: type, query_type: type) -> None:
+    """Add the routes that create, list, read, change and link datasets, or samples."""
 
     def create(call: Call, body: Any) -> Json:
         with call.write() as db:
             owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
             project = home_project(db, call.caller, body.project_id, body.project_mfid)
-            values: JsonObject = {name: getattr(body, name) for name in COLUMNS[kind]}
+            values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
             values["timestamp"] = body.timestamp or now()
             if kind == "dataset":
-                values["timed"] = int(body.timestamp is not None)
-                values |= instrument_columns(db, body.instrument_name, body.instrument_id, body.instrument_mfid)
+                chosen = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
+                values |= {"timed": int(body.timestamp is not None), **instrument_columns(db, *chosen)}
             number = insert(
                 db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public
             )
@@ -189,7 +230,7 @@ def _add_record_routes(router: APIRouter, kind: Kind, new: type, patch: type, qu
                 call.add_statements(db)
             return cursor_page(db, call.caller, kind, query)
 
-    def get(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
+    def get_one(call: Call, mfid: str, query: Includes) -> Json:
         with call.reading(mfid, kind) as (db, row):
             return load(db, call.caller, kind, row["id"], embed(query))
 
@@ -203,12 +244,55 @@ def _add_record_routes(router: APIRouter, kind: Kind, new: type, patch: type, qu
             change(db, kind, row["id"], changes)
             return load(db, call.caller, kind, row["id"])
 
-    create.__annotations__["body"], change_one.__annotations__["body"] = new, patch
-    list_all.__annotations__["query"] = Annotated[query_type, Query()]
-    router.post(f"/{kind}s", status_code=201, name=f"create_{kind}")(short(create))
-    router.get(f"/{kind}s", name=f"list_{kind}s")(list_all)
-    router.get(f"/{kind}s/{{mfid}}", name=f"get_{kind}")(short(get))
-    router.patch(f"/{kind}s/{{mfid}}", name=f"change_{kind}")(change_one)
+    def link(call: Call, parent: str, child: str, relationship_type: Relationship | None = None) -> Json:
+        with call.write() as db:
+            ends = _ends(db, call, kind, parent, child)
+            _refuse_cycle(db, *ends, parent, child)
+            stored = db.execute(
+                "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+                " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
+                " RETURNING relationship_type",
+                (*ends, relationship_type),
+            ).fetchone()[0]
+            touch(db, ends[1])
+            return {"parent_id": parent, "child_id": child, "relationship_type": stored}
+
+    def unlink(call: Call, parent: str, child: str) -> Json:
+        with call.write() as db:
+            ends = _ends(db, call, kind, parent, child)
+            if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
+                raise Refusal(404, f"{child} is not a child of {parent}")
+            touch(db, ends[1])
+            return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
+
+    def add_relatives(side: str, near: str, far: str) -> None:
+        @get(f"/{kind}s/{{mfid}}/{side}")
+        def list_related(
+            call: Call,
+            mfid: str,
+            relationship_type: Relationship | None = None,
+            limit: Limit = 100,
+            offset: Offset = 0,
+        ) -> Json:
+            conditions = Conditions("NOT hidden")
+            conditions.limit_to(call.caller)
+            with call.reading(mfid, kind) as (db, row):
+                linked = f"{near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
+                found = f"resource.id IN (SELECT {far} FROM link WHERE {linked})"
+                conditions.add(found, row["id"], relationship_type)
+                rows = conditions.rows(db, SELECTS[kind], "mfid DESC", limit, offset)
+                return page(records(db, call.caller, kind, rows), limit, conditions.count(db, SELECTS[kind]), offset)
+
+    create.__annotations__["body"], change_one.__annotations__["body"] = new, patched
+    list_all.__annotations__["query"] = query_type
+    post(f"/{kind}s", 201, is_short=True)(create)
+    get(f"/{kind}s")(list_all)
+    get(f"/{kind}s/{{mfid}}", is_short=True)(get_one)
+    patch(f"/{kind}s/{{mfid}}")(change_one)
+    post(f"/{kind}s/{{parent}}/children/{{child}}", 201, is_short=True)(link)
+    delete(f"/{kind}s/{{parent}}/children/{{child}}")(unlink)
+    add_relatives("children", "parent_id", "child_id")
+    add_relatives("parents", "child_id", "parent_id")
 
 
 def _dataset_changes(db: sqlite3.Connection, mfid: str, changes: JsonObject, current: JsonObject) -> JsonObject:
@@ -221,38 +305,71 @@ def _dataset_changes(db: sqlite3.Connection, mfid: str, changes: JsonObject, cur
     return {**changes, "timed": 1} if "timestamp" in changes else changes
 
 
-_add_record_routes(router, "dataset", DatasetBody, DatasetPatch, DatasetQuery)
-_add_record_routes(router, "sample", NewSample, SamplePatch, SampleQuery)
+def _ends(db: sqlite3.Connection, call: Call, kind: str, parent: str, child: str) -> tuple[int, int]:
+    """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
+    parent_row = require(db, call.caller, parent, VIEWER, kind)
+    return parent_row["id"], require(db, call.caller, child, EDITOR, kind)["id"]
 
 
-@router.get("/datasets/{mfid}/keywords")
+def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
+    if parent_id == child_id:
+        raise Refusal(422, f"{parent} cannot be its own parent")
+    closes_cycle = db.execute(
+        """WITH RECURSIVE below(id) AS (
+               SELECT child_id FROM link WHERE parent_id = :child
+               UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
+           SELECT 1 FROM below WHERE id = :parent""",
+        {"child": child_id, "parent": parent_id},
+    ).fetchone()
+    if closes_cycle:
+        raise Refusal(
+            422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
+        )
+
+
+_add_record_routes("dataset", NewDataset, DatasetPatch, DatasetQuery)
+_add_record_routes("sample", NewSample, SamplePatch, SampleQuery)
+
+
+@get("/datasets/{mfid}/keywords")
 def list_keywords(call: Call, mfid: str) -> Json:
     with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute(
             "SELECT attached_keyword.* FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
             " WHERE dataset_id = ? ORDER BY folded",
             (row["id"],),
-        ).fetchall()
-        require_rows("attached_keyword", rows)
-        return [_keyword_record(keyword) for keyword in rows]
+        )
+        return [{"id": keyword["id"], "keyword": keyword["spelling"]} for keyword in rows]
 
 
-@router.post("/datasets/{mfid}/keywords", status_code=201)
-@short
+@post("/datasets/{mfid}/keywords", 201, is_short=True)
 def add_keyword(call: Call, mfid: str, keyword: str) -> Json:
+    """Attach a keyword; one that the dataset has keeps its first spelling."""
     text = keyword.strip()
     if not text or len(text) > MAX_KEYWORD_CHARACTERS:
         raise invalid("query", "keyword", f"must have 1 to {MAX_KEYWORD_CHARACTERS} characters")
     with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
-        return _keyword_record(attach_keyword(db, row["id"], text))
+        db.execute("INSERT OR IGNORE INTO keyword (folded) VALUES (?)", (text.casefold(),))
+        (number,) = db.execute("SELECT id FROM keyword WHERE folded = ?", (text.casefold(),)).fetchone()
+        added = db.execute(
+            "INSERT OR IGNORE INTO attached_keyword (dataset_id, keyword_id, spelling) VALUES (?, ?, ?)",
+            (row["id"], number, text),
+        ).rowcount
+        mine = "SELECT * FROM attached_keyword WHERE dataset_id = ?"
+        if added:
+            touch(db, row["id"])
+            if len(db.execute(mine, (row["id"],)).fetchall()) > MAX_KEYWORDS:
+                raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
+        attached = db.execute(f"{mine} AND keyword_id = ?", (row["id"], number)).fetchone()
+        return {"id": attached["id"], "keyword": attached["spelling"]}
 
 
-@router.put("/datasets/{mfid}/instrument")
-def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
+@put("/datasets/{mfid}/instrument")
+def assign_instrument(call: Call, mfid: str, body: InstrumentForm) -> Json:
     with call.writing(mfid, EDITOR, "dataset") as (db, row):
         instrument = select(db, "instrument", body.instrument_id, body.instrument_mfid, status=404)
         if instrument is None:
-            raise refuse(422, "Name an instrument: instrument_id or instrument_mfid")
+            raise Refusal(422, "Name an instrument: instrument_id or instrument_mfid")
         previous = load(db, call.caller, "dataset", row["id"])
         change(db, "dataset", row["id"], {"instrument_id": instrument["id"], "instrument_label": None})
         return {
@@ -263,223 +380,98 @@ def assign_instrument(call: Call, mfid: str, body: InstrumentChoice) -> Json:
         }
 
 
-def attach_keyword(db: sqlite3.Connection, dataset_id: int, keyword: str) -> sqlite3.Row:
-    """Attach a keyword to the dataset and return the row; a keyword keeps its first spelling there."""
-    folded = keyword.casefold()
-    db.execute("INSERT OR IGNORE INTO keyword (folded) VALUES (?)", (folded,))
-    (number,) = db.execute("SELECT id FROM keyword WHERE folded = ?", (folded,)).fetchone()
-    attached: sqlite3.Row | None = db.execute(
-        "SELECT * FROM attached_keyword WHERE dataset_id = ? AND keyword_id = ?", (dataset_id, number)
-    ).fetchone()
-    if attached is not None:
-        return attached
-    (count,) = db.execute("SELECT COUNT(*) FROM attached_keyword WHERE dataset_id = ?", (dataset_id,)).fetchone()
-    if count >= MAX_KEYWORDS:
-        raise refuse(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
-    touch(db, dataset_id)
-    row: sqlite3.Row = db.execute(
-        "INSERT INTO attached_keyword (dataset_id, keyword_id, spelling) VALUES (?, ?, ?) RETURNING *",
-        (dataset_id, number, keyword),
-    ).fetchone()
-    return row
-
-
-def _keyword_record(row: sqlite3.Row) -> Json:
-    return {"id": row["id"], "keyword": row["spelling"]}
-
-
-@router.get("/resources/{mfid}")
-def get_resource(call: Call, mfid: str, query: Annotated[Includes, Query()]) -> Json:
+@get("/resources/{mfid}")
+def get_resource(call: Call, mfid: str, query: Includes) -> Json:
     with call.reading(mfid) as (db, row):
         return load(db, call.caller, row["type"], row["id"], embed(query))
 
 
-@router.get("/resources/{mfid}/links")
+@get("/resources/{mfid}/links")
 def list_links(call: Call, mfid: str) -> Json:
     with call.reading(mfid) as (db, row):
         return link_records(db, call.caller, [row["id"]])[row["id"]]
 
 
-@router.get("/resources/{mfid}/metadata")
-@short
+@get("/resources/{mfid}/metadata", is_short=True)
 def get_metadata(call: Call, mfid: str) -> Json:
     with call.reading(mfid) as (db, row):
         document = read_metadata(db, row["id"])
-        return None if document is None else _wrapped(mfid, document)
+        return None if document is None else {"unique_id": mfid, "scientific_metadata": document}
 
 
-@router.patch("/resources/{mfid}/metadata")
-@short
+@patch("/resources/{mfid}/metadata", is_short=True)
 def merge_metadata(call: Call, mfid: str, body: JsonObject) -> Json:
     with call.writing(mfid, CONTRIBUTOR) as (db, row):
-        return _wrapped(mfid, write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body)))
+        document = write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body))
+        return {"unique_id": mfid, "scientific_metadata": document}
 
 
-@router.post("/resources/{mfid}/metadata", status_code=201)
-@short
+@post("/resources/{mfid}/metadata", 201, is_short=True)
 def replace_metadata(call: Call, mfid: str, body: JsonObject, overwrite: bool = False) -> Json:
     with call.writing(mfid, EDITOR if overwrite else CONTRIBUTOR) as (db, row):
         is_new = read_metadata(db, row["id"]) is None
         if not is_new and not overwrite:
-            raise refuse(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
+            raise Refusal(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
         if not is_new:
-            db.execute(  # as after any loss
-                "UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = ?", (row["project_id"],)
-            )
-            db.execute(
-                "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)",
-                (row["id"],),
-            )
-        return _wrapped(mfid, write_metadata(db, row["id"], body))
+            lose(db, row["project_id"])
+            found = "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)"
+            db.execute(found, (row["id"],))
+        return {"unique_id": mfid, "scientific_metadata": write_metadata(db, row["id"], body)}
 
 
-def _wrapped(mfid: str, document: JsonObject) -> Json:
-    return {"unique_id": mfid, "scientific_metadata": document}
-
-
-class ProjectForm(Form):
-    project_id: str | None = None
-    project_mfid: str | None = None
-
-
-@router.post("/resources/{mfid}/project")
+@post("/resources/{mfid}/project")
 def reassign_project(call: Call, mfid: str, body: ProjectForm, confirm: bool = False) -> Json:
     """Move a dataset or sample to another project; without `confirm`, only say what would change."""
     if (body.project_id is None) == (body.project_mfid is None):
-        raise refuse(422, "Name exactly one of project_id and project_mfid")
+        raise Refusal(422, "Name exactly one of project_id and project_mfid")
     with call.writing(mfid, ADMIN, ("dataset", "sample")) as (db, row):
         target = select(db, "project", body.project_id, body.project_mfid, status=404)
         assert target is not None
         home_project(db, call.caller, body.project_id, body.project_mfid)
         if confirm:
-            db.execute("UPDATE resource SET project_id = ? WHERE id = ?", (target["id"], row["id"]))
-            touch(db, row["id"])
+            change(db, "resource", row["id"], {"project_id": target["id"]})
         return {"resource_id": mfid, "new_project_id": target["slug"], "new_project_mfid": target["mfid"]}
 
 
-@router.put("/resources/{mfid}/access/public")
+@put("/resources/{mfid}/access/public")
 def make_public(call: Call, mfid: str) -> Json:
-    _set_public(call, mfid, 1)
-    return {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
-
-
-@router.delete("/resources/{mfid}/access/public")
-def make_private(call: Call, mfid: str) -> Json:
-    _set_public(call, mfid, 0)
-    return {"detail": f"Resource {mfid} is private"}
-
-
-def _set_public(call: AuthenticatedCall, mfid: str, value: int) -> None:
     with call.writing(mfid, ADMIN, ("dataset", "sample", "instrument")) as (db, row):
-        db.execute("UPDATE resource SET public = ? WHERE id = ?", (value, row["id"]))
-        touch(db, row["id"])
+        change(db, "resource", row["id"], {"public": 1})
+        return {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
 
 
-@router.post("/datasets/{dataset}/samples/{sample}", status_code=201)
+@delete("/resources/{mfid}/access/public")
+def make_private(call: Call, mfid: str) -> Json:
+    with call.writing(mfid, ADMIN, ("dataset", "sample", "instrument")) as (db, row):
+        change(db, "resource", row["id"], {"public": 0})
+        return {"detail": f"Resource {mfid} is private"}
+
+
+@post("/datasets/{dataset}/samples/{sample}", 201)
 def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
-        dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
-        sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        is_new = db.execute(
-            "INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", (dataset_id, sample_id)
-        ).rowcount
-        if is_new:
-            touch(db, dataset_id)
+        ends = _dataset_and_sample(db, call, dataset, sample)
+        if db.execute("INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", ends).rowcount:
+            touch(db, ends[0])
         return {"dataset_id": dataset, "sample_id": sample}
 
 
-@router.delete("/datasets/{dataset}/samples/{sample}")
+@delete("/datasets/{dataset}/samples/{sample}")
 def dissociate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
-        dataset_id = require(db, call.caller, dataset, EDITOR, "dataset")["id"]
-        sample_id = require(db, call.caller, sample, VIEWER, "sample")["id"]
-        unlinked = db.execute(
-            "DELETE FROM association WHERE dataset_id = ? AND sample_id = ?", (dataset_id, sample_id)
-        ).rowcount
-        if not unlinked:
-            raise refuse(404, "The dataset and the sample are not linked")
-        touch(db, dataset_id)
+        ends = _dataset_and_sample(db, call, dataset, sample)
+        if not db.execute("DELETE FROM association WHERE dataset_id = ? AND sample_id = ?", ends).rowcount:
+            raise Refusal(404, "The dataset and the sample are not linked")
+        touch(db, ends[0])
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
 
 
-def _add_family_routes(router: APIRouter, kind: Kind) -> None:
-    """Add the same four routes for datasets and for samples."""
-
-    @router.post(f"/{kind}s/{{parent}}/children/{{child}}", status_code=201, name=f"link_{kind}s")
-    @short
-    def link(call: Call, parent: str, child: str, relationship_type: Relationship | None = None) -> Json:
-        with call.write() as db:
-            parent_id, child_id = _ends(db, call, kind, parent, child)
-            _refuse_cycle(db, parent_id, child_id, parent, child)
-            stored = db.execute(
-                "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
-                " RETURNING relationship_type",
-                (parent_id, child_id, relationship_type),
-            ).fetchone()[0]
-            touch(db, child_id)
-            return {"parent_id": parent, "child_id": child, "relationship_type": stored}
-
-    @router.delete(f"/{kind}s/{{parent}}/children/{{child}}", name=f"unlink_{kind}s")
-    def unlink(call: Call, parent: str, child: str) -> Json:
-        with call.write() as db:
-            ends = _ends(db, call, kind, parent, child)
-            if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
-                raise refuse(404, f"{child} is not a child of {parent}")
-            touch(db, ends[1])
-            return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
-
-    def related(side: str, near: str, far: str) -> None:
-        @router.get(f"/{kind}s/{{mfid}}/{side}", name=f"{kind}_{side}")
-        def list_related(
-            call: Call,
-            mfid: str,
-            relationship_type: Relationship | None = None,
-            limit: ListLimit = 100,
-            offset: Offset = 0,
-        ) -> Json:
-            conditions = Conditions("NOT resource.hidden")
-            conditions.limit_to(call.caller)
-            with call.reading(mfid, kind) as (db, row):
-                linked = (
-                    f"SELECT {far} FROM link WHERE {near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
-                )
-                conditions.add(f"resource.id IN ({linked})", row["id"], relationship_type)
-                rows, total = conditions.page(db, SELECTS[kind], "resource.mfid DESC", limit, offset)
-                return page(records(db, call.caller, kind, rows), limit, total, offset)
-
-    related("children", "parent_id", "child_id")
-    related("parents", "child_id", "parent_id")
+def _dataset_and_sample(db: sqlite3.Connection, call: Call, dataset: str, sample: str) -> tuple[int, int]:
+    dataset_row = require(db, call.caller, dataset, EDITOR, "dataset")
+    return dataset_row["id"], require(db, call.caller, sample, VIEWER, "sample")["id"]
 
 
-def _ends(db: sqlite3.Connection, call: AuthenticatedCall, kind: str, parent: str, child: str) -> tuple[int, int]:
-    """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
-    parent_row = require(db, call.caller, parent, VIEWER, kind)
-    child_row = require(db, call.caller, child, EDITOR, kind)
-    return parent_row["id"], child_row["id"]
-
-
-def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
-    if parent_id == child_id:
-        raise refuse(422, f"{parent} cannot be its own parent")
-    closes_cycle = db.execute(
-        """WITH RECURSIVE below(id) AS (
-               SELECT child_id FROM link WHERE parent_id = :child
-               UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
-           SELECT 1 FROM below WHERE id = :parent""",
-        {"child": child_id, "parent": parent_id},
-    ).fetchone()
-    if closes_cycle:
-        raise refuse(
-            422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
-        )
-
-
-_add_family_routes(router, "dataset")
-_add_family_routes(router, "sample")
-
-
-@router.get("/entity_graph_cte/{mfid}")
+@get("/entity_graph_cte/{mfid}")
 def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
     """Return the graph of the resource and its neighbours, or of all that it is connected to, in node-link form.
 
@@ -487,38 +479,21 @@ def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
     """
     with call.reading(mfid, ("dataset", "sample")) as (db, row):
         ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
-        readable = {number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER}
-        named_rows = names(db, readable)
-        edges = [
-            {"source": named_rows[parent]["mfid"], "target": named_rows[child]["mfid"], "relationship_type": kind}
-            for parent, child, kind in _edges(db, readable)
-            if parent in readable and child in readable
-        ]
+        named = names(db, (number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER))
+        found = edges(db, named)
+    shown = [
+        {"source": named[parent]["unique_id"], "target": named[child]["unique_id"], "relationship_type": kind}
+        for parent, child, kind, _ in found
+        if parent in named and child in named
+    ]
     nodes = [
         {
-            "id": row["mfid"],
-            "entity_type": row["type"],
-            "name": row["name"],
-            f"{row['type']}_name": row["name"],
-            "project_id": row["slug"],
+            "id": one["unique_id"],
+            "entity_type": one["resource_type"],
+            "name": one["name"],
+            f"{one['resource_type']}_name": one["name"],
+            "project_id": one["project_id"],
         }
-        for _, row in sorted(named_rows.items())
+        for _, one in sorted(named.items())
     ]
-    return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": edges, "links": edges}
-
-
-def _edges(db: sqlite3.Connection, ids: set[int]) -> Iterator[tuple[int, int, str | None]]:
-    rows = db.execute(
-        f"""SELECT parent_id, child_id, relationship_type, {intact("link")} FROM link
-            WHERE parent_id IN (SELECT value FROM json_each(:ids))
-            UNION ALL SELECT sample_id, dataset_id, NULL, {intact("association")} FROM association
-            WHERE dataset_id IN (SELECT value FROM json_each(:ids))""",
-        {"ids": json.dumps(list(ids))},
-    )
-    for parent, child, relationship, is_intact in rows:
-        if not is_intact:
-            raise DamagedError("link", parent)
-        yield parent, child, relationship
-
-
-# ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
+    return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": shown, "links": shown}

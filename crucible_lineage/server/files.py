@@ -8,11 +8,11 @@ import re
 import sqlite3
 from typing import Annotated, Literal
 
-from fastapi import Response
 from pydantic import Field
+from starlette.responses import Response
 
-from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, require, role_on
-from crucible_lineage.server.call import AuthenticatedCall, Call
+from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, role_on
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
@@ -24,17 +24,18 @@ from crucible_lineage.server.http import (
     Limit,
     Name,
     Offset,
+    Refusal,
     Sha256,
     Text,
+    delete,
+    get,
     invalid,
     page,
-    refuse,
+    post,
 )
-from crucible_lineage.server.http import router as new_router
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
 from crucible_lineage.server.resources import renew_metadata
-from crucible_lineage.server.schema import require_rows
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
@@ -46,11 +47,7 @@ from crucible_lineage.server.storage import (
     update_size,
 )
 
-router = new_router()
-
 Disposition = Literal["attachment", "inline"]
-
-
 _SIGNATURES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -62,8 +59,7 @@ _SIGNATURES = (
 )
 
 
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
-
+# ruff: noqa: ARG001 - a route declares the call, used or not
 
 _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
@@ -78,61 +74,52 @@ class CataloguedFile(LenientBody):
     storage_path: Text | None = None
 
 
-@router.get("/datasets/{mfid}/files")
+@get("/datasets/{mfid}/files")
 def list_dataset_files(call: Call, mfid: str) -> Json:
     with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
         return [file_record(file) for file in rows]
 
 
-@router.post("/datasets/{mfid}/files", status_code=201)
+@post("/datasets/{mfid}/files", 201)
 def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
     if body.storage_backend == STORE:
-        raise refuse(422, "Files stored by the service are uploaded; catalogue only files that are stored elsewhere")
+        raise Refusal(422, "Files stored by the service are uploaded; catalogue only files that are stored elsewhere")
     with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
         if file_named(db, row["id"], body.filename) is not None:
-            raise refuse(409, f"The dataset already has a file named {body.filename}")
-        file = insert_file(
-            db,
-            row["id"],
-            body.filename,
-            backend=body.storage_backend,
-            size=body.size,
-            sha256=body.sha256_hash,
-            storage_path=body.storage_path,
-            access_note=body.access_note,
-        )
-        return file_record(file)
+            raise Refusal(409, f"The dataset already has a file named {body.filename}")
+        values = body.model_dump(exclude={"filename", "storage_backend", "sha256_hash"})
+        more = {"backend": body.storage_backend, "sha256": body.sha256_hash, **values}
+        return file_record(insert_file(db, row["id"], body.filename, **more))
 
 
-@router.get("/datasets/{mfid}/download_links")
+@get("/datasets/{mfid}/download_links")
 def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
     with call.reading(mfid, "dataset") as (db, row):
         files = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
     if not files:
-        raise refuse(404, "The dataset has no files")
-    require_rows("file", files)
+        raise Refusal(404, "The dataset has no files")
     return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in files}
 
 
-@router.get("/files")
+@get("/files")
 def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
     conditions = Conditions("NOT resource.hidden")
     conditions.limit_to(call.caller)
     if sha256_hash is not None:
         conditions.add("file.sha256 = ?", sha256_hash)
     with call.read() as db:
-        rows, total = conditions.page(db, FILES, "file.id DESC", limit, offset)
-    return page([file_record(row) for row in rows], limit, total, offset)
+        rows = conditions.rows(db, FILES, "file.id DESC", limit, offset)
+        return page([file_record(row) for row in rows], limit, conditions.count(db, FILES), offset)
 
 
-@router.get("/files/{mfid}")
+@get("/files/{mfid}")
 def get_file(call: Call, mfid: str) -> Json:
     with call.read() as db:
         return file_record(file_of(db, call.caller, mfid, VIEWER))
 
 
-@router.delete("/files/{mfid}", status_code=204)
+@delete("/files/{mfid}", 204)
 def delete_file(call: Call, mfid: str) -> Response:
     with call.write() as db:
         file = file_of(db, call.caller, mfid, EDITOR)
@@ -143,23 +130,17 @@ def delete_file(call: Call, mfid: str) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/files/{mfid}/download_link")
+@get("/files/{mfid}/download_link")
 def file_download_link(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
     with call.read() as db:
         file = file_of(db, call.caller, mfid, VIEWER)
     if file["backend"] != STORE:
-        raise refuse(
-            409,
-            {
-                "code": "storage_location_invalid",
-                "reason": "outside_store",
-                "message": f"The file is stored in {file['backend']}, which the service does not serve",
-            },
-        )
+        why = f"The file is stored in {file['backend']}, which the service does not serve"
+        raise Refusal(409, {"code": "storage_location_invalid", "reason": "outside_store", "message": why})
     return {"url": _link(call, file, disposition), "expires_in": LIFETIME_S}
 
 
-def _link(call: AuthenticatedCall, file: sqlite3.Row, disposition: Disposition) -> str:
+def _link(call: Call, file: sqlite3.Row, disposition: Disposition) -> str:
     """Return a link to the content, not the file: it gives the same bytes after the file was replaced."""
     path = f"/storage/contents/{file['sha256']}/{file['filename']}"
     return call.service.links.sign(call.base_url, path, disposition=disposition)
@@ -170,31 +151,29 @@ class NewThumbnail(Form):
     thumbnail_b64str: str
 
 
-@router.get("/datasets/{mfid}/thumbnails")
+@get("/datasets/{mfid}/thumbnails")
 def list_thumbnails(call: Call, mfid: str) -> Json:
     with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
-        require_rows("thumbnail", rows)
         return [_thumbnail_record(thumbnail) for thumbnail in rows]
 
 
-@router.post("/datasets/{mfid}/thumbnails", status_code=201)
+@post("/datasets/{mfid}/thumbnails", 201)
 def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
     image, mime_type = _decode_image(body.thumbnail_b64str)
     with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
-        added = db.execute(
-            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?) RETURNING *",
+        number = db.execute(
+            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?)",
             (row["id"], body.thumbnail_name, mime_type, image),
-        ).fetchone()
-        return _thumbnail_record(added)
+        ).lastrowid
+        return _thumbnail_record(db.execute("SELECT * FROM thumbnail WHERE id = ?", (number,)).fetchone())
 
 
-@router.delete("/datasets/{mfid}/thumbnails/{number}")
+@delete("/datasets/{mfid}/thumbnails/{number}")
 def delete_thumbnail(call: Call, mfid: str, number: int) -> Json:
-    with call.write() as db:
-        dataset_id = require(db, call.caller, mfid, EDITOR, "dataset")["id"]
-        number = min(number, MAX_ROW_ID)
-        if not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, dataset_id)).rowcount:
+    with call.writing(mfid, EDITOR, "dataset") as (db, row):
+        wanted = (min(number, MAX_ROW_ID), row["id"])
+        if number < 1 or not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", wanted).rowcount:
             raise not_found("thumbnail")
         return {"detail": f"Thumbnail {number} deleted"}
 
@@ -221,12 +200,12 @@ def _thumbnail_record(row: sqlite3.Row) -> Json:
     }
 
 
-@router.post("/files/{mfid}/ingest", status_code=201)
+@post("/files/{mfid}/ingest", 201)
 def request_ingestion(
     call: Call,
     mfid: str,
     status: Literal["requested", "not_requested"] = "requested",
-    ingestion_class: Annotated[str | None, Field(max_length=200)] = None,
+    ingestion_class: Annotated[str, Field(max_length=200)] | None = None,
 ) -> Json:
     with call.write() as db:
         file = file_of(db, call.caller, mfid, CONTRIBUTOR)
@@ -240,7 +219,7 @@ def request_ingestion(
     return record
 
 
-@router.get("/ingestion_requests")
+@get("/ingestion_requests")
 def list_requests(
     call: Call, dataset_mfid: str | None = None, file_mfid: str | None = None, limit: Limit = 100, offset: Offset = 0
 ) -> Json:
@@ -251,22 +230,21 @@ def list_requests(
     if file_mfid is not None:
         conditions.add("file.mfid = ?", file_mfid)
     with call.read() as db:
-        rows, total = conditions.page(db, _REQUESTS, "ingestion_request.id DESC", limit, offset)
-    return page([_request_record(row) for row in rows], limit, total, offset)
+        rows = conditions.rows(db, _REQUESTS, "ingestion_request.id DESC", limit, offset)
+        return page([_request_record(row) for row in rows], limit, conditions.count(db, _REQUESTS), offset)
 
 
-@router.get("/ingestion_requests/{number}")
+@get("/ingestion_requests/{number}")
 def get_request(call: Call, number: int) -> Json:
     with call.read() as db:
-        row = None
-        if 0 < number <= MAX_ROW_ID:
-            row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
+        found = f"{_REQUESTS} WHERE ingestion_request.id = ?"
+        row = db.execute(found, (min(number, MAX_ROW_ID),)).fetchone() if number > 0 else None
         if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
             raise not_found("ingestion request")
         return _request_record(row)
 
 
-@router.get("/ingestors")
+@get("/ingestors")
 def list_ingestors(call: Call) -> Json:
     return ingestor_names()
 

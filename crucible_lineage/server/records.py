@@ -22,17 +22,14 @@ from crucible_lineage.server.access import (
     VIEWER,
     Caller,
     members,
+    public_user,
     roles,
 )
-from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, placeholders, stored_time
+from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
 from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
 from crucible_lineage.server.resources import select, user_row
-from crucible_lineage.server.schema import DamagedError, intact, require_intact, require_rows
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
-
-
-Record = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -45,81 +42,117 @@ class Embed:
     members: bool = False
 
 
-_COMMON = """resource.id, resource.mfid, resource.type, resource.public, resource.hidden, resource.created,
-    resource.modified, resource.owner_id, resource.project_id AS home_id, owner.unique_id AS owner_unique_id,
-    owner.username AS owner_username,
-    owner.first_name AS owner_first_name, owner.last_name AS owner_last_name"""
-_OWNER = "LEFT JOIN user AS owner ON owner.id = resource.owner_id"
-_HOME = """LEFT JOIN project AS home ON home.id = resource.project_id
-    LEFT JOIN resource AS home_resource ON home_resource.id = home.id"""
-
-DATASETS = f"""SELECT {_COMMON}, dataset.*, home.slug AS home_slug, home.title AS home_title,
-    home_resource.mfid AS home_mfid, instrument.slug AS instrument_slug, instrument.instrument_name,
-    instrument_resource.mfid AS instrument_mfid
-    FROM resource JOIN dataset ON dataset.id = resource.id {_OWNER} {_HOME}
-    LEFT JOIN instrument ON instrument.id = dataset.instrument_id
-    LEFT JOIN resource AS instrument_resource ON instrument_resource.id = dataset.instrument_id"""
-SAMPLES = f"""SELECT {_COMMON}, sample.*, home.slug AS home_slug, home.title AS home_title,
-    home_resource.mfid AS home_mfid
-    FROM resource JOIN sample ON sample.id = resource.id {_OWNER} {_HOME}"""
-PROJECTS = f"SELECT {_COMMON}, project.* FROM resource JOIN project ON project.id = resource.id {_OWNER}"
-INSTRUMENTS = f"SELECT {_COMMON}, instrument.* FROM resource JOIN instrument ON instrument.id = resource.id {_OWNER}"
-SELECTS = {"dataset": DATASETS, "sample": SAMPLES, "project": PROJECTS, "instrument": INSTRUMENTS}
+FIELDS = {  # of records that are columns of their table, under the same name
+    "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
+    "sample": ("sample_name", "sample_type", "description", "timestamp"),
+    "project": ("organization", "title", "status"),
+    "instrument": ("instrument_name", "manufacturer", "model", "location", "description", "instrument_type",
+                   "other_id", "other_id_source", "status"),
+}  # fmt: skip
+SELECTS = {kind: f"SELECT resource.*, {kind}.* FROM resource JOIN {kind} ON {kind}.id = resource.id" for kind in FIELDS}
+_NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
 
 
-def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> Record:
+def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> JsonObject:
     """Return the record of one resource, which must exist."""
     rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
     return records(db, caller, kind, rows, embed)[0]
 
 
+def rows_of(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
+    """Return the rows of a select with these ids."""
+    wanted = json.dumps([number for number in set(ids) if number is not None])
+    return db.execute(f"{select} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
+
+
+def _by_id(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str) -> dict[int, sqlite3.Row]:
+    return {row["id"]: row for row in rows_of(db, select, ids, column)}
+
+
 def records(
     db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()
-) -> list[Record]:
+) -> list[JsonObject]:
     """Return the records of rows of the kind's select; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
-    _require_intact(db, kind, rows)
     role_of = roles(db, caller, ids)
-    documents = _documents(db, ids) if embed.metadata else {}
+    owners = _by_id(db, "SELECT * FROM user", (row["owner_id"] for row in rows), "id")
+    projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
+    used = (row["instrument_id"] for row in rows) if kind == "dataset" else ()
+    instruments = _by_id(db, SELECTS["instrument"], used, "resource.id")
+    documents = _by_id(db, "SELECT * FROM metadata", ids, "id") if embed.metadata else {}
     links = link_records(db, caller, ids) if embed.links else {}
     deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
-    result: list[Record] = []
+    result: list[JsonObject] = []
     for row in rows:
-        number = row["id"]
-        record = {
+        number, role, owner = row["id"], role_of[row["id"]], public_user(owners.get(row["owner_id"]))
+        record: JsonObject = {
             "unique_id": row["mfid"],
-            "resource_type": row["type"],
-            **_SPECIFIC[kind](row),
+            "resource_type": kind,
+            **{name: row[name] for name in FIELDS[kind]},
             "creation_time": row["created"],
             "modification_time": row["modified"],
-            "scientific_metadata": documents.get(number),
+            "scientific_metadata": json.loads(documents[number]["document"]) if number in documents else None,
             "deletion_request": deletions.get(number),
-            "capabilities": _capabilities(role_of[number], kind),
+            "capabilities": _capabilities(role, kind),
         }
-        if embed.owner and kind != "project":
-            record["owner"] = _owner(row)
         if kind in ("dataset", "sample"):
+            record |= _in_project(row, projects.get(row["project_id"]))
             record["links"] = links.get(number, []) if embed.links else None
         else:
-            _add_members(db, row, record, role_of[number], embed)
+            record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
+            record |= {f"{kind}_id": row["slug"], "members": None}
+        if kind == "dataset":
+            record |= _of_instrument(row, instruments.get(row["instrument_id"]))
+        if kind == "project":
+            record |= {"lead": owner, "project_lead_orcid": owner and owner["unique_id"]}
+            record["members"] = members(db, number) if embed.members and role >= VIEWER else None
+            record["scientific_metadata"] = record["scientific_metadata"] if role >= VIEWER else None
+        else:
+            record |= {"owner_orcid": owner and owner["unique_id"], "owner": owner if embed.owner else None}
         result.append(record)
     return result
 
 
-def _require_intact(db: sqlite3.Connection, kind: str, rows: Sequence[sqlite3.Row]) -> None:
-    """Refuse to answer with rows that differ from what was written, or refer to such rows."""
-    ids = {row["id"] for row in rows}
-    instruments = {row["instrument_id"] for row in rows} if kind == "dataset" else set[int | None]()
-    projects = {row["home_id"] for row in rows}
-    referenced = {"project": projects, "instrument": instruments, "user": {row["owner_id"] for row in rows}}
-    require_intact(
-        db, resource=ids | projects | instruments, **{**referenced, kind: ids | set(referenced.get(kind, ()))}
-    )
+def _in_project(row: sqlite3.Row, project: sqlite3.Row | None) -> JsonObject:
+    mfid, slug = (project["mfid"], project["slug"]) if project else (None, None)
+    return {
+        "public": bool(row["public"]),
+        "project_id": slug,
+        "project_mfid": mfid,
+        "project": {"unique_id": mfid, "project_id": slug, "title": project["title"]} if project else None,
+        "project_relation": None,
+    }
 
 
-def file_record(row: sqlite3.Row) -> Record:
+def _of_instrument(row: sqlite3.Row, instrument: sqlite3.Row | None) -> JsonObject:
+    if instrument is None:
+        named = dict.fromkeys(("instrument_id", "instrument_mfid", "instrument"))
+        return {"instrument_name": row["instrument_label"], **named}
+    mfid, slug, name = (instrument[column] for column in ("mfid", "slug", "instrument_name"))
+    own = {"unique_id": mfid, "instrument_id": slug, "instrument_name": name}
+    return {"instrument_name": name, "instrument_id": slug, "instrument_mfid": mfid, "instrument": own}
+
+
+def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, JsonObject]:
+    rows = rows_of(db, "SELECT * FROM deletion_request", ids, "resource_id")
+    users = _by_id(db, "SELECT * FROM user", (row["requester_id"] for row in rows), "id")
+    return {
+        row["resource_id"]: {name: row[name] for name in ("id", "reason", "request_time")}
+        | {"status": "pending", "requester_id": users[row["requester_id"]]["unique_id"]}
+        for row in rows
+    }
+
+
+def _capabilities(role: int, kind: str) -> JsonObject:
+    """Return what a role allows, in the form of the records."""
+    administers = role >= ADMIN
+    allowed: JsonObject = {"can_edit": role >= EDITOR, "can_manage_access": administers}
+    allowed |= {"can_change_status": administers, "can_transfer": False, "max_grant_role": None}
+    return allowed | ({"can_create_dataset": role >= CONTRIBUTOR} if kind == "project" else {})
+
+
+def file_record(row: sqlite3.Row) -> JsonObject:
     """Return the record of a row of `file` that is joined with its dataset's MFID as `dataset_mfid`."""
-    require_rows("file", [row])
     return {
         **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size", "storage_path", "access_note")},
         "sha256_hash": row["sha256"],
@@ -133,153 +166,48 @@ def etag(row: sqlite3.Row) -> str:
     return f'"{(row["sha256"] or "")[:16]}-{row["version"]}"'
 
 
-def _dataset(row: sqlite3.Row) -> Record:
-    instrument = None
-    if row["instrument_mfid"] is not None:
-        instrument = {"unique_id": row["instrument_mfid"], "instrument_id": row["instrument_slug"],
-                      "instrument_name": row["instrument_name"]}  # fmt: skip
-    names = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size")
-    return {
-        **{name: row[name] for name in names},
-        **_shared(row),
-        "instrument_name": row["instrument_name"] if instrument else row["instrument_label"],
-        "instrument_id": row["instrument_slug"],
-        "instrument_mfid": row["instrument_mfid"],
-        "instrument": instrument,
-    }
+def edges(db: sqlite3.Connection, ids: Iterable[int]) -> list[tuple[int, int, str | None, bool]]:
+    """Return the edges at these resources: parent, child, type, and whether it ties a sample and its dataset."""
+    found, ids = {}, set(ids)
+    for table, parent, child in (("link", "parent_id", "child_id"), ("association", "sample_id", "dataset_id")):
+        for column in (child, parent):
+            for row in rows_of(db, f"SELECT * FROM {table}", ids, column):
+                is_tie = table == "association"
+                found[row[parent], row[child]] = None if is_tie else row["relationship_type"], is_tie
+    return [(parent, child, kind, is_tie) for (parent, child), (kind, is_tie) in found.items()]
 
 
-def _sample(row: sqlite3.Row) -> Record:
-    return {**{name: row[name] for name in ("sample_name", "sample_type", "description", "timestamp")}, **_shared(row)}
-
-
-def _shared(row: sqlite3.Row) -> Record:
-    project = {"unique_id": row["home_mfid"], "project_id": row["home_slug"], "title": row["home_title"]}
-    return {
-        "public": bool(row["public"]),
-        "owner_orcid": row["owner_unique_id"],
-        "owner": None,
-        "project_id": row["home_slug"],
-        "project_mfid": row["home_mfid"],
-        "project": project if row["home_mfid"] is not None else None,
-        "project_relation": None,
-    }
-
-
-def _project(row: sqlite3.Row) -> Record:
-    return {
-        "project_id": row["slug"],
-        **{name: row[name] for name in ("organization", "title", "status")},
-        "lead": _owner(row),
-        "project_lead_orcid": row["owner_unique_id"],
-    }
-
-
-def _instrument(row: sqlite3.Row) -> Record:
-    names = ("instrument_name", "manufacturer", "model", "location", "description", "instrument_type", "other_id")
-    return {
-        "instrument_id": row["slug"],
-        **{name: row[name] for name in (*names, "other_id_source", "status")},
-        "owner_orcid": row["owner_unique_id"],
-        "owner": None,
-    }
-
-
-def _owner(row: sqlite3.Row) -> Record | None:
-    """Return the owner of the resource in a row."""
-    if row["owner_unique_id"] is None:
-        return None
-    return {name: row[f"owner_{name}"] for name in ("unique_id", "username", "first_name", "last_name")}
-
-
-_SPECIFIC = {"dataset": _dataset, "sample": _sample, "project": _project, "instrument": _instrument}
-
-
-def _documents(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, object]:
-    rows = db.execute(f"SELECT * FROM metadata WHERE id IN ({placeholders(ids)})", ids).fetchall()
-    require_rows("metadata", rows)
-    return {row["id"]: json.loads(row["document"]) for row in rows}
-
-
-def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[Record]]:
+def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
     """Return the links of each resource, as seen from it, to resources that the caller may read."""
-    marks = placeholders(ids)
-    rows = db.execute(
-        f"""SELECT child_id AS near, parent_id AS far, 'source' AS direction, relationship_type AS type,
-            {intact("link")} AS is_intact FROM link WHERE child_id IN ({marks})
-            UNION ALL SELECT parent_id, child_id, 'target', relationship_type, {intact("link")} FROM link
-            WHERE parent_id IN ({marks})
-            UNION ALL SELECT dataset_id, sample_id, 'undirected', NULL, {intact("association")} FROM association
-            WHERE dataset_id IN ({marks})
-            UNION ALL SELECT sample_id, dataset_id, 'undirected', NULL, {intact("association")} FROM association
-            WHERE sample_id IN ({marks})""",
-        [*ids, *ids, *ids, *ids],
-    ).fetchall()
-    if damaged := next((row for row in rows if not row["is_intact"]), None):
-        raise DamagedError("link", damaged["near"])
-    ends = names(db, {row["far"] for row in rows})
+    found = edges(db, ids)
+    ends = names(db, {end for parent, child, *_ in found for end in (parent, child)})
     role_of = roles(db, caller, ends)
-    links: dict[int, list[Record]] = defaultdict(list)
+    links: dict[int, list[JsonObject]] = defaultdict(list)
     older_names = {"source": "parent", "target": "child", "undirected": "associated"}
-    for row in rows:
-        if role_of[row["far"]] >= VIEWER:
-            end = ends[row["far"]]
-            links[row["near"]].append(
-                {
-                    "unique_id": end["mfid"],
-                    "resource_type": end["type"],
-                    "name": end["name"],
-                    "direction": row["direction"],
-                    "relationship": older_names[row["direction"]],
-                    "relationship_type": row["type"],
-                }
-            )
+    for parent, child, kind, is_tie in found:
+        for near, far, direction in ((child, parent, "source"), (parent, child, "target")):
+            direction = "undirected" if is_tie else direction
+            if near in ids and role_of[far] >= VIEWER:
+                end = {name: ends[far][name] for name in ("unique_id", "resource_type", "name")}
+                relation = {"relationship": older_names[direction], "relationship_type": kind}
+                links[near].append({**end, "direction": direction, **relation})
     return links
 
 
-def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
-    """Map each id to a row with `mfid`, `type`, `name` and the project's `slug`."""
+def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+    """Map each id to its `unique_id`, `resource_type`, `name` and the `project_id` of its project."""
     ids = set(ids)
-    require_intact(db, **dict.fromkeys(("resource", "dataset", "sample", "project", "instrument"), ids))
-    rows = db.execute(
-        """SELECT resource.id, mfid, type, home.slug AS slug,
-                COALESCE(dataset_name, sample_name, project.title, project.slug, instrument.instrument_name) AS name
-            FROM resource LEFT JOIN dataset USING (id) LEFT JOIN sample USING (id) LEFT JOIN project USING (id)
-            LEFT JOIN instrument USING (id) LEFT JOIN project AS home ON home.id = resource.project_id
-            WHERE resource.id IN (SELECT value FROM json_each(?))""",
-        (json.dumps(list(ids)),),
-    )
-    return {row["id"]: row for row in rows}
-
-
-def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Record]:
-    rows = db.execute(
-        f"""SELECT deletion_request.*, user.unique_id AS requester FROM deletion_request
-            JOIN user ON user.id = requester_id WHERE resource_id IN ({placeholders(ids)})""",
-        ids,
-    )
+    rows = [row for kind in SELECTS for row in rows_of(db, SELECTS[kind], ids, "resource.id")]
+    projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
     return {
-        row["resource_id"]: {name: row[name] for name in ("id", "reason", "request_time")}
-        | {"status": "pending", "requester_id": row["requester"]}
+        row["id"]: {
+            "unique_id": row["mfid"],
+            "resource_type": row["type"],
+            "name": row[_NAMES[row["type"]]] or (row["slug"] if row["type"] == "project" else None),
+            "project_id": projects[row["project_id"]]["slug"] if row["project_id"] else None,
+        }
         for row in rows
     }
-
-
-def _add_members(db: sqlite3.Connection, row: sqlite3.Row, record: Record, role: int, embed: Embed) -> None:
-    """Add the caller's role, and for those who have one, the members of a project."""
-    record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
-    record["members"] = None
-    if row["type"] == "project":
-        record["members"] = members(db, row["id"]) if embed.members and role >= VIEWER else None
-        record["scientific_metadata"] = record["scientific_metadata"] if role >= VIEWER else None
-
-
-def _capabilities(role: int, kind: str) -> Record:
-    """Return what a role allows, in the form of the records."""
-    administers = role >= ADMIN
-    allowed: Record = {"can_edit": role >= EDITOR, "can_manage_access": administers, "can_change_status": administers}
-    allowed |= {"can_transfer": False, "max_grant_role": None}
-    return allowed | ({"can_create_dataset": role >= CONTRIBUTOR} if kind == "project" else {})
 
 
 class Conditions:
@@ -306,102 +234,83 @@ class Conditions:
         if not caller.elevated:
             self.add(READABLE)
 
-    def page(
-        self, db: sqlite3.Connection, select: str, order: str, limit: int, offset: int
-    ) -> tuple[list[sqlite3.Row], int]:
-        """Return the rows on one page of a select, and the number of all rows that meet the conditions."""
-        (total,) = db.execute(f"SELECT COUNT(*) FROM ({select} WHERE {self})", self.values).fetchone()
+    def rows(self, db: sqlite3.Connection, select: str, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
+        """Return the rows on one page of a select."""
         sql = f"{select} WHERE {self} ORDER BY {order} LIMIT {limit} OFFSET {offset}"
-        return db.execute(sql, self.values).fetchall(), total
+        return db.execute(sql, self.values).fetchall()
+
+    def count(self, db: sqlite3.Connection, select: str) -> int:
+        """Return the number of all rows of a select."""
+        source = select[select.index(" FROM ") :]
+        return int(db.execute(f"SELECT COUNT(*) {source} WHERE {self}", self.values).fetchone()[0])
 
 
-_KEYED = {
-    "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
-    "sample": ("sample_name", "sample_type", "description", "timestamp"),
-}
 _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
-    "unique_id": "resource.mfid = ?",
-    "public": "resource.public = ?",
-    "creation_time_gte": "resource.created >= ?",
-    "creation_time_lte": "resource.created <= ?",
-    "modification_time_gte": "resource.modified >= ?",
-    "modification_time_lte": "resource.modified <= ?",
-    "project_mfid_is_null": "(resource.project_id IS NULL) = ?",
+    "unique_id": "mfid = ?",
+    "public": "public = ?",
+    "creation_time_gte": "created >= ?",
+    "creation_time_lte": "created <= ?",
+    "modification_time_gte": "modified >= ?",
+    "modification_time_lte": "modified <= ?",
+    "project_mfid_is_null": "(project_id IS NULL) = ?",
     "sample_mfid": "resource.id IN (SELECT dataset_id FROM association WHERE sample_id = READ)",
     "dataset_mfid": "resource.id IN (SELECT sample_id FROM association WHERE dataset_id = READ)",
-    "instrument_mfid": "dataset.instrument_id = READ",
-    "instrument_name": "COALESCE(instrument.instrument_name, dataset.instrument_label) = ?",
-}
-_SORTS = {"created": "resource.created", "updated": "resource.modified"}
+    "instrument_mfid": "instrument_id = READ",
+    "instrument_name": "COALESCE((SELECT instrument_name FROM instrument WHERE instrument.id = instrument_id),"
+                       " instrument_label) = ?",
+}  # fmt: skip
 
 
 def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
-    conditions = Conditions("resource.type = :kind", "NOT resource.hidden", kind=kind)
+    conditions = Conditions("type = :kind", "NOT hidden", kind=kind)
     conditions.limit_to(caller)
     readable = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
         if name in _FILTERS:
             conditions.add(_FILTERS[name].replace("READ", readable), value)
-        elif name in _KEYED[kind]:
-            conditions.add(f"{kind}.{name} = ?", value)
+        elif name in FIELDS[kind]:
+            conditions.add(f"{name} = ?", value)
         elif name in ("owner_id", "owner_orcid"):
-            conditions.add("resource.owner_id = ?", user_row(db, value, status=422)["id"])
+            conditions.add("owner_id = ?", user_row(db, value, status=422)["id"])
         for keyword in value if name == "keyword" else ():
             conditions.add(f"resource.id IN ({WITH_KEYWORD})", keyword.casefold())
     if (project := select(db, "project", query.project_id, query.project_mfid)) is not None:
-        conditions.add("resource.project_id = ?", project["id"])
+        conditions.add("project_id = ?", project["id"])
     return conditions
 
 
 def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Json:
     """Return one page in the requested order, with a cursor to the next; the first page has the total."""
+    if query.sort is None and query.direction is not None:
+        raise invalid("query", "direction", "needs sort", query.direction)
     conditions = where(db, caller, kind, query)
     total = None
     if query.include_total or (query.include_total is None and query.cursor is None):
-        total = _count(db, kind, conditions)
-    column, direction = _order(kind, query)
+        total = conditions.count(db, SELECTS[kind])
+    name = {None: "mfid", "name": f"{kind}_name", "created": "created", "updated": "modified"}[query.sort]
+    column = f"COALESCE({name}, '')" if query.sort == "name" else name
+    direction = query.direction or ("asc" if query.sort == "name" else "desc")
     if query.cursor is not None:
-        value, mfid = _decode(query.cursor)
-        sign = "<" if direction == "DESC" else ">"
-        conditions.add(f"({column}, resource.mfid) {sign} (?, ?)", value, mfid)
-    rows = _rows(db, kind, conditions, column, direction, f"LIMIT {query.limit + 1}")
+        conditions.add(f"({column}, mfid) {'<' if direction == 'desc' else '>'} (?, ?)", *_decoded(query.cursor))
+    rows = conditions.rows(db, SELECTS[kind], f"{column} {direction}, mfid {direction}", query.limit + 1)
     more, rows = len(rows) > query.limit, rows[: query.limit]
     items = records(db, caller, kind, rows, embed(query))
-    if query.project_id or query.project_mfid:
-        for item in items:
-            item["project_relation"] = "assigned"
-    next_cursor = _encode(_sort_value(rows[-1], kind, query), rows[-1]["mfid"]) if more and rows else None
+    for item in items if query.project_id or query.project_mfid else ():
+        item["project_relation"] = "assigned"
+    last = json.dumps((rows[-1][name] or "", rows[-1]["mfid"])) if more and rows else None
+    next_cursor = None if last is None else base64.urlsafe_b64encode(last.encode()).decode()
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
 
 
-def _rows(
-    db: sqlite3.Connection, kind: str, conditions: Conditions, column: str, direction: str, part: str
-) -> list[sqlite3.Row]:
-    order = f"{column} {direction}, resource.mfid {direction}"
-    return db.execute(f"{SELECTS[kind]} WHERE {conditions} ORDER BY {order} {part}", conditions.values).fetchall()
-
-
-def _count(db: sqlite3.Connection, kind: str, conditions: Conditions) -> int:
-    source = f"resource JOIN {kind} ON {kind}.id = resource.id"
-    if kind == "dataset":
-        source += " LEFT JOIN instrument ON instrument.id = dataset.instrument_id"
-    return int(db.execute(f"SELECT COUNT(*) FROM {source} WHERE {conditions}", conditions.values).fetchone()[0])
-
-
-def _order(kind: str, query: DatasetQuery | SampleQuery) -> tuple[str, str]:
-    if query.sort is None:
-        if query.direction is not None:
-            raise invalid("query", "direction", "needs sort", query.direction)
-        return "resource.mfid", "DESC"
-    if query.sort == "name":
-        return f"COALESCE({kind}.{kind}_name, '')", (query.direction or "asc").upper()
-    return _SORTS[query.sort], (query.direction or "desc").upper()
-
-
-def _sort_value(row: sqlite3.Row, kind: str, query: DatasetQuery | SampleQuery) -> str:
-    columns = {None: "mfid", "name": f"{kind}_name", "created": "created", "updated": "modified"}
-    return row[columns[query.sort]] or ""
+def _decoded(cursor: str) -> tuple[str, str]:
+    try:
+        value, mfid = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+    except (ValueError, TypeError, RecursionError):
+        value = mfid = None
+    if not isinstance(value, str) or not isinstance(mfid, str):
+        raise invalid("query", "cursor", "is not a cursor of this list")
+    return value, mfid
 
 
 def embed(query: Includes) -> Embed:
@@ -409,21 +318,7 @@ def embed(query: Includes) -> Embed:
     return Embed(metadata=query.include_metadata, links=query.include_links, owner=query.include_owner)
 
 
-def _encode(*parts: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[str, str]:
-    try:
-        value, mfid = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (ValueError, TypeError, RecursionError):
-        raise invalid("query", "cursor", "is not a cursor of this list") from None
-    if not isinstance(value, str) or not isinstance(mfid, str):
-        raise invalid("query", "cursor", "is not a cursor of this list")
-    return value, mfid
-
-
-Moment = Annotated[str, AfterValidator(stored_time)]
+StoredMoment = Annotated[str, AfterValidator(stored_time)]
 
 
 class Includes(BaseModel):
@@ -453,14 +348,14 @@ class _ListQuery(Includes):
     public: bool | None = None
     unique_id: str | None = None
     timestamp: str | None = None
-    creation_time_gte: Moment | None = None
-    creation_time_lte: Moment | None = None
-    modification_time_gte: Moment | None = None
-    modification_time_lte: Moment | None = None
+    creation_time_gte: StoredMoment | None = None
+    creation_time_lte: StoredMoment | None = None
+    modification_time_gte: StoredMoment | None = None
+    modification_time_lte: StoredMoment | None = None
 
 
 class DatasetQuery(_ListQuery):
-    keyword: Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=20)] = []
+    keyword: list[Annotated[str, Field(max_length=500)]] = Field(default=[], max_length=20)
     dataset_name: str | None = None
     measurement: str | None = None
     data_type: str | None = None
@@ -477,6 +372,3 @@ class SampleQuery(_ListQuery):
     sample_name: str | None = None
     sample_type: str | None = None
     description: str | None = None
-
-
-Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py

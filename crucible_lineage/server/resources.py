@@ -6,23 +6,15 @@ import json
 import re
 import sqlite3
 
-from starlette.exceptions import HTTPException
-
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.access import CONTRIBUTOR, Caller, role_on
 from crucible_lineage.server.database import JsonObject, now
-from crucible_lineage.server.http import invalid, refuse
-from crucible_lineage.server.schema import require_rows
+from crucible_lineage.server.http import Refusal, invalid
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
 ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
-
-_NAMED = {
-    "project": "SELECT resource.*, slug, title FROM resource JOIN project USING (id)",
-    "instrument": "SELECT resource.*, slug, instrument_name FROM resource JOIN instrument USING (id)",
-}
 
 
 def insert(
@@ -45,7 +37,7 @@ def insert(
             (mfid or new_mfid(), kind, owner_id, project_id, int(public), moment, moment),
         ).lastrowid
     except sqlite3.IntegrityError:
-        raise refuse(409, f"A resource with unique_id {mfid} already exists") from None
+        raise Refusal(409, f"A resource with unique_id {mfid} already exists") from None
     assert resource_id is not None
     names = ", ".join(["id", *values])
     marks = ", ".join("?" * (len(values) + 1))
@@ -61,6 +53,11 @@ def change(db: sqlite3.Connection, kind: str, resource_id: int, values: JsonObje
     touch(db, resource_id)
 
 
+def lose(db: sqlite3.Connection, project_id: int | None) -> None:
+    """Note a loss in the project that no trigger sees."""
+    db.execute("UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = ?", (project_id,))
+
+
 def touch(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
 
@@ -69,12 +66,12 @@ def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None
     """Return the user id of the owner named, by default the caller; only administrators may name others."""
     named = [reference for reference in references if reference is not None]
     if len(named) > 1:
-        raise refuse(422, "Name the owner once: owner or owner_orcid, not both")
+        raise Refusal(422, "Name the owner once: owner or owner_orcid, not both")
     if not named:
         return caller.id
     owner = int(user_row(db, named[0], status=422)["id"])
     if owner != caller.id and not caller.elevated:
-        raise refuse(403, "Only platform administrators create records for others")
+        raise Refusal(403, "Only platform administrators create records for others")
     return owner
 
 
@@ -84,14 +81,14 @@ def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid:
     if project is None:
         return None
     if role_on(db, caller, project["id"]) < CONTRIBUTOR:
-        raise refuse(403, f"Creating records in project {project['slug']} needs the role contributor in it")
+        raise Refusal(403, f"Creating records in project {project['slug']} needs the role contributor in it")
     return int(project["id"])
 
 
 def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """Return the user with this ORCID, MFID, username or email; an error of `status` if there is none."""
     if (row := find_user(db, reference)) is None:
-        raise HTTPException(status, f"User not found: {reference[:100]}")
+        raise Refusal(status, f"User not found: {reference[:100]}")
     return row
 
 
@@ -110,9 +107,10 @@ def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
 def named_row(db: sqlite3.Connection, kind: str, reference: str, status: int = 404) -> sqlite3.Row:
     """Return the project or instrument with this MFID or slug; an error of `status` if there is none."""
     column = "mfid" if is_mfid(reference) else "slug"
-    row: sqlite3.Row | None = db.execute(f"{_NAMED[kind]} WHERE {column} = ?", (reference,)).fetchone()
+    named = f"SELECT resource.*, {kind}.* FROM resource JOIN {kind} USING (id) WHERE {column} = ?"
+    row: sqlite3.Row | None = db.execute(named, (reference,)).fetchone()
     if row is None:
-        raise HTTPException(status, f"{kind.capitalize()} not found: {reference[:100]}")
+        raise Refusal(status, f"{kind.capitalize()} not found: {reference[:100]}")
     return row
 
 
@@ -122,7 +120,7 @@ def select(
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
     rows = [named_row(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
-        raise HTTPException(422, f"{kind}_id and {kind}_mfid name different {kind}s")
+        raise Refusal(422, f"{kind}_id and {kind}_mfid name different {kind}s")
     return rows[0] if rows else None
 
 
@@ -132,9 +130,9 @@ def instrument_columns(
     """Return the columns of a dataset for the instrument that the selectors name; a bare name counts if one has it."""
     instrument = select(db, "instrument", slug, mfid)
     if instrument is not None and name not in (None, instrument["instrument_name"]):
-        raise HTTPException(422, "instrument_name is not the name of the instrument that was selected")
+        raise Refusal(422, "instrument_name is not the name of the instrument that was selected")
     if instrument is None and name is not None:
-        matches = db.execute(f"{_NAMED['instrument']} WHERE instrument_name = ? LIMIT 2", (name,)).fetchall()
+        matches = db.execute("SELECT * FROM instrument WHERE instrument_name = ? LIMIT 2", (name,)).fetchall()
         instrument = matches[0] if len(matches) == 1 else None
     if instrument is None:
         return {"instrument_id": None, "instrument_label": name}
@@ -156,14 +154,14 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
 
 def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object] | None:
     """Return a resource's metadata, None if none was ever written."""
-    row = _row(db, resource_id)
+    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
     return None if row is None else dict(json.loads(row["document"]))
 
 
 def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object]:
     """Return the metadata that people wrote, without what ingestion found in the files."""
-    row = _row(db, resource_id)
-    return {} if row is None else dict(json.loads(row["document"] if row["given"] is None else row["given"]))
+    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    return {} if row is None else dict(json.loads(row["given"] or row["document"]))
 
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, object]) -> dict[str, object]:
@@ -173,7 +171,7 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, 
     document = _merge_sources(written, parsed)
     text = _to_json(document)
     if len(text.encode()) > MAX_DOCUMENT_BYTES:
-        raise HTTPException(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
+        raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
     db.execute(
         "INSERT INTO metadata (id, document, given) VALUES (?, ?, ?)"
         " ON CONFLICT DO UPDATE SET document = excluded.document, given = excluded.given",
@@ -193,20 +191,13 @@ def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
         db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
 
 
-def _row(db: sqlite3.Connection, resource_id: int) -> sqlite3.Row | None:
-    row: sqlite3.Row | None = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    require_rows("metadata", [row] if row else [])
-    return row
-
-
 def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, object]]]:
     """Return what ingestion found in the dataset's files, by file name, in the order in which the files were added."""
     rows = db.execute(
         "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
         " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
         (dataset_id,),
-    ).fetchall()
-    require_rows("parsed", rows)
+    )
     return [(row["filename"], json.loads(row["document"])) for row in rows]
 
 
@@ -224,7 +215,7 @@ def _to_json(document: dict[str, object]) -> str:
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        raise HTTPException(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
+        raise Refusal(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
 
 
 def _check_depth(document: dict[str, object]) -> None:
@@ -239,4 +230,4 @@ def _check_depth(document: dict[str, object]) -> None:
         if not inner:
             return
         level = inner
-    raise HTTPException(422, f"Metadata is nested more than {MAX_DEPTH} levels deep")
+    raise Refusal(422, f"Metadata is nested more than {MAX_DEPTH} levels deep")

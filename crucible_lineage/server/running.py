@@ -18,18 +18,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import uvicorn
-from fastapi import FastAPI, Request
 from filelock import FileLock, Timeout
 from starlette.responses import JSONResponse
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from crucible_lineage import __version__
 from crucible_lineage.server import datasets, files, projects, uploads
-from crucible_lineage.server.call import Service
+from crucible_lineage.server.call import App, Service
 from crucible_lineage.server.database import (
     PREFIX,
     Database,
@@ -39,35 +36,12 @@ from crucible_lineage.server.database import (
     register_key,
     setting,
 )
-from crucible_lineage.server.http import BodyLimit, add_error_handlers, refuse
+from crucible_lineage.server.http import ROUTES
 from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of, notice_of
 from crucible_lineage.server.storage import ContentStore, Links
 from crucible_lineage.server.worker import Worker
 
-
-def build_app(service: Service) -> FastAPI:
-    """Return the ASGI application of an embedded Crucible."""
-    app = FastAPI(
-        title="Crucible, embedded",
-        version=__version__,
-        docs_url=f"{PREFIX}/docs",
-        redoc_url=None,
-        openapi_url=f"{PREFIX}/openapi.json",
-        redirect_slashes=False,
-        strict_content_type=False,
-    )
-    app.state.service = service
-    for part in (datasets, uploads, files, projects):
-        app.router.routes.extend(part.router.routes)  # include_router would build each route twice
-    methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-    app.router.routes.append(Route(f"{PREFIX}/{{path:path}}", _refuse_others, methods=methods))
-    add_error_handlers(app)
-    app.add_middleware(BodyLimit, unlimited_prefix=f"{PREFIX}/storage/")
-    return app
-
-
-async def _refuse_others(request: Request) -> NoReturn:
-    raise refuse(404, f"The embedded Crucible has no {request.method} {request.url.path}; see docs/server.md")
+_ = (datasets, files, projects, uploads)  # whose routes are in the table once they are imported
 
 
 LOCAL_USER_ID = 1
@@ -110,7 +84,7 @@ def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = N
     registered as a key of the local user; without it, the data folder's own key is used.
     """
     service, worker, key = open_service(data_dir, api_key)
-    server = Serving(build_app(service), HOST, port)
+    server = Serving(App(service, ROUTES), HOST, port)
     thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
     thread.start()
     server.ready.wait(START_TIMEOUT_S)
@@ -144,7 +118,7 @@ def serve(
     `around` may wrap the API in another application, which then answers the requests that the API does not.
     """
     service, worker, _ = open_service(data_dir, api_key)
-    server = Serving(around(build_app(service)), host, port, certfile, keyfile)
+    server = Serving(around(App(service, ROUTES)), host, port, certfile, keyfile)
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
@@ -336,8 +310,11 @@ def main(root: Path, port: int) -> None:
         _report({"text": str(error)})
         raise SystemExit(1) from error
     folder = service.storage.folder
-    app, identity = build_app(service), JSONResponse(identity_of(folder))
-    app.router.routes.append(Route(LEASE_PATH, identity))
+    answers, identity = App(service, ROUTES), JSONResponse(identity_of(folder))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (identity if scope["path"] == LEASE_PATH else answers)(scope, receive, send)
+
     try:
         server = _Shared(folder, service.database, app, port)
         server.run_quietly()

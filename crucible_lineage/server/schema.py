@@ -1,41 +1,24 @@
 """The tables, as SQL one can read; and checksums of rows: what a failing disk changed is refused, not served.
 
-Each checksummed table has a column `seal`. Triggers update it, so that no code can forget to, and reads compare it.
-`damage` reads everything, and so also finds lost rows and damaged indexes.
+Each sealed table has a last column such as `file_seal10`, the checksum of the ten columns before it. Triggers write it,
+and the connection compares it in each row that is read whole (`file.*`), so that no code can forget to. `damage` reads
+everything, and so also finds lost rows and damaged indexes.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 
 # ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
 
-
-COLUMNS = {
-    "user": ("id", "unique_id", "username", "first_name", "last_name", "email", "is_service_account", "platform_role"),
-    "resource": ("id", "mfid", "type", "owner_id", "project_id", "public", "hidden", "created", "modified"),
-    "project": ("id", "slug", "organization", "title", "status"),
-    "instrument": ("id", "slug", "instrument_name", "manufacturer", "model", "location", "description",
-                   "instrument_type", "other_id", "other_id_source", "status"),
-    "dataset": ("id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size",
-                "instrument_id", "instrument_label", "timed"),
-    "sample": ("id", "sample_name", "sample_type", "description", "timestamp"),
-    "member": ("project_id", "user_id", "role"),
-    "metadata": ("id", "document", "given"),
-    "parsed": ("file_id", "document", "filled"),
-    "keyword": ("id", "folded"),
-    "attached_keyword": ("id", "dataset_id", "keyword_id", "spelling"),
-    "link": ("parent_id", "child_id", "relationship_type"),
-    "association": ("dataset_id", "sample_id"),
-    "file": ("id", "mfid", "dataset_id", "filename", "size", "sha256", "backend", "storage_path", "access_note",
-             "version"),
-    "thumbnail": ("id", "dataset_id", "name", "mime_type", "image", "file_id"),
-}  # fmt: skip
-KEYS = {"link": ("parent_id", "child_id"), "association": ("dataset_id", "sample_id")}  # for tables without a rowid
+SEALED = ("user", "resource", "project", "instrument", "dataset", "sample", "member", "metadata", "parsed", "keyword",
+          "attached_keyword", "link", "association", "file", "thumbnail")  # fmt: skip
 REMEDY = "restore a backup: crucible-lineage data restore"
+_SEAL = re.compile(r"(\w+)_seal(\d+)")
 
 
 class DamagedError(Exception):
@@ -50,33 +33,38 @@ def checksum(*values: object) -> int:
     return zlib.crc32("\x1f".join(map(_text, values)).encode("utf-8", "surrogatepass"))
 
 
-def add_checksum(connection: sqlite3.Connection) -> None:
-    """Give a connection the SQL function `checksum`, which writes to checksummed tables need."""
+def seal_rows(connection: sqlite3.Connection) -> None:
+    """Give a connection the SQL function that writes seals, and rows that compare them."""
     connection.create_function("checksum", -1, checksum, deterministic=True)
+    connection.row_factory = _checked_row
 
 
-def intact(table: str) -> str:
-    """Return the SQL condition that a row of the table is as it was written."""
-    return f"{table}.seal IS checksum({', '.join(f'{table}.{column}' for column in COLUMNS[table])})"
+def _checked_row(cursor: sqlite3.Cursor, values: tuple[object, ...]) -> sqlite3.Row:
+    for table, first, seal in _seals(tuple(column[0] for column in cursor.description)):
+        if values[seal] != checksum(*values[first:seal]) and any(one is not None for one in values[first : seal + 1]):
+            raise DamagedError(table, values[first])
+    return sqlite3.Row(cursor, values)
 
 
-def require_rows(table: str, rows: Iterable[sqlite3.Row]) -> None:
-    """Raise DamagedError unless these rows, with all columns of the table, are as they were written."""
-    for row in rows:
-        if checksum(*(row[column] for column in COLUMNS[table])) != row["seal"]:
-            raise DamagedError(table, row[COLUMNS[table][0]])
+@lru_cache
+def _seals(columns: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """Return tables that were read whole, each with the place of its first column and of its seal."""
+    seals = ((at, match) for at, name in enumerate(columns) if (match := _SEAL.fullmatch(name)))
+    return [(match[1], at - int(match[2]), at) for at, match in seals]
 
 
-def require_intact(db: sqlite3.Connection, **ids: Collection[int | None]) -> None:
-    """Raise DamagedError unless the rows with these ids, by table, are as they were written."""
-    queries = (
-        f"SELECT '{table}', id FROM {table} WHERE id IN (SELECT value FROM json_each(:{table})) AND NOT {intact(table)}"
-        for table in ids
-    )
-    values = {table: json.dumps([number for number in set(some) if number is not None]) for table, some in ids.items()}
-    damaged = db.execute(" UNION ALL ".join(queries) + " LIMIT 1", values).fetchone()
-    if damaged is not None:
-        raise DamagedError(*damaged)
+def create_tables(db: sqlite3.Connection) -> None:
+    """Create tables, and triggers that seal their rows."""
+    db.executescript(f"BEGIN IMMEDIATE;{TABLES}")
+    for table in SEALED:
+        columns = [row["name"] for row in db.execute(f"PRAGMA table_info({table})")]
+        seal = f"{table}_seal{len(columns)}"
+        db.execute(f"ALTER TABLE {table} ADD COLUMN {seal} INTEGER")
+        for event in ("INSERT", f"UPDATE OF {', '.join(columns)}"):
+            db.execute(
+                f"CREATE TRIGGER {table}_sealed_{event[:6].lower()} AFTER {event} ON {table} BEGIN UPDATE {table}"
+                f" SET {seal} = checksum({', '.join(f'NEW.{name}' for name in columns)}) WHERE rowid = NEW.rowid; END"
+            )
 
 
 def damage(db: sqlite3.Connection) -> Iterator[str]:
@@ -84,8 +72,10 @@ def damage(db: sqlite3.Connection) -> Iterator[str]:
     for (line,) in db.execute("PRAGMA integrity_check(20)"):
         if line != "ok":
             yield str(line)
-    for table in COLUMNS:
-        (changed,) = db.execute(f"SELECT COUNT(*) FROM {table} WHERE NOT {intact(table)}").fetchone()
+    for table in SEALED:
+        *columns, seal = (row["name"] for row in db.execute(f"PRAGMA table_info({table})"))
+        sealed = f"SELECT COUNT(*) FROM {table} WHERE {seal} IS NOT checksum({', '.join(columns)})"
+        (changed,) = db.execute(sealed).fetchone()
         if changed:
             yield f"{changed} rows of table {table!r} are not what was written"
 
@@ -98,23 +88,7 @@ def _text(value: object) -> str:
     return f"{'s' if isinstance(value, str) else 'i'}{value}"
 
 
-def _sealing() -> Iterator[str]:
-    for table, columns in COLUMNS.items():
-        keys = KEYS.get(table, ("rowid",))
-        new = ", ".join(f"NEW.{column}" for column in columns)
-        this = " AND ".join(f"{key} = NEW.{key}" for key in keys)
-        yield f"ALTER TABLE {table} ADD COLUMN seal INTEGER;\n"
-        for name, event in (("sealed", "INSERT"), ("resealed", f"UPDATE OF {', '.join(columns)}")):
-            yield (
-                f"CREATE TRIGGER {table}_{name} AFTER {event} ON {table} BEGIN\n"
-                f"    UPDATE {table} SET seal = checksum({new}) WHERE {this};\nEND;\n"
-            )
-
-
-SEALING = "".join(_sealing())
-
-
-_TABLES = """
+TABLES = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 
 CREATE TABLE user (
@@ -228,14 +202,14 @@ CREATE TABLE link (
     relationship_type TEXT CHECK (relationship_type IN ('is_derived_from', 'is_part_of')),
     PRIMARY KEY (parent_id, child_id),
     CHECK (parent_id <> child_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX link_child ON link (child_id, parent_id);
 
 CREATE TABLE association (
     dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
     sample_id INTEGER NOT NULL REFERENCES sample ON DELETE CASCADE,
     PRIMARY KEY (dataset_id, sample_id)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX association_sample ON association (sample_id, dataset_id);
 
 CREATE TABLE file (
@@ -368,4 +342,3 @@ CREATE TRIGGER member_lost AFTER DELETE ON member BEGIN
     UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
 END;
 """
-SCHEMA = "".join((_TABLES, SEALING))

@@ -27,10 +27,9 @@ import google_crc32c
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.access import VIEWER, Caller, not_found, require, role_on
 from crucible_lineage.server.database import Database, DataFolder, now
-from crucible_lineage.server.http import refuse
+from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import renew_metadata, touch
-from crucible_lineage.server.schema import require_rows
 
 BLOCK_BYTES = 1 << 20
 STORE = "gcs"  # what Crucible's clients call files that the service itself stores
@@ -201,7 +200,6 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
         row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
     if row is None or role_on(db, caller, row["dataset_id"]) < VIEWER:
         raise not_found("file")
-    require_rows("file", [row])
     require(db, caller, row["dataset_mfid"], role, "dataset")
     return row
 
@@ -223,7 +221,7 @@ def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int,
     row = file_named(db, dataset_id, filename)
     if row is None or is_stored(row, size, sha256):
         return row
-    raise refuse(
+    raise Refusal(
         409,
         {
             "code": "filename_exists",
@@ -244,7 +242,9 @@ def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values
     """Create a file record; a file in the server's own store can be downloaded at once."""
     (file_count,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
     if file_count >= MAX_FILES:
-        raise refuse(422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets")
+        raise Refusal(
+            422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
+        )
     mfid = new_mfid()
     dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
     path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")

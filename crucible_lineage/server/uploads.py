@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from weakref import WeakValueDictionary
 
-from fastapi import Header, Request, Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 
 from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, require
-from crucible_lineage.server.call import AuthenticatedCall, Call, Service
+from crucible_lineage.server.call import Call, Service, Visit
 from crucible_lineage.server.database import PREFIX, JsonObject, now
-from crucible_lineage.server.http import Count, FileName, Form, Json, Sha256, refuse
-from crucible_lineage.server.http import router as new_router
+from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
 from crucible_lineage.server.records import etag, file_record
 from crucible_lineage.server.storage import (
     FILES,
@@ -41,8 +40,6 @@ from crucible_lineage.server.storage import (
 
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 
-router = new_router()
-
 PART_BYTES = 64 << 20  # as the official client slices; with any other size it reads the file twice
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
@@ -52,7 +49,6 @@ _growing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # held
 
 
 Crc32c = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{6}==$")]
-Idempotency = Annotated[str | None, Header(max_length=200)]  # not needed: equal announcements find the same session
 
 
 class NewContent(Form):
@@ -79,27 +75,22 @@ class Completion(Form):
     crc32c: Crc32c | None = None
 
 
-@router.post("/datasets/{mfid}/upload/multipart/initiate", status_code=201)
-def initiate_signed(call: Call, mfid: str, body: NewUpload, idempotency_key: Idempotency = None) -> Json:
+@post("/datasets/{mfid}/upload/multipart/initiate", 201)
+def initiate_signed(call: Call, mfid: str, body: NewUpload) -> Json:
     return _present(call, mfid, body) or _state(call, _begin_new(call, mfid, body, "signed"))
 
 
-@router.post("/files/{mfid}/upload/multipart/initiate", status_code=201)
-def initiate_replacement(
-    call: Call,
-    mfid: str,
-    body: NewContent,
-    if_match: Annotated[str | None, Header()] = None,
-    idempotency_key: Idempotency = None,
-) -> Json:
+@post("/files/{mfid}/upload/multipart/initiate", 201)
+def initiate_replacement(call: Call, mfid: str, body: NewContent) -> Json:
+    if_match = call.request.headers.get("if-match")
     with call.write() as db:
         file = file_of(db, call.caller, mfid, EDITOR)
         if if_match is None:
-            raise refuse(428, "Replacing a file needs the header If-Match with its etag, or *")
+            raise Refusal(428, "Replacing a file needs the header If-Match with its etag, or *")
         if if_match not in ("*", etag(file)):
-            raise refuse(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
+            raise Refusal(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
         if file["backend"] != STORE or body.size == 0:
-            raise refuse(422, "Only a file stored by the service can be replaced, and not by an empty one")
+            raise Refusal(422, "Only a file stored by the service can be replaced, and not by an empty one")
         is_same = is_stored(file, body.size, body.sha256_hash)
         if is_same and call.service.storage.holds(body.sha256_hash, body.size):
             return _existing(file)
@@ -108,29 +99,29 @@ def initiate_replacement(
     return _state(call, upload)
 
 
-@router.get("/datasets/{mfid}/upload/multipart/{upload_id}")
+@get("/datasets/{mfid}/upload/multipart/{upload_id}")
 def upload_state(call: Call, mfid: str, upload_id: str, part_number_marker: int | None = None) -> Json:
     return _state(call, _upload_of(call, mfid, upload_id, "signed"))
 
 
-@router.post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
+@post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
 def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json:
     upload = _upload_of(call, mfid, upload_id, "signed")
     if upload["state"] != "uploading":
-        raise refuse(409, f"The upload is {upload['state']}")
+        raise Refusal(409, f"The upload is {upload['state']}")
     if any(part.part_number > _part_count(upload) for part in body.parts):
-        raise refuse(422, f"The upload has {_part_count(upload)} parts")
+        raise Refusal(422, f"The upload has {_part_count(upload)} parts")
     return {"parts": [_signed_part(call, upload, part) for part in body.parts]}
 
 
-@router.post("/datasets/{mfid}/upload/multipart/complete")
+@post("/datasets/{mfid}/upload/multipart/complete")
 def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
     upload = _upload_of(call, mfid, body.upload_id, "signed")
     parts = [call.service.storage.part(upload["id"], number) for number in range(1, _part_count(upload) + 1)]
     return _complete(call, upload, body, parts)
 
 
-@router.delete("/datasets/{mfid}/upload/multipart/{upload_id}", status_code=204)
+@delete("/datasets/{mfid}/upload/multipart/{upload_id}", 204)
 def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     upload = _upload_of(call, mfid, upload_id, "signed")
     with call.write() as db:
@@ -139,7 +130,7 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/datasets/{mfid}/upload/initiate", status_code=201)
+@post("/datasets/{mfid}/upload/initiate", 201)
 def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
     if (present := _present(call, mfid, body)) is not None:
         return present
@@ -150,13 +141,13 @@ def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
     return {"upload_id": upload["id"], "resumable_uri": uri, "chunk_size_hint": 8 << 20, "existing_file": None}
 
 
-@router.post("/datasets/{mfid}/upload/complete")
+@post("/datasets/{mfid}/upload/complete")
 def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
     upload = _upload_of(call, mfid, body.upload_id, "resumable")
     return _complete(call, upload, body, [call.service.storage.part(upload["id"], 0)])
 
 
-def _present(call: AuthenticatedCall, mfid: str, body: NewUpload) -> Json | None:
+def _present(call: Call, mfid: str, body: NewUpload) -> Json | None:
     """Return the response to an upload of what the dataset has undamaged, or of nothing; None if bytes must be sent."""
     announced = (body.filename, body.size, body.sha256_hash)
     with call.read() as db:
@@ -164,7 +155,7 @@ def _present(call: AuthenticatedCall, mfid: str, body: NewUpload) -> Json | None
         file = find_same(db, dataset["id"], *announced)
     if body.size == 0:
         if body.sha256_hash != EMPTY_SHA256:
-            raise refuse(422, "sha256_hash is not that of an empty file")
+            raise Refusal(422, "sha256_hash is not that of an empty file")
         call.service.storage.keep_empty(EMPTY_SHA256)
         with call.write() as db:
             return _existing(register(db, dataset["id"], *announced))
@@ -172,7 +163,7 @@ def _present(call: AuthenticatedCall, mfid: str, body: NewUpload) -> Json | None
     return _existing(file) if file is not None and is_intact else None
 
 
-def _begin_new(call: AuthenticatedCall, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
+def _begin_new(call: Call, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
     with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, dataset):
         find_same(db, dataset["id"], body.filename, body.size, body.sha256_hash)
         return _begin(db, call, kind, dataset["id"], body.filename, body)
@@ -180,7 +171,7 @@ def _begin_new(call: AuthenticatedCall, mfid: str, body: NewUpload, kind: str) -
 
 def _begin(
     db: sqlite3.Connection,
-    call: AuthenticatedCall,
+    call: Call,
     kind: str,
     dataset_id: int,
     filename: str,
@@ -203,7 +194,7 @@ def _begin(
     return row
 
 
-def _upload_of(call: AuthenticatedCall, mfid: str, upload_id: str, kind: str) -> sqlite3.Row:
+def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> sqlite3.Row:
     """Return an upload of this dataset, to which the caller may add files."""
     with call.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
@@ -211,7 +202,7 @@ def _upload_of(call: AuthenticatedCall, mfid: str, upload_id: str, kind: str) ->
             "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset["id"], kind)
         ).fetchone()
     if row is None:
-        raise refuse(404, "Upload not found in this dataset; initiate it again")
+        raise Refusal(404, "Upload not found in this dataset; initiate it again")
     return row
 
 
@@ -224,7 +215,7 @@ def _part_length(upload: sqlite3.Row, number: int) -> int:
     return min(PART_BYTES, int(upload["size"]) - (number - 1) * PART_BYTES)
 
 
-def _state(call: AuthenticatedCall, upload: sqlite3.Row) -> Json:
+def _state(call: Call, upload: sqlite3.Row) -> Json:
     """Return the state of a signed upload as its owner sees it."""
     numbers = range(1, _part_count(upload) + 1)
     present = [number for number in numbers if call.service.storage.part(upload["id"], number).exists()]
@@ -239,7 +230,7 @@ def _state(call: AuthenticatedCall, upload: sqlite3.Row) -> Json:
     }
 
 
-def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPart) -> JsonObject:
+def _signed_part(call: Call, upload: sqlite3.Row, part: AnnouncedPart) -> JsonObject:
     number, length = part.part_number, _part_length(upload, part.part_number)
     path = f"/storage/parts/{upload['id']}/{number}"
     expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
@@ -254,17 +245,17 @@ def _signed_part(call: AuthenticatedCall, upload: sqlite3.Row, part: AnnouncedPa
     }
 
 
-def _complete(call: AuthenticatedCall, upload: sqlite3.Row, body: Completion, parts: list[Path]) -> Json:
+def _complete(call: Call, upload: sqlite3.Row, body: Completion, parts: list[Path]) -> Json:
     """Verify the parts, turn the upload into a file and return its record."""
     storage, announced = call.service.storage, (upload["size"], upload["sha256"])
     if upload["state"] == "completed":
         return _finish(call, upload, None)
     if body.sha256_hash != upload["sha256"]:
-        raise refuse(422, "sha256_hash is not the one this upload was initiated with")
+        raise Refusal(422, "sha256_hash is not the one this upload was initiated with")
     if missing := sum(not part.exists() for part in parts):
         if storage.holds(upload["sha256"], upload["size"]):  # an earlier attempt gave them their final name
             return _finish(call, upload, None)
-        raise refuse(409, f"{missing} of {len(parts)} parts are missing; upload them again")
+        raise Refusal(409, f"{missing} of {len(parts)} parts are missing; upload them again")
     if len(parts) == 1:  # it was flushed when it was received
         path, digest = parts[0], digest_of(parts[0])
     else:
@@ -273,14 +264,14 @@ def _complete(call: AuthenticatedCall, upload: sqlite3.Row, body: Completion, pa
     if (digest.size, digest.sha256) != announced or body.crc32c not in (None, digest.crc32c):
         if digest.size >= upload["size"]:  # a resumable upload may go on
             storage.discard_upload(upload["id"])
-        raise refuse(
+        raise Refusal(
             422, f"{digest.size} of {upload['size']} bytes arrived, or their checksum is not the announced one; "
             "upload the parts again",
         )  # fmt: skip
     return _finish(call, upload, path)
 
 
-def _finish(call: AuthenticatedCall, upload: sqlite3.Row, draft: Path | None) -> Json:
+def _finish(call: Call, upload: sqlite3.Row, draft: Path | None) -> Json:
     """Turn the upload into a file and return its record, atomically.
 
     `draft` holds the verified bytes, or is None if the store has them already. They get their final name inside the
@@ -289,11 +280,11 @@ def _finish(call: AuthenticatedCall, upload: sqlite3.Row, draft: Path | None) ->
     with call.write() as db:
         current = db.execute("SELECT * FROM upload WHERE id = ?", (upload["id"],)).fetchone()
         if current is None or current["state"] == "aborted":
-            raise refuse(409, "The upload was aborted")
+            raise Refusal(409, "The upload was aborted")
         if current["state"] == "completed":
             row = db.execute(f"{FILES} WHERE file.mfid = ?", (current["file_mfid"],)).fetchone()
             if row is None:
-                raise refuse(404, "The uploaded file has been deleted since")
+                raise Refusal(404, "The uploaded file has been deleted since")
             return file_record(row)
         if upload["replaces_id"] is not None:
             row = replace_content(db, upload["replaces_id"], upload["size"], upload["sha256"])
@@ -311,55 +302,41 @@ def _existing(row: sqlite3.Row) -> Json:
     return {"upload_id": None, "state": "completed", "parts": [], "existing_file": file_record(row)}
 
 
-@router.put("/storage/parts/{upload_id}/{number}")
+@put("/storage/parts/{upload_id}/{number}", is_open=True)
 async def put_part(
-    request: Request,
-    upload_id: str,
-    number: int,
-    crc32c: str,
-    size: str,
-    expires: str,
-    signature: str,
-    x_goog_hash: Annotated[str, Header()] = "",
+    call: Visit, upload_id: str, number: int, crc32c: str, size: str, expires: str, signature: str
 ) -> Response:
-    service = _authorized_service(request)
-    if x_goog_hash not in ("", f"crc32c={crc32c}"):
-        raise refuse(400, "x-goog-hash is not the one that was signed")
+    service, request = _authorized_service(call), call.request
+    if request.headers.get("x-goog-hash", "") not in ("", f"crc32c={crc32c}"):
+        raise Refusal(400, "x-goog-hash is not the one that was signed")
     if await run_in_threadpool(_state_of, service, upload_id) != "uploading":
-        raise refuse(404, "The upload is not open")
+        raise Refusal(404, "The upload is not open")
     with service.storage.draft(upload_id) as draft:
         async for block in request.stream():
             draft.write(block)
             if draft.size > int(size):
                 break
         if (draft.size, draft.crc32c) != (int(size), crc32c):
-            raise refuse(400, "The part's length or checksum is not the signed one")
+            raise Refusal(400, "The part's length or checksum is not the signed one")
     if await run_in_threadpool(_state_of, service, upload_id) != "uploading":
         service.storage.discard_upload(upload_id)
-        raise refuse(404, "The upload is not open")
+        raise Refusal(404, "The upload is not open")
     draft.path.replace(service.storage.part(upload_id, number))
     return Response(status_code=200)
 
 
-@router.put("/storage/resumable/{upload_id}")
-async def put_chunk(
-    request: Request,
-    upload_id: str,
-    size: str,
-    expires: str,
-    signature: str,
-    content_range: Annotated[str, Header()] = "",
-) -> Response:
-    service = _authorized_service(request)
+@put("/storage/resumable/{upload_id}", is_open=True)
+async def put_chunk(call: Visit, upload_id: str, size: str, expires: str, signature: str) -> Response:
+    service, request = _authorized_service(call), call.request
     total = int(size)
-    match = _CONTENT_RANGE.fullmatch(content_range or f"bytes 0-{total - 1}/{total}")
+    match = _CONTENT_RANGE.fullmatch(request.headers.get("content-range") or f"bytes 0-{total - 1}/{total}")
     if match is None or int(match[3]) != total:
-        raise refuse(400, "Content-Range must be bytes FIRST-LAST/TOTAL or bytes */TOTAL with the announced total")
+        raise Refusal(400, "Content-Range must be bytes FIRST-LAST/TOTAL or bytes */TOTAL with the announced total")
     state = await run_in_threadpool(_state_of, service, upload_id)
     if state == "completed":
         return Response(status_code=200)
     if state != "uploading":
-        raise refuse(404, "The upload is not open")
+        raise Refusal(404, "The upload is not open")
     path = service.storage.part(upload_id, 0)
     if match[1] is not None:
         async with _growing.setdefault(upload_id, asyncio.Lock()):
@@ -375,35 +352,34 @@ async def _grow(request: Request, path: Path, first: int, last: int, total: int)
     path.parent.mkdir(exist_ok=True)
     size = path.stat().st_size if path.exists() else 0
     if first > size:
-        raise refuse(400, f"The chunk starts at {first}, but only {size} bytes have arrived")
+        raise Refusal(400, f"The chunk starts at {first}, but only {size} bytes have arrived")
     if not first <= last < total:
-        raise refuse(400, "Content-Range lies outside the file")
+        raise Refusal(400, "Content-Range lies outside the file")
     position = first
     with path.open("r+b" if path.exists() else "xb") as file:
         file.seek(first)
         async for block in request.stream():
             position += len(block)
             if position > last + 1:
-                raise refuse(400, "The chunk is longer than its Content-Range")
+                raise Refusal(400, "The chunk is longer than its Content-Range")
             file.write(block)
         flush(file)
     if position != last + 1:
-        raise refuse(400, "The chunk is shorter than its Content-Range")
+        raise Refusal(400, "The chunk is shorter than its Content-Range")
 
 
-@router.get("/storage/contents/{sha256}/{filename}")
+@get("/storage/contents/{sha256}/{filename}", is_open=True)
 def get_content(
-    request: Request,
+    call: Visit,
     sha256: str,
     filename: str,
     expires: str,
     signature: str,
     disposition: Literal["attachment", "inline"] = "attachment",
 ) -> Response:
-    service = _authorized_service(request)
-    path = service.storage.folder.content(sha256)
+    path = _authorized_service(call).storage.folder.content(sha256)
     if not path.exists():
-        raise refuse(404, "This content is no longer stored")
+        raise Refusal(404, "This content is no longer stored")
     media_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
     if any(word in media_type for word in _ACTIVE_TYPES):
         media_type, disposition = "application/octet-stream", "attachment"
@@ -420,13 +396,12 @@ class _Content(FileResponse):
     chunk_size = 1 << 20  # measured: with the default of 64 KiB, thread switches dominate a download
 
 
-def _authorized_service(request: Request) -> Service:
+def _authorized_service(call: Visit) -> Service:
     """Return the service, if it signed the link for this path; 403 makes Crucible's clients ask for a new link."""
-    service: Service = request.app.state.service
-    path = request.scope["path"].removeprefix(PREFIX)
-    if not service.links.accepts(path, dict(request.query_params)):
-        raise refuse(403, "The link has expired or was not made here; request a new one")
-    return service
+    path = call.request.scope["path"].removeprefix(PREFIX)
+    if not call.service.links.accepts(path, dict(call.request.query_params)):
+        raise Refusal(403, "The link has expired or was not made here; request a new one")
+    return call.service
 
 
 def _state_of(service: Service, upload_id: str) -> str | None:

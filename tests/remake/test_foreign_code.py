@@ -28,7 +28,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
 from crucible_lineage.server import start_server
-from crucible_lineage.server.schema import add_checksum
+from crucible_lineage.server.schema import seal_rows
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -204,7 +204,7 @@ def test_a_result_that_was_handed_over_is_still_of_its_author(
 ) -> None:
     ada = str(accounts["ada"].agent["unique_id"])
     with sqlite3.connect(tmp_path / "service" / "crucible.db") as database:
-        add_checksum(database)
+        seal_rows(database)
         database.execute(
             "UPDATE resource SET owner_id = (SELECT id FROM user WHERE username = 'ada') WHERE mfid = ?",
             (foreign.counted,),

@@ -168,7 +168,7 @@ def test_the_check_runs_once_a_day_and_can_be_stopped(copy: Path) -> None:
         assert (first is not None, _checked(database) == first, database.damage) == (True, True, "")
         with database.write() as db:
             db.execute("UPDATE setting SET value = '2020-01-01T00:00:00.000000+00:00' WHERE name = 'checked'")
-            db.execute("UPDATE keyword SET seal = seal + 1 WHERE id = 1")
+            db.execute("UPDATE keyword SET keyword_seal2 = 0 WHERE id = 1")
         check(database)
         assert database.damage == "1 rows of table 'keyword' are not what was written"
 
@@ -183,7 +183,7 @@ def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypa
     """Undamaged rows are refused, too, since nobody knows which rows are missing."""
     monkeypatch.setattr("crucible_lineage.server.worker.POLL_S", 0.01)
     with closing(connect(copy / "crucible.db")) as db:
-        db.execute("UPDATE association SET seal = 1")
+        db.execute("UPDATE association SET association_seal2 = 1")
     key = (copy / "api_key").read_text().strip()
     with start_server(copy) as server, httpx.Client(headers={"Authorization": f"Bearer {key}"}) as http:
         end = time.monotonic() + 30

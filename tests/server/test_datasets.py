@@ -42,7 +42,7 @@ def test_wrong_field_is_refused(api, fields):
     assert answer.json()["detail"]
 
 
-def test_unknown_query_parameter_is_refused_in_fastapis_words(api, dataset):
+def test_unknown_query_parameter_is_refused(api, dataset):
     for path in ("/datasets", "/projects", f"/datasets/{dataset()}"):
         answer = api.get(path, params=[*api.build_request("GET", path).url.params.multi_items(), ("bogus", "1")])
         assert answer.status_code == 422

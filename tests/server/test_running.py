@@ -31,7 +31,7 @@ serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
 INSTANCE_ID = """
 import sys
 from crucible_lineage.server import instance_id
-print(instance_id(sys.argv[1]), "fastapi" in sys.modules)
+print(instance_id(sys.argv[1]), "starlette" in sys.modules)
 """
 
 
@@ -62,7 +62,7 @@ def _client(url: str, data_dir: Path) -> httpx.Client:
     return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
 
 
-def test_instance_id_costs_no_fastapi_and_lasts(tmp_path):
+def test_instance_id_costs_no_server_and_lasts(tmp_path):
     run = [sys.executable, "-c", INSTANCE_ID, str(tmp_path)]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.split() == ["None", "False"]
     start_server(tmp_path).close()

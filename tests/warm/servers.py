@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from crucible_lineage.ids import new_mfid
 from tests.warm.interpreters import Orders, can_fork, of_start, reap, take_over
@@ -82,7 +81,8 @@ def serve(number: str) -> None:
     """Fork a server for each order."""
     from crucible_lineage.server import running
 
-    asyncio.run(_ask_all(running.build_app(cast("Any", None))))
+    for route in running.ROUTES:
+        _ = route.types
     copy_new_databases()
     gc.freeze()
     gc.set_threshold(50_000)
@@ -100,21 +100,6 @@ def serve(number: str) -> None:
             _serve_in(order["folder"], order["port"], *files)
         for file in files:
             os.close(file)
-
-
-async def _ask_all(app: Any) -> None:
-    """Have the first request of each route behind the application, which refuses them: it reads the route's source."""
-    begun = {"type": "http", "http_version": "1.1", "scheme": "http", "query_string": b"", "headers": []}
-
-    async def receive() -> Any:
-        return {"type": "http.request"}
-
-    async def send(_: Any) -> None:
-        return
-
-    for route in app.routes:
-        for method in getattr(route, "methods", None) or ():
-            await app({**begun, "method": method, "path": route.path.replace("{", "").replace("}", "")}, receive, send)
 
 
 def _serve_in(folder: str, port: int, told: int, log: int) -> NoReturn:
