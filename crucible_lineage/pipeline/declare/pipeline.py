@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from itertools import product
 from pathlib import Path
 from string import Formatter
-from types import SimpleNamespace
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -132,12 +131,6 @@ class OutputFields(Ingested, DatasetFields):
     publish: Annotated[Publish, BeforeValidator(_publish, json_schema_input_type=str | Publish)] | None = Field(
         default=None, description="an address to which its files are copied too"
     )
-
-    @property
-    def templates(self) -> tuple[str, ...]:
-        """The name, descriptive fields and metadata that contain placeholders."""
-        texts = (*(getattr(self, field) for field in MATCHED), *self.metadata.values())
-        return tuple(text for text in texts if is_template(text))
 
 
 class Certify(DeclaredModel):
@@ -431,53 +424,50 @@ def is_template(value: object) -> bool:
     return isinstance(value, str) and _TEMPLATE.search(value) is not None
 
 
+class _Template(Formatter):
+    def __init__(self, value_of: Callable[[str], object]) -> None:
+        self._value_of = value_of
+
+    def get_field(self, field_name: str, args: object, kwargs: object) -> Any:  # noqa: ARG002
+        return self._value_of(field_name), field_name
+
+
+def filled(template: str, value_of: Callable[[str], object]) -> str:
+    """Return the name that a template gives with these values of its fields; no attribute is reached."""
+    return _Template(value_of).vformat(template, (), {})
+
+
+def template_fields(template: str) -> list[str]:
+    """Return the fields of a template, as `ROLE.FIELD`. Raises ValueError if it has none that could be read."""
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+
+
 def named_fields(step: StepSpec) -> set[str]:
-    """Return the fields of parents that the step's output templates use."""
-    names = (match[1].partition(".") for text in step.output.templates for match in _TEMPLATE.finditer(text))
+    """Return the fields of the data behind its roles that the name of a step's result uses."""
+    names = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
     return {field for role, _, field in names if role in step.inputs and field not in OWN_PARENT_FIELDS}
 
 
-def _unknown_field(
-    fields: Sequence[tuple[str, str]], roles: Collection[str], params: Collection[str] | None, *, late: bool
-) -> str | None:
-    """Return the first field that a template may not use, with a hint; None without one."""
-    allowed = [*(f"{role}.{field}" for role in roles for field in PARENT_FIELDS)]
-    allowed += [*(f"params.{name}" for name in params or ()), "step", *(("output", "results.NAME") if late else ())]
-    later = rf"({'results|' if late else ''}({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+"
-    for name, spec in fields:
-        is_later = re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name))
-        if (name not in allowed and not is_later) or "{" in spec:
-            return f"{{{name}}}; {nearest(name, allowed, 'possible here')}"
-    return None
+def template_fault(template: str, roles: Collection[str], params: Collection[str] | None) -> str | None:
+    """Return the fault of a result's name before its step runs; None without one.
 
-
-def template_fault(
-    template: str,
-    roles: Collection[str],
-    params: Collection[str] | None,
-    subject: str = "the name",
-    *,
-    late: bool = True,
-) -> str | None:
-    """Return the fault of a template before its step runs; None without one.
-
-    `subject` names the template in the message. Templates may use parents and parameters, with `late` also the output
-    and returned values, which are not known yet. Anything else that a format string could reach is refused. `params`
-    maps names to values, lists names only, or is None if the parameters are unknown.
+    It may use parents, parameters, the output and returned values, which are not known yet. Anything else that a format
+    string could reach is refused. `params` maps names to values, lists names only, or is None if they are unknown.
     """
+    fault = f"the name {template!r}"
+    allowed = [*(f"{role}.{field}" for role in roles for field in PARENT_FIELDS)]
+    allowed += [*(f"params.{name}" for name in params or ()), "step", "output", "results.NAME"]
+    later = rf"(results|({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+"
     try:
-        fields = [(name, spec or "") for _, name, spec, _ in Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        return f"{subject} {template!r} cannot be filled in: {error}"
-    if unknown := _unknown_field(fields, roles, params, late=late):
-        return f"{subject} {template!r} has {unknown}"
-    if not isinstance(params, Mapping):
-        return None
-    if any(name.startswith("results.") or ".metadata." in name for name, _ in fields):
-        return None  # values whose types are not known yet
-    parents = {role: SimpleNamespace(**{**dict.fromkeys(PARENT_FIELDS, ""), "count": 0}) for role in roles}
-    try:
-        template.format(**parents, params=SimpleNamespace(**params), output="", step="")
+        for _, name, spec, _ in Formatter().parse(template):
+            is_later = name and (re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name)))
+            if name is not None and ((name not in allowed and not is_later) or "{" in (spec or "")):
+                return f"{fault} has {{{name}}}; {nearest(name, allowed, 'possible here')}"
+        if isinstance(params, Mapping) and not any(re.fullmatch(later, name) for name in template_fields(template)):
+            values = {f"params.{name}": value for name, value in params.items()} | {
+                f"{role}.count": 0 for role in roles
+            }
+            filled(template, lambda name: values.get(name, ""))
     except (ValueError, TypeError) as error:
-        return f"{subject} {template!r} cannot be filled in: {error}"
+        return f"{fault} cannot be filled in: {error}"
     return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.pipeline.declare.load import from_environment
-from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.declare.parts import value_of
+from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.facts import facts_in
@@ -36,8 +36,8 @@ class Job:
     inputs, `subject` the `each` datasets that it is about. `given` are the parameters as declared; the function
     receives them validated. `outputs` are the datasets to be made, with the ids that the plan computed, and `slots`
     those that each will fill. `variables` are those of the environment that the declaration may read, `gaps` the
-    elements missing from lists. `step` is the function, if it exists in this process; else `spec` names it, or is a
-    command.
+    elements missing from lists, `named` known values of fields in its name. `step` is the function, if it exists in
+    this process; else `spec` names it, or is a command.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Job:
     variables: tuple[str, ...] = ()
     step: Step[..., Any] | None = None
     gaps: tuple[str, ...] = ()
+    named: JsonMapping = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -133,6 +134,7 @@ def job_of(
         pipeline=instance.step.declared,
         variables=tuple(pipeline.spec.env),
         gaps=instance.gaps,
+        named=instance.named,
     )
 
 
@@ -149,20 +151,22 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
     default = f"{job.group or _subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
     if template is None:
         return default, ""
-    parents: dict[str, list[UsedDataset]] = {}
-    for part in job.used:
-        parents.setdefault(part.role, []).append(part)
+    known = {**job.named, "step": step, "output": output}
+    known |= {f"params.{name}": value for name, value in job.inspection.params.items()}
+
+    def value(name: str) -> object:
+        role, _, field_name = name.partition(".")
+        if name in known:
+            return known[name]
+        found = value_of(results, field_name) if role == "results" else _parent_field(job, role, field_name, fields_of)
+        if found is None:
+            raise ValueError(f"there is no {name}")
+        return found
+
     try:
-        name = template.format(
-            **{role: _Parent(parts, fields_of) for role, parts in parents.items()},
-            output=output,
-            step=step,
-            params=SimpleNamespace(**job.inspection.params),
-            results=_Values(results),
-        )
-    except (KeyError, AttributeError, IndexError, ValueError, TypeError) as error:
+        return filled(template, value), ""
+    except (ValueError, TypeError) as error:
         return default, f"it got the name {default!r}, since {template!r} cannot be filled in: {error}"
-    return name, ""
 
 
 def without_step(name: str) -> str:
@@ -185,38 +189,18 @@ def _subject(job: Job) -> str:
     return f"{_COUNT.sub('', name) if first.dataset.parents else name} and {others} more"
 
 
-class _Parent:
-    """The attributes that a name template can use of the parents in a role."""
-
-    def __init__(self, parts: list[UsedDataset], fields_of: FieldsOf) -> None:
-        self._first = parts[0].dataset
-        self._fields_of = fields_of
-        self.dataset_name = self._first.name
-        self.mfid = self._first.mfid
-        self.count = len(parts)
-
-    def __getattr__(self, name: str) -> Any:
-        fields = self._fields_of(self._first.mfid)
-        if name == "metadata":
-            return _Values(fields.get("scientific_metadata") or {})
-        if name == "timestamp":
-            return self._first.taken or (fields[name] if measured_at(fields) else "time not known")
-        if fields.get(name) is None:
-            raise AttributeError(f"{self._first.name} has no {name}")
-        return fields[name]
-
-
-class _Values:
-    """Nested values by their names."""
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self._values = values
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in self._values:
-            raise AttributeError(f"there is no {name!r}; there is: {', '.join(map(str, self._values)) or 'nothing'}")
-        value = self._values[name]
-        return _Values(value) if isinstance(value, Mapping) else value
+def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object:
+    """Return a field of the first parent in a role, from its own record; None if it has none."""
+    parts = [part for part in job.used if part.role == role]
+    if name == "count" or not parts:
+        return len(parts) or None
+    first = parts[0].dataset
+    if name in ("dataset_name", "mfid"):
+        return first.mfid if name == "mfid" else first.name
+    fields = fields_of(first.mfid)
+    if name == "timestamp":
+        return first.taken or (fields[name] if measured_at(fields) else "time not known")
+    return value_of({**fields, "metadata": fields.get("scientific_metadata") or {}}, name)
 
 
 _IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # resolved by the plan
@@ -237,6 +221,7 @@ def job_to_json(job: Job) -> JsonObject:
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
         "variables": list(job.variables),
         "gaps": list(job.gaps),
+        "named": dict(job.named),
         "roles": dict(job.inspection.roles),
         "used": [
             {
@@ -291,6 +276,7 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
         pipeline=sent["pipeline"],
         variables=tuple(sent["variables"]),
         gaps=tuple(sent["gaps"]),
+        named=sent["named"],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.store import Store
@@ -178,16 +178,17 @@ class _Binder:
     def _check_template(
         self, name: str, step: StepSpec, roles: Collection[str], params: Collection[str] | None
     ) -> None:
-        """Check that the templates of the output can be filled in; for an unknown function, as far as possible."""
+        """Check that the name can be filled in; for an unknown function, as far as possible."""
         output = step.output
         if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
             self._report(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
         texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in DESCRIPTIVE}
         texts |= {("metadata", key): value for key, value in output.metadata.items()}
         for key, value in texts.items():
-            subject = f"output {' '.join(key)}"
-            if is_template(value) and (fault := template_fault(str(value), roles, params, subject, late=False)):
-                self._report(("steps", name, "output", *key), f"step {name!r}: {fault}")
+            if is_template(value):
+                message = f"output {' '.join(key)} is {value!r}, and only dataset_name and params are filled in"
+                location = ("steps", name, "output", *key)
+                self._report(location, f"step {name!r}: {message}; give the value to the step, and let it return it")
 
     def _is_unread(self, name: str) -> bool:
         """Return whether a name is declared but unreadable."""
@@ -382,44 +383,40 @@ def _partner_faults(
             yield unknown_field(field)
 
 
-_FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*)\.([\w.-]+)\}")
+_FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*\.[\w.-]+)\}")  # a field of the data behind a role
 
 
-@dataclass(frozen=True)
-class ParentField:
-    """A field of the record of the measured or selected data behind a role."""
-
-    role: str
-    name: str
-
-
-def parent_params(step: StepSpec) -> dict[str, tuple[ParentField, ...]]:
-    """Return the fields in each parameter of a step that takes values from records, by its name."""
+def parent_params(step: StepSpec) -> dict[str, list[str]]:
+    """Return the fields (ROLE.FIELD) in each parameter of a step that takes values from records, by its name."""
     fields = {name: _fields_in(value) for name, value in step.params.items()}
-    return {name: found for name, found in fields.items() if found and all(one.role in step.inputs for one in found)}
+    return {
+        name: found
+        for name, found in fields.items()
+        if found and all(one.partition(".")[0] in step.inputs for one in found)
+    }
 
 
 def parent_fault(step: StepSpec, value: object) -> str | None:
     """Return the fault of a parameter that takes values from records; None for a valid one or a plain value."""
-    for field in _fields_in(value):
-        if field.role not in step.inputs:
-            return f"the step has no input {field.role!r}; {nearest(field.role, step.inputs, 'it has')}"
-        if not is_field(field.name):
-            return unknown_field(field.name)
+    for role, _, name in (field.partition(".") for field in _fields_in(value)):
+        if role not in step.inputs:
+            return f"the step has no input {role!r}; {nearest(role, step.inputs, 'it has')}"
+        if not is_field(name):
+            return unknown_field(name)
     return None
 
 
-def filled_in(text: str, values: Mapping[ParentField, object]) -> object:
+def filled_in(text: str, values: Mapping[str, object]) -> object:
     """Return a parameter with the values of its fields: the value itself, with its type, if it is one field alone."""
     if match := _FORM.fullmatch(text):
-        return values[ParentField(match[1], match[2])]
-    return _FORM.sub(lambda match: str(values.get(ParentField(match[1], match[2]), match[0])), text)
+        return values[match[1]]
+    return _FORM.sub(lambda match: str(values.get(match[1], match[0])), text)
 
 
-def _fields_in(value: object) -> tuple[ParentField, ...]:
+def _fields_in(value: object) -> list[str]:
     """Return the fields of records that a text names; other braces are passed to the function."""
-    found = (ParentField(*match.groups()) for match in _FORM.finditer(value)) if isinstance(value, str) else ()
-    return tuple(one for one in found if is_field(one.name) or one.name.startswith("metadata"))
+    found = [one.partition(".") for one in _FORM.findall(value)] if isinstance(value, str) else []
+    return [f"{role}.{name}" for role, _, name in found if is_field(name) or name.startswith("metadata")]
 
 
 def label_of(swept: Mapping[str, object]) -> str:

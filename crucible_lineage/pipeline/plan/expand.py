@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from crucible_lineage.amounts import amount, value_text
+from crucible_lineage.amounts import amount, distinct, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import REGISTERED, FieldView, shared
+from crucible_lineage.lineage.fields import REGISTERED, FieldView, shared, value_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch
-from crucible_lineage.pipeline.declare.pipeline import Source
+from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
 from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
     PARAMS_PREFIX,
@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.bound import (
 )
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, Scope, groups_of, groups_of_variants
+from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.partners import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.refs import DatasetRef
 
@@ -65,6 +65,7 @@ class Instance:
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
     by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
+    `named` are values of the fields in the name of its result, as far as the data it is about agree in them.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Instance:
     about: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
+    named: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def choices(self) -> dict[str, list[dict[str, object]]]:
@@ -120,8 +122,11 @@ class _Expansion:
         self.naming = DimensionLabels(pipeline, inputs, self.groups)
         self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
         self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
-        steps = pipeline.steps.items()  # those that use fields of the data behind their roles
-        self.templated = {name for name, step in steps if step.spec.output.templates or parent_params(step.spec)}
+        self.templated = {  # steps that use fields of the data behind their roles
+            name
+            for name, step in pipeline.steps.items()
+            if "{" in (step.spec.output.dataset_name or "") or parent_params(step.spec)
+        }
         self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
 
     def expand(self) -> dict[str, Instance]:
@@ -173,7 +178,7 @@ class _Expansion:
             if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
                 faults.append(part.fault)
             faults.append(self._unexpected(role, step.sources[role][number], part.feeds))
-        feeds, resolved = parents.feeds, _ResolvedStep(step, variant.given, variant.inspection)
+        feeds, resolved = parents.feeds, _Resolved(variant.given, variant.inspection)
         if step.name in self.templated and not any(faults):
             resolved = self._in_scope(step, variant, feeds)
             faults.append(resolved.fault)
@@ -185,7 +190,7 @@ class _Expansion:
         about = self._all_about(point)
         self.instances[name] = Instance(
             name=name,
-            step=resolved.step,
+            step=step,
             label=self.naming.own_label(step, point),
             group=self.naming.group(point),
             given=resolved.given,
@@ -198,6 +203,7 @@ class _Expansion:
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
             gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
+            named=resolved.named,
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
@@ -229,30 +235,36 @@ class _Expansion:
         roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
         return tuple((root, index) for root in roots for index in self._about(root, point) or ())
 
-    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _ResolvedStep:
-        """Return the step with its parameters and output filled in from the data behind its roles."""
+    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _Resolved:
+        """Return the parameters and the values for the name, from the data behind the roles of a step."""
         behind: dict[str, list[InputItem]] = {}
         for role in step.sources:
             items = items_behind((feed for feed in feeds if feed.role == role), self.instances)
             behind[role] = [self.inputs[root][index] for root, index in items]
-        direct = {feed.role for feed in feeds if feed.input is not None}
         given, inspection = dict(variant.given), variant.inspection
-        scope = Scope(step.name, behind, frozenset(direct), inspection.params)
-        for param, sources in parent_params(step.spec).items():
+        for param, fields in parent_params(step.spec).items():
             values = {}
-            for source in sources:
-                values[source], fault = scope.value(source.role, source.name)
+            for name in fields:
+                values[name], fault = _shared(behind, name)
                 if fault:
                     message = f"parameter {param!r} is {step.spec.params[param]}, and {fault}"
-                    return _ResolvedStep(step, variant.given, inspection, message)
+                    return _Resolved(variant.given, inspection, message)
             given[param] = filled_in(str(step.spec.params[param]), values)
         try:
             inspection = self.inspect(step, given) if parent_params(step.spec) else inspection
         except InputError as error:
-            message = "; ".join(fault.message for fault in error.faults) or str(error)
-            return _ResolvedStep(step, given, inspection, message)
-        described, fault, note = replace(scope, params=inspection.params).output(step)
-        return _ResolvedStep(described, given, inspection, fault, note)
+            return _Resolved(given, inspection, "; ".join(fault.message for fault in error.faults) or str(error))
+        template, named, note = step.spec.output.dataset_name or "", dict[str, object](), ""
+        for name in template_fields(template):
+            role, _, field_name = name.partition(".")
+            if role not in behind or field_name in OWN_PARENT_FIELDS:
+                continue
+            value, fault = _shared(behind, name)
+            if not fault:
+                named[name] = value
+            elif any(feed.role == role and feed.input is not None for feed in feeds):  # else the parent may have it
+                note = note or f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}"
+        return _Resolved(given, inspection, note=note, named=named)
 
     def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
         if source.expect is None or len(feeds) == source.expect:
@@ -438,14 +450,28 @@ def items_behind(feeds: Iterable[InputEdge], instances: Mapping[str, Instance]) 
 
 
 @dataclass(frozen=True)
-class _ResolvedStep:
-    """A step with the values from the data behind its roles filled in, or the fault."""
+class _Resolved:
+    """The parameters and inspection of an instance with the values from the data behind its roles, or the fault."""
 
-    step: BoundStep
     given: Mapping[str, object]
     inspection: Inspection
     fault: str = ""
     note: str = ""
+    named: Mapping[str, object] = field(default_factory=dict)
+
+
+def _shared(behind: Mapping[str, Sequence[InputItem]], field_name: str) -> tuple[object, str]:
+    """Return the value of a field (ROLE.FIELD) that the data behind the role agree in; or None and the reason."""
+    role, _, name = field_name.partition(".")
+    items = behind.get(role, ())
+    if lacking := [item.label for item in items if value_of(item.fields, name) is None]:
+        return None, f"{lacking[0]} has none"
+    values = distinct(value_of(item.fields, name) for item in items)
+    if len(values) == 1:
+        return values[0], ""
+    differ = f"they differ: {', '.join(map(value_text, values))}; group by {name}"
+    return None, differ if values else "there are no data"
+
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def used_fields(spec: PipelineSpec) -> set[str]:
         fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
         fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
         fields |= {"timestamp", *step.certify.of} if step.certify else set()
-        fields |= {field.name for found in parent_params(step).values() for field in found}
+        fields |= {one.partition(".")[2] for found in parent_params(step).values() for one in found}
     return fields
 
 

@@ -1,30 +1,22 @@
-"""Names of instances, slots of their results, and values of the fields that declarations refer to."""
+"""Names of instances, and slots of their results."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from string import Formatter
-from typing import Any
+from dataclasses import dataclass
 
 from crucible_lineage.amounts import distinct, value_text
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import shortened
-from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
-from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, is_template
 from crucible_lineage.pipeline.plan.bind import label_of
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, is_field, root_of
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, root_of
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.refs import DESCRIPTIVE
 
 Point = Mapping[str, int]  # dimension -> index of its value
-
-
-_SINGLE_FIELD = re.compile(r"\{([^{}!:]+)\}")
 
 
 class DimensionLabels:
@@ -126,119 +118,6 @@ def _distinct(labels: Sequence[str]) -> list[str]:
         seen[label] = seen.get(label, 0) + 1
         result.append(label if seen[label] == 1 else f"{label}#{seen[label]}")
     return result
-
-
-# Values of fields for an instance: `{spectra.metadata.power_mW}`, `{params.degree}`.
-#
-# In parameters, in the name of a result and elsewhere in `output`, `{ROLE.FIELD}` is the value that the measured or
-# selected data behind a role agree in. A field that these lack may be in the record of the parent itself, which is
-# known once that is made; only names wait for it.
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The data behind each role of an instance, and its parameters; `direct` are roles that take these data."""
-
-    step: str
-    behind: Mapping[str, Sequence[InputItem]]
-    direct: frozenset[str]
-    params: JsonMapping
-
-    def value(self, role: str, name: str) -> tuple[Any, str]:
-        """Return the value of a field that the data behind a role agree in; or None and the reason."""
-        items = self.behind.get(role, ())
-        if lacking := [item.label for item in items if value_of(item.fields, name) is None]:
-            return None, f"{lacking[0]} has none"
-        values = distinct(value_of(item.fields, name) for item in items)
-        if len(values) == 1:
-            return values[0], ""
-        differ = f"they differ: {', '.join(map(value_text, values))}; group by {name}"
-        return None, differ if values else "there are no data"
-
-    def output(self, step: BoundStep) -> tuple[BoundStep, str, str]:
-        """Return the step with the templates of its `output` filled in, the fault, and a note on its name."""
-        declared = step.spec.output
-        filled: JsonObject = {}
-        for field in DESCRIPTIVE:
-            value = getattr(declared, field)
-            if is_template(value):
-                filled[field], fault = self._text(value)
-                if fault:
-                    return step, f"output {field} is {value!r}, and {fault}", ""
-        metadata = {}
-        for key, value in declared.metadata.items():
-            if is_template(value):
-                metadata[key], fault = self._value(value)
-                if fault:
-                    return step, f"output metadata {key!r} is {value!r}, and {fault}", ""
-        if metadata:
-            filled["metadata"] = {**declared.metadata, **metadata}
-        note = ""
-        if declared.dataset_name:
-            name, fault = self._name(declared.dataset_name)
-            filled["dataset_name"] = declared.dataset_name if fault else name
-            note = f"default name, since {declared.dataset_name!r} cannot be filled in: {fault}" if fault else ""
-        if all(getattr(declared, field) == value for field, value in filled.items()):
-            return step, "", note
-        spec = step.spec.model_copy(update={"output": declared.model_copy(update=filled)})
-        return replace(step, spec=spec), "", note
-
-    def _value(self, template: str) -> tuple[Any, str]:
-        """Return the value of a template: that of its only field, with its type, or a text."""
-        if match := _SINGLE_FIELD.fullmatch(template):
-            return self._field(match[1])
-        return self._text(template)
-
-    def _text(self, template: str) -> tuple[str, str]:
-        parts = []
-        for literal, name, spec, conversion in Formatter().parse(template):
-            parts.append(literal)
-            if name is not None:
-                value, fault = self._field(name)
-                if not fault:
-                    value, fault = _formatted(value, spec, conversion)
-                if fault:
-                    return "", fault
-                parts.append(value)
-        return "".join(parts), ""
-
-    def _field(self, name: str) -> tuple[Any, str]:
-        if name == "step":
-            return self.step, ""
-        head, _, rest = name.partition(".")
-        if head == "params":
-            return (self.params[rest], "") if rest in self.params else (None, f"there is no parameter {rest!r}")
-        value, fault = self.value(head, rest)
-        return value, f"{{{name}}}: {fault}" if fault else ""
-
-    def _name(self, template: str) -> tuple[str, str]:
-        """Fill in the fields of a name that are known before its step runs; return it and the fault."""
-        parts = []
-        for literal, name, spec, conversion in Formatter().parse(template):
-            parts.append(literal.replace("{", "{{").replace("}", "}}"))
-            if name is None:
-                continue
-            role, _, field = name.partition(".")
-            left = f"{{{name}{'!' + conversion if conversion else ''}{':' + spec if spec else ''}}}"
-            if role in self.behind and field not in OWN_PARENT_FIELDS and is_field(field):
-                value, fault = self.value(role, field)
-                if fault and role in self.direct:
-                    return "", f"{{{name}}}: {fault}"
-                if not fault:
-                    text, fault = _formatted(value, spec, conversion)
-                    if fault:
-                        return "", fault
-                    left = text.replace("{", "{{").replace("}", "}}")
-            parts.append(left)
-        return "".join(parts), ""
-
-
-def _formatted(value: object, spec: str | None, conversion: str | None) -> tuple[str, str]:
-    try:
-        converted = Formatter().convert_field(value, conversion)
-        return format(converted, spec or ""), ""
-    except (ValueError, TypeError) as error:
-        return "", f"{value!r} cannot be written as {spec!r}: {error}"
 
 
 @dataclass(frozen=True)
