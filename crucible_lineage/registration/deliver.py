@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
@@ -44,11 +44,8 @@ from crucible_lineage.registration.delivery import (
     Delivery,
     DeliveryContext,
 )
-from crucible_lineage.registration.payload import Label, Payload
+from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.register import RegistrationHooks, nothing
-
-if TYPE_CHECKING:  # importing either costs time that planning should not pay
-    pass
 
 MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
@@ -65,7 +62,7 @@ class _Entry:
     is the complete payload while it is sent.
     """
 
-    label: Label
+    label: Payload
     number: int
     needs: set[str]
     from_before: bool = False
@@ -113,7 +110,7 @@ class Deliverer:
 
     # The queue
 
-    def add(self, label: Label, /) -> None:
+    def add(self, label: Payload, /) -> None:
         """Queue a payload for delivery."""
         self._admit([label], from_before=False)
 
@@ -123,10 +120,14 @@ class Deliverer:
         self._admit(labels, from_before=True)
         return len(labels)
 
-    def _admit(self, labels: Iterable[Label], *, from_before: bool) -> None:
+    def _admit(self, labels: Iterable[Payload], *, from_before: bool) -> None:
         """Queue payloads, after the relations between all of them are known."""
         with self._changed:
-            new = [label for label in labels if label.name not in self._entries or self._is_other(label)]
+            new = [
+                label
+                for label in labels
+                if label.name not in self._entries or self._entries[label.name].label.made != label.made  # made again
+            ]
             for label in new:
                 self._void.difference_update(label.mfids)  # made again
                 self._where |= dict.fromkeys(label.mfids, label.name)
@@ -140,10 +141,6 @@ class Deliverer:
                     heapq.heappush(self._ready, (self._numbers, label.name))
             self._staff()
             self._changed.notify_all()
-
-    def _is_other(self, label: Label) -> bool:
-        """Return whether the payload was made again after the queued one of the same name."""
-        return self._entries[label.name].label.made != label.made
 
     def waiting(self) -> int:
         """Return the number of payloads that wait."""
@@ -352,7 +349,7 @@ class Deliverer:
                 self._changed.wait()
         self._require_same_parents(entry)
 
-    def _blocking(self, label: Label) -> set[str]:
+    def _blocking(self, label: Payload) -> set[str]:
         """Return the parents that wait here as well."""
         return {parent for parent in label.parents if self._where.get(parent, label.name) != label.name}
 
@@ -464,7 +461,7 @@ class Deliverer:
                     self._outcomes.append(Delivery(other.label, DROPPED, error=reason))
                     changed = True
 
-    def _leave(self, payload: Label | Payload) -> None:
+    def _leave(self, payload: Payload) -> None:
         self._entries.pop(payload.name, None)
         self._moved = time.monotonic()
         for mfid in payload.mfids:

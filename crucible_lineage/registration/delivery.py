@@ -14,7 +14,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import Label, NewDataset, Payload
+from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
@@ -37,11 +37,11 @@ CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between 
 class Delivery:
     """The outcome of a payload, with its datasets at Crucible by the id made here, or the error.
 
-    `payload` is the payload if it was delivered, else its label. `is_ours` is False where another process or machine
+    `payload` has its datasets only if it was delivered. `is_ours` is False where another process or machine
     was faster; `stops` says that the service refuses everything; `log` is a file with details of the error.
     """
 
-    payload: Label | Payload
+    payload: Payload
     outcome: str
     refs: Mapping[str, DatasetRef] = field(default_factory=dict)
     error: str = ""
@@ -75,11 +75,11 @@ class DeliveryContext:
 class DeliversLater(Protocol):
     """Delivery of results in the background, while dependent steps already run."""
 
-    def add(self, label: Label, /) -> None:
+    def add(self, label: Payload, /) -> None:
         """Queue a payload for delivery."""
 
 
-def deliver_now(context: DeliveryContext, label: Label) -> dict[str, DatasetRef]:
+def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRef]:
     """Register the outputs of one step, one after the other; raises the error of the first that fails.
 
     For runs whose next steps are on other machines, with all parents already delivered.
@@ -152,5 +152,5 @@ def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
 class DeliveredByRun:
     """Delivery by the run, for a step in another process on the same machine and data folder."""
 
-    def add(self, label: Label, /) -> None:
+    def add(self, label: Payload, /) -> None:
         """Do nothing: the run finds it in the outbox."""

@@ -26,7 +26,6 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import (
     RESULT,
     DamageError,
-    Label,
     NewDataset,
     Payload,
     damaged_files,
@@ -67,7 +66,7 @@ class Outbox:
         self.durable = durable
         self._root = data / "outbox"
         self._lock = threading.Lock()
-        self._known: dict[str, Label] = {}
+        self._known: dict[str, Payload] = {}
         self._open: dict[str, Payload] = {}
         self._refs: dict[str, tuple[str, DatasetRef]] = {}
         self._is_read = False
@@ -86,7 +85,7 @@ class Outbox:
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
         safe = tuple(new.without_secrets() for new in datasets)
-        payload = Payload(private_folder(self.folder) / name, step, project, now, safe, run)
+        payload = Payload.of(private_folder(self.folder) / name, step, project, now, safe, run)
         payload = write_payload(payload, sources, durable=self.durable)
         self._note_made(payload)
         with self._lock:
@@ -100,7 +99,7 @@ class Outbox:
             entry = self._refs.get(mfid)
         return entry[1] if entry else None
 
-    def look(self, name: str) -> Label | None:
+    def look(self, name: str) -> Payload | None:
         """Return the label of the payload with this least id, even if another process has just added it."""
         with self._lock:
             known = self._known.get(name)
@@ -111,7 +110,7 @@ class Outbox:
             return payload.label
         return known
 
-    def opened(self, label: Label) -> Payload | None:
+    def opened(self, label: Payload) -> Payload | None:
         """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
         with self._lock:
             payload = self._open.get(label.name)
@@ -132,13 +131,13 @@ class Outbox:
         path = label.folder / sha256 if (label := self._label_of(mfid)) else None
         return path if path is not None and path.exists() else None
 
-    def _label_of(self, mfid: str) -> Label | None:
+    def _label_of(self, mfid: str) -> Payload | None:
         self._read()
         with self._lock:
             entry = self._refs.get(mfid)
             return self._known.get(entry[0]) if entry else None
 
-    def all(self, *, again: bool = False) -> list[Label]:
+    def all(self, *, again: bool = False) -> list[Payload]:
         """Return the labels of all payloads, oldest first; with `again`, including changes by other processes."""
         self._read(again=again)
         with self._lock:
@@ -150,7 +149,7 @@ class Outbox:
         self._read()
         return not self._known
 
-    def waits(self, label: Label) -> bool:
+    def waits(self, label: Payload) -> bool:
         """Return whether the payload still waits; another process may have delivered it."""
         return (label.folder / RESULT).exists()
 
@@ -159,7 +158,7 @@ class Outbox:
         self._read(again=True)
         return self.journal.waiting()
 
-    def checked(self, label: Label) -> Payload | None:
+    def checked(self, label: Payload) -> Payload | None:
         """Return the payload if all its files match their hashes; else set it aside and return None."""
         if (found := self.opened(label)) is None:
             return None
@@ -169,25 +168,25 @@ class Outbox:
             return None
         return payload
 
-    def sending(self, label: Label) -> None:
+    def sending(self, label: Payload) -> None:
         """Record that the payload is being sent."""
         self.journal.move_waiting(label.name, SENDING)
 
-    def delivered(self, label: Label) -> None:
+    def delivered(self, label: Payload) -> None:
         """Record that the payload's datasets are at Crucible, and remove it."""
         self.journal.move_waiting(label.name, DELIVERED, error=None)
         self._remove(label)
 
-    def dropped(self, label: Label, state: str, reason: str) -> None:
+    def dropped(self, label: Payload, state: str, reason: str) -> None:
         """Record that the payload is invalid (OVERTAKEN or FAILED), and remove it."""
         self.journal.move_waiting(label.name, state, error=reason)
         self._remove(label)
 
-    def failed(self, label: Label, error: str, *, refused: bool = False) -> None:
+    def failed(self, label: Payload, error: str, *, refused: bool = False) -> None:
         """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
         self.journal.note_failure(label.name, REFUSED if refused else MADE, error)
 
-    def lacks(self, label: Label, error: str) -> None:
+    def lacks(self, label: Payload, error: str) -> None:
         """Record that Crucible lacks parents of the payload."""
         self.journal.move_waiting(label.name, LACKING, error=error)
 
@@ -205,7 +204,7 @@ class Outbox:
     def _note_made(self, payload: Payload) -> None:
         self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
 
-    def _remove(self, label: Label) -> None:
+    def _remove(self, label: Payload) -> None:
         removed = label.folder.with_name(f".gone-{label.name}-{secrets.token_hex(4)}")
         with suppress(FileNotFoundError):
             label.folder.replace(removed)

@@ -16,10 +16,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import SlotClaim
@@ -101,16 +100,12 @@ class NewDataset:
         """The dataset's name."""
         return str(self.fields["dataset_name"])
 
-    @property
-    def taken(self) -> str:
-        """The time when the data were measured; empty if unknown."""
-        return str(self.fields.get("timestamp") or "")
-
     def ref(self, mfid: str) -> DatasetRef:
         """Return the dataset for use by steps, under the id that it has."""
         files = tuple(file.ref for file in self.files)
         samples, origin = tuple(sorted(set(self.samples))), origin_of(self.record.recipe)
-        return DatasetRef(mfid, self.name, files, samples, origin, self.parents, taken=self.taken)
+        taken = str(self.fields.get("timestamp") or "")
+        return DatasetRef(mfid, self.name, files, samples, origin, self.parents, taken=taken)
 
 
 RESULT = "result.json"
@@ -123,29 +118,12 @@ class DamageError(Exception):
     """A payload is not what was written; the message says how it differs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """The label of a payload: its folder, step and datasets, and the parents that have to be at Crucible first."""
-
-    folder: Path
-    step: str
-    project: str
-    made: str
-    run: str
-    mfids: tuple[str, ...]
-    parents: frozenset[str]
-
-    @property
-    def name(self) -> str:
-        """The least id among the outputs."""
-        return min(self.mfids)
-
-
 @dataclass(frozen=True)
 class Payload:
     """The outputs of one step, made and not yet delivered. `datasets` have their files in `folder`.
 
-    `run` is the run that made it; empty where that is not known.
+    `mfids` are the ids of the outputs, `name` is the least of them; `parents` have to be at Crucible first. `run` made
+    it; empty where that is not known.
     """
 
     folder: Path
@@ -153,22 +131,27 @@ class Payload:
     project: str
     made: str
     datasets: tuple[NewDataset, ...]
-    run: str = ""
+    run: str
+    mfids: tuple[str, ...]
+    parents: frozenset[str]
 
-    @cached_property
-    def label(self) -> Label:
-        """The label, which takes a tenth of the payload's memory."""
-        return Label(self.folder, self.step, self.project, self.made, self.run, self.mfids, self.parents)
+    @classmethod
+    def of(
+        cls, folder: Path, step: str, project: str, made: str, datasets: tuple[NewDataset, ...], run: str
+    ) -> Payload:
+        """Return the payload of these datasets."""
+        parents = frozenset(parent for new in datasets for parent in new.parents)
+        return cls(folder, step, project, made, datasets, run, tuple(new.mfid for new in datasets), parents)
+
+    @property
+    def label(self) -> Payload:
+        """The payload without its datasets, which takes a tenth of the memory."""
+        return replace(self, datasets=())
 
     @property
     def name(self) -> str:
         """The least id among the outputs."""
         return min(self.mfids)
-
-    @property
-    def mfids(self) -> tuple[str, ...]:
-        """The ids of the outputs."""
-        return tuple(new.mfid for new in self.datasets)
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -180,11 +163,6 @@ class Payload:
     def supports(self) -> bool:
         """Whether the payload supports results (source or environment) and is not one itself."""
         return all(getattr(new.record.activity, "kind", "") in (SOURCE, SURROUNDINGS) for new in self.datasets)
-
-    @property
-    def parents(self) -> frozenset[str]:
-        """The datasets that have to be at Crucible first."""
-        return frozenset(parent for new in self.datasets for parent in new.parents)
 
     @property
     def account(self) -> str:
@@ -212,7 +190,8 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
     files = {file.ref.sha256: file for file in payload.files}
     for sha256, file in files.items():
         _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
-    content = json.dumps(_to_json(payload), ensure_ascii=False).encode()
+    kept = {name: vars(payload)[name] for name in ("step", "project", "made", "datasets", "run")}
+    content = json.dumps(kept, default=_parts_of, ensure_ascii=False).encode()
     seal = hashlib.sha256(content).hexdigest().encode()
     (draft / RESULT).write_bytes(_SEAL + seal + _CONTENT + content + b"}")
     for name in (*files, RESULT) if durable else ():
@@ -234,7 +213,7 @@ def read_payload(folder: Path) -> Payload:
     if hashlib.sha256(content).hexdigest().encode() != stored[len(_SEAL) : len(_SEAL) + 64]:
         raise DamageError(f"{RESULT} does not match its seal")
     try:
-        payload = _located(_from_json(folder, json.loads(content)))
+        payload = _located(_payload_in(folder, json.loads(content)))
     except (ValueError, KeyError, TypeError) as error:
         raise DamageError(f"{RESULT} cannot be read: {type(error).__name__}") from error
     for file in payload.files:
@@ -285,57 +264,33 @@ def _link_or_copy(source: Path, target: Path, mtime_ns: int) -> None:
     os.utime(target, ns=(stat.st_atime_ns, mtime_ns))
 
 
-def _to_json(payload: Payload) -> dict[str, object]:
-    return {
-        "step": payload.step,
-        "project": payload.project,
-        "made": payload.made,
-        "run": payload.run,
-        "datasets": [_dataset_to_json(new) for new in payload.datasets],
-    }
+def _parts_of(part: Any) -> object:
+    """Return the parts of a payload for JSON."""
+    if isinstance(part, FileRef | FileChecksums):
+        return part.to_json()
+    if isinstance(part, NewDataset | LocalFile | SlotClaim):
+        return vars(part)
+    if isinstance(part, Path):
+        return str(part)
+    return {**part} if isinstance(part, Mapping) else part.document()
 
 
-def _from_json(folder: Path, stored: JsonMapping) -> Payload:
-    datasets = tuple(_dataset_from_json(new) for new in stored["datasets"])
-    return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored["run"])
-
-
-def _dataset_to_json(new: NewDataset) -> dict[str, object]:
-    return {
-        "mfid": new.mfid,
-        "fields": dict(new.fields),
-        "record": new.record.document(),
-        "metadata": dict(new.metadata),
-        "files": [_file_to_json(file) for file in new.files],
-        "keywords": list(new.keywords),
-        "slots": {key: asdict(claim) for key, claim in new.slots.items()},
-        "parents": list(new.parents),
-        "samples": list(new.samples),
-        "ingest": new.ingest,
-        "ingestor": new.ingestor,
-        "ingestion_timeout_s": new.ingestion_timeout_s,
-        "waits_for_ingestion": new.waits_for_ingestion,
-    }
-
-
-def _dataset_from_json(stored: JsonMapping) -> NewDataset:
+def _payload_in(folder: Path, stored: JsonMapping) -> Payload:
     from crucible_lineage.provenance.schema import new_record  # pydantic, which planning should not pay
 
-    return NewDataset(
-        **{
-            **stored,
-            "record": new_record(stored["record"]),
-            "files": tuple(map(_file_from_json, stored["files"])),
-            "slots": {key: SlotClaim(**claim) for key, claim in stored["slots"].items()},
-            **{name: tuple(stored[name]) for name in ("keywords", "parents", "samples")},
-        }
+    datasets = tuple(
+        NewDataset(
+            **{
+                **new,
+                "record": new_record(new["record"]),
+                "files": tuple(
+                    LocalFile(folder, FileRef.from_json(file["ref"]), FileChecksums.from_json(file["checksums"]))
+                    for file in new["files"]
+                ),
+                "slots": {key: SlotClaim(**claim) for key, claim in new["slots"].items()},
+                **{name: tuple(new[name]) for name in ("keywords", "parents", "samples")},
+            }
+        )
+        for new in stored["datasets"]
     )
-
-
-def _file_to_json(file: LocalFile) -> dict[str, object]:
-    return {"ref": file.ref.to_json(), "checksums": file.checksums.to_json(), "path": str(file.path)}
-
-
-def _file_from_json(stored: JsonMapping) -> LocalFile:
-    checksums = FileChecksums.from_json(stored["checksums"])
-    return LocalFile(Path(stored["path"]), FileRef.from_json(stored["ref"]), checksums)
+    return Payload.of(folder, stored["step"], stored["project"], stored["made"], datasets, stored["run"])

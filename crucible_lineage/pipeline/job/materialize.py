@@ -46,7 +46,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first
 from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import DeliversLater, deliver_now
-from crucible_lineage.registration.payload import Label, LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
@@ -107,7 +107,7 @@ def _deliver_before_use(
     return outputs
 
 
-def _waiting(job: Job, session: Session) -> list[Label]:
+def _waiting(job: Job, session: Session) -> list[Payload]:
     """Return the job's results that wait in the outbox."""
     ids = {planned.mfid for planned in job.outputs}
     return [label for label in session.outbox.all() if ids & set(label.mfids)]
