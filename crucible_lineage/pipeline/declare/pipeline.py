@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
-from crucible_lineage.refs import DESCRIPTIVE, MATCHED
+from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.statements.calibrations import FIELDS, NEXT
 from crucible_lineage.times import utc
 

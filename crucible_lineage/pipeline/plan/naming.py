@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crucible_lineage.amounts import distinct, value_text
+from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.fields import value_of
@@ -14,7 +14,6 @@ from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, Pi
 from crucible_lineage.pipeline.plan.bind import label_of
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, root_of
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
-from crucible_lineage.refs import DESCRIPTIVE
 
 Point = Mapping[str, int]  # dimension -> index of its value
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -111,27 +111,6 @@ class StepState:
         return list(ids_of(self.outputs).values())
 
 
-@dataclass(frozen=True)
-class _Phase:
-    """A step has reached a phase."""
-
-    step: str
-    phase: str
-    at: float
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """The engine has ended a step."""
-
-    step: str
-    running: object
-
-
-class _StopRequested:
-    """A stop was requested."""
-
-
 class Run:
     """One run of a pipeline: steps done, steps under way, and steps that wait for parents."""
 
@@ -159,7 +138,7 @@ class Run:
             name for name, one in self.instances.items() if choice.makes(one.step.name, name, pipeline)
         )
         self.steps = {name: StepState() for name in self.instances}
-        declared_in = _declared_in(pipeline)
+        declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
         self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.trial)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
@@ -169,7 +148,8 @@ class Run:
         self.delivered: list[str] = []
         self.stopped = False
         self.began = datetime.now(UTC)
-        self._events: queue.SimpleQueue[_Phase | _Ended | _StopRequested | Delivery] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # what the loop is to do next
+        self._engine: Engine | None = None  # once a step was started
         self._children: dict[str, list[str]] = {}
         self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
@@ -267,13 +247,12 @@ class Run:
 
     def note_delivery(self, delivery: Delivery) -> None:
         """Put a delivery on the queue; called in threads of the deliverer."""
-        self._events.put(delivery)
+        self._events.put(partial(self._note_delivered, delivery))
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Execute and deliver until nothing is left, or nothing more can be done."""
         from crucible_lineage.pipeline.job.progress import listening_to_phases  # a run in which all is fresh has none
 
-        started: Engine | None = None
         self.slot_writer.client, self._arrived = deliverer.context.client, arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
         if self.has_work:
@@ -281,18 +260,19 @@ class Run:
         idle_since: float | None = None
         try:
             with (
-                stop.listened_to_by(lambda: self._events.put(_StopRequested())),
+                stop.listened_to_by(lambda: self._events.put(self._stop)),
                 listening_to_phases(
-                    self.run_id, lambda step, phase: self._events.put(_Phase(step, phase, time.monotonic()))
+                    self.run_id,
+                    lambda step, phase: self._events.put(partial(self._note_phase, step, phase, time.monotonic())),
                 ),
             ):
                 while True:
-                    while self._may_begin() and self._ready and self._has_room(started):
-                        if started is None:
-                            started = engine()
-                            if hasattr(started, "deliverer"):
-                                started.deliverer = deliverer
-                        self._start_ready(started)
+                    while self._may_begin() and self._ready and self._has_room():
+                        if self._engine is None:
+                            self._engine = engine()
+                            if hasattr(self._engine, "deliverer"):
+                                self._engine.deliverer = deliverer
+                        self._start_ready(self._engine)
                     if self._jobs or (self._ready and self._may_begin()):
                         idle_since = None
                     else:
@@ -301,35 +281,29 @@ class Run:
                             deliverer.give_up_lacking()
                             if self._events.empty():
                                 break
-                    self._apply_next(started, deliverer, idle_since)
+                    self._apply_next(deliverer, idle_since)
         except BaseException as error:
-            if started is not None:
-                started.stop(self.run_id)
+            if self._engine is not None:
+                self._engine.stop(self.run_id)
             self.stopped = not isinstance(error, Exception)
             raise
         finally:
             self._end_open()
 
-    def _apply_next(self, engine: Engine | None, deliverer: Deliverer, idle_since: float | None) -> None:
+    def _apply_next(self, deliverer: Deliverer, idle_since: float | None) -> None:
         """Apply the next event, or report what the run waits for if none comes."""
         try:
             # A signal just before a wait does not end the wait, so that every wait needs a timeout.
-            event = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
+            apply = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
         except queue.Empty:
             if self.stopped:
-                self.report_once(STOPPING, self._waiting_message())
+                names = shortened(sorted(self._jobs), 3)
+                message = f"waiting until {names} is ended or registered; press Ctrl-C again to exit at once"
+                self.report_once(STOPPING, message)
             elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
                 self.report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
-            return
-        if isinstance(event, _Phase):
-            self._note_phase(event)
-        elif isinstance(event, _Ended):
-            assert engine is not None
-            self._collect(engine, event.step, event.running)
-        elif isinstance(event, _StopRequested):
-            self._stop(engine)
         else:
-            self._note_delivered(event)
+            apply()
 
     def _may_begin(self) -> bool:
         return not (self.stopped or self._refuses_all or (self._has_failed and not self.choice.keep_going))
@@ -339,14 +313,14 @@ class Run:
         if not self.session.settings.embedded:  # other machines may run the same: each starts with another step
             random.shuffle(ready)
         for number, name in enumerate(ready):
-            if not self._has_room(engine):
+            if not self._has_room():
                 self._ready = ready[number:] + self._ready
                 break
             if self.steps[name].outcome == "" and name not in self._jobs:
                 self._start(engine, name)
 
-    def _has_room(self, engine: Engine | None) -> bool:
-        return len(self._jobs) < getattr(engine, "most_at_once", math.inf)
+    def _has_room(self) -> bool:
+        return len(self._jobs) < getattr(self._engine, "most_at_once", math.inf)
 
     def _start(self, engine: Engine, name: str) -> None:
         instance = self.instances[name]
@@ -375,15 +349,17 @@ class Run:
         slots = self.slot_writer.new_slots(instance)
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
         self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
-        engine.start(job).add_done_callback(lambda running: self._events.put(_Ended(name, running)))
+        engine.start(job).add_done_callback(
+            lambda running: self._events.put(partial(self._collect, engine, name, running))
+        )
 
-    def _note_phase(self, event: _Phase) -> None:
-        if event.step not in self._jobs:
+    def _note_phase(self, step: str, phase: str, at: float) -> None:
+        if step not in self._jobs:
             return
-        if event.phase == STARTED and self.steps[event.step].began is None:
-            self.steps[event.step].began = event.at
-            self.session.journal.note_running(self.run_id, event.step)
-        self.listener(StepEvent(event.step, event.phase))
+        if phase == STARTED and self.steps[step].began is None:
+            self.steps[step].began = at
+            self.session.journal.note_running(self.run_id, step)
+        self.listener(StepEvent(step, phase))
 
     def _collect(self, engine: Engine, name: str, running: object) -> None:
         job, state = self._jobs[name], self.steps[name]  # kept until the outcome is known: a run may be suspended here
@@ -496,7 +472,7 @@ class Run:
                 self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
-        if delivery.is_ours and isinstance(payload, Payload) and not payload.supports:
+        if delivery.is_ours and not payload.supports:
             if payload.run != self.run_id:
                 self.delivered += payload.mfids
             if self._arrived is not None:
@@ -534,12 +510,12 @@ class Run:
 
     # Stopping
 
-    def _stop(self, engine: Engine | None) -> None:
+    def _stop(self) -> None:
         """Start no more steps, and end those under way."""
         self.stopped = True
         self.session.journal.end_run(self.run_id, "stopped")  # now, since the process may be killed
         self.listener(StepEvent("", STOPPING, "stopping: no further steps are started, running ones are terminated"))
-        if engine is None or engine.stop(self.run_id):
+        if self._engine is None or self._engine.stop(self.run_id):
             return
         for name in list(self._jobs):  # they run elsewhere, and are not waited for
             del self._jobs[name]
@@ -580,10 +556,6 @@ class Run:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))
 
-    def _waiting_message(self) -> str:
-        names = sorted(self._jobs)
-        return f"waiting until {shortened(names, 3)} is ended or registered; press Ctrl-C again to exit at once"
-
     def _describe_fault(self, name: str, error: BaseException) -> str:
         from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
 
@@ -611,8 +583,3 @@ def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
 
 def _missing(need: str) -> str:
     return f"{need}, which it needs, has no result"
-
-
-def _declared_in(pipeline: BoundPipeline) -> Path | None:
-    """Return the file that declares the pipeline; None if it was made from records."""
-    return pipeline.spec.path if pipeline.spec.digest else None

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.amounts import value_text
 from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import (
@@ -22,11 +21,10 @@ from crucible_lineage.errors import (
     RateLimitedError,
     StorageError,
 )
-from crucible_lineage.lineage.fields import FieldView
 from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.expand import Instance, items_behind
-from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, register_inputs
+from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
+from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run, ids_of
@@ -139,7 +137,9 @@ def run_planned(
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )
-                planned.index.begin([key for one in _to_make(planned) for keys in one.slots.values() for key in keys])
+                made = [step.name for step in planned.plan.steps if step.state not in (*EXISTING, BLOCKED)]
+                slots = [key for name in made for keys in planned.instances[name].slots.values() for key in keys]
+                planned.index.begin(slots)
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt(planned.plan)
             if run.has_work or not session.outbox.is_empty:
@@ -164,11 +164,6 @@ def run_planned(
         if message:
             listener(StepEvent("", WAITING, message))
     return result
-
-
-def _to_make(planned: PlannedPipeline) -> list[Instance]:
-    """Return the instances that are neither fresh nor blocked."""
-    return [planned.instances[step.name] for step in planned.plan.steps if step.state not in (*EXISTING, BLOCKED)]
 
 
 @contextmanager
@@ -231,11 +226,16 @@ def finish(run: Run, *, away: bool) -> None:
     `away` says that the service was away when the run was planned.
     """
     with run.session.client.repeating(0.0) if away else nullcontext():
-        _rely_on_arrived(run)
+        done = {name for name, state in run.steps.items() if state.results is not None}
+        for name, error in run.slot_writer.write_delayed(done).items():
+            run.end_step(name, FAILED, run.steps[name].results, error)
         if away:
             _confirm_reused(run)
     _confirm(run)
-    _record_checks(run)
+    try:
+        run.checking.record()
+    except CrucibleError as error:
+        run.report_once(WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
     _certify(run)
     _publish(run)
 
@@ -283,13 +283,6 @@ def to_be_ingested(run: Run) -> set[str]:
     return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
 
-def _rely_on_arrived(run: Run) -> None:
-    """Make results current that had to wait for their delivery or for the service."""
-    done = {name for name, state in run.steps.items() if state.results is not None}
-    for name, error in run.slot_writer.write_delayed(done).items():
-        run.end_step(name, FAILED, run.steps[name].results, error)
-
-
 def _confirm_reused(run: Run) -> None:
     """Look at Crucible for results that were reused while it was away; steps whose results are gone have failed."""
     reused = {name: state.results for name, state in run.steps.items() if state.outcome == REUSED}
@@ -327,14 +320,6 @@ def _confirm(run: Run) -> None:
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
             run.end_step(name, FAILED, run.steps[name].results, message)
-
-
-def _record_checks(run: Run) -> None:
-    """Register the verdicts of checks; the next run registers those that cannot be registered now."""
-    try:
-        run.checking.record()
-    except CrucibleError as error:
-        run.report_once(WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
 
 
 def _certify(run: Run) -> None:
@@ -403,11 +388,16 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
 
     step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
     own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]
-    about = [run.inputs[root][index] for root, index in instance.about]
+    shared = {}
+    for name in declared.of:
+        value, fault = shared_value(name, [run.inputs[root][index] for root, index in instance.about])
+        if fault:
+            raise InputError(f"{name} of the data it is made from: {fault}")
+        shared[name] = value
     certify(
         run.session,
         mfid,
-        {name: _shared(name, about) for name in declared.of},
+        shared,
         _since(declared, instance, run).isoformat(),
         declared.until,
         kind=declared.kind or "",
@@ -417,16 +407,6 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
         declared_by=step,
         replaced=[one.statement for one in own],
     )
-
-
-def _shared(name: str, about: list[InputItem]) -> object:
-    """Return the value of a field that all source data of a result share."""
-    values = FieldView({}, tuple(item.fields for item in about)).values(name)
-    if len(values) != 1 or values[0] in (None, ""):
-        listed = sorted("nothing" if value is None else value_text(value) for value in values)
-        differ = f"differ in {name}: {', '.join(listed)}"
-        raise InputError(f"the data it is made from {differ if len(values) > 1 else f'have no {name}'}")
-    return values[0]
 
 
 def _since(declared: Certify, instance: Instance, run: Run) -> datetime:
