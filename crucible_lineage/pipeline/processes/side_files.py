@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import CodeType, TracebackType
 from typing import Any
@@ -85,12 +85,6 @@ def _named(paths: Sequence[Path], most: int = MAX_NAMED) -> str:
     return shortened(list(map(str, paths)), most)
 
 
-def code_folder(function: Callable[..., object]) -> Path | None:
-    """Return the folder of a function's source file; None if it has none."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return Path(code.co_filename).parent if code else None
-
-
 class ReturnedError(TypeError):
     """A returned value cannot be metadata; the message names the value."""
 
@@ -113,42 +107,38 @@ def outcome_of(
     step: Step[..., Any], paths: JsonMapping, facts: Facts | None, params: JsonMapping, own: Path
 ) -> CallOutcome:
     """Call a step's function, which may write into the folder `own`. Raises what it raises, and ReturnedError."""
-    with watching_files(own) as watched:
+    with watching_files(own) as (written, read):
         given = {step.facts: facts} if step.facts else {}
         result = step.function(**paths, **given, **validated_params(step, params))
         result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
         plain = returned(result)
-    code = code_folder(step.function)
-    return CallOutcome(plain, tuple(watched.written), code=code, pictures=pictures, read=tuple(watched.read))
-
-
-@dataclass(frozen=True)
-class FileAccesses:
-    """Files opened outside of a step's folder: written ones, and those read without being written before."""
-
-    written: list[Path] = field(default_factory=list)
-    read: list[Path] = field(default_factory=list)
+    code = _code(step.function)
+    folder = Path(code.co_filename).parent if code else None
+    return CallOutcome(plain, tuple(written), code=folder, pictures=pictures, read=tuple(read))
 
 
 @contextmanager
-def watching_files(allowed: Path) -> Iterator[FileAccesses]:
-    """Yield the accesses to files outside of `allowed`, without temporary ones, caches, system and packages."""
+def watching_files(allowed: Path) -> Iterator[tuple[list[Path], list[Path]]]:
+    """Yield lists of files outside of `allowed`: those written in the block, and those read and not written before.
+
+    Temporary files, caches and those of system and packages are left out.
+    """
     global _hooked
     if not _hooked:  # cannot be removed
         _hooked = True
         sys.addaudithook(_note)
-    watched, written, read = FileAccesses(), dict[str, None](), dict[str, None]()
+    found, written, read = (list[Path](), list[Path]()), dict[str, None](), dict[str, None]()
     token = _watched.set((written, read))
     try:
-        yield watched
+        yield found
     finally:
         _watched.reset(token)
         caches = (user_cache_dir(), user_config_dir(), os.environ.get("MPLCONFIGDIR"))  # the last one of matplotlib
         ignored = [Path(path).resolve() for path in (allowed, *caches) if path]
         temporary = Path(tempfile.gettempdir()).resolve()
         for paths, listed, folders in (
-            (written, watched.written, [*ignored, temporary]),
-            (read, watched.read, ignored),
+            (written, found[0], [*ignored, temporary]),
+            (read, found[1], ignored),
         ):
             for path in map(Path, paths):
                 if not any(path.resolve().is_relative_to(folder) for folder in folders) and path.is_file():

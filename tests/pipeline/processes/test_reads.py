@@ -68,10 +68,10 @@ def test_a_file_that_a_step_was_not_given_is_named_in_run_record_log_and_story(
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no folder in memory")
 def test_a_file_in_memory_is_data_and_a_device_is_not(tmp_path: Path) -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as data:
-        with watching_files(tmp_path / "out") as opened:
+        with watching_files(tmp_path / "out") as (_, read):
             for path in (data.name, os.devnull, "/dev/zero"):
                 Path(path).open("rb").close()
-        assert opened.read == [Path(data.name)]
+        assert read == [Path(data.name)]
 
 
 @pytest.mark.parametrize("by", ["step", "declaration"])
@@ -117,11 +117,11 @@ def test_neither_packages_nor_files_written_by_the_step_are_listed(tmp_path: Pat
     (tmp_path / "data.txt").write_text("1")
     allowed = tmp_path / "step"
     allowed.mkdir()
-    with watching_files(allowed) as watched:
+    with watching_files(allowed) as (_, read):
         Path(json.__file__).read_text()
         (tmp_path / "scratch.txt").write_text("2")
         (tmp_path / "scratch.txt").read_text()
         (allowed / "mine.txt").write_text("3")
         (allowed / "mine.txt").read_text()
         (tmp_path / "data.txt").read_text()
-    assert watched.read == [tmp_path / "data.txt"]
+    assert read == [tmp_path / "data.txt"]

@@ -79,10 +79,10 @@ def test_the_error_of_a_step_that_wrote_only_elsewhere_names_the_file(
 
 def test_files_read_elsewhere_and_removed_files_are_not_listed(elsewhere: Path) -> None:
     (elsewhere / "read.txt").write_text("1")
-    with watching_files(elsewhere / "out") as watched:
+    with watching_files(elsewhere / "out") as (written, _):
         (elsewhere / "read.txt").read_text()
         (elsewhere / "gone.txt").write_text("1")
         (elsewhere / "gone.txt").unlink()
         (elsewhere / "kept.txt").write_text("1")
     (elsewhere / "later.txt").write_text("1")
-    assert watched.written == [elsewhere / "kept.txt"]
+    assert written == [elsewhere / "kept.txt"]
