@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
@@ -31,8 +32,8 @@ from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.plan.bound import (
     BoundPipeline,
     BoundStep,
+    Dimensions,
     Variant,
-    dimensions_of,
     is_field,
     unknown_field,
 )
@@ -40,11 +41,6 @@ from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
 from crucible_lineage.refs import DESCRIPTIVE
-
-if TYPE_CHECKING:
-    from crucible_lineage.pipeline.declare.yaml import Location
-
-from pathlib import Path
 
 
 def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
@@ -82,11 +78,15 @@ class _Binder:
         if cycle:
             self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
         collected = {name: self._collecting_roles(name, step) for name, step in self.spec.steps.items()}
-        found = dimensions_of(self.spec, order, collected)
+        found = Dimensions(self.spec)
+        for name in order:
+            found.add(name, collected[name])
         for name, role, message in found.faults:
             self._report(("steps", name, "inputs", role), message)
         if self.faults:
-            raise InputError("", sorted(dict.fromkeys(self.faults), key=position_in_file))
+            faults = dict.fromkeys(self.faults)  # in the order of the file; those without a position last
+            in_file = sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0))
+            raise InputError("", in_file)
         in_order = {
             name: replace(step, dimensions=found.by_step[name]) for name in order if (step := bound[name]) is not None
         }
@@ -284,25 +284,20 @@ class _Binder:
 
 def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
     """Sort steps into an order of execution, stable by declaration; return it, and a cycle if there is one."""
-    waiting = {
+    graph = {
         name: {source.source for source in step.all_sources if source.source in spec.steps} - {name}
         for name, step in spec.steps.items()
     }
-    order: list[str] = []
-    while ready := [name for name, needs in waiting.items() if needs.isdisjoint(waiting)]:
-        for name in ready:
-            del waiting[name]
+    sorter, order, place = TopologicalSorter(graph), list[str](), {name: n for n, name in enumerate(graph)}
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        return order, cycle
+    while ready := sorted(sorter.get_ready(), key=place.__getitem__):
         order += ready
-    return order, _cycle(waiting) if waiting else []
-
-
-def _cycle(waiting: Mapping[str, set[str]]) -> list[str]:
-    """Return one cycle, in the direction of data flow."""
-    path = [next(iter(waiting))]
-    while (following := min(name for name in waiting[path[-1]] if name in waiting)) not in path:
-        path.append(following)
-    loop = path[path.index(following) :]
-    return [loop[0], *reversed(loop)]
+        sorter.done(*ready)
+    return order, []
 
 
 Faults = Iterator[tuple[Location, str]]
@@ -436,11 +431,6 @@ def location_in_step(step: StepSpec, location: Location, swept: Mapping[str, obj
     if not isinstance(step.matrix, dict):
         return ("matrix", list(step.matrix).index(dict(swept)), name)
     return ("matrix", name, list(step.matrix[name]).index(swept[name])) if location[2:] else ("matrix", name)
-
-
-def position_in_file(fault: Fault) -> tuple[bool, int, int]:
-    """Sort key of faults: by position in the file; those without a position last."""
-    return fault.line is None, fault.line or 0, fault.column or 0
 
 
 def names_in(value: object) -> Iterator[str]:

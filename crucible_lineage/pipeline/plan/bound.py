@@ -117,28 +117,16 @@ def record_fields(fields: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in fields if not name.startswith(PARAMS_PREFIX))
 
 
-@dataclass
 class Dimensions:
     """The dimensions of each step, in the order of its inputs, and faults as (step, role, message)."""
 
-    by_step: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    faults: list[tuple[str, str, str]] = field(default_factory=list)
-
-
-def dimensions_of(spec: PipelineSpec, order: Iterable[str], collected: Mapping[str, frozenset[str]]) -> Dimensions:
-    """Determine the dimensions of steps, given in an order of execution, with their roles that take lists."""
-    search = _Search(spec)
-    for name in order:
-        search.add(name, collected[name])
-    return search.done
-
-
-class _Search:
     def __init__(self, spec: PipelineSpec) -> None:
         self.spec = spec
-        self.done = Dimensions()
+        self.by_step: dict[str, tuple[str, ...]] = {}
+        self.faults: list[tuple[str, str, str]] = []
 
     def add(self, name: str, collected: frozenset[str]) -> None:
+        """Determine the dimensions of a step, after those that it depends on, with its roles that take lists."""
         roles: dict[str, str] = {}  # dimension -> the first role with it
         matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
         for role, sources in self.spec.steps[name].sources.items():
@@ -158,13 +146,13 @@ class _Search:
                 roles.setdefault(partner, role)
         if len(self.spec.steps[name].combinations) > 1:
             roles[name] = ""
-        self.done.by_step[name] = self._finest(name, roles)
+        self.by_step[name] = self._finest(name, roles)
 
     def _of(self, source: str) -> tuple[str, ...]:
         if source in self.spec.inputs:
             declared = self.spec.inputs[source]
             return (declared.partner,) if declared.partner else (source,) if declared.each else ()
-        return self.done.by_step.get(source, ())
+        return self.by_step.get(source, ())
 
     def _covered(self, partner: str, dimensions: Mapping[str, str]) -> bool:
         """Return whether the datasets of a group agree in the fields they are matched by, and so share one partner."""
@@ -212,7 +200,7 @@ class _Search:
     def _swept_upstream(self, step: str, role: str, source: Source) -> tuple[str, ...]:
         """Return the dimensions of swept parameters upstream, except those joined by `across`."""
         joined, dimensions, known = set(source.across or ()), [], set[str]()
-        for dimension in self.done.by_step.get(source.source, ()):
+        for dimension in self.by_step.get(source.source, ()):
             if (root := root_of(dimension)) not in self.spec.steps:
                 continue
             swept = {name for combination in self.spec.steps[root].combinations for name in combination}
@@ -232,7 +220,7 @@ class _Search:
         """Return the dimensions of a source over datasets."""
         if source in self.spec.inputs:
             return [source]
-        return [dim for dim in self.done.by_step.get(source, ()) if root_of(dim) in self.spec.inputs]
+        return [dim for dim in self.by_step.get(source, ()) if root_of(dim) in self.spec.inputs]
 
     def _finest(self, step: str, roles: Mapping[str, str]) -> tuple[str, ...]:
         of_root: dict[str, list[str]] = {}
@@ -251,7 +239,7 @@ class _Search:
         return tuple(finest)
 
     def _fault(self, step: str, role: str, message: str) -> None:
-        self.done.faults.append((step, role, f"step {step!r}: {message}"))
+        self.faults.append((step, role, f"step {step!r}: {message}"))
 
 
 def _by(dimension: str) -> str:
