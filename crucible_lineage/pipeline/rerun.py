@@ -21,11 +21,12 @@ from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpe
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.plan.command import is_command, split_command
 from crucible_lineage.pipeline.plan.corrections import visible_dataset
+from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
-from crucible_lineage.pipeline.plan.plan import EarlierResult, plan
+from crucible_lineage.pipeline.plan.plan import plan
 from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
@@ -151,7 +152,7 @@ class _OwnHistory(ProjectIndex):
     def is_held(self, slot: str) -> bool:
         return slot in self.forerunners
 
-    def current(self, slot: str) -> EarlierResult | None:
+    def current(self, slot: str) -> Ingredients | None:
         mfid = self.forerunners.get(slot)
         record = self.results.registered()[mfid].step_record if mfid else None
         if mfid is None or record is None:

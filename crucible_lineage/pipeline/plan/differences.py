@@ -27,12 +27,13 @@ class UsedFiles:
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a result was made from; `pieces` has a text, value or hash for each piece of code, if recorded."""
+    """What the result `mfid` was made from; `pieces` has a text, value or hash for each piece of code, if recorded."""
 
     recipe: JsonMapping
     source: str = ""
     pieces: Mapping[str, str] = field(default_factory=dict)
     used: tuple[UsedFiles, ...] = ()
+    mfid: str = ""
 
 
 def differences(earlier: Ingredients, now: Ingredients) -> list[str]:

@@ -245,7 +245,8 @@ class _Expansion:
         for param, fields in parent_params(step.spec).items():
             values = {}
             for name in fields:
-                values[name], fault = _shared(behind, name)
+                role, _, field_name = name.partition(".")
+                values[name], fault = shared_value(field_name, behind[role])
                 if fault:
                     message = f"parameter {param!r} is {step.spec.params[param]}, and {fault}"
                     return _Resolved(variant.given, inspection, message)
@@ -259,7 +260,7 @@ class _Expansion:
             role, _, field_name = name.partition(".")
             if role not in behind or field_name in OWN_PARENT_FIELDS:
                 continue
-            value, fault = _shared(behind, name)
+            value, fault = shared_value(field_name, behind[role])
             if not fault:
                 named[name] = value
             elif any(feed.role == role and feed.input is not None for feed in feeds):  # else the parent may have it
@@ -460,10 +461,8 @@ class _Resolved:
     named: Mapping[str, object] = field(default_factory=dict)
 
 
-def _shared(behind: Mapping[str, Sequence[InputItem]], field_name: str) -> tuple[object, str]:
-    """Return the value of a field (ROLE.FIELD) that the data behind the role agree in; or None and the reason."""
-    role, _, name = field_name.partition(".")
-    items = behind.get(role, ())
+def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
+    """Return the value of a field that these data agree in; or None and the reason why there is none."""
     if lacking := [item.label for item in items if value_of(item.fields, name) is None]:
         return None, f"{lacking[0]} has none"
     values = distinct(value_of(item.fields, name) for item in items)

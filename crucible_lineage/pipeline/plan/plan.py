@@ -66,14 +66,6 @@ FORCED = "it is forced"  # the cause if a fresh result is made again on request
 
 
 @dataclass(frozen=True)
-class EarlierResult:
-    """An earlier result of a step and its ingredients."""
-
-    mfid: str
-    made: Ingredients
-
-
-@dataclass(frozen=True)
 class Estimate:
     """Estimate from earlier runs: wall-clock seconds, and bytes of the outputs."""
 
@@ -199,8 +191,8 @@ def plan(
                 done[name] = _blocked(instance, [str(error)])
         index.results.look([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
-            name, step = draft.instance.name, draft.instance.step.name
-            done[name] = _planned(draft, index, forced=name in forced or step in forced)
+            name, is_forced = draft.name, draft.name in forced or draft.step in forced
+            done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
         done |= _in_doubt({name: done[name] for name in generation}, index)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
@@ -220,14 +212,12 @@ def _in_doubt(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, S
         if own:
             (mfid, doubt), held = own[0], sum(part.dataset.mfid in above for part in step.used)
             is_own = doubt.source == mfid
-            cause = doubt.message(mfid) if is_own or len(step.used) == 1 else _held_among(doubt, held, len(step.used))
+            reason = f"{'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why}"
+            among = f"{held} of {len(step.used)} held ({reason})"
+            cause = doubt.message(mfid) if is_own or len(step.used) == 1 else among
             state = CANDIDATE if is_own and doubt.is_candidate else DOUBTFUL
             found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
     return found
-
-
-def _held_among(doubt: Doubt, held: int, used: int) -> str:
-    return f"{held} of {used} held ({'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why})"
 
 
 def _without_gaps(
@@ -272,15 +262,6 @@ def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
     return generations
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """An instance whose parents all exist, with the outputs that it would have."""
-
-    instance: Instance
-    used: tuple[UsedDataset, ...]
-    outputs: tuple[PlannedOutput, ...]
-
-
 def plan_instance(
     project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
 ) -> StepPlan:
@@ -289,11 +270,14 @@ def plan_instance(
         draft = _draft(project, instance, used, index)
     except InputError as error:
         return _blocked(instance, [str(error)])
-    return _planned(draft, index, forced=forced)
+    return _planned(instance, draft, index, forced=forced)
 
 
-def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> _Draft:
-    """Return the outputs of an instance's latest attempt. Raises InputError if facts about a parent cannot be read."""
+def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> StepPlan:
+    """Return the plan of an instance without its state: the outputs of its latest attempt.
+
+    Raises InputError if facts about a parent cannot be read.
+    """
     inspection = instance.inspection
     code, params = inspection.code, inspection.params
     salt = instance.step.spec.salt
@@ -302,52 +286,45 @@ def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index:
     outputs = planned_as()
     if attempt := max(index.results.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)
-    return _Draft(instance, tuple(used), outputs)
+    name, step = instance.name, instance.step.name
+    return StepPlan(name, "", datasets=_ids(outputs), outputs=outputs, step=step, used=tuple(used))
 
 
-def _planned(draft: _Draft, index: ProjectIndex, *, forced: bool) -> StepPlan:
-    instance, used, outputs = draft.instance, draft.used, draft.outputs
+def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced: bool) -> StepPlan:
+    used, outputs = draft.used, draft.outputs
     complete = {planned.output: index.complete(planned.mfid) for planned in outputs}
     results = {output: dataset for output, dataset in complete.items() if dataset}
-    name, step = instance.name, instance.step.name
-    exists = len(results) == len(outputs) and not forced
-    if not exists and (
+    is_complete = len(results) == len(outputs)
+    if (forced or not is_complete) and (
         on_hold := index.on_hold([parent.dataset.mfid for parent in used], instance.inspection.code.fingerprint)
     ):
         return _blocked(instance, on_hold, on_hold=True)
     reasons = [index.results.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [reason for reason in reasons if reason]
-    if forced and (refusals or len(results) == len(outputs)):
-        return _forced(draft)
+    if forced and (refusals or is_complete):  # the next attempt replaces the existing result
+        recipes = [(one, {**one.recipe, "attempt": one.recipe.get("attempt", 0) + 1}) for one in outputs]
+        again = tuple(PlannedOutput(one.output, derived_mfid(recipe), recipe, one.mfid) for one, recipe in recipes)
+        roots = (f"{instance.name}: {FORCED}",)
+        return replace(draft, state=STALE, causes=(FORCED,), datasets=_ids(again), outputs=again, roots=roots)
     if refusals:
         return _blocked(instance, refusals)
-    if len(results) == len(outputs):
-        return StepPlan(name, FRESH, (), _ids(outputs), results, outputs, step, used=tuple(used))
-    return _unfinished(draft, index)
+    if is_complete:
+        return replace(draft, state=FRESH, results=results)
+    return _unfinished(instance, draft, index)
 
 
-def _forced(draft: _Draft) -> StepPlan:
-    """Return the plan of a complete instance that is to be made again."""
-    name, step = draft.instance.name, draft.instance.step.name
-    again = tuple(_again(planned) for planned in draft.outputs)
-    return StepPlan(name, STALE, (FORCED,), _ids(again), outputs=again, step=step, roots=(f"{name}: {FORCED}",))
-
-
-def _unfinished(draft: _Draft, index: ProjectIndex) -> StepPlan:
+def _unfinished(instance: Instance, draft: StepPlan, index: ProjectIndex) -> StepPlan:
     """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale."""
-    instance, outputs = draft.instance, draft.outputs
-    name, step = instance.name, instance.step.name
-    replaced, causes, changed = _replaced(instance, outputs, draft.used, index)
-    if any(index.is_begun(planned.mfid) for planned in outputs):
+    replaced, causes, changed = _replaced(instance, draft, index)
+    if any(index.is_begun(planned.mfid) for planned in draft.outputs):
         state, causes = INCOMPLETE, ["an earlier run did not finish"]
     elif replaced:
         state = STALE
     else:
         state, causes = MISSING, ["never made"]
-    outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in outputs)
-    roots = tuple(f"{name}: {cause.partition(' (since ')[0]}" for cause in causes)
-    ids = _ids(outputs)
-    return StepPlan(name, state, tuple(causes), ids, outputs=outputs, step=step, code_diff=changed, roots=roots)
+    outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in draft.outputs)
+    roots = tuple(f"{draft.name}: {cause.partition(' (since ')[0]}" for cause in causes)
+    return replace(draft, state=state, causes=tuple(causes), outputs=outputs, code_diff=changed, roots=roots)
 
 
 def _look_ahead(
@@ -368,33 +345,27 @@ def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
     return {planned.output: planned.mfid for planned in outputs}
 
 
-def _again(planned: PlannedOutput) -> PlannedOutput:
-    """Return the next attempt at an output, which would replace the existing one."""
-    recipe = {**planned.recipe, "attempt": planned.recipe.get("attempt", 0) + 1}
-    return PlannedOutput(planned.output, derived_mfid(recipe), recipe, planned.mfid)
-
-
 def _replaced(
-    instance: Instance, outputs: Sequence[PlannedOutput], used: Sequence[UsedDataset], index: ProjectIndex
+    instance: Instance, draft: StepPlan, index: ProjectIndex
 ) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
     """Return the current results to be replaced, by output, the differences, and the diff of the code."""
     replaced: dict[str, str] = {}
     causes: list[str] = []
     changed: tuple[str, ...] = ()
-    for planned in outputs:
+    for planned in draft.outputs:
         earlier = _current(instance, planned.output, index)
         if earlier is None or earlier.mfid == planned.mfid:
             continue
         replaced[planned.output] = earlier.mfid
         if not causes:
-            now = _made(instance, planned, used)
-            causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier.made, now)]
-            if earlier.made.recipe["code"] != planned.recipe["code"]:
-                changed = code_diff(earlier.made, now)
+            now = _made(instance, planned, draft.used)
+            causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier, now)]
+            if earlier.recipe["code"] != planned.recipe["code"]:
+                changed = code_diff(earlier, now)
     return replaced, causes, changed
 
 
-def _current(instance: Instance, output: str, index: ProjectIndex) -> EarlierResult | None:
+def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredients | None:
     results = (index.current(key) for key in instance.slots.get(output, ()))
     return next(filter(None, results), None)
 
@@ -433,10 +404,10 @@ def _waiting(
     return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
 
 
-def _new_input(feed: InputEdge, item: InputItem, earlier: EarlierResult | None) -> str:
+def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
     """Return how unregistered files differ from those of the current result."""
     files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
-    before = next((parent for parent in (earlier.made.used if earlier else ()) if parent.role == feed.role), None)
+    before = next((parent for parent in (earlier.used if earlier else ()) if parent.role == feed.role), None)
     if before is not None and before.files.keys() & files.keys():
         return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
     if before is not None and files:

@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance, expand
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, EarlierResult, Estimate, PipelinePlan, StepPlan, plan
+from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, StepPlan, plan
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
@@ -111,7 +111,7 @@ class ProjectIndex:
         found = self.results.registered_as(mfid)
         return found is not None and found.is_begun
 
-    def current(self, slot: str) -> EarlierResult | None:
+    def current(self, slot: str) -> Ingredients | None:
         """Return the current result in a slot; the newest, if several declarations have the slot."""
         found = {mfid: self.results.registered_as(mfid) for mfid in self.holding(slot)}
         records = ((mfid, dataset.step_record) for mfid, dataset in found.items() if dataset)
@@ -139,7 +139,7 @@ class ProjectIndex:
         return {mfid: ref.name for mfid, ref in self.session.mirror.known_among(record.parents).items()}
 
 
-def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> EarlierResult:
+def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> Ingredients:
     """Return a result with its ingredients; `names` are the known names of its parents."""
     code = record.activity.code
     used = tuple(
@@ -151,7 +151,7 @@ def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> E
         )
         for part in record.used
     )
-    return EarlierResult(mfid, Ingredients(record.recipe, code.source, code.pieces or {}, used))
+    return Ingredients(record.recipe, code.source, code.pieces or {}, used, mfid)
 
 
 @dataclass(frozen=True)
