@@ -53,7 +53,7 @@ def _fault_message(error: BaseException) -> str:
     # Only commands that run steps import this otherwise.
     from crucible_lineage.pipeline.logs import record_fault
 
-    return record_fault(error, data_folder()).message
+    return record_fault(error, data_folder())[0]
 
 
 def _exit_code(error: BaseException) -> int | None:

@@ -7,7 +7,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -138,18 +137,10 @@ def tail_of(log: Path) -> str:
         return stream.read().decode(errors="replace").strip()
 
 
-@dataclass(frozen=True)
-class UnforeseenFault:
-    """The message for an unexpected error, and the file with its traceback, if that could be written."""
-
-    message: str
-    log: Path | None
-
-
-def record_fault(error: BaseException, data: Path) -> UnforeseenFault:
-    """Write the traceback to a file, or else into the message; return the message. Both are without secrets."""
+def record_fault(error: BaseException, data: Path) -> tuple[str, str]:
+    """Write the traceback to a file, or else into the message. Return the message and the file, without secrets."""
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
-        return UnforeseenFault(str(refused), None)
+        return str(refused), ""
     redactor = known()
     trace = redactor.text("".join(traceback.format_exception(error)))
     line = redactor.text(f"{type(error).__name__}: {error}".removesuffix(": "))
@@ -157,8 +148,8 @@ def record_fault(error: BaseException, data: Path) -> UnforeseenFault:
     try:
         log = _write_trace(trace, data)
     except (OSError, LineageError):
-        return UnforeseenFault(f"{message}; its traceback:\n{trace}", None)
-    return UnforeseenFault(f"{message}; its traceback is in {log}", log)
+        return f"{message}; its traceback:\n{trace}", ""
+    return f"{message}; its traceback is in {log}", str(log)
 
 
 def _write_trace(trace: str, data: Path) -> Path:

@@ -98,21 +98,12 @@ def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRe
     return refs
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """The result of a final check: the datasets that are not at Crucible as they were made, with reasons, by id.
-
-    `listed` are all datasets modified since the run began: {MFID: (when, its slots)}.
-    """
-
-    faults: Mapping[str, str]
-    listed: Mapping[str, tuple[str, Mapping[str, SlotClaim]]]
-
-
 def confirmed(
     client: CrucibleClient, project: str, keyword: str, since: datetime, expected: Collection[DatasetRef]
-) -> Confirmation:
+) -> tuple[dict[str, str], dict[str, tuple[str, Mapping[str, SlotClaim]]]]:
     """Check that datasets are at Crucible, complete, with the files that they were made with.
+
+    Returns the others with reasons, by id, and all that was modified since the run began: {MFID: (when, its slots)}.
 
     One listing of what was modified `since` then; datasets that it does not show are read by id.
     """
@@ -136,8 +127,8 @@ def confirmed(
                 continue
             reasons[mfid] = _fault(read_record(dataset.scientific_metadata), ref)
     except TRANSIENT as error:
-        return Confirmation({ref.mfid: f"could not be checked: {error}" for ref in expected}, {})
-    return Confirmation({mfid: reason for mfid, reason in reasons.items() if reason}, listed)
+        return {ref.mfid: f"could not be checked: {error}" for ref in expected}, {}
+    return {mfid: reason for mfid, reason in reasons.items() if reason}, listed
 
 
 def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:

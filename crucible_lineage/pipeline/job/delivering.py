@@ -32,7 +32,7 @@ def delivery_context(session: Session, client: CrucibleClient | None = None) -> 
         turn=session.turn,
         note=partial(_note, session),
         ingesting=partial(note_ingestions, session.store),
-        describe_fault=partial(_describe_fault, session),
+        describe_fault=partial(record_fault, data=session.settings.data),
     )
 
 
@@ -69,11 +69,6 @@ def deliver_all(
         tell(f"delivering {amount(total, 'result')}", 0)
         deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left:,} of {amount(total, 'result')}", 0))
     return tuple(arrived), tuple(session.outbox.waiting())
-
-
-def _describe_fault(session: Session, error: BaseException) -> tuple[str, str]:
-    fault = record_fault(error, session.settings.data)
-    return fault.message, str(fault.log or "")
 
 
 def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:

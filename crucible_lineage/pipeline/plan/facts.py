@@ -8,7 +8,7 @@ from the measured data that it is about, where these agree.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
@@ -34,7 +34,7 @@ class ParentFacts:
     def __init__(self, session: Session, project: str) -> None:
         self._session = session
         self._project = project
-        self._read: dict[str, _Read] = {}
+        self._read: dict[str, tuple[DatasetFacts, tuple[str, ...]]] = {}  # own facts; datasets of the first input
         self._facts: dict[str, DatasetFacts] = {}  # including those shared by the data that a result is about
 
     def look_ahead(self, mfids: Collection[str]) -> None:
@@ -42,7 +42,7 @@ class ParentFacts:
         missing = {mfid for mfid in mfids if mfid not in self._facts}
         while missing:
             self._read_these([mfid for mfid in dict.fromkeys(sorted(missing)) if mfid not in self._read])
-            sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid].about}
+            sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
             self._wait_until_ingested(missing)
 
@@ -66,8 +66,9 @@ class ParentFacts:
 
     def _known(self, mfid: str) -> DatasetFacts | None:
         if mfid not in self._facts and (read := self._read.get(mfid)) is not None:
-            measured = self._measured(mfid) if read.about else []
-            self._facts[mfid] = _with_shared(read.facts, measured) if measured else read.facts
+            facts, about = read
+            measured = self._measured(mfid) if about else []
+            self._facts[mfid] = _with_shared(facts, measured) if measured else facts
         return self._facts.get(mfid)
 
     def _measured(self, mfid: str) -> list[DatasetFacts]:
@@ -80,9 +81,10 @@ class ParentFacts:
             seen.add(source)
             if (read := self._read.get(source)) is None:
                 return []
-            pending += read.about
-            if not read.about:
-                measured[source] = read.facts
+            facts, about = read
+            pending += about
+            if not about:
+                measured[source] = facts
         return list(measured.values())
 
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
@@ -99,25 +101,17 @@ class ParentFacts:
             by_role.setdefault(part.role, []).append(facts.known())
         return by_role
 
-    def _request(self, mfid: str, listed: JsonMapping | None) -> _Read | None:
+    def _request(self, mfid: str, listed: JsonMapping | None) -> tuple[DatasetFacts, tuple[str, ...]] | None:
         datasets = self._session.client.datasets
         try:
             record = listed or datasets.get(mfid, include_metadata=True).model_dump()
             about = _about(record)
             if facts := _registered_facts(record):
-                return _Read(facts, about)
+                return facts, about
             keywords = [word.keyword for word in datasets.get_keywords(mfid)]
-            return _Read(DatasetFacts.of_fields(record, keywords, given_metadata(record)), about)
+            return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
         except (ForbiddenError, NotFoundError):
             return None
-
-
-@dataclass(frozen=True)
-class _Read:
-    """The own facts of a dataset, and the datasets of its first input."""
-
-    facts: DatasetFacts
-    about: tuple[str, ...] = ()
 
 
 def facts_in(recipe: JsonMapping) -> Facts | None:
@@ -173,12 +167,12 @@ def _with_shared(facts: DatasetFacts, sources: Sequence[DatasetFacts]) -> Datase
     )
 
 
-def _undelivered(new: NewDataset) -> _Read:
+def _undelivered(new: NewDataset) -> tuple[DatasetFacts, tuple[str, ...]]:
     record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
     returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: record}})
     facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
     used = new.record.document().get("used")
-    return _Read(facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}}))
+    return facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}})
 
 
 def _registered_facts(record: JsonMapping) -> DatasetFacts | None:

@@ -40,7 +40,7 @@ _CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".pth")  # files that imp
 _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH118 (compared as text, at each opening)
     sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix,
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    *(("/usr", "/etc", "/proc", "/sys", "/lib", "/lib64", "/bin") if os.name != "nt" else ()),
+    "/usr", "/etc", "/proc", "/sys", "/lib", "/lib64", "/bin",
 )))  # fmt: skip
 _watched: ContextVar[tuple[dict[str, None], dict[str, None]] | None] = ContextVar("watched", default=None)
 _hooked = False

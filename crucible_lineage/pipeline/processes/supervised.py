@@ -90,7 +90,6 @@ class Supervised:
         self._ended = threading.Event()
         self._lifeline = -1
         self._stdin: IO[bytes]
-        self._tree: subprocess.Popen[bytes] | None = None  # on Windows, which has no supervisors
         with _lock:
             _refuse_if_stopped(name, run_id)
             _under_way.add(self)
@@ -121,9 +120,6 @@ class Supervised:
     def end(self, *, stopped: bool = False) -> None:
         """Terminate it and all its descendants; kill those left after `GRACE_S`. Does not wait."""
         self.stopped = self.stopped or stopped
-        if self._tree:
-            command = ["taskkill", "/T", "/F", "/PID", str(self._tree.pid)]
-            subprocess.run(command, capture_output=True, check=False)  # noqa: S603
         with _lock:
             if self._lifeline >= 0:
                 with suppress(OSError):
@@ -145,14 +141,7 @@ class Supervised:
             self.name, self.run_id = name, run_id
             return not self.ended
 
-    def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> IO[bytes] | None:
-        if os.name == "nt":
-            self._tree = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, env=env, bufsize=0
-            )
-            assert self._tree.stdin is not None
-            self._stdin = self._tree.stdin
-            return None
+    def _start(self, command: list[str], output: int, cwd: Path | None, env: dict[str, str]) -> IO[bytes]:
         request = {"command": command, "cwd": None if cwd is None else str(cwd), "env": env, "grace_s": GRACE_S}
         for _ in range(_ATTEMPTS):
             report = self._request(request, output)
@@ -190,17 +179,13 @@ class Supervised:
             while block := stream.read(_BLOCK_BYTES):
                 self._output(block)
 
-    def _wait(self, report: IO[bytes] | None) -> None:
-        if report is None:
-            assert self._tree is not None
-            self.code = self._tree.wait()
-        else:
-            entry = _read_entry(report)
-            report.close()
-            self.code, self.left = entry.get("code", -9), entry.get("left", 0)
-            if not entry:  # the supervisor was killed; kill the command's process group
-                with suppress(OSError):
-                    os.killpg(self._pid, 9)
+    def _wait(self, report: IO[bytes]) -> None:
+        entry = _read_entry(report)
+        report.close()
+        self.code, self.left = entry.get("code", -9), entry.get("left", 0)
+        if not entry:  # the supervisor was killed; kill the command's process group
+            with suppress(OSError):
+                os.killpg(self._pid, 9)
         self._forget()
         self.finish()
         self._reader.join(_OUTPUT_WAIT_S)
@@ -284,8 +269,7 @@ def _forget_after_fork() -> None:
         _channel = None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 _watching = False

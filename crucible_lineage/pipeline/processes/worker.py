@@ -53,10 +53,10 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
         **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
         **{"path": search_path(call.declared_in)},
         **{"facts": None if call.facts is None else call.facts.to_json()},
-        **{"paths": {name: _packed(value) for name, value in call.paths.items()}, "answer": str(answer)},
+        **{"paths": dict(call.paths), "answer": answer},
     }
     try:
-        ended = worker.call(json.dumps(request).encode() + b"\n", log, timeout_s)
+        ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, timeout_s)
     except BaseException:
         worker.process.end()
         raise
@@ -244,15 +244,4 @@ def _forget_after_fork() -> None:
     _idle.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def _packed(value: object) -> object:
-    if isinstance(value, Path):
-        return {"path": str(value)}
-    if isinstance(value, list) and value and isinstance(value[0], Path):
-        return {"paths": [str(path) for path in value]}
-    if isinstance(value, dict) and value and all(isinstance(path, Path) for path in value.values()):
-        return {"named": {name: str(path) for name, path in value.items()}}
-    raise TypeError(f"neither a path nor a collection of paths: {value!r}")
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -37,7 +37,7 @@ def main(mark: str) -> None:
                 os._exit(0)  # the function forked and returned twice: only the first process answers
             answer["retire"] = not (_is_clean() and _prints_to(output))
             _restore(folder, environment)
-            data = json.dumps(answer).encode()
+            data = json.dumps(answer, default=str).encode()
             if len(data) > ATOMIC_BYTES:
                 with replacing(Path(call["answer"])) as draft:
                     draft.write_bytes(data)
@@ -70,15 +70,13 @@ def _standard_streams() -> None:
 
 
 def _answer(call: JsonMapping) -> JsonObject:
-    paths = {name: _unpacked(packed) for name, packed in call["paths"].items()}
+    paths = {name: _as_paths(given) for name, given in call["paths"].items()}
     step = None
     try:
         step = find_step(call["uses"], Path(call["folder"]))
         facts = None if call["facts"] is None else Facts.from_json(call["facts"])
         outcome = outcome_of(step, paths, facts, call["params"], Path(call["answer"]).parent)
-        answer: JsonObject = {"outside": list(map(str, outcome.outside)), "read": list(map(str, outcome.read))}
-        answer |= {"code": outcome.code and str(outcome.code), "pictures": outcome.pictures}
-        return {"result": outcome.result, **answer}
+        return dict(vars(outcome))
     except BaseException as error:
         function = step.function if step else None
         trace, line = failure_traceback(error, function), failure_line(error, function)
@@ -87,21 +85,17 @@ def _answer(call: JsonMapping) -> JsonObject:
         return {"error": line, "trace": trace}
 
 
-def _unpacked(packed: JsonMapping) -> Any:
-    ((kind, value),) = packed.items()
-    if kind == "path":
-        return Path(value)
-    if kind == "paths":
-        return [Path(path) for path in value]
-    return {name: Path(path) for name, path in value.items()}
+def _as_paths(given: Any) -> Any:
+    """Return a path, a list of paths, or paths by name."""
+    if isinstance(given, str):
+        return Path(given)
+    return list(map(Path, given)) if isinstance(given, list) else {name: Path(path) for name, path in given.items()}
 
 
 def _is_clean() -> bool:
     """Return whether the function has left no threads or processes that may write later."""
     if threading.active_count() > 1:
         return False
-    if os.name == "nt":
-        return True
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:

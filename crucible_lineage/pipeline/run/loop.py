@@ -376,7 +376,9 @@ class Run:
             counts = not isinstance(error, _NOT_COUNTED)
             self.end_step(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
         except (Exception, SystemExit) as error:
-            message = self._describe_fault(name, error)
+            from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
+
+            message, state.log = record_fault(error, self.session.settings.data)
             self.end_step(name, FAILED, error=message, failed=_counted(job))
         else:
             state.note, state.took = made.note, made.seconds
@@ -555,13 +557,6 @@ class Run:
         if message not in self._reported:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))
-
-    def _describe_fault(self, name: str, error: BaseException) -> str:
-        from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
-
-        fault = record_fault(error, self.session.settings.data)
-        self.steps[name].log = str(fault.log) if fault.log else ""
-        return fault.message
 
     def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, object]]) -> None:
         """Keep the values that the last steps returned, which would else be read back from Crucible."""

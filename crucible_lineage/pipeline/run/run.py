@@ -312,9 +312,8 @@ def _confirm(run: Run) -> None:
     from crucible_lineage.registration.delivery import confirmed
 
     project, keyword = run.pipeline.spec.project, pipeline_keyword(run.pipeline.name)
-    confirmation = confirmed(run.session.client, project, keyword, run.began, expected)
-    run.session.mirror.settle(project, keyword, confirmation.listed)
-    faults = confirmation.faults
+    faults, listed = confirmed(run.session.client, project, keyword, run.began, expected)
+    run.session.mirror.settle(project, keyword, listed)
     for name in executed:
         reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:

@@ -197,6 +197,7 @@ def test_a_variable_of_a_command_is_part_of_its_identity(talking: Any, run: Run,
 
 
 def test_a_refusal_by_the_disk_is_not_reported_as_a_defect(tmp_path: Path) -> None:
-    fault = record_fault(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock")), tmp_path)
-    assert fault.log is None
-    assert fault.message.startswith(f"{tmp_path / 'step.lock'}: the disk is full")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "step.lock"))
+    message, log = record_fault(full, tmp_path)
+    assert log == ""
+    assert message.startswith(f"{tmp_path / 'step.lock'}: the disk is full")
