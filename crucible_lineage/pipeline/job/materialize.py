@@ -30,17 +30,17 @@ from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog
-from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.fetch import place_file
-from crucible_lineage.pipeline.processes.command import CommandCall, call_command
+from crucible_lineage.pipeline.processes.command import call_command
 from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,
+    ProcessCall,
     failed_here,
     failure_line,
     failure_traceback,
     outcome_of,
 )
-from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
+from crucible_lineage.pipeline.processes.worker import call_function
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
@@ -389,17 +389,11 @@ def call_step(
 
 
 def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> CallOutcome:
-    spec = job.spec
-    if spec.run:
-        params, env = job.inspection.params, from_environment(spec.env, job.variables, f"step {job.name!r}")
-        command = CommandCall(
-            job.name, arguments_of(spec), spec.folder, paths, params, env, job.run_id, spec.shell, job.facts
-        )
-        return call_command(command, folder, log, spec.timeout)
     if job.step is None:
-        uses, files = job.inspection.uses, job.inspection.files
-        function = FunctionCall(job.name, uses, spec.folder, paths, job.given, files, job.run_id, job.facts)
-        return call_function(function, folder, log, spec.timeout)
+        env = from_environment(job.spec.env, job.variables, f"step {job.name!r}")
+        params = job.inspection.params if job.spec.run else job.given
+        call = ProcessCall(job.name, job.spec, paths, params, job.facts, job.inspection.files, env, job.run_id)
+        return (call_command if job.spec.run else call_function)(call, folder, log)
     return _call_here(job.step, job, paths, log)
 
 

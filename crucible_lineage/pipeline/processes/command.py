@@ -6,16 +6,12 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from crucible_lineage.errors import StepError
-from crucible_lineage.facts import Facts
-from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
-from crucible_lineage.pipeline.plan.command import FACTS, FIELD, SHELL_FIELD
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ReturnedError, returned
+from crucible_lineage.pipeline.plan.command import FACTS, FIELD, SHELL_FIELD, arguments_of
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
@@ -27,41 +23,26 @@ PASSED = (
 )
 
 
-@dataclass(frozen=True)
-class CommandCall:
-    """A command with inputs by role, parameters and variables; with `shell`, one line for `sh`, values quoted."""
-
-    name: str
-    arguments: Sequence[str]
-    declared_in: Path
-    inputs: JsonMapping
-    params: JsonMapping
-    env: Mapping[str, str]
-    run_id: str = ""
-    shell: bool = False
-    facts: Facts | None = None
-
-
-def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
+def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     """Run the command; return its metadata. Its output goes to the log. Raises StepError if it failed or timed out."""
-    out, name = attempt / "out", call.name
+    out, name, folder = attempt / "out", call.name, call.spec.folder
     if call.facts is not None:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    command = [part for argument in call.arguments for part in _fill(argument, call, attempt)]
-    command = [str(call.declared_in / part) if (call.declared_in / part).is_file() else part for part in command]
+    command = [part for argument in arguments_of(call.spec) for part in _fill(argument, call, attempt)]
+    command = [str(folder / part) if (folder / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
         process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
     except OSError as error:
         raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
     process.finish()
-    in_time = process.wait(timeout_s)
+    in_time = process.wait(call.spec.timeout)
     if not in_time:
         process.end()
         process.wait()
     log.close()
-    if stopped := ending_error(process, log.path, timeout_s, in_time=in_time):
+    if stopped := ending_error(process, log.path, call.spec.timeout, in_time=in_time):
         raise stopped
     if process.code != 0:
         code = process.code or 0
@@ -74,26 +55,26 @@ def call_command(call: CommandCall, attempt: Path, log: StepLog, timeout_s: floa
     if stray and not any(out.iterdir()):
         message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
-    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=call.declared_in)
+    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=folder)
 
 
-def _fill(argument: str, call: CommandCall, attempt: Path) -> list[str]:
+def _fill(argument: str, call: ProcessCall, attempt: Path) -> list[str]:
     """Fill in the placeholders of an argument; one that is only a list of files becomes several arguments."""
-    inputs, params = call.inputs, call.params
+    inputs, params, shell = call.paths, call.params, call.spec.shell
     paths = {"out": attempt / "out", FACTS: attempt / FACTS_FILE}
-    field = None if call.shell else FIELD.fullmatch(argument)
+    field = None if shell else FIELD.fullmatch(argument)
     if field and field[1].startswith("inputs.") and isinstance(inputs[field[1][7:]], list):
         return [str(path) for path in inputs[field[1][7:]]]
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].partition(".")
         filling = paths[kind] if kind in paths else inputs[name] if kind == "inputs" else params[name]
-        quoted = shlex.quote if call.shell else str
+        quoted = shlex.quote if shell else str
         if isinstance(filling, list) and kind == "inputs":
             return " ".join(quoted(str(path)) for path in filling)
         return quoted(str(filling) if isinstance(filling, str | Path) else json.dumps(filling))
 
-    return [(SHELL_FIELD if call.shell else FIELD).sub(value, argument)]
+    return [(SHELL_FIELD if shell else FIELD).sub(value, argument)]
 
 
 def _metadata(name: str, path: Path) -> dict[str, object]:

@@ -13,13 +13,13 @@ import sysconfig
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import CodeType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_dir, user_config_dir
 
@@ -30,6 +30,9 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pictures import draw_returned
 from crucible_lineage.pipeline.plan.inspect import validated_params
 from crucible_lineage.step import Step
+
+if TYPE_CHECKING:  # workers do without declarations
+    from crucible_lineage.pipeline.declare.pipeline import StepSpec
 
 MAX_PATHS = 100  # more do not help the reader of a message
 _WRITES = os.O_WRONLY | os.O_RDWR
@@ -44,6 +47,23 @@ _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH1
 )))  # fmt: skip
 _watched: ContextVar[tuple[dict[str, None], dict[str, None]] | None] = ContextVar("watched", default=None)
 _hooked = False
+
+
+@dataclass(frozen=True)
+class ProcessCall:
+    """A call of a step's function or command, as declared: paths by role and output, parameters and declared facts.
+
+    A function depends on source `files`; a command gets the variables `env`.
+    """
+
+    name: str
+    spec: StepSpec
+    paths: JsonMapping
+    params: JsonMapping
+    facts: Facts | None = None
+    files: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    run_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,15 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError
-from crucible_lineage.facts import Facts
 from crucible_lineage.pipeline.logs import StepLog, tail_of
 from crucible_lineage.pipeline.plan.inspect import search_path
-from crucible_lineage.pipeline.processes.side_files import CallOutcome
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
@@ -32,37 +30,22 @@ _PIPE_BYTES = 1 << 15  # fits into any pipe
 _Stamps = dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class FunctionCall:
-    """A call of `module:function`, found from a folder, with paths, parameters, source files, and declared facts."""
-
-    name: str
-    uses: str
-    declared_in: Path
-    paths: Mapping[str, object]
-    params: Mapping[str, object]
-    files: tuple[str, ...] = ()
-    run_id: str = ""
-    facts: Facts | None = None
-
-
-def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: float | None) -> CallOutcome:
+def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     """Call the function; return its value as JSON, and where it wrote. StepError if it failed, died or was too slow."""
     worker, answer = _take(call), attempt / "answer.json"
+    folder, facts = call.spec.folder, None if call.facts is None else call.facts.to_json()
     request = {
-        **{"uses": call.uses, "folder": str(call.declared_in), "params": dict(call.params)},
-        **{"path": search_path(call.declared_in)},
-        **{"facts": None if call.facts is None else call.facts.to_json()},
-        **{"paths": dict(call.paths), "answer": answer},
+        **{"uses": call.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(call.params)},
+        **{"facts": facts, "paths": dict(call.paths), "answer": answer},
     }
     try:
-        ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, timeout_s)
+        ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, call.spec.timeout)
     except BaseException:
         worker.process.end()
         raise
     log.close()
     if not worker.answer and not answer.exists():
-        raise _death_error(worker, call.name, log, timeout_s, ended=ended)
+        raise _death_error(worker, call, log, ended=ended)
     reply = json.loads(worker.answer or answer.read_bytes())
     if not worker.answer:
         answer.unlink()
@@ -79,9 +62,10 @@ def call_function(call: FunctionCall, attempt: Path, log: StepLog, timeout_s: fl
     return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
 
 
-def _death_error(worker: _Worker, name: str, log: StepLog, timeout_s: float | None, *, ended: bool) -> StepError:
-    if error := ending_error(worker.process, log.path, timeout_s, in_time=ended):
+def _death_error(worker: _Worker, call: ProcessCall, log: StepLog, *, ended: bool) -> StepError:
+    if error := ending_error(worker.process, log.path, call.spec.timeout, in_time=ended):
         return error
+    name = call.name
     tail, cause = tail_of(log.path), death_text(worker.process.code or 0)
     message = f"step {name!r} died ({cause}); its output is in {log.path}" + (f": {tail}" if tail else "")
     return StepError(message, step=name, log=str(log.path))
@@ -184,11 +168,11 @@ _idle: list[_Worker] = []
 _janitor: threading.Thread | None = None
 
 
-def _take(call: FunctionCall) -> _Worker:
+def _take(call: ProcessCall) -> _Worker:
     """Return a suitable worker, started if need be. Raises StoppedError if the run was stopped."""
     environment = _environment()
     while True:
-        worker = _reserve(environment, call.declared_in)
+        worker = _reserve(environment, call.spec.folder)
         try:
             if not worker.is_started:
                 worker.start(call.name, call.run_id)

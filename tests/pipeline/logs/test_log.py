@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.errors import StepError
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, record_fault
-from crucible_lineage.pipeline.processes.command import CommandCall, call_command
+from crucible_lineage.pipeline.processes.command import call_command
+from crucible_lineage.pipeline.processes.side_files import ProcessCall
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 
@@ -121,9 +123,9 @@ def test_a_failed_function_leaves_its_traceback_and_its_line_is_named(
 def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)
-    made = CommandCall("odd", [sys.executable, "-c", code, "{out}"], folder, {}, {}, env)
+    spec = StepSpec(run=(sys.executable, "-c", code, "{out}"), folder=folder, timeout=60)
     with StepLog(folder / "step.log") as log:
-        left: dict[str, Any] = call_command(made, folder, log, 60).result
+        left: dict[str, Any] = call_command(ProcessCall("odd", spec, {}, {}, env=env), folder, log).result
     return left
 
 
@@ -142,7 +144,8 @@ def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) 
     (tmp_path / "out" / "x").write_text("1")
     code = "import sys; print('first'); [sys.stdout.write('x' * 1_000_000) for _ in range(50)]; print('last')"
     with StepLog(tmp_path / "step.log") as log:
-        call_command(CommandCall("loud", [sys.executable, "-c", code], tmp_path, {}, {}, {}), tmp_path, log, 120)
+        spec = StepSpec(run=(sys.executable, "-c", code), folder=tmp_path, timeout=120)
+        call_command(ProcessCall("loud", spec, {}, {}), tmp_path, log)
     text = log.path.read_bytes()
     assert len(text) < 2 * LOG_LIMIT_BYTES
     assert text.startswith(b"first")

@@ -13,11 +13,12 @@ import pytest
 
 from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
-from crucible_lineage.pipeline.processes.side_files import CallOutcome
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.processes.worker import FunctionCall, call_function
+from crucible_lineage.pipeline.processes.worker import call_function
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 
@@ -92,9 +93,10 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
         (attempt / "out").mkdir(parents=True)
         files = (str(tmp_path / f"{module}.py"),)
         paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
-        made = FunctionCall(name, f"{module}:{name}", tmp_path, paths, params, files, run_id)
+        spec = StepSpec(uses=f"{module}:{name}", folder=tmp_path, timeout=timeout_s)
+        made = ProcessCall(name, spec, paths, params, files=files, run_id=run_id)
         with StepLog(attempt / STEP_LOG) as log:
-            return call_function(made, attempt, log, timeout_s)
+            return call_function(made, attempt, log)
 
     return calling
 
