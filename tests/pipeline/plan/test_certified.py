@@ -350,7 +350,7 @@ def test_a_result_is_certified_only_for_what_all_its_data_state(
     other = register("n2", "2024-01-02T00:00:00Z", "neon")
     text = NEONS.replace("alone", "pooled").replace("for: instrument_name", "for: metadata.grating")
     path = lab.declare(text.replace("{scan: neon}", "{scan: {from: neon, collect: true}}"), "neons.yaml")
-    assert "differ in metadata.grating: 1800, nothing" in run(path).errors["axis"]
+    assert f"metadata.grating of the data it is made from: {other} has none" in run(path).errors["axis"]
     session.client.metadata.merge(other, {"grating": 1800.0})
     assert run(path).ok
     assert [one.fields for one in session.mirror.certificates("lab")] == [(("metadata.grating", 1800),)]
