@@ -18,7 +18,8 @@ from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.job.progress import is_run_here
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater
+from crucible_lineage.registration.delivery import Deliver
+from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_materialized
 from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
@@ -77,14 +78,14 @@ def delivered_here(run_id: str, deliverer: Deliverer) -> Iterator[None]:
         del _here[run_id]
 
 
-def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> DeliversLater | None:
+def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> Deliver | None:
     """Return the deliverer of the run's results; None if the step has to deliver its own before others use them."""
     process, deliverer = _here.get(run_id, (0, None))
     if process == os.getpid():
-        return deliverer
+        return deliverer.add if deliverer else None
     if driver is None or driver.host != socket.gethostname() or not is_run_here(session.settings.data, run_id):
         return None
     session.set_agent(driver.agent)
     for name in driver.parents:
         session.outbox.look(name)
-    return DeliveredByRun()
+    return nothing

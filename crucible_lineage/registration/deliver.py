@@ -155,7 +155,9 @@ class Deliverer:
         with self._changed:
             if self._stopped:
                 return True
-            if not self._sending and (not self._entries or self._refusal is not None or not self._can_go_on()):
+            queued = (*self._ready, *((number, name) for _, number, name in self._later))
+            can_go_on = self._running or any(self._sendable(*one) for one in queued)
+            if not self._sending and (not self._entries or self._refusal is not None or not can_go_on):
                 return True
             now = time.monotonic()
             mine = own is None or not self._entries.keys().isdisjoint(own)
@@ -245,10 +247,6 @@ class Deliverer:
         if entry is None or entry.number != number or entry.state != MADE or entry.is_running or entry.needs:
             return None
         return entry
-
-    def _can_go_on(self) -> bool:
-        waiting = [(number, name) for _, number, name in self._later]
-        return bool(self._running or any(self._sendable(*one) for one in (*self._ready, *waiting)))
 
     # Sending
 

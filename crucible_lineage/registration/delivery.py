@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
@@ -72,11 +72,11 @@ class DeliveryContext:
         return register_output(self.client, new, self.machine, stages=stages)
 
 
-class DeliversLater(Protocol):
-    """Delivery of results in the background, while dependent steps already run."""
+Deliver = Callable[[Payload], object]
+"""Queues a payload for delivery in the background, while dependent steps already run.
 
-    def add(self, label: Payload, /) -> None:
-        """Queue a payload for delivery."""
+It is `nothing` for a step in another process on the machine of its run, which finds the payload in the outbox.
+"""
 
 
 def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRef]:
@@ -138,10 +138,3 @@ def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
         return "is incomplete"
     recorded = {(file.name, file.sha256) for file in record.generated or () if not file.log}  # logs may differ
     return "" if recorded == {(file.name, file.sha256) for file in ref.files if not file.log} else "has other files"
-
-
-class DeliveredByRun:
-    """Delivery by the run, for a step in another process on the same machine and data folder."""
-
-    def add(self, label: Payload, /) -> None:
-        """Do nothing: the run finds it in the outbox."""

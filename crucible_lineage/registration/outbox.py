@@ -14,7 +14,7 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -237,7 +237,10 @@ class Outbox:
         """Return {name: folder} of this account's payloads."""
         if not self._root.is_dir():  # most runs: the account need not be known
             return {}
-        return {folder.name: folder for folder in _payload_folders(self.folder)}
+        try:
+            return {path.name: path for path in self.folder.iterdir() if not path.name.startswith(".")}
+        except FileNotFoundError:
+            return {}
 
     def _read_back(self, folder: Path) -> Payload | None:
         """Read a payload; None if it was just delivered, or is damaged, which sets it aside."""
@@ -277,13 +280,6 @@ class Outbox:
         if (label := self._known.pop(name, None)) is not None:
             for mfid in label.mfids:
                 self._refs.pop(mfid, None)
-
-
-def _payload_folders(folder: Path) -> Iterator[Path]:
-    try:
-        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
-    except FileNotFoundError:
-        return
 
 
 def _digest(text: str) -> str:

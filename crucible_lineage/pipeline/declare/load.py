@@ -282,7 +282,9 @@ def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[Json
         except ValidationError as error:
             found: list[JsonMapping] = [dict(item) for item in error.errors()]
         data = data if removed else copy.deepcopy(data)
-        errors += [item for item in found if not _is_removed(location_of(item["loc"]), removed)]
+        for item in found:  # unless it follows from what was removed there or within
+            location = location_of(item["loc"])
+            errors += [] if any(part[: len(location)] == location for part in removed) else [item]
         if not mapping_at(data, "steps"):
             break
         before = frozenset(removed)
@@ -290,11 +292,6 @@ def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[Json
             if not _is_within(location := location_of(item["loc"]), removed - before):
                 _remove(data, location, item, removed)
     return None, errors
-
-
-def _is_removed(location: Location, removed: set[Location]) -> bool:
-    """Return whether something was removed there or within, so that an error follows from that."""
-    return any(other[: len(location)] == location for other in removed)
 
 
 def _is_within(location: Location, removed: set[Location]) -> bool:

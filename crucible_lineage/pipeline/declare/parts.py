@@ -44,20 +44,17 @@ NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"
 SKIP = "skip"
 
 
-def _length(value: object) -> object:
-    return seconds_in(value) if isinstance(value, str) else value
-
-
-_LENGTH = BeforeValidator(_length, json_schema_input_type=float | Annotated[str, Field(pattern=LENGTH)])
+_LENGTH = BeforeValidator(
+    lambda value: seconds_in(value) if isinstance(value, str) else value,
+    json_schema_input_type=float | Annotated[str, Field(pattern=LENGTH)],
+)
 Distance = Annotated[float, _LENGTH, Field(ge=0)]
 Seconds = Annotated[float, _LENGTH, Field(gt=0)]
 
 
-def _listed(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-OneOrMore = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])  # a single text is a list of one
+OneOrMore = BeforeValidator(  # a single text is a list of one
+    lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=str | tuple[str, ...]
+)
 Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
 Side = Literal["before", "after"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError, StoppedError
@@ -54,7 +55,10 @@ class LocalEngine:
 
     def start(self, job: Job) -> Running:
         """Put the step into the pool."""
-        return self.pool.submit(self._make, replace(job, run={**job.run, "engine": "local"}))
+        job = replace(job, run={**job.run, "engine": "local"})
+        deliveries = self.deliverer.add if self.deliverer else None
+        make = partial(materialize_step, job, self.session, deliveries=deliveries)
+        return self.pool.submit(with_retries, job, make)
 
     def result(self, running: Any) -> Materialized:
         """Return the outcome of the step."""
@@ -69,9 +73,6 @@ class LocalEngine:
         self.pool.shutdown(wait=False, cancel_futures=True)
         stop_run(run_id)
         return True
-
-    def _make(self, job: Job) -> Materialized:
-        return with_retries(job, lambda: materialize_step(job, self.session, deliveries=self.deliverer))
 
 
 def with_retries(job: Job, make: Callable[[], Materialized]) -> Materialized:

@@ -40,8 +40,9 @@ from crucible_lineage.provenance.environment import (
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, support_record
 from crucible_lineage.refs import FileRef
-from crucible_lineage.registration.delivery import DeliveredByRun, DeliversLater, deliver_now
+from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset
+from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 
@@ -90,7 +91,7 @@ class PlannedSupport:
     program: Mapping[str, str] | None = None
     left_out: tuple[str, ...] = ()
 
-    def register(self, project: str, session: Session, deliveries: DeliversLater | None = None) -> KeptSupport:
+    def register(self, project: str, session: Session, deliveries: Deliver | None = None) -> KeptSupport:
         """Register what the project does not have yet. Failures become `faults`, and do not fail the step."""
         faults: list[str] = []
         archive, environment = (
@@ -174,7 +175,7 @@ def _remember(key: object, entry: tuple[Contents, tuple[str, ...]]) -> None:
 
 
 def _register(
-    project: str, session: Session, kind: str, contents: Contents, deliveries: DeliversLater | None, faults: list[str]
+    project: str, session: Session, kind: str, contents: Contents, deliveries: Deliver | None, faults: list[str]
 ) -> Mapping[str, str]:
     """Register these files as a dataset, unless they exist as one. Return the entry for records: of the first file."""
     refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
@@ -207,11 +208,11 @@ def _register(
     return {**entry, "mfid": _send(payload, session, deliveries, faults)}
 
 
-def _send(payload: Payload, session: Session, deliveries: DeliversLater | None, faults: list[str]) -> str:
+def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults: list[str]) -> str:
     """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
     mfid = payload.name
-    if deliveries is not None and not isinstance(deliveries, DeliveredByRun):
-        deliveries.add(payload.label)
+    if deliveries not in (None, nothing):
+        deliveries(payload.label)
         return mfid
     try:
         with session.turn(mfid):

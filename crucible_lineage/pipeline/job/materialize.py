@@ -45,7 +45,7 @@ from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
-from crucible_lineage.registration.delivery import DeliversLater, deliver_now
+from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
@@ -53,7 +53,7 @@ from crucible_lineage.step import Step, step_runner
 
 
 def materialize_step(
-    job: Job, session: Session, on_line: LineCallback | None = None, deliveries: DeliversLater | None = None
+    job: Job, session: Session, on_line: LineCallback | None = None, deliveries: Deliver | None = None
 ) -> Materialized:
     """Return the outputs of a step; execute it only if they do not exist. One process at a time per recipe.
 
@@ -67,7 +67,7 @@ def materialize_step(
             existing = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
                 for label in _waiting(job, session):
-                    deliveries.add(label)  # made by another process of this data folder, which may have ended
+                    deliveries(label)  # made by another process of this data folder, which may have ended
             return Materialized(_deliver_before_use(existing, job, session, deliveries), executed=False)
         parents = [one.dataset.mfid for one in job.used]
         session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
@@ -87,7 +87,7 @@ def materialize_step(
     if deliveries is None:
         return Materialized(outputs, executed=True, note=note, seconds=seconds)
     if waits:  # the lock is released now
-        deliveries.add(made.label)
+        deliveries(made.label)
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
@@ -95,7 +95,7 @@ def materialize_step(
 
 
 def _deliver_before_use(
-    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: DeliversLater | None
+    outputs: dict[str, DatasetRef], job: Job, session: Session, deliveries: Deliver | None
 ) -> dict[str, DatasetRef]:
     """Return the outputs after delivering them, unless they are delivered in the background."""
     if deliveries is not None:
@@ -113,7 +113,7 @@ def _waiting(job: Job, session: Session) -> list[Payload]:
     return [label for label in session.outbox.all() if ids & set(label.mfids)]
 
 
-def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: DeliversLater | None) -> DatasetRef | None:
+def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Deliver | None) -> DatasetRef | None:
     known = session.known(planned.mfid)
     if known is not None or deliveries is not None:  # the plan asked Crucible a moment ago
         return known
@@ -126,7 +126,7 @@ def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Del
 
 
 def _execute(
-    job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: DeliversLater | None
+    job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
     staged = stage_inputs(job, folder, session)
@@ -136,7 +136,7 @@ def _execute(
     secrets = secrets_of(job)
     planned_support = support_of(job, session, secrets)
     started = datetime.now(UTC)
-    report = partial(_report_line, job, session.settings.data, on_line)
+    report = partial(report_line, job, session.settings.data, on_line)
     with naming_changed_inputs(staged):
         called = call_step(job, staged.arguments, outputs, folder, secrets=secrets, on_line=report)
     ended = datetime.now(UTC)
@@ -192,12 +192,6 @@ def fields_of(session: Session, mfid: str) -> JsonMapping:
     if (waiting := session.outbox.dataset(mfid)) is not None:
         return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
     return session.client.datasets.get(mfid, include_metadata=True).model_dump()
-
-
-def _report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) -> None:
-    report_line(job, line, data)
-    if on_line:
-        on_line(line)
 
 
 MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, with the provenance record

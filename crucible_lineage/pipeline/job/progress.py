@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible_lineage.core.folders import in_use, remove_folder
 from crucible_lineage.disk import private_file, private_folder
-from crucible_lineage.pipeline.logs import publish_line
+from crucible_lineage.pipeline.logs import LineCallback, publish_line
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.job.job import Job
@@ -48,11 +48,13 @@ def report_phase(job: Job, phase: str, data: Path) -> None:
         _append(data, job.run_id, {"step": job.name, "phase": phase})
 
 
-def report_line(job: Job, line: str, data: Path) -> None:
-    """Report a printed line to the listeners in this process and in that of the run."""
+def report_line(job: Job, data: Path, on_line: LineCallback | None, line: str) -> None:
+    """Report a printed line to `on_line`, and to the listeners in this process and in that of the run."""
     publish_line(job.name, line)
     if job.run_id not in _listeners:
         _append(data, job.run_id, {"step": job.name, "line": line})
+    if on_line:
+        on_line(line)
 
 
 def is_run_here(data: Path, run_id: str) -> bool:

@@ -65,7 +65,10 @@ def apply_current_values(
             all_agree = all_agree and item.new is None
             yield item
             continue
-        differs, fields = tuple(_differences(name, item, record)), _current_fields(item, record)
+        differs, fields = (
+            tuple(_differences(f"input {name}, {item.label}", item.dataset.mfid, _declared(item), record)),
+            _current_fields(item, record),
+        )
         all_agree = all_agree and not differs
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
         acts = overwritten(record.get("scientific_metadata"))
@@ -88,12 +91,8 @@ def changed_descriptions(
     if missing := [mfid for mfid in mfids if mfid not in records]:
         records |= _records(missing, project, session)
     for name, mfid, declared in described:
-        record = records.get(mfid, {})
-        metadata = record.get("scientific_metadata") or {}
-        current = {**record, **{f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}}
-        for field, value in declared.items() if record else ():
-            if current.get(field) != value and not _is_corrected(metadata, field, value):
-                yield DeclaredDifference(f"step {name}", mfid, field, value, current.get(field))
+        if mfid in records:
+            yield from _differences(f"step {name}", mfid, declared, records[mfid])
 
 
 def _described(output: DatasetFields) -> JsonObject:
@@ -135,25 +134,20 @@ def _declared(item: InputItem) -> JsonObject:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _differences(name: str, item: InputItem, record: JsonMapping) -> Iterator[DeclaredDifference]:
-    assert item.dataset
+def _differences(subject: str, mfid: str, declared: JsonMapping, record: JsonMapping) -> Iterator[DeclaredDifference]:
     metadata = record.get("scientific_metadata") or {}
-    for field, declared in _declared(item).items():
-        current: Any
+    for field, value in declared.items():
+        current: Any = record.get(field)
         if field.startswith(METADATA_PREFIX):
             current = metadata.get(field.removeprefix(METADATA_PREFIX))
         elif field == SAMPLES:
             current = [link["unique_id"] for link in record.get("links") or () if link.get("resource_type") == "sample"]
-            declared = [sample for sample in declared if sample not in current]
-            if not declared:
-                continue
+            value = [sample for sample in value if sample not in current]
             current = current or None
-        elif field == KEYWORDS:
-            continue  # ingestion adds others, and listings of datasets lack them
-        else:
-            current = record.get(field)
-        if not is_same_value(field, current, declared) and not _is_corrected(metadata, field, declared):
-            yield DeclaredDifference(f"input {name}, {item.label}", item.dataset.mfid, field, declared, current)
+        if field == KEYWORDS or (field == SAMPLES and not value):
+            continue  # ingestion adds keywords, and listings of datasets lack them
+        if not is_same_value(field, current, value) and not _is_corrected(metadata, field, value):
+            yield DeclaredDifference(subject, mfid, field, value, current)
 
 
 def _is_corrected(metadata: JsonMapping, field: str, declared: object) -> bool:

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -49,7 +49,6 @@ from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
@@ -148,7 +147,11 @@ def _calibrate(
 ) -> None:
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
-    measured = [(item.shown or item.label, item.fields, item.span if _is_timed(item) else None) for item in data]
+    measured = [
+        # A time that was not stated, such as `known_since`, does not count.
+        (item.shown or item.label, item.fields, item.span if not item.new or item.fields.get("timestamp") else None)
+        for item in data
+    ]
     choices = choose_calibrations(name, declared, measured, project, session, as_of, trial)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
@@ -157,11 +160,6 @@ def _calibrate(
     chosen = dict.fromkeys(str(part.key) for choice in choices for part in choice.chosen)
     items = (_calibration_item(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
     found[name] = tuple(_fill_label(item, declared.label) for item in items)
-
-
-def _is_timed(item: InputItem) -> bool:
-    """Return whether its time of measurement was stated; `known_since` does not count."""
-    return item.new is None or bool(item.fields.get("timestamp"))
 
 
 def _calibration_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
@@ -413,7 +411,8 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
-    found = [registered(session.client, dataset) for dataset in sorted(usable, key=_measurement_key)]
+    usable.sort(key=lambda one: (measured_at(dict(one)) or utc(one.creation_time or ""), one.unique_id))
+    found = [registered(session.client, dataset) for dataset in usable]
     refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
     yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in found)
 
@@ -427,11 +426,6 @@ def _selected(project: str, matching: Collection[str], declared: SelectInput, se
     for mfid, one in standings_in(session, copy, project, among=copy.summaries.keys() & matching).items():
         if one.state not in excluded and (FLAGS not in declared.select or declared.has_flags(one.flags)):
             yield mfid
-
-
-def _measurement_key(dataset: Dataset) -> tuple[datetime, str]:
-    """Sort key by time of measurement; if that is unknown, by that of registration."""
-    return measured_at(dict(dataset)) or utc(dataset.creation_time or ""), dataset.unique_id
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:

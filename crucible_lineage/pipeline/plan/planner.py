@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
-from crucible_lineage.pipeline.plan.expand import InputEdge, Instance, expand
+from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
@@ -126,10 +126,6 @@ class ProjectIndex:
         """Return the current results in a slot."""
         return self.results.slots.current(slot, self.project)
 
-    def held(self) -> frozenset[str]:
-        """Return all slots with a current result."""
-        return frozenset(slot for _, slot in self.results.slots.all_slots())
-
     def claims(self, slot: str) -> Iterable[SlotClaim]:
         """Return all claims to a slot, past ones included."""
         return self.results.slots.claims(slot, self.project)
@@ -222,7 +218,8 @@ def plan_pipeline(
         before, returned = returned, _returned(pipeline, planned, index)
         if before == returned:
             break
-    left = undeclared(index.held(), instances.values(), pipeline.name)
+    held = frozenset(slot for _, slot in index.results.slots.all_slots())  # those with a current result
+    left = undeclared(held, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
     warnings = (one.warning for one in session.stated.unvouched(spec.project))
@@ -347,14 +344,8 @@ def _edges(steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inp
     for instance in instances.values():
         for feed in instance.feeds:
             note = feed.chosen.note if feed.chosen else ""
-            yield Edge(_parent(feed, steps, inputs), _id(steps[instance.name]), note=note)
-
-
-def _parent(feed: InputEdge, steps: Mapping[str, StepPlan], inputs: Inputs) -> str:
-    if feed.instance is not None:
-        return _id(steps[feed.instance])
-    name = feed.input or ""
-    return _item_id(name, feed.item(inputs))
+            parent = _id(steps[feed.instance]) if feed.instance else _item_id(feed.input or "", feed.item(inputs))
+            yield Edge(parent, _id(steps[instance.name]), note=note)
 
 
 def _id(step: StepPlan) -> str:
