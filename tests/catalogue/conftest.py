@@ -12,12 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 STEPS = '''
 """Steps of the tests."""
@@ -72,8 +70,7 @@ class Project:
         os.chdir(self.folder)
         try:
             with Session(Settings(self.data)) as session:
-                bound = bind_file(self.pipeline, session.store, overrides)
-                ran = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+                ran = run(session, self.pipeline, **overrides)
         finally:
             os.chdir(before)
         assert ran.ok, ran.errors

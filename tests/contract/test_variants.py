@@ -13,12 +13,9 @@ from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import RefusedError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 Opened = Callable[..., Session]
 
@@ -34,11 +31,6 @@ def machine(tmp_path: Path) -> Iterator[Opened]:
         yield opened
 
 
-def run(path: Path, session: Session) -> RunResult:
-    bound = bind_file(path, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
-
-
 def there(door: Any) -> list[Any]:
     with CrucibleClient(door.behind, door.api_key) as client:
         return client.datasets.list(project_id="lab", include_metadata=True)
@@ -48,7 +40,7 @@ def there(door: Any) -> list[Any]:
 def test_a_run_works_once(variant: str, behind: Any, machine: Opened, lab: Any) -> None:
     door = behind(variant)
     own_session = machine(door)
-    first = run(lab.pipeline, own_session)
+    first = run(own_session, lab.pipeline)
     assert (first.ok, sorted(first.executed)) == (True, ["scaled", "total"])
     total = first.datasets["total"]["out"]
     made = {total, first.datasets["scaled"]["out"], *first.inputs["first"], *first.inputs["second"]}

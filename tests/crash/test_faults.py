@@ -9,27 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
+from tests.runs import run
 
 PROCESSES = 8 if NIGHTLY else 4
 SEEDS = range(int(os.environ.get("CRASH_SEEDS", "3")))
 
 
-def run(path: Path, session: Session) -> RunResult:
-    bound = bind_file(path, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
-
-
 def undisturbed(lab: Any, folder: Path, state_of: Any) -> dict[str, Any]:
     with Session(Settings(folder)) as session:
-        assert run(lab.pipeline, session).ok
+        assert run(session, lab.pipeline).ok
         state: dict[str, Any] = state_of(session)
         return state
 
@@ -66,7 +58,7 @@ def test_over_a_line_that_loses_answers_it_ends_as_undisturbed(
             for attempt in range(20):
                 with Session(Settings(tmp_path / f"machine-{seed}-{attempt}", proxy.url, server.api_key)) as session:
                     with suppress(CrucibleError):  # what a person does then: run it again
-                        ok = run(lab.pipeline, session).ok
+                        ok = run(session, lab.pipeline).ok
                 if ok:
                     break
             assert ok, "after 20 runs it should have gone through"

@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 STEP = int(os.environ.get("CRASH_STEP", "20"))
 SEEDS = int(os.environ.get("CRASH_SEEDS", "2"))
@@ -36,8 +34,7 @@ def service(tmp_path: Path) -> Iterator[RunningServer]:
 def work_offline(lab: Any, data: Path) -> None:
     """The pipeline ran in the folder, and a person added a picture, a sample and a file; no process holds it."""
     with Session(Settings(data)) as session:
-        bound = bind_file(lab.pipeline, session.store)
-        assert plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None).ok
+        assert run(session, lab.pipeline).ok
         client = session.client
         (scaled,) = client.datasets.list(project_id="lab", data_type="scaled")
         client.samples.create(unique_id=SAMPLE, sample_name="wafer", project_id="lab")

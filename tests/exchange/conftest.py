@@ -12,15 +12,13 @@ import httpx
 import pytest
 
 from crucible_lineage.exchange.copying import CopyOutcome, CopyPlan, bring, plan_project
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.registration.ingestion import follow_ingestions
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -56,7 +54,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def run_local(path: Path, session: Session) -> RunResult:
-    result = plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+    result = run(session, path)
     assert result.ok, result.errors
     follow_ingestions(session.client, session.store, at_most_s=20)
     return result

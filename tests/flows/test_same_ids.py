@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 TABLE = """
 from pathlib import Path
@@ -71,8 +70,7 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
     lab.file(f"{lab.module}_table.py", TABLE)
     lab.declare(PIPELINE)
     with Session(Settings(data)) as session:
-        bound = bind_file(lab.pipeline, session.store)
-        first = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        first = run(session, lab.pipeline)
         assert first.ok, first.errors
         known = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
     answer = prefect.run(FLOW, lab.folder, lab.module, data)
@@ -127,8 +125,7 @@ def test_facts_about_parents_cross_to_whoever_makes_the_step(
     lab.file(f"{lab.module}_facts.py", FACTS)
     lab.declare(GIVEN_FACTS)
     with Session(Settings(data)) as session:
-        bound = bind_file(lab.pipeline, session.store)
-        here = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        here = run(session, lab.pipeline)
         assert here.ok, here.errors
     ran = prefect.run(RUN, lab.pipeline, tmp_path / "other")
     assert ran["datasets"] == {k: dict(v) for k, v in here.datasets.items()}

@@ -9,19 +9,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.fetch import open_source
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from tests.gcs.storage_stand_in import StorageStandIn
+from tests.runs import run as run_file
 
 # Google's libraries read these when they are imported. Without them they look for a metadata server, for seconds.
 OFFLINE = {
@@ -143,8 +142,4 @@ Run = Callable[[Path], RunResult]
 def run(session: Session) -> Run:
     """Runs a pipeline file on the local engine."""
 
-    def run_file(path: Path) -> RunResult:
-        bound = bind_file(path, session.store)
-        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
-
-    return run_file
+    return partial(run_file, session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
+from tests.runs import run as run_file
 
 
 @pytest.fixture
@@ -37,11 +37,7 @@ def faults() -> Callable[..., list[str]]:
 def run(session: Session) -> Callable[..., RunResult]:
     """A run of a declaration on threads of this process."""
 
-    def run_file(path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
-        bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
-
-    return run_file
+    return partial(run_file, session)
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ import pytest
 
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.marks import settled
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run as run_file
 
 Found = set[tuple[str, tuple[str, ...]]]
 
@@ -109,7 +107,6 @@ def made(
 
 def run(pipeline: Path, data: Path) -> RunResult:
     with Session(Settings(data)) as session:
-        bound = bind_file(pipeline, session.store)
-        result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        result = run_file(session, pipeline)
         assert result.ok, json.dumps(result.to_json())
         return result

@@ -13,12 +13,10 @@ from click.testing import CliRunner, Result
 
 from crucible_lineage.cli import main
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 
 class Changed:
@@ -43,8 +41,7 @@ class Changed:
 
 def run_pipeline(pipeline: Path, data: Path, **overrides: Any) -> RunResult:
     with Session(Settings(data)) as session:
-        bound = bind_file(pipeline, session.store, overrides)
-        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        return run(session, pipeline, **overrides)
 
 
 @pytest.fixture(scope="module")

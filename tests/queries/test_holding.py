@@ -12,19 +12,16 @@ from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.verify import verify_dataset, verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current
+from tests.runs import run as run_file
 
 LATER = "2126-01-01T00:00:00+00:00"
 
 
 def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
-    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-    result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+    result = run_file(session, path, choice, **overrides)
     assert result.ok, result.errors
     return result
 

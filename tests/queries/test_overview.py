@@ -7,17 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ask.overview import PipelineOverview, overview
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state
-
-
-def run(session: Session, path: Path) -> Any:
-    return plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+from tests.runs import run
 
 
 def only(session: Session) -> PipelineOverview:
@@ -56,10 +50,7 @@ def test_a_current_result_of_a_superseded_one_is_listed(lab: Any, session: Sessi
     run(session, lab.pipeline)
     code = lab.pipeline.with_name(f"{lab.module}.py")
     code.write_text(code.read_text().replace("* factor for", "* factor * 10 for"))
-    bound = bind_file(lab.pipeline, session.store)
-    made = plan_and_run(
-        bound, session, lambda: LocalEngine(session, 2), lambda event: None, StepChoice(only=("scaled",))
-    )
+    made = run(session, lab.pipeline, StepChoice(only=("scaled",)))
     assert made.executed == ["scaled"]
     (todo,) = only(session).todo
     assert todo.what == "1 current result made of what is superseded"

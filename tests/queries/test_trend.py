@@ -11,12 +11,10 @@ import pytest
 
 from crucible_lineage.ask.table import make_table
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state
+from tests.runs import run as run_file
 
 VALUES = (1.0, 1.1, 0.9, 1.05, 0.95, 1.0, 9.0)
 
@@ -38,7 +36,7 @@ def measured(lab: Any, session: Session) -> Session:
 
 
 def run(session: Session, path: Path) -> None:
-    result = plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
+    result = run_file(session, path)
     assert result.ok, result.errors
 
 

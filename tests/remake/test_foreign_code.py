@@ -23,14 +23,12 @@ from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import LineageError
 from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
 from crucible_lineage.server import start_server
 from crucible_lineage.server.schema import seal_rows
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("keeping")
 
@@ -81,8 +79,7 @@ class Foreign:
         lab.file("count.sh", 'touch "$1"; wc -l < "$2" > "$3/count.txt"\n')
         text = PIPELINE.format(project=project, module=lab.module, port=port, marker=self.marker)
         lab.declare(text.replace("include: {}\n", ""))
-        bound = bind_file(lab.pipeline, session.store)
-        done = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda _: None)
+        done = run(session, lab.pipeline)
         assert done.ok, done.errors
         self.drawn, self.counted = (done.datasets[step]["out"] for step in ("drawn", "counted"))
         self.marker.unlink()

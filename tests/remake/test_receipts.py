@@ -18,9 +18,6 @@ from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.driver import GOOD, Options
 from crucible_lineage.remake.receipts import PREDICATE, state_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets
@@ -30,6 +27,7 @@ from crucible_lineage.settings import Settings
 from crucible_lineage.statements.consent import Consent
 from crucible_lineage.statements.statements import SAME, Statement
 from crucible_lineage.statements.stating import KEY_VARIABLE, NAMESPACE
+from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)
@@ -64,8 +62,7 @@ def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made(session: Session, lab: Any) -> str:
-    bound = bind_file(lab.pipeline, session.store)
-    done = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+    done = run(session, lab.pipeline)
     return str(done.datasets["total"]["out"])
 
 

@@ -26,6 +26,7 @@ from crucible_lineage.remake.kit import _runtime
 from crucible_lineage.remake.reproduce import reproduce_bundle, reproduce_datasets
 from crucible_lineage.session import Session
 from tests.nights import by_night
+from tests.runs import run
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)
@@ -130,9 +131,7 @@ def made(lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch) -> RunResu
     lab.file(f"{lab.module}.py", STEPS)
     lab.file("sorts.py", SORTS)
     lab.declare(PIPELINE.format(lab.module, sys.executable) + SHELL)
-    return plan_and_run(
-        bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), lambda _: None
-    )
+    return run(session, lab.pipeline)
 
 
 @pytest.fixture

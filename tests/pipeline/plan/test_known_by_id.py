@@ -12,14 +12,12 @@ import pytest
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 STEPS = '''"""Steps of this test."""
 from pathlib import Path
@@ -44,11 +42,6 @@ steps:
   scaled: {uses: "LABMODULE_many:scale", inputs: {part: part}, output: {ingest: false}}
   total: {uses: "LABMODULE_many:total", inputs: {parts: scaled}, output: {ingest: false}}
 """
-
-
-def run(session: Session, path: Path, **overrides: Any) -> RunResult:
-    bound = bind_file(path, session.store, overrides)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 @pytest.fixture

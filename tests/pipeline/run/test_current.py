@@ -13,23 +13,16 @@ from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
-from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.standing.slots import make_current_now
 from crucible_lineage.standing.standings import standings
-
-
-def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
-    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+from tests.runs import run
 
 
 def states(session: Session, project: str = "lab") -> dict[str, str]:

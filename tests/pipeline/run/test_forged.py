@@ -15,15 +15,14 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.marks import KEY, SLOTS_KEY
-from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import find_by_recipe, recipe_keyword
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run as run_file
 
 Honest = dict[str, tuple[str, Mapping[str, Any], dict[str, bytes]]]  # name -> id, metadata, files
 
@@ -68,8 +67,7 @@ def account(admin: CrucibleClient, name: str) -> dict[str, Any]:
 @pytest.fixture
 def honest(lab: Any, session: Session) -> Honest:
     """What the pipeline registers where nobody disturbs it: of inputs and steps the id, metadata and files."""
-    bound = bind_file(lab.pipeline, session.store)
-    ran = plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+    ran = run_file(session, lab.pipeline)
     ids = {name: mfids[0] for name, mfids in ran.inputs.items()}
     ids |= {step: outputs["out"] for step, outputs in ran.datasets.items()}
     found: Honest = {}
@@ -81,8 +79,7 @@ def honest(lab: Any, session: Session) -> Honest:
 
 
 def run(lab: Any, session: Session, choice: StepChoice = StepChoice()) -> RunResult:
-    bound = bind_file(lab.pipeline, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+    return run_file(session, lab.pipeline, choice)
 
 
 def post(

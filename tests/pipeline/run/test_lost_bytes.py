@@ -7,16 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ask.files import fetch_many
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
-
-
-def run(session: Session, path: Path) -> RunResult:
-    bound = bind_file(path, session.store, {})
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+from tests.runs import run
 
 
 def test_a_step_that_needs_lost_bytes_fails_and_names_the_ways_out(lab: Any, session: Session, tmp_path: Path) -> None:

@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run
 
 EQUAL = ("float(line) * factor", "factor * float(line)")
 
@@ -35,11 +32,6 @@ def _member(admin: CrucibleClient, name: str) -> str:
     made: dict[str, Any] = ask("POST", "/service_accounts", "make an account", body={"username": name})
     ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
     return str(made["api_key"])
-
-
-def run(session: Session, path: Path) -> RunResult:
-    bound = bind_file(path, session.store)
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def edit(lab: Any, old: str, new: str, *, file: Path | None = None) -> None:

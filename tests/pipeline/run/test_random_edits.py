@@ -16,13 +16,10 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Filling, currency_with
+from tests.runs import run
 
 EDITS = int(os.environ.get("RANDOM_EDITS", "6"))  # of each shape; `make crash` asks for more
 SHAPES = {
@@ -139,10 +136,6 @@ def declare(world: World, folder: Path, module: str) -> Path:
     return path
 
 
-def run(path: Path, session: Session) -> RunResult:
-    return plan_and_run(bind_file(path, session.store), session, lambda: LocalEngine(session, 2), lambda event: None)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_after_any_edit_only_changes_are_made_and_one_result_is_current(
     shape: str, tmp_path: Path, session: Session
@@ -156,7 +149,7 @@ def test_after_any_edit_only_changes_are_made_and_one_result_is_current(
     for _ in range(EDITS + 1):
         sys.modules.pop(module, None)
         path = declare(world, tmp_path, module)
-        result = run(path, session)
+        result = run(session, path)
         assert result.ok, (seed, edits, result.errors)
         assert set(result.executed) == world.expected(), (seed, edits)
         assert holding(session) == {name: outputs["out"] for name, outputs in result.datasets.items()}, (seed, edits)

@@ -15,6 +15,7 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice, StepEven
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
+from tests.runs import run as run_file
 
 
 def run(path: Path, session: Session, seen: list[StepEvent] | None = None) -> RunResult:
@@ -279,10 +280,7 @@ def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Ses
 
 def test_a_forced_step_is_a_new_attempt_beside_the_old_one(lab: Any, session: Session) -> None:
     first = run(lab.pipeline, session)
-    bound = bind_file(lab.pipeline, session.store)
-    forced = plan_and_run(
-        bound, session, lambda: LocalEngine(session, 2), lambda event: None, StepChoice(forced=("scaled",))
-    )
+    forced = run_file(session, lab.pipeline, StepChoice(forced=("scaled",)))
     assert forced.executed == ["scaled"]
     assert forced.stayed == ("total",), "it was made again with the same bytes"
     assert forced.datasets["scaled"] != first.datasets["scaled"]

@@ -13,14 +13,11 @@ from crucible_lineage.cli.run import exit_code
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.stating import revoke, sign
+from tests.runs import run
 
 
 @pytest.fixture
@@ -38,11 +35,6 @@ def _member(admin: CrucibleClient, name: str) -> str:
     made: dict[str, Any] = ask("POST", "/service_accounts", "make an account", body={"username": name})
     ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
     return str(made["api_key"])
-
-
-def run(session: Session, path: Path, **overrides: Any) -> RunResult:
-    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
 
 
 def needing(lab: Any, approve: str) -> Path:

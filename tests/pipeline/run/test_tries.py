@@ -14,15 +14,13 @@ import pytest
 from crucible_lineage.ask.diff import compare_candidates
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.reproduce import sampled
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.stating import certify, lift, promote
+from tests.runs import run
 
 STEPS = """
 from pathlib import Path
@@ -273,5 +271,4 @@ def test_another_machine_reads_the_promotion_and_two_workers_make_each_candidate
 
 
 def run_of(session: Session, path: Path, choice: StepChoice = StepChoice(), factor: float = 2.0) -> RunResult:
-    bound = bind_file(path, session.store, {"fit.factor": factor})
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+    return run(session, path, choice, fit__factor=factor)

@@ -16,13 +16,11 @@ import pytest
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.pipeline.engines.local import LocalEngine
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import run as run_file
 from tests.written_back import writing_back
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200
@@ -105,5 +103,4 @@ def test_histories(server: RunningServer, lab: Any, tmp_path: Path) -> None:
 
 def run(path: Path, settings: Settings) -> RunResult:
     with Session(settings) as session:
-        bound = bind_file(path, session.store)
-        return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None)
+        return run_file(session, path)

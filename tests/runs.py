@@ -1,0 +1,18 @@
+"""Runs of pipelines on threads of this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from crucible_lineage.pipeline.engines.local import LocalEngine
+from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
+from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.session import Session
+
+
+def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overrides: Any) -> RunResult:
+    """Run the pipeline in a file; `scaled__factor=3` sets a parameter of a step."""
+    bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
+    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
