@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated
 
@@ -107,7 +107,8 @@ def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
     planned = make_plan(bound, session)
     require_names(bound, [name], [step.name for step in planned.steps])
-    chosen = PipelinePlan(tuple(step for step in planned.steps if name in (step.name, step.step)))
+    steps = tuple(step for step in planned.steps if name in (step.name, step.step))
+    chosen = replace(planned, steps=steps, undeclared=(), differences=(), notes=())
     end = "up to date: the result was made by this code from these parameters and inputs" if chosen.is_fresh else ""
     if not chosen.is_done:
         step = bound.steps[name.partition("[")[0]]

@@ -125,7 +125,7 @@ def prefect_is_configured() -> bool:
 def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, stop: Stop | None) -> RunResult:
     """Run the pipeline as a Prefect flow. If everything is fresh, Prefect is not imported."""
     planned = plan_for_run(request.pipeline, session, listener, request.choice)
-    if planned.plan.is_done:
+    if planned.is_done:
         engine = partial(_engine, LOCAL, session, 1)
         return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
     for name, value in PREFECT_SETTINGS.items():

@@ -329,7 +329,7 @@ def rerun_command(
         for dataset, reason in found.left_out.items():
             click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
         if dry_run:
-            answer = PlanAnswer(found.pipeline.name, found.planned.plan)
+            answer = PlanAnswer(found.pipeline.name, found.planned)
             print_json(answer.to_json()) if wants_json() else print_lines(answer)
             return
         with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:

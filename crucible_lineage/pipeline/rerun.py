@@ -26,8 +26,8 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
-from crucible_lineage.pipeline.plan.plan import plan
-from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, earlier_result
+from crucible_lineage.pipeline.plan.plan import PipelinePlan, plan
+from crucible_lineage.pipeline.plan.planner import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
@@ -44,7 +44,7 @@ class RecordedPipeline:
     """A pipeline from records, with its plan; `left_out` has the datasets that cannot be made again, with reasons."""
 
     pipeline: BoundPipeline
-    planned: PlannedPipeline
+    planned: PipelinePlan
     choice: StepChoice
     left_out: Mapping[str, str]
 
@@ -85,7 +85,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")
-    if mfid not in {planned for step in recorded.planned.plan.steps for planned in step.datasets.values()}:
+    if mfid not in {planned for step in recorded.planned.steps for planned in step.datasets.values()}:
         raise InputError(
             f"dataset {mfid} is incomplete and cannot be finished, since the code of its step has changed; "
             "restore the old code, or request the deletion of the dataset"
@@ -193,8 +193,7 @@ class _Builder:
         inputs = {"datasets": tuple(self.items)}
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
         planned = plan(self.history.project, self.instances, inputs, self.history.index, choice.forced)
-        found = PlannedPipeline(planned, inputs, self.history.index)
-        return RecordedPipeline(BoundPipeline(spec, steps), found, choice, self.left_out)
+        return RecordedPipeline(BoundPipeline(spec, steps), planned, choice, self.left_out)
 
     def _groups(self, mfids: Collection[str]) -> list[dict[str, str]]:
         """Group datasets by execution: {output: dataset} for each."""

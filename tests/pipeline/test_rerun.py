@@ -121,7 +121,7 @@ def test_all_stale_results_of_a_project_are_made_again_in_order(
 
     change(lab, "float(line) * factor", "float(line) * factor * 10")
     found = plan_stale("lab", session, lab.folder)
-    assert {step.name.partition("[")[0]: step.state for step in found.planned.plan.steps} == dict.fromkeys(
+    assert {step.name.partition("[")[0]: step.state for step in found.planned.steps} == dict.fromkeys(
         ("scaled", "total", "halves", "high"), "stale"
     )
     again = make(found)

@@ -128,7 +128,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class PipelinePlan:
-    """The plan of all instances, in an order of execution.
+    """The plan of all instances, in an order of execution, with the inputs and the index that it is based on.
 
     `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
     without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
@@ -136,8 +136,10 @@ class PipelinePlan:
     """
 
     steps: tuple[StepPlan, ...]
+    instances: Mapping[str, Instance] = field(compare=False)
+    inputs: Inputs = field(compare=False)
+    index: ProjectIndex = field(compare=False)
     undeclared: tuple[str, ...] = ()
-    instances: Mapping[str, Instance] = field(default_factory=dict, compare=False)
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -198,7 +200,7 @@ def plan(
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
                 done[name] = replace(done[name], notes=notes, choices=planned_instances[name].choices)
-    return PipelinePlan(tuple(done[name] for name in instances), instances=planned_instances)
+    return PipelinePlan(tuple(done[name] for name in instances), planned_instances, inputs, index)
 
 
 def _in_doubt(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:

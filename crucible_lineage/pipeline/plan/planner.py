@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -150,20 +150,6 @@ def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> I
     return Ingredients(record.recipe, code.source, code.pieces or {}, used, mfid)
 
 
-@dataclass(frozen=True)
-class PlannedPipeline:
-    """A pipeline's plan with the inputs and index that it is based on."""
-
-    plan: PipelinePlan
-    inputs: Inputs
-    index: ProjectIndex
-
-    @property
-    def instances(self) -> Mapping[str, Instance]:
-        """The planned instances."""
-        return self.plan.instances
-
-
 def make_plan(
     pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "", trial: str = ""
 ) -> PipelinePlan:
@@ -171,13 +157,13 @@ def make_plan(
     planned = plan_pipeline(pipeline, session, forced, as_of=as_of, trial=trial)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     results = [(step.name, dataset.mfid, planned.instances[step.name].step.spec.output)
-               for step in planned.plan.steps for dataset in step.results.values()]  # fmt: skip
+               for step in planned.steps for dataset in step.results.values()]  # fmt: skip
     return replace(
-        planned.plan,
-        differences=(*planned.plan.differences, *changed_descriptions(results, pipeline.spec.project, session)),
+        planned,
+        differences=(*planned.differences, *changed_descriptions(results, pipeline.spec.project, session)),
         steps=tuple(
             step if step.exists else replace(step, estimate=estimates.get(step.step, Estimate()))
-            for step in planned.plan.steps
+            for step in planned.steps
         ),
     )
 
@@ -190,7 +176,7 @@ def plan_pipeline(
     within: tuple[Path, ...] = (),
     as_of: str = "",
     trial: str = "",
-) -> PlannedPipeline:
+) -> PipelinePlan:
     """Plan a pipeline. `within` are the files of the pipelines that it is planned for.
 
     Calibrations are those certified `as_of` a moment, by default now, or as if a `trial` were promoted.
@@ -223,8 +209,7 @@ def plan_pipeline(
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
     warnings = (one.warning for one in session.stated.unvouched(spec.project))
-    planned = replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
-    return PlannedPipeline(planned, inputs, index)
+    return replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
 
 
 def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectIndex) -> dict[str, JsonMapping]:
@@ -267,7 +252,7 @@ def _results_of(
             f"step {declared.step!r} of {path} has the outputs {', '.join(outputs)}; name one with `output:`"
         )
     planned = plan_pipeline(other, session, within=within, as_of=as_of)
-    for step in planned.plan.steps:
+    for step in planned.steps:
         if step.step != declared.step:
             continue
         instance = planned.instances[step.name]
@@ -327,7 +312,7 @@ def _parts(key: str) -> tuple[str, str]:
 def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     """Plan a pipeline and return it as a lineage graph, each step in its planned state. Changes nothing."""
     planned = plan_pipeline(pipeline, session)
-    steps = {step.name: step for step in planned.plan.steps}
+    steps = {step.name: step for step in planned.steps}
     return _graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
 
 

@@ -35,7 +35,6 @@ from crucible_lineage.pipeline.job.progress import STARTED
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
-from crucible_lineage.pipeline.plan.planner import PlannedPipeline
 from crucible_lineage.pipeline.run.checking import Approving, RunChecks
 from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotWriter
 from crucible_lineage.pipeline.run.result import (
@@ -119,7 +118,7 @@ class Run:
         pipeline: BoundPipeline,
         session: Session,
         run_id: str,
-        planned: PlannedPipeline,
+        planned: PipelinePlan,
         inputs: Mapping[str, tuple[InputItem, ...]],
         listener: Listener,
         choice: StepChoice,
@@ -129,7 +128,7 @@ class Run:
         self.run_id = run_id
         self.instances = planned.instances
         self.index = planned.index
-        self.undeclared = planned.plan.undeclared
+        self.undeclared = planned.undeclared
         self.inputs = inputs
         self.listener = listener
         self.choice = choice

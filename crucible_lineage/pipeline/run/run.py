@@ -25,8 +25,8 @@ from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
 from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
-from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING
-from crucible_lineage.pipeline.plan.planner import PlannedPipeline, ProjectIndex, plan_pipeline
+from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
+from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run, ids_of
 from crucible_lineage.pipeline.run.result import (
     AWAY,
@@ -75,7 +75,7 @@ def plan_and_run(
 
 def plan_for_run(
     pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice = StepChoice()
-) -> PlannedPipeline:
+) -> PipelinePlan:
     """Plan a pipeline that is to be run now; during an outage, from what is known here.
 
     If that does not suffice, wait for the service up to `choice.patience_s`, unless the environment says how long calls
@@ -86,7 +86,7 @@ def plan_for_run(
         return _plan(pipeline, session, listener, choice)
 
 
-def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PlannedPipeline:
+def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PipelinePlan:
     plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of, trial=choice.trial)
     if session.settings.embedded:
         return plan()
@@ -103,7 +103,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
     if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
         with suppress(*TRANSIENT), session.offline():
             planned = plan()
-            if not planned.plan.is_done:
+            if not planned.is_done:
                 _ = session.agent  # registrations need the account
             listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
             return planned
@@ -115,7 +115,7 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
 
 def run_planned(
     pipeline: BoundPipeline,
-    planned: PlannedPipeline,
+    planned: PipelinePlan,
     session: Session,
     engine: Callable[[], Engine],
     listener: Listener,
@@ -126,22 +126,22 @@ def run_planned(
     """Execute a plan; arguments and result are those of `plan_and_run`."""
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    if (not planned.plan.is_done or new) and not away:
+    if (not planned.is_done or new) and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
             session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
-        with nullcontext() if planned.plan.is_done and not new else in_use(runs(session.settings.data) / run_id):
+        with nullcontext() if planned.is_done and not new else in_use(runs(session.settings.data) / run_id):
             before = {one.request for one in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
                 )
-                made = [step.name for step in planned.plan.steps if step.state not in (*EXISTING, BLOCKED)]
+                made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
                 slots = [key for name in made for keys in planned.instances[name].slots.values() for key in keys]
                 planned.index.begin(slots)
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-                run.adopt(planned.plan)
+                run.adopt(planned)
             if run.has_work or not session.outbox.is_empty:
                 from crucible_lineage.pipeline.job.delivering import (
                     delivering,
@@ -154,7 +154,7 @@ def run_planned(
             finish(run, away=away)
             requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
             unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), requested=requested)
-        result = result_of(run, planned.plan.notes, unread)
+        result = result_of(run, planned.notes, unread)
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
         errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -146,13 +146,17 @@ def test_a_whole_number_that_became_a_decimal_one_is_shown_in_the_same_form() ->
     assert differences(made(), changed) == ["parameter degree changed: 3 -> 535"]
 
 
+def made_plan(steps: Iterable[StepPlan]) -> PipelinePlan:
+    return PipelinePlan(tuple(steps), {}, {}, index=Any)
+
+
 def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: pytest.CaptureFixture[str]) -> None:
     def instance(number: int) -> StepPlan:
         state = "fresh" if number < 900 else "stale"
         causes = () if number < 900 else (f"parameter degree changed: 2 -> 3 (since m{number})",)
         return StepPlan(f"fit[s{number}]", state, causes, {"out": None}, step="fit", estimate=Estimate(2.0, 1000))
 
-    print(PlanAnswer("", PipelinePlan(tuple(map(instance, range(1000))))))
+    print(PlanAnswer("", made_plan(map(instance, range(1000)))))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1].strip() for line in lines[:2]] == ["900 of 1,000 instances", "100 of 1,000 instances"]
     assert lines[2].strip() == "because parameter degree changed: 2 -> 3"
@@ -162,7 +166,7 @@ def test_many_instances_of_a_step_are_folded_into_a_line_for_each_state(capsys: 
 
 def test_a_few_instances_of_a_step_are_shown_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     steps = [StepPlan(f"fit[s{n}]", "missing", ("never made",), {"out": None}, step="fit") for n in range(3)]
-    print(PlanAnswer("", PipelinePlan(tuple(steps))))
+    print(PlanAnswer("", made_plan(steps)))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines[::2]] == ["fit[s0]", "fit[s1]", "fit[s2]"]
 
@@ -170,7 +174,7 @@ def test_a_few_instances_of_a_step_are_shown_one_by_one(capsys: pytest.CaptureFi
 def test_a_difference_of_code_is_shown_once_for_instances_that_share_it(capsys: pytest.CaptureFixture[str]) -> None:
     diffs = (("-a", "+b"), ("-a", "+b"), ("-a", "+c"))
     steps = [StepPlan(f"fit[s{n}]", "stale", (), {}, step="fit", code_diff=diff) for n, diff in enumerate(diffs)]
-    print(PlanAnswer("", PipelinePlan(tuple(steps))))
+    print(PlanAnswer("", made_plan(steps)))
     lines = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line[0] in "+-"] == ["-a", "+b", "-a", "+c"]
 

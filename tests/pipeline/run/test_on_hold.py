@@ -170,12 +170,12 @@ def test_a_hold_stops_rerun_as_well(lab: Any, session: Session, run: Run) -> Non
     made = run(lab.pipeline)
     put_on_hold(session, made.inputs["second"][0])
     total = made.datasets["total"]["out"]
-    planned = plan_rerun(total, session, lab.folder, {}, forced=True).planned.plan
+    planned = plan_rerun(total, session, lab.folder, {}, forced=True).planned
     assert [step.state for step in planned.steps] == ["fresh", "blocked"]
     lab.file(
         f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text().replace("total = sum", "total = 1 + sum")
     )
-    assert [step.state for step in plan_stale("lab", session, lab.folder).planned.plan.steps] == ["fresh", "blocked"]
+    assert [step.state for step in plan_stale("lab", session, lab.folder).planned.steps] == ["fresh", "blocked"]
 
 
 def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) -> None:
