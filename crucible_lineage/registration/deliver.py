@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN
+from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN, SENDING
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -264,7 +264,7 @@ class Deliverer:
                 if entry.opened is None:
                     self._drop(entry, _DAMAGED)
                     return
-                outbox.sending(label)
+                outbox.journal.move_waiting(label.name, SENDING)
                 refs = self._register(entry)
                 self.context.note(refs)
                 outbox.delivered(label)
@@ -293,7 +293,7 @@ class Deliverer:
             with self._changed:
                 entry.state, entry.error = LACKING, str(error)
                 self._ended(entry)
-            outbox.lacks(label, str(error))
+            outbox.journal.move_waiting(label.name, LACKING, error=str(error))
         except Exception as error:
             if entry.from_before or self._is_intact(entry):
                 message, log = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.journal import SENDING
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
 from crucible_lineage.json_types import JsonObject
@@ -86,7 +87,7 @@ def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRe
     """
     if (payload := context.outbox.opened(label)) is None:
         raise FileChangedError(f"the result of {label.step} was damaged in the outbox and set aside; run it again")
-    context.outbox.sending(label)
+    context.outbox.journal.move_waiting(label.name, SENDING)
     try:
         refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
     except CrucibleError as error:

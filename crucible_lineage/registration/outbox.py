@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, MADE, REFUSED, SENDING, Journal, ResultRow
+from crucible_lineage.core.journal import DELIVERED, FAILED, MADE, REFUSED, Journal, ResultRow
 from crucible_lineage.disk import private_folder
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import (
@@ -168,10 +168,6 @@ class Outbox:
             return None
         return payload
 
-    def sending(self, label: Payload) -> None:
-        """Record that the payload is being sent."""
-        self.journal.move_waiting(label.name, SENDING)
-
     def delivered(self, label: Payload) -> None:
         """Record that the payload's datasets are at Crucible, and remove it."""
         self.journal.move_waiting(label.name, DELIVERED, error=None)
@@ -185,10 +181,6 @@ class Outbox:
     def failed(self, label: Payload, error: str, *, refused: bool = False) -> None:
         """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
         self.journal.note_failure(label.name, REFUSED if refused else MADE, error)
-
-    def lacks(self, label: Payload, error: str) -> None:
-        """Record that Crucible lacks parents of the payload."""
-        self.journal.move_waiting(label.name, LACKING, error=error)
 
     def set_aside(self) -> list[SetAside]:
         """Return the damaged payloads of all accounts and services that nobody has freed yet."""

@@ -137,13 +137,11 @@ class _Loader:
             self._report(location, "JSON has no such number; give a finite one, or null for none")
             _container(data, location)[location[-1]] = None
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
-        self._refuse_internal_keys()
+        self._set_folders(self.path.absolute().parent)
         self._override(data, overrides)
         variables = self._fill(data)
         if not overrides:  # an override may replace the only reference to a parameter
             self._check_used(variables)
-        for part, name in self._entries():
-            _give_folder(part, mapping_at(mapping_at(data, part), name), self.path.absolute().parent)
         spec, errors = readable_part({**data, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(self.document, errors, variables.secret_locations)
@@ -153,26 +151,29 @@ class _Loader:
     def _report(self, location: Location, message: str) -> None:
         self.faults.append(self.document.fault(location, message))
 
-    def _entries(self) -> list[tuple[str, str]]:
-        """Return all inputs and steps, as (key, name)."""
-        return [(part, name) for part in ("inputs", "steps") for name in mapping_at(self.document.data, part)]
-
-    def _refuse_internal_keys(self) -> None:
+    def _set_folders(self, folder: Path) -> None:
+        """Set the folder of relative paths; keys that only the reader sets are unknown in a declaration."""
         data = self.document.data
         for key in ("path", "digest"):
             if key in data:
                 self._report((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
                 del data[key]
-        for part, name in self._entries():
-            entry = mapping_at(data, part)[name]
-            each = entry.get("each") if isinstance(entry, dict) else None
-            items = enumerate(each) if isinstance(each, list) else ()
-            entries = [((part, name), entry), *(((part, name, "each", number), item) for number, item in items)]
-            for location, item in entries:
-                for key in ("folder", "references"):
-                    if isinstance(item, dict) and key in item:
-                        self._report((*location, key), f"unknown key {key!r}")
-                        del item[key]
+        for part in ("inputs", "steps"):
+            for name, entry in mapping_at(data, part).items():
+                each = entry.get("each") if isinstance(entry, dict) else None
+                listed = each if isinstance(each, list) else None
+                items: list[tuple[Location, object]] = [((part, name), entry)]
+                items += [((part, name, "each", number), item) for number, item in enumerate(listed or ())]
+                for location, item in items:
+                    if not isinstance(item, dict):
+                        continue
+                    for key in ("folder", "references"):
+                        if key in item:
+                            self._report((*location, key), f"unknown key {key!r}")
+                            del item[key]
+                    has_files = "dataset" not in item if len(location) > 2 else "file" in item or "pipeline" in item
+                    if part == "steps" or (has_files and (len(location) > 2 or listed is None)):
+                        item["folder"] = folder
 
     def _override(self, data: JsonObject, overrides: JsonMapping) -> None:
         """Replace declared values by those of this run. Raises InputError if nothing has that name."""
@@ -244,16 +245,6 @@ def mapping_at(data: object, key: str) -> JsonObject:
     """Return the mapping under a key; empty for any other value, which validation reports."""
     value = data.get(key) if isinstance(data, dict) else None
     return value if isinstance(value, dict) else {}
-
-
-def _give_folder(part: str, declared: JsonObject, folder: Path) -> None:
-    """Set the folder of relative paths; in a list of datasets, that of each entry with files."""
-    if isinstance(entries := declared.get("each"), list):
-        given = [entry for entry in entries if isinstance(entry, dict) and "dataset" not in entry]
-    else:
-        given = [declared] if part == "steps" or "file" in declared or "pipeline" in declared else []
-    for one in given:
-        one["folder"] = folder
 
 
 def _no_override(name: str, possible: list[str]) -> str:

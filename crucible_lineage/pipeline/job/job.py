@@ -203,7 +203,8 @@ def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object
     return value_of({**fields, "metadata": fields.get("scientific_metadata") or {}}, name)
 
 
-_IN_PLAN = ("params", "matrix", "inputs", "group_by", "across")  # resolved by the plan
+# What the plan has resolved, and what the run does with the results.
+_NOT_OF_JOB = ("params", "matrix", "inputs", "group_by", "across", "checks", "approve", "certify", "folder")
 
 
 def job_to_json(job: Job) -> JsonObject:
@@ -215,7 +216,7 @@ def job_to_json(job: Job) -> JsonObject:
         "project": job.project,
         "pipeline": job.pipeline,
         "spec": {
-            **job.spec.model_dump(mode="json", exclude={*_IN_PLAN, "folder"}, exclude_defaults=True),
+            **job.spec.model_dump(mode="json", exclude={*_NOT_OF_JOB}, exclude_defaults=True),
             "folder": str(job.spec.folder),
         },
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},

@@ -125,6 +125,8 @@ steps:
   asked:
     uses: LABMODULE_ask:ask
     inputs: {counts: first}
+    checks: {kept: {that: "results.n > 0", else: hold}}
+    certify: {for: instrument_name, from: "{counts.timestamp}"}
     params: {token: "${env.LAB_TOKEN}", site: "at ${env.LAB_SITE}"}
   command:
     run: [PYTHON, tell.py, "{inputs.counts}", "{out}"]
