@@ -67,6 +67,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset, FileRecord
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+    from crucible_lineage.registration.payload import NewDataset
 
 PATIENCE_S = 4.0  # chosen: many times the gap between two calls of a registration, and bearable after a crash
 FIRST_POLL_S = 0.1
@@ -179,13 +180,11 @@ class Claim:
 
 def claim(
     client: CrucibleClient,
-    mfid: str,
-    name: str,
+    new: NewDataset,
     record: StepRecord | FilesRecord,
     metadata: JsonMapping,
     *,
     machine: str | None,
-    project: str,
     created: bool,
     patience_s: float,
 ) -> Claim | Dataset:
@@ -193,13 +192,13 @@ def claim(
 
     `created` says that this process just created it. Raises IdTakenError if it is elsewhere or has another recipe.
     """
-    own = _OwnMarks(mfid, record, metadata, machine, patience_s)
+    own = _OwnMarks(new.mfid, record, metadata, machine, patience_s)
     if created and (first := own.begin(client)) is not None:
         return first
     watch = _Watch(created, patience_s)
     while True:
-        dataset = watch.look(client, mfid)
-        require_own(client, dataset, project, record.recipe_sha256, f"registering {name!r}")
+        dataset = watch.look(client, new.mfid)
+        require_own(client, dataset, new.project, record.recipe_sha256, f"registering {new.name!r}")
         known = registrations(dataset.stored_metadata)
         move = next_move(watch.evidence(known, dataset, own))
         if move is NextMove.LOOK:
@@ -250,16 +249,16 @@ def start_over(client: CrucibleClient, held: Claim) -> None:
     """
     now = require_held(client, held)
     others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
-    outlines = [begin_mark(one.name, one.rank, _outline(one.record), {}, one.keeps) for one in others]
+    kept = ("generated", "attached", "result")
+    outlines = [
+        begin_mark(one.name, one.rank, {key: one.record[key] for key in kept if key in one.record}, {}, one.keeps)
+        for one in others
+    ]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
     own = {**held.mark, **held.metadata, KEY: held.record.document()}
     marks = {key: value for outline in outlines for key, value in outline.items()}
     client.metadata.replace(held.mfid, {**lasting, **marks, **plain, **own})
-
-
-def _outline(record: JsonMapping) -> JsonMapping:
-    return {key: record[key] for key in ("generated", "attached", "result") if key in record}
 
 
 def complete(client: CrucibleClient, held: Claim) -> bool:

@@ -100,6 +100,11 @@ class NewDataset:
         """The dataset's name."""
         return str(self.fields["dataset_name"])
 
+    @property
+    def project(self) -> str:
+        """The project that it belongs to."""
+        return str(self.fields["project_id"])
+
     def ref(self, mfid: str) -> DatasetRef:
         """Return the dataset for use by steps, under the id that it has."""
         files = tuple(file.ref for file in self.files)

@@ -80,7 +80,6 @@ def register_output(
     patience_s = PATIENCE_S if patience_s is None else patience_s
     new = new.without_secrets()
     mfid = new.mfid
-    project = str(new.fields["project_id"])
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
     refusal = _create(client, new)
     if created := refusal is None:
@@ -89,16 +88,13 @@ def register_output(
     sent = SentContent()
     for rounds_left in reversed(range(ROUNDS)):
         try:
-            held = claim(
-                client, mfid, new.name, record, metadata,
-                machine=machine, project=project, created=created, patience_s=patience_s,
-            )  # fmt: skip
+            held = claim(client, new, record, metadata, machine=machine, created=created, patience_s=patience_s)
         except NotFoundError as not_found:
             if not isinstance(refusal, (ConflictError, ForbiddenError)) or not rounds_left:
                 raise refusal or not_found from None  # the refusal was not about an existing dataset
             again = _create(client, new)  # it may have existed a moment ago
             if again is not None:
-                raise hidden_id_error(client, mfid, f"registering {new.name!r}", project, again) from None
+                raise hidden_id_error(client, mfid, f"registering {new.name!r}", new.project, again) from None
             created = True
             continue
         if not isinstance(held, Claim):
@@ -222,8 +218,8 @@ def _adopt(
     assert found.record is not None  # since it is complete
     assert found.ref is not None
     take_back(client, found.mfid, sent, found.record)
-    action, project = f"registering {new.name!r}", str(new.fields["project_id"])
-    require_own(client, dataset, project, found.record.recipe_sha256, action)
+    action = f"registering {new.name!r}"
+    require_own(client, dataset, new.project, found.record.recipe_sha256, action)
     listed = require_own_files(client, dataset, found.record)
     if is_of_machine(found.record.registrar, machine):  # it may have died before it requested the ingestion
         files = {file.filename: file.mfid for file in listed}
