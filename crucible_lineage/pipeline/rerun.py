@@ -192,7 +192,7 @@ class _Builder:
         )
         inputs = {"datasets": tuple(self.items)}
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
-        planned = plan(self.history.project, self.instances, inputs, self.history.index, choice.forced)
+        planned = plan(self.instances, inputs, self.history.index, choice.forced)
         return RecordedPipeline(BoundPipeline(spec, steps), planned, choice, self.left_out)
 
     def _groups(self, mfids: Collection[str]) -> list[dict[str, str]]:

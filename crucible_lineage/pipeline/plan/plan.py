@@ -166,7 +166,7 @@ class PipelinePlan:
 
 
 def plan(
-    project: str, instances: Mapping[str, Instance], inputs: Inputs, index: ProjectIndex, forced: Collection[str] = ()
+    instances: Mapping[str, Instance], inputs: Inputs, index: ProjectIndex, forced: Collection[str] = ()
 ) -> PipelinePlan:
     """Plan all instances. Steps (or instances) in `forced` are made again even if their results exist.
 
@@ -188,7 +188,7 @@ def plan(
                 _look_ahead(instance, instances, inputs, done, index)
             results = {need: done[need].results for need in instance.needs}
             try:
-                drafts.append(_draft(project, instance, used_datasets(instance, inputs, results), index))
+                drafts.append(_draft(instance, used_datasets(instance, inputs, results), index))
             except InputError as error:  # a fault of this step does not stop the others
                 done[name] = _blocked(instance, [str(error)])
         index.results.look([planned.mfid for draft in drafts for planned in draft.outputs])
@@ -265,26 +265,25 @@ def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
 
 
 def plan_instance(
-    project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
+    instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
 ) -> StepPlan:
     """Plan an instance whose parents all exist."""
     try:
-        draft = _draft(project, instance, used, index)
+        draft = _draft(instance, used, index)
     except InputError as error:
         return _blocked(instance, [str(error)])
     return _planned(instance, draft, index, forced=forced)
 
 
-def _draft(project: str, instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> StepPlan:
+def _draft(instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> StepPlan:
     """Return the plan of an instance without its state: the outputs of its latest attempt.
 
     Raises InputError if facts about a parent cannot be read.
     """
-    inspection = instance.inspection
-    code, params = inspection.code, inspection.params
-    salt = instance.step.spec.salt
+    inspection, salt = instance.inspection, instance.step.spec.salt
     facts = index.facts.of(used) if inspection.facts else None
-    planned_as = partial(planned_outputs, project, code, inspection.outputs, params, used, salt=salt, facts=facts)
+    fixed = (index.project, inspection.code, inspection.outputs, inspection.params, used)
+    planned_as = partial(planned_outputs, *fixed, salt=salt, facts=facts)
     outputs = planned_as()
     if attempt := max(index.results.attempt(planned.mfid) for planned in outputs):
         outputs = planned_as(attempt=attempt)

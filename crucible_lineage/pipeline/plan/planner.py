@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.expand import Instance, expand
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, StepPlan, plan
+from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
@@ -200,7 +200,7 @@ def plan_pipeline(
     for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
         instances = expand(pipeline, inputs, inspect, returned)
         require_names(pipeline, forced, instances)
-        planned = plan(spec.project, instances, inputs, index, forced)
+        planned = plan(instances, inputs, index, forced)
         before, returned = returned, _returned(pipeline, planned, index)
         if before == returned:
             break
@@ -310,31 +310,32 @@ def _parts(key: str) -> tuple[str, str]:
 
 
 def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
-    """Plan a pipeline and return it as a lineage graph, each step in its planned state. Changes nothing."""
-    planned = plan_pipeline(pipeline, session)
-    steps = {step.name: step for step in planned.steps}
-    return _graph(pipeline.spec.project, steps, planned.instances, planned.inputs)
+    """Plan a pipeline and return it as a lineage graph, each step in its planned state. Changes nothing.
 
-
-def _graph(
-    project: str, steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs
-) -> LineageGraph:
-    """Build the graph. Existing datasets are identified by id, those to be made or registered by name."""
-    nodes = [_input_node(project, name, item) for name, items in inputs.items() for item in items]
-    nodes += [_step_node(project, instance, steps[instance.name]) for instance in instances.values()]
-    return LineageGraph(nodes, _edges(steps, instances, inputs))
-
-
-def _edges(steps: Mapping[str, StepPlan], instances: Mapping[str, Instance], inputs: Inputs) -> Iterator[Edge]:
-    for instance in instances.values():
+    Existing datasets are identified by id, those to be made or registered by name.
+    """
+    planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
+    ids = {step.name: next((one.mfid for one in step.results.values()), step.name) for step in planned.steps}
+    nodes = [_input_node(project, name, item) for name, items in planned.inputs.items() for item in items]
+    edges = []
+    for step in planned.steps:
+        instance = planned.instances[step.name]
+        described = instance.inspection.described(instance.step.spec.output)
+        nodes.append(
+            Node(
+                ids[step.name],
+                name=step.name,
+                measurement=str(described.get("measurement", "")),
+                data_type=str(described.get("data_type", "")),
+                project=project,
+                state=step.state,
+                step=step.step,
+            )
+        )
         for feed in instance.feeds:
-            note = feed.chosen.note if feed.chosen else ""
-            parent = _id(steps[feed.instance]) if feed.instance else _item_id(feed.input or "", feed.item(inputs))
-            yield Edge(parent, _id(steps[instance.name]), note=note)
-
-
-def _id(step: StepPlan) -> str:
-    return next((dataset.mfid for dataset in step.results.values()), step.name)
+            parent = ids[feed.instance] if feed.instance else _item_id(feed.input or "", feed.item(planned.inputs))
+            edges.append(Edge(parent, ids[step.name], note=feed.chosen.note if feed.chosen else ""))
+    return LineageGraph(nodes, edges)
 
 
 def _item_id(name: str, item: InputItem) -> str:
@@ -342,19 +343,5 @@ def _item_id(name: str, item: InputItem) -> str:
 
 
 def _input_node(project: str, name: str, item: InputItem) -> Node:
-    node = _item_id(name, item)
-    shown = item.shown or (item.dataset.name if item.dataset else item.label)
-    return Node(node, name=shown, data_type=f"input {name}", project=project, state=RAW if item.dataset else MISSING)
-
-
-def _step_node(project: str, instance: Instance, step: StepPlan) -> Node:
-    described = instance.inspection.described(instance.step.spec.output)
-    return Node(
-        _id(step),
-        name=instance.name,
-        measurement=str(described.get("measurement", "")),
-        data_type=str(described.get("data_type", "")),
-        project=project,
-        state=step.state,
-        step=instance.step.name,
-    )
+    shown, state = item.shown or (item.dataset.name if item.dataset else item.label), RAW if item.dataset else MISSING
+    return Node(_item_id(name, item), name=shown, data_type=f"input {name}", project=project, state=state)

@@ -330,7 +330,7 @@ class Run:
         results = {need: self.steps[need].results or {} for need in instance.needs}
         try:
             used = used_datasets(instance, self.inputs, results)
-            planned = plan_instance(self.pipeline.spec.project, instance, used, self.index, forced=forced)
+            planned = plan_instance(instance, used, self.index, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
             self.end_step(name, FAILED, error=str(error))
             return
