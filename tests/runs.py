@@ -7,6 +7,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
@@ -16,3 +17,8 @@ def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overr
     """Run the pipeline in a file; `scaled__factor=3` sets a parameter of a step."""
     bound = bind_file(path, session.store, {name.replace("__", "."): value for name, value in overrides.items()})
     return plan_and_run(bound, session, lambda: LocalEngine(session, 2), lambda event: None, choice)
+
+
+def states(session: Session, path: Path) -> dict[str, str]:
+    """The planned states of the steps of the pipeline in a file."""
+    return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}

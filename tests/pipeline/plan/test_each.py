@@ -14,6 +14,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
+from tests.runs import states
 
 STEPS = """
 from pathlib import Path
@@ -72,31 +73,26 @@ def many(lab: Any) -> Any:
     return lab
 
 
-def states(path: Path, session: Session) -> dict[str, str]:
-    return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}
-
-
-def text_of(session: Session, mfid: str) -> str:
-    (file,) = session.client.datasets.list_files(mfid)
-    return session.client.files.download_bytes(file).decode()
-
-
-def test_each_dataset_has_its_own_results_and_a_list_collects_them(many: Any, session: Session, run: Run) -> None:
+def test_each_dataset_has_its_own_results_and_a_list_collects_them(
+    many: Any, session: Session, run: Run, text_of: Any
+) -> None:
     result = run(many.pipeline)
     assert result.ok, result.errors
     assert list(result.datasets) == [
         *("sum[s1.txt]", "sum[s2.txt]", "sum[s3.txt]", "square[s1.txt]", "square[s2.txt]", "square[s3.txt]", "table")
     ]
     table = result.datasets["table"]["out"]
-    assert text_of(session, table) == "121.0 144.0 169.0"
+    assert text_of(table) == "121.0 144.0 169.0"
     parents = {parent.unique_id for parent in session.client.datasets.list_parents(table)}
     assert parents == {result.datasets[f"square[s{number}.txt]"]["out"] for number in (1, 2, 3)}
     assert session.client.datasets.get(table).dataset_name == "s1.txt and 2 more (table)"
     assert run(many.pipeline).executed == []
 
 
-def test_a_new_dataset_makes_only_what_depends_on_it(many: Any, session: Session, run: Run) -> None:
-    run(many.pipeline)
+def test_a_new_dataset_makes_only_what_depends_on_it_and_supersedes_no_result_of_another_one(
+    many: Any, session: Session, run: Run
+) -> None:
+    first = run(many.pipeline)
     many.file("s4.txt", "4")
     planned = make_plan(bind_file(many.pipeline, session.store), session)
     assert {step.name: step.state for step in planned.steps if step.state != "fresh"} == {
@@ -104,13 +100,8 @@ def test_a_new_dataset_makes_only_what_depends_on_it(many: Any, session: Session
         "square[s4.txt]": "missing",
         "table": "stale",
     }
-    assert run(many.pipeline).executed == ["sum[s4.txt]", "square[s4.txt]", "table"]
-
-
-def test_results_of_a_new_dataset_supersede_none_of_another_one(many: Any, session: Session, run: Run) -> None:
-    first = run(many.pipeline)
-    many.file("s4.txt", "4")
     second = run(many.pipeline)
+    assert second.executed == ["sum[s4.txt]", "square[s4.txt]", "table"]
 
     def supersedes(step: str) -> Any:
         metadata = session.client.datasets.get(second.datasets[step]["out"], include_metadata=True).scientific_metadata
@@ -144,13 +135,13 @@ def test_an_unusable_dataset_does_not_stop_the_others(many: Any, session: Sessio
     """)
     first = run(path)  # both are new, so the fault of the second appears on registration
     assert (first.ok, first.executed) == (False, ["square[s1.txt]"])
-    assert states(path, session) == {"square[s1.txt]": "fresh", "square[s2.txt]": "blocked"}
+    assert states(session, path) == {"square[s1.txt]": "fresh", "square[s2.txt]": "blocked"}
     assert "has several files: s2.txt, s3.txt" in run(path).errors["square[s2.txt]"]
 
 
 def test_without_datasets_nothing_is_done_and_nothing_fails(many: Any, session: Session, run: Run) -> None:
     many.declare(EACH.replace('"s[0-9].txt"', '"none*.txt", optional: true').replace("  table:", "  tables:"))
-    assert states(many.pipeline, session) == {"tables": "blocked"}
+    assert states(session, many.pipeline) == {"tables": "blocked"}
     many.declare("\n".join(line for line in many.pipeline.read_text().splitlines() if "tables" not in line))
     result = run(many.pipeline)
     assert (result.ok, result.outcomes) == (True, {})
@@ -178,10 +169,10 @@ steps:
 """
 
 
-def test_inputs_are_matched_by_a_field_of_their_records(many: Any, session: Session, run: Run) -> None:
+def test_inputs_are_matched_by_a_field_of_their_records(many: Any, session: Session, run: Run, text_of: Any) -> None:
     many.file("second.txt", "20")
     result = run(many.declare(MATCHED))
-    assert {step: text_of(session, outputs["out"]) for step, outputs in result.datasets.items()} == {
+    assert {step: text_of(outputs["out"]) for step, outputs in result.datasets.items()} == {
         "sum[s1.txt]": "11.0",
         "sum[s2.txt]": "22.0",
         "sum[s3.txt]": "13.0",
@@ -201,7 +192,9 @@ def test_an_instance_without_a_match_is_blocked_and_the_others_run(many: Any, se
     assert "instrument_name=B" in result.errors["sum[s2.txt]"]
 
 
-def test_a_list_takes_all_matches_and_a_single_file_the_nearest_before(many: Any, session: Session, run: Run) -> None:
+def test_a_list_takes_all_matches_and_a_single_file_the_nearest_before(
+    many: Any, session: Session, run: Run, text_of: Any
+) -> None:
     many.file("second.txt", "20")
     several = """
     pipeline: several
@@ -222,11 +215,11 @@ def test_a_list_takes_all_matches_and_a_single_file_the_nearest_before(many: Any
     many.file(f"{many.module}.py", STEPS + COLLECT)
     result = run(many.declare(several))
     assert result.ok, result.errors
-    assert text_of(session, result.datasets["sum[s1.txt]"]["out"]) == "3.0"
-    assert text_of(session, result.datasets["table[s1.txt]"]["out"]) == "10 2 20"
+    assert text_of(result.datasets["sum[s1.txt]"]["out"]) == "3.0"
+    assert text_of(result.datasets["table[s1.txt]"]["out"]) == "10 2 20"
 
 
-def test_selected_datasets_can_be_matched_too(many: Any, session: Session, run: Run) -> None:
+def test_selected_datasets_can_be_matched_too(many: Any, session: Session, run: Run, text_of: Any) -> None:
     many.file("second.txt", "20")
     run(many.declare(MATCHED, "first.yaml"))
     selected = """
@@ -241,7 +234,7 @@ def test_selected_datasets_can_be_matched_too(many: Any, session: Session, run: 
     """
     result = run(many.declare(selected.replace("data_type: raw", "dataset_name: s1.txt"), "second.yaml"))
     assert result.ok, result.errors
-    assert sorted(text_of(session, result.datasets["table"]["out"]).split()) == ["11.0", "13.0", "22.0"]
+    assert sorted(text_of(result.datasets["table"]["out"]).split()) == ["11.0", "13.0", "22.0"]
 
 
 SWEPT = """
@@ -256,13 +249,13 @@ steps:
 """
 
 
-def test_a_matrix_makes_every_combination(many: Any, session: Session, run: Run) -> None:
+def test_a_matrix_makes_every_combination(many: Any, session: Session, run: Run, text_of: Any) -> None:
     result = run(many.declare(SWEPT))
     assert result.ok, result.errors
-    assert text_of(session, result.datasets["table"]["out"]) == "2.0 4.0 8.0"
+    assert text_of(result.datasets["table"]["out"]) == "2.0 4.0 8.0"
     assert len([name for name in result.datasets if name.startswith("again")]) == 6
     name = "again[exponent=3, exponent=2]"
-    assert text_of(session, result.datasets[name]["out"]) == "64.0"
+    assert text_of(result.datasets[name]["out"]) == "64.0"
     record = session.client.datasets.get(result.datasets["power[exponent=3]"]["out"])
     assert record.dataset_name == "spectrum (power, exponent=3)"
 
@@ -270,7 +263,7 @@ def test_a_matrix_makes_every_combination(many: Any, session: Session, run: Run)
 def test_an_additional_value_in_a_matrix_supersedes_nothing(many: Any, session: Session, run: Run) -> None:
     run(many.declare(SWEPT))
     path = many.declare(SWEPT.replace("[1, 2, 3]", "[1, 2, 3, 4]"))
-    states_now = states(path, session)
+    states_now = states(session, path)
     assert states_now["power[exponent=4]"] == "missing"
     assert (states_now["power[exponent=3]"], states_now["table"]) == ("fresh", "stale")
     path = many.declare(SWEPT.replace("[1, 2, 3]", "[1, 2, 5]"))
@@ -315,4 +308,4 @@ def test_two_instances_of_one_name_are_refused_and_not_one_of_them_left_out(many
     path = many.declare(EACH.replace("inputs: {base: sum}", "inputs: {base: sum}, matrix: {label: [5, '5']}"))
     many.file(f"{many.module}.py", STEPS.replace("exponent: int = 2", "exponent: int = 2, label: object = None"))
     with pytest.raises(InputError, match=r"two instances would be called 'square\[s1.txt, label=5\]'"):
-        states(path, session)
+        states(session, path)

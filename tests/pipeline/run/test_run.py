@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,25 +10,23 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import RunResult, StepChoice, StepEvent
+from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
-from tests.runs import run as run_file
+from tests.runs import run, states
 
 
-def run(path: Path, session: Session, seen: list[StepEvent] | None = None) -> RunResult:
-    bound = bind_file(path, session.store)
-    listen = seen.append if seen is not None else lambda event: None
-    return plan_and_run(bound, session, lambda: LocalEngine(session, 2), listen)
+def supersedes(mfid: str, session: Session) -> str | None:
+    record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
+    assert record is not None
+    return record.supersedes
 
 
-def states(path: Path, session: Session) -> dict[str, str]:
-    return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}
-
-
-def test_a_run_registers_each_result_as_a_child_of_its_inputs(lab: Any, session: Session) -> None:
-    result = run(lab.pipeline, session)
+def test_a_run_registers_each_result_as_a_child_of_its_inputs_and_records_how_it_was_made(
+    lab: Any, session: Session
+) -> None:
+    result = run(session, lab.pipeline)
     assert result.executed == ["scaled", "total"]
     total = result.datasets["total"]["out"]
     parents = {dataset.unique_id for dataset in session.client.datasets.list_parents(total)}
@@ -39,10 +36,6 @@ def test_a_run_registers_each_result_as_a_child_of_its_inputs(lab: Any, session:
     assert found.scientific_metadata["total"] == 28.0
     assert (found.measurement, found.data_type) == ("counting", "sum")
     assert {file.filename for file in session.client.datasets.list_files(total)} == {"total.txt", "note.txt"}
-
-
-def test_a_record_describes_how_the_result_was_made(lab: Any, session: Session) -> None:
-    result = run(lab.pipeline, session)
     mfid = result.datasets["scaled"]["out"]
     record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
     assert record is not None
@@ -53,27 +46,30 @@ def test_a_record_describes_how_the_result_was_made(lab: Any, session: Session) 
     assert "def scale(" in record.activity.code.source
     assert record.agent.unique_id
     assert record.software.packages["crucible-lineage"]
+    assert record.registrar.startswith(f"{session.machine}-"), "the next run from there would finish it at once"
 
 
 def test_a_second_run_makes_nothing_and_requests_nothing(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
-    assert run(lab.pipeline, session).executed == [], "reads once what ingestion has changed after the first run"
+    first = run(session, lab.pipeline)
+    assert run(session, lab.pipeline).executed == [], "reads once what ingestion has changed after the first run"
     with Session(session.settings) as later:
-        second = run(lab.pipeline, later)
+        second = run(later, lab.pipeline)
         assert second.executed == []
         assert second.datasets == first.datasets
         assert later._client is None, "an up-to-date run must not start the embedded Crucible"
 
 
 def test_a_new_machine_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
+    first = run(session, lab.pipeline)
     session.mirror.forget()
-    second = run(lab.pipeline, session)
+    second = run(session, lab.pipeline)
     assert (second.executed, second.datasets, second.inputs) == ([], first.datasets, first.inputs)
 
 
-def test_a_changed_parameter_makes_new_children_beside_the_old_ones(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
+def test_a_changed_parameter_makes_new_children_which_name_the_old_ones_that_they_supersede(
+    lab: Any, session: Session
+) -> None:
+    first = run(session, lab.pipeline)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
     planned = make_plan(bind_file(lab.pipeline, session.store), session)
     scaled, total = planned.steps
@@ -83,35 +79,28 @@ def test_a_changed_parameter_makes_new_children_beside_the_old_ones(lab: Any, se
         "stale",
         ("parent scaled will be rerun; this result is kept if the output is identical",),
     )
-    second = run(lab.pipeline, session)
+    second = run(session, lab.pipeline)
     assert second.executed == ["scaled", "total"]
     assert set(second.datasets["total"].values()).isdisjoint(first.datasets["total"].values())
-    assert session.client.datasets.get(first.datasets["total"]["out"]).unique_id
+    for step in ("scaled", "total"):
+        assert supersedes(second.datasets[step]["out"], session) == first.datasets[step]["out"]
+        assert supersedes(first.datasets[step]["out"], session) is None
 
 
 def test_a_changed_input_file_is_a_new_dataset(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
+    first = run(session, lab.pipeline)
     lab.file("second.txt", "11\n")
-    assert states(lab.pipeline, session) == {"scaled": "fresh", "total": "stale"}
-    second = run(lab.pipeline, session)
+    assert states(session, lab.pipeline) == {"scaled": "fresh", "total": "stale"}
+    second = run(session, lab.pipeline)
     assert second.executed == ["total"]
     assert second.inputs["second"] != first.inputs["second"]
-
-
-def test_a_registration_of_a_killed_run_is_recognized_by_the_same_data_folder(lab: Any, session: Session) -> None:
-    """So that the next run from there finishes it at once, and does not wait to see if another machine goes on."""
-    result = run(lab.pipeline, session)
-    for mfid in (result.inputs["first"][0], result.datasets["scaled"]["out"]):
-        record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
-        assert record is not None
-        assert record.registrar.startswith(f"{session.machine}-")
 
 
 def test_a_failed_step_stops_only_its_descendants(lab: Any, session: Session) -> None:
     text = lab.pipeline.read_text().replace("inputs: {left: scaled", "inputs: {left: broken")
     broken = f"  broken:\n    uses: {lab.module}:fail\n    inputs: {{counts: first}}\n"
     lab.declare(text + broken)
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert dict(result.outcomes) == {"scaled": "executed", "broken": "failed", "total": "skipped"}
     assert "RuntimeError: the lamp was off" in result.errors["broken"]
     assert not result.ok
@@ -129,7 +118,7 @@ def test_a_step_may_have_several_outputs(lab: Any, session: Session) -> None:
           joined: {uses: "LABMODULE:add", inputs: {left: parts.low, right: parts.high}}
         """
     )
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert result.ok, result.errors
     assert set(result.datasets["parts"]) == {"low", "high"}
     parents = {dataset.unique_id for dataset in session.client.datasets.list_parents(result.datasets["joined"]["out"])}
@@ -144,7 +133,7 @@ def test_files_of_a_result_may_have_the_same_bytes(lab: Any, session: Session) -
     lab.file(f"{lab.module}_same.py", step + code.replace("def same", "@step(outputs=('left', 'right'))\ndef same"))
     head = lab.pipeline.read_text().partition("  second:")[0]
     path = lab.declare(f"{head}steps:\n  same: {{uses: {lab.module}_same:same, inputs: {{counts: first}}}}\n")
-    result = run(path, session)
+    result = run(session, path)
     assert result.errors == {}
     stored = [file for mfid in result.datasets["same"].values() for file in session.client.datasets.list_files(mfid)]
     assert sorted(file.filename for file in stored) == ["a", "b", "c"]
@@ -153,22 +142,22 @@ def test_files_of_a_result_may_have_the_same_bytes(lab: Any, session: Session) -
 def test_a_parent_with_several_files_needs_a_choice(lab: Any, session: Session) -> None:
     chosen = lab.pipeline.read_text() + f"  again:\n    uses: {lab.module}:scale\n    inputs: {{counts: total}}\n"
     lab.declare(chosen)
-    assert "has several files: note.txt, total.txt; choose one" in run(lab.pipeline, session).errors["again"]
+    assert "has several files: note.txt, total.txt; choose one" in run(session, lab.pipeline).errors["again"]
     lab.declare(chosen.replace("counts: total}", "counts: {from: total, files: total.txt}}"))
-    assert run(lab.pipeline, session).executed == ["again"]
+    assert run(session, lab.pipeline).executed == ["again"]
 
 
 def test_files_without_a_time_are_adopted_by_their_bytes(lab: Any, session: Session) -> None:
     lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:00:00Z"', ""))
-    first = run(lab.pipeline, session)
+    first = run(session, lab.pipeline)
     session.mirror.forget()
-    second = run(lab.pipeline, session)
+    second = run(session, lab.pipeline)
     assert second.inputs == first.inputs
     assert second.executed == []
 
 
 def test_an_existing_dataset_may_be_an_input(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
+    first = run(session, lab.pipeline)
     scaled = first.datasets["scaled"]["out"]
     lab.declare(
         f"""
@@ -180,7 +169,7 @@ def test_an_existing_dataset_may_be_an_input(lab: Any, session: Session) -> None
           again: {{uses: "LABMODULE:scale", inputs: {{counts: counts}}}}
         """
     )
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert result.ok, result.errors
     assert [d.unique_id for d in session.client.datasets.list_parents(result.datasets["again"]["out"])] == [scaled]
 
@@ -197,13 +186,13 @@ def test_a_missing_dataset_is_reported_before_anything_is_changed(lab: Any, sess
         """
     )
     with pytest.raises(InputError, match="0tr5k2ndm5zvd000nr21qakeh4"):
-        run(lab.pipeline, session)
+        run(session, lab.pipeline)
     assert session.client.projects.find("lab") is None
 
 
 def test_events_report_the_course_of_a_run(lab: Any, session: Session) -> None:
     seen: list[StepEvent] = []
-    run(lab.pipeline, session, seen)
+    plan_and_run(bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), seen.append)
     course = ("queued", "started", "made", "executed")
     of_steps = [(event.step, event.outcome) for event in seen if event.step]
     assert of_steps == [(step, outcome) for step in ("scaled", "total") for outcome in course]
@@ -223,7 +212,7 @@ def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) ->
     lab.file(f"{lab.module}_spoil.py", f"from pathlib import Path\n{code}")
     text = lab.pipeline.read_text() + f"  spoilt:\n    uses: {lab.module}_spoil:spoil\n    inputs: {{counts: first}}\n"
     lab.declare(text)
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert "changed its input 'first.txt' while it ran" in result.errors["spoilt"]
     assert "spoilt" not in result.datasets
 
@@ -246,62 +235,47 @@ def test_a_step_without_a_usable_result_is_reported_with_the_reason(
     import sys
 
     sys.modules.pop(module, None)
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert words in result.errors["odd"]
     listed = session.client.datasets.list(project_id="lab", limit=None)
     assert len(listed) == 4, "two inputs and two results; nothing half-done"
 
 
-def supersedes(mfid: str, session: Session) -> str | None:
-    record = read_record(session.client.datasets.get(mfid, include_metadata=True).scientific_metadata)
-    assert record is not None
-    return record.supersedes
-
-
-def test_a_result_after_a_change_names_the_one_that_it_supersedes(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
-    lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
-    second = run(lab.pipeline, session)
-    for step in ("scaled", "total"):
-        assert supersedes(second.datasets[step]["out"], session) == first.datasets[step]["out"]
-        assert supersedes(first.datasets[step]["out"], session) is None
-
-
 def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Session) -> None:
-    run(lab.pipeline, session)
+    run(session, lab.pipeline)
     lab.file("third.txt", "7\n")
     lab.file("fourth.txt", "8\n")
     text = lab.pipeline.read_text().replace("first.txt", "third.txt").replace("second.txt", "fourth.txt")
     lab.declare(text)
-    assert states(lab.pipeline, session) == {"scaled": "missing", "total": "missing"}
-    other = run(lab.pipeline, session)
+    assert states(session, lab.pipeline) == {"scaled": "missing", "total": "missing"}
+    other = run(session, lab.pipeline)
     assert supersedes(other.datasets["total"]["out"], session) is None
 
 
 def test_a_forced_step_is_a_new_attempt_beside_the_old_one(lab: Any, session: Session) -> None:
-    first = run(lab.pipeline, session)
-    forced = run_file(session, lab.pipeline, StepChoice(forced=("scaled",)))
+    first = run(session, lab.pipeline)
+    forced = run(session, lab.pipeline, StepChoice(forced=("scaled",)))
     assert forced.executed == ["scaled"]
     assert forced.stayed == ("total",), "it was made again with the same bytes"
     assert forced.datasets["scaled"] != first.datasets["scaled"]
     assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]
     assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
-    later = run(lab.pipeline, session)
+    later = run(session, lab.pipeline)
     assert (later.executed, later.datasets) == ([], forced.datasets), "the latest attempt is the one that counts"
     session.mirror.forget()
-    assert run(lab.pipeline, session).datasets == forced.datasets
+    assert run(session, lab.pipeline).datasets == forced.datasets
 
 
 def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:
     session.ensure_project("lab")
     wafer = session.client.samples.create(sample_name="wafer 7", project_id="lab").unique_id
     lab.declare(lab.pipeline.read_text().replace("file: first.txt,", f"file: first.txt, samples: [{wafer}],"))
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
     assert on_wafer == {*result.inputs["first"], result.datasets["scaled"]["out"], result.datasets["total"]["out"]}
     session.mirror.forget()
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
-    again = run(lab.pipeline, session)
+    again = run(session, lab.pipeline)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
     assert again.datasets["total"]["out"] in on_wafer, "also when the parents were found at Crucible"
 
@@ -316,7 +290,7 @@ def test_a_step_that_does_not_change_its_own_result_returns_that_result(lab: Any
     steps += f"  twice: {{uses: {lab.module}_same:same, inputs: {{counts: once}}}}\n"
     steps += f"  thrice: {{uses: {lab.module}_same:same, inputs: {{counts: twice}}}}\n"
     lab.declare(lab.pipeline.read_text() + steps)
-    result = run(lab.pipeline, session)
+    result = run(session, lab.pipeline)
     assert result.ok, result.errors
     assert result.datasets["thrice"] == result.datasets["twice"], "of a file of the same name with the same bytes"
-    assert run(lab.pipeline, session).executed == []
+    assert run(session, lab.pipeline).executed == []
