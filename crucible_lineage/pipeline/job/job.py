@@ -10,8 +10,8 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.load import from_environment
-from crucible_lineage.pipeline.declare.parts import value_of
 from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance

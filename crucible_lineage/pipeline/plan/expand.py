@@ -472,7 +472,6 @@ def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
     return None, differ if values else "there are no data"
 
 
-
 @dataclass(frozen=True)
 class _SourceParents:
     """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out."""

@@ -78,9 +78,8 @@ def test_values_of_one_class_are_joined_and_others_kept_apart(
         for number, some in enumerate(CLASSES):
             certify(session, ones[number], {"metadata.k": some[-1]}, "2024-01-01", kind="axis")
     planned = plan_pipeline(bind_file(lab.declare(DECLARED[door]), session.store), session)
-    plan = planned.plan
-    assert all(step.state == "missing" for step in plan.steps), [step.causes for step in plan.steps]
-    assert len(plan.steps) == (len(CLASSES) if door == "group_by" else len(VALUES))
+    assert all(step.state == "missing" for step in planned.steps), [step.causes for step in planned.steps]
+    assert len(planned.steps) == (len(CLASSES) if door == "group_by" else len(VALUES))
     for instance in planned.instances.values():
         assert len({values[feed.item(planned.inputs).mfid or ""] for feed in instance.feeds}) == 1
 
