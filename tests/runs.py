@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -22,3 +23,8 @@ def run(session: Session, path: Path, choice: StepChoice = StepChoice(), **overr
 def states(session: Session, path: Path) -> dict[str, str]:
     """The planned states of the steps of the pipeline in a file."""
     return {step.name: step.state for step in make_plan(bind_file(path, session.store), session).steps}
+
+
+def listed_states(session: Session, project: str = "lab") -> dict[str, str]:
+    """The state of each dataset of a project, as lists have it."""
+    return {one.mfid: one.state for one in list_datasets(session, project, every=True).entries}

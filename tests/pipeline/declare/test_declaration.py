@@ -10,12 +10,6 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
 
 
-def faults(path: Any) -> list[str]:
-    with pytest.raises(InputError) as caught:
-        bind_file(path)
-    return [str(fault).removeprefix(f"{path}:") for fault in caught.value.faults]
-
-
 def test_the_steps_of_a_valid_pipeline_are_bound_in_an_order_of_execution(lab: Any) -> None:
     lab.declare(lab.pipeline.read_text().replace("  total:", "  sum_up:"))
     bound = bind_file(lab.pipeline)
@@ -55,14 +49,16 @@ def test_the_steps_of_a_valid_pipeline_are_bound_in_an_order_of_execution(lab: A
         ("LABMODULE:add", "LABMODULE.py:add", "13:5", "does not name a Python module; did you mean"),
     ],
 )
-def test_a_fault_is_reported_with_its_location(lab: Any, old: str, new: str, location: str, words: str) -> None:
+def test_a_fault_is_reported_with_its_location(
+    lab: Any, faults: Any, old: str, new: str, location: str, words: str
+) -> None:
     text = lab.pipeline.read_text().replace(lab.module, "LABMODULE")
     assert old in text
     found = faults(lab.declare(text.replace(old, new, 1)))
     assert any(message.startswith(f"{location}: ") and words in message for message in found), found
 
 
-def test_all_faults_are_reported_at_once(lab: Any) -> None:
+def test_all_faults_are_reported_at_once(lab: Any, faults: Any) -> None:
     text = lab.pipeline.read_text().replace("factor: 3", "facto: 3").replace("right: second", "rihgt: second")
     found = faults(lab.declare(text))
     assert any("'facto'" in message for message in found)
@@ -70,7 +66,7 @@ def test_all_faults_are_reported_at_once(lab: Any) -> None:
     assert not any("is missing" in message for message in found), "it is present, but misspelt"
 
 
-def test_a_wrong_value_is_shown_as_declared(lab: Any) -> None:
+def test_a_wrong_value_is_shown_as_declared(lab: Any, faults: Any) -> None:
     text = lab.pipeline.read_text().replace(f"    uses: {lab.module}:add\n", "").replace("file: first.txt, ", "")
     messages = "\n".join(faults(lab.declare(text)))
     assert "a step needs one of the keys uses (a function) and run (a command) (given: {" in messages
@@ -78,7 +74,7 @@ def test_a_wrong_value_is_shown_as_declared(lab: Any) -> None:
     assert "PosixPath" not in messages
 
 
-def test_a_cycle_is_reported_with_its_path(lab: Any) -> None:
+def test_a_cycle_is_reported_with_its_path(lab: Any, faults: Any) -> None:
     text = lab.pipeline.read_text().replace("counts: first", "counts: total").replace("right: second", "right: first")
     found = faults(lab.declare(text.replace('  second: {file: second.txt, timestamp: "2024-05-01T12:05:00Z"}\n', "")))
     assert any("scaled -> total -> scaled" in message for message in found), found
@@ -116,13 +112,13 @@ def test_a_function_that_cannot_be_a_step_does_not_affect_others(lab: Any, run: 
     assert (fault.file, fault.line) == (str(module), line)
 
 
-def test_the_reason_why_a_function_cannot_be_a_step_is_reported(lab: Any) -> None:
+def test_the_reason_why_a_function_cannot_be_a_step_is_reported(lab: Any, faults: Any) -> None:
     lab.file("odd_lab.py", "def add(left: int, right, *, out): pass\n")
     found = faults(lab.declare(lab.pipeline.read_text().replace(f"{lab.module}:add", "odd_lab:add")))
     assert any("input 'left' is annotated" in message for message in found), found
 
 
-def test_one_of_several_outputs_must_be_named(lab: Any) -> None:
+def test_one_of_several_outputs_must_be_named(lab: Any, faults: Any) -> None:
     text = (
         lab.pipeline.read_text()
         .replace(f"{lab.module}:scale", f"{lab.module}:split")

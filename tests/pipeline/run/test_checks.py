@@ -15,6 +15,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import lift
+from tests.runs import listed_states as states
 
 Run = Callable[..., RunResult]
 
@@ -23,10 +24,6 @@ def checking(lab: Any, text: str, name: str = "checked.yaml") -> Any:
     """The laboratory's pipeline, with checks of its first step."""
     declared = lab.pipeline.read_text().replace("params: {factor: 3}", f"params: {{factor: 3}}\n    checks: {text}")
     return lab.declare(declared, name)
-
-
-def states(session: Session) -> dict[str, str]:
-    return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
 
 
 def test_a_failed_check_puts_its_result_on_hold_and_blocks_descendants_in_the_same_run(

@@ -25,6 +25,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import FLAG, HOLD, TRUST, About
 from crucible_lineage.statements.stating import lift, state
+from tests.runs import listed_states as states
 
 Run = Callable[..., RunResult]
 WHY = "detector saturated"
@@ -42,11 +43,6 @@ steps:
 
 def put_on_hold(session: Session, mfid: str, project: str = "lab", **more: Any) -> str:
     return state(session, project, HOLD, About((mfid,)), why=WHY, **more).statement.mfid
-
-
-def states(session: Session, project: str = "lab") -> dict[str, str]:
-    entries = list_datasets(session, project, every=True).entries
-    return {entry.mfid: entry.state for entry in entries}
 
 
 def blocked(session: Session, path: Path, *forced: str) -> dict[str, str]:

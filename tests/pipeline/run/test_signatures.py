@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.cli.run import exit_code
-from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 from crucible_lineage.statements.stating import revoke, sign
+from tests.runs import listed_states as states
 from tests.runs import run
-
-
-@pytest.fixture
-def members(tmp_path: Path) -> Iterator[tuple[Session, Session, Session]]:
-    """Three contributors to one project, each with a machine of their own."""
-    with start_server(tmp_path / "service") as server, CrucibleClient(server.url, server.api_key) as admin:
-        admin.projects.create(project_id="lab", organization="lab", project_lead="local")
-        ada, bob, eve = (Settings(tmp_path / name, server.url, _member(admin, name)) for name in ("ada", "bob", "eve"))
-        with Session(ada) as first, Session(bob) as second, Session(eve) as third:
-            yield first, second, third
-
-
-def _member(admin: CrucibleClient, name: str) -> str:
-    ask = admin._connection.call
-    made: dict[str, Any] = ask("POST", "/service_accounts", "make an account", body={"username": name})
-    ask("POST", f"/projects/lab/users/{name}", "add a member", params={"role": "contributor"})
-    return str(made["api_key"])
 
 
 def needing(lab: Any, approve: str) -> Path:
@@ -43,12 +22,8 @@ def needing(lab: Any, approve: str) -> Path:
     return path
 
 
-def states(session: Session) -> dict[str, str]:
-    return {one.mfid: one.state for one in list_datasets(session, "lab", every=True).entries}
-
-
 def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_signed(
-    lab: Any, members: tuple[Session, Session, Session]
+    lab: Any, members: list[Session]
 ) -> None:
     ada, bob, _ = members
     path = needing(lab, "{count: 1, not: maker}")
@@ -67,9 +42,7 @@ def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_s
     assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
 
 
-def test_the_signed_result_stays_current_until_the_new_one_is_signed(
-    lab: Any, members: tuple[Session, Session, Session]
-) -> None:
+def test_the_signed_result_stays_current_until_the_new_one_is_signed(lab: Any, members: list[Session]) -> None:
     ada, bob, _ = members
     path = needing(lab, "{}")
     first = run(ada, path).datasets["scaled"]["out"]
@@ -98,9 +71,7 @@ def test_a_result_that_waits_is_not_current_again_where_the_declaration_asks_for
     assert scaled in again.stderr
 
 
-def test_each_account_counts_once_and_only_named_ones_count(
-    lab: Any, members: tuple[Session, Session, Session]
-) -> None:
+def test_each_account_counts_once_and_only_named_ones_count(lab: Any, members: list[Session]) -> None:
     ada, bob, eve = members
     scaled = run(ada, needing(lab, "{by: [bob, eve], count: 2}")).datasets["scaled"]["out"]
     with pytest.raises(InputError, match="it waits for bob, eve; 2 signatures needed, of bob, eve"):
@@ -110,9 +81,7 @@ def test_each_account_counts_once_and_only_named_ones_count(
     assert sign(eve, [scaled]).missing == {scaled: 0}
 
 
-def test_a_notebook_signs_and_shows_how_many_signatures_are_missing(
-    lab: Any, members: tuple[Session, Session, Session]
-) -> None:
+def test_a_notebook_signs_and_shows_how_many_signatures_are_missing(lab: Any, members: list[Session]) -> None:
     ada, bob, eve = members
     scaled = run(ada, needing(lab, "{count: 2, not: maker}")).datasets["scaled"]["out"]
     assert [Catalogue(session).dataset(scaled).sign("looked at it") for session in (bob, eve)] == [1, 0]
