@@ -118,24 +118,16 @@ def job_of(
     slots: Mapping[str, Mapping[str, SlotClaim]],
 ) -> Job:
     """Return the job of a step instance whose parents exist."""
-    return Job(
-        name=instance.name,
-        project=pipeline.spec.project,
-        inspection=instance.inspection,
-        given=instance.given,
-        used=used,
-        outputs=outputs,
-        spec=instance.step.spec,
-        run=run,
-        slots=slots,
-        label=instance.label,
-        group=instance.group,
-        subject=instance.subject,
-        pipeline=instance.step.declared,
-        variables=tuple(pipeline.spec.env),
-        gaps=instance.gaps,
-        named=instance.named,
-    )
+    own = ("name", "inspection", "given", "label", "group", "subject", "gaps", "named")
+    taken: JsonObject = {name: getattr(instance, name) for name in own}
+    step, declared = instance.step, pipeline.spec
+    taken |= {
+        "project": declared.project,
+        "variables": tuple(declared.env),
+        "spec": step.spec,
+        "pipeline": step.declared,
+    }
+    return Job(**taken, used=used, outputs=outputs, run=run, slots=slots)
 
 
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
@@ -207,22 +199,18 @@ def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object
 _NOT_OF_JOB = ("params", "matrix", "inputs", "group_by", "across", "checks", "approve", "certify", "folder")
 
 
+_PLAIN = ("name", "label", "group", "project", "pipeline", "variables", "gaps", "named")  # the same as JSON
+
+
 def job_to_json(job: Job) -> JsonObject:
     """Encode a job as names, ids and declared values."""
     return {
-        "name": job.name,
-        "label": job.label,
-        "group": job.group,
-        "project": job.project,
-        "pipeline": job.pipeline,
+        **{name: getattr(job, name) for name in _PLAIN},
         "spec": {
             **job.spec.model_dump(mode="json", exclude={*_NOT_OF_JOB}, exclude_defaults=True),
             "folder": str(job.spec.folder),
         },
         "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
-        "variables": list(job.variables),
-        "gaps": list(job.gaps),
-        "named": dict(job.named),
         "roles": dict(job.inspection.roles),
         "used": [
             {
@@ -259,9 +247,9 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
         supersedes=sent["supersedes"],
         facts=sent["facts"],
     )
+    plain: JsonObject = {name: tuple(sent[name]) if isinstance(sent[name], list) else sent[name] for name in _PLAIN}
     return Job(
-        name=sent["name"],
-        project=sent["project"],
+        **plain,
         inspection=inspection,
         given=given,
         used=used,
@@ -272,12 +260,6 @@ def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
             output: {key: SlotClaim(**claim) for key, claim in claims.items()}
             for output, claims in sent["slots"].items()
         },
-        label=sent["label"],
-        group=sent["group"],
-        pipeline=sent["pipeline"],
-        variables=tuple(sent["variables"]),
-        gaps=tuple(sent["gaps"]),
-        named=sent["named"],
     )
 
 
