@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import click
 
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonObject, json_of, object_of
 from crucible_lineage.lineage.labels import plain, value_text
 
 META = "crucible_lineage"  # prefix of the options that every command has, in click's context
@@ -37,9 +38,9 @@ class Answer(ABC):
         """The exit code of its command."""
         return int(self.is_alarm)
 
-    @abstractmethod
     def to_json(self) -> JsonObject:
-        """Return what its command prints with --json."""
+        """Return what its command prints with --json: its keys."""
+        return object_of(self)
 
     @abstractmethod
     def lines(self) -> Iterator[str]:
@@ -65,17 +66,34 @@ class Answer(ABC):
         return rows_table(*table) if table else f"<pre>{escape(str(self))}</pre>"
 
 
+@dataclass(frozen=True)
+class Done(Answer):
+    """What a command did: its JSON, its lines, and its exit code."""
+
+    document: object
+    told: Iterable[str]
+    exit_code: int = 0
+    warnings: Sequence[str] = ()
+
+    def to_json(self) -> JsonObject:
+        done: JsonObject = json_of(self.document)
+        return done
+
+    def lines(self) -> Iterator[str]:
+        yield from self.told
+
+
 class Coloured(str):
-    """A line whose head people see in a colour."""
+    """A line of which people see a part in a colour: text before it, the part, and text after it."""
 
-    __slots__ = ("colour", "head")
+    __slots__ = ("colour", "parts")
     colour: str
-    head: int
+    parts: tuple[str, str, str]
 
-    def __new__(cls, colour: str, head: str, tail: str = "") -> Coloured:
-        """Join the head and the rest of the line."""
-        line = super().__new__(cls, f"{head}{tail}")
-        line.colour, line.head = colour, len(head)
+    def __new__(cls, colour: str, part: str, after: str = "", *, before: str = "") -> Coloured:
+        """Join the parts of the line."""
+        line = super().__new__(cls, f"{before}{part}{after}")
+        line.colour, line.parts = colour, (before, part, after)
         return line
 
 

@@ -8,7 +8,6 @@ from datetime import datetime
 from functools import partial
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import IN_PLACE
 from crucible_lineage.lineage.records import mapping, mappings, provenance
@@ -36,10 +35,6 @@ class CalibrationUse:
 
     def __str__(self) -> str:
         return f"{self.kind}: {', '.join(self.datasets) or 'none'}, {self.why}"
-
-    def to_json(self) -> JsonObject:
-        """Return the calibration as `show --json` prints it."""
-        return dict(vars(self))
 
 
 def calibrations_of(session: Session, record: Mapping[str, object]) -> tuple[CalibrationUse, ...]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from crucible_lineage.client.models import DeletedRecord, DeletionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
 from crucible_lineage.times import time_shown
 
@@ -20,11 +19,11 @@ class Deletion:
     """A deleted dataset, or one with a pending or approved request for deletion."""
 
     mfid: str
-    name: str
-    project: str
-    state: str
-    time: str
-    reason: str
+    name: str = ""
+    project: str = ""
+    state: str = "was deleted"
+    time: str = ""
+    reason: str = ""
 
     @property
     def text(self) -> str:
@@ -32,10 +31,6 @@ class Deletion:
         at = f" on {time_shown(self.time)}" if self.time else ""
         named = f" ({self.name})" if self.name else ""
         return f"dataset {self.mfid}{named} {self.state}{at}{f': {self.reason}' if self.reason else ''}"
-
-    def to_json(self) -> JsonObject:
-        """Return the entry of `impact --json`."""
-        return {**vars(self), "name": self.name or None, "time": self.time or None, "reason": self.reason or None}
 
 
 def deletion_of(session: Session, mfid: str) -> Deletion | None:

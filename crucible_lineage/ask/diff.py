@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.ask.answer import Answer
@@ -15,8 +16,8 @@ from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_p
 from crucible_lineage.ask.names import find_mfid, find_project, visible_projects
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
+from crucible_lineage.ask.trend import spread_of
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.compare import Change, Difference, diff
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
@@ -26,8 +27,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.statements import trial_key
 
-SCALE = 1.4826  # of the median absolute deviation, so that it is the standard deviation of a normal distribution
-
 
 @dataclass(frozen=True, repr=False)
 class LineageComparison(Answer):
@@ -36,6 +35,10 @@ class LineageComparison(Answer):
     old: LineageGraph
     new: LineageGraph
     difference: Difference
+    json_keys: ClassVar = (
+        *("same", "results=difference.results", "added=difference.added", "removed=difference.removed"),
+        *("changed=difference.changed", "added_links", "removed_links"),
+    )
 
     def __repr__(self) -> str:
         found = self.difference
@@ -91,31 +94,33 @@ class LineageComparison(Answer):
         before, after = (", ".join(map(self.label, value or ())) or "nothing" for value in (change.old, change.new))
         return plain(f"{change.field}: {before} -> {after}")
 
-    def to_json(self) -> dict[str, object]:
-        found = self.difference
-        return {
-            "same": not found,
-            "results": [{**_change_json(one, "name"), "change": one.by} for one in found.results],
-            "added": list(map(_node_json, found.added)),
-            "removed": list(map(_node_json, found.removed)),
-            "changed": [_change_json(one, "field") for one in found.changed],
-            "added_links": [_link_json(self.new, edge) for edge in found.added_edges],
-            "removed_links": [_link_json(self.old, edge) for edge in found.removed_edges],
-        }
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.difference
+
+    @property
+    def added_links(self) -> list[Link]:
+        """The links that only the new lineage has."""
+        return [_visible_link(self.new, edge) for edge in self.difference.added_edges]
+
+    @property
+    def removed_links(self) -> list[Link]:
+        """The links that only the old lineage has."""
+        return [_visible_link(self.old, edge) for edge in self.difference.removed_edges]
 
 
-def _change_json(change: Change, key: str) -> dict[str, object]:
-    ends = {"old_mfid": change.old_id, "new_mfid": change.new_id}
-    return {**ends, key: change.field, "old": change.old, "new": change.new}
+@dataclass(frozen=True)
+class Link:
+    """A link between datasets, None for one that is not visible to this key."""
+
+    source: str | None
+    target: str | None
+    relationship_type: str
 
 
-def _node_json(node: Node) -> dict[str, object]:
-    return {"mfid": node.visible_id, "kind": node.kind, "name": node.name, "step": node.step}
-
-
-def _link_json(graph: LineageGraph, edge: Edge) -> dict[str, object]:
-    source, target = (graph.nodes[mfid].visible_id for mfid in (edge.source, edge.target))
-    return {"source": source, "target": target, "relationship_type": edge.relationship}
+def _visible_link(graph: LineageGraph, edge: Edge) -> Link:
+    return Link(graph.nodes[edge.source].visible_id, graph.nodes[edge.target].visible_id, edge.relationship)
 
 
 def _two_or_try(old: str | None = None, new: str | None = None, trial: str | None = None, **_: object) -> None:
@@ -214,33 +219,38 @@ def _link(graph: LineageGraph, edge: Edge) -> str:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A current result and the candidate for its slot."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class EffectOnPair(Pair):
+    """The difference of a number, new minus old."""
+
+    difference: float
+
+
+@dataclass(frozen=True)
 class Effect:
-    """The differences, new minus old, of a number that a step returns: by pair of current result and candidate."""
+    """The differences of a number that a step returns, for each pair of current result and candidate."""
 
     step: str
     number: str
-    differences: dict[tuple[str, str], float]
+    differences: tuple[EffectOnPair, ...]
+    json_keys: ClassVar = ("step", "number", "median", "spread", "differences")
 
     @property
     def median(self) -> float:
         """The median difference."""
-        return statistics.median(self.differences.values())
+        return statistics.median(one.difference for one in self.differences)
 
     @property
     def spread(self) -> float:
         """The scaled median absolute deviation of the differences."""
-        return SCALE * statistics.median(abs(one - self.median) for one in self.differences.values())
-
-    @property
-    def largest(self) -> tuple[str, str]:
-        """The pair with the largest difference."""
-        return max(self.differences, key=lambda pair: abs(self.differences[pair]))
-
-    def to_json(self) -> JsonObject:
-        """Return it as `diff --try --json` prints it."""
-        differences = [{"old": old, "new": new, "difference": one} for (old, new), one in self.differences.items()]
-        figures = {"median": self.median, "spread": self.spread, "differences": differences}
-        return {"step": self.step, "number": self.number, **figures}
+        return spread_of([one.difference for one in self.differences])
 
 
 @dataclass(frozen=True)
@@ -248,25 +258,18 @@ class TrialComparison(Answer):
     """The comparison of a try: pairs of current result and candidate, and candidates without a current result."""
 
     trial: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[Pair, ...]
     unpaired: tuple[str, ...]
     effects: tuple[Effect, ...]
+    json_keys: ClassVar = ("try=trial", "pairs", "unpaired", "effects")
 
     def lines(self) -> Iterator[str]:
         yield f"{amount(len(self.pairs), 'pair')}; without a current result: {len(self.unpaired)}"
         for one in self.effects:
-            old, new = one.largest
-            figures = f"median {one.median:.6g}, spread {one.spread:.3g}"
-            most = f"most {one.differences[old, new]:.6g}: {old} -> {new}"
-            yield f"{one.step}.{one.number}: {amount(len(one.differences), 'difference')}, {figures}, {most}"
-
-    def to_json(self) -> JsonObject:
-        return {
-            "try": self.trial,
-            "pairs": [{"old": old, "new": new} for old, new in self.pairs],
-            "unpaired": list(self.unpaired),
-            "effects": [one.to_json() for one in self.effects],
-        }
+            most = max(one.differences, key=lambda effect: abs(effect.difference))
+            figures = f"median {one.median:.6g}, spread {one.spread:.3g}, most {most.difference:.6g}"
+            count = amount(len(one.differences), "difference")
+            yield f"{one.step}.{one.number}: {count}, {figures}: {most.old} -> {most.new}"
 
 
 def compare_candidates(session: Session, project: str, trial: str) -> TrialComparison:
@@ -279,16 +282,15 @@ def compare_candidates(session: Session, project: str, trial: str) -> TrialCompa
     candidates = currency.candidates(trial, project)
     if not candidates:
         raise InputError(f"project {project} has no candidates of a try {trial!r} (run --try {trial})")
-    pairs, unpaired, found = [], [], dict[tuple[str, str], dict[tuple[str, str], float]]()
+    pairs, unpaired, found = [], [], defaultdict[tuple[str, str], list[EffectOnPair]](list)
     for slot, new in candidates.items():
         current = currency.current(slot, project)
         if not current:
             unpaired.append(new)
         for old in current[:1] if new not in current else ():
-            pairs.append((old, new))
+            pairs.append(Pair(old, new))
             before, after = returned_numbers(copy.records[old]), returned_numbers(copy.records[new])
             for name in before.keys() & after.keys():
-                at = copy.summaries[new].step, name
-                found.setdefault(at, {})[old, new] = after[name] - before[name]
-    effects = tuple(Effect(*at, differences) for at, differences in sorted(found.items()))
+                found[copy.summaries[new].step, name].append(EffectOnPair(old, new, after[name] - before[name]))
+    effects = tuple(Effect(*at, tuple(differences)) for at, differences in sorted(found.items()))
     return TrialComparison(trial, tuple(pairs), tuple(unpaired), effects)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from crucible_lineage.ask.answer import Answer
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import derive_mfid, new_mfid
@@ -44,6 +45,7 @@ NEEDS: Mapping[str, str] = {
 """What a service has to do, by the name in tables."""
 
 Outcome = tuple[bool | None, str]
+ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ class Finding:
     name: str
     holds: bool | None
     seen: str
+    json_keys: ClassVar = ("name", "holds", "seen", "needed")
 
-    def to_json(self) -> dict[str, object]:
-        """Return the finding for `doctor --json`."""
-        return {**asdict(self), "needed": NEEDS[self.name]}
+    @property
+    def needed(self) -> str:
+        """What the service has to do."""
+        return NEEDS[self.name]
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,37 @@ class Probe:
     name: str
     deletion: str
 
-    def to_json(self) -> dict[str, str]:
-        """Return the dataset for `doctor --json`."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Examination(Answer):
+    """The outcome of each test, and the datasets made for them."""
+
+    service: Sequence[Finding]
+    made: Sequence[Probe]
+    json_keys: ClassVar = ("ok", "service", "made")
+
+    @property
+    def ok(self) -> bool:
+        """Whether the service does all that is needed, as far as known."""
+        return all(found.holds is not False for found in self.service)
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        return not self.ok
+
+    def lines(self) -> Iterator[str]:
+        width = max(map(len, NEEDS))
+        yield f"{'NEEDED':{width}}  HOLDS  WHAT HAPPENED"
+        for found in self.service:
+            yield f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"
+            if found.holds is False:
+                yield f"{'':{width}}         needed: {found.needed}"
+        yield "made for this test; deletion requested:"
+        yield from (f"  {one.mfid}  {one.name}  ({one.deletion})" for one in self.made)
 
 
-def examine(
-    session: Session, project: str, tell: Callable[[str], object] = lambda _: None
-) -> tuple[list[Finding], list[Probe]]:
-    """Test everything on a project. Return the findings, and the datasets made for them.
+def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Examination:
+    """Test everything on a project.
 
     `tell` gets the name of the next test. Raises InputError, before anything is made, if there is no such project, and
     the service's error if no dataset can be made there.
@@ -87,7 +113,7 @@ def examine(
             findings = [Finding(name, *trial.outcome(name, tell)) for name in NEEDS]
         finally:
             probes = trial.clear()
-    return findings, probes
+    return Examination(findings, probes)
 
 
 class _Trial:

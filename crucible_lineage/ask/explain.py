@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, TypeGuard
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard
 
 from crucible_lineage.amounts import amount, change_text, time_text
 from crucible_lineage.ask.answer import Answer
@@ -17,7 +17,7 @@ from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, questio
 from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used, returned_values
@@ -49,6 +49,16 @@ class Explanation(Answer):
     record: StepRecord | FilesRecord | None
     entry: Standing
     is_text = True
+    json_keys: ClassVar = (
+        *(
+            "mfid",
+            "name",
+            "state=entry.state",
+            "superseded_by=entry.superseded_by",
+            "story=paragraphs",
+            "record=document",
+        ),
+    )
 
     def __repr__(self) -> str:
         return f"<explanation of {self.mfid}: {self.name}, {self.entry.state}>"
@@ -58,15 +68,10 @@ class Explanation(Answer):
             yield from ("",) if at else ()
             yield from (line.expandtabs(4) for line in paragraph)
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "mfid": self.mfid,
-            "name": self.name,
-            "state": self.entry.state,
-            "superseded_by": list(self.entry.superseded_by),
-            "story": [list(paragraph) for paragraph in self.paragraphs],
-            "record": self.record.document() if self.record else None,
-        }
+    @property
+    def document(self) -> JsonObject | None:
+        """The record as it is stored."""
+        return self.record.document() if self.record else None
 
 
 FACTS_HEADING = "Facts about parents at that time"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer
@@ -16,7 +16,6 @@ from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_p
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.errors import InputError, refused_as_input, shortened
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.compare import (
     Impact,
     impact_of_code,
@@ -37,6 +36,15 @@ MOST_DEPENDENT = 5
 
 
 @dataclass(frozen=True)
+class Affected:
+    """A dataset to redo, with the chain of datasets from the cause; None for those that this key cannot see."""
+
+    node: Node
+    chain: tuple[str | None, ...]
+    json_keys: ClassVar = ("mfid=node.visible_id", "name=node.name", "step=node.step", "state=node.state", "chain")
+
+
+@dataclass(frozen=True)
 class RedoList(Answer):
     """What must be redone, with the lineage that shows why.
 
@@ -49,6 +57,7 @@ class RedoList(Answer):
     untimed: tuple[str, ...] = ()
     deletion: Deletion | None = None
     every: bool = False
+    json_keys: ClassVar = ("redo=affected", "superseded", "deletion", "of_unknown_time")
 
     @property
     def redo(self) -> tuple[str, ...]:
@@ -65,23 +74,16 @@ class RedoList(Answer):
         """The datasets that are listed."""
         return self.impact.ids if self.every else self.redo
 
-    def to_json(self) -> JsonObject:
-        nodes = self.graph.nodes
-        return {
-            "redo": [
-                {
-                    "mfid": nodes[mfid].visible_id,
-                    "name": nodes[mfid].name,
-                    "step": nodes[mfid].step,
-                    "state": nodes[mfid].state,
-                    "chain": [nodes[one].visible_id for one in self.impact.chain(mfid)],
-                }
-                for mfid in self.listed
-            ],
-            "superseded": list(self.superseded),
-            "deletion": self.deletion and self.deletion.to_json(),
-            "of_unknown_time": [mfid for mfid in self.untimed if nodes[mfid].visible_id],
-        }
+    @property
+    def affected(self) -> list[Affected]:
+        """The listed datasets, each with the chain that leads to it."""
+        nodes, chain = self.graph.nodes, self.impact.chain
+        return [Affected(nodes[mfid], tuple(nodes[one].visible_id for one in chain(mfid))) for mfid in self.listed]
+
+    @property
+    def of_unknown_time(self) -> list[str]:
+        """The data of the instrument without a known time that this key can see."""
+        return [mfid for mfid in self.untimed if self.graph.nodes[mfid].visible_id]
 
     def lines(self) -> Iterator[str]:
         graph, superseded = self.graph, len(self.superseded)
@@ -264,10 +266,6 @@ class RequestedDeletion:
 
     def __str__(self) -> str:
         return f"{self.mfid}: deletion requested; made from it and kept: {amount(len(self.made_of_it), 'dataset')}"
-
-    def to_json(self) -> dict[str, object]:
-        """Return the entry for `delete --json`."""
-        return {"mfid": self.mfid, "request": self.request, "made_of_it": list(self.made_of_it)}
 
 
 def request_deletion(

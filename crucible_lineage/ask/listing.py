@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer, Rows, not_listed
@@ -29,12 +29,15 @@ class Listing(Answer):
     project: str
     entries: tuple[Standing, ...]
     others: Mapping[str, int]
+    json_keys: ClassVar = ("project", "datasets=documents", "not_listed=others")
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    def to_json(self) -> JsonObject:
-        return {"project": self.project, "datasets": as_json(self.entries), "not_listed": dict(self.others)}
+    @property
+    def documents(self) -> list[JsonObject]:
+        """The datasets as JSON."""
+        return as_json(self.entries)
 
     def table(self) -> Rows:
         return as_table(self.entries)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
+from typing import ClassVar
 
 from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns
@@ -16,7 +17,6 @@ from crucible_lineage.ask.lineages import fetch_projects
 from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.pipeline.run.result import ON_HOLD
@@ -45,20 +45,10 @@ class PipelineOverview:
     project: str
     pipeline: str
     states: Mapping[str, int]
-    newest: str
     run: ListedRun | None
     todo: tuple[ActionItem, ...]
-
-    def to_json(self) -> JsonObject:
-        """Return the entry of `status --all --json`."""
-        return {
-            "project": self.project,
-            "pipeline": self.pipeline,
-            "states": dict(self.states),
-            "newest_result": self.newest or None,
-            "run": self.run.to_json() if self.run else None,
-            "todo": [vars(one) for one in self.todo],
-        }
+    newest: str = ""
+    json_keys: ClassVar = ("project", "pipeline", "states", "newest_result=newest", "run", "todo")
 
 
 @dataclass(frozen=True)
@@ -70,9 +60,6 @@ class Overview(Answer):
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
         return any(one.todo for one in self.pipelines)
-
-    def to_json(self) -> JsonObject:
-        return {"pipelines": [one.to_json() for one in self.pipelines]}
 
     def table(self) -> Rows:
         rows = []
@@ -135,7 +122,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             *_undelivered([one for one in waiting if ran_here.get(one.run) == name]),
             *_of_results(project, states, outdated[name], again),
         )
-        yield PipelineOverview(project, name, dict(sorted(states.items())), newest, runs.get(name), todo)
+        yield PipelineOverview(project, name, dict(sorted(states.items())), runs.get(name), todo, newest)
 
 
 def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -> Counter[str]:

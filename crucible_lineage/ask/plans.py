@@ -32,6 +32,12 @@ MOST_CAUSES = 8
 TAB = 4  # blanks, in code
 
 
+Forced = Annotated[Sequence[str], option("Rerun this step, and keep the earlier result.", "--force", metavar="STEP")]
+AsOf = Annotated[
+    str, option("Choose calibrations certified until then; a date means the end of that day.", metavar="TIME")
+]
+
+
 @dataclass(frozen=True)
 class PlanAnswer(Answer):
     """The plan of a pipeline. `above` are steps that are not shown, but may be causes of the others."""
@@ -87,13 +93,8 @@ class PlanAnswer(Answer):
 
 @question("plan", announced=AFTER, doors=NOT_PAGE)
 def plan(
-    session: Session, pipeline: Annotated[str, argument()], *, overrides: Overrides = (),
-    forced: Annotated[
-        Sequence[str], option("Rerun this step, and keep the earlier result.", "--force", metavar="STEP")
-    ] = (),
-    as_of: Annotated[
-        str, option("Choose calibrations certified until then; a date means the end of that day.", metavar="TIME")
-    ] = "",
+    session: Session, pipeline: Annotated[str, argument()], *, overrides: Overrides = (), forced: Forced = (),
+    as_of: AsOf = "",
     trial: Annotated[str, option("Candidates, which `promote NAME` makes current.", "--try", metavar="NAME")] = "",
 ) -> PlanAnswer:  # fmt: skip
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""

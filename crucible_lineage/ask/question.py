@@ -54,6 +54,8 @@ class Param:
     least: int | None = None
     exists: bool = False  # of paths
     choices: tuple[str, ...] = ()
+    kind: Any = None  # on the command line, if not the parameter's type
+    envvar: str | None = None
     doors: tuple[str, ...] = EVERYWHERE
 
 
@@ -62,9 +64,9 @@ def option(text: str, *flags: str, **more: Any) -> Param:
     return Param(text, flags, **more)
 
 
-def argument(metavar: str | None = None, text: str = "", doors: tuple[str, ...] = EVERYWHERE) -> Param:
+def argument(metavar: str | None = None, text: str = "", **more: Any) -> Param:
     """Describe an argument."""
-    return Param(text, (), metavar, is_argument=True, doors=doors)
+    return Param(text, (), metavar, is_argument=True, **more)
 
 
 @dataclass(frozen=True)
@@ -102,16 +104,20 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its parameters. `tells` says whether it reports progress, `check` refuses a wrong request."""
+    """A question, or an act, with its parameters.
+
+    `tells` says whether it reports progress, `opens` whether it needs a session; `check` refuses a wrong request.
+    """
 
     name: str
-    function: Callable[..., Answer]
+    function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
     is_table: bool
     announced: str
     doors: tuple[str, ...]
     patience_s: float | None
     tells: bool
+    opens: bool
     check: Callable[..., None] | None
 
     @property
@@ -142,11 +148,11 @@ class Question:
         if self.check:
             self.check(**named)
 
-    def __call__(self, session: Session, tell: Tell | None = None, /, **given: Any) -> Answer:
+    def __call__(self, session: Session | None, tell: Tell | None = None, /, **given: Any) -> Any:
         """Ask, with parameters by their names for people. `tell` gets the progress."""
         named = self.named(given)
         self.require(named)
-        return self.function(session, **named, **({"tell": tell} if self.tells else {}))
+        return self.function(*([session] if self.opens else []), **named, **({"tell": tell} if self.tells else {}))
 
 
 _DECLARED: dict[str, Question] = {}
@@ -164,15 +170,27 @@ def question(
     """Declare a function a question of this name."""
 
     def declare(function: F) -> F:
-        given = list(inspect.signature(function).parameters.values())[1:]  # after the session
-        known = function.__globals__
-        parameters = tuple(_parameter(one, known) for one in given if one.name != "tell")
-        tells = len(parameters) < len(given)
-        asked = Question(name, function, parameters, is_table, announced, doors, patience_s, tells, check)
-        _DECLARED[name] = asked
+        _DECLARED[name] = question_of(name, function, is_table, announced, doors, patience_s, check)
         return function
 
     return declare
+
+
+def question_of(
+    name: str,
+    function: Callable[..., Any],
+    is_table: bool = False,
+    announced: str = "",
+    doors: tuple[str, ...] = (COMMAND,),
+    patience_s: float | None = None,
+    check: Callable[..., None] | None = None,
+) -> Question:
+    """Return the question, or act, of a function, with the parameters in its signature."""
+    given = inspect.signature(function).parameters
+    known = function.__globals__
+    parameters = tuple(_parameter(one, known) for one in given.values() if one.name not in ("session", "tell"))
+    tells, opens = "tell" in given, "session" in given
+    return Question(name, function, parameters, is_table, announced, doors, patience_s, tells, opens, check)
 
 
 def find_question(name: str) -> Question:
@@ -195,7 +213,7 @@ def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
         hint = next(one for one in get_args(hint) if one is not NoneType)
     is_list = get_origin(hint) is Sequence
     kind = get_args(hint)[0] if is_list else hint
-    name = param.flags[-1].lstrip("-").replace("-", "_") if param.flags else given.name
+    name = param.flags[-1].partition("/")[0].lstrip("-").replace("-", "_") if param.flags else given.name
     name = given.name if iskeyword(name) else name  # --try
     return Parameter(name, given.name, kind, is_list, given.default, param)
 

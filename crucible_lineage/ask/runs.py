@@ -17,7 +17,7 @@ from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.tables import Producer, Snapshot
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.registration.outbox import SetAside
@@ -67,10 +67,6 @@ class ListedRun:
         steps = ", ".join(f"{count} {outcome}" for outcome, count in (self.steps or {}).items())
         return steps or (f"{len(self.made)} made" if self.made else "none")
 
-    def to_json(self) -> JsonObject:
-        """Return the run for `runs --json` and `status --json`."""
-        return {**vars(self), "error": self.error or None, "made": None if self.made is None else list(self.made)}
-
 
 @dataclass(frozen=True)
 class Runs(Answer):
@@ -82,9 +78,6 @@ class Runs(Answer):
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
         return [*damaged_lines(self.damaged)]
-
-    def to_json(self) -> JsonObject:
-        return {"runs": [run.to_json() for run in self.runs], "damaged": [one.to_json() for one in self.damaged]}
 
     def table(self) -> Rows:
         return run_rows(self.runs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.ask.answer import Answer, in_columns, next_command
@@ -51,6 +51,10 @@ class FolderStatus(Answer):
     unread: Sequence[str]
     disk: Mapping[str, int]
     unknown: Sequence[str]
+    json_keys: ClassVar = (
+        *("runs", "pipelines", "failed_elsewhere=elsewhere", "failures=failed", "waiting", "waiting_of_others"),
+        *("damaged", "not_ingested=unread", "disk", "holds=dated_holds"),
+    )
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
@@ -62,19 +66,15 @@ class FolderStatus(Answer):
             *unread_lines(self.unread),
         ]  # fmt: skip
 
-    def to_json(self) -> JsonObject:
-        return {
-            "runs": [run.to_json() for run in self.runs],
-            "pipelines": self.pipelines,
-            "failed_elsewhere": [one.to_json() for one in self.elsewhere],
-            "failures": [one.to_json() for one in self.failed],
-            "waiting": [one.to_json() for one in self.waiting],
-            "waiting_of_others": len(self.others),
-            "damaged": [one.to_json() for one in self.damaged],
-            "not_ingested": self.unread,
-            "disk": self.disk,
-            "holds": [{**one.to_json(), "overdue": _is_overdue(one)} for one in self.holds],
-        }
+    @property
+    def waiting_of_others(self) -> int:
+        """How many results of other accounts wait here."""
+        return len(self.others)
+
+    @property
+    def dated_holds(self) -> list[JsonObject]:
+        """The holds, and whether their due day has passed."""
+        return [{**one.to_json(), "overdue": _is_overdue(one)} for one in self.holds]
 
     def lines(self) -> Iterator[str]:
         yield from (
@@ -98,9 +98,7 @@ class Metrics(Answer):
     """Metrics of a data folder in the format of Prometheus."""
 
     content: str
-
-    def to_json(self) -> JsonObject:
-        return {"metrics": self.content}
+    json_keys: ClassVar = ("metrics=content",)
 
     def lines(self) -> Iterator[str]:
         yield from self.content.splitlines()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from crucible_lineage.amounts import amount, is_equal, value_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
@@ -27,7 +27,7 @@ from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, json_of
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
 from crucible_lineage.lineage.records import (
@@ -81,6 +81,7 @@ class Table(Answer):
     series: tuple[Series, ...] = ()
     over_time: str = ""
     written: Path | None = None
+    json_keys: ClassVar = ("project", "step", "columns", "rows=named_rows", "not_listed=others", "series")
 
     @property
     def picture(self) -> str:  # type: ignore[override]
@@ -97,7 +98,7 @@ class Table(Answer):
         except ImportError:
             return self
         frame = pandas.DataFrame(list(self.rows), columns=list(self.columns))
-        frame.attrs["series"] = [one.to_json() for one in self.series]
+        frame.attrs["series"] = json_of(self.series)
         return frame
 
     def table(self) -> Rows:
@@ -114,16 +115,10 @@ class Table(Answer):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def to_json(self) -> JsonObject:
-        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        return {
-            "project": self.project,
-            "step": self.step,
-            "columns": list(self.columns),
-            "rows": rows,
-            "not_listed": dict(self.others),
-            "series": [one.to_json() for one in self.series],
-        }
+    @property
+    def named_rows(self) -> list[JsonObject]:
+        """The rows, each with its values by column."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
 def _can_be_written(output: Path | None = None, over_time: str | None = None, **_: object) -> None:

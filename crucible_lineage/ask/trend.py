@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import ClassVar
 
 from crucible_lineage.lineage.labels import plain
 
@@ -36,6 +37,7 @@ class Series:
     median: float
     low: float | None
     high: float | None
+    json_keys: ClassVar = ("label", "median", "low", "high", "alarm")
 
     @property
     def alarm(self) -> bool:
@@ -45,10 +47,6 @@ class Series:
     def is_beyond(self, value: float) -> bool:
         """Return whether a value lies beyond the limits."""
         return self.low is not None and self.high is not None and not self.low <= value <= self.high
-
-    def to_json(self) -> dict[str, object]:
-        """Return it as `table --over-time --json` prints it."""
-        return {"label": self.label, "median": self.median, "low": self.low, "high": self.high, "alarm": self.alarm}
 
     def lines(self) -> Iterator[str]:
         """Yield its span and limits in words, and the values beyond them."""

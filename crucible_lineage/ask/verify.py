@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer, Coloured
@@ -43,8 +43,8 @@ from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
 from crucible_lineage.ids import has_derived_id, is_mfid
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.checks import Finding, Findings, Severity, check, worst_first
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids as recorded_parents
@@ -71,13 +71,15 @@ FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
 @dataclass(frozen=True)
-class Verification(Findings, Answer):
-    """The scope and the findings of a verification. `hidden` are parents that this key cannot see, if they exist.
+class Verification(Answer):
+    """The scope of a verification and its findings, worst first.
 
+    `hidden` are parents that this key cannot see, if they exist.
     `damaged` are the files without their right bytes at Crucible, parents first; `damaged_copies` are the SHA-256 of
     damaged files in this data folder's cache.
     """
 
+    findings: tuple[Finding, ...]
     datasets: int
     records: int
     files: int
@@ -86,7 +88,16 @@ class Verification(Findings, Answer):
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
     name: str = ""
-    repairs: tuple[Repair, ...] | None = None
+    repairs: tuple[Repair, ...] | None = None  # None unless it repaired
+    json_keys: ClassVar = (
+        *("ok", "findings", "datasets", "records", "files", "bytes_read", "hidden"),
+        *("damaged", "damaged_copies", "repairs"),
+    )
+
+    @property
+    def ok(self) -> bool:
+        """Whether no finding is an error, only a warning or notice."""
+        return not any(finding.severity == "error" for finding in self.findings)
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
@@ -104,11 +115,6 @@ class Verification(Findings, Answer):
         if self.bytes_read:
             checked += f", {self.bytes_read} bytes read"
         return checked
-
-    def to_json(self) -> JsonObject:
-        repairs = {} if self.repairs is None else {"repairs": [one.to_json() for one in self.repairs]}
-        document = {**Findings.to_json(self), "damaged": [file.to_json() for file in self.damaged], **repairs}
-        return {key: value for key, value in document.items() if key != "name" and value is not None}
 
     def lines(self) -> Iterator[str]:
         for one in self.repairs or ():
@@ -536,10 +542,7 @@ class DamagedFile:
     filename: str
     sha256: str
     finding: Finding | None = field(default=None, compare=False)
-
-    def to_json(self) -> dict[str, str]:
-        """Return the entry for `verify --json`."""
-        return {"mfid": self.mfid, "filename": self.filename, "sha256": self.sha256}
+    json_keys: ClassVar = ("mfid", "filename", "sha256")
 
 
 @dataclass(frozen=True)
@@ -550,10 +553,7 @@ class Repair:
     source: str = ""
     error: str = ""
     is_refused: bool = False  # since the code is of others
-
-    def to_json(self) -> dict[str, str | None]:
-        """Return the entry for `verify --repair --json`."""
-        return {**self.file.to_json(), "source": self.source or None, "error": self.error or None}
+    json_keys: ClassVar = ("mfid=file.mfid", "filename=file.filename", "sha256=file.sha256", "source", "error")
 
 
 def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent) -> list[Repair]:

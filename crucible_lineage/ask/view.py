@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.ask.answer import Answer, next_command
@@ -16,7 +16,7 @@ from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, object_of
 from crucible_lineage.lineage.labels import first_lines, value_text
 from crucible_lineage.lineage.records import (
     given_metadata,
@@ -58,10 +58,6 @@ class ProducingRun:
     engine: str | None = None
     params: JsonMapping = field(default_factory=dict)
 
-    def to_json(self) -> JsonObject:
-        """Return the entry `made` for `show --json`."""
-        return {**vars(self), "params": dict(self.params)}
-
 
 @dataclass(frozen=True)
 class DatasetView(Answer):
@@ -89,6 +85,15 @@ class DatasetView(Answer):
     varies: str = ""
     calibrations: tuple[CalibrationUse, ...] = ()
     overwritten: tuple[str, ...] = ()
+    json_keys: ClassVar = (
+        *("results", "metadata", "files", "parents", "equal_parents=equal", "children", "samples=sample_ids", "made"),
+        *("deletion_request=deletion", "statements", "not_deterministic=varies", "calibrations"),
+    )
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """The ids of its samples."""
+        return list(self.samples)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -123,22 +128,7 @@ class DatasetView(Answer):
         yield f"its files: {next_command('get', self.entry.mfid, '-o', 'FOLDER')}"
 
     def to_json(self) -> JsonObject:
-        return {
-            **as_json([self.entry])[0],
-            **self.facts,
-            "results": dict(self.results),
-            "metadata": dict(self.metadata),
-            "files": [dict(file) for file in self.files],
-            "parents": list(self.parents),
-            "equal_parents": {mfid: list(others) for mfid, others in self.equal.items()},
-            "children": list(self.children),
-            "samples": list(self.samples),
-            "made": self.made.to_json(),
-            "deletion_request": self.deletion,
-            "statements": [one.to_json() for one in self.statements],
-            "not_deterministic": self.varies or None,
-            "calibrations": [one.to_json() for one in self.calibrations],
-        }
+        return {**as_json([self.entry])[0], **self.facts, **object_of(self)}
 
 
 @dataclass(frozen=True)
@@ -147,14 +137,12 @@ class StepLog(Answer):
 
     mfid: str
     content: str | None
+    json_keys: ClassVar = ("mfid", "log=content")
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
         absent = f"{self.mfid} has no log: no step made it, or its step printed nothing"
         return [absent] if self.content is None else []
-
-    def to_json(self) -> JsonObject:
-        return {"mfid": self.mfid, "log": self.content}
 
     def lines(self) -> Iterator[str]:
         yield from (self.content or "").splitlines()

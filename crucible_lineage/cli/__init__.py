@@ -67,7 +67,7 @@ SECTIONS = {
         "serve": ("serve", "Serve the embedded Crucible to other programs."),
         "project": ("project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("serve", "Answer the questions of an assistant (Model Context Protocol)."),
-        "doctor": ("doctor", "Test a Crucible on a scratch project, and explain the consequences."),
+        "doctor": ("serve", "Test a Crucible on a scratch project, and explain the consequences."),
         "data": ("data", "Free disk space; copy the embedded Crucible, and restore a copy."),
     },
 }

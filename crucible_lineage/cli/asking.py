@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from crucible_lineage.ask.answer import Answer, Coloured
-from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question
+from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question, question_of
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json, wants_json
-from crucible_lineage.cli.printing import CSV, coloured, print_csv, warn
+from crucible_lineage.cli.printing import CSV, print_csv, print_line, warn
 from crucible_lineage.cli.working import showing_work
-from crucible_lineage.lineage.labels import plain
-from crucible_lineage.masking import masked_text
 
 
 def command_of(name: str) -> click.Command:
     """Return the command that asks a question."""
-    question = find_question(name)
+    return _command(find_question(name))
+
+
+def act(
+    name: str,
+    group: click.Group | None = None,
+    *,
+    announced: str = "",
+    has_crucible: bool = True,
+    has_json: bool = True,
+) -> Callable[[Callable[..., Answer | None]], click.Command]:
+    """Make a function the command of this name, of the program or of a group: its docstring is the help.
+
+    Its options follow from its signature. Those of a session are added with `has_crucible`, --json with `has_json`.
+    """
+
+    def declare(function: Callable[..., Answer | None]) -> click.Command:
+        acted = question_of(name, function, announced=announced)
+        command = _command(acted, has_crucible=has_crucible, has_json=has_json)
+        if group:
+            group.add_command(command)
+        return command
+
+    return declare
+
+
+def _command(question: Question, *, has_crucible: bool = True, has_json: bool = True) -> click.Command:
     parameters = [_parameter(one) for one in question.parameters_at(COMMAND)]
-    command = click.Command(name, callback=lambda **given: _ask(question, **given), help=question.help)
-    crucible_options(command)
-    command.params.reverse()  # those above a function are read from below
+    command = click.Command(question.name, callback=lambda **given: _ask(question, **given), help=question.help)
+    if has_crucible:
+        crucible_options(command)
+        command.params.reverse()  # those above a function are read from below
     command.params[:0] = [one for one in parameters if isinstance(one, click.Argument)]
     command.params += [one for one in parameters if isinstance(one, click.Option)]
-    for add in (CSV, json_option) if question.is_table else (json_option,):
+    for add in (*((CSV,) if question.is_table else ()), *((json_option,) if has_json else ())):
         add(command)
     return command
 
@@ -36,19 +62,23 @@ def _parameter(one: Parameter) -> click.Parameter:
     param, kind = one.param, _kind(one)
     if param.is_argument:
         return click.Argument(
-            [one.name], type=kind, required=one.is_required, nargs=-1 if one.is_list else 1, metavar=param.metavar
-        )
+            [one.name], type=kind, required=one.is_required, nargs=-1 if one.is_list else 1, metavar=param.metavar,
+            **({} if one.is_required or one.is_list else {"default": one.default}),
+        )  # fmt: skip
     names = [*(param.flags or (f"--{one.name.replace('_', '-')}",)), one.name]
     if one.type is bool:
-        return click.Option(names, is_flag=True, help=param.help)
+        return click.Option(names, is_flag=True, default=one.default, help=param.help)
     is_shown = one.default not in (None, (), "") and not one.is_required
     return click.Option(
         names, type=kind, multiple=one.is_list, required=one.is_required, metavar=param.metavar, help=param.help,
+        envvar=param.envvar,
         show_default=is_shown, **({} if one.is_required else {"default": one.default}),
     )  # fmt: skip
 
 
 def _kind(one: Parameter) -> Any:
+    if one.param.kind is not None:
+        return one.param.kind
     if one.param.choices:
         return click.Choice(one.param.choices)
     if one.type is Path:
@@ -60,13 +90,15 @@ def _kind(one: Parameter) -> Any:
 def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
     """Ask, and print the answer on stdout."""
     question.require(question.named(given))
-    with open_session(question.patience_s) as session:
-        if question.announced == BEFORE and not as_csv:
+    with open_session(question.patience_s) if question.opens else nullcontext() as session:
+        if session and question.announced == BEFORE and not as_csv:
             announce(session)
         with showing_work() if question.tells else nullcontext() as tell:
             answer = question(session, tell, **given)
-        if question.announced == AFTER and answer.content is None:
+        if session and question.announced == AFTER and answer.content is None:
             announce(session)
+    if answer is None:
+        return
     warn(answer.warnings)
     if wants_json():
         print_json(answer.to_json())
@@ -84,11 +116,4 @@ def print_lines(answer: Answer) -> None:
         click.echo(answer.content, nl=answer.content[-1:] not in ("\n", b"\n"))
         return
     for line in answer.lines():
-        if isinstance(line, Coloured):
-            click.echo(coloured(plain(line[: line.head]), line.colour) + _shown(line[line.head :]))
-        else:
-            click.echo(_shown(line))
-
-
-def _shown(line: str) -> str:
-    return plain(masked_text(line))
+        print_line(line)

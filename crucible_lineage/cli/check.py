@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import click
 
 from crucible_lineage.amounts import amount
+from crucible_lineage.ask.answer import Answer, Coloured, Done
+from crucible_lineage.ask.question import argument, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.exit_codes import BAD_INPUT
-from crucible_lineage.cli.options import (
-    chosen_settings,
-    crucible_options,
-    json_option,
-    open_session,
-    print_json,
-    wants_json,
-)
-from crucible_lineage.cli.printing import coloured
+from crucible_lineage.cli.options import chosen_settings, open_session
 from crucible_lineage.errors import CrucibleError, Fault, InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import (
@@ -35,15 +30,12 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 
 
-@click.command("check")
-@click.argument("files", nargs=-1, metavar="FILE...")
-@crucible_options
-@click.option("--schema", "shows_schema", is_flag=True, help="Print the JSON Schema of pipeline files, for editors.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="With --schema: write it to this file."
-)
-@json_option
-def check_command(files: tuple[str, ...], shows_schema: bool, output: Path | None) -> None:
+@act("check")
+def check_command(
+    files: Annotated[Sequence[str], argument("FILE...")] = (),
+    shows_schema: Annotated[bool, option("Print the JSON Schema of pipeline files, for editors.", "--schema")] = False,
+    output: Annotated[Path | None, option("With --schema: write it to this file.", "-o", "--output")] = None,
+) -> Answer:  # fmt: skip
     """Check pipeline FILEs: print every fault with file, line and column. Exit code 2 if there is one.
 
     Changes nothing. `verify` compares datasets with their records.
@@ -51,35 +43,62 @@ def check_command(files: tuple[str, ...], shows_schema: bool, output: Path | Non
     if shows_schema:
         if files:
             raise InputError("--schema prints the schema and checks nothing; leave files out")
-        _show_schema(output)
-        return
+        return _schema(output)
     if output is not None:
         raise InputError("--output goes with --schema")
     if not files:
         raise InputError("give a pipeline file")
-    checked = _checked_files([located(name) for name in files], quiet=wants_json())
-    if wants_json():
-        print_json({"files": checked})
-    if any(file["faults"] for file in checked):
-        sys.exit(BAD_INPUT)
+    return Checked(tuple(_checked_files([located(name) for name in files])))
 
 
-def _show_schema(output: Path | None) -> None:
-    """Print the JSON Schema of pipeline files, or write it to a file and print the modeline that refers to it."""
+@dataclass(frozen=True)
+class CheckedFile:
+    """A pipeline file with its faults, and the number of its steps; `pipeline` is None if there are faults."""
+
+    file: str
+    pipeline: str | None
+    faults: tuple[Fault, ...]
+    steps: int
+    json_keys: ClassVar = ("file", "pipeline", "faults")
+
+
+@dataclass(frozen=True)
+class Checked(Answer):
+    """Pipeline files with their faults."""
+
+    files: tuple[CheckedFile, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """2 if there is a fault."""
+        return BAD_INPUT if any(file.faults for file in self.files) else 0
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        return [Coloured("red", "error", f": {f}") for file in self.files for f in file.faults]
+
+    def lines(self) -> Iterator[str]:
+        for one in self.files:
+            if not one.faults:
+                line = f"{one.file}: pipeline {one.pipeline}, {amount(one.steps, 'step')}, "
+                yield Coloured("green", "no faults", before=line)
+
+
+def _schema(output: Path | None) -> Done:
+    """Return the JSON Schema of pipeline files, or write it to a file and return the modeline that refers to it."""
     from crucible_lineage.pipeline.declare.schema import MODELINE, pipeline_schema
 
+    schema = pipeline_schema()
+    text = json.dumps(schema, indent=1, ensure_ascii=False)
     if output is None:
-        print_json(pipeline_schema())
-        return
-    output.write_text(json.dumps(pipeline_schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    click.echo("start a pipeline file beside it with this line, and your editor completes and checks it:", err=True)
-    click.echo(MODELINE.format(path=f"./{output.name}"))
+        return Done(schema, text.splitlines())
+    output.write_text(f"{text}\n", encoding="utf-8")
+    hint = "start a pipeline file beside it with this line, and your editor completes and checks it:"
+    return Done({"file": output}, [MODELINE.format(path=f"./{output.name}")], warnings=[hint])
 
 
-def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
-    """Check each pipeline file. Unless `quiet`, print the faults of each at once."""
+def _checked_files(files: Sequence[Path]) -> Iterator[CheckedFile]:
     makes_projects = chosen_settings().embedded
-    checked = []
     first_of: dict[str, Path] = {}
     for file in files:
         declared = _declaration(file)
@@ -88,15 +107,8 @@ def _checked_files(files: Sequence[Path], *, quiet: bool) -> list[JsonObject]:
         if declared and isinstance(pipeline, str) and (first := first_of.setdefault(pipeline, file)) != file:
             message = f"pipeline {pipeline!r} is also declared in {first}; rename one of them"
             faults.append(declared.document.fault(("pipeline",), message))
-        if not quiet:
-            for fault in faults:
-                click.echo(f"{coloured('error', 'red', sys.stderr)}: {plain_lines(str(fault))}", err=True)
-            if bound and not faults:
-                no_faults = coloured("no faults", "green")
-                click.echo(f"{file}: pipeline {bound.name}, {amount(len(bound.steps), 'step')}, {no_faults}")
         name = bound.name if bound and not faults else None
-        checked.append({"file": str(file), "pipeline": name, "faults": [fault.to_json() for fault in faults]})
-    return checked
+        yield CheckedFile(str(file), name, tuple(faults), len(bound.steps) if bound else 0)
 
 
 def _declaration(file: Path) -> Declaration | None:

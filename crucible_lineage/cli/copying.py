@@ -4,55 +4,47 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import click
 
 from crucible_lineage.amounts import size_text
-from crucible_lineage.ask.answer import option_value
+from crucible_lineage.ask.answer import Done, option_value
+from crucible_lineage.ask.question import argument, option
 from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import (
-    PATIENCE,
-    announced_session,
-    chosen_settings,
-    crucible_options,
-    data_folder,
-    json_option,
-    print_json,
-    wants_json,
-)
-from crucible_lineage.cli.printing import warn
+from crucible_lineage.cli.options import PATIENCE, Patience, announced_session, chosen_settings, data_folder, wants_json
+from crucible_lineage.cli.printing import print_line, warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import InputError
 from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
 from crucible_lineage.statements.statements import PROMOTE, Statement
 
 
-@click.command("push")
-@crucible_options
-@click.option("--project", metavar="P", help="With --to: the project to copy.")
-@click.option("--to", "to_url", metavar="URL", help="Copy from the embedded Crucible (or --url) to this one.")
-@click.option(
-    "--api-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="With --to: a file that contains only the key for it.  [default: the key in CRUCIBLE_API_KEY]",
-)
-@click.option("--dry-run", is_flag=True, help="With --to: compare, list what would be sent, and send nothing.")
-@PATIENCE
-@json_option
+@act("push")
 def push_command(
-    project: str | None, to_url: str | None, api_key_file: Path | None, dry_run: bool, patience: float
-) -> None:
+    project: Annotated[str | None, option("With --to: the project to copy.", metavar="P")] = None,
+    to_url: Annotated[
+        str | None, option("Copy from the embedded Crucible (or --url) to this one.", "--to", metavar="URL")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, option(
+            "With --to: a file that contains only the key for it.  [default: the key in CRUCIBLE_API_KEY]",
+            metavar="FILE", exists=True,
+        )
+    ] = None,
+    dry_run: Annotated[bool, option("With --to: compare, list what would be sent, and send nothing.")] = False,
+    patience: Patience = PATIENCE,
+) -> Done:  # fmt: skip
     """Deliver results that were made while Crucible was away.
 
     With --project and --to, copy a whole project from the embedded Crucible to a service, under the same ids:
@@ -65,8 +57,7 @@ def push_command(
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run}
         if named := [name for name, value in others.items() if value]:
             raise InputError(f"{', '.join(named)}: only for a copy to another Crucible; give its address with --to")
-        _deliver(patience)
-        return
+        return _deliver(patience)
     if project is None:
         raise InputError("name the project to copy with --project")
 
@@ -79,23 +70,19 @@ def push_command(
         if not wants_json():
             warn(waiting_lines(waiting))
         plan = plan_project(source, target, project, work)
-        code = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
-    sys.exit(code or (FAILURE if waiting else 0))
+        done = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
+    return replace(done, exit_code=done.exit_code or (FAILURE if waiting else 0))
 
 
-def _deliver(patience: float) -> None:
+def _deliver(patience: float) -> Done:
     with announced_session() as session:
         with showing_work() as work:
             delivered, waiting = deliver_all(session, patience, _print_trouble(work), work)
         damaged = session.outbox.set_aside()
-    if wants_json():
-        left = {"waiting": [one.to_json() for one in waiting], "damaged": [one.to_json() for one in damaged]}
-        print_json({"mfids": list(delivered), **left})
-    else:
-        click.echo(f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here")
-        warn(waiting_lines(waiting))
-        warn(damaged_lines(damaged))
-    sys.exit(FAILURE if waiting or damaged else 0)
+    document = {"mfids": delivered, "waiting": waiting, "damaged": damaged}
+    lines = [f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here"]
+    warnings = [*waiting_lines(waiting), *damaged_lines(damaged)]
+    return Done(document, lines, FAILURE if warnings else 0, warnings)
 
 
 def _print_trouble(work: ProgressDisplay) -> Callable[[str], None]:
@@ -129,20 +116,16 @@ def _remote_settings(url: str, key_file: Path | None, data: Path) -> Settings:
         raise InputError(f"{error}, or --api-key-file") from error
 
 
-@click.command("pull")
-@click.argument("mfids", nargs=-1, metavar="[MFID]...")
-@click.option(
-    "--for",
-    "pipelines",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Copy the current inputs of this pipeline; repeatable.",
-)
-@crucible_options
-@PATIENCE
-@json_option
-def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: float) -> None:
+@act("pull")
+def pull_command(
+    mfids: Annotated[Sequence[str], argument("[MFID]...")] = (),
+    pipelines: Annotated[
+        Sequence[Path], option(
+            "Copy the current inputs of this pipeline; repeatable.", "--for", metavar="FILE", exists=True
+        )
+    ] = (),
+    patience: Patience = PATIENCE,
+) -> Done:  # fmt: skip
     """Copy datasets and their files from the service into the embedded Crucible in the data folder.
 
     The datasets, and the current inputs of the pipelines, keep their ids, metadata, keywords, samples, pictures and
@@ -165,10 +148,11 @@ def pull_command(mfids: tuple[str, ...], pipelines: tuple[Path, ...], patience: 
     with Session(replace(remote, data=folder)) as source, Session(local) as target, showing_work() as work:
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
         plan = plan_named(source, target, selected, work)
-        code = _exchange(source, target, work, plan, "brought", patience, dry=False)
-    if pipelines and not code and not wants_json():
-        click.echo(f"offline: {shlex.join(['crucible-lineage', 'run', str(pipelines[0]), '--data', str(folder)])}")
-    sys.exit(code)
+        done = _exchange(source, target, work, plan, "brought", patience, dry=False)
+    if not pipelines or done.exit_code:
+        return done
+    offline = shlex.join(["crucible-lineage", "run", str(pipelines[0]), "--data", str(folder)])
+    return replace(done, told=[*done.told, f"offline: {offline}"])
 
 
 def _inputs(path: Path, session: Session) -> list[str]:
@@ -200,14 +184,14 @@ MOST_LINES = 20
 
 def _exchange(
     source: Session, target: Session, work: ProgressDisplay, plan: CopyPlan, verb: str, patience_s: float, *, dry: bool
-) -> int:
-    """Copy what is planned, report it, and return the exit code. Only a service to which data are sent ingests them."""
+) -> Done:
+    """Copy what is planned. Only a service to which data are sent ingests them."""
     if not wants_json():
         size = size_text(sum(item.bytes for item in plan.items))
         click.echo(f"from {source.settings.describe()}\nto   {target.settings.describe()}")
         click.echo(f"{plan.equal} already there, {len(plan.items)} {'would' if dry else 'to'} be {verb} ({size})")
-        if dry:
-            _lines(f"  {item.mfid}  {item.source.name}: {item.missing.in_words}" for item in plan.items)
+        for line in _few(f"  {item.mfid}  {item.source.name}: {item.missing.in_words}" for item in plan.items if dry):
+            print_line(line)
     outcome = CopyOutcome()
     if plan.items and not dry:
         outcome = bring(
@@ -217,34 +201,24 @@ def _exchange(
         )  # fmt: skip
     work.end()
     left = (*plan.skipped, *outcome.skipped)
-    if wants_json():
-        sent = {item.mfid for item in outcome.sent}
-        print_json(
-            {
-                "there": plan.equal,
-                "sent": [item.to_json() for item in outcome.sent],
-                "to_send": [item.to_json() for item in plan.items if item.mfid not in sent],
-                "conflicts": [one.to_json() for one in plan.conflicts],
-                "left": [one.to_json() for one in left],
-            }
-        )
-    else:
-        nothing = "everything is there" if plan.equal else f"there is nothing to be {verb}"
-        reason = "" if dry or plan.conflicts or left else f": {nothing}"
-        click.echo(f"{len(outcome.sent)} {verb}" if outcome.sent else f"nothing was {verb}{reason}")
-        _print_reasons(plan.conflicts, "conflicts with the target; resolve them on either side:")
-        _print_reasons(left, f"{len(left)} not {verb}:")
-        if outcome.skipped:
-            click.echo(f"run the same command to continue; nothing is {verb} twice", err=True)
-    return FAILURE if plan.conflicts or left else 0
+    sent = {item.mfid for item in outcome.sent}
+    to_send = [item for item in plan.items if item.mfid not in sent]
+    copied = {"there": plan.equal, "sent": outcome.sent, "to_send": to_send, "conflicts": plan.conflicts, "left": left}
+    nothing = "everything is there" if plan.equal else f"there is nothing to be {verb}"
+    reason = "" if dry or plan.conflicts or left else f": {nothing}"
+    lines = [f"{len(outcome.sent)} {verb}" if outcome.sent else f"nothing was {verb}{reason}"]
+    warnings = [
+        *_reasons(plan.conflicts, "conflicts with the target; resolve them on either side:"),
+        *_reasons(left, f"{len(left)} not {verb}:"),
+        *([f"run the same command to continue; nothing is {verb} twice"] if outcome.skipped else ()),
+    ]
+    return Done(copied, lines, FAILURE if plan.conflicts or left else 0, warnings)
 
 
-def _print_reasons(conflicts: Sequence[Conflict], heading: str) -> None:
-    if conflicts:
-        click.echo(heading, err=True)
-        _lines((f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts), err=True)
+def _reasons(conflicts: Sequence[Conflict], heading: str) -> Iterator[str]:
+    yield from [heading] if conflicts else ()
+    yield from _few(f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts)
 
 
-def _lines(lines: Iterable[str], *, err: bool = False) -> None:
-    for line in first_lines(lines, MOST_LINES, "  ... and {} more"):
-        click.echo(plain(line), err=err)
+def _few(lines: Iterable[str]) -> Iterator[str]:
+    return first_lines(lines, MOST_LINES, "  ... and {} more")

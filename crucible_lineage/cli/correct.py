@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import click
 from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ask.answer import next_command
-from crucible_lineage.ask.question import read_pair
-from crucible_lineage.cli.options import (
-    chosen_project,
-    crucible_options,
-    dataset_id,
-    json_option,
-    open_session,
-    print_result,
-)
-from crucible_lineage.cli.printing import PROJECT
-from crucible_lineage.cli.working import showing_work
+from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.question import Project, argument, option, read_pair
+from crucible_lineage.cli.asking import act
+from crucible_lineage.cli.options import chosen_project, dataset_id
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
@@ -36,43 +27,35 @@ from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
+from crucible_lineage.traffic import Tell
 
 if TYPE_CHECKING:
     from crucible_lineage.standing.standings import Standing
 
 MOST_SHOWN = 20
-WHY = click.option("--why", default="", help="Why, in your own words; recorded with author and time.")
+Why = Annotated[str, option("Why, in your own words; recorded with author and time.")]
 
 
-@click.command("register")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@crucible_options
-@click.option("--project", help="Its project; by default, that of this folder's pipelines.")
-@click.option("--parent", "parents", multiple=True, metavar="MFID", help="A parent; repeatable.")
-@click.option("--supersedes", metavar="MFID", help="With --parent: the result that it replaces.")
-@click.option("--replaces", metavar="MFID", help="The measured dataset that they replace: measured or exported again.")
-@click.option("--note", help="What was done, by whom or with what, in your own words.")
-@click.option("--name", help="The dataset's name; by default, that of the first file.")
-@click.option("--measurement", help="The technique, as in 'Raman Spectroscopy'.")
-@click.option("--timestamp", help="When it was measured: ISO 8601 with a time zone.")
-@click.option("--keyword", "keywords", multiple=True, help="Repeatable.")
-@click.option("--mfid", help="Measured files only: the MFID of their existing or new dataset.")
-@click.option("--salt", help="Any text: gives new files another id if theirs is taken.")
-@json_option
+@act("register")
 def register_command(
-    files: tuple[Path, ...],
-    project: str | None,
-    parents: tuple[str, ...],
-    supersedes: str | None,
-    replaces: str | None,
-    note: str | None,
-    name: str | None,
-    measurement: str | None,
-    timestamp: str | None,
-    keywords: tuple[str, ...],
-    mfid: str | None,
-    salt: str | None,
-) -> None:
+    session: Session, files: Annotated[Sequence[Path], argument()], *,
+    project: Annotated[str | None, option("Its project; by default, that of this folder's pipelines.")] = None,
+    parents: Annotated[Sequence[str], option("A parent; repeatable.", "--parent", metavar="MFID")] = (),
+    supersedes: Annotated[
+        str | None, option("With --parent: the result that it replaces.", metavar="MFID")
+    ] = None,
+    replaces: Annotated[
+        str | None, option("The measured dataset that they replace: measured or exported again.", metavar="MFID")
+    ] = None,
+    note: Annotated[str | None, option("What was done, by whom or with what, in your own words.")] = None,
+    name: Annotated[str | None, option("The dataset's name; by default, that of the first file.")] = None,
+    measurement: Annotated[str | None, option("The technique, as in 'Raman Spectroscopy'.")] = None,
+    timestamp: Annotated[str | None, option("When it was measured: ISO 8601 with a time zone.")] = None,
+    keywords: Annotated[Sequence[str], option("Repeatable.", "--keyword")] = (),
+    mfid: Annotated[str | None, option("Measured files only: the MFID of their existing or new dataset.")] = None,
+    salt: Annotated[str | None, option("Any text: gives new files another id if theirs is taken.")] = None,
+    tell: Tell,
+) -> Done:  # fmt: skip
     """Register FILES as one dataset. Registering them again has no effect.
 
     With --parent they are a result made manually: a child of those datasets, with the note in its record. With
@@ -88,45 +71,38 @@ def register_command(
     if replaces is not None:
         if parents or name or measurement or timestamp or keywords or mfid or salt or project:
             raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
-        _replace(replaces, files, note or "")
-        return
+        from crucible_lineage.pipeline.plan.revisions import replace_measured
+
+        replaces = dataset_id(session, replaces)
+        new = replace_measured(session, replaces, files, note or "")
+        document = {**new.to_json(), "registered": True, "parents": [], "replaces": replaces}
+        return Done(document, [f"{new.mfid}  {new.name}  replaces {replaces}"])
     project = project or project_in(Path.cwd())
     if project is None:
         raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
     declared = _declared(files, measurement, timestamp, keywords)
-    with open_session() as session, showing_work() as work:
-        parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
-        supersedes = supersedes and dataset_id(session, supersedes, [project])
-        count = amount(len(files), "file")
-        work(f"reading {count}", 0)
-        raw = hash_files(project, files, declared.timestamp, session, parent_datasets, salt=salt, mfid=mfid)
-        found = find_measured(raw, session)
-        old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
-        work(f"registering {count}", 0)
-        if found is None:
-            session.ensure_project(project)
-        if old is not None and measurement is None:
-            declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
-        dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
-        if old is not None and not old.superseded_by:
-            slots = old.summary.status.slots.items()
-            claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
-            make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
+    parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
+    supersedes = supersedes and dataset_id(session, supersedes, [project])
+    count = amount(len(files), "file")
+    tell(f"reading {count}", 0)
+    raw = hash_files(project, files, declared.timestamp, session, parent_datasets, salt=salt, mfid=mfid)
+    found = find_measured(raw, session)
+    old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
+    tell(f"registering {count}", 0)
+    if found is None:
+        session.ensure_project(project)
+    if old is not None and measurement is None:
+        declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
+    dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
+    if old is not None and not old.superseded_by:
+        slots = old.summary.status.slots.items()
+        claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
+        make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
     before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
     done = f"already registered{before}" if found else "registered"
     parent_ids = [parent.mfid for parent in raw.parents]
     document = {**dataset.to_json(), "registered": found is None, "parents": parent_ids}
-    print_result(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
-
-
-def _replace(old: str, files: Sequence[Path], why: str) -> None:
-    from crucible_lineage.pipeline.plan.revisions import replace_measured
-
-    with open_session() as session:
-        mfid = dataset_id(session, old)
-        new = replace_measured(session, mfid, files, why)
-    document = {**new.to_json(), "registered": True, "parents": [], "replaces": mfid}
-    print_result(document, [f"{new.mfid}  {new.name}  replaces {mfid}"])
+    return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:
@@ -157,7 +133,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> St
 
 
 def _declared(
-    files: tuple[Path, ...], measurement: str | None, timestamp: str | None, keywords: tuple[str, ...]
+    files: Sequence[Path], measurement: str | None, timestamp: str | None, keywords: Sequence[str]
 ) -> FileInput:
     try:
         measured_at = datetime.fromisoformat(timestamp) if timestamp else None
@@ -172,30 +148,19 @@ def _declared(
         raise InputError(f"--timestamp {timestamp}: {reason.removeprefix('Value error, ')}") from None
 
 
-@click.command("set")
-@click.argument("dataset", required=False, metavar="[DATASET]")
-@click.argument("values", nargs=-1, metavar="[FIELD=VALUE]...")
-@crucible_options
-@click.option("--step", metavar="S", help="Instead of a dataset: all current results of this step.")
-@PROJECT
-@click.option(
-    "--from",
-    "table",
-    type=click.Path(path_type=Path),
-    help="Read a CSV file instead: a column `mfid`, and one for each field; empty cells change nothing.",
-)
-@WHY
-@click.option("--dry-run", is_flag=True, help="Show what would change. Changes nothing.")
-@json_option
+@act("set")
 def set_command(
-    dataset: str | None,
-    values: tuple[str, ...],
-    step: str | None,
-    project: str | None,
-    table: Path | None,
-    why: str,
-    dry_run: bool,
-) -> None:
+    session: Session, dataset: Annotated[str | None, argument("[DATASET]")] = None,
+    values: Annotated[Sequence[str], argument("[FIELD=VALUE]...")] = (), *,
+    step: Annotated[str | None, option("Instead of a dataset: all current results of this step.", metavar="S")] = None,
+    project: Project = None,
+    table: Annotated[
+        Path | None, option(
+            "Read a CSV file instead: a column `mfid`, and one for each field; empty cells change nothing.", "--from"
+        )
+    ] = None,
+    why: Why = "", dry_run: Annotated[bool, option("Show what would change. Changes nothing.")] = False,
+) -> Done:  # fmt: skip
     """Set fields and metadata of DATASET, and the datasets, samples and keywords that it is linked to.
 
     \b
@@ -211,18 +176,17 @@ def set_command(
         values, dataset = (dataset, *values), None
     if sum(one is not None for one in (dataset, step, table)) != 1 or (table is not None and values):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table with --from")
-    with open_session() as session:
-        if table is not None:
-            requests = read_table(table)
-        else:
-            named = [dataset or ""] if step is None else _results(session, chosen_project(session, project), step)
-            assigned = _assigned(values)
-            requests = [(f"set {name}", name, assigned) for name in named]
-        changes = set_values(session, requests, lambda text: dataset_id(session, text), why, dry_run=dry_run)
+    if table is not None:
+        requests = read_table(table)
+    else:
+        named = [dataset or ""] if step is None else _results(session, chosen_project(session, project), step)
+        assigned = _assigned(values)
+        requests = [(f"set {name}", name, assigned) for name in named]
+    changes = set_values(session, requests, lambda text: dataset_id(session, text), why, dry_run=dry_run)
     done = "would be changed" if dry_run else "changed"
     end = f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change"
-    document = {"changed": not dry_run, "changes": [change.to_json() for change in changes]}
-    print_result(document, [*first_lines(map(str, changes), MOST_SHOWN, "and {} more"), end])
+    lines = [*first_lines(map(str, changes), MOST_SHOWN, "and {} more"), end]
+    return Done({"changed": not dry_run, "changes": changes}, lines)
 
 
 def _results(session: Session, project: str, step: str) -> list[str]:
@@ -236,7 +200,7 @@ def _results(session: Session, project: str, step: str) -> list[str]:
     return found
 
 
-def _assigned(values: tuple[str, ...]) -> JsonObject:
+def _assigned(values: Sequence[str]) -> JsonObject:
     """Return the values to set by field; a link that is given repeatedly has several."""
     if not values:
         raise InputError("set: name what to set, as in metadata.power_mW=5")
@@ -252,21 +216,18 @@ def _assigned(values: tuple[str, ...]) -> JsonObject:
     return found
 
 
-@click.command("delete")
-@click.argument("dataset")
-@crucible_options
-@WHY
-@click.option("--yes", is_flag=True, help="Even if other datasets were made from it.")
-@json_option
-def delete_command(dataset: str, why: str, yes: bool) -> None:
+@act("delete")
+def delete_command(
+    session: Session, dataset: Annotated[str, argument()], *, why: Why = "",
+    yes: Annotated[bool, option("Even if other datasets were made from it.")] = False,
+) -> Done:  # fmt: skip
     """Request the deletion of DATASET: hidden at once, and deleted after review by an administrator.
 
     Refused, with a list, if other datasets were made from it, unless --yes is given.
     """
     from crucible_lineage.ask.impact import request_deletion  # other corrections need no graph
 
-    with open_session() as session:
-        mfid = dataset_id(session, dataset)
-        way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
-        request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
-    print_result(request.to_json(), [str(request)])
+    mfid = dataset_id(session, dataset)
+    way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
+    request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
+    return Done(request, [str(request)])

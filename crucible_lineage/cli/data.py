@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.question import argument, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import (
-    DataFolderType,
-    chosen_settings,
-    crucible_options,
-    json_option,
-    open_session,
-    print_json,
-    print_result,
-    wants_json,
-)
+from crucible_lineage.cli.options import DATA_FOLDER, chosen_settings, open_session, wants_json
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import InputError
-from crucible_lineage.lineage.labels import first_lines, plain
+from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.labels import first_lines
 
 if TYPE_CHECKING:
     from crucible_lineage.server.backup import Backup, RestoreReport
 
 MOST_NAMED = 20
 
-_FOLDER = click.argument("folder", type=DataFolderType(file_okay=False, path_type=Path))
+Folder = Annotated[Path, argument(kind=DATA_FOLDER)]
 
 
 @click.group("data")
@@ -38,11 +32,8 @@ def data_command() -> None:
     """Free disk space; copy the embedded Crucible, and restore a copy."""
 
 
-@data_command.command("backup")
-@_FOLDER
-@crucible_options
-@json_option
-def backup_command(folder: Path) -> None:
+@act("backup", data_command)
+def backup_command(folder: Folder) -> Done:
     """Copy the embedded Crucible into FOLDER, new or an earlier backup, even while others work with it.
 
     The copy is consistent and checked; in an earlier backup, only what is new is copied. Results that wait in the
@@ -55,16 +46,12 @@ def backup_command(folder: Path) -> None:
         backup = back_up(crucible, folder.absolute())
     except BackupError as error:
         raise InputError(str(error)) from error
-    print_result(_document(backup), [f"copied {crucible} to {backup.folder}: {_amount(backup)}"])
-    _print_damaged(backup, "crucible-lineage verify --project PROJECT --repair")
-    sys.exit(FAILURE if backup.damaged else 0)
+    copied = f"copied {crucible} to {backup.folder}: {_amount(backup)}"
+    return _done(backup, {}, [copied], "crucible-lineage verify --project PROJECT --repair")
 
 
-@data_command.command("restore")
-@_FOLDER
-@crucible_options
-@json_option
-def restore_command(folder: Path) -> None:
+@act("restore", data_command)
+def restore_command(folder: Folder) -> Done:
     """Replace the embedded Crucible by the backup in FOLDER, and list what is newer than the copy.
 
     The replaced one is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
@@ -78,12 +65,9 @@ def restore_command(folder: Path) -> None:
         raise InputError(str(error)) from error
     lists = {"younger": restored.younger, "changed": restored.changed}
     listed = {key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in lists.items()}
-    set_aside = None if restored.set_aside is None else str(restored.set_aside)
-    document = {**_document(restored.backup), "set_aside": set_aside, **listed}
     copied = f"restored {crucible} from the backup in {folder}: {_amount(restored.backup)}"
-    print_result(document, [copied, *_replaced_lines(restored)])
-    _print_damaged(restored.backup, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
-    sys.exit(FAILURE if restored.backup.damaged else 0)
+    lines, more = [copied, *_replaced_lines(restored)], {"set_aside": restored.set_aside, **listed}
+    return _done(restored.backup, more, lines, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
 
 
 def _replaced_lines(restored: RestoreReport) -> Iterator[str]:
@@ -113,31 +97,25 @@ def _amount(backup: Backup) -> str:
     return f"{amount(backup.datasets, 'dataset')}, {amount(backup.files, 'file')}, {size_text(backup.bytes)}"
 
 
-def _print_damaged(backup: Backup, way_out: str) -> None:
-    for sha256 in backup.damaged:
-        click.echo(f"error: no good copy of the file with SHA-256 {sha256}", err=True)
-    if backup.damaged:
-        click.echo(f"way out: {way_out}", err=True)
+def _done(backup: Backup, more: JsonMapping, lines: Sequence[str], way_out: str) -> Done:
+    errors = [f"error: no good copy of the file with SHA-256 {sha256}" for sha256 in backup.damaged]
+    warnings = [*errors, f"way out: {way_out}"] if errors else []
+    return Done({**vars(backup), **more}, lines, FAILURE if errors else 0, warnings)
 
 
-def _document(backup: Backup) -> dict[str, object]:
-    return {**vars(backup), "folder": str(backup.folder)}
-
-
-@data_command.command("clean")
-@crucible_options
-@click.option(
-    "--cache", is_flag=True, help="Also copies of files that Crucible has; they are fetched again when needed."
-)
-@click.option(
-    "--damaged",
-    "mfid",
-    metavar="MFID",
-    help="Only this result, which was damaged while it waited to be delivered; `status` names it.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
-def clean_command(cache: bool, mfid: str | None, yes: bool) -> None:
+@act("clean", data_command)
+def clean_command(
+    cache: Annotated[
+        bool, option("Also copies of files that Crucible has; they are fetched again when needed.")
+    ] = False,
+    mfid: Annotated[
+        str | None, option(
+            "Only this result, which was damaged while it waited to be delivered; `status` names it.", "--damaged",
+            metavar="MFID",
+        )
+    ] = None,
+    yes: Annotated[bool, option("Do not ask.")] = False,
+) -> Done:  # fmt: skip
     """Remove from the data folder what nothing needs: leftovers of failed and killed steps, and copies that are
     recreated when needed.
 
@@ -145,8 +123,10 @@ def clean_command(cache: bool, mfid: str | None, yes: bool) -> None:
     """
     settings = chosen_settings()
     if mfid is not None:
-        _free(mfid)
-        return
+        with open_session() as session:
+            if not session.outbox.free(mfid):
+                raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
+        return Done({"removed": [mfid]}, [f"removed the rest of {mfid}"])
     found = leftovers(settings.data, copies=cache)
     if not wants_json():
         _print_leftovers(settings.data, found, cache)
@@ -156,14 +136,9 @@ def clean_command(cache: bool, mfid: str | None, yes: bool) -> None:
         click.confirm("remove this?", abort=True, err=True)
     failed = _remove_all(found)
     freed = sum(one.bytes for one in found)
-    if wants_json():
-        removed = [{"path": str(one.path), "kind": one.kind, "bytes": one.bytes} for one in found]
-        print_json({"removed": removed, "bytes": freed, "failed": failed})
-    elif found:
-        click.echo(f"freed: {size_text(freed)}")
-    for line in failed:
-        click.echo(plain(f"error: not removed: {line}"), err=True)
-    sys.exit(FAILURE if failed else 0)
+    lines = [f"freed: {size_text(freed)}"] if found else []
+    errors = [f"error: not removed: {line}" for line in failed]
+    return Done({"removed": found, "bytes": freed, "failed": failed}, lines, FAILURE if failed else 0, errors)
 
 
 def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None:
@@ -187,10 +162,3 @@ def _remove_all(found: Sequence[Leftover]) -> list[str]:
         except OSError as error:
             failed.append(f"{one.path}: {error.strerror}")
     return failed
-
-
-def _free(mfid: str) -> None:
-    with open_session() as session:
-        if not session.outbox.free(mfid):
-            raise InputError(f"no damaged result {mfid} is kept here; `status` lists the damaged results")
-    print_result({"removed": [mfid]}, [f"removed the rest of {mfid}"])

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from crucible_lineage.ask.answer import next_command
+from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.question import argument, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import (
-    chosen_project,
-    crucible_options,
-    json_option,
-    open_session,
-    print_json,
-    wants_json,
-)
-from crucible_lineage.cli.working import showing_work
+from crucible_lineage.cli.options import chosen_project
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.refs import file_stem
+from crucible_lineage.traffic import Tell
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.files import FilesFetched
     from crucible_lineage.session import Session
 
 
-@click.command("get")
-@click.argument("datasets", nargs=-1, metavar="[DATASET]...")
-@crucible_options
-@click.option("--step", metavar="S", help="All current results of this step.")
-@click.option("--run", metavar="ID", help="All that this run made or used.")
-@click.option("--project", metavar="P", help="The project to search; by default, the folder's, or the only one.")
-@click.option("--file", "patterns", multiple=True, metavar="GLOB", help="Only matching files, as '*.csv'; repeatable.")
-@click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder for its files."
-)
-@json_option
+@act("get")
 def get_command(
-    datasets: tuple[str, ...],
-    step: str | None,
-    run: str | None,
-    project: str | None,
-    patterns: tuple[str, ...],
-    output: Path,
-) -> None:
+    session: Session, datasets: Annotated[Sequence[str], argument("[DATASET]...")] = (), *,
+    step: Annotated[str | None, option("All current results of this step.", metavar="S")] = None,
+    run: Annotated[str | None, option("All that this run made or used.", metavar="ID")] = None,
+    project: Annotated[
+        str | None, option("The project to search; by default, the folder's, or the only one.", metavar="P")
+    ] = None,
+    patterns: Annotated[
+        Sequence[str], option("Only matching files, as '*.csv'; repeatable.", "--file", metavar="GLOB")
+    ] = (),
+    output: Annotated[Path, option("The folder for its files.", "-o", "--output", metavar="DIR")],
+    tell: Tell,
+) -> Done:  # fmt: skip
     """Get the files of a DATASET (its MFID, a unique beginning of it, or its name), each checked by its hash.
 
     Files of several datasets go into folders NAME-MFID. Nothing is overwritten; interrupted downloads continue.
@@ -58,21 +47,18 @@ def get_command(
         raise InputError("name datasets, or select results with --step or --run")
     from crucible_lineage.ask.files import fetch_many
 
-    with open_session() as session:
-        selected = _select(session, datasets, step, run, project)
-        several = len(datasets) != 1
-        folders = {
-            mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
-        }
-        with showing_work() as work:
-            found = fetch_many(session, folders, patterns, work)
-    if wants_json():
-        print_json(_as_json(found, selected, several))
-    else:
-        for fetched in found:
-            _print(fetched, selected[fetched.mfid][1])
-    if any(fetched.absent for fetched in found):
-        sys.exit(FAILURE)
+    selected = _select(session, datasets, step, run, project)
+    several = len(datasets) != 1
+    folders = {
+        mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
+    }
+    found = fetch_many(session, folders, patterns, tell)
+    lines = [
+        line for one in found for line in (*(f"{path}  already there" for path in one.present), *map(str, one.files))
+    ]
+    notes = [line for one in found for line in _notes(one, selected[one.mfid][1])]
+    code = FAILURE if any(one.absent for one in found) else 0
+    return Done(_as_json(found, selected, several), lines, code, notes)
 
 
 def _select(
@@ -99,23 +85,13 @@ def _select(
 
 def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
     each: list[JsonObject] = [
-        {
-            "mfid": fetched.mfid,
-            "state": selected[fetched.mfid][1],
-            "files": [str(path) for path in (*fetched.present, *fetched.files)],
-            "absent": dict(fetched.absent),
-        }
-        for fetched in found
+        {"mfid": one.mfid, "state": selected[one.mfid][1], "files": [*one.present, *one.files], "absent": one.absent}
+        for one in found
     ]
     return {"datasets": each} if several else each[0]
 
 
-def _print(found: FilesFetched, state: str) -> None:
-    for path in found.present:
-        click.echo(plain(f"{path}  already there"))
-    for path in found.files:
-        click.echo(plain(str(path)))
-    for name, reason in found.absent.items():
-        click.echo(plain(f"error: {name}: {reason}"), err=True)
+def _notes(found: FilesFetched, state: str) -> Iterator[str]:
+    yield from (f"error: {name}: {reason}" for name, reason in found.absent.items())
     if state in ("superseded", "incomplete"):
-        click.echo(f"the dataset is {state}; for details: {next_command('show', found.mfid)}", err=True)
+        yield f"the dataset is {state}; for details: {next_command('show', found.mfid)}"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 
 from crucible_lineage.ask.answer import META, option_value
-from crucible_lineage.ask.question import read_pair
+from crucible_lineage.ask.question import option, read_pair
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import plain
-from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.json_types import JsonObject, json_of
+from crucible_lineage.masking import masked
 from crucible_lineage.session import Session
-from crucible_lineage.settings import JOBS_AT_ONCE, Settings, default_data_folder, resolve_settings
+from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.times import seconds_in
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,25 +31,29 @@ class DataFolderType(click.Path):
         return super().convert(value, param, ctx)
 
 
+DATA_FOLDER = DataFolderType(file_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
 def crucible_options(command: F) -> F:
     """Add `--data`, `--url` and `--api-key`, which `open_session` reads."""
-    for option in (
+    for added in (
         click.option("--api-key", metavar="KEY", help="The key for --url (or CRUCIBLE_API_KEY).", **_KEPT),
         click.option("--url", metavar="URL", help="Address of Crucible (or CRUCIBLE_API_URL).", **_KEPT),
         click.option(
             "--data",
-            type=DataFolderType(file_okay=False, path_type=Path),
+            type=DATA_FOLDER,
             metavar="DIR",
             help="Data folder; without --url, the embedded Crucible in it.",
             **_KEPT,
         ),
     ):
-        command = option(command)
+        command = added(command)
     return command
 
 
-def _keep(ctx: click.Context, option: click.Parameter, value: object) -> None:
-    ctx.meta[f"{META}.{option.name}"] = value
+def _keep(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
+    ctx.meta[f"{META}.{parameter.name}"] = value
 
 
 _KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}  # not passed to commands as arguments
@@ -66,7 +69,7 @@ def data_folder() -> Path:
     return (option_value("data") or default_data_folder()).expanduser().absolute()
 
 
-JOBS = click.option("--jobs", type=click.IntRange(1, 256), default=JOBS_AT_ONCE, show_default=True)
+Jobs = Annotated[int, option("", kind=click.IntRange(1, 256))]
 json_option = click.option("--json", is_flag=True, help="Print one JSON object and nothing else.", **_KEPT)
 
 
@@ -89,14 +92,15 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
-PATIENCE = click.option(
-    "--patience",
-    type=_Duration(),
-    default="3m",
-    show_default=True,
-    help="How long to wait for Crucible if it is away, at the start (if necessary) and at the "
-    "end; 0: not at all. Results then wait on this machine.",
-)
+Patience = Annotated[
+    float,
+    option(
+        "How long to wait for Crucible if it is away, at the start (if necessary) and at the end; 0: not at all. "
+        "Results then wait on this machine.",
+        kind=_Duration(),
+    ),
+]
+PATIENCE: Any = "3m"
 
 
 def open_session(patience_s: float | None = None) -> Session:
@@ -138,18 +142,9 @@ def announce(session: Session) -> None:
         click.echo(session.settings.describe())
 
 
-def print_result(document: object, lines: Iterable[str]) -> None:
-    """Print the result of a command on stdout: as lines, or with --json as the document."""
-    if wants_json():
-        print_json(document)
-        return
-    for line in lines:
-        click.echo(plain(masked_text(line)))
-
-
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
-    click.echo(json.dumps(masked(value, by_name=False), indent=2, ensure_ascii=False), file=result_stream())
+    click.echo(json.dumps(masked(json_of(value), by_name=False), indent=2, ensure_ascii=False), file=result_stream())
 
 
 def read_fields(values: Sequence[str]) -> JsonObject:

@@ -17,7 +17,9 @@ from typing import TextIO
 
 import click
 
-from crucible_lineage.lineage.labels import plain_lines
+from crucible_lineage.ask.answer import Coloured
+from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.masking import masked_text
 
 PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
@@ -27,9 +29,19 @@ _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Print lines on standard error."""
+    """Print lines, which may have line breaks, on standard error."""
     for line in lines:
-        click.echo(plain_lines(line), err=True)
+        print_line(line, sys.stderr)
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Print a line on a stream, by default standard output."""
+    shown = plain_lines if stream else plain
+    if isinstance(line, Coloured):
+        before, part, after = (shown(masked_text(text)) for text in line.parts)
+        click.echo(before + coloured(part, line.colour, stream) + after, file=stream)
+    else:
+        click.echo(shown(masked_text(line)), file=stream)
 
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -2,67 +2,48 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.cli.options import (
-    announce,
-    crucible_options,
-    dataset_id,
-    json_option,
-    open_session,
-    print_result,
-    wants_json,
-)
+from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.question import argument, option
+from crucible_lineage.cli.asking import act
+from crucible_lineage.cli.exit_codes import FAILURE
+from crucible_lineage.cli.options import announce, dataset_id, wants_json
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:
-    pass
+    from crucible_lineage.session import Session
 
 
-@click.command("reproduce")
-@click.argument("results", nargs=-1, metavar="MFID|BUNDLE.zip...")
-@click.option("--all", "is_all", is_flag=True, help="Remake all steps, starting from the measured files.")
-@click.option("--here", is_flag=True, help="Use the environment of this Python, and report how it differs.")
-@click.option("--rtol", type=click.FloatRange(0, 1), help="Relative tolerance of numbers (1e-9, or as declared).")
-@click.option("--project", metavar="P", help="With --sample: random results of this project.")
-@click.option("--sample", type=click.IntRange(1), metavar="N", help="The number of results of --project.")
-@click.option(
-    "--keep",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="A new folder for the remade files; by default they are removed.",
-)
-@click.option("--no-receipt", is_flag=True, help="Do not register the outcome at Crucible.")
-@click.option("--network", is_flag=True, help="Let the steps use the network.")
-@click.option(
-    "--run-code-of",
-    "accounts",
-    multiple=True,
-    metavar="ACCOUNT",
-    help="Run what this account, or the maker of a bundle with this SHA-256, recorded; repeatable.",
-)
-@click.option("--show-code", is_flag=True, help="Print who wrote what would run, and run nothing.")
-@crucible_options
-@json_option
+@act("reproduce")
 def reproduce_command(
-    results: tuple[str, ...],
-    is_all: bool,
-    here: bool,
-    rtol: float | None,
-    project: str | None,
-    sample: int | None,
-    keep: Path | None,
-    no_receipt: bool,
-    network: bool,
-    accounts: tuple[str, ...],
-    show_code: bool,
-) -> None:
+    session: Session, results: Annotated[Sequence[str], argument("MFID|BUNDLE.zip...")] = (), *,
+    is_all: Annotated[bool, option("Remake all steps, starting from the measured files.", "--all")] = False,
+    here: Annotated[bool, option("Use the environment of this Python, and report how it differs.")] = False,
+    rtol: Annotated[
+        float | None, option("Relative tolerance of numbers (1e-9, or as declared).", kind=click.FloatRange(0, 1))
+    ] = None,
+    project: Annotated[str | None, option("With --sample: random results of this project.", metavar="P")] = None,
+    sample: Annotated[int | None, option("The number of results of --project.", metavar="N", least=1)] = None,
+    keep: Annotated[
+        Path | None, option("A new folder for the remade files; by default they are removed.", metavar="DIR")
+    ] = None,
+    no_receipt: Annotated[bool, option("Do not register the outcome at Crucible.")] = False,
+    network: Annotated[bool, option("Let the steps use the network.")] = False,
+    accounts: Annotated[
+        Sequence[str], option(
+            "Run what this account, or the maker of a bundle with this SHA-256, recorded; repeatable.",
+            "--run-code-of", metavar="ACCOUNT",
+        )
+    ] = (),
+    show_code: Annotated[bool, option("Print who wrote what would run, and run nothing.")] = False,
+) -> Done:  # fmt: skip
     """Remake results from their recorded source, environment, parameters and inputs, and compare.
 
     Code of others runs only with consent: asked for in a terminal, by --run-code-of, or by `project trust --code`. A
@@ -84,33 +65,29 @@ def reproduce_command(
         raise InputError(f"reproduce: {keep} already exists; name a new folder")
     bundle = _bundle(results)
 
-    def tell(line: str) -> None:
+    def progress(line: str) -> None:
         if not wants_json():
             click.echo(plain(line), err=True)
 
-    with open_session() as session:
-        options = Options(here, rtol, session.settings.data / "environments", is_all, network)
-        mfids = [] if bundle else [dataset_id(session, one) for one in results]
-        if project:
-            mfids = sampled(session, project, sample or 1)
-        if show_code:
-            code = list(code_to_show(session, mfids, bundle))
-            print_result({"code": code}, (line for text in code for line in text.splitlines()))
-            return
-        if bundle:
-            found = reproduce_bundle(session, bundle, options, tell, keep, Consent(accounts, ask_in_terminal))
-        else:
-            announce(session)
-            found = reproduce_datasets(session, mfids, options, tell, keep, Consent(accounts, ask_in_terminal))
-            if not no_receipt:
-                _, faults = state_receipts(session, found)
-                for fault in faults:
-                    click.echo(plain(f"note: {fault}"), err=True)
+    options = Options(here, rtol, session.settings.data / "environments", is_all, network)
+    mfids = [] if bundle else [dataset_id(session, one) for one in results]
+    if project:
+        mfids = sampled(session, project, sample or 1)
+    if show_code:
+        shown = list(code_to_show(session, mfids, bundle))
+        return Done({"code": shown}, [line for text in shown for line in text.splitlines()])
+    consent, faults = Consent(accounts, ask_in_terminal), list[str]()
+    if bundle:
+        found = reproduce_bundle(session, bundle, options, progress, keep, consent)
+    else:
+        announce(session)
+        found = reproduce_datasets(session, mfids, options, progress, keep, consent)
+        faults = [] if no_receipt else list(state_receipts(session, found)[1])
+    good = sum(one.is_good for one in found)
     lines = [line for one in found for line in one.lines()]
-    good = f"{sum(one.is_good for one in found)} of {amount(len(found), 'result')} reproduced"
-    print_result({"results": [one.to_json() for one in found]}, [*lines, good])
-    if not all(one.is_good for one in found):
-        sys.exit(1)
+    reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
+    code = 0 if good == len(found) else FAILURE
+    return Done({"results": found}, [*lines, reproduced], code, [f"note: {fault}" for fault in faults])
 
 
 def _bundle(results: Sequence[str]) -> Path | None:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated
 
 import click
 
 from crucible_lineage.amounts import amount
-from crucible_lineage.ask.answer import MOST_CELL, next_command
-from crucible_lineage.ask.plans import PlanAnswer, notes_text, parse_overrides, undeclared_text
+from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
+from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
+from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.waiting import unread_lines, waiting_lines
-from crucible_lineage.cli.asking import print_lines
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
 from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
-    JOBS,
     PATIENCE,
+    Jobs,
+    Patience,
     announce,
     chosen_project,
-    crucible_options,
     dataset_id,
-    json_option,
-    open_session,
-    print_json,
     wants_json,
 )
 from crucible_lineage.cli.printing import terminal_width, warn
@@ -50,25 +47,9 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
 from crucible_lineage.session import Session
+from crucible_lineage.settings import JOBS_AT_ONCE
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
-
-F = TypeVar("F", bound=Callable[..., object])
-
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="STEP.PARAM=VALUE", help="A parameter for this run; repeatable."
-)
-FORCE = click.option(
-    "--force", "forced", multiple=True, metavar="STEP", help="Rerun this step, and keep the earlier result."
-)
-AS_OF = click.option(
-    "--as-of",
-    default="",
-    metavar="TIME",
-    help="Choose calibrations certified until then; a date means the end of that day.",
-)
-TRY = click.option("--try", "trial", metavar="NAME", help="Candidates, which `promote NAME` makes current.")
-
 
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
 MOST_VALUE = 60  # characters
@@ -76,42 +57,32 @@ MOST_VALUE = 60  # characters
 Returned = dict[tuple[str, str], tuple[str, Mapping[str, object]]]
 
 
-@click.command("run")
-@click.argument("pipeline")
-@crucible_options
-@click.option(
-    "--engine",
-    metavar="[auto|prefect|local|NAME]",
-    default="auto",
-    help="auto: Prefect if its API is configured, else threads of this process. NAME: an engine of another package.",
-)
-@JOBS
-@SET
-@FORCE
-@click.option("--only", multiple=True, metavar="STEP", help="Make just this step, or STEP[INSTANCE]; repeatable.")
-@click.option("--from", "from_", multiple=True, metavar="STEP", help="Make this step and all steps that depend on it.")
-@click.option("--keep-going/--fail-fast", default=True, help="What to do once a step has failed.  [default: continue]")
-@TRY
-@PATIENCE
-@AS_OF
-@click.option("--quiet", "-q", is_flag=True, help="Print failures only.")
-@click.option("--verbose", "-v", is_flag=True, help="Also show what steps print.")
-@json_option
+@act("run")
 def run_command(
-    pipeline: str,
-    engine: str,
-    jobs: int,
-    overrides: tuple[str, ...],
-    forced: tuple[str, ...],
-    only: tuple[str, ...],
-    from_: tuple[str, ...],
-    keep_going: bool,
-    trial: str | None,
-    patience: float,
-    as_of: str,
-    quiet: bool,
-    verbose: bool,
-) -> None:
+    session: Session, pipeline: Annotated[str, argument()], *,
+    engine: Annotated[
+        str, option(
+            "auto: Prefect if its API is configured, else threads of this process. NAME: an engine of another package.",
+            metavar="[auto|prefect|local|NAME]",
+        )
+    ] = "auto",
+    jobs: Jobs = JOBS_AT_ONCE, overrides: Overrides = (), forced: Forced = (),
+    only: Annotated[
+        Sequence[str], option("Make just this step, or STEP[INSTANCE]; repeatable.", metavar="STEP")
+    ] = (),
+    from_: Annotated[
+        Sequence[str], option("Make this step and all steps that depend on it.", "--from", metavar="STEP")
+    ] = (),
+    keep_going: Annotated[
+        bool, option("What to do once a step has failed.  [default: continue]", "--keep-going/--fail-fast")
+    ] = True,
+    trial: Annotated[
+        str | None, option("Candidates, which `promote NAME` makes current.", "--try", metavar="NAME")
+    ] = None,
+    patience: Patience = PATIENCE, as_of: AsOf = "",
+    quiet: Annotated[bool, option("Print failures only.", "-q", "--quiet")] = False,
+    verbose: Annotated[bool, option("Also show what steps print.", "-v", "--verbose")] = False,
+) -> Done:  # fmt: skip
     """Run the pipeline declared in the file PIPELINE: make and register what is missing or stale.
 
     Exit code 0 if every step has its result at Crucible, 1 if a step failed or a result waits for delivery (run
@@ -119,29 +90,30 @@ def run_command(
     here, 130 if the run was stopped by Ctrl-C or SIGTERM.
     """
     require_engine(engine)
-    with open_session() as session:
-        if not quiet:
-            announce(session)
-        values = parse_overrides(overrides)
-        path = located(pipeline)
-        if trial is not None and not trial.strip():
-            raise InputError("run --try: give the try a name")
-        with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
-            bound = bind_file(path, session.store, values)
-        if trial is None:
-            note_same_name(bound, session)
-        choice = StepChoice(forced, only, from_, keep_going, patience, as_of, trial or "")
-        request = RunRequest(bound, values, choice)
-        request.choice.require_steps(bound)  # refuse unknown names before any request
-        shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)
-        with shown as progress:
-            result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
-            returned = {} if wants_json() or quiet else returned_by(session, result)
-    if wants_json():
-        print_json(result.to_json())
-    else:
+    if not quiet:
+        announce(session)
+    values = parse_overrides(overrides)
+    path = located(pipeline)
+    if trial is not None and not trial.strip():
+        raise InputError("run --try: give the try a name")
+    with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
+        bound = bind_file(path, session.store, values)
+    if trial is None:
+        note_same_name(bound, session)
+    choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of, trial or "")
+    request = RunRequest(bound, values, choice)
+    request.choice.require_steps(bound)  # refuse unknown names before any request
+    shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)
+    with shown as progress:
+        result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
+        returned = {} if wants_json() or quiet else returned_by(session, result)
+    return _done(result, quiet=quiet, verbose=verbose, returned=returned)
+
+
+def _done(result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned) -> Done:
+    if not wants_json():
         print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
-    sys.exit(exit_code(result))
+    return Done(result, (), exit_code(result))
 
 
 def _frames(trace: str, error: str) -> tuple[str, ...]:
@@ -286,31 +258,25 @@ def _lines(returned: Returned) -> Iterator[str]:
         yield line if len(line) <= room else f"{line[: room - 1]}…"
 
 
-@click.command("rerun")
-@click.argument("mfid", required=False)
-@crucible_options
-@click.option("--stale", is_flag=True, help="Everything stale in the project, in dependency order.")
-@click.option("--project", help="For --stale: the project; by default, the folder's, or the only one.")
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of the steps' modules and scripts; by default the one their pipeline was last run from.",
-)
-@SET
-@click.option("--force", "forced", is_flag=True, help="Rerun even if nothing has changed, and keep the earlier result.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done.")
-@JOBS
-@json_option
+@act("rerun")
 def rerun_command(
-    mfid: str | None,
-    stale: bool,
-    project: str | None,
-    folder: Path | None,
-    overrides: tuple[str, ...],
-    forced: bool,
-    dry_run: bool,
-    jobs: int,
-) -> None:
+    session: Session, mfid: Annotated[str | None, argument()] = None, *,
+    stale: Annotated[bool, option("Everything stale in the project, in dependency order.")] = False,
+    project: Annotated[
+        str | None, option("For --stale: the project; by default, the folder's, or the only one.")
+    ] = None,
+    folder: Annotated[
+        Path | None, option(
+            "The folder of the steps' modules and scripts; by default the one their pipeline was last run from.",
+            metavar="DIR", exists=True,
+        )
+    ] = None,
+    overrides: Overrides = (),
+    forced: Annotated[
+        bool, option("Rerun even if nothing has changed, and keep the earlier result.", "--force")
+    ] = False,
+    dry_run: Annotated[bool, option("Show what would be done.")] = False, jobs: Jobs = JOBS_AT_ONCE,
+) -> Answer:  # fmt: skip
     """Rerun the step of the dataset MFID with its recorded parameters, the current code and current parents.
 
     Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
@@ -320,25 +286,17 @@ def rerun_command(
 
     if (mfid is None) == (not stale):
         raise InputError("name what to rerun: the MFID of a dataset, or --stale")
-    with open_session() as session:
-        if mfid is not None:
-            values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
-            found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
-        else:
-            found = plan_stale(chosen_project(session, project), session, folder)
-        for dataset, reason in found.left_out.items():
-            click.echo(plain_lines(f"{dataset} is left out: {reason}"), err=True)
-        if dry_run:
-            answer = PlanAnswer(found.pipeline.name, found.planned)
-            print_json(answer.to_json()) if wants_json() else print_lines(answer)
-            return
-        with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
-            pipeline, planned, choice = found.pipeline, found.planned, found.choice
-            engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
-            result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
-            returned = {} if wants_json() else returned_by(session, result)
-    if wants_json():
-        print_json(result.to_json())
+    if mfid is not None:
+        values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
+        found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
     else:
-        print_summary(result, returned=returned)
-    sys.exit(exit_code(result))
+        found = plan_stale(chosen_project(session, project), session, folder)
+    warn(f"{dataset} is left out: {reason}" for dataset, reason in found.left_out.items())
+    if dry_run:
+        return PlanAnswer(found.pipeline.name, found.planned)
+    with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
+        pipeline, planned, choice = found.pipeline, found.planned, found.choice
+        engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
+        result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
+        returned = {} if wants_json() else returned_by(session, result)
+    return _done(result, returned=returned)

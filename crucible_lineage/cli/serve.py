@@ -1,4 +1,5 @@
-"""`serve`: the embedded Crucible for other programs, and its web pages for people; `mcp`: questions of assistants."""
+"""`serve`: the embedded Crucible for other programs, and its web pages for people; `mcp`: questions of assistants;
+`doctor`: what a service does."""
 
 from __future__ import annotations
 
@@ -7,51 +8,42 @@ import json
 import os
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urljoin
 
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.cli.options import DataFolderType, crucible_options, open_session
+from crucible_lineage.ask.question import BEFORE, option
+from crucible_lineage.cli.asking import act
+from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.settings import default_data_folder, key_in, valid_key
 
+if TYPE_CHECKING:
+    from crucible_lineage.ask.doctor import Examination
+    from crucible_lineage.session import Session
+
 MIN_KEY_CHARACTERS = 20  # random letters and digits: over a hundred bits
 
 
-@click.command("serve")
-@click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="Data folder.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0: a free one.  [default: 0]")
-@click.option(
-    "--api-key",
-    metavar="KEY",
-    envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
-    help="A key of the first user. Process listings show it: prefer --api-key-file or "
-    "CRUCIBLE_LINEAGE_SERVE_KEY. By default one is made and kept.",
-)
-@click.option(
-    "--api-key-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file that contains only that key.",
-)
-@click.option("--certfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TLS certificate.")
-@click.option("--keyfile", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="The first line on stdout is a JSON object with `url` and `pages`."
-)
+@act("serve", has_crucible=False)
 def serve_command(
-    data: Path | None,
-    host: str,
-    port: int,
-    api_key: str | None,
-    api_key_file: Path | None,
-    certfile: Path | None,
-    keyfile: Path | None,
-    as_json: bool,
-) -> None:
+    data: Annotated[Path | None, option("Data folder.", metavar="DIR", kind=DATA_FOLDER)] = None,
+    host: Annotated[str, option("")] = "127.0.0.1",
+    port: Annotated[int, option("0: a free one.", kind=click.IntRange(0, 65535))] = 0,
+    api_key: Annotated[
+        str | None, option(
+            "A key of the first user. Process listings show it: prefer --api-key-file or CRUCIBLE_LINEAGE_SERVE_KEY. "
+            "By default one is made and kept.", metavar="KEY", envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
+        )
+    ] = None,
+    api_key_file: Annotated[Path | None, option("A file that contains only that key.", exists=True)] = None,
+    certfile: Annotated[Path | None, option("TLS certificate.", exists=True)] = None,
+    keyfile: Annotated[Path | None, option("Its private key.", exists=True)] = None,
+) -> None:  # fmt: skip
     """Run the embedded Crucible until Ctrl-C. Clients need its address, and the key in DIR/crucible/api_key.
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
@@ -67,7 +59,7 @@ def serve_command(
 
     def ready(url: str) -> None:
         pages = urljoin(url, "/")
-        if as_json:
+        if wants_json():
             click.echo(json.dumps({"url": url, "pages": pages, "data": str(folder)}), file=result_stream())
         else:
             click.echo(
@@ -138,15 +130,13 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-@click.command("mcp")
-@crucible_options
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path(),
-    help="The folder of the pipelines that may be planned; by default this folder.",
-)
-def mcp_command(folder: Path) -> None:
+@act("mcp", has_json=False)
+def mcp_command(
+    session: Session,
+    folder: Annotated[
+        Path, option("The folder of the pipelines that may be planned; by default this folder.", kind=EXISTING_FOLDER)
+    ] = Path(),
+) -> None:  # fmt: skip
     """Answer the questions of an assistant over the Model Context Protocol.
 
     It changes nothing, and sees what the key in use can see. The assistant starts this command, which its
@@ -156,5 +146,18 @@ def mcp_command(folder: Path) -> None:
         from crucible_lineage.assistant import serve_questions  # importing the SDK takes a second; it is an extra
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
-    with open_session() as session:
-        serve_questions(session, folder)
+    serve_questions(session, folder)
+
+
+@act("doctor", announced=BEFORE)
+def doctor_command(
+    session: Session, *, project: Annotated[str, option("A scratch project, in which the tests make datasets.")]
+) -> Examination:
+    """Test whether a Crucible does what crucible-lineage needs.
+
+    The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
+    that they made, and list it. Exit code 1 if the service does not do all that is needed.
+    """
+    from crucible_lineage.ask.doctor import examine  # imports the client, which the help does not need
+
+    return examine(session, project, lambda name: click.echo(f"trying: {name}", err=True))

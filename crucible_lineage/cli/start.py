@@ -6,30 +6,26 @@ import csv
 import io
 import re
 import shlex
-import sys
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
 
 import click
 
+from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.lineage import write_picture
 from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.question import BEFORE, argument, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import RunRequest, run_with_engine
-from crucible_lineage.cli.options import (
-    announced_session,
-    crucible_options,
-    json_option,
-    print_json,
-    print_result,
-    wants_json,
-)
+from crucible_lineage.cli.options import wants_json
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.run import exit_code
 from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
-from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -46,12 +42,12 @@ FILES = {
 FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 
 
-@click.command("init")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
-@click.option("--project", help="The project of the results; by default, the folder's name.")
-@click.option("--prefect", is_flag=True, help="Also write a prefect.yaml, which runs it every night.")
-@json_option
-def init_command(folder: Path, project: str | None, prefect: bool) -> None:
+@act("init", has_crucible=False)
+def init_command(
+    folder: Annotated[Path, argument(kind=click.Path(file_okay=False, path_type=Path))] = Path(), *,
+    project: Annotated[str | None, option("The project of the results; by default, the folder's name.")] = None,
+    prefect: Annotated[bool, option("Also write a prefect.yaml, which runs it every night.")] = False,
+) -> Done:  # fmt: skip
     """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
 
     Existing files are not overwritten. With --prefect, an existing pipeline.yaml gets a prefect.yaml.
@@ -79,7 +75,7 @@ def init_command(folder: Path, project: str | None, prefect: bool) -> None:
     following += ["prefect deploy --all"] if prefect else ["crucible-lineage run pipeline.yaml"]
     following += ["python -m pytest"] if find_spec("pytest") and not prefect else []
     lines = [*(f"wrote {target}" for target in written), *(f"next: {command}" for command in following)]
-    print_result({"files": written, "pipeline": name, "project": project or name}, lines)
+    return Done({"files": written, "pipeline": name, "project": project or name}, lines)
 
 
 def _valid_name(folder: Path) -> str:
@@ -91,14 +87,14 @@ def _valid_name(folder: Path) -> str:
 PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"
 
 
-@click.command("demo")
-@crucible_options
-@click.option("--engine", type=click.Choice(["prefect", "local"]), default="prefect", show_default=True)
-@click.option(
-    "--project", help="The project of the results.  [default: demo-raman, which an embedded Crucible creates]"
-)
-@json_option
-def demo_command(engine: str, project: str | None) -> None:
+@act("demo", announced=BEFORE)
+def demo_command(
+    session: Session, *,
+    engine: Annotated[str, option("", choices=("prefect", "local"))] = "prefect",
+    project: Annotated[
+        str | None, option("The project of the results.  [default: demo-raman, which an embedded Crucible creates]")
+    ] = None,
+) -> Done:  # fmt: skip
     """Calibrate a measured Raman spectrum and check its bands: three raw files, three steps, one lineage.
 
     Running it again changes nothing.
@@ -106,15 +102,12 @@ def demo_command(engine: str, project: str | None) -> None:
     for package in ("numpy", "scipy", "matplotlib"):
         if find_spec(package) is None:
             raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
-    with announced_session() as session:
-        pipeline = bind_file(_declaration(project, session), session.store)
-        with Progress(list(pipeline.steps), silent=wants_json()) as progress:
-            result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
-        if not result.ok:
-            for step in result.errors:
-                click.echo(plain_lines(f"error: {result.error_line(step)}"), err=True)
-            sys.exit(exit_code(result))
-        _report(result, session)
+    pipeline = bind_file(_declaration(project, session), session.store)
+    with Progress(list(pipeline.steps), silent=wants_json()) as progress:
+        result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
+    if not result.ok:
+        return Done(result, (), exit_code(result), [f"error: {result.error_line(step)}" for step in result.errors])
+    return _report(result, session)
 
 
 def _declaration(project: str | None, session: Session) -> Path:
@@ -128,7 +121,7 @@ def _declaration(project: str | None, session: Session) -> Path:
     return path
 
 
-def _report(result: RunResult, session: Session) -> None:
+def _report(result: RunResult, session: Session) -> Done:
     mfids = {name: found[0] for name, found in result.inputs.items()}
     mfids |= {step: outputs["out"] for step, outputs in result.datasets.items()}
     graph = fetch_lineage(session, mfids["bands"], thumbnails=True)
@@ -136,15 +129,11 @@ def _report(result: RunResult, session: Session) -> None:
     for kind, path in pictures.items():
         write_picture(graph, mfids["bands"], path, kind)
     table = _band_table(session, mfids["bands"])
-    if wants_json():
-        lineage = {kind: str(path) for kind, path in pictures.items()}
-        print_json({"datasets": mfids, "executed": result.executed, "lineage": lineage, "bands": table})
-        return
-    click.echo(f"\n{render_tree(graph, mfids['bands'])}\n")
-    _print_table(table)
-    click.echo(f"\nlineage as a picture: {pictures['svg']}\nlineage to explore:   {pictures['html']}")
-    if not result.executed:
-        click.echo("everything is up to date; nothing was run")
+    document = {"datasets": mfids, "executed": result.executed, "lineage": pictures, "bands": table}
+    tree = ["", *render_tree(graph, mfids["bands"]).split("\n"), ""]
+    written = ["", f"lineage as a picture: {pictures['svg']}", f"lineage to explore:   {pictures['html']}"]
+    end = [] if result.executed else ["everything is up to date; nothing was run"]
+    return Done(document, [*tree, *_table_lines(table), *written, *end])
 
 
 def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
@@ -155,9 +144,9 @@ def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
 
 
-def _print_table(table: list[dict[str, object]]) -> None:
+def _table_lines(table: list[dict[str, object]]) -> Iterator[str]:
     names = list(table[0])
-    click.echo("polystyrene bands, in cm-1 (reference: ASTM E1840)")
-    click.echo("  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names))
+    yield "polystyrene bands, in cm-1 (reference: ASTM E1840)"
+    yield "  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names)
     for row in table:
-        click.echo("  " + "  ".join(f"{row[name]:12.2f}" for name in names))
+        yield "  " + "  ".join(f"{row[name]:12.2f}" for name in names)

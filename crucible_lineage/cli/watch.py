@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
+from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.question import argument, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.exit_codes import FAILURE
-from crucible_lineage.cli.options import DataFolderType, crucible_options, json_option, open_session, print_result
+from crucible_lineage.cli.options import DATA_FOLDER
 from crucible_lineage.errors import Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.declare.inputs import PACKAGE, FileInput, located
@@ -24,49 +28,41 @@ from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:
     from crucible_lineage.flows.deploying import DeploymentRequest
+    from crucible_lineage.session import Session
     from crucible_lineage.watch import Folder, Watcher
 
 
-@click.command("watch")
-@crucible_options
-@click.option("--project", help="Watch this project; by default, all that the key can see.")
-@click.option(
-    "--folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Register the files that arrive here, as datasets of --project.",
-)
-@click.option("--pattern", default="*", show_default=True, help="Which files; **/*.txt includes subfolders.")
-@click.option("--measurement", help="The measurement of the files, as in 'Raman Spectroscopy'.")
-@click.option("--data-type", help="The data type of the files, as in raw.")
-@click.option("--instrument", "instrument_name", help="The instrument that the files come from.")
-@click.option("--keyword", "keywords", multiple=True, help="For the files' datasets; repeatable.")
-@click.option(
-    "--settle", "settle_s", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
-    help="A file has arrived when it has not changed for this time.",
-)  # fmt: skip
-@click.option(
-    "--every", "every_s", type=click.FloatRange(0.1), default=30.0, show_default=True, metavar="SECONDS",
-    help="How often to look.",
-)  # fmt: skip
-@click.option(
-    "--since", type=click.DateTime(), help="Also report datasets created since then (UTC), even if reported before."
-)
-@click.option("--once", is_flag=True, help="Look once, wait for present files to settle, and exit.")
-@click.option("--no-events", is_flag=True, help="Only register files; needs no Prefect.")
+@act("watch", has_json=False)
 def watch_command(
-    project: str | None,
-    folder: Path | None,
-    pattern: str,
-    measurement: str | None,
-    data_type: str | None,
-    instrument_name: str | None,
-    keywords: tuple[str, ...],
-    settle_s: float,
-    every_s: float,
-    since: datetime | None,
-    once: bool,
-    no_events: bool,
-) -> None:
+    session: Session, *,
+    project: Annotated[str | None, option("Watch this project; by default, all that the key can see.")] = None,
+    folder: Annotated[
+        Path | None, option(
+            "Register the files that arrive here, as datasets of --project.", metavar="DIR", exists=True
+        )
+    ] = None,
+    pattern: Annotated[str, option("Which files; **/*.txt includes subfolders.")] = "*",
+    measurement: Annotated[str | None, option("The measurement of the files, as in 'Raman Spectroscopy'.")] = None,
+    data_type: Annotated[str | None, option("The data type of the files, as in raw.")] = None,
+    instrument_name: Annotated[str | None, option("The instrument that the files come from.", "--instrument")] = None,
+    keywords: Annotated[Sequence[str], option("For the files' datasets; repeatable.", "--keyword")] = (),
+    settle_s: Annotated[
+        float, option(
+            "A file has arrived when it has not changed for this time.", "--settle", metavar="SECONDS",
+            kind=click.FloatRange(0),
+        )
+    ] = 10.0,
+    every_s: Annotated[
+        float, option("How often to look.", "--every", metavar="SECONDS", kind=click.FloatRange(0.1))
+    ] = 30.0,
+    since: Annotated[
+        datetime | None, option(
+            "Also report datasets created since then (UTC), even if reported before.", kind=click.DateTime()
+        )
+    ] = None,
+    once: Annotated[bool, option("Look once, wait for present files to settle, and exit.")] = False,
+    no_events: Annotated[bool, option("Only register files; needs no Prefect.")] = False,
+) -> None:  # fmt: skip
     """Watch Crucible for new datasets and finished ingestions, and send an event for each to Prefect, until Ctrl-C.
 
     The first start skips existing datasets; later ones continue. The events are `crucible.dataset.created` and
@@ -82,36 +78,35 @@ def watch_command(
         raise InputError("--no-events without --folder leaves nothing to do; give --folder, or leave --no-events out")
     if not no_events:
         require_prefect()
-    with open_session() as session:
-        click.echo(session.settings.describe())
-        arrivals = None
-        if folder is not None:
-            declared = FileInput(
-                file=(pattern,), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
-                keywords=keywords,
-            )  # fmt: skip
-            arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
-        watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
-        if once:
+    click.echo(session.settings.describe())
+    arrivals = None
+    if folder is not None:
+        declared = FileInput(
+            file=(pattern,), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
+            keywords=tuple(keywords),
+        )  # fmt: skip
+        arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
+    watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
+    if once:
+        watch.look()
+        if arrivals and arrivals.waiting:
+            time.sleep(settle_s)
             watch.look()
-            if arrivals and arrivals.waiting:
-                time.sleep(settle_s)
-                watch.look()
-            sys.exit(FAILURE if watch.failed else 0)
-        from crucible_lineage.watch import Marks, watching
+        sys.exit(FAILURE if watch.failed else 0)
+    from crucible_lineage.watch import Marks, watching
 
-        looked, marks = False, Marks(session)
-        while True:
-            try:
-                watch.look()
-                looked = True
-                marks.set(watching(str(project or "")), {"at": datetime.now(UTC).isoformat()})
-            except (LineageError, OSError) as error:
-                # At first this is a mistake in the command; later a key, a certificate or a disk may come back.
-                if not looked and isinstance(error, InputError | UnauthorizedError):
-                    raise
-                click.echo(plain_lines(f"{error}\nwaiting; next try in {every_s:g} s"), err=True)
-            time.sleep(every_s)
+    looked, marks = False, Marks(session)
+    while True:
+        try:
+            watch.look()
+            looked = True
+            marks.set(watching(str(project or "")), {"at": datetime.now(UTC).isoformat()})
+        except (LineageError, OSError) as error:
+            # At first this is a mistake in the command; later a key, a certificate or a disk may come back.
+            if not looked and isinstance(error, InputError | UnauthorizedError):
+                raise
+            click.echo(plain_lines(f"{error}\nwaiting; next try in {every_s:g} s"), err=True)
+        time.sleep(every_s)
 
 
 class _Watch:
@@ -150,30 +145,26 @@ def _report_events(watcher: Watcher) -> None:
             click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))
 
 
-@click.command("deploy")
-@click.argument("pipelines", nargs=-1, required=True, metavar="PIPELINE...")
-@click.option(
-    "--pool", metavar="NAME", default="crucible", show_default=True, help="The work pool whose workers run them."
-)
-@click.option("--remove", "removes", is_flag=True, help="Remove the deployments, with schedules and triggers.")
-@click.option("--image", metavar="IMAGE", help="For container pools: the image that runs start from.")
-@click.option("--reset", is_flag=True, help="Undo what was set in Prefect: pauses, job variables, limits, tags.")
-@click.option("--limit", type=click.IntRange(1), help="How many runs may be active at once; others wait.")
-@click.option("--data", type=DataFolderType(file_okay=False, path_type=Path), metavar="DIR", help="The data folder.")
-@click.option("--url", metavar="URL", help="Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.")
-@click.option("--block", metavar="NAME", help="Prefect block (Crucible Credentials) with address and key.")
-@json_option
+@act("deploy", has_crucible=False)
 def deploy_command(
-    pipelines: tuple[str, ...],
-    pool: str,
-    removes: bool,
-    image: str | None,
-    reset: bool,
-    limit: int | None,
-    data: Path | None,
-    url: str | None,
-    block: str | None,
-) -> None:
+    pipelines: Annotated[Sequence[str], argument("PIPELINE...")], *,
+    pool: Annotated[str, option("The work pool whose workers run them.", metavar="NAME")] = "crucible",
+    removes: Annotated[bool, option("Remove the deployments, with schedules and triggers.", "--remove")] = False,
+    image: Annotated[
+        str | None, option("For container pools: the image that runs start from.", metavar="IMAGE")
+    ] = None,
+    reset: Annotated[
+        bool, option("Undo what was set in Prefect: pauses, job variables, limits, tags.")
+    ] = False,
+    limit: Annotated[int | None, option("How many runs may be active at once; others wait.", least=1)] = None,
+    data: Annotated[Path | None, option("The data folder.", metavar="DIR", kind=DATA_FOLDER)] = None,
+    url: Annotated[
+        str | None, option("Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.", metavar="URL")
+    ] = None,
+    block: Annotated[
+        str | None, option("Prefect block (Crucible Credentials) with address and key.", metavar="NAME")
+    ] = None,
+) -> Done:  # fmt: skip
     """Make each PIPELINE a Prefect deployment with its declared `schedule:` and `trigger:`.
 
     Deploying again updates it and keeps what was set in Prefect, unless --reset. Nothing changes if a file has a
@@ -187,8 +178,7 @@ def deploy_command(
 
         removed = remove(names)
         lines = [f"{name}: {'removed' if was_there else 'was not deployed'}" for name, was_there in removed.items()]
-        print_result({"removed": removed}, lines)
-        return
+        return Done({"removed": removed}, lines)
     requests = _requests(pipelines, data, url, block, limit, image)
     from crucible_lineage.flows.deploying import deploy
 
@@ -199,7 +189,7 @@ def deploy_command(
     ]
     lines.append(f"start a worker: prefect worker start --pool {pool}")
     lines.append(f"run one now: prefect deployment run {deployed[0].name}")
-    print_result({"deployments": [{**vars(one), "runs": list(one.runs)} for one in deployed]}, lines)
+    return Done({"deployments": deployed}, lines)
 
 
 def require_prefect() -> None:
@@ -214,7 +204,7 @@ def require_prefect() -> None:
 
 
 def _requests(
-    pipelines: tuple[str, ...],
+    pipelines: Sequence[str],
     data: Path | None,
     url: str | None,
     block: str | None,

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import networkx
 
@@ -71,31 +71,12 @@ class Finding:
     message: str
     command: str = ""
 
-    def to_json(self) -> dict[str, object]:
-        """Return the finding for `--json`."""
-        fields = {"class": self.check, "severity": self.severity, "mfids": list(self.ids)}
-        return {**fields, "message": self.message, "command": self.command}
+    json_keys: ClassVar = ("class=check", "severity", "mfids=ids", "message", "command")
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by severity; those of equal severity stay in the order in which they were found."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Findings, worst first; subclasses add how much was examined."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether no finding is an error, only a warning or notice."""
-        return not any(finding.severity == "error" for finding in self.findings)
-
-    def to_json(self) -> dict[str, object]:
-        """Return the findings for `--json`."""
-        return {"ok": self.ok, **vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
 
 def link_command(parent: str, child: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph, descent
@@ -40,6 +40,7 @@ class Change:
     field: str
     old: Any
     new: Any
+    json_keys: ClassVar = ("old_mfid=old_id", "new_mfid=new_id", "field", "old", "new", "change=by")
 
     @property
     def by(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.statements.statements import Doubt
@@ -45,6 +45,7 @@ class Node:
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
     remade: int = field(default=0, compare=False)
+    json_keys: ClassVar = ("mfid=visible_id", "kind", "name", "step")
 
     @property
     def visible_id(self) -> str | None:
