@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-fast test-alone lint format crash soak shapes slurm on-prefect coverage docs map pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format crash soak shapes slurm on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -83,6 +83,9 @@ docs: .venv/docs.installed typecheck-tree  ## the documentation as a site, build
 
 map: .venv/test.installed typecheck-tree  ## rooms, floors and arrows of the package in numbers, and its drawn map
 	$(BIN)/python docs/map --draw docs/images/architecture.svg
+
+schema: .venv/test.installed  ## docs/commands.schema.json, from the types of what commands answer
+	$(BIN)/python docs/commands_schema.py
 
 pictures: .venv/test.installed  ## all pictures of README and docs; needs the data of the examples, and Chromium
 	$(BIN)/python docs/pictures.py

@@ -15,11 +15,11 @@ def mapping(value: object) -> JsonMapping:
 
 
 def json_keys(kind: type) -> Mapping[str, str]:
-    """Return the keys of a dataclass in JSON, each with its attribute: its `json_keys`, by default its fields.
+    """Return the keys of a dataclass in JSON with their attributes: those in its `json_keys`, by default its fields.
 
     A key is the attribute's name, or KEY=ATTRIBUTE.
     """
-    keys = getattr(kind, "json_keys", None) or [one.name for one in fields(kind)]
+    keys = getattr(kind, "json_keys", "").split() or [one.name for one in fields(kind)]
     return {key: attribute or key for key, _, attribute in (one.partition("=") for one in keys)}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.lineage.labels import value_text
 
 if TYPE_CHECKING:
@@ -35,17 +37,23 @@ EVERYWHERE = DATA | READ | Surface.PAGE
 class Column:
     """A column: its names, its value, and where it is shown.
 
-    Lists are sorted and selected by `name`; `key`, if given, replaces it in JSON and CSV. People see `heading`, and
-    `as_text`, if given, instead of the value. `kind` is the CSS class of cells on pages.
+    Lists are sorted and selected by `name`; `key`, if given, replaces it in JSON and CSV. `source` is the attribute
+    of a standing with the value, or a function. People see `heading`, and `as_text`, if given, instead of the value.
+    `kind` is the CSS class of cells on pages.
     """
 
     name: str
     heading: str
-    value: Callable[[Standing], Any]
+    source: str | Callable[[Standing], Any]
     key: str = ""
     shown: Surface = EVERYWHERE
     as_text: Callable[[Standing], str] | None = None
     kind: str = "wide"
+
+    @cached_property
+    def value(self) -> Callable[[Standing], Any]:
+        """Return the value of a dataset."""
+        return attrgetter(self.source) if isinstance(self.source, str) else self.source
 
     @property
     def label(self) -> str:
@@ -71,55 +79,55 @@ def _key_numbers(entry: Standing) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("mfid", "MFID", lambda entry: entry.mfid, shown=DATA | READ),
-    Column("name", "Name", lambda entry: entry.summary.name, "dataset_name", kind="name"),
-    Column("state", "State", lambda entry: entry.state, kind=""),
-    Column("step", "Step", lambda entry: entry.summary.step, as_text=lambda entry: entry.origin),
+    Column("mfid", "MFID", "mfid", shown=DATA | READ),
+    Column("name", "Name", "summary.name", "dataset_name", kind="name"),
+    Column("state", "State", "state", kind=""),
+    Column("step", "Step", "summary.step", as_text=lambda entry: entry.origin),
     Column(
-        "swept", "Swept", lambda entry: entry.summary.swept, shown=DATA | READ,
+        "swept", "Swept", "summary.swept", shown=DATA | READ,
         as_text=lambda entry: "" if entry.summary.swept in entry.summary.name else entry.summary.swept,
     ),
-    Column("pipeline", "Pipeline", lambda entry: entry.summary.pipeline, shown=DATA),
+    Column("pipeline", "Pipeline", "summary.pipeline", shown=DATA),
     Column(
-        "results", "Numbers", lambda entry: dict(entry.summary.numbers),
+        "results", "Numbers", "summary.numbers",
         shown=Surface.JSON | Surface.PAGE, as_text=_key_numbers,
     ),
     Column(
-        "measurement", "Measurement", lambda entry: entry.summary.measurement, shown=DATA | Surface.PAGE
+        "measurement", "Measurement", "summary.measurement", shown=DATA | Surface.PAGE
     ),
-    Column("created", "Registered", lambda entry: entry.summary.created, shown=DATA),
-    Column("superseded_by", "Superseded by", lambda entry: entry.superseded_by, shown=DATA),
-    Column("superseded_since", "Superseded since", lambda entry: entry.since, shown=Surface.JSON),
+    Column("created", "Registered", "summary.created", shown=DATA),
+    Column("superseded_by", "Superseded by", "superseded_by", shown=DATA),
+    Column("superseded_since", "Superseded since", "since", shown=Surface.JSON),
     Column(
-        "flags", "Flags", lambda entry: entry.flags,
+        "flags", "Flags", "flags",
         shown=Surface.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
     ),
     Column(
-        "remade", "Remade", lambda entry: entry.remade._asdict(),
+        "remade", "Remade", "remade",
         shown=Surface.JSON | READ,
         as_text=lambda entry: f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else "",
     ),
     Column(
-        "doubtful", "Doubt", lambda entry: entry.doubt and entry.doubt.to_json(),
+        "doubtful", "Doubt", "doubt",
         shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
     ),
     Column(
-        "checks", "Checks", lambda entry: {name: one._asdict() for name, one in entry.checks.items()},
+        "checks", "Checks", "checks",
         shown=Surface.JSON,
     ),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
     Column(
-        "project", "Project", lambda entry: entry.summary.status.project, shown=DATA | Surface.PAGE
+        "project", "Project", "summary.status.project", shown=DATA | Surface.PAGE
     ),
-    Column("type", "Type", lambda entry: entry.summary.data_type, "data_type", shown=DATA),
-    Column("format", "Format", lambda entry: entry.summary.data_format, "data_format", shown=DATA),
-    Column("session", "Session", lambda entry: entry.summary.session, "session_name", shown=DATA),
+    Column("type", "Type", "summary.data_type", "data_type", shown=DATA),
+    Column("format", "Format", "summary.data_format", "data_format", shown=DATA),
+    Column("session", "Session", "summary.session", "session_name", shown=DATA),
     Column(
-        "instrument", "Instrument", lambda entry: entry.summary.instrument, "instrument_name", shown=DATA
+        "instrument", "Instrument", "summary.instrument", "instrument_name", shown=DATA
     ),
-    Column("taken", "Taken", lambda entry: entry.summary.timestamp, "timestamp", shown=DATA | Surface.PAGE),
+    Column("taken", "Taken", "summary.timestamp", "timestamp", shown=DATA | Surface.PAGE),
     Column(
-        "size", "Size", lambda entry: entry.summary.size,
+        "size", "Size", "summary.size",
         shown=DATA | Surface.PAGE, kind="wide number",
         as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
     ),
@@ -154,7 +162,7 @@ def as_json(entries: Iterable[Standing]) -> list[JsonObject]:
 
 
 def _json(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else None if value == "" else value
+    return None if value == "" else json_of(value)
 
 
 def as_table(entries: Sequence[Standing]) -> tuple[list[str], list[list[Any]]]:

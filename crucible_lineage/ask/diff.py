@@ -36,8 +36,8 @@ class LineageComparison(Answer):
     new: LineageGraph
     difference: Difference
     json_keys: ClassVar = (
-        *("same", "results=difference.results", "added=difference.added", "removed=difference.removed"),
-        *("changed=difference.changed", "added_links", "removed_links"),
+        "same results=difference.results added=difference.added removed=difference.removed "
+        "changed=difference.changed added_links removed_links"
     )
 
     def __repr__(self) -> str:
@@ -240,7 +240,7 @@ class Effect:
     step: str
     number: str
     differences: tuple[EffectOnPair, ...]
-    json_keys: ClassVar = ("step", "number", "median", "spread", "differences")
+    json_keys: ClassVar = "step number median spread differences"
 
     @property
     def median(self) -> float:
@@ -261,7 +261,7 @@ class TrialComparison(Answer):
     pairs: tuple[Pair, ...]
     unpaired: tuple[str, ...]
     effects: tuple[Effect, ...]
-    json_keys: ClassVar = ("try=trial", "pairs", "unpaired", "effects")
+    json_keys: ClassVar = "try=trial pairs unpaired effects"
 
     def lines(self) -> Iterator[str]:
         yield f"{amount(len(self.pairs), 'pair')}; without a current result: {len(self.unpaired)}"

@@ -55,7 +55,7 @@ class Finding:
     name: str
     holds: bool | None
     seen: str
-    json_keys: ClassVar = ("name", "holds", "seen", "needed")
+    json_keys: ClassVar = "name holds seen needed"
 
     @property
     def needed(self) -> str:
@@ -78,7 +78,7 @@ class Examination(Answer):
 
     service: Sequence[Finding]
     made: Sequence[Probe]
-    json_keys: ClassVar = ("ok", "service", "made")
+    json_keys: ClassVar = "ok service made"
 
     @property
     def ok(self) -> bool:

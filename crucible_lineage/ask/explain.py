@@ -50,14 +50,7 @@ class Explanation(Answer):
     entry: Standing
     is_text = True
     json_keys: ClassVar = (
-        *(
-            "mfid",
-            "name",
-            "state=entry.state",
-            "superseded_by=entry.superseded_by",
-            "story=paragraphs",
-            "record=document",
-        ),
+        "mfid name state=entry.state superseded_by=entry.superseded_by story=paragraphs record=document"
     )
 
     def __repr__(self) -> str:

@@ -41,7 +41,7 @@ class Affected:
 
     node: Node
     chain: tuple[str | None, ...]
-    json_keys: ClassVar = ("mfid=node.visible_id", "name=node.name", "step=node.step", "state=node.state", "chain")
+    json_keys: ClassVar = "mfid=node.visible_id name=node.name step=node.step state=node.state chain"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RedoList(Answer):
     untimed: tuple[str, ...] = ()
     deletion: Deletion | None = None
     every: bool = False
-    json_keys: ClassVar = ("redo=affected", "superseded", "deletion", "of_unknown_time")
+    json_keys: ClassVar = "redo=affected superseded deletion of_unknown_time"
 
     @property
     def redo(self) -> tuple[str, ...]:

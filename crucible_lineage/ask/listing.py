@@ -29,7 +29,7 @@ class Listing(Answer):
     project: str
     entries: tuple[Standing, ...]
     others: Mapping[str, int]
-    json_keys: ClassVar = ("project", "datasets=documents", "not_listed=others")
+    json_keys: ClassVar = "project datasets=documents not_listed=others"
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -48,7 +48,7 @@ class PipelineOverview:
     run: ListedRun | None
     todo: tuple[ActionItem, ...]
     newest: str = ""
-    json_keys: ClassVar = ("project", "pipeline", "states", "newest_result=newest", "run", "todo")
+    json_keys: ClassVar = "project pipeline states newest_result=newest run todo"
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ask.answer import Answer, Coloured, next_command
 from crucible_lineage.ask.question import AFTER, NOT_PAGE, Overrides, argument, option, question, read_pair
 from crucible_lineage.errors import shortened
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.yaml import parse_document
@@ -47,6 +46,7 @@ class PlanAnswer(Answer):
     above: tuple[StepPlan, ...] = ()
     end: str = ""
     is_alarm: bool = False  # nobody vouches for a statement of the project
+    json_keys: ClassVar = " ".join(f"{name}=planned.{name}" for name in PipelinePlan.json_keys.split())
 
     @property
     def steps(self) -> tuple[StepPlan, ...]:
@@ -61,10 +61,6 @@ class PlanAnswer(Answer):
     def __repr__(self) -> str:
         states = Counter(step.state for step in self.steps)
         return f"<plan of {self.pipeline}: {', '.join(f'{count} {state}' for state, count in states.items())}>"
-
-    def to_json(self) -> JsonObject:
-        """Return the plan for `plan --json`."""
-        return self.planned.to_json()
 
     def lines(self) -> Iterator[str]:
         """Yield the steps, what they follow from, notes, and an estimate."""

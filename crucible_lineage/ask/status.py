@@ -52,8 +52,8 @@ class FolderStatus(Answer):
     disk: Mapping[str, int]
     unknown: Sequence[str]
     json_keys: ClassVar = (
-        *("runs", "pipelines", "failed_elsewhere=elsewhere", "failures=failed", "waiting", "waiting_of_others"),
-        *("damaged", "not_ingested=unread", "disk", "holds=dated_holds"),
+        "runs pipelines failed_elsewhere=elsewhere failures=failed waiting waiting_of_others damaged "
+        "not_ingested=unread disk holds=dated_holds"
     )
 
     @property
@@ -98,7 +98,7 @@ class Metrics(Answer):
     """Metrics of a data folder in the format of Prometheus."""
 
     content: str
-    json_keys: ClassVar = ("metrics=content",)
+    json_keys: ClassVar = "metrics=content"
 
     def lines(self) -> Iterator[str]:
         yield from self.content.splitlines()

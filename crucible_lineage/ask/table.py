@@ -81,7 +81,7 @@ class Table(Answer):
     series: tuple[Series, ...] = ()
     over_time: str = ""
     written: Path | None = None
-    json_keys: ClassVar = ("project", "step", "columns", "rows=named_rows", "not_listed=others", "series")
+    json_keys: ClassVar = "project step columns rows=named_rows not_listed=others series"
 
     @property
     def picture(self) -> str:  # type: ignore[override]

@@ -37,7 +37,7 @@ class Series:
     median: float
     low: float | None
     high: float | None
-    json_keys: ClassVar = ("label", "median", "low", "high", "alarm")
+    json_keys: ClassVar = "label median low high alarm"
 
     @property
     def alarm(self) -> bool:

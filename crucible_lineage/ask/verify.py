@@ -89,10 +89,7 @@ class Verification(Answer):
     damaged_copies: tuple[str, ...] = ()
     name: str = ""
     repairs: tuple[Repair, ...] | None = None  # None unless it repaired
-    json_keys: ClassVar = (
-        *("ok", "findings", "datasets", "records", "files", "bytes_read", "hidden"),
-        *("damaged", "damaged_copies", "repairs"),
-    )
+    json_keys: ClassVar = "ok findings datasets records files bytes_read hidden damaged damaged_copies repairs"
 
     @property
     def ok(self) -> bool:
@@ -542,7 +539,7 @@ class DamagedFile:
     filename: str
     sha256: str
     finding: Finding | None = field(default=None, compare=False)
-    json_keys: ClassVar = ("mfid", "filename", "sha256")
+    json_keys: ClassVar = "mfid filename sha256"
 
 
 @dataclass(frozen=True)
@@ -553,7 +550,7 @@ class Repair:
     source: str = ""
     error: str = ""
     is_refused: bool = False  # since the code is of others
-    json_keys: ClassVar = ("mfid=file.mfid", "filename=file.filename", "sha256=file.sha256", "source", "error")
+    json_keys: ClassVar = "mfid=file.mfid filename=file.filename sha256=file.sha256 source error"
 
 
 def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent) -> list[Repair]:

@@ -86,8 +86,8 @@ class DatasetView(Answer):
     calibrations: tuple[CalibrationUse, ...] = ()
     overwritten: tuple[str, ...] = ()
     json_keys: ClassVar = (
-        *("results", "metadata", "files", "parents", "equal_parents=equal", "children", "samples=sample_ids", "made"),
-        *("deletion_request=deletion", "statements", "not_deterministic=varies", "calibrations"),
+        "results metadata files parents equal_parents=equal children samples=sample_ids made "
+        "deletion_request=deletion statements not_deterministic=varies calibrations"
     )
 
     @property
@@ -137,7 +137,7 @@ class StepLog(Answer):
 
     mfid: str
     content: str | None
-    json_keys: ClassVar = ("mfid", "log=content")
+    json_keys: ClassVar = "mfid log=content"
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]

@@ -59,7 +59,7 @@ class CheckedFile:
     pipeline: str | None
     faults: tuple[Fault, ...]
     steps: int
-    json_keys: ClassVar = ("file", "pipeline", "faults")
+    json_keys: ClassVar = "file pipeline faults"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.core.sql import LocalDatabase
@@ -123,6 +123,7 @@ class ResultRow:
     made: str = ""
     tries: int = 0
     error: str = ""
+    json_keys: ClassVar = "mfids step project since=made tries error refused account run_id=run"
 
     @property
     def mfids(self) -> tuple[str, ...]:
@@ -133,20 +134,6 @@ class ResultRow:
     def refused(self) -> bool:
         """Whether the service refused the result, so that sending it again unchanged is useless."""
         return self.state == REFUSED
-
-    def to_json(self) -> dict[str, object]:
-        """Return the entry that commands print for a result that waits for delivery."""
-        return {
-            "mfids": list(self.mfids),
-            "step": self.step,
-            "project": self.project,
-            "since": self.made,
-            "tries": self.tries,
-            "error": self.error or None,
-            "refused": self.refused,
-            "account": self.account or None,
-            "run_id": self.run or None,
-        }
 
 
 @dataclass(frozen=True)
@@ -161,10 +148,6 @@ class Failure:
     error: str
     failures: int
     last: str
-
-    def to_json(self) -> JsonObject:
-        """Return the entry in `status --json`."""
-        return {**vars(self), "subject": list(self.subject)}
 
 
 class Journal:

@@ -71,7 +71,7 @@ class Finding:
     message: str
     command: str = ""
 
-    json_keys: ClassVar = ("class=check", "severity", "mfids=ids", "message", "command")
+    json_keys: ClassVar = "class=check severity mfids=ids message command"
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -40,7 +40,7 @@ class Change:
     field: str
     old: Any
     new: Any
-    json_keys: ClassVar = ("old_mfid=old_id", "new_mfid=new_id", "field", "old", "new", "change=by")
+    json_keys: ClassVar = "old_mfid=old_id new_mfid=new_id field old new change=by"
 
     @property
     def by(self) -> float | None:

@@ -45,7 +45,7 @@ class Node:
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
     remade: int = field(default=0, compare=False)
-    json_keys: ClassVar = ("mfid=visible_id", "kind", "name", "step")
+    json_keys: ClassVar = "mfid=visible_id kind name step"
 
     @property
     def visible_id(self) -> str | None:

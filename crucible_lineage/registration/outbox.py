@@ -47,11 +47,6 @@ class SetAside:
     step: str = ""
     project: str = ""
 
-    def to_json(self) -> dict[str, object]:
-        """Return the entry that commands print."""
-        entry = {"name": self.name, "folder": str(self.folder), "error": self.error}
-        return {**entry, "step": self.step or None, "project": self.project or None}
-
 
 class Outbox:
     """The outbox for one Crucible in a data folder. Thread-safe; other processes may add and remove payloads.

@@ -32,10 +32,6 @@ class FailedRun:
     why: str
     steps: Mapping[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON that commands print."""
-        return {**vars(self), "steps": dict(self.steps)}
-
     @property
     def message(self) -> str:
         """The failure in a line."""

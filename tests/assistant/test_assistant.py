@@ -78,7 +78,7 @@ def test_every_tool_answers_like_its_command_and_reports_cuts(made: Any, data: P
     assert (show["mfid"], show["state"], show["results"]) == (new, "current", {"total": 34.0})
     assert "first (scaled)" in lineage
     assert "Made from" in why
-    (total,) = (one for one in diff["results"] if one["name"] == "total")
+    (total,) = (one for one in diff["results"] if one["field"] == "total")
     assert (total["old"], total["new"], total["change"]) == (28.0, 34.0, 6.0)
     assert {one["mfid"] for one in impact["redo"]} == {made.runs[1].datasets["scaled"]["out"], new}
     assert (len(table["rows"]), table["columns"][-1]) == (1, "results.factor")

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import FINDINGS_SHOWN, Verification
-from crucible_lineage.lineage.checks import Finding, Findings
+from crucible_lineage.lineage.checks import Finding
 
 
 @pytest.mark.parametrize(
     ("severities", "ok"), [((), True), (("notice", "warning"), True), (("warning", "error"), False)]
 )
 def test_only_an_error_is_not_ok(severities: tuple[Any, ...], ok: bool) -> None:
-    assert Findings(tuple(Finding("orphan", severity, ("a",), "alone") for severity in severities)).ok is ok
+    findings = tuple(Finding("orphan", severity, ("a",), "alone") for severity in severities)
+    assert Verification(findings, 1, 1, 0, 0, ()).ok is ok
 
 
 def test_the_worst_comes_first_and_many_of_a_kind_are_counted() -> None:

@@ -36,6 +36,12 @@ def ask(data: Path) -> Ask:
     return run
 
 
+def test_the_schema_follows_from_the_types_of_the_answers() -> None:
+    from docs.commands_schema import TARGET, schema_text
+
+    assert TARGET.read_text(encoding="utf-8") == schema_text(), "make schema"
+
+
 def test_every_command_with_json_is_in_the_schema() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     for name in COMMANDS:

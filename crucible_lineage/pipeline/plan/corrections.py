@@ -49,10 +49,6 @@ class FieldChange:
     def __str__(self) -> str:
         return f"{self.name} ({self.mfid}): {self.field} {change_text(self.was, self.now, _shown)}"
 
-    def to_json(self) -> JsonObject:
-        """Return the entry in `set --json`."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True)
 class Correction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonObject
@@ -97,6 +97,9 @@ class StepPlan:
     notes: tuple[str, ...] = ()
     choices: Mapping[str, list[JsonObject]] = field(default_factory=dict)
     on_hold: bool = False
+    json_keys: ClassVar = (
+        "name step=of_step state causes datasets supersedes code_diff roots notes on_hold choices estimate"
+    )
 
     @property
     def exists(self) -> bool:
@@ -108,22 +111,10 @@ class StepPlan:
         """The earlier results that would be replaced, by output."""
         return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
 
-    def to_json(self) -> JsonObject:
-        """Return the entry in `plan --json`."""
-        return {
-            "name": self.name,
-            "step": self.step or self.name,
-            "state": self.state,
-            "causes": list(self.causes),
-            "datasets": dict(self.datasets),
-            "supersedes": self.supersedes,
-            "code_diff": list(self.code_diff),
-            "roots": list(self.roots),
-            "notes": list(self.notes),
-            "on_hold": self.on_hold,
-            "choices": {role: list(chosen) for role, chosen in self.choices.items()},
-            "estimate": {"seconds": self.estimate.seconds, "bytes": self.estimate.bytes},
-        }
+    @property
+    def of_step(self) -> str:
+        """The step that it is an instance of."""
+        return self.step or self.name
 
 
 @dataclass(frozen=True)
@@ -142,6 +133,7 @@ class PipelinePlan:
     undeclared: tuple[str, ...] = ()
     differences: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
+    json_keys: ClassVar = "steps undeclared differences notes"
 
     @property
     def is_done(self) -> bool:
@@ -152,17 +144,6 @@ class PipelinePlan:
     def is_fresh(self) -> bool:
         """Whether there is nothing to do, and nothing is doubtful."""
         return all(step.state == FRESH for step in self.steps)
-
-    def to_json(self) -> JsonObject:
-        """Return the plan for `plan --json`."""
-        steps = [step.to_json() for step in self.steps]
-        differences = [dict(vars(difference)) for difference in self.differences]
-        return {
-            "steps": steps,
-            "undeclared": list(self.undeclared),
-            "differences": differences,
-            "notes": list(self.notes),
-        }
 
 
 def plan(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.json_types import json_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, descendants, require_names
 
@@ -159,7 +160,7 @@ class RunResult:
         return plain | {
             "executed": self.executed,
             "errors": {step: {"message": message, "log": self.logs.get(step)} for step, message in self.errors.items()},
-            "waiting": [one.to_json() for one in self.waiting],
+            "waiting": json_of(self.waiting),
             "unseen": self.unseen or None,
         }
 
