@@ -133,7 +133,7 @@ def begin_mark(name: str, rank: int, record: JsonMapping, metadata: JsonMapping,
     return {f"{_BEGUN}{name}": {**entry, "keeps": keeps} if keeps else entry}
 
 
-def holding_mark(name: str) -> JsonObject:
+def claim_mark(name: str) -> JsonObject:
     """Return a mark without meaning: the answer shows the registration whether it still holds the dataset."""
     return {f"{_HELD}{name}": True}
 

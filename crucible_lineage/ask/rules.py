@@ -251,7 +251,7 @@ def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
 def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
     names = ", ".join(f"{summaries[mfid].name} ({mfid})" for mfid in mfids)
     message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
-    return Finding("held-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
+    return Finding("current-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
 
 
 def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Finding:

@@ -242,7 +242,7 @@ class Mirror:
         sql = "SELECT 1 FROM member WHERE project = ? AND scope = ? AND mfid = ?"
         return self.database.row(sql, project, scope, mfid) is not None
 
-    def note_held(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, SlotClaim]) -> None:
+    def note_slots(self, project: str, scopes: Iterable[str], mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         """Record slots and keywords that this machine has written to a dataset."""
 
         def note(db: sqlite3.Connection) -> None:
@@ -560,10 +560,10 @@ class Mirror:
         key = (self.database.path, project.casefold())
         row = self.database.row("SELECT token FROM feed WHERE project = ? AND scope = ''", project)
         with _held_lock:
-            before, held = _held.get(key, ("", None))
-            if held is not None and row is not None and row[0] == before:
-                _held.move_to_end(key)
-                return held
+            before, snapshot = _snapshots.get(key, ("", None))
+            if snapshot is not None and row is not None and row[0] == before:
+                _snapshots.move_to_end(key)
+                return snapshot
         token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
             rows = self._modified_since(project)
@@ -576,10 +576,10 @@ class Mirror:
         if damaged or token is None:  # meanwhile the file was replaced by an empty one
             return self.snapshot(project)
         with _held_lock:
-            _held[key] = token, found
-            _held.move_to_end(key)
-            while len(_held) > MAX_SNAPSHOTS:
-                _held.popitem(last=False)
+            _snapshots[key] = token, found
+            _snapshots.move_to_end(key)
+            while len(_snapshots) > MAX_SNAPSHOTS:
+                _snapshots.popitem(last=False)
         return found
 
 
@@ -612,5 +612,5 @@ def _is_fewer(made: str, then: str) -> bool:
     return made.isdigit() and then.isdigit() and int(made) < int(then)
 
 
-_held: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()
+_snapshots: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()
 _held_lock = threading.Lock()

@@ -101,11 +101,11 @@ def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
     fields, other_fields = _fields(source, target)
     metadata, other_values = _metadata(source.metadata, target.metadata)
     files, other_files = _files(source, target, beside)
-    held = slots_of(target.metadata)
+    filled = slots_of(target.metadata)
     slots = {
         key: claim
         for key, claim in slots_of(source.metadata).items()
-        if key not in held or order_of_claims(claim.since) > order_of_claims(held[key].since)
+        if key not in filled or order_of_claims(claim.since) > order_of_claims(filled[key].since)
     }
     there = {picture.thumbnail_name or "" for picture in target.pictures}
     keywords = {keyword.casefold() for keyword in target.keywords}

@@ -164,14 +164,14 @@ def _plan(
         ours = {mfid: _without_links(dataset, absent) for mfid, dataset in ours.items()}
 
     def compared(mfid: str) -> tuple[ItemToCopy, tuple[str, ...]]:
-        held = _read(source.client, ours[mfid])
-        missing, faults = compare(held, _read(target.client, theirs[mfid]) if mfid in theirs else None)
+        here = _read(source.client, ours[mfid])
+        missing, faults = compare(here, _read(target.client, theirs[mfid]) if mfid in theirs else None)
         if missing and needs_parents:
             faults += tuple(
                 f"it was made of {parent}, of another project, which the target lacks; push that project first"
                 for parent in sorted(_parents(ours[mfid]) & absent)
             )
-        return ItemToCopy(held, missing, frozenset({*_parents(ours[mfid]), *linked(ours[mfid], "sample")})), faults
+        return ItemToCopy(here, missing, frozenset({*_parents(ours[mfid]), *linked(ours[mfid], "sample")})), faults
 
     own_samples = {*samples, *(one for mfid in finished for one in linked(ours[mfid], "sample"))}
     pairs = [*_samples(source, target, own_samples), *in_threads(compared, finished)]

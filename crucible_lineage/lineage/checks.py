@@ -41,7 +41,7 @@ MEANINGS: Mapping[str, str] = {
     "file-changed": "Crucible lists a file with another hash than the registered one",
     "file-damaged": "the bytes do not match the hash, or cannot be read (with `--bytes`)",
     "file-missing": "a registered file is not listed",
-    "held-twice": "several results are current in one slot",
+    "current-twice": "several results are current in one slot",
     "incomplete": "a registration was not finished, or is in progress; the pipeline or `rerun MFID` finishes it",
     "input-changed": "a parent no longer has the file that this was made from",
     "made-of-superseded": "a current result has a superseded parent",
@@ -242,9 +242,9 @@ def made_of_superseded(graph: LineageGraph, node: Node) -> Iterator[Finding]:
     if not old:
         return
     used, same = used_mfids(node.record), equal_parents(node.record)
-    held = {was for now, was in same.items() if now in graph and graph.nodes[now].state in IN_PLACE}
+    replaced = {was for now, was in same.items() if now in graph and graph.nodes[now].state in IN_PLACE}
     for parent in old:
-        if parent in used and parent not in held and parent not in same:
+        if parent in used and parent not in replaced and parent not in same:
             by = graph.nodes[parent].superseded_by
             instead = " and ".join(graph.label(other) if other in graph else other for other in by) or "another result"
             remedy, command = _remedy(node, by)

@@ -98,7 +98,7 @@ def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedP
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
     history = _History(session, project)
-    current = [mfid for mfid in history.made if history.holds(mfid)]
+    current = [mfid for mfid in history.made if history.is_current(mfid)]
     return _Builder(history, session, folder).build(current, {}, ())
 
 
@@ -117,15 +117,15 @@ class _History:
 
     def current(self, mfid: str) -> str:
         """Return the dataset that supersedes this one, or itself. Raises InputError if several do."""
-        holding = self.currency.superseded_by(mfid)
-        if len(holding) > 1:
+        current = self.currency.superseded_by(mfid)
+        if len(current) > 1:
             raise InputError(
-                f"dataset {mfid} is superseded by several: {', '.join(holding)}; the records do "
+                f"dataset {mfid} is superseded by several: {', '.join(current)}; the records do "
                 "not say which one is meant: run the pipeline, or name the result to rerun"
             )
-        return holding[0] if holding else mfid
+        return current[0] if current else mfid
 
-    def holds(self, mfid: str) -> bool:
+    def is_current(self, mfid: str) -> bool:
         """Return whether the result is current."""
         return self.currency.filling(mfid) is Filling.CURRENT
 
@@ -149,7 +149,7 @@ class _OwnHistory(ProjectIndex):
         super().__init__(session, project, None)
         self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
 
-    def is_held(self, slot: str) -> bool:
+    def has_current(self, slot: str) -> bool:
         return slot in self.forerunners
 
     def current(self, slot: str) -> Ingredients | None:

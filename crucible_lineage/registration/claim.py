@@ -52,8 +52,8 @@ from crucible_lineage.marks import (
     Registration,
     Registrations,
     begin_mark,
+    claim_mark,
     completion_mark,
-    holding_mark,
     is_own,
     registrations,
     slots_mark,
@@ -224,7 +224,7 @@ def claim(
                 watch.wait()
 
 
-def require_held(client: CrucibleClient, held: Claim) -> JsonMapping:
+def require_claim(client: CrucibleClient, claimed: Claim) -> JsonMapping:
     """Return the metadata. Raises ConflictError if another registration has taken over.
 
     Call this right before removing anything. It writes the claim again, because the answer to a write is current, and
@@ -232,42 +232,42 @@ def require_held(client: CrucibleClient, held: Claim) -> JsonMapping:
     """
     for _ in range(MAX_RETRIES):
         asked_at = time.time()
-        metadata = client.metadata.merge(held.mfid, held.mark)
+        metadata = client.metadata.merge(claimed.mfid, claimed.mark)
         known = registrations(metadata)
-        if known.complete is not None or known.holder is None or known.holder.name != held.registrar:
-            raise ConflictError(f"dataset {held.mfid} is registered by another process", mfid=held.mfid)
-        if _is_prompt(asked_at, held.patience_s):
+        if known.complete is not None or known.holder is None or known.holder.name != claimed.registrar:
+            raise ConflictError(f"dataset {claimed.mfid} is registered by another process", mfid=claimed.mfid)
+        if _is_prompt(asked_at, claimed.patience_s):
             break
     return metadata
 
 
-def start_over(client: CrucibleClient, held: Claim) -> None:
+def start_over(client: CrucibleClient, claimed: Claim) -> None:
     """Replace the records and metadata of earlier registrations by those of this one.
 
     Nobody relies on those of an unfinished dataset. Of each, its rank stays, so that an older copy of its mark does not
     count more than before, and the list of what is to be tidied up.
     """
-    now = require_held(client, held)
-    others = (one for one in registrations(now).by_name.values() if one.name and one.name != held.registrar)
+    now = require_claim(client, claimed)
+    others = (one for one in registrations(now).by_name.values() if one.name and one.name != claimed.registrar)
     kept = ("generated", "attached", "result")
     outlines = [
         begin_mark(one.name, one.rank, {key: one.record[key] for key in kept if key in one.record}, {}, one.keeps)
         for one in others
     ]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
-    plain = {key: value for key, value in now.items() if not is_own(key)} if held.is_same else {}
-    own = {**held.mark, **held.metadata, KEY: held.record.document()}
+    plain = {key: value for key, value in now.items() if not is_own(key)} if claimed.is_same else {}
+    own = {**claimed.mark, **claimed.metadata, KEY: claimed.record.document()}
     marks = {key: value for outline in outlines for key, value in outline.items()}
-    client.metadata.replace(held.mfid, {**lasting, **marks, **plain, **own})
+    client.metadata.replace(claimed.mfid, {**lasting, **marks, **plain, **own})
 
 
-def complete(client: CrucibleClient, held: Claim) -> bool:
+def complete(client: CrucibleClient, claimed: Claim) -> bool:
     """Mark this registration as complete. Return False if another one has taken over."""
     when = _now().isoformat(timespec="seconds")
-    record = {**held.record.document(), "status": COMPLETE, "completed": {held.registrar: when}}
-    after = client.metadata.merge(held.mfid, {KEY: record, **completion_mark(held.registrar, when)})
+    record = {**claimed.record.document(), "status": COMPLETE, "completed": {claimed.registrar: when}}
+    after = client.metadata.merge(claimed.mfid, {KEY: record, **completion_mark(claimed.registrar, when)})
     won = registrations(after).complete
-    return won is not None and won.name == held.registrar
+    return won is not None and won.name == claimed.registrar
 
 
 class _OwnMarks:
@@ -298,7 +298,7 @@ class _OwnMarks:
             client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
         except ConflictError:
             return None
-        return Claim(self._mfid, record, self._metadata, self._patience_s, holding_mark(str(record.registrar)))
+        return Claim(self._mfid, record, self._metadata, self._patience_s, claim_mark(str(record.registrar)))
 
     def owner(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
         """Return the owner of an incomplete dataset, given the registration that holds it."""
@@ -388,7 +388,7 @@ class _OwnMarks:
     def _mark_of(self, holder: Registration) -> JsonMapping:
         """Return the unchanged marks of a registration that has begun."""
         if not holder.rank:
-            return holding_mark(holder.name)
+            return claim_mark(holder.name)
         return begin_mark(holder.name, holder.rank, holder.record, holder.metadata or {})
 
     def _new_name(self) -> str:

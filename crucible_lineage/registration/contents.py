@@ -15,7 +15,7 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.record import ATTACHED_NAME
-from crucible_lineage.registration.claim import Claim, require_held, start_over
+from crucible_lineage.registration.claim import Claim, require_claim, start_over
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -43,28 +43,28 @@ class SentContent:
 
 
 def fill(
-    client: CrucibleClient, new: NewDataset, held: Claim, attached: bytes | None, sent: SentContent
+    client: CrucibleClient, new: NewDataset, claimed: Claim, attached: bytes | None, sent: SentContent
 ) -> dict[str, str]:
     """Send the whole dataset except its completion. Return the id of each file, by name.
 
     Raises ConflictError or NotFoundError, also if another registration has taken over meanwhile.
     """
-    mfid = held.mfid
-    for other in held.others:
+    mfid = claimed.mfid
+    for other in claimed.others:
         sent.earlier |= _previews(other)
-    if not held.is_alone:  # before the files, which are then checked one by one
-        _start_over(client, new, held)
+    if not claimed.is_alone:  # before the files, which are then checked one by one
+        _start_over(client, new, claimed)
     with _attached_file(attached) as attachments:
         files = [*new.files, *attachments]
         uploaded: list[UploadedFile] = []
-        uploads = [lambda: uploaded.extend(_upload_all(client, held, files, sent))]
+        uploads = [lambda: uploaded.extend(_upload_all(client, claimed, files, sent))]
         is_small = sum(file.ref.size for file in files) < SMALL
         client.at_once(*_link_calls(client, mfid, new), *(uploads if is_small else ()))
         if not is_small:  # send large files only after the links have succeeded
             uploads[0]()
     preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
-        _show(client, held, preview, sent)
+        _show(client, claimed, preview, sent)
     return {file.ref.name: upload.file.mfid for file, upload in zip(files, uploaded, strict=True)}
 
 
@@ -97,25 +97,25 @@ def _link_calls(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[
         yield partial(client.datasets.add_sample, mfid, sample)
 
 
-def tidy(client: CrucibleClient, new: NewDataset, held: Claim, sent: SentContent) -> None:
+def tidy(client: CrucibleClient, new: NewDataset, claimed: Claim, sent: SentContent) -> None:
     """Remove what unfinished attempts have left: files of other names, and pictures.
 
     Call this when the dataset is complete: nobody takes it over then. Earlier, the files might belong to a registration
     that has taken over.
     """
-    if not held.taken_over:
+    if not claimed.taken_over:
         return
     earlier = sent.earlier
     previews = {file.ref.name: file.ref.preview for file in new.files}
-    if earlier != previews or any(other.get("attached") for other in held.others):
-        own = previews.keys() | _attached_names(held.record.document())
-        for stored in client.files.list(held.mfid):
+    if earlier != previews or any(other.get("attached") for other in claimed.others):
+        own = previews.keys() | _attached_names(claimed.record.document())
+        for stored in client.files.list(claimed.mfid):
             if stored.filename in earlier.keys() | {ATTACHED_NAME} and stored.filename not in own:
                 _quietly(client.files.delete, stored.mfid)
     if pictures := {name for name, preview in {**earlier, **previews}.items() if preview}:
-        for picture in client.datasets.get_thumbnails(held.mfid):
+        for picture in client.datasets.get_thumbnails(claimed.mfid):
             if picture.thumbnail_name in pictures and picture.id != sent.shown:
-                _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
+                _quietly(client.datasets.delete_thumbnail, claimed.mfid, picture.id)
 
 
 def take_back(client: CrucibleClient, mfid: str, sent: SentContent, record: StepRecord | FilesRecord) -> None:
@@ -156,37 +156,39 @@ def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
         yield [LocalFile.of(path, scan_file(path))]
 
 
-def _upload_all(client: CrucibleClient, held: Claim, files: list[LocalFile], sent: SentContent) -> list[UploadedFile]:
+def _upload_all(
+    client: CrucibleClient, claimed: Claim, files: list[LocalFile], sent: SentContent
+) -> list[UploadedFile]:
     """Upload the files, several at a time if there are many; return the uploads in their order."""
     if len(files) < MANY:
-        return [_upload(client, held, file, sent) for file in files]
+        return [_upload(client, claimed, file, sent) for file in files]
     from concurrent.futures import ThreadPoolExecutor  # planning imports this module, and sends nothing
 
     pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload")
     try:
-        return list(pool.map(lambda file: _upload(client, held, file, sent), files))
+        return list(pool.map(lambda file: _upload(client, claimed, file, sent), files))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentContent) -> UploadedFile:
+def _upload(client: CrucibleClient, claimed: Claim, file: LocalFile, sent: SentContent) -> UploadedFile:
     """Upload a file, after removing any file of this name that an unfinished attempt at another result left.
 
     That is safe, since only files of complete records are ever used. The old file is not replaced: a replacement takes
     as long as the upload, and would hit a registration that took over meanwhile. Nor does it stay if it has the same
     bytes: the attempt that left it may be about to remove it.
     """
-    upload = partial(client.files.upload, held.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
+    upload = partial(client.files.upload, claimed.mfid, file.path, filename=file.ref.name, checksums=file.checksums)
     for _ in range(MAX_CONFLICTS):
         try:
             uploaded = upload()
         except FileConflictError as conflict:
             obstacle = conflict.file_mfid
         else:
-            if not uploaded.existed or held.is_same:  # else the attempt that left it may be about to remove it
+            if not uploaded.existed or claimed.is_same:  # else the attempt that left it may be about to remove it
                 break
             obstacle = uploaded.file.mfid
-        require_held(client, held)
+        require_claim(client, claimed)
         _quietly(client.files.delete, obstacle)
     else:
         uploaded = upload()
@@ -195,31 +197,31 @@ def _upload(client: CrucibleClient, held: Claim, file: LocalFile, sent: SentCont
     return uploaded
 
 
-def _start_over(client: CrucibleClient, new: NewDataset, held: Claim) -> None:
+def _start_over(client: CrucibleClient, new: NewDataset, claimed: Claim) -> None:
     """Write this registration's metadata, and remove the pictures that were made from another result's files.
 
     Wait first for the ingestions of those files, which somebody else may have requested: each would add a picture.
     """
-    if held.is_same:
-        start_over(client, held)
+    if claimed.is_same:
+        start_over(client, claimed)
         return
-    for request in client.ingestions.list(dataset_mfid=held.mfid):
+    for request in client.ingestions.list(dataset_mfid=claimed.mfid):
         if request.is_open:
             client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
-    start_over(client, held)
-    data = {name for other in held.others for name, is_preview in _previews(other).items() if not is_preview}
-    for picture in client.datasets.get_thumbnails(held.mfid):
+    start_over(client, claimed)
+    data = {name for other in claimed.others for name, is_preview in _previews(other).items() if not is_preview}
+    for picture in client.datasets.get_thumbnails(claimed.mfid):
         if picture.thumbnail_name in data:
-            require_held(client, held)
-            _quietly(client.datasets.delete_thumbnail, held.mfid, picture.id)
+            require_claim(client, claimed)
+            _quietly(client.datasets.delete_thumbnail, claimed.mfid, picture.id)
 
 
-def _show(client: CrucibleClient, held: Claim, preview: LocalFile, sent: SentContent) -> None:
+def _show(client: CrucibleClient, claimed: Claim, preview: LocalFile, sent: SentContent) -> None:
     """Add the picture of the dataset; `tidy` removes the one of an earlier attempt."""
     name, content = preview.ref.name, base64.b64encode(preview.path.read_bytes()).decode()
-    present = client.datasets.get_thumbnails(held.mfid) if held.taken_over and held.is_same else []
+    present = client.datasets.get_thumbnails(claimed.mfid) if claimed.taken_over and claimed.is_same else []
     same = [shown for shown in present if (shown.thumbnail_name, shown.thumbnail_b64str) == (name, content)]
-    shown = same[0] if same else client.datasets.add_thumbnail(held.mfid, preview.path, name=name)
+    shown = same[0] if same else client.datasets.add_thumbnail(claimed.mfid, preview.path, name=name)
     sent.shown = shown.id
     if not same:
         sent.thumbnails[shown.id] = name

@@ -26,7 +26,7 @@ from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.claim import PATIENCE_S, Claim, claim, complete, is_of_machine, require_held
+from crucible_lineage.registration.claim import PATIENCE_S, Claim, claim, complete, is_of_machine, require_claim
 from crucible_lineage.registration.contents import SentContent, fill, ingest, take_back, tidy
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import (
@@ -88,7 +88,7 @@ def register_output(
     sent = SentContent()
     for rounds_left in reversed(range(ROUNDS)):
         try:
-            held = claim(client, new, record, metadata, machine=machine, created=created, patience_s=patience_s)
+            claimed = claim(client, new, record, metadata, machine=machine, created=created, patience_s=patience_s)
         except NotFoundError as not_found:
             if not isinstance(refusal, (ConflictError, ForbiddenError)) or not rounds_left:
                 raise refusal or not_found from None  # the refusal was not about an existing dataset
@@ -97,18 +97,18 @@ def register_output(
                 raise hidden_id_error(client, mfid, f"registering {new.name!r}", new.project, again) from None
             created = True
             continue
-        if not isinstance(held, Claim):
-            return _adopt(client, new, held, sent, machine, stages)
-        if not held.taken_over:
+        if not isinstance(claimed, Claim):
+            return _adopt(client, new, claimed, sent, machine, stages)
+        if not claimed.taken_over:
             stages.begun()
         try:
-            dataset = _fill_and_complete(client, new, held, attached, sent, stages)
+            dataset = _fill_and_complete(client, new, claimed, attached, sent, stages)
         except ForbiddenError as refusal:
-            if not held.taken_over:
+            if not claimed.taken_over:
                 raise
-            raise _not_ours_to_finish(new, held, refusal) from refusal
+            raise _not_ours_to_finish(new, claimed, refusal) from refusal
         except _OvertakenError as error:
-            if not rounds_left or (not held.taken_over and _is_held(client, held)):
+            if not rounds_left or (not claimed.taken_over and _is_claimed(client, claimed)):
                 raise error.reason from None
         else:
             if dataset is not None:
@@ -132,25 +132,25 @@ class _OvertakenError(Exception):
 def _fill_and_complete(
     client: CrucibleClient,
     new: NewDataset,
-    held: Claim,
+    claimed: Claim,
     attached: bytes | None,
     sent: SentContent,
     stages: RegistrationHooks,
 ) -> DatasetRef | None:
     """Fill the dataset, mark it complete, request its ingestion. Return None if another registration took over."""
-    mfid = held.mfid
+    mfid = claimed.mfid
     requests: Mapping[str, IngestionRequest] = {}
     try:
-        files = fill(client, new, held, attached, sent)
+        files = fill(client, new, claimed, attached, sent)
         if new.waits_for_ingestion:  # before it is marked complete
-            requests = ingest(client, new, mfid, files, may_exist=held.taken_over)
+            requests = ingest(client, new, mfid, files, may_exist=claimed.taken_over)
     except (ConflictError, NotFoundError, PreconditionError) as error:
         raise _OvertakenError(error) from error
     stages.before_complete()
-    if not complete(client, held):
+    if not complete(client, claimed):
         return None
-    tidy(client, new, held, sent)
-    requests = requests or ingest(client, new, mfid, files, may_exist=held.taken_over)
+    tidy(client, new, claimed, sent)
+    requests = requests or ingest(client, new, mfid, files, may_exist=claimed.taken_over)
     dataset = new.ref(mfid)
     stages.ingesting(dataset, requests)
     return dataset
@@ -164,21 +164,21 @@ def _with_result(new: NewDataset) -> StepRecord | FilesRecord:
     return new.record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).known())
 
 
-def _not_ours_to_finish(new: NewDataset, held: Claim, refusal: ForbiddenError) -> ForbiddenError:
+def _not_ours_to_finish(new: NewDataset, claimed: Claim, refusal: ForbiddenError) -> ForbiddenError:
     reason = str(refusal).partition("\n")[0]
     return ForbiddenError(
-        f"registering {new.name!r}: dataset {held.mfid} was begun by another member and not finished, and this account "
-        f"may not finish it ({reason}); its owner or an editor of the project can, by running the same pipeline; "
-        "or make another result with --force STEP",
+        f"registering {new.name!r}: dataset {claimed.mfid} was begun by another member and not finished, and this "
+        f"account may not finish it ({reason}); its owner or an editor of the project can, by running the same "
+        "pipeline; or make another result with --force STEP",
         status=refusal.status,
         detail=refusal.detail,
-        mfid=held.mfid,
+        mfid=claimed.mfid,
     )
 
 
-def _is_held(client: CrucibleClient, held: Claim) -> bool:
+def _is_claimed(client: CrucibleClient, claimed: Claim) -> bool:
     try:
-        require_held(client, held)
+        require_claim(client, claimed)
     except ConflictError:
         return False
     return True

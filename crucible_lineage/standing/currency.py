@@ -82,14 +82,14 @@ class Currency:
     def current(self, key: str, project: str) -> tuple[str, ...]:
         """Return the current datasets of a slot: for each declaration of it, those that its newest run relied on."""
         claimants = self._claimants.get((project.casefold(), key), ())
-        return tuple(sorted(status.mfid for status in claimants if self._holds(status, key)))
+        return tuple(sorted(status.mfid for status in claimants if self._is_current(status, key)))
 
     def by_declaration(self, key: str, project: str) -> dict[str, list[str]]:
         """Return the current datasets of a slot by the file that declares it."""
         found: dict[str, list[str]] = {}
         for status in self._claimants.get((project.casefold(), key), ()):
             for file in status.slots[key].files:
-                if self._holds_for(status, key, file):
+                if self._is_current_for(status, key, file):
                     found.setdefault(file, []).append(status.mfid)
         return {file: sorted(mfids) for file, mfids in found.items()}
 
@@ -99,7 +99,7 @@ class Currency:
         if status is None or key not in status.slots:
             return ()
         names = (*status.slots[key].files, *status.slots[key].was)
-        return tuple(name for name in names if self._holds_for(status, key, name))
+        return tuple(name for name in names if self._is_current_for(status, key, name))
 
     def claims(self, key: str, project: str) -> Sequence[SlotClaim]:
         """Return all claims to a slot: past ones, and those of incomplete datasets, too."""
@@ -129,7 +129,7 @@ class Currency:
             return Filling.RAW
         if not status.complete:
             return Filling.INCOMPLETE
-        if status.fills and any(self._holds(status, key) for key in status.fills):
+        if status.fills and any(self._is_current(status, key) for key in status.fills):
             return Filling.CURRENT
         if status.is_candidate:
             return Filling.CANDIDATE
@@ -162,10 +162,10 @@ class Currency:
             mfid = following
         return self.superseded_by(mfid) or (mfid,)
 
-    def _holds(self, status: DatasetStatus, key: str) -> bool:
-        return any(self._holds_for(status, key, file) for file in status.slots[key].files)
+    def _is_current(self, status: DatasetStatus, key: str) -> bool:
+        return any(self._is_current_for(status, key, file) for file in status.slots[key].files)
 
-    def _holds_for(self, status: DatasetStatus, key: str, file: str) -> bool:
+    def _is_current_for(self, status: DatasetStatus, key: str, file: str) -> bool:
         """Return whether no run of the declaration in this file has relied on another dataset since."""
         claimants = self._claimants.get((status.project.casefold(), key), ())
         if len(claimants) == 1 and claimants[0] is status:  # the usual case

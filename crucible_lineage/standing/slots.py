@@ -36,7 +36,7 @@ def make_current(
         if not mirror.is_member(project, keyword, mfid):
             client.datasets.add_keyword(mfid, keyword)
     after = slots_of(client.metadata.merge(mfid, slots_stated(slots)))
-    mirror.note_held(project, keywords, mfid, after)  # including what others have written meanwhile
+    mirror.note_slots(project, keywords, mfid, after)  # including what others have written meanwhile
 
 
 def make_current_now(

@@ -161,7 +161,7 @@ def test_after_any_history_the_mirror_equals_the_service(tmp_path: Path, seed: i
         elif move == "own fill" and mirror.known(one):
             service.fill(one, f"raman/scaled/out/{dice.randrange(3)}", number, dated=dated)
             service.keywords[one].add(SCOPE)
-            mirror.note_held(PROJECT, [SCOPE], one, slots_of(service.records[one]["scientific_metadata"]))
+            mirror.note_slots(PROJECT, [SCOPE], one, slots_of(service.records[one]["scientific_metadata"]))
         elif move == "settle":
             listed = service.records.items()
             there = {mfid: (one["modification_time"], slots_of(one["scientific_metadata"])) for mfid, one in listed}

@@ -95,7 +95,7 @@ def test_a_slot_with_two_results_and_a_claim_by_measured_data(lab: Any, session:
     make_current(session.mirror, session.client, "lab", old, claims)
     scaled = slots_of(session.client.metadata.get(other.datasets["scaled"]["out"]))
     make_current(session.mirror, session.client, "lab", first_run.datasets["scaled"]["out"], scaled)
-    twice = [ids for name, ids in findings_of(session) if name == "held-twice"]
+    twice = [ids for name, ids in findings_of(session) if name == "current-twice"]
     assert [set(ids) for ids in twice] == [
         {first_run.datasets["scaled"]["out"], other.datasets["scaled"]["out"]},
         {old, new},

@@ -562,7 +562,7 @@ BROKEN = {  # and from which history on it is looked for, since some need a rare
     "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 1010),
     "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 1010),
     "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
-    "a file is taken away without asking": (contents, "require_held", lambda *_: None, 265),
+    "a file is taken away without asking": (contents, "require_claim", lambda *_: None, 265),
     "completion is a value that changes": (claims, "completion_mark", lambda *_: {}, 0),
     "what holds is a value that changes": (sys.modules[__name__], "slots_stated", slots_to_json, 0),
     "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),

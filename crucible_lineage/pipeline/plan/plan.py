@@ -375,15 +375,15 @@ def _waiting(
 ) -> StepPlan:
     """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name
-    held = any(map(index.is_held, (key for keys in instance.slots.values() for key in keys)))
+    has_current = any(map(index.has_current, (key for keys in instance.slots.values() for key in keys)))
     results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
     earlier = next(filter(None, results), None)
     changed = [_new_input(feed, feed.item(inputs), earlier) for feed in new]
-    causes = tuple(dict.fromkeys([*_follows(waiting, held=held), *changed]))
+    causes = tuple(dict.fromkeys([*_follows(waiting, has_current=has_current), *changed]))
     earlier_roots = (root for parent in waiting for root in parent.roots)
     roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {cause}" for cause in changed)]))
     outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(name, STALE if held else MISSING, causes, outputs, step=step, roots=roots)
+    return StepPlan(name, STALE if has_current else MISSING, causes, outputs, step=step, roots=roots)
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
@@ -418,10 +418,10 @@ def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset
     return Ingredients(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
 
 
-def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
+def _follows(parents: Sequence[StepPlan], *, has_current: bool) -> Iterator[str]:
     """Yield the causes from parents that are not fresh, one for all parents of a step in the same state.
 
-    `held` tells whether there is a result that may be kept.
+    `has_current` tells whether there is a result that may be kept.
     """
     alike: dict[tuple[str, bool], list[str]] = {}
     for parent in parents:
@@ -431,7 +431,7 @@ def _follows(parents: Sequence[StepPlan], *, held: bool) -> Iterator[str]:
         if is_missing:
             yield f"{named} must be made first"
         else:
-            note = "; this result is kept if the output is identical" if held else ""
+            note = "; this result is kept if the output is identical" if has_current else ""
             yield f"{named} will be rerun{note}"
 
 

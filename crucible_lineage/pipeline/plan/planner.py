@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.collector import collector_paused
-from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
@@ -96,7 +95,7 @@ class ProjectIndex:
         if scope is not None and not self.session.mirror.is_synced(self.project, scope):
             self.sync()
         if not self.session.settings.embedded and not self.is_away:
-            self.results.read_ahead({mfid for slot in slots for mfid in self.holding(slot)})
+            self.results.read_ahead({mfid for slot in slots for mfid in self.current_in(slot)})
         self._has_begun = True
 
     def complete(self, mfid: str) -> DatasetRef | None:
@@ -113,22 +112,18 @@ class ProjectIndex:
 
     def current(self, slot: str) -> Ingredients | None:
         """Return the current result in a slot; the newest, if several declarations have the slot."""
-        found = {mfid: self.results.registered_as(mfid) for mfid in self.holding(slot)}
+        found = {mfid: self.results.registered_as(mfid) for mfid in self.current_in(slot)}
         records = ((mfid, dataset.step_record) for mfid, dataset in found.items() if dataset)
         earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
         return max(earlier, key=lambda result: result.mfid, default=None)
 
-    def is_held(self, slot: str) -> bool:
+    def has_current(self, slot: str) -> bool:
         """Return whether a slot has a current result."""
-        return bool(self.holding(slot))
+        return bool(self.current_in(slot))
 
-    def holding(self, slot: str) -> tuple[str, ...]:
+    def current_in(self, slot: str) -> tuple[str, ...]:
         """Return the current results in a slot."""
         return self.results.slots.current(slot, self.project)
-
-    def claims(self, slot: str) -> Iterable[SlotClaim]:
-        """Return all claims to a slot, past ones included."""
-        return self.results.slots.claims(slot, self.project)
 
     def _names(self, record: StepRecord) -> dict[str, str]:
         """Return the names of parents that are known on this machine."""
@@ -204,8 +199,8 @@ def plan_pipeline(
         before, returned = returned, _returned(pipeline, planned, index)
         if before == returned:
             break
-    held = frozenset(slot for _, slot in index.results.slots.all_slots())  # those with a current result
-    left = undeclared(held, instances.values(), pipeline.name)
+    filled = frozenset(slot for _, slot in index.results.slots.all_slots())  # those with a current result
+    left = undeclared(filled, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
     warnings = (one.warning for one in session.stated.unvouched(spec.project))
@@ -288,17 +283,17 @@ def _result_fields(instance: Instance, inputs: Inputs, own: JsonMapping) -> tupl
     return fields, joint_span(item.span for item in items)
 
 
-def undeclared(held: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
+def undeclared(filled: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
     """Return the slots of current results that are no longer declared, as `step/output/scope`.
 
-    `held` are the slots with current results of the pipeline. Slots of a declared output for other data are excluded:
+    `filled` are the slots with current results of the pipeline. Slots of a declared output for other data are excluded:
     their results stay current beside the others.
     """
     declared = {key for instance in instances for keys in instance.slots.values() for key in keys}
     if not declared:
         return ()
     outputs, subjects = map(set, zip(*map(_parts, declared), strict=True))
-    left = ((key, *_parts(key)) for key in sorted(set(held) - declared))
+    left = ((key, *_parts(key)) for key in sorted(set(filled) - declared))
     names = (key for key, output, subject in left if output not in outputs or subject in subjects)
     return tuple(key.removeprefix(f"{pipeline}/") for key in names)
 

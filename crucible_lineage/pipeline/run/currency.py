@@ -77,7 +77,7 @@ class SlotWriter:
         """Record results that this run made, and that are current once they are delivered."""
         for output, slots in self.new_slots(instance).items():
             keyword = pipeline_keyword(self.pipeline)
-            self.session.mirror.note_held(self.index.project, [keyword], results[output].mfid, slots)
+            self.session.mirror.note_slots(self.index.project, [keyword], results[output].mfid, slots)
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
@@ -158,7 +158,7 @@ class SlotWriter:
             new = [key for key in keys if not self._is_current(key, dataset.mfid)]
             made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
             self.wrote = self.wrote or bool(made)
-            changed = changed or any(self.index.holding(key) != (dataset.mfid,) for key in made)
+            changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
         if changed and not self.run.trial:  # and not only the declaration has another name
             with self._lock:
                 self.again.append(update.instance.name)
