@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from crucible_lineage.server.database import DataFolder, connect, open_database
 from crucible_lineage.server.schema import damage
-from crucible_lineage.server.storage import STORE, digest_of, flush_folder
+from crucible_lineage.server.storage import digest_of, flush_folder
 
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
 Named = tuple[tuple[str, str], ...]  # datasets, each by its MFID and name
@@ -141,9 +141,7 @@ def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]
     damaged, files, size = [], 0, 0
     with closing(connect(database)) as db:
         (datasets,) = db.execute("SELECT COUNT(*) FROM dataset").fetchone()
-        named = db.execute(
-            "SELECT DISTINCT sha256, size FROM file WHERE backend = ? AND sha256 IS NOT NULL", (STORE,)
-        ).fetchall()
+        named = db.execute("SELECT DISTINCT sha256, size FROM file").fetchall()
     for row in named:
         path = target.content(row["sha256"])
         if not path.exists() or path.stat().st_size != row["size"]:

@@ -12,14 +12,14 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER, new_mfid
-from crucible_lineage.server.schema import REMEDY, TABLES, checksum, create_tables, damage, seal_rows
+from crucible_lineage.server.schema import REMEDY, SCHEMA, checksum, create_tables, seal_rows
 
 PREFIX = "/api/v3"
 # A project's revision. The text left of the last colon changes when anything is lost (deleted, requested to be deleted,
@@ -134,7 +134,6 @@ def _write_once(path: Path, text: str) -> None:
 
 
 JsonObject = dict[str, Any]  # a record that is sent, metadata that is received
-CHECKED_EVERY = timedelta(days=1)  # chosen: reading 100,000 datasets takes seconds
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 
@@ -149,7 +148,6 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
         self._closed = False
-        self.damage = ""  # what the last full check found
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -199,7 +197,7 @@ def open_database(path: Path) -> Database:
     try:
         _create(path)
         with database.read() as db:
-            if setting(db, "schema") != str(checksum(TABLES)):
+            if setting(db, "schema") != str(checksum(SCHEMA)):
                 raise sqlite3.DatabaseError("another version of crucible-lineage made it")
             if setting(db, "schema_seal") != _schema_seal(db):
                 raise sqlite3.DatabaseError("its schema is not what was written")
@@ -210,30 +208,6 @@ def open_database(path: Path) -> Database:
             "if it cannot be written, free disk space or change its permissions, or name another data folder"
         ) from error
     return database
-
-
-def check(database: Database, is_stopped: Callable[[], bool] = lambda: False) -> None:
-    """Check the whole database once a day and put what is wrong into `database.damage`; stop when `is_stopped`.
-
-    A connection of its own reads it, because that takes long.
-    """
-    due_before = (datetime.now(UTC) - CHECKED_EVERY).isoformat(timespec="microseconds")
-    with closing(connect(database.path)) as db:
-        db.execute("BEGIN")
-        if (setting(db, "checked") or "") > due_before:
-            return
-        db.set_progress_handler(is_stopped, 1000)
-        try:
-            database.damage = "; ".join(damage(db))
-        except sqlite3.OperationalError:
-            if is_stopped():
-                return
-            raise
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            database.damage = str(error)
-    if not database.damage:
-        with database.write() as db:
-            db.execute("INSERT OR REPLACE INTO setting VALUES ('checked', ?)", (now(),))
 
 
 def register_key(db: sqlite3.Connection, key: str, user_id: int) -> None:
@@ -292,7 +266,7 @@ def _create(path: Path) -> None:
         if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
             create_tables(db)
             settings = {
-                "schema": str(checksum(TABLES)),
+                "schema": str(checksum(SCHEMA)),
                 "schema_seal": _schema_seal(db),
                 "instance_id": secrets.token_hex(16),
                 "link_secret": secrets.token_hex(32),

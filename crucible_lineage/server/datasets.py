@@ -7,7 +7,7 @@ import re
 import sqlite3
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field, create_model
 
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
 from crucible_lineage.server.call import Call
@@ -31,16 +31,14 @@ from crucible_lineage.server.http import (
     put,
 )
 from crucible_lineage.server.records import (
+    FIELDS,
     SELECTS,
     Conditions,
-    DatasetQuery,
-    Embed,
     Includes,
-    SampleQuery,
     cursor_page,
     edges,
-    embed,
     link_records,
+    list_query,
     load,
     names,
     records,
@@ -51,7 +49,6 @@ from crucible_lineage.server.resources import (
     home_project,
     insert,
     instrument_columns,
-    lose,
     merged,
     named_row,
     read_metadata,
@@ -60,6 +57,7 @@ from crucible_lineage.server.resources import (
     write_metadata,
     written_metadata,
 )
+from crucible_lineage.server.schema import LOSE
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
@@ -106,7 +104,7 @@ def _add_search(kind: str) -> None:
             if project_id is not None:
                 conditions.add("project_id = ?", named_row(db, "project", project_id, 422)["id"])
             rows = conditions.rows(db, SELECTS[kind], f"length({_NAMES[kind]}), mfid", limit)
-            return {"items": records(db, call.caller, kind, rows, Embed(owner=include_owner))}
+            return {"items": records(db, call.caller, kind, rows, Includes(include_owner=include_owner))}
 
 
 for _kind in _NAMES:
@@ -158,37 +156,7 @@ class _New(LenientBody):
     scientific_metadata: dict[str, object] | None = None
 
 
-class _DatasetFields(BaseModel):
-    dataset_name: Text | None = None
-    measurement: Text | None = None
-    data_type: Text | None = None
-    data_format: Text | None = None
-    session_name: Text | None = None
-    size: Count | None = None
-    instrument_name: Text | None = None
-    instrument_id: str | None = None
-    instrument_mfid: str | None = None
-
-
-class NewDataset(_New, _DatasetFields):
-    pass
-
-
-class DatasetPatch(Form, _DatasetFields):
-    timestamp: Moment | None = None
-
-
-class _SampleFields(BaseModel):
-    sample_name: Text | None = None
-    sample_type: Text | None = None
-    description: Text | None = None
-
-
-class NewSample(_New, _SampleFields):
-    pass
-
-
-class SamplePatch(Form, _SampleFields):
+class _Patch(Form):
     timestamp: Moment | None = None
 
 
@@ -202,8 +170,12 @@ class InstrumentForm(Form):
     instrument_mfid: str | None = None
 
 
-def _add_record_routes(kind: str, new: type, patched: type, query_type: type) -> None:
+def _add_record_routes(kind: str) -> None:
     """Add the routes that create, list, read, change and link datasets, or samples."""
+    fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
+    if kind == "dataset":
+        chosen = {"instrument_name": (Text | None, None), "instrument_id": (str | None, None)}
+        fields |= {"size": (Count | None, None), **chosen, "instrument_mfid": (str | None, None)}
 
     def create(call: Call, body: Any) -> Json:
         with call.write() as db:
@@ -232,7 +204,7 @@ def _add_record_routes(kind: str, new: type, patched: type, query_type: type) ->
 
     def get_one(call: Call, mfid: str, query: Includes) -> Json:
         with call.reading(mfid, kind) as (db, row):
-            return load(db, call.caller, kind, row["id"], embed(query))
+            return load(db, call.caller, kind, row["id"], query)
 
     def change_one(call: Call, mfid: str, body: Any) -> Json:
         changes = body.model_dump(exclude_unset=True)
@@ -283,8 +255,9 @@ def _add_record_routes(kind: str, new: type, patched: type, query_type: type) ->
                 rows = conditions.rows(db, SELECTS[kind], "mfid DESC", limit, offset)
                 return page(records(db, call.caller, kind, rows), limit, conditions.count(db, SELECTS[kind]), offset)
 
-    create.__annotations__["body"], change_one.__annotations__["body"] = new, patched
-    list_all.__annotations__["query"] = query_type
+    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields)
+    change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=_Patch, **fields)
+    list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201, is_short=True)(create)
     get(f"/{kind}s")(list_all)
     get(f"/{kind}s/{{mfid}}", is_short=True)(get_one)
@@ -327,8 +300,8 @@ def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent:
         )
 
 
-_add_record_routes("dataset", NewDataset, DatasetPatch, DatasetQuery)
-_add_record_routes("sample", NewSample, SamplePatch, SampleQuery)
+_add_record_routes("dataset")
+_add_record_routes("sample")
 
 
 @get("/datasets/{mfid}/keywords")
@@ -383,7 +356,7 @@ def assign_instrument(call: Call, mfid: str, body: InstrumentForm) -> Json:
 @get("/resources/{mfid}")
 def get_resource(call: Call, mfid: str, query: Includes) -> Json:
     with call.reading(mfid) as (db, row):
-        return load(db, call.caller, row["type"], row["id"], embed(query))
+        return load(db, call.caller, row["type"], row["id"], query)
 
 
 @get("/resources/{mfid}/links")
@@ -413,7 +386,7 @@ def replace_metadata(call: Call, mfid: str, body: JsonObject, overwrite: bool = 
         if not is_new and not overwrite:
             raise Refusal(409, "Scientific metadata already exists; use PATCH to merge or overwrite=true to replace it")
         if not is_new:
-            lose(db, row["project_id"])
+            db.execute(f"{LOSE}?", (row["project_id"],))
             found = "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)"
             db.execute(found, (row["id"],))
         return {"unique_id": mfid, "scientific_metadata": write_metadata(db, row["id"], body)}

@@ -16,17 +16,12 @@ from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
-    Count,
-    FileName,
     Form,
     Json,
-    LenientBody,
     Limit,
     Name,
     Offset,
     Refusal,
-    Sha256,
-    Text,
     delete,
     get,
     invalid,
@@ -39,10 +34,7 @@ from crucible_lineage.server.resources import renew_metadata
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
-    STORE,
-    file_named,
     file_of,
-    insert_file,
     release,
     update_size,
 )
@@ -65,32 +57,11 @@ _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
-class CataloguedFile(LenientBody):
-    filename: FileName
-    storage_backend: Annotated[str, Field(min_length=1, max_length=100)]
-    size: Count | None = None
-    access_note: Text | None = None
-    sha256_hash: Sha256 | None = None
-    storage_path: Text | None = None
-
-
 @get("/datasets/{mfid}/files")
 def list_dataset_files(call: Call, mfid: str) -> Json:
     with call.reading(mfid, "dataset") as (db, row):
         rows = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
         return [file_record(file) for file in rows]
-
-
-@post("/datasets/{mfid}/files", 201)
-def catalogue_file(call: Call, mfid: str, body: CataloguedFile) -> Json:
-    if body.storage_backend == STORE:
-        raise Refusal(422, "Files stored by the service are uploaded; catalogue only files that are stored elsewhere")
-    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
-        if file_named(db, row["id"], body.filename) is not None:
-            raise Refusal(409, f"The dataset already has a file named {body.filename}")
-        values = body.model_dump(exclude={"filename", "storage_backend", "sha256_hash"})
-        more = {"backend": body.storage_backend, "sha256": body.sha256_hash, **values}
-        return file_record(insert_file(db, row["id"], body.filename, **more))
 
 
 @get("/datasets/{mfid}/download_links")
@@ -99,7 +70,7 @@ def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "at
         files = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
     if not files:
         raise Refusal(404, "The dataset has no files")
-    return {file["mfid"]: _link(call, file, disposition) if file["backend"] == STORE else None for file in files}
+    return {file["mfid"]: _link(call, file, disposition) for file in files}
 
 
 @get("/files")
@@ -134,9 +105,6 @@ def delete_file(call: Call, mfid: str) -> Response:
 def file_download_link(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
     with call.read() as db:
         file = file_of(db, call.caller, mfid, VIEWER)
-    if file["backend"] != STORE:
-        why = f"The file is stored in {file['backend']}, which the service does not serve"
-        raise Refusal(409, {"code": "storage_location_invalid", "reason": "outside_store", "message": why})
     return {"url": _link(call, file, disposition), "expires_in": LIFETIME_S}
 
 

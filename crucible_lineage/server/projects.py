@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 from starlette.responses import JSONResponse, Response
 
 from crucible_lineage import __version__
@@ -42,7 +42,7 @@ from crucible_lineage.server.http import (
     page,
     post,
 )
-from crucible_lineage.server.records import SELECTS, Conditions, Embed, load, names, records
+from crucible_lineage.server.records import FIELDS, SELECTS, Conditions, Includes, load, names, records
 from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, touch, user_row
 from crucible_lineage.server.storage import sweep
 
@@ -78,106 +78,61 @@ class NewInstrument(LenientBody):
     owner_orcid: str | None = None
 
 
-@get("/projects")
-def list_projects(
-    call: Call,
-    project_id: str | None = None,
-    include_metadata: bool = False,
-    include_members: bool = False,
-    include_total: bool = True,
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Json:
-    """Return a page of projects. Everybody may know that a project exists."""
-    conditions = Conditions("NOT hidden")
-    with call.read() as db:
-        if project_id is not None:
-            conditions.add("slug = ?", project_id)
-            row = db.execute("SELECT id FROM project WHERE slug = ?", (project_id,)).fetchone()
-            call.add_revision(db, row and row["id"])
-        embed = Embed(metadata=include_metadata, members=include_members)
-        return _listed(db, call, "project", conditions, embed, limit, offset)
+class _Page(Includes):
+    include_total: bool = True
+    limit: Limit = 100
+    offset: Offset = 0
 
 
-@post("/projects", 201)
-def create_project(call: Call, body: NewProject) -> Json:
-    references = [body.project_lead, body.project_lead_orcid, body.project_lead_email, body.project_lead_username]
-    leads = [reference for reference in references if reference is not None]
-    if len(leads) != 1:
-        raise Refusal(400, "Name exactly one project lead")
-    values = {name: getattr(body, name) for name in ("organization", "title", "status")}
-    return _create(call, "project", body.project_id, values, leads, Embed(members=True))
+def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str, ...]) -> None:
+    """Add the routes that list, create and read projects, or instruments. Everybody may know that they exist."""
 
-
-@get("/projects/{reference}")
-def get_project(call: Call, reference: str, include_metadata: bool = False, include_members: bool = False) -> Json:
-    with call.read() as db:
-        row = named_row(db, "project", reference)
-        call.add_revision(db, row["id"])
-        return load(db, call.caller, "project", row["id"], Embed(metadata=include_metadata, members=include_members))
-
-
-@get("/instruments")
-def list_instruments(
-    call: Call,
-    instrument_id: str | None = None,
-    instrument_name: str | None = None,
-    status: Literal["active", "maintenance", "decommissioned"] | None = None,
-    include_metadata: bool = False,
-    include_owner: bool = False,
-    include_members: bool = False,
-    include_total: bool = True,
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Json:
-    """Return a page of instruments, by default of the active ones."""
-    status = status or ("active" if instrument_id is None else None)
-    conditions = Conditions("NOT hidden")
-    for column, value in (("slug", instrument_id), ("instrument_name", instrument_name), ("status", status)):
-        if value is not None:
+    def list_all(call: Call, query: Any) -> Json:
+        given = {column: value for name, column in filters.items() if (value := getattr(query, name)) is not None}
+        if kind == "instrument" and "slug" not in given:
+            given.setdefault("status", "active")
+        conditions = Conditions("NOT hidden")
+        for column, value in given.items():
             conditions.add(f"{column} = ?", value)
-    with call.read() as db:
-        embed = Embed(metadata=include_metadata, owner=include_owner)
-        return _listed(db, call, "instrument", conditions, embed, limit, offset)
+        with call.read() as db:
+            if kind == "project" and "slug" in given:
+                row = db.execute("SELECT id FROM project WHERE slug = ?", (given["slug"],)).fetchone()
+                call.add_revision(db, row and row["id"])
+            rows = conditions.rows(db, SELECTS[kind], "slug, mfid", query.limit, query.offset)
+            items, total = records(db, call.caller, kind, rows, query), conditions.count(db, SELECTS[kind])
+            return page(items, query.limit, total, query.offset)
+
+    def create(call: Call, body: Any) -> Json:
+        named = [name for owner in owners if (name := getattr(body, owner)) is not None]
+        if kind == "project" and len(named) != 1:
+            raise Refusal(400, "Name exactly one project lead")
+        slug, values = getattr(body, f"{kind}_id"), {name: getattr(body, name) for name in new_fields}
+        with call.write() as db:
+            owner = choose_owner(db, call.caller, *named)
+            if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
+                raise Refusal(409, f"The {kind}_id {slug} is taken: such a {kind} already exists")
+            number = insert(db, kind, {"slug": slug, **values}, owner_id=owner)
+            return load(db, call.caller, kind, number, Includes(include_owner=True, include_members=True))
+
+    def get_one(call: Call, reference: str, query: Includes) -> Json:
+        with call.read() as db:
+            row = named_row(db, kind, reference)
+            call.add_revision(db, row["id"] if kind == "project" else None)
+            return load(db, call.caller, kind, row["id"], query)
+
+    new_fields = [name for name in FIELDS[kind] if name in new.__annotations__]
+    by_filter: dict[str, Any] = dict.fromkeys(filters, (str | None, None))
+    create.__annotations__["body"] = new
+    list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=_Page, **by_filter)
+    get(f"/{kind}s")(list_all)
+    post(f"/{kind}s", 201)(create)
+    get(f"/{kind}s/{{reference}}")(get_one)
 
 
-@post("/instruments", 201)
-def create_instrument(call: Call, body: NewInstrument) -> Json:
-    values = body.model_dump(exclude={"instrument_id", "owner", "owner_orcid"})
-    return _create(call, "instrument", body.instrument_id, values, [body.owner, body.owner_orcid], Embed(owner=True))
-
-
-@get("/instruments/{reference}")
-def get_instrument(
-    call: Call,
-    reference: str,
-    include_metadata: bool = False,
-    include_owner: bool = False,
-    include_members: bool = False,
-) -> Json:
-    with call.read() as db:
-        row = named_row(db, "instrument", reference)
-        return load(db, call.caller, "instrument", row["id"], Embed(metadata=include_metadata, owner=include_owner))
-
-
-def _listed(
-    db: sqlite3.Connection, call: Call, kind: str, conditions: Conditions, embed: Embed, limit: int, offset: int
-) -> Json:
-    rows = conditions.rows(db, SELECTS[kind], "slug, mfid", limit, offset)
-    return page(records(db, call.caller, kind, rows, embed), limit, conditions.count(db, SELECTS[kind]), offset)
-
-
-def _create(
-    call: Call, kind: str, slug: str, values: JsonObject, owners: list[str] | list[str | None], embed: Embed
-) -> Json:
-    """Create a project or instrument; 409 if another one has its short name."""
-    with call.write() as db:
-        owner = choose_owner(db, call.caller, *owners)
-        if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
-            article = "An" if kind == "instrument" else "A"
-            raise Refusal(409, f"{article} {kind} with {kind}_id {slug} already exists")
-        number = insert(db, kind, {"slug": slug, **values}, owner_id=owner)
-        return load(db, call.caller, kind, number, embed)
+_LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_lead_username")
+_add_routes("project", NewProject, {"project_id": "slug"}, _LEADS)
+_BY = {"instrument_id": "slug", "instrument_name": "instrument_name", "status": "status"}
+_add_routes("instrument", NewInstrument, _BY, ("owner", "owner_orcid"))
 
 
 @get("/projects/{reference}/users")
@@ -404,8 +359,7 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
             (row["mfid"], row["type"], named["name"], named["project_id"], now(), row["id"]),
         )
         db.execute(  # contents that nothing else needs may be swept at once
-            "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file"
-            " WHERE dataset_id = ? AND sha256 IS NOT NULL",
+            "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file WHERE dataset_id = ?",
             (row["id"],),
         )
         db.execute("DELETE FROM resource WHERE id = ?", (row["id"],))

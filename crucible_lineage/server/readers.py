@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from importlib import import_module
@@ -174,7 +174,7 @@ def read_signals(plugin: str, path: Path) -> Found | None:
     except ImportError:
         return None
     with _hdf5(path) as file:
-        if file is not None and _points_elsewhere(file, set()):
+        if file is not None and _points_elsewhere(file):
             return None
     try:
         signals = list(reader(str(path), lazy=True))
@@ -333,63 +333,48 @@ def _scalar(node: Any) -> Any:
     """Return the only value of a field; None if it has several, none, or one that JSON cannot represent."""
     if not hasattr(node, "shape") or node.size != 1 or _lies_elsewhere(node) or node.nbytes > MAX_SCALAR_BYTES:
         return None
-    if node.dtype.kind not in "iufbSUO":
-        return None
     try:
-        value = node[()]
-        value = value.reshape(-1)[0] if getattr(value, "shape", ()) else value
-        value = value.rstrip(b"\0").decode("utf-8") if isinstance(value, bytes) else value
-        value = None if _is_no_value(value) else plain(value)
+        value = _of_hdf5(node[()])
     except (OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference, bytes that are not text
         return None
-    if isinstance(value, str):
-        value = value.strip()
-        return value if value and all(character.isprintable() or character in "\n\t" for character in value) else None
-    return None if isinstance(value, list | dict) else value
+    while isinstance(value, list):
+        value = value[0]
+    if not isinstance(value, str):
+        return value
+    is_text = all(character.isprintable() or character in "\n\t" for character in value.strip())
+    return value.strip() if value.strip() and is_text else None
 
 
 def _attributes(node: Any) -> JsonObject:
     """Return the attributes of a node, without references and raw bytes."""
     result: JsonObject = {}
     for key in list(node.attrs)[:MAX_ENTRIES]:
-        try:
-            value = node.attrs[key]
-            if not _is_no_value(value):
-                result[str(key)] = plain(value.decode("utf-8") if isinstance(value, bytes) else value)
-        except (OSError, TypeError, ValueError):  # a type that h5py cannot convert, bytes that are not text
-            continue
+        with suppress(OSError, TypeError, ValueError):  # a type that h5py cannot convert, bytes that are not text
+            result[str(key)] = _of_hdf5(node.attrs[key])
     return result
 
 
-def _is_no_value(value: Any) -> bool:
-    """Return whether the value is or contains a reference, or is raw bytes or empty."""
+def _of_hdf5(value: Any) -> Any:
+    """Return a value as JSON; TypeError or ValueError for references, raw bytes, and bytes that are not text."""
+    if hasattr(value, "tolist"):
+        if value.dtype.kind not in "iufbSUO":
+            raise TypeError(value.dtype)
+        value = value.tolist() if value.size <= MAX_LIST_ITEMS else plain(value)
+    if isinstance(value, list):
+        return [_of_hdf5(item) for item in value]
+    if isinstance(value, bytes):
+        value = value.rstrip(b"\0").decode("utf-8")
+    if not isinstance(value, str | bool | int | float):
+        raise TypeError(type(value))
+    return plain(value)
+
+
+def _points_elsewhere(file: Any) -> bool:
+    """Return whether a file has a link or array in other files, which a library would follow."""
     import h5py  # loaded already if a file is open
 
-    if isinstance(value, h5py.Empty | h5py.Reference):
-        return True
-    kind = value.dtype.kind if hasattr(value, "dtype") else None
-    items = value.tolist() if kind in ("O", "V") else value
-    if isinstance(items, list | tuple):
-        return any(map(_is_no_value, items))
-    return kind == "V" and isinstance(items, bytes)
-
-
-def _points_elsewhere(group: Any, seen: set[Any]) -> bool:
-    """Return whether a group has a link or array in other files, which a library would follow."""
-    import h5py  # loaded already if a file is open
-
-    if group.id in seen:
-        return False
-    seen.add(group.id)
-    for name in group:
-        link = group.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            return True
-        if isinstance(link, h5py.HardLink):
-            node = group[name]
-            if _lies_elsewhere(node) or (hasattr(node, "keys") and _points_elsewhere(node, seen)):
-                return True
-    return False
+    linked = file.visititems_links(lambda _, link: isinstance(link, h5py.ExternalLink) or None)
+    return bool(linked or file.visititems(lambda _, node: _lies_elsewhere(node) or None))
 
 
 def _lies_elsewhere(node: Any) -> bool:

@@ -7,10 +7,9 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field, create_model
 
 from crucible_lineage.server.access import (
     ADMIN,
@@ -26,22 +25,23 @@ from crucible_lineage.server.access import (
     roles,
 )
 from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
-from crucible_lineage.server.http import MAX_ROW_ID, Json, invalid
+from crucible_lineage.server.http import Count, Form, Json, Limit, invalid
 from crucible_lineage.server.resources import select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 
-@dataclass(frozen=True)
-class Embed:
+class Includes(Form):
     """What a caller wants included in a record."""
 
-    metadata: bool = False
-    links: bool = False
-    owner: bool = False
-    members: bool = False
+    include_metadata: bool = False
+    include_links: bool = False
+    include_owner: bool = False
+    include_members: bool = False  # of a project
+    include_datasets: bool = False  # of a sample; the list of datasets has them
 
 
+NOTHING_MORE = Includes()
 FIELDS = {  # of records that are columns of their table, under the same name
     "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
     "sample": ("sample_name", "sample_type", "description", "timestamp"),
@@ -53,7 +53,9 @@ SELECTS = {kind: f"SELECT resource.*, {kind}.* FROM resource JOIN {kind} ON {kin
 _NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
 
 
-def load(db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Embed = Embed()) -> JsonObject:
+def load(
+    db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Includes = NOTHING_MORE
+) -> JsonObject:
     """Return the record of one resource, which must exist."""
     rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
     return records(db, caller, kind, rows, embed)[0]
@@ -70,7 +72,7 @@ def _by_id(db: sqlite3.Connection, select: str, ids: Iterable[int | None], colum
 
 
 def records(
-    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Embed = Embed()
+    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
 ) -> list[JsonObject]:
     """Return the records of rows of the kind's select; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
@@ -79,8 +81,8 @@ def records(
     projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
     used = (row["instrument_id"] for row in rows) if kind == "dataset" else ()
     instruments = _by_id(db, SELECTS["instrument"], used, "resource.id")
-    documents = _by_id(db, "SELECT * FROM metadata", ids, "id") if embed.metadata else {}
-    links = link_records(db, caller, ids) if embed.links else {}
+    documents = _by_id(db, "SELECT * FROM metadata", ids, "id") if embed.include_metadata else {}
+    links = link_records(db, caller, ids) if embed.include_links else {}
     deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
     result: list[JsonObject] = []
     for row in rows:
@@ -97,7 +99,7 @@ def records(
         }
         if kind in ("dataset", "sample"):
             record |= _in_project(row, projects.get(row["project_id"]))
-            record["links"] = links.get(number, []) if embed.links else None
+            record["links"] = links.get(number, []) if embed.include_links else None
         else:
             record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
             record |= {f"{kind}_id": row["slug"], "members": None}
@@ -105,10 +107,10 @@ def records(
             record |= _of_instrument(row, instruments.get(row["instrument_id"]))
         if kind == "project":
             record |= {"lead": owner, "project_lead_orcid": owner and owner["unique_id"]}
-            record["members"] = members(db, number) if embed.members and role >= VIEWER else None
+            record["members"] = members(db, number) if embed.include_members and role >= VIEWER else None
             record["scientific_metadata"] = record["scientific_metadata"] if role >= VIEWER else None
         else:
-            record |= {"owner_orcid": owner and owner["unique_id"], "owner": owner if embed.owner else None}
+            record |= {"owner_orcid": owner and owner["unique_id"], "owner": owner if embed.include_owner else None}
         result.append(record)
     return result
 
@@ -154,16 +156,17 @@ def _capabilities(role: int, kind: str) -> JsonObject:
 def file_record(row: sqlite3.Row) -> JsonObject:
     """Return the record of a row of `file` that is joined with its dataset's MFID as `dataset_mfid`."""
     return {
-        **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size", "storage_path", "access_note")},
+        **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size", "storage_path")},
         "sha256_hash": row["sha256"],
-        "storage_backend": row["backend"],
+        "storage_backend": "gcs",  # what clients call files that the service itself stores
+        "access_note": None,
         "etag": etag(row),
     }
 
 
 def etag(row: sqlite3.Row) -> str:
     """Return the entity tag, which changes whenever the file's content does."""
-    return f'"{(row["sha256"] or "")[:16]}-{row["version"]}"'
+    return f'"{row["sha256"][:16]}-{row["version"]}"'
 
 
 def edges(db: sqlite3.Connection, ids: Iterable[int]) -> list[tuple[int, int, str | None, bool]]:
@@ -261,7 +264,7 @@ _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
 }  # fmt: skip
 
 
-def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Conditions:
+def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     conditions = Conditions("type = :kind", "NOT hidden", kind=kind)
     conditions.limit_to(caller)
@@ -280,7 +283,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery
     return conditions
 
 
-def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: DatasetQuery | SampleQuery) -> Json:
+def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Json:
     """Return one page in the requested order, with a cursor to the next; the first page has the total."""
     if query.sort is None and query.direction is not None:
         raise invalid("query", "direction", "needs sort", query.direction)
@@ -295,7 +298,7 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: Datase
         conditions.add(f"({column}, mfid) {'<' if direction == 'desc' else '>'} (?, ?)", *_decoded(query.cursor))
     rows = conditions.rows(db, SELECTS[kind], f"{column} {direction}, mfid {direction}", query.limit + 1)
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    items = records(db, caller, kind, rows, embed(query))
+    items = records(db, caller, kind, rows, query)
     for item in items if query.project_id or query.project_mfid else ():
         item["project_relation"] = "assigned"
     last = json.dumps((rows[-1][name] or "", rows[-1]["mfid"])) if more and rows else None
@@ -313,29 +316,13 @@ def _decoded(cursor: str) -> tuple[str, str]:
     return value, mfid
 
 
-def embed(query: Includes) -> Embed:
-    """Return what a query wants included."""
-    return Embed(metadata=query.include_metadata, links=query.include_links, owner=query.include_owner)
-
-
 StoredMoment = Annotated[str, AfterValidator(stored_time)]
 
 
-class Includes(BaseModel):
-    """What a caller wants included in a record."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    include_metadata: bool = False
-    include_links: bool = False
-    include_owner: bool = False
-    include_datasets: bool = False  # of a sample; the list of datasets has them
-
-
-class _ListQuery(Includes):
+class ListQuery(Includes):
     """The parameters that lists of datasets and of samples share."""
 
-    limit: int = Field(100, ge=0, le=1000)
+    limit: Limit = 100
     cursor: str | None = None
     include_total: bool | None = None
     sort: Literal["created", "updated", "name"] | None = None
@@ -347,28 +334,22 @@ class _ListQuery(Includes):
     owner_orcid: str | None = None
     public: bool | None = None
     unique_id: str | None = None
-    timestamp: str | None = None
     creation_time_gte: StoredMoment | None = None
     creation_time_lte: StoredMoment | None = None
     modification_time_gte: StoredMoment | None = None
     modification_time_lte: StoredMoment | None = None
 
 
-class DatasetQuery(_ListQuery):
-    keyword: list[Annotated[str, Field(max_length=500)]] = Field(default=[], max_length=20)
-    dataset_name: str | None = None
-    measurement: str | None = None
-    data_type: str | None = None
-    data_format: str | None = None
-    session_name: str | None = None
-    size: int | None = Field(None, ge=0, le=MAX_ROW_ID)
-    sample_mfid: str | None = None
-    instrument_mfid: str | None = None
-    instrument_name: str | None = None
+_OWN: dict[str, dict[str, Any]] = {  # of one kind, besides its fields
+    "dataset": {"size": Count, "sample_mfid": str, "instrument_mfid": str, "instrument_name": str},
+    "sample": {"dataset_mfid": str},
+}
 
 
-class SampleQuery(_ListQuery):
-    dataset_mfid: str | None = None
-    sample_name: str | None = None
-    sample_type: str | None = None
-    description: str | None = None
+def list_query(kind: str) -> type[ListQuery]:
+    """Return the parameters of the list of this kind: it can be filtered by each of its fields."""
+    filters: dict[str, Any] = {**dict.fromkeys(FIELDS[kind], str), **_OWN[kind]}
+    more: dict[str, Any] = {name: (one | None, None) for name, one in filters.items()}
+    if kind == "dataset":
+        more["keyword"] = (list[Annotated[str, Field(max_length=500)]], Field(default=[], max_length=20))
+    return create_model(f"{kind}_query", __base__=ListQuery, **more)

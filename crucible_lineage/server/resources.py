@@ -53,11 +53,6 @@ def change(db: sqlite3.Connection, kind: str, resource_id: int, values: JsonObje
     touch(db, resource_id)
 
 
-def lose(db: sqlite3.Connection, project_id: int | None) -> None:
-    """Note a loss in the project that no trigger sees."""
-    db.execute("UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = ?", (project_id,))
-
-
 def touch(db: sqlite3.Connection, resource_id: int) -> None:
     db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
 

@@ -42,8 +42,6 @@ from crucible_lineage.server.storage import ContentStore, Links
 from crucible_lineage.server.worker import Worker
 
 _ = (datasets, files, projects, uploads)  # whose routes are in the table once they are imported
-
-
 LOCAL_USER_ID = 1
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 30.0
@@ -73,9 +71,6 @@ class RunningServer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        return f"RunningServer({self.url!r})"
-
 
 def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = None) -> RunningServer:
     """Serve `data_dir` in a thread of this process, for this machine only; returns once requests are answered.
@@ -91,13 +86,13 @@ def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = N
     if not server.started:
         server.stop()
         thread.join(CLOSE_TIMEOUT_S)
-        close_service(service.database, worker)
+        worker.close()
         raise RuntimeError(f"The embedded Crucible could not listen on {HOST}:{port}: {server.error or 'no answer'}")
 
     def close() -> None:
         server.stop()
         thread.join()
-        close_service(service.database, worker)
+        worker.close()
 
     return RunningServer(_url(server, HOST, secure=False), key, close)
 
@@ -124,7 +119,7 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
             server.run_quietly()
     finally:
-        close_service(service.database, worker)
+        worker.close()
     if server.error is not None:
         raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error}")
 
@@ -230,12 +225,6 @@ def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Wo
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
 
 
-def close_service(database: Database, worker: Worker) -> None:
-    """Stop the ingestion and close all files."""
-    worker.close()
-    database.close()
-
-
 def _url(server: Serving, host: str, *, secure: bool) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
     return f"{'https' if secure else 'http'}://{shown}:{server.port}{PREFIX}"
@@ -324,7 +313,7 @@ def main(root: Path, port: int) -> None:
         if server.error is not None:
             _report({"text": f"the embedded Crucible could not listen on this machine: {server.error}"})
     finally:
-        close_service(service.database, worker)
+        worker.close()
 
 
 def _report(message: dict[str, object]) -> None:

@@ -55,7 +55,7 @@ def _seals(columns: tuple[str, ...]) -> list[tuple[str, int, int]]:
 
 def create_tables(db: sqlite3.Connection) -> None:
     """Create tables, and triggers that seal their rows."""
-    db.executescript(f"BEGIN IMMEDIATE;{TABLES}")
+    db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}")
     for table in SEALED:
         columns = [row["name"] for row in db.execute(f"PRAGMA table_info({table})")]
         seal = f"{table}_seal{len(columns)}"
@@ -217,11 +217,9 @@ CREATE TABLE file (
     mfid TEXT NOT NULL UNIQUE,
     dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
     filename TEXT NOT NULL,
-    size INTEGER,
-    sha256 TEXT,
-    backend TEXT NOT NULL,                        -- 'gcs' is Crucible's word for its own store: here, `contents`
-    storage_path TEXT,
-    access_note TEXT,
+    size INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    storage_path TEXT NOT NULL,
     version INTEGER NOT NULL DEFAULT 1,
     UNIQUE (dataset_id, filename)
 ) STRICT;
@@ -301,44 +299,37 @@ CREATE TABLE revision (                           -- of a project: what a client
     token TEXT NOT NULL,                          -- another one after each loss
     made INTEGER NOT NULL                         -- datasets and samples that ever came to the project
 ) STRICT;
-
--- Losses and creations are noted by triggers, so that no way of losing something can forget to.
+"""
+# The project of a lost row, when it counts as lost, by table and event. Triggers note each loss, so that no way of
+# losing something can forget to: the project's token becomes another one.
+_HOME = "(SELECT project_id FROM resource WHERE id = OLD.{})"
+_LOSSES = (
+    ("resource", "UPDATE OF project_id", "OLD.project_id IS NOT NEW.project_id", "OLD.project_id"),
+    ("resource", "UPDATE OF hidden, public, owner_id",
+     "OLD.hidden <> NEW.hidden OR OLD.public > NEW.public OR OLD.owner_id IS NOT NEW.owner_id", "NEW.project_id"),
+    ("resource", "DELETE", "1", "OLD.project_id"),
+    ("file", "DELETE", "1", _HOME.format("dataset_id")),
+    ("file", "UPDATE OF sha256, filename", "OLD.sha256 IS NOT NEW.sha256 OR OLD.filename <> NEW.filename",
+     _HOME.format("dataset_id")),
+    ("link", "DELETE", "1", _HOME.format("child_id")),
+    ("association", "DELETE", "1", _HOME.format("dataset_id")),
+    ("member", "DELETE", "1", "OLD.project_id"),
+)  # fmt: skip
+LOSE = "UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = "
+_CREATIONS = """
 CREATE TRIGGER revision_begins AFTER INSERT ON project BEGIN
     INSERT INTO revision VALUES (NEW.id, lower(hex(randomblob(8))), 0);
 END;
 CREATE TRIGGER resource_made AFTER INSERT ON resource WHEN NEW.project_id IS NOT NULL BEGIN
     UPDATE revision SET made = made + 1 WHERE project_id = NEW.project_id;
 END;
-CREATE TRIGGER resource_moved AFTER UPDATE OF project_id ON resource
+CREATE TRIGGER resource_arrives AFTER UPDATE OF project_id ON resource
 WHEN OLD.project_id IS NOT NEW.project_id BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
     UPDATE revision SET made = made + 1 WHERE project_id = NEW.project_id;
 END;
-CREATE TRIGGER resource_changed AFTER UPDATE OF hidden, public, owner_id ON resource
-WHEN OLD.hidden <> NEW.hidden OR OLD.public > NEW.public OR OLD.owner_id IS NOT NEW.owner_id BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = NEW.project_id;
-END;
-CREATE TRIGGER resource_lost BEFORE DELETE ON resource BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
-END;
-CREATE TRIGGER file_lost AFTER DELETE ON file BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8)))
-    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.dataset_id);
-END;
-CREATE TRIGGER file_replaced AFTER UPDATE OF sha256, filename ON file
-WHEN OLD.sha256 IS NOT NEW.sha256 OR OLD.filename <> NEW.filename BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8)))
-    WHERE project_id = (SELECT project_id FROM resource WHERE id = NEW.dataset_id);
-END;
-CREATE TRIGGER link_lost AFTER DELETE ON link BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8)))
-    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.child_id);
-END;
-CREATE TRIGGER association_lost AFTER DELETE ON association BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8)))
-    WHERE project_id = (SELECT project_id FROM resource WHERE id = OLD.dataset_id);
-END;
-CREATE TRIGGER member_lost AFTER DELETE ON member BEGIN
-    UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = OLD.project_id;
-END;
 """
+SCHEMA = "".join((
+    TABLES, _CREATIONS,
+    *(f"CREATE TRIGGER loss_{number} AFTER {event} ON {table} WHEN {condition} BEGIN {LOSE}{project}; END;\n"
+      for number, (table, event, condition, project) in enumerate(_LOSSES)),
+))  # fmt: skip

@@ -32,7 +32,6 @@ from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import renew_metadata, touch
 
 BLOCK_BYTES = 1 << 20
-STORE = "gcs"  # what Crucible's clients call files that the service itself stores
 BUCKET = "crucible-local"
 MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
 UNUSED_LIFETIME = timedelta(days=7)  # of sessions and of replaced contents: the contract's minimum
@@ -204,56 +203,32 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
     return row
 
 
-def file_named(db: sqlite3.Connection, dataset_id: int, filename: str) -> sqlite3.Row | None:
+def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
+    """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
     row: sqlite3.Row | None = db.execute(
         f"{FILES} WHERE dataset_id = ? AND filename = ?", (dataset_id, filename)
     ).fetchone()
+    if row is not None and (row["size"], row["sha256"]) != (size, sha256):
+        message = f"The dataset already has a file named {filename} with other content"
+        raise Refusal(409, {"code": "filename_exists", "message": message, "file_mfid": row["mfid"], "etag": etag(row)})
     return row
-
-
-def is_stored(row: sqlite3.Row, size: int, sha256: str) -> bool:
-    """Return whether the server itself has a record of exactly these bytes for this file."""
-    return bool(row["backend"] == STORE and row["size"] == size and row["sha256"] == sha256)
-
-
-def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
-    """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
-    row = file_named(db, dataset_id, filename)
-    if row is None or is_stored(row, size, sha256):
-        return row
-    raise Refusal(
-        409,
-        {
-            "code": "filename_exists",
-            "message": f"The dataset already has a file named {filename} with other content",
-            "file_mfid": row["mfid"],
-            "etag": etag(row),
-        },
-    )
 
 
 def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
-    existing = find_same(db, dataset_id, filename, size, sha256)
-    return existing or insert_file(db, dataset_id, filename, backend=STORE, size=size, sha256=sha256)
-
-
-def insert_file(db: sqlite3.Connection, dataset_id: int, filename: str, **values: object) -> sqlite3.Row:
-    """Create a file record; a file in the server's own store can be downloaded at once."""
+    if (existing := find_same(db, dataset_id, filename, size, sha256)) is not None:
+        return existing
     (file_count,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
     if file_count >= MAX_FILES:
         raise Refusal(
             422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
         )
     mfid = new_mfid()
-    dataset_mfid = db.execute("SELECT mfid FROM resource WHERE id = ?", (dataset_id,)).fetchone()[0]
-    path = f"{BUCKET}/{dataset_mfid}/_files/{mfid}" if values["backend"] == STORE else values.get("storage_path")
     number = db.execute(
-        "INSERT INTO file (mfid, dataset_id, filename, size, sha256, backend, storage_path, access_note)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (mfid, dataset_id, filename, values.get("size"), values.get("sha256"), values["backend"], path,
-         values.get("access_note")),
-    ).lastrowid  # fmt: skip
+        "INSERT INTO file (mfid, dataset_id, filename, size, sha256, storage_path) SELECT ?, id, ?, ?, ?,"
+        " ? || '/' || mfid || '/_files/' || ? FROM resource WHERE id = ?",
+        (mfid, filename, size, sha256, BUCKET, mfid, dataset_id),
+    ).lastrowid
     update_size(db, dataset_id)
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
     return row
@@ -278,10 +253,7 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
 
 def release(db: sqlite3.Connection, file_id: int) -> None:
     """Note that this file no longer needs its content."""
-    db.execute(
-        "INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ? AND sha256 IS NOT NULL",
-        (now(), file_id),
-    )
+    db.execute("INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ?", (now(), file_id))
 
 
 def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
@@ -301,7 +273,7 @@ def sweep(database: Database, storage: ContentStore) -> None:
         released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest,)).fetchall()
         for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
             with contextlib.suppress(OSError):  # still open for a download on Windows: next time
-                if not db.execute("SELECT 1 FROM file WHERE sha256 = ? AND backend = ?", (sha256, STORE)).fetchone():
+                if not db.execute("SELECT 1 FROM file WHERE sha256 = ?", (sha256,)).fetchone():
                     storage.folder.content(sha256).unlink(missing_ok=True)
                 db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
         open_sessions = {row[0] for row in db.execute("SELECT id FROM upload WHERE state = 'uploading'")}

@@ -28,12 +28,10 @@ from crucible_lineage.server.records import etag, file_record
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
-    STORE,
     digest_of,
     file_of,
     find_same,
     flush,
-    is_stored,
     register,
     replace_content,
 )
@@ -89,9 +87,9 @@ def initiate_replacement(call: Call, mfid: str, body: NewContent) -> Json:
             raise Refusal(428, "Replacing a file needs the header If-Match with its etag, or *")
         if if_match not in ("*", etag(file)):
             raise Refusal(412, {"code": "etag_mismatch", "message": "The file has changed", "etag": etag(file)})
-        if file["backend"] != STORE or body.size == 0:
-            raise Refusal(422, "Only a file stored by the service can be replaced, and not by an empty one")
-        is_same = is_stored(file, body.size, body.sha256_hash)
+        if body.size == 0:
+            raise Refusal(422, "A file cannot be replaced by an empty one")
+        is_same = (file["size"], file["sha256"]) == (body.size, body.sha256_hash)
         if is_same and call.service.storage.holds(body.sha256_hash, body.size):
             return _existing(file)
         replaces = None if is_same else file["id"]

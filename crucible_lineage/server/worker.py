@@ -11,11 +11,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.database import Database, check, now, stored_time
+from crucible_lineage.server.database import Database, now, stored_time
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
 from crucible_lineage.server.resources import change, instrument_columns, renew_metadata
-from crucible_lineage.server.storage import STORE, ContentStore, sweep
+from crucible_lineage.server.storage import ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
 SWEEP_EVERY_POLLS = 60
@@ -45,7 +45,7 @@ class Worker:
         self._wake.set()
 
     def close(self) -> None:
-        """Finish the current request if that is quick; all others are left for the next worker."""
+        """Finish the current request if that is quick, leave all others for the next worker, and close all files."""
         self._closing.set()
         self._wake.set()
         self._thread.join(CLOSE_TIMEOUT_S)
@@ -53,6 +53,7 @@ class Worker:
         self._thread.join(CLOSE_TIMEOUT_S)
         self._lock.release()
         self._lock_path(self._name).unlink(missing_ok=True)
+        self._database.close()
 
     def _run(self) -> None:
         polls = 0
@@ -63,8 +64,6 @@ class Worker:
                     self._process(request)
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
-                else:  # not at the start, when a client waits for answers
-                    check(self._database, self._closing.is_set)
             except Exception:
                 log.exception("Ingestion failed; it continues in %s s", POLL_S)
             polls += 1
@@ -118,10 +117,7 @@ class Worker:
     def _process(self, file: sqlite3.Row) -> None:
         status, name, remark = "failed", None, ""
         try:
-            if file["backend"] == STORE:
-                status, name, remark = "complete", *self._ingest(file)
-            else:
-                status, remark = "not supported", "The service does not store this file and cannot read it"
+            status, name, remark = "complete", *self._ingest(file)
         except FileNotFoundError:
             status, remark = "file not found", "The file's content is missing"
         except Exception as error:

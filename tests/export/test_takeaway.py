@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -377,18 +376,6 @@ def test_the_command_says_what_it_put_into_the_bundle(made: Any, tmp_path: Path,
     assert again.exit_code == 2
     assert "already exists" in again.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_a_file_that_stays_elsewhere_is_named_as_absent(made: Any, tmp_path: Path, command: Any) -> None:
-    elsewhere = {"filename": "scan.h5", "storage_backend": "nersc", "size": 8, "sha256_hash": "0" * 64}
-    made.session.client.request("POST", f"/datasets/{made.second}/files", body=elsewhere)
-    ran = command("lineage", made.total, "--data", made.data, "-o", tmp_path / "it.zip")
-    assert ran.returncode == 1, ran.stderr
-    assert "scan.h5" in ran.stderr
-    code, output = checked(unpack(tmp_path / "it.zip"))
-    assert code == 1
-    assert re.findall("WRONG: (.*)", output) == [f"{made.second}: its file scan.h5 was not registered with it"]
-    assert "the bytes of scan.h5 are not in the bundle" in output
 
 
 def test_a_lost_file_is_listed_as_absent_and_the_rest_is_packed(made: Any, tmp_path: Path, command: Any) -> None:

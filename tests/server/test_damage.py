@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import random
 import shutil
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.server import start_server
-from crucible_lineage.server.database import check, connect, open_database
+from crucible_lineage.server.database import connect
 
 Answers = dict[str, tuple[int, Any]]
 
@@ -117,7 +116,7 @@ def test_altered_text_is_refused_wherever_it_is_read(truth: Answers, copy: Path,
 
 
 def test_no_flip_of_a_bit_is_answered_as_altered_text(intact: Path, truth: Answers, tmp_path: Path) -> None:
-    """Rows may be missing if an index was hit, which the daily check finds; no answer is altered."""
+    """Rows may be missing if an index was hit, which a backup finds; no answer is altered."""
     chance = random.Random(11)
     known = {repr(item) for _, answer in truth.values() for item in _items(answer)}
     noticed = 0
@@ -138,60 +137,6 @@ def _items(answer: Any) -> list[Any]:
     if isinstance(answer, dict) and "items" in answer:
         return list(answer["items"])
     return list(answer) if isinstance(answer, list) else []
-
-
-def test_damage_of_an_index_is_found_by_the_daily_check(copy: Path) -> None:
-    """A hash is stored in its row and in the index of files; if the index is damaged, rows are not found."""
-    with closing(connect(copy / "crucible.db")) as db:
-        (sha256,) = db.execute("SELECT sha256 FROM file LIMIT 1").fetchone()
-    stored = (copy / "crucible.db").read_bytes()
-    found = []
-    for position in [at for at in range(len(stored)) if stored.startswith(sha256.encode(), at)]:
-        flip(copy, position + 5, 0)
-        database = open_database(copy / "crucible.db")
-        with closing(database):
-            check(database)
-        found.append(database.damage)
-        flip(copy, position + 5, 0)
-    assert any("rows of table 'file' are not what was written" in damage for damage in found)
-    assert any("file_sha256" in damage for damage in found)
-
-
-def test_the_check_runs_once_a_day_and_can_be_stopped(copy: Path) -> None:
-    database = open_database(copy / "crucible.db")
-    with closing(database):
-        check(database, lambda: True)
-        assert _checked(database) is None, "stopped, it has seen nothing"
-        check(database)
-        first = _checked(database)
-        check(database)
-        assert (first is not None, _checked(database) == first, database.damage) == (True, True, "")
-        with database.write() as db:
-            db.execute("UPDATE setting SET value = '2020-01-01T00:00:00.000000+00:00' WHERE name = 'checked'")
-            db.execute("UPDATE keyword SET keyword_seal2 = 0 WHERE id = 1")
-        check(database)
-        assert database.damage == "1 rows of table 'keyword' are not what was written"
-
-
-def _checked(database: Any) -> str | None:
-    with database.read() as db:
-        row = db.execute("SELECT value FROM setting WHERE name = 'checked'").fetchone()
-    return row and row[0]
-
-
-def test_a_server_that_knows_of_damage_answers_nothing_else(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undamaged rows are refused, too, since nobody knows which rows are missing."""
-    monkeypatch.setattr("crucible_lineage.server.worker.POLL_S", 0.01)
-    with closing(connect(copy / "crucible.db")) as db:
-        db.execute("UPDATE association SET association_seal2 = 1")
-    key = (copy / "api_key").read_text().strip()
-    with start_server(copy) as server, httpx.Client(headers={"Authorization": f"Bearer {key}"}) as http:
-        end = time.monotonic() + 30
-        while (answer := http.get(f"{server.url}/projects")).status_code == 200:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-    assert is_told((answer.status_code, answer.json()))
-    assert "12 rows of table 'association'" in answer.text
 
 
 def test_the_database_of_another_version_is_refused(copy: Path) -> None:

@@ -40,7 +40,6 @@ REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
     "POST /datasets": ({}, {"project_id": "PROJECT"}),
     "GET /datasets/search": ({"q": SECRET}, None),
     "PATCH /datasets/{mfid}": ({}, {"session_name": "s"}),
-    "POST /datasets/{mfid}/files": ({}, {"filename": "c.csv", "storage_backend": "local"}),
     "PUT /datasets/{mfid}/instrument": ({}, {"instrument_id": "INSTRUMENT"}),
     "POST /datasets/{mfid}/keywords": ({"keyword": "new"}, None),
     "POST /datasets/{mfid}/thumbnails": ({}, PICTURE),

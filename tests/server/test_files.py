@@ -253,15 +253,6 @@ def test_html_is_never_shown_inline(client, dataset, tmp_path, storage):
     assert answer.headers["Content-Disposition"].startswith("attachment")
 
 
-def test_catalogued_file_has_a_record_but_no_bytes_here(client, api, dataset, spectrum):
-    mfid = dataset()
-    body = {"filename": "raw.h5", "storage_backend": "local", "storage_path": "/data/raw.h5", "size": 5}
-    file = api.post(f"/datasets/{mfid}/files", json=body).json()
-    assert client.datasets.get_download_links(mfid) == {file["mfid"]: None}
-    assert api.get(f"/files/{file['mfid']}/download_link").status_code == 409
-    assert api.post(f"/datasets/{mfid}/files", json=body | {"storage_backend": "gcs"}).status_code == 422
-
-
 def test_deleted_file_is_gone_from_the_dataset(client, dataset, spectrum):
     mfid = dataset()
     file = client.datasets.add_file(mfid, str(spectrum))["associated_file"]

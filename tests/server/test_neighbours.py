@@ -100,8 +100,9 @@ def test_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
     mfid = api.post("/datasets", json={}).json()["unique_id"]
     words = [api.post(f"/datasets/{mfid}/keywords", params={"keyword": word}) for word in "aab"]
     assert [answer.status_code for answer in words] == [201, 201, 422]
-    files = [{"filename": name, "storage_backend": "local"} for name in "ab"]
-    assert [api.post(f"/datasets/{mfid}/files", json=body).status_code for body in files] == [201, 422]
+    empty = {"size": 0, "sha256_hash": hashlib.sha256(b"").hexdigest()}
+    files = [api.post(f"/datasets/{mfid}/upload/initiate", json=empty | {"filename": name}) for name in "ab"]
+    assert [answer.status_code for answer in files] == [201, 422]
 
 
 def test_full_disk_is_reported_and_nothing_is_written_in_part(tmp_path, monkeypatch):
