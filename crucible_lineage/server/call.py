@@ -40,7 +40,7 @@ class Service:
     database: Database
     storage: ContentStore
     links: Links
-    wake_worker: Callable[[], None]
+    wake: Callable[[], None]  # the worker that ingests files
 
 
 @dataclass(frozen=True)

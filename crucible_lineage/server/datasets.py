@@ -65,11 +65,6 @@ MAX_KEYWORD_CHARACTERS = 500
 MAX_KEYWORDS = 1000  # chosen: per dataset
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
 
-_NEIGHBOURS = """
-    SELECT child_id FROM link WHERE parent_id = :start UNION SELECT parent_id FROM link WHERE child_id = :start
-    UNION SELECT sample_id FROM association WHERE dataset_id = :start
-    UNION SELECT dataset_id FROM association WHERE sample_id = :start UNION SELECT :start
-"""
 _COMPONENT = """
     WITH RECURSIVE reached(id) AS (
         SELECT :start
@@ -451,7 +446,9 @@ def entity_graph(call: Call, mfid: str, recursive: bool = False) -> Json:
     It has those that the caller may read; edges run from parent to child.
     """
     with call.reading(mfid, ("dataset", "sample")) as (db, row):
-        ids = [number for (number,) in db.execute(_COMPONENT if recursive else _NEIGHBOURS, {"start": row["id"]})]
+        ids = {row["id"]}.union(*((parent, child) for parent, child, *_ in edges(db, [row["id"]])))
+        if recursive:
+            ids = {number for (number,) in db.execute(_COMPONENT, {"start": row["id"]})}
         named = names(db, (number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER))
         found = edges(db, named)
     shown = [

@@ -183,7 +183,7 @@ def request_ingestion(
         ).lastrowid
         record = _request_record(db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone())
     if status == "requested":
-        call.service.wake_worker()
+        call.service.wake()
     return record
 
 

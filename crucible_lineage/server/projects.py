@@ -26,7 +26,7 @@ from crucible_lineage.server.access import (
     user_record,
 )
 from crucible_lineage.server.call import Call, Visit
-from crucible_lineage.server.database import JsonObject, hash_key, now, register_key
+from crucible_lineage.server.database import hash_key, now, register_key
 from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Form,
@@ -42,7 +42,16 @@ from crucible_lineage.server.http import (
     page,
     post,
 )
-from crucible_lineage.server.records import FIELDS, SELECTS, Conditions, Includes, load, names, records
+from crucible_lineage.server.records import (
+    FIELDS,
+    SELECTS,
+    Conditions,
+    Includes,
+    deletion_records,
+    load,
+    names,
+    records,
+)
 from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, touch, user_row
 from crucible_lineage.server.storage import sweep
 
@@ -314,7 +323,7 @@ def request_deletion(call: Call, mfid: str, reason: Annotated[str, Field(max_len
         except sqlite3.IntegrityError:
             raise Refusal(409, "A deletion request for this resource is already open") from None
         db.execute("UPDATE resource SET hidden = 1 WHERE id = ?", (row["id"],))
-        return _request_records(db, [requested])[0]
+        return deletion_records(db, [requested])[row["id"]]
 
 
 @get("/deletion_requests")
@@ -329,7 +338,7 @@ def list_requests(
     with call.read() as db:
         rows = db.execute("SELECT * FROM deletion_request ORDER BY id DESC").fetchall()
         rows = [row for row in rows if _is_visible(db, call.caller, row, scope)]
-        return page(_request_records(db, rows[offset : offset + limit]), limit, len(rows), offset)
+        return page(list(deletion_records(db, rows[offset : offset + limit]).values()), limit, len(rows), offset)
 
 
 @get("/deletion_requests/{number}")
@@ -339,7 +348,7 @@ def get_request(call: Call, number: int) -> Json:
         row = db.execute(found, (min(number, MAX_ROW_ID),)).fetchone() if number > 0 else None
         if row is None or not _is_visible(db, call.caller, row):
             raise not_found("deletion request")
-        return _request_records(db, [row])[0]
+        return deletion_records(db, [row])[row["resource_id"]]
 
 
 @delete("/resources/{mfid}")
@@ -389,22 +398,3 @@ def list_deleted(call: Call, resource_id: str | None = None, limit: Limit = 100,
 def _is_visible(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row, scope: str = "accessible") -> bool:
     is_own, may_delete = row["requester_id"] == caller.id, role_on(db, caller, row["resource_id"]) >= ADMIN
     return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))
-
-
-def _request_records(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> list[JsonObject]:
-    named, result = names(db, (row["resource_id"] for row in rows)), []
-    for row in rows:
-        about = named[row["resource_id"]]
-        requester = public_user(db.execute("SELECT * FROM user WHERE id = ?", (row["requester_id"],)).fetchone())
-        result.append(
-            {
-                **{name: row[name] for name in ("id", "reason", "request_time")},
-                "resource_id": about["unique_id"],
-                "resource_name": about["name"],
-                **{name: about[name] for name in ("resource_type", "project_id")},
-                "requester_id": requester and requester["unique_id"],
-                "requester": requester,
-                "status": "pending",
-            }
-        )
-    return result

@@ -83,7 +83,9 @@ def records(
     instruments = _by_id(db, SELECTS["instrument"], used, "resource.id")
     documents = _by_id(db, "SELECT * FROM metadata", ids, "id") if embed.include_metadata else {}
     links = link_records(db, caller, ids) if embed.include_links else {}
-    deletions = _open_deletions(db, [row["id"] for row in rows if row["hidden"]])
+    hidden = [row["id"] for row in rows if row["hidden"]]
+    asked = rows_of(db, "SELECT * FROM deletion_request", hidden, "resource_id") if hidden else []
+    deletions = deletion_records(db, asked) if asked else {}
     result: list[JsonObject] = []
     for row in rows:
         number, role, owner = row["id"], role_of[row["id"]], public_user(owners.get(row["owner_id"]))
@@ -135,13 +137,22 @@ def _of_instrument(row: sqlite3.Row, instrument: sqlite3.Row | None) -> JsonObje
     return {"instrument_name": name, "instrument_id": slug, "instrument_mfid": mfid, "instrument": own}
 
 
-def _open_deletions(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, JsonObject]:
-    rows = rows_of(db, "SELECT * FROM deletion_request", ids, "resource_id")
+def deletion_records(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> dict[int, JsonObject]:
+    """Return the records of open deletion requests, by resource."""
+    named = names(db, (row["resource_id"] for row in rows))
     users = _by_id(db, "SELECT * FROM user", (row["requester_id"] for row in rows), "id")
     return {
-        row["resource_id"]: {name: row[name] for name in ("id", "reason", "request_time")}
-        | {"status": "pending", "requester_id": users[row["requester_id"]]["unique_id"]}
+        row["resource_id"]: {
+            **{name: row[name] for name in ("id", "reason", "request_time")},
+            "resource_id": about["unique_id"],
+            "resource_name": about["name"],
+            **{name: about[name] for name in ("resource_type", "project_id")},
+            "requester_id": requester["unique_id"],
+            "requester": public_user(requester),
+            "status": "pending",
+        }
         for row in rows
+        for about, requester in [(named[row["resource_id"]], users[row["requester_id"]])]
     }
 
 

@@ -23,19 +23,6 @@ def test_elevated_mode_is_for_administrators(server, guest):
     assert httpx.get(f"{server.url}/account", headers=headers | {"Crucible-Privilege-Mode": "?"}).status_code == 422
 
 
-def test_dataset_of_others_does_not_exist_for_a_stranger(client, guest, dataset):
-    mfid = dataset("secret alloy", measurement="hidden")
-    client.datasets.update_scientific_metadata(mfid, {"alloy": "unobtainium"})
-    with _refused(404):
-        guest.datasets.get(mfid)
-    assert guest.datasets.list(measurement="hidden") == []
-    assert guest.datasets.count(measurement="hidden") == 0
-    assert guest.datasets.search("secret alloy") == []
-    assert guest.datasets.search_metadata("unobtainium") == []
-    with _refused(404):
-        guest.graphs.get(mfid)
-
-
 def test_public_dataset_can_be_read_but_not_changed(client, guest, dataset):
     mfid = dataset()
     client.datasets.set_public(mfid)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import google_crc32c
 import httpx
@@ -67,6 +68,8 @@ REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
     "GET /users/search": ({"q": "local"}, None),
     "POST /users/resolve": ({}, {"usernames": ["local"]}),
 }  # fmt: skip
+TEXTS = ("", " ", "\0", "ü" * 300, "x" * 20_000, "-1", str(2**70), "true", "9999-12-31", NOWHERE)
+OBJECTS = (None, -1, 2**70, 1.5, True, [], {}, [None], {"a": [{}]})
 SIGNED = {"expires": "99999999999", "signature": "0" * 64, "crc32c": CRC, "size": "10"}
 FOR_ALL = {  # what every account may ask, and gets an answer about public things, or its own
     *("GET /account", "GET /account/apikey", "GET /account/profile", "GET /account/verify", "GET /datasets"),
@@ -254,3 +257,21 @@ def test_another_project_learns_nothing(
         if "{" in route and answer.status_code == 404:  # what is hidden and what does not exist look the same
             absent = lab.ask("other project", route, missing)
             assert (answer.status_code, answer.text) == (absent.status_code, absent.text), route
+
+
+def test_no_value_breaks_the_server(lab: Lab, answers: dict[str, dict[str, httpx.Response]]) -> None:
+    """Each parameter and field of each route, given what it does not expect, is never answered with 500."""
+    items = lab.furnish()
+    for route in sorted(ROUTES, key=lambda route: route.method == "DELETE"):
+        name = f"{route.method} {route.path}"
+        query, body = REQUESTS.get(name, ({}, None))
+        places = {where: kind.json_schema().get("properties", {}) for where, kind in route.types.items()}
+        for where, key in ((where, key) for where, keys in places.items() for key in keys):
+            for value in (*TEXTS, *(OBJECTS if where == "body" else ())):
+                given = {**items, **({key: value} if where == "path" else {})}
+                parts = [given.get(part, path_value(name, part, items)) for part in re.findall(r"{(\w+)}", route.path)]
+                path = re.sub(r"{\w+}", "{}", route.path).format(*(quote(str(part), safe="") for part in parts))
+                sent = {**(body or {}), **({key: value} if where == "body" else {})} if "body" in places else None
+                asked = {**query, **({key: value} if where == "query" else {})}
+                answer = lab.http.request(route.method, path, params=asked, json=sent, headers=lab.header("owner"))
+                assert answer.status_code < 500, (name, where, key, value, answer.text)

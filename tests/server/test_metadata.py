@@ -50,14 +50,6 @@ def test_search_finds_key_names_and_texts_in_any_form(client, dataset, sample):
     assert hit["scientific_metadata"]["remarks"] == "annealed twice in argon"
 
 
-def test_replaced_words_are_no_longer_found(client, dataset):
-    mfid = dataset()
-    client.datasets.update_scientific_metadata(mfid, {"flux": "rhenium"})
-    client.datasets.replace_scientific_metadata(mfid, {"flux": "osmium"})
-    assert client.datasets.search_metadata("rhenium") == []
-    assert client.datasets.search_metadata("osmium")[0]["unique_id"] == mfid
-
-
 def test_thumbnail_comes_back_with_its_type(client, api, dataset):
     mfid = dataset()
     png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

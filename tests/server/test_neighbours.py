@@ -36,20 +36,6 @@ def test_keywords_of_others_are_not_spelt(api, account):
     assert [word["keyword"] for word in api.get(f"/datasets/{mine}/keywords").json()] == ["SeCrEt AlLoY"]
 
 
-def test_score_of_a_metadata_search_does_not_tell_what_others_have(api, account):
-    with account("searching") as searching:
-        own = searching.post("/datasets", json={"scientific_metadata": {"alloy": "kryptonite"}}).json()["unique_id"]
-
-        def score() -> float:
-            (hit,) = searching.get("/resources/metadata/search", params={"q": "kryptonite"}).json()["items"]
-            assert hit["unique_id"] == own
-            return float(hit["rank"])
-
-        before = score()
-        api.post("/datasets", json={"scientific_metadata": {"alloy": "kryptonite"}}).raise_for_status()
-        assert score() == before
-
-
 def test_datasets_are_not_found_by_a_sample_that_is_hidden(api, client, account):
     with account("linking") as linking:
         own = linking.post("/datasets", json={}).json()["unique_id"]

@@ -2,23 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
-from crucible import CrucibleClient
-from crucible.models import Dataset
-from PIL import Image
-
-from crucible_lineage.server import start_server
-from crucible_lineage.server.database import connect
-
-
-def test_unsupported_file_is_complete_without_metadata(ingested, tmp_path):
-    path = tmp_path / "raw.sif"
-    path.write_bytes(b"Andor Technology")
-    record, request = ingested(path)
-    assert request["status"] == "complete"
-    assert record["scientific_metadata"] is None
 
 
 def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested, spectrum):
@@ -48,29 +32,6 @@ def test_parser_never_writes_the_provenance_record(ingested, tmp_path):
     path.write_text('{"crucible_lineage": {"forged": true}, "temperature_K": 300}')
     record, _ = ingested(path)
     assert record["scientific_metadata"] == {"temperature_K": 300}
-
-
-def test_image_gets_a_thumbnail_and_its_dimensions(client, ingested, tmp_path):
-    path = tmp_path / "sem.tif"
-    Image.new("I;16", (300, 100), 500).save(path)
-    record, _ = ingested(path)
-    assert record["scientific_metadata"]["image"]["width_px"] == 300
-    assert [thumbnail["mime_type"] for thumbnail in client.datasets.get_thumbnails(record["unique_id"])] == [
-        "image/png"
-    ]
-
-
-def test_request_of_a_killed_worker_is_processed_again(tmp_path, spectrum):
-    with start_server(tmp_path / "data") as server:
-        client = CrucibleClient(server.url, server.api_key)
-        mfid = client.datasets.create(Dataset(dataset_name="x"))["dsid"]
-        number = client.datasets.add_file(mfid, str(spectrum))["ingestion_request"]["id"]
-        client.ingestions.wait(number, sleep_interval=0.05)
-    with closing(connect(tmp_path / "data" / "crucible.db")) as db, db:
-        db.execute("UPDATE ingestion_request SET status = 'started', worker = 'dead', ingestion_class = NULL")
-    with start_server(tmp_path / "data") as server:
-        request = CrucibleClient(server.url, server.api_key).ingestions.wait(number, sleep_interval=0.05)
-        assert (request["status"], request["ingestion_class"]) == ("complete", "DelimitedTextIngestor")
 
 
 def test_not_requested_ingestion_is_left_alone(api, client, dataset, spectrum):
