@@ -170,7 +170,7 @@ def _add_record_routes(kind: str) -> None:
     fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
     if kind == "dataset":
         chosen = {"instrument_name": (Text | None, None), "instrument_id": (str | None, None)}
-        fields |= {"size": (Count | None, None), **chosen, "instrument_mfid": (str | None, None)}
+        fields |= {**chosen, "instrument_mfid": (str | None, None)}
 
     def create(call: Call, body: Any) -> Json:
         with call.write() as db:
@@ -250,7 +250,8 @@ def _add_record_routes(kind: str) -> None:
                 rows = conditions.rows(db, SELECTS[kind], "mfid DESC", limit, offset)
                 return page(records(db, call.caller, kind, rows), limit, conditions.count(db, SELECTS[kind]), offset)
 
-    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields)
+    size: dict[str, Any] = {"size": (Count | None, None)} if kind == "dataset" else {}  # later, that of its files
+    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **size)
     change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=_Patch, **fields)
     list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201, is_short=True)(create)
