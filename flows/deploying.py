@@ -16,6 +16,7 @@ from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.schedules import Schedule as PrefectSchedule
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema
 from pydantic import ValidationError
 
 from crucible_lineage.errors import Fault, InputError, RunError
@@ -38,7 +39,7 @@ FLOW = run_pipeline.name
 class DeploymentRequest:
     """A pipeline to be deployed: the location of its declaration where it runs, and the Crucible that it uses.
 
-    At most `limit` of its runs execute at once; the others wait. `image` is the container image of its runs.
+    At most `limit` of its runs execute at once, by default one. `image` is the container image of its runs.
     """
 
     spec: PipelineSpec
@@ -96,7 +97,7 @@ def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, re
     existing = _find(client, request.spec.pipeline)
     deployment = _deployment(request)
     if existing is not None and not reset:
-        _keep_settings(deployment, existing, pool)
+        _keep_settings(deployment, existing, request, pool)
         related = client.read_resource_related_automations(f"prefect.deployment.{existing.id}")
         paused = {automation.name for automation in related if not automation.enabled}
         for trigger in deployment.triggers:
@@ -115,10 +116,9 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     parameters: JsonObject = {"pipeline": request.location}
     if request.crucible is not None:
         parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
-    # Excess runs wait and are not cancelled: their data may have arrived after the current run listed inputs.
-    limit = request.limit and ConcurrencyLimitConfig(
-        limit=request.limit, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
-    )
+    # A tick of the schedule during a run is dropped, so that a hanging run lets none queue; the next tick makes up for
+    # it. After an event nothing would: its data may have arrived after the current run listed its inputs.
+    strategy = ConcurrencyLimitStrategy.ENQUEUE if spec.trigger else ConcurrencyLimitStrategy.CANCEL_NEW
     deployment = run_pipeline.to_deployment(
         name=spec.pipeline,
         description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
@@ -126,14 +126,41 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
         parameters=parameters,
         schedules=[_schedule(spec.schedule)] if spec.schedule else None,
         triggers=[_trigger(spec, spec.trigger)] if spec.trigger else [],
-        concurrency_limit=limit,
+        concurrency_limit=ConcurrencyLimitConfig(limit=request.limit or 1, collision_strategy=strategy),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)
+    deployment._parameter_openapi_schema = _run_form(spec)
     return deployment
 
 
-def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, pool: str) -> None:
+def _run_form(spec: PipelineSpec) -> ParameterSchema:
+    """Return the form of a run in Prefect: parameters of steps, and which steps to make, or to make again."""
+    values = {f"{name}.{key}": value for name, step in spec.steps.items() for key, value in step.params.items()}
+    steps = {"type": "array", "items": {"type": "string", "enum": list(spec.steps)}, "default": []}
+    return ParameterSchema(
+        properties={
+            "overrides": {
+                "type": "object",
+                "title": "Parameters of steps",
+                "description": "For this run. Results made with other parameters are kept.",
+                "properties": {name: {"title": name, **_type_of(value)} for name, value in values.items()},
+            },
+            "only": {**steps, "title": "Only", "description": "Make only these steps."},
+            "force": {**steps, "title": "Force", "description": "Make these steps again; earlier results are kept."},
+        }
+    )
+
+
+def _type_of(value: object) -> JsonObject:
+    """Return the type of a declared value for the form; texts may be filled in, so that they have none."""
+    kinds = {bool: "boolean", int: "number", float: "number"}
+    return {"description": f"declared: {value}", **({"type": kinds[type(value)]} if type(value) in kinds else {})}
+
+
+def _keep_settings(
+    deployment: RunnerDeployment, existing: DeploymentResponse, request: DeploymentRequest, pool: str
+) -> None:
     """Copy an operator's settings from the existing deployment, where the declaration does not set them."""
     deployment.paused = existing.paused
     deployment.parameters = {**existing.parameters, **deployment.parameters}
@@ -142,9 +169,8 @@ def _keep_settings(deployment: RunnerDeployment, existing: DeploymentResponse, p
     deployment.job_variables = {**existing.job_variables, **(deployment.job_variables or {})}
     if existing.work_pool_name == pool:
         deployment.work_queue_name = existing.work_queue_name
-    if deployment.concurrency_limit is None and existing.global_concurrency_limit is not None:
+    if request.limit is None and existing.global_concurrency_limit is not None:
         deployment.concurrency_limit = existing.global_concurrency_limit.limit
-        deployment.concurrency_options = existing.concurrency_options
     active = {schedule.slug: schedule.active for schedule in existing.schedules}
     for schedule in deployment.schedules or ():
         schedule.active = active.get(schedule.slug, schedule.active)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import Cancelled, Completed, Failed
 from prefect.task_runners import TaskRunner
 
-from crucible_lineage.errors import PrefectAwayError, RunError, StepError
+from crucible_lineage.errors import LineageError, PrefectAwayError, RunError, StepError
 from crucible_lineage.flows.reports import (
     failing_with_message,
     reasons_of,
@@ -33,6 +33,7 @@ from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
@@ -46,6 +47,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
+from crucible_lineage.times import time_shown
 
 
 @dataclass
@@ -78,11 +80,15 @@ def _current_observer() -> Observer | None:
 
 
 def _run_name() -> str:
-    """Name the run after the pipeline's file and the parameters of the run."""
+    """Name the run after project, pipeline, the parameters of the run, and its scheduled time."""
     parameters: JsonObject = flow_run.parameters
+    name = Path(parameters["pipeline"]).stem
+    with suppress(LineageError):  # which the run reports
+        spec = load_pipeline(located(parameters["pipeline"]))
+        name = f"{spec.project} / {spec.pipeline}"
     overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
     variant = f" [{', '.join(overrides)}]" if overrides else ""
-    return masked_text(f"{Path(parameters['pipeline']).stem}{variant}")[:200]
+    return masked_text(f"{name}{variant} {time_shown(flow_run.scheduled_start_time.isoformat())}")[:200]
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
@@ -90,6 +96,8 @@ def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,
     overrides: JsonObject | None = None,
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
     runner: Runner | None = None,
 ) -> State[Any]:
     """Run a pipeline. The flow run is Completed if every step has its result; else Failed, with the reasons.
@@ -98,13 +106,20 @@ def run_pipeline(
         pipeline: Path of the declaration, or package:NAME/PATH for one in an installed package.
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
         overrides: Parameters for this run, as in {"axis.degree": 4}.
+        only: Make only these steps.
+        force: Make these steps again, and keep their earlier results.
         runner: What steps run on, instead of the declared runner.
     """
-    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, runner))
+    choice = StepChoice(forced=tuple(force), only=tuple(only))
+    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
 
 
 def _run_pipeline(
-    pipeline: str, crucible: CrucibleConnection | None, overrides: JsonObject | None, runner: Runner | None
+    pipeline: str,
+    crucible: CrucibleConnection | None,
+    overrides: JsonObject | None,
+    choice: StepChoice,
+    runner: Runner | None,
 ) -> State[Any]:
     session = session_for(crucible)
     path = located(pipeline)
@@ -120,7 +135,7 @@ def _run_pipeline(
 
     declared = runner or bound.spec.runner
     with reporting_if_stopped(bound.name, listen) as reporter, PrefectEngine(session, crucible, declared) as engine:
-        choice, stop = (observer.choice, observer.stop) if observer else (StepChoice(), None)
+        choice, stop = (observer.choice, observer.stop) if observer else (choice, None)
         result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
     if observer:
         observer.result = result

@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx
+from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events import Event, get_events_client
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
@@ -56,11 +60,31 @@ def step_listener(pipeline: BoundPipeline) -> Listener:
 
 
 def show_result(result: RunResult, session: Session) -> None:
-    """Log the notes on steps, and create the artifacts of the results."""
+    """Log the notes on steps, show those that were reused as cached, and create the artifacts of the results."""
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
+    reused = Counter(step.partition("[")[0] for step, outcome in result.outcomes.items() if outcome == REUSED)
+    for step, number in reused.items():
+        _show_reused(step, number)
     if result.datasets:
-        _create_artifacts(result, session)
+        with tolerating("the artifacts of the run"):
+            _create_artifacts(result, session)
+
+
+@task(task_run_name="{step}", persist_result=False, cache_policy=NO_CACHE)
+def _show_reused(step: str, number: int) -> State[Any]:  # noqa: ARG001 (the name that Prefect shows)
+    """End in Prefect's state for results that were there: one task run for all instances of a step."""
+    return Completed(name="Cached", message=f"{amount(number, 'result')} reused")
+
+
+@contextmanager
+def tolerating(what: str) -> Iterator[None]:
+    """Warn if Prefect does not store a report: that fails no run, whose results are in Crucible."""
+    try:
+        yield
+    except (httpx.HTTPError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        get_run_logger().warning("Prefect did not store %s: %s", what, reason)
 
 
 def _create_artifacts(result: RunResult, session: Session) -> None:
@@ -203,4 +227,5 @@ def _report_stop(pipeline: str, ended: dict[str, StepEvent]) -> None:
     get_run_logger().warning("pipeline %s was stopped: %s; %s", pipeline, summary, REMEDY)
     rows = [{"step": name, "outcome": event.outcome, "": event.detail} for name, event in ended.items()]
     text = f"pipeline {pipeline} was stopped: {summary}; {REMEDY}\n\n{markdown_table(rows)}"
-    create_markdown_artifact(markdown=text, key="stopped", description=f"{pipeline}: {summary}", _sync=True)  # type: ignore[call-arg]
+    with tolerating("what the run made before it was stopped"):
+        create_markdown_artifact(markdown=text, key="stopped", description=f"{pipeline}: {summary}", _sync=True)  # type: ignore[call-arg]

@@ -24,6 +24,7 @@ from crucible_lineage.flows.reports import (
     reporting_if_stopped,
     show_result,
     step_listener,
+    tolerating,
 )
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.lineage.labels import plain
@@ -83,7 +84,8 @@ def _create_findings_table(project: str, verification: Verification) -> None:
         }
         for finding in verification.findings[:MOST_ROWS]
     ]
-    create_table_artifact(table=rows, key="findings", description=f"What verification found in project {project}")
+    with tolerating("the table of findings"):
+        create_table_artifact(table=rows, key="findings", description=f"What verification found in project {project}")
 
 
 @flow(name="reproduce-sample", flow_run_name="reproduce {sample} of {project}", persist_result=False)
@@ -145,7 +147,8 @@ def _create_outcomes_table(project: str, outcomes: list[Outcome]) -> None:
         }
         for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)
     ]
-    create_table_artifact(table=rows, key="made-again", description=f"Results of project {project}, made again")
+    with tolerating("the table of what was made again"):
+        create_table_artifact(table=rows, key="made-again", description=f"Results of project {project}, made again")
 
 
 @flow(name="rerun", persist_result=False, task_runner=THREADS)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
+from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.job.job import Job, job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.job.progress import is_run_here
+from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import Deliver
@@ -23,6 +26,8 @@ from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_materialized
 from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
+
+MOST_LINES, MOST_CHARACTERS = 250, 100_000  # of the beginning of what a step prints, and of the end
 
 
 @task(task_run_name="{step}", **REPEATED)
@@ -43,10 +48,45 @@ def materialize(
     parsed = json.loads(job)
     deliverer = deliverer_for(parsed["run"]["run_id"], session, driver)
     received = job_from_json(parsed, run_ids(), session)
-    result = materialize_step(received, session, get_run_logger().info, deliverer)
+    output = BoundedOutput(get_run_logger().info)
+    try:
+        result = materialize_step(received, session, output.add, deliverer)
+    finally:
+        output.close()
     if result.executed and not result.waits:  # else its deliverer emits the events
         tell_materialized(received, result.outputs)
     return made_to_json(result)
+
+
+class BoundedOutput:
+    """What a step prints, for Prefect's log, where each line is a row of a database: the beginning and the end."""
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._lines, self._characters = 0, 0  # of the beginning
+        self._end: deque[str] = deque()
+        self._held, self._left_out = 0, 0
+
+    def add(self, line: str) -> None:
+        """Log a line of the beginning, or keep it for the end."""
+        if self._lines < MOST_LINES and self._characters < MOST_CHARACTERS:
+            self._lines, self._characters = self._lines + 1, self._characters + len(line)
+            self._log(line)
+            return
+        self._end.append(line)
+        self._held += len(line)
+        while len(self._end) > MOST_LINES or (self._held > MOST_CHARACTERS and len(self._end) > 1):
+            self._held -= len(self._end.popleft())
+            self._left_out += 1
+
+    def close(self) -> None:
+        """Log the end, after the number of lines that are only in the file."""
+        if self._left_out:
+            self._log(
+                f"[... {amount(self._left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]"
+            )
+        for line in self._end:
+            self._log(line)
 
 
 _here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the id of the process

@@ -156,7 +156,7 @@ def deploy_command(
     reset: Annotated[
         bool, option("Undo what was set in Prefect: pauses, job variables, limits, tags.")
     ] = False,
-    limit: Annotated[int | None, option("How many runs may be active at once; others wait.", least=1)] = None,
+    limit: Annotated[int | None, option("How many runs may be active at once; by default 1.", least=1)] = None,
     data: Annotated[Path | None, option("The data folder.", metavar="DIR", kind=DATA_FOLDER)] = None,
     url: Annotated[
         str | None, option("Address of Crucible; its key is CRUCIBLE_API_KEY where the runs are.", metavar="URL")

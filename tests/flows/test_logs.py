@@ -27,6 +27,8 @@ from pydantic import SecretStr
 def talks(counts: Path, *, token: SecretStr, out: Path) -> None:
     print("printed", token.get_secret_value(), "and 50% more")
     os.system("echo from a program")
+    for number in range(1000):
+        print("line", number)
     (out / "x.txt").write_text("1")
 """
 
@@ -52,14 +54,18 @@ def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, pref
     assert ran["state"] == "COMPLETED"
 
     def logged() -> list[Any]:
-        asked = {"logs": {"flow_run_id": {"any_": [ran["flow_run"]]}}, "limit": 200}
-        found = [entry for entry in prefect.post("logs/filter", asked) if entry["task_run_id"]]
-        return found if any("from a program" in entry["message"] for entry in found) else []
+        asked = {"logs": {"flow_run_id": {"any_": [ran["flow_run"]]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        found = [one for page in range(4) for one in prefect.post("logs/filter", {**asked, "offset": 200 * page})]
+        found = [entry for entry in found if entry["task_run_id"]]
+        return found if any(entry["message"] == "line 999" for entry in found) else []
 
     messages = [entry["message"] for entry in eventually(logged, 60)]
     assert "printed *** and 50% more" in messages
     assert "from a program" in messages
     assert not any("hush-hush" in message for message in messages)
+    printed = [int(one.removeprefix("line ")) for one in messages if one.startswith("line ")]
+    assert (printed[0], printed[-250:], len(printed)) == (0, [*range(750, 1000)], 498)
+    assert messages[250].startswith("[... 502 lines left out here; see step.log of the result")
 
 
 WAITS = """

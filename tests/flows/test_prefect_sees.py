@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -65,7 +66,7 @@ def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runn
     assert state == "COMPLETED", message
     assert graph_of(prefect, run) == {"a": [], "b": [], "c": [], "ab": ["a", "b"], "abc": ["ab", "c"]}
     (flow_run,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-    assert flow_run["name"] == "seen [a.factor=5]"
+    assert re.fullmatch(r"lab / seen \[a\.factor=5\] \d{4}-\d\d-\d\d \d\d:\d\d.*", flow_run["name"])
     artifacts = {
         one["key"]: one for one in prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     }
@@ -86,4 +87,48 @@ def test_what_a_failed_step_printed_is_in_its_log(lab: Any, data: Any, prefect: 
         if any('raise RuntimeError("the lamp was off")' in one for one in logs):
             break
         assert time.monotonic() < end, logs
+        time.sleep(0.5)
+
+
+def test_reused_steps_are_cached_and_a_run_of_one_step_makes_it_again(lab: Any, data: Any, prefect: Any) -> None:
+    path = lab.declare(PIPELINE, "seen.yaml")
+    assert prefect.run(RUN, path, data, "threads", "{}")[0] == "COMPLETED"
+    of_one_step = RUN.replace("runner=runner", 'only=["a"], force=["a"]')
+    for code, expected in (
+        (RUN, dict.fromkeys(("a", "b", "c", "ab", "abc"), "Cached")),
+        (of_one_step, {"a": "Completed"}),
+    ):
+        state, message, run = prefect.run(code, path, data, "threads", "{}")
+        assert state == "COMPLETED", message
+        ended = eventually_ended(prefect, run, len(expected))
+        assert {name: ended[name] for name in expected} == expected
+
+
+def eventually_ended(prefect: Any, run: str, number: int) -> dict[str, str]:
+    """Return the state of each task run by its name, once all have ended."""
+    end = time.monotonic() + 90
+    while True:
+        found = prefect.post("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        if len(found) >= number and all(one["state_type"] == "COMPLETED" for one in found):
+            return {one["name"]: one["state_name"] for one in found}
+        assert time.monotonic() < end, found
+        time.sleep(0.5)
+
+
+def test_a_run_whose_artifacts_prefect_refuses_is_completed(lab: Any, data: Any, prefect: Any) -> None:
+    refused = """
+from crucible_lineage.flows import reports
+def refuse(*given, **named):
+    raise RuntimeError("Prefect answered 500")
+reports.create_table_artifact = refuse
+"""
+    path = lab.declare(PIPELINE, "seen.yaml")
+    state, message, run = prefect.run(refused + RUN, path, data, "threads", "{}")
+    assert state == "COMPLETED", message
+    end = time.monotonic() + 60
+    while not any(
+        "Prefect did not store the artifacts of the run: Prefect answered 500" in one["message"]
+        for one in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+    ):
+        assert time.monotonic() < end
         time.sleep(0.5)

@@ -45,6 +45,12 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     assert schedule["schedule"] == {"cron": "0 2 * * *", "timezone": "America/Los_Angeles", "day_or": True}
     assert deployment["entrypoint"] == "crucible_lineage.flows.pipelines.run_pipeline"
     assert deployment["parameters"] == {"pipeline": str(declared)}
+    form = deployment["parameter_openapi_schema"]["properties"]
+    assert set(form) == {"overrides", "only", "force"}
+    assert form["overrides"]["properties"]["scaled.factor"]["type"] == "number"
+    assert form["only"]["items"]["enum"] == ["scaled"]
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"  # since an event starts it
     (automation,) = prefect.automations(name)
     assert automation["trigger"]["expect"] == ["crucible.dataset.created"]
     assert automation["trigger"]["match"] == {"project_id": "lab", "measurement": "count*", "kind": "raw"}
@@ -54,6 +60,7 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     (changed,) = prefect.deployments(name)
     assert [one["schedule"]["interval"] for one in changed["schedules"]] == [3600]
     assert prefect.automations(name) == []
+    assert changed["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
     declared.write_text(declared.read_text().replace("schedule: {interval: 3600}\n", ""))
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
