@@ -130,15 +130,22 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     assert isinstance(deployment, RunnerDeployment)
-    deployment._parameter_openapi_schema = _run_form(spec)
+    deployment._parameter_openapi_schema = _run_form(spec, parameters)
     return deployment
 
 
-def _run_form(spec: PipelineSpec) -> ParameterSchema:
-    """Return the form of a run in Prefect: parameters of steps, and which steps to make, or to make again."""
+def _run_form(spec: PipelineSpec, fixed: JsonObject) -> ParameterSchema:
+    """Return the form of a run in Prefect: parameters of steps, and which steps to make, or to make again.
+
+    The `fixed` parameters of the deployment can only be read there.
+    """
     values = {f"{name}.{key}": value for name, step in spec.steps.items() for key, value in step.params.items()}
     steps = {"type": "array", "items": {"type": "string", "enum": list(spec.steps)}, "default": []}
     return ParameterSchema(
+        title="Parameters",  # these are sent only if set
+        type="object",
+        required=[],
+        definitions={},
         properties={
             "overrides": {
                 "type": "object",
@@ -148,14 +155,24 @@ def _run_form(spec: PipelineSpec) -> ParameterSchema:
             },
             "only": {**steps, "title": "Only", "description": "Make only these steps."},
             "force": {**steps, "title": "Force", "description": "Make these steps again; earlier results are kept."},
-        }
+            **{
+                name: {
+                    "title": name.capitalize(),
+                    "type": "string" if isinstance(value, str) else "object",
+                    "readOnly": True,
+                    "enum": [value],
+                }
+                for name, value in fixed.items()
+            },
+        },
     )
 
 
 def _type_of(value: object) -> JsonObject:
-    """Return the type of a declared value for the form; texts may be filled in, so that they have none."""
-    kinds = {bool: "boolean", int: "number", float: "number"}
-    return {"description": f"declared: {value}", **({"type": kinds[type(value)]} if type(value) in kinds else {})}
+    """Return the type of a declared value for the form, and a number itself; a text may be a secret."""
+    if isinstance(value, bool | int | float):
+        return {"type": "boolean" if isinstance(value, bool) else "number", "description": f"declared: {value}"}
+    return {"type": "string"} if isinstance(value, str) else {}  # others are written as JSON
 
 
 def _keep_settings(
