@@ -5,6 +5,16 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable
 
+
+class Names(tuple[str, ...]):
+    """The names of one thing, each of which is equal to it."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
 EXACT = 1e15  # beyond it, not every whole number is a float
 
 
@@ -46,11 +56,8 @@ def value_text(value: object) -> str:
 
 
 def is_equal(one: object, other: object) -> bool:
-    """Return whether two values are equal, in selections, groups, matches, conditions and tables alike.
-
-    A tuple has the names of one thing, each of which is equal to it.
-    """
-    if isinstance(one, tuple):
+    """Return whether two values are equal, in selections, groups, matches, conditions and tables alike."""
+    if isinstance(one, Names):
         return any(is_equal(name, other) for name in one)
     if isinstance(one, str | int | float) and isinstance(other, str | int | float):
         return value_text(one) == value_text(other) and one == one and other == other

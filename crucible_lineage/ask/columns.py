@@ -66,6 +66,11 @@ class Column:
         value = " ".join(value) if isinstance(value, tuple) else value
         return None if value == "" else value
 
+    def compared(self, entry: Standing) -> Any:
+        """Return the value for conditions: of a result that was declared under several names, all of them."""
+        names = {"step": entry.summary.steps, "pipeline": entry.summary.pipelines}.get(self.name, ())
+        return names if len(names) > 1 else self.cell(entry)
+
     def text(self, entry: Standing) -> str:
         """Return the value as text for people; empty if there is none."""
         if self.as_text:

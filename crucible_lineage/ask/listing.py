@@ -92,7 +92,7 @@ def list_datasets(
         columns = {name: column_of(name) for name in condition.names}
 
         def value(entry: Standing, name: str) -> object:
-            return columns[name].cell(entry)
+            return columns[name].compared(entry)
 
         entries = [one for one in entries if condition.holds(partial(value, one), one.mfid)]
     shown = [entry for entry in entries if every or entry.is_usable]

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from crucible_lineage.amounts import amount, is_equal, value_text
+from crucible_lineage.amounts import amount, distinct, value_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
+from crucible_lineage.ask.columns import Surface, columns_at
 from crucible_lineage.ask.lineages import whole_record_of
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
@@ -28,21 +29,21 @@ from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject, json_of
+from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
 from crucible_lineage.lineage.records import (
+    equal_parents,
     flattened,
     gaps,
-    given_metadata,
     maker,
-    mapping,
+    parents_as_used,
     provenance,
-    returned_values,
     text,
     used_roles,
 )
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import standings_in
+from crucible_lineage.standing.standings import Standing, standings_in
 from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.times import utc
 
@@ -55,8 +56,8 @@ SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single 
 
 
 OWN = (
-    *("mfid", "name", "step", "pipeline", "output", "state", "measurement", "data_type", "instrument", "sample"),
-    *("session", "timestamp", "created", "run", "who", "checks", "remade", "without", "swept"),
+    *(key for column in columns_at(Surface.CSV) for key in (column.name, column.label)),
+    *("output", "sample", "run", "who", "checks", "remade", "without"),
 )
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
@@ -298,7 +299,7 @@ class ColumnValues:
     """The values of a dataset by column; `used` are the datasets it was made from, by role."""
 
     mfid: str
-    step: str
+    steps: tuple[str, ...]
     values: JsonMapping
     used: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -376,8 +377,7 @@ class ProjectFacts:
                     raw.append(child)
                 for role, parents in used.items():
                     for parent in parents:
-                        names = {role, self._step(parent)} - {""}
-                        for name in names:
+                        for name in {role, *self._steps(parent)}:
                             current.setdefault(name, {})[parent] = None
                         if parent not in seen:
                             next_level[parent] = None
@@ -401,9 +401,9 @@ class ProjectFacts:
         known = self.copy.summaries.get(mfid)
         return known is not None and not known.status.derived
 
-    def _step(self, mfid: str) -> str:
+    def _steps(self, mfid: str) -> tuple[str, ...]:
         known = self.copy.summaries.get(mfid)
-        return self.of(mfid).step if known is None else known.step
+        return self.of(mfid).steps if known is None else known.steps
 
     def _about(self, mfid: str, column: str) -> object:
         known = self.copy.summaries.get(mfid)
@@ -416,38 +416,37 @@ class ProjectFacts:
         if record is None:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:
-            return ColumnValues(mfid, "", {"mfid": mfid, "state": "not visible"})
+            return ColumnValues(mfid, (), {"mfid": mfid, "state": "not visible"})
         record = whole_record_of(self.session.client, mfid, record)
-        summary = self.copy.summaries.get(mfid) or summary_of(record)
-        entry = self.entries.get(mfid)
-        own = {
-            "mfid": mfid,
-            "name": summary.name,
-            "step": summary.step,
-            "pipeline": summary.pipeline,
+        entry = self.entries.get(mfid) or Standing(summary_of(record), "")
+        summary, fields = entry.summary, fields_of(record)
+        own = {key: column.compared(entry) for column in columns_at(Surface.CSV) for key in (column.label, column.name)}
+        own |= {
             "output": text(provenance(record).get("output")),
-            "state": entry.state if entry else "",
-            "measurement": summary.measurement,
-            "data_type": summary.data_type,
-            "instrument": summary.instrument,
             "sample": summary.samples,
-            "session": summary.session,
-            "timestamp": summary.timestamp,
-            "created": summary.created,
             "run": summary.made_by.run_id if summary.made_by else "",
             "who": maker(record),
             "checks": _checks_text(self._verdicts.get(mfid, {})),
-            "remade": entry.remade.times if entry else 0,
+            "remade": entry.remade.times,
             "without": "; ".join(gaps(record)),
-            "swept": summary.swept,
         }
         values = {name: value for name, value in own.items() if value}
-        values |= flattened(mapping(provenance(record).get("recipe")).get("params") or {}, "params.")
-        if summary.status.derived:
-            values |= flattened(returned_values(record), "results.")
-        values |= flattened(given_metadata(record), "metadata.")
-        used = {role: mfids for role, mfids in used_roles(record).items() if role}
-        return ColumnValues(mfid, summary.step, values, used)
+        for part in PARTS if summary.status.derived else (PARTS[0], PARTS[2]):
+            values |= flattened(fields[part], f"{part}.")
+        return ColumnValues(mfid, summary.steps, values, self._used(record, entry))
+
+    def _used(self, record: JsonMapping, entry: Standing) -> dict[str, tuple[str, ...]]:
+        """Return what a dataset was made from by role; of equal bytes, what is current if the dataset is."""
+        roles = {role: mfids for role, mfids in used_roles(record).items() if role}
+        if not entry.is_usable or not (equal := equal_parents(record)):
+            return roles
+        groups = parents_as_used(record, [*(mfid for mfids in roles.values() for mfid in mfids), *equal])
+
+        def now(mfid: str) -> str:
+            usable = (one for one in (mfid, *groups.get(mfid, ())) if one in self.entries)
+            return next((one for one in usable if self.entries[one].is_usable), mfid)
+
+        return {role: tuple(map(now, mfids)) for role, mfids in roles.items()}
 
 
 def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
@@ -457,11 +456,8 @@ def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
 
 
 def _one_or_all(values: Iterable[object]) -> object:
-    found: list[Any] = []
-    for value in values:
-        if value is not None and not any(is_equal(value, one) for one in found):
-            found.append(value)
-    return None if not found else found[0] if len(found) == 1 else found
+    found = distinct(values)
+    return found[0] if len(found) == 1 else found or None
 
 
 def require_target(path: Path, *, is_picture: bool = False) -> None:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
+from crucible_lineage.amounts import Names
 from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
@@ -113,18 +114,18 @@ class Summary:
         return Producer(*json.loads(self.run)) if self.run else None
 
     @property
-    def pipelines(self) -> tuple[str, ...]:
+    def pipelines(self) -> Names:
         """The pipelines that made it or filled a slot with it, the one that made it first."""
         return self._declared_as(self.pipeline, 0)
 
     @property
-    def steps(self) -> tuple[str, ...]:
+    def steps(self) -> Names:
         """The steps of which it is a result, under all names by which it was declared, the one that made it first."""
         return self._declared_as(self.step, 1)
 
-    def _declared_as(self, own: str, part: int) -> tuple[str, ...]:
+    def _declared_as(self, own: str, part: int) -> Names:
         filled = sorted({parts[part] for key in self.status.fills if len(parts := key.split("/", 2)) > part})
-        return tuple(filter(None, dict.fromkeys((own, *filled))))
+        return Names(filter(None, dict.fromkeys((own, *filled))))
 
     @property
     def swept(self) -> str:

@@ -193,6 +193,30 @@ def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
     assert ask("plan", path)["differences"] == []
 
 
+def test_tables_and_lists_know_a_result_by_each_name_and_what_its_current_parent_used(lab: Any, ask: Ask) -> None:
+    """A result that is kept, since a parameter above it changed no bytes, was made with the parameter of now."""
+    steps = """
+      exposed: {uses: "LABMODULE:exposed", inputs: {s: raw}, params: {s_: 600}}
+      fitted: {uses: "LABMODULE:scale", inputs: {counts: exposed}}
+    """
+    module = lab.folder / f"{lab.module}.py"
+    exposed = "def exposed(s: Path, *, s_: int, out: Path) -> None:\n    (out / 'e.txt').write_text(s.read_text())\n"
+    lab.file(module.name, module.read_text() + f"\n\n@step\n{exposed}")
+    text = MANY.partition("steps:")[0] + "steps:" + steps
+    ask("run", lab.declare(text))
+    made = ask("run", lab.declare(text.replace("600", "40")))
+    assert len(made["executed"]) == 3
+    renamed = text.replace("600", "40").replace("fitted:", "pretty:").replace("exposed:", "shown:", 1)
+    assert ask("run", lab.declare(renamed.replace("counts: exposed", "counts: shown"), "other.yaml"))["executed"] == []
+    for name in ("fitted", "pretty"):
+        asked = ("table", "--project", "lab", "--step", name, "--where", f"step == '{name}'")
+        for column in ("exposed.params.s_", "shown.params.s_"):
+            rows = ask(*asked, "--field", column)["rows"]
+            assert [row[column] for row in rows] == [40, 40, 40]
+        for selected in (("--step", name), ("--where", f"step == '{name}'")):
+            assert len(ask("list", "--project", "lab", *selected)["datasets"]) == 3
+
+
 def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask) -> None:
     ask("run", lab.pipeline)
     (copy := lab.folder.parent / "copy").mkdir()
