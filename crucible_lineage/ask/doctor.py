@@ -1,7 +1,7 @@
 """Test on a scratch project what crucible-lineage needs of a Crucible service.
 
-Late lists, 429, pages of any size and metadata that an ingestion writes back are borne, so they are not tested. The
-datasets made for the tests are listed, and their deletion is requested.
+Late lists, 429, pages of any size and metadata that an ingestion writes back are borne, so they are not tested; it is
+said how late a list was. The datasets made for the tests are listed, and their deletion is requested.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.lineage.model import DOUBTFUL, RAW
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import standing_of
+from crucible_lineage.statements.statements import HOLD, KEYWORD, REVOKE, About
+from crucible_lineage.statements.stating import state
 
 SMALL, LARGE = 1 << 20, 40 << 20
+LATEST_S = 20.0  # chosen: lists that are later are as if they lacked it
 TICK_S = 1.1  # a service may count whole seconds
 THEN = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)  # any time long past
 PROBE = "crucible_lineage_doctor"
@@ -39,6 +43,7 @@ NEEDS: Mapping[str, str] = {
     "files by hash": "GET /files finds files of all datasets by their SHA-256",
     "file deletion": "an account may delete the files that it registered",
     "modification times": "modification_time moves when metadata or keywords change",
+    "statements": "a hold counts at once, and no more when it is lifted",
     "lists with metadata": "lists hold metadata and links of each dataset",
     "graphs": "entity_graph_cte/MFID returns connected datasets",
 }
@@ -108,7 +113,7 @@ def examine(session: Session, project: str, tell: Callable[[str], object] = lamb
     """
     session.ensure_project(project)
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
-        trial = _Trial(session.client, project, Path(folder))
+        trial = _Trial(session, project, Path(folder))
         try:
             findings = [Finding(name, *trial.outcome(name, tell)) for name in NEEDS]
         finally:
@@ -119,8 +124,9 @@ def examine(session: Session, project: str, tell: Callable[[str], object] = lamb
 class _Trial:
     """The tests. Later ones use datasets of earlier ones."""
 
-    def __init__(self, client: CrucibleClient, project: str, folder: Path) -> None:
-        self.client = client
+    def __init__(self, session: Session, project: str, folder: Path) -> None:
+        self.session = session
+        self.client = session.client
         self.project = project
         self.folder = folder
         self.names: dict[str, str] = {}
@@ -262,6 +268,36 @@ class _Trial:
                 if self.client.datasets.get(self.plain).modification_time == before:
                     still.append(kind)
         return not still, f"not updated with {', '.join(still)}" if still else "updated with metadata and keywords"
+
+    def _statements(self) -> Outcome:
+        """Hold a dataset, see that plans and lists would count it, and lift the hold."""
+        if not self.keeps_ids:
+            return None, "ids are not kept"
+        before = self._standing()
+        held = self._state(HOLD, About((self.plain,)))
+        began, counted = time.monotonic(), self._standing()
+        while is_late := not any(one.unique_id == held for one in self.client.datasets.iter(keyword=KEYWORD)):
+            if time.monotonic() - began > LATEST_S:
+                break
+            time.sleep(TICK_S)
+        late = f"lists {'lacked' if is_late else 'had'} it {time.monotonic() - began:.1f} s later"
+        self._state(REVOKE, About(), held)
+        after = self._standing()
+        is_counted = counted == (DOUBTFUL, True) and before == after == (RAW, False)
+        return is_counted, f"{'counted at once' if is_counted else 'it did not count as stated'}; {late}"
+
+    def _state(self, verb: str, about: About, *revoked: str) -> str:
+        stated = state(
+            self.session, self.project, verb, about, why="a test of crucible-lineage doctor", revokes=revoked
+        )
+        self.names[stated.statement.mfid] = f"crucible-lineage doctor: {verb}"
+        return stated.statement.mfid
+
+    def _standing(self) -> tuple[str, bool]:
+        """Return where the plain dataset stands, and whether a plan would refuse it."""
+        found = self.client.datasets.get(self.plain, include_metadata=True, include_links=True)
+        stands = standing_of(self.session, found).state
+        return stands, bool(self.session.stated.reasons([self.plain], "", self.project))
 
     def _lists_with_metadata(self) -> Outcome:
         self._child()

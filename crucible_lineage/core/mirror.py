@@ -413,6 +413,13 @@ class Mirror:
 
         self.database.transaction(store)
 
+    def statements_until(self) -> str:
+        """Return the time up to which lists had all statements at the last sync; empty unless they lack own ones."""
+        feed = self._feed(EVERYTHING, KEYWORD)
+        own = "SELECT min(modified) FROM member JOIN dataset USING (mfid) WHERE scope = ? AND seen = ''"
+        row = self.database.row(f"{own} AND modified > ?", KEYWORD, feed.latest if feed else "")
+        return (row[0] or "") if row else ""
+
     def note_corrected(self, mfid: str) -> None:
         """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
         rows = self._read([mfid])

@@ -74,9 +74,13 @@ def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, monkeypatch: p
     raw = ask("run", lab.pipeline)["inputs"]["first"][0]
     late.begin(client)
     ask("hold", raw, "--why", "saturated")
-    assert ask("run", lab.pipeline, "--force", "scaled", code=4)["executed"] == []
+    stopped = ask("run", lab.pipeline, "--force", "scaled", code=4)
+    assert stopped["executed"] == []
+    assert "lists are late: statements of others up to 20" in str(stopped["input_notes"])
     ask("set", raw, "measurement=spectra")
     every = {one["mfid"]: one for one in ask("list", "--project", "lab", "--all")["datasets"]}
     assert (every[raw]["state"], every[raw]["measurement"]) == ("doubtful", "spectra")
     ask("lift", raw)
     assert ask("run", lab.pipeline, "--force", "scaled")["executed"] == ["scaled"]
+    late.known = None
+    assert ask("run", lab.pipeline)["input_notes"] == []

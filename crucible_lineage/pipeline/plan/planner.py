@@ -33,6 +33,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
+from crucible_lineage.times import time_shown
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.provenance.schema import StepRecord
@@ -203,7 +204,9 @@ def plan_pipeline(
     left = undeclared(filled, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
-    warnings = (one.warning for one in session.stated.unvouched(spec.project))
+    warnings = [one.warning for one in session.stated.unvouched(spec.project)]
+    if until := session.mirror.statements_until():
+        warnings.append(f"the service's lists are late: statements of others up to {time_shown(until)} are applied")
     return replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
 
 
