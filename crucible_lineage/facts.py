@@ -35,15 +35,9 @@ class DatasetFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Return all facts as JSON, with null for unknown ones; the time in ISO 8601."""
-        return {
-            "name": self.name,
-            "instrument": self.instrument,
-            "measurement": self.measurement,
-            "timestamp": self.timestamp.isoformat() if self.timestamp else None,
-            "keywords": list(self.keywords),
-            "metadata": dict(self.metadata),
-            "files": list(self.files),
-        }
+        timestamp = self.timestamp.isoformat() if self.timestamp else None
+        lists = {"keywords": list(self.keywords), "metadata": dict(self.metadata), "files": list(self.files)}
+        return {**vars(self), "timestamp": timestamp, **lists}
 
     @classmethod
     def of_fields(
@@ -69,15 +63,9 @@ class DatasetFacts:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetFacts:
         """Return the facts in such an entry; absent ones are unknown."""
-        return cls(
-            name=entry["name"],
-            instrument=entry.get("instrument"),
-            measurement=entry.get("measurement"),
-            timestamp=datetime.fromisoformat(entry["timestamp"]) if entry.get("timestamp") else None,
-            keywords=tuple(entry.get("keywords", ())),
-            metadata=entry.get("metadata", {}),
-            files=tuple(entry.get("files", ())),
-        )
+        timestamp = datetime.fromisoformat(entry["timestamp"]) if entry.get("timestamp") else None
+        lists = {name: tuple(entry.get(name, ())) for name in ("keywords", "files")}
+        return cls(**{**entry, "timestamp": timestamp, **lists})
 
 
 class Facts(Mapping[str, tuple[DatasetFacts, ...]]):

@@ -40,6 +40,11 @@ METADATA_PREFIX = "metadata."  # before the name of an entry, among fields
 CORRECTIONS_KEY, _CORRECTED = "crucible_lineage_corrections", "crucible_lineage_corrected_"
 
 
+def is_entry(field: str) -> bool:
+    """Return whether a field is an entry of the metadata."""
+    return field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX
+
+
 def is_own(key: str) -> bool:
     """Return whether this key of the metadata is reserved for crucible-lineage."""
     return key.startswith(KEY) and (key == KEY or key.startswith(f"{KEY}_"))

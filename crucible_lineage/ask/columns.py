@@ -191,13 +191,7 @@ def in_order(entries: Iterable[Standing], sort: str) -> list[Standing]:
     The sort is stable. Raises InputError if there is no such column.
     """
     column, is_descending = column_of(sort.removeprefix("-")), sort.startswith("-")
-    present: list[tuple[Any, Standing]] = []
-    absent: list[Standing] = []
-    for entry in entries:
-        value = column.cell(entry)
-        if value is None:
-            absent.append(entry)
-        else:
-            present.append((value.casefold() if isinstance(value, str) else value, entry))
+    cells = [(column.cell(entry), entry) for entry in entries]
+    present = [(cell.casefold() if isinstance(cell, str) else cell, entry) for cell, entry in cells if cell is not None]
     present.sort(key=lambda pair: pair[0], reverse=is_descending)
-    return [*(entry for _, entry in present), *absent]
+    return [*(entry for _, entry in present), *(entry for cell, entry in cells if cell is None)]

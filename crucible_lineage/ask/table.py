@@ -186,7 +186,8 @@ def _table(
     fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
     if over_time is not None:
         series = _series(facts, fitting, over_time, by)
-        columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *fields)))
+        swept = ["swept"] if any(facts.value(mfid, "swept") for mfid in fitting) else []
+        columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *swept, *fields)))
         own = {
             point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
             for point in sorted((point for one in series for point in one.points), key=lambda one: (one.time, one.mfid))

@@ -129,13 +129,10 @@ class Summary:
 
     @property
     def swept(self) -> str:
-        """The combination of swept parameters that it is of, as in the name of its instance; empty without a sweep."""
-        for key in self.status.slots:
-            scope = key.split("/", 3)[-1].partition(" (try ")[0].split(", ")
-            variant = list(takewhile(_SWEPT.match, reversed(scope)))
-            if variant:
-                return ", ".join(reversed(variant))
-        return ""
+        """The combinations of swept parameters that it is of, as in names of instances; empty without a sweep."""
+        scopes = (key.split("/", 3)[-1].partition(" (try ")[0].split(", ") for key in self.status.slots)
+        variants = (list(takewhile(_SWEPT.match, reversed(scope))) for scope in scopes)
+        return "; ".join(sorted({", ".join(reversed(variant)) for variant in variants if variant}))
 
     @property
     def mfid(self) -> str:

@@ -22,7 +22,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
 from crucible_lineage.times import moment_text, utc
 
-FIELDS = ("instrument_name", "measurement", "data_type", "session_name", "dataset_name")  # beside metadata.NAME
 NEXT = "next"  # the end of a certificate that lasts until the next one begins
 NO_END = datetime.max.replace(tzinfo=UTC)
 Span = tuple[datetime, datetime]

@@ -18,13 +18,13 @@ from crucible_lineage.core.slots import SlotClaim, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
-from crucible_lineage.marks import KEY
+from crucible_lineage.marks import KEY, is_entry
 from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.refs import MATCHED
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.standing.slots import make_current_now
 from crucible_lineage.statements.calibrations import (
-    FIELDS,
     NEXT,
     NO_END,
     Certificate,
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
 MOST_CHARACTERS = 120  # of a name
-METADATA_PREFIX = "metadata."
 SHORT = {"instrument": "instrument_name"}
 LIFTED = ("hold", "flag", "signature", "certificate")  # the kinds that `lift` revokes on a dataset
 
@@ -435,9 +434,9 @@ def validity(fields: JsonMapping, since: str, until: str, where: str = "") -> di
 
 def _named(name: str) -> str:
     full = SHORT.get(name.strip(), name.strip())
-    if full not in FIELDS and not (full.startswith(METADATA_PREFIX) and full != METADATA_PREFIX):
+    if full not in MATCHED and not is_entry(full):
         raise InputError(
-            f"certify: data have no field {name!r}; use one of {', '.join((*SHORT, *FIELDS))} or metadata.NAME"
+            f"certify: data have no field {name!r}; use one of {', '.join((*SHORT, *MATCHED))} or metadata.NAME"
         )
     return full
 

@@ -36,8 +36,9 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.masking import masked
-from crucible_lineage.pipeline.plan.corrections import FIELDS, LINKS, corrections, read_value, set_values
+from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
+from crucible_lineage.refs import FIELDS
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standing_of

@@ -162,8 +162,12 @@ def test_a_parameter_may_have_text_around_the_fields_of_its_data(lab: Any, ask: 
     title = '"Si on {s.instrument_name}, {s.measurement} of {x} and {s.upper}"'
     (mfid,) = ask("run", lab.declare(titled.replace("TITLE", title)))["datasets"]["noted"].values()
     assert "Si on Raman 1, counts of {x} and {s.upper}" in str(ask("show", mfid))
-    wrong = lab.declare(titled.replace("TITLE", '"Si on {t.instrument_name}"'))
-    assert "the step has no input 't'" in ask("check", wrong, text=True, code=2)
+    for wrong, fault in (
+        ('"Si on {t.instrument_name}"', "the step has no input 't'"),
+        ('"Si on {s.instrument_nam}"', "did you mean 'instrument_name'?"),
+        ('x}, matrix: {n: ["{s.measurement}"]', "where a parameter is a text, not in a matrix"),
+    ):
+        assert fault in ask("check", lab.declare(titled.replace("TITLE", wrong)), text=True, code=2)
 
 
 def test_the_page_of_a_dataset_has_its_lineage_and_no_more(lab: Any, ask: Ask) -> None:

@@ -21,7 +21,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
-from crucible_lineage.marks import METADATA_PREFIX, is_own
+from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
     Check,
     DeclaredModel,
@@ -238,7 +238,7 @@ class SelectInput(_Paired):
     def filters(self) -> JsonObject:
         """The filters that Crucible applies: those by anything but fields and flags."""
         others = (*MATCHED, FLAGS)
-        return {name: value for name, value in self.select.items() if name not in others and not _is_entry(name)}
+        return {name: value for name, value in self.select.items() if name not in others and not is_entry(name)}
 
     def has_flags(self, flags: Collection[str]) -> bool:
         """Return whether a dataset with these flags passes the filter `flags`."""
@@ -248,7 +248,7 @@ class SelectInput(_Paired):
 
     def fits(self, fields: JsonMapping, *, plain: bool = False) -> bool:
         """Return whether a dataset's fields pass the filters; with `plain`, only those by the given fields."""
-        names = [name for name in self.select if (name in fields if plain else name in MATCHED or _is_entry(name))]
+        names = [name for name in self.select if (name in fields if plain else name in MATCHED or is_entry(name))]
         return all(_is_among(value_of(fields, name), self.select[name]) for name in names)
 
 
@@ -332,10 +332,6 @@ class EachInput(_Paired):
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
-
-
-def _is_entry(name: str) -> bool:
-    return name.startswith(METADATA_PREFIX)
 
 
 def _is_among(value: object, accepted: object) -> bool:

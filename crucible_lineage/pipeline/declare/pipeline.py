@@ -16,7 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.declare.parts import (
     Check,
@@ -29,8 +29,8 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
-from crucible_lineage.refs import DESCRIPTIVE
-from crucible_lineage.statements.calibrations import FIELDS, NEXT
+from crucible_lineage.refs import DESCRIPTIVE, MATCHED
+from crucible_lineage.statements.calibrations import NEXT
 from crucible_lineage.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
@@ -146,8 +146,8 @@ class Certify(DeclaredModel):
     @classmethod
     def _known_fields(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in FIELDS and not name.startswith(METADATA_PREFIX):
-                raise ValueError(f"data have no field {name!r}; {nearest(name, FIELDS)}, or metadata.NAME")
+            if name not in MATCHED and not is_entry(name):
+                raise ValueError(f"data have no field {name!r}; {nearest(name, MATCHED)}, or metadata.NAME")
         return value
 
     @field_validator("since", "until")

@@ -40,7 +40,7 @@ from crucible_lineage.pipeline.plan.bound import (
 from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
-from crucible_lineage.refs import DESCRIPTIVE
+from crucible_lineage.refs import DESCRIPTIVE, FIELDS
 
 
 def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
@@ -115,6 +115,10 @@ class _Binder:
                 if fault := parent_fault(step, value):
                     location = ("steps", name, "params", param, "value")
                     self._report(location, f"step {name!r}: parameter {param!r}: {fault}")
+            for param, value in (swept for combination in step.combinations for swept in combination.items()):
+                if any(_fields_in(step, text) for text in _texts(value)):
+                    message = f"step {name!r}: parameter {param!r}: {NOT_FILLED}, not in a matrix"
+                    self._report(("steps", name, "matrix", param), message)
         if not variants:
             return None
         collected = self._collecting_roles(name, step)
@@ -378,12 +382,13 @@ def _partner_faults(
             yield unknown_field(field)
 
 
+NOT_FILLED = "fields of records are filled in where a parameter is a text"
 _FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*\.[\w.-]+)\}")  # a field of the data behind a role
 
 
 def parent_params(step: StepSpec) -> dict[str, list[str]]:
     """Return the fields (ROLE.FIELD) in each parameter of a step that takes values from records, by its name."""
-    fields = {name: _fields_in(value) for name, value in step.params.items()}
+    fields = {name: _fields_in(step, value) for name, value in step.params.items()}
     return {
         name: found
         for name, found in fields.items()
@@ -393,7 +398,9 @@ def parent_params(step: StepSpec) -> dict[str, list[str]]:
 
 def parent_fault(step: StepSpec, value: object) -> str | None:
     """Return the fault of a parameter that takes values from records; None for a valid one or a plain value."""
-    for role, _, name in (field.partition(".") for field in _fields_in(value)):
+    if not isinstance(value, str) and any(_fields_in(step, text) for text in _texts(value)):
+        return f"{NOT_FILLED}, not in a list or a mapping"
+    for role, _, name in (field.partition(".") for field in _fields_in(step, value)):
         if role not in step.inputs:
             return f"the step has no input {role!r}; {nearest(role, step.inputs, 'it has')}"
         if not is_field(name):
@@ -408,10 +415,22 @@ def filled_in(text: str, values: Mapping[str, object]) -> object:
     return _FORM.sub(lambda match: str(values.get(match[1], match[0])), text)
 
 
-def _fields_in(value: object) -> list[str]:
-    """Return the fields of records that a text names; other braces are passed to the function."""
+def _fields_in(step: StepSpec, value: object) -> list[str]:
+    """Return the fields of records that a text names, or nearly so; other braces are passed to the function."""
     found = [one.partition(".") for one in _FORM.findall(value)] if isinstance(value, str) else []
-    return [f"{role}.{name}" for role, _, name in found if is_field(name) or name.startswith("metadata")]
+    near = {name for role, _, name in found if role in step.inputs and nearest_word(name, FIELDS)}
+    return [
+        f"{role}.{name}" for role, _, name in found if name in near or is_field(name) or name.startswith("metadata")
+    ]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield the texts within a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
 
 
 def label_of(swept: Mapping[str, object]) -> str:

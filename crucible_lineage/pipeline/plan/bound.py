@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
-from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.refs import MATCHED
+from crucible_lineage.refs import FIELDS, MATCHED
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def fields_of(dimension: str) -> tuple[str, ...]:
 
 def is_field(name: str) -> bool:
     """Return whether records can be compared by this field."""
-    return name in (*MATCHED, "timestamp", NIGHT) or (name.startswith(METADATA_PREFIX) and name != METADATA_PREFIX)
+    return name in (*FIELDS, NIGHT) or is_entry(name)
 
 
 def unknown_field(name: str) -> str:

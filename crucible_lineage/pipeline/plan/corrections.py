@@ -19,7 +19,8 @@ from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_own
+from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
+from crucible_lineage.refs import FIELDS
 from crucible_lineage.session import Session
 from crucible_lineage.times import is_same_value, utc
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.client.models import Dataset
     from crucible_lineage.csv_files import CsvForm
 
-FIELDS = ("dataset_name", "measurement", "data_type", "session_name", "timestamp", "instrument_name", "instrument_id")
 LINKS = ("parent+", "parent-", "sample", "sample+", "sample-", "keyword+")  # to add or remove; `sample` replaces all
 LINKED = frozenset(one.rstrip("+-") for one in LINKS)
 ID_COLUMN = "mfid"  # of a table of corrections
@@ -54,12 +54,12 @@ class FieldChange:
 class Correction:
     """A recorded change of a value, or `what` was done. `overwritten` is what another program wrote over it since."""
 
-    field: str
-    was: Any
-    now: Any
-    by: str
-    at: str
-    why: str
+    field: str = ""
+    was: Any = None
+    now: Any = None
+    by: str = "somebody"
+    at: str = ""
+    why: str = ""
     what: str = ""
     overwritten: Any = None
 
@@ -98,7 +98,7 @@ def set_values(
 def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = str) -> list[FieldChange]:
     """Return the changes that setting these values would make. Raises InputError for one that cannot be set."""
     for field in values:
-        if field not in (*FIELDS, *LINKS) and not (field.startswith(METADATA_PREFIX) and field != METADATA_PREFIX):
+        if field not in (*FIELDS, *LINKS) and not is_entry(field):
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
             near = nearest(field, (*FIELDS, *LINKS))
             raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {near}")
@@ -260,17 +260,9 @@ def corrections(metadata: JsonMapping | None) -> tuple[Correction, ...]:
     """Return the corrections recorded in a dataset's scientific metadata, the earliest first."""
     recorded = (metadata or {}).get(CORRECTIONS_KEY)
     entries = [entry for _, entry in sorted(recorded.items())] if isinstance(recorded, Mapping) else []
+    parts = Correction.__dataclass_fields__
     return tuple(
-        Correction(
-            field=str(entry.get("field") or ""),
-            was=entry.get("was"),
-            now=entry.get("now"),
-            by=str(entry.get("by") or "somebody"),
-            at=str(entry.get("at") or ""),
-            why=str(entry.get("why") or ""),
-            what=str(entry.get("what") or ""),
-            overwritten=entry.get("overwritten"),
-        )
+        Correction(**{name: value for name, value in entry.items() if name in parts})
         for entry in entries
         if isinstance(entry, Mapping)
     )
@@ -346,7 +338,7 @@ def _record(
 ) -> None:
     """Record changes of a dataset with author, time and reason, together with the `metadata` that they set."""
     agent = session.agent
-    by, at = str(agent.get("username") or agent.get("local_user") or ""), datetime.now(UTC).isoformat()
+    by, at = str(agent.get("username") or agent.get("local_user") or "somebody"), datetime.now(UTC).isoformat()
     stamp = {"by": by, "at": at, **({"why": why} if why else {})}
     entries = dict(metadata or {})
     for number, act in enumerate(acts):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import fields_of
+from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import DatasetFields
 from crucible_lineage.pipeline.plan.corrections import corrections, overwritten
@@ -91,8 +91,8 @@ def changed_descriptions(
     if missing := [mfid for mfid in mfids if mfid not in records]:
         records |= _records(missing, project, session)
     for name, mfid, declared in described:
-        if mfid in records:
-            yield from _differences(f"step {name}", mfid, declared, records[mfid])
+        if record := records.get(mfid):
+            yield from _differences(f"step {name}", mfid, declared, record)
 
 
 def _described(output: DatasetFields) -> JsonObject:
@@ -135,24 +135,19 @@ def _declared(item: InputItem) -> JsonObject:
 
 
 def _differences(subject: str, mfid: str, declared: JsonMapping, record: JsonMapping) -> Iterator[DeclaredDifference]:
-    metadata = record.get("scientific_metadata") or {}
-    for field, value in declared.items():
-        current: Any = record.get(field)
-        if field.startswith(METADATA_PREFIX):
-            current = metadata.get(field.removeprefix(METADATA_PREFIX))
-        elif field == SAMPLES:
-            current = [link["unique_id"] for link in record.get("links") or () if link.get("resource_type") == "sample"]
-            value = [sample for sample in value if sample not in current]
-            current = current or None
-        if field == KEYWORDS or (field == SAMPLES and not value):
-            continue  # ingestion adds keywords, and listings of datasets lack them
-        if not is_same_value(field, current, value) and not _is_corrected(metadata, field, value):
-            yield DeclaredDifference(subject, mfid, field, value, current)
-
-
-def _is_corrected(metadata: JsonMapping, field: str, declared: object) -> bool:
-    """Return whether a correction replaced the declared value, which is then no difference to resolve."""
-    return any(act.field == field and is_same_value(field, act.was, declared) for act in corrections(metadata))
+    """Yield where a record differs from its declaration; a declared value that was corrected is no difference."""
+    linked = [link["unique_id"] for link in record.get("links") or () if link.get("resource_type") == "sample"]
+    fields, acts = fields_of(record), corrections(record.get("scientific_metadata"))
+    for name, value in declared.items():
+        if name == SAMPLES:
+            removed = [act.was for act in acts if act.field == "sample"]
+            if missing := [sample for sample in value if sample not in (*linked, *removed)]:
+                yield DeclaredDifference(subject, mfid, name, missing, linked or None)
+        elif name != KEYWORDS:  # ingestion adds others, and listings of datasets lack them
+            current = value_of(fields, name)
+            is_corrected = any(act.field == name and is_same_value(name, act.was, value) for act in acts)
+            if not is_same_value(name, current, value) and not is_corrected:
+                yield DeclaredDifference(subject, mfid, name, value, current)
 
 
 def _current_fields(item: InputItem, record: JsonMapping) -> JsonObject:

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 
 from crucible_lineage.errors import shortened
@@ -295,39 +296,29 @@ def choose_calibrations(
     from crucible_lineage.statements.stating import certificates_as_of  # few pipelines choose calibrations
 
     certificates = certificates_as_of(session, project, declared.calibration, as_of, trial) if data else []
-    others: list[str] = []
-    if data and not certificates:
-        others = sorted({other.kind for other in certificates_as_of(session, project, None, as_of, trial)})
-    chooser = _Chooser(name, declared, certificates, as_of, others)
+    others = certificates_as_of(session, project, None, as_of, trial) if data and not certificates else []
+    kinds = shortened(sorted({other.kind for other in others}), MOST_KINDS)
+    hint = f"; other kinds that exist: {kinds}" if others else ""
+    chooser = _Chooser(name, declared, Calibrations(certificates), as_of, hint)
     return [chooser.select(*item) for item in data]
 
 
+@dataclass(frozen=True)
 class _Chooser:
     """Chooses among certificates of one kind by the rules of one input."""
 
-    def __init__(
-        self,
-        name: str,
-        declared: CalibrationInput,
-        certificates: Sequence[Certificate],
-        as_of: str,
-        others: Sequence[str],
-    ) -> None:
-        self._others = f"; other kinds that exist: {shortened(others, MOST_KINDS)}" if others else ""
-        self._name = name
-        self._declared = declared
-        self._calibrations = Calibrations(certificates)
-        self._as_of = as_of
+    _name: str
+    _declared: CalibrationInput
+    _calibrations: Calibrations
+    _as_of: str
+    _hint: str
 
     def select(self, label: str, fields: Mapping[str, object], span: Span | None) -> Partners:
         kind, absent = self._declared.calibration, self._declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"
             return Partners(fault=fault, absent=absent)
-
-        def value(field: str) -> object:
-            return value_of(fields, field)
-
+        value = partial(value_of, fields)
         first = self._at(label, value, span[0])
         if not first.chosen or span[0] == span[1]:
             return first
@@ -356,7 +347,7 @@ class _Chooser:
             conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{conflict}; lift one of them, or state conditions that exclude one another"
         if not fitting.valid:
-            return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._others}"
+            return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._hint}"
         return self._chosen(fitting.valid[0], moment), ""
 
     def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:

@@ -13,12 +13,12 @@ from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
-from crucible_lineage.marks import METADATA_PREFIX
+from crucible_lineage.marks import METADATA_PREFIX, is_entry
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
 from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, register_raw
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DESCRIPTIVE, DatasetRef
 from crucible_lineage.registration.read import samples_of
 from crucible_lineage.session import Session
 from crucible_lineage.times import measured_at
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.inputs import InputItem
 
 Items = Mapping[str, Sequence["InputItem"]]
-
-
-FIELDS = ("measurement", "data_type", "session_name", "instrument_name")
 
 
 def recognize_revisions(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
@@ -176,8 +173,7 @@ def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput
     found = _read_measured(session, old, f"replace {old}")
     record = found.model_dump()
     metadata = found.scientific_metadata or {}
-    acts = [act for act in corrections(metadata) if act.field.startswith(METADATA_PREFIX)]
-    added = (act.field.removeprefix(METADATA_PREFIX) for act in acts)
+    added = (act.field.removeprefix(METADATA_PREFIX) for act in corrections(metadata) if is_entry(act.field))
     current = {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}}
     keywords = [word.keyword for word in session.client.datasets.get_keywords(old)]
     keywords = [word for word in keywords if not word.startswith(pipeline_keyword(""))]
@@ -189,7 +185,7 @@ def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput
             "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
             "metadata": {**declared.metadata, **current},
             "samples": tuple(dict.fromkeys((*samples_of(found), *declared.samples))),
-            **{name: value for name in FIELDS if (value := record.get(name))},
+            **{name: value for name in DESCRIPTIVE if name != "instrument_id" and (value := record.get(name))},
         }
     )
 

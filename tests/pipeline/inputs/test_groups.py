@@ -178,25 +178,6 @@ def test_a_group_has_the_partner_that_its_datasets_share(lab: Any, spectra: Path
     assert text_of(result.datasets["clean[A, 20]"]["out"]) == "199.0"
 
 
-def test_selected_data_are_grouped_by_fields_of_their_records(lab: Any, spectra: Path, run: Run) -> None:
-    assert run(lab.declare(GROUPED)).ok
-    text = r"""
-    pipeline: selected
-    project: lab
-    inputs:
-      selected: {select: {instrument_name: A}}
-    steps:
-      mean:
-        uses: LABMODULE:mean
-        inputs: {spectra: {from: selected, group_by: metadata.power_mW}}
-        params: {power: "{spectra.metadata.power_mW}"}
-    """
-    path = lab.declare(text, "selected.yaml")
-    result = run(path)
-    assert result.ok, result.errors
-    assert list(result.outcomes) == [f"mean[{power}]" for power in (1, 5, 20)]
-
-
 def test_labels_come_from_records(lab: Any, spectra: Path, session: Session) -> None:
     text = HEAD.replace("each: true", 'each: true\n    label: "{instrument_name} at {metadata.power_mW} mW"')
     text += "  twice: {uses: 'LABMODULE:double', inputs: {spectrum: spectra}}\n"
@@ -277,18 +258,3 @@ def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, run
     assert result.datasets["all"]["out"] in target.read_text()
     refused = cli("lineage", lab.pipeline, "--format", "prov-n")
     assert (refused.exit_code, "go with an MFID" in refused.stderr) == (2, True)
-
-
-@pytest.mark.parametrize("other", ["5.0", "'5'"])
-def test_values_that_look_alike_are_one_group_and_one_value_of_a_parameter(
-    lab: Any, run: Run, session: Session, other: str
-) -> None:
-    lab.file(f"{lab.module}.py", STEPS)
-    lab.file("a.txt", "1")
-    lab.file("b.txt", "3")
-    files = f"{{file: a.txt, metadata: {{power_mW: 5}}}}, {{file: b.txt, metadata: {{power_mW: {other}}}}}"
-    head = f"pipeline: power\nproject: lab\ninputs:\n  spectra: {{each: [{files}]}}\nsteps:\n"
-    result = run(lab.declare(head + MEAN.replace("instrument_name, ", "").replace(", expect: 3", "")))
-    assert not result.errors
-    made = session.client.metadata.get(result.datasets["mean[5]"]["out"])
-    assert (made["power_mW"], made["repeats"]) == (5, 2)

@@ -219,24 +219,6 @@ def test_a_list_takes_all_matches_and_a_single_file_the_nearest_before(
     assert text_of(result.datasets["table[s1.txt]"]["out"]) == "10 2 20"
 
 
-def test_selected_datasets_can_be_matched_too(many: Any, session: Session, run: Run, text_of: Any) -> None:
-    many.file("second.txt", "20")
-    run(many.declare(MATCHED, "first.yaml"))
-    selected = """
-    pipeline: selected
-    project: lab
-    inputs:
-      spectrum: {select: {data_type: raw}, each: true}
-      sums: {select: {keyword: "pipeline:matched"}}
-    steps:
-      square: {uses: "LABMODULE:power", inputs: {base: spectrum}}
-      table: {uses: "LABMODULE:table", inputs: {values: sums}}
-    """
-    result = run(many.declare(selected.replace("data_type: raw", "dataset_name: s1.txt"), "second.yaml"))
-    assert result.ok, result.errors
-    assert sorted(text_of(result.datasets["table"]["out"]).split()) == ["11.0", "13.0", "22.0"]
-
-
 SWEPT = """
 pipeline: swept
 project: lab

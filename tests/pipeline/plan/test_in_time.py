@@ -48,12 +48,6 @@ def reduce(science: Path, bias: Path, flat: Path, *, out: Path) -> dict:
 def subtract(scan: Path, dark: Path, *, out: Path) -> dict:
     (out / "clean.txt").write_text(f"{scan.read_text()} - {dark.read_text()}")
     return {}
-
-
-@step
-def between(scan: Path, darks: list[Path], *, out: Path) -> dict:
-    (out / "between.txt").write_text(" ".join(path.read_text() for path in darks))
-    return {}
 """
 NIGHT = """
 pipeline: night
@@ -271,18 +265,6 @@ def test_a_result_has_the_time_of_its_data_and_not_of_a_later_calibration(
     (outputs,) = run(lab.declare(text)).datasets.values()
     made = session.client.datasets.get(outputs["out"])
     assert made.timestamp.startswith("2024-05-10T12:00:00")
-
-
-def test_both_neighbours_are_used_for_interpolation(lab: Any, run: Any, register: Any, text_of: Any) -> None:
-    register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
-    for hour, value in ((9, 2), (11, 3), (15, 4), (20, 5)):
-        register("dark", "A", datetime(2024, 5, 10, hour, tzinfo=UTC), value)
-    text = DARK.replace(", match: {scan: metadata.camera}", "").replace(":subtract", ":between")
-    both = text.replace("dark: dark", "darks: {from: dark, take: [before, after], same: metadata.camera}")
-    (outputs,) = run(lab.declare(both)).datasets.values()
-    assert text_of(outputs["out"]) == "3 4"
-    with pytest.raises(InputError, match=r"'dark' of .* is one file, but several datasets are given"):
-        bind_file(lab.declare(both.replace(":between", ":subtract").replace("darks:", "dark:")))
 
 
 def test_results_of_another_pipeline_are_chosen_by_the_fields_and_times_of_their_data(
