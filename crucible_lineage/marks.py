@@ -206,15 +206,13 @@ def correction_mark(name: str, act: JsonMapping) -> JsonObject:
 
 
 def settled(metadata: JsonMapping | None) -> JsonObject:
-    """Return the metadata that all marks together give: record and slots under one key each, and the rest.
-
-    A corrected value wins over what another program has written since, which the correction then names.
-    """
+    """Return the metadata that all marks together give: record, slots, corrections under a key each, and the rest."""
     metadata = metadata or {}
     acts = {key.removeprefix(_CORRECTED): value for key, value in metadata.items() if key.startswith(_CORRECTED)}
+    corrections = {CORRECTIONS_KEY: acts} if acts else {}
     if _is_plain(metadata):
         own = {key: value for key, value in metadata.items() if not key.startswith((_COMPLETE, _HELD, _CORRECTED))}
-        return own | _corrected(own, acts)
+        return own | corrections
     combined = {key: value for key, value in metadata.items() if not is_own(key)}
     shown = registrations(metadata).shown
     if shown is not None and shown.metadata is not None:
@@ -223,35 +221,23 @@ def settled(metadata: JsonMapping | None) -> JsonObject:
         combined[KEY] = record
     if slots := slots_in(metadata):
         combined[SLOTS_KEY] = slots
-    return combined | _corrected(combined, acts)
+    return combined | corrections
 
 
-def _corrected(metadata: JsonMapping, acts: JsonMapping) -> JsonObject:
-    """Return the corrected values, and the corrections, with what was written over the last one of each value."""
-    current = {f"{METADATA_PREFIX}{key}": value for key, value in metadata.items()}
-    values, named = corrected_fields(current, acts, METADATA_PREFIX)
-    return (
-        {**{path.removeprefix(METADATA_PREFIX): now for path, now in values.items()}, CORRECTIONS_KEY: named}
-        if acts
-        else {}
-    )
+def correct(fields: JsonObject, metadata: JsonObject) -> None:
+    """Set the corrected values in the fields of a dataset and its settled metadata, where another program wrote since.
 
-
-def corrected_fields(current: JsonMapping, acts: JsonMapping, prefix: str = "") -> tuple[JsonObject, JsonObject]:
-    """Return the fields whose last correction another program wrote over, with the corrected values.
-
-    Only the fields whose names begin with `prefix` are compared, and among those without one, the `current` ones.
-    Also return the corrections, with what was written over the last one of each field.
+    The corrections then name what was written.
     """
-    last = {str(mapping(act).get("field")): name for name, act in sorted(acts.items())}
-    values, named = JsonObject(), dict(acts)
-    for path, name in last.items():
-        now = mapping(acts[name]).get("now")
-        is_compared = path.startswith(prefix) if prefix else path in current
-        if is_compared and not is_same_value(path, current.get(path), now):
-            values[path] = now
-            named[name] = {**mapping(acts[name]), "overwritten": current.get(path)}
-    return values, named
+    acts = {name: mapping(act) for name, act in sorted(mapping(metadata.get(CORRECTIONS_KEY)).items())}
+    for path, name in {str(act.get("field")): name for name, act in acts.items()}.items():
+        home, key = (metadata, path.removeprefix(METADATA_PREFIX)) if is_entry(path) else (fields, path)
+        now = acts[name].get("now")
+        if (is_entry(path) or key in fields) and not is_same_value(path, home.get(key), now):
+            acts[name] = {**acts[name], "overwritten": home.get(key)}
+            home[key] = now
+    if acts:
+        metadata[CORRECTIONS_KEY] = acts
 
 
 def _is_plain(metadata: JsonMapping) -> bool:

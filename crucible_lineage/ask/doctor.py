@@ -271,8 +271,8 @@ class _Trial:
 
     def _statements(self) -> Outcome:
         """Hold a dataset, see that plans and lists would count it, and lift the hold."""
-        if not self.keeps_ids:
-            return None, "ids are not kept"
+        if not self.keeps_ids or PROBE not in (self.client.metadata.get(self.plain) or {}):
+            return None, "ids or metadata are not kept"
         before = self._standing()
         held = self._state(HOLD, About((self.plain,)))
         began, counted = time.monotonic(), self._standing()

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.marks import CORRECTIONS_KEY, corrected_fields, is_own, settled
+from crucible_lineage.marks import correct, is_own, settled
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.times import utc
 
@@ -192,11 +192,8 @@ class Dataset(_Owned):
         stored = self.scientific_metadata
         if stored and any(map(is_own, stored)):
             self._stored = stored
-            metadata = settled(stored)
-            if acts := metadata.get(CORRECTIONS_KEY):
-                values, metadata[CORRECTIONS_KEY] = corrected_fields(self.__dict__, acts)
-                self.__dict__.update(values)  # the model is frozen
-            self.__dict__["scientific_metadata"] = metadata
+            self.__dict__["scientific_metadata"] = metadata = settled(stored)  # the model is frozen
+            correct(self.__dict__, metadata)
 
     @property
     def stored_metadata(self) -> JsonObject | None:

@@ -55,12 +55,7 @@ from crucible_lineage.times import without_default_time
 
 _SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 MOST_NUMBERS = 6  # of what a step returned, that lists show
-COLUMNS = (
-    *("mfid", "project", "name", "measurement", "step", "pipeline", "created", "data_type"),
-    *("data_format", "session", "instrument", "timestamp", "size", "numbers", "samples", "complete", "derived"),
-    *("replaces", "slots", "parents", "code", "statement", "supports", "run"),
-)
-"""The columns in which the mirror keeps a summary."""
+COLUMNS = ("mfid", "project", "statement", "supports", "replaces", "summary")  # in which the mirror keeps summaries
 
 
 class Producer(NamedTuple):
@@ -141,14 +136,10 @@ class Summary:
 
     def columns(self) -> tuple[object, ...]:
         """Return the values of the columns COLUMNS."""
-        status = self.status
-        numbers = json.dumps(dict(self.numbers)) if self.numbers else ""
-        slots = json.dumps(slots_to_json(status.slots)) if status.slots else ""
-        own = (self.name, self.measurement, self.step, self.pipeline, self.created)
-        about = (self.data_type, self.data_format, self.session, self.instrument, self.timestamp, self.size)
-        holds = (int(status.complete), int(status.derived), status.replaces or "", slots)
-        origin = (" ".join(self.parents), self.code, self.statement, int(self.supports), self.run)
-        return status.mfid, status.project, *own, *about, numbers, self.samples, *holds, *origin
+        status = {**vars(self.status), "slots": slots_to_json(self.status.slots)}
+        summary = json.dumps({**vars(self), "status": status})
+        found = (self.statement, int(self.supports), self.status.replaces or "")
+        return self.mfid, self.status.project, *found, summary
 
     @property
     def facts(self) -> SubjectFacts:
@@ -158,15 +149,9 @@ class Summary:
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
         """Return the summary with these values of the columns COLUMNS."""
-        mfid, project, name, measurement, step, pipeline, created, *columns = columns
-        data_type, data_format, session, instrument, timestamp, size, *columns = columns
-        numbers, samples, complete, derived, replaces, slots, parents, code, statement, supports, run = columns
-        claims = slots_of(json.loads(slots)) if slots else {}
-        status = DatasetStatus(mfid, project, bool(complete), bool(derived), claims, replaces or None)
-        figures = json.loads(numbers) if numbers else {}
-        own = (name, measurement, step, pipeline, created, status)
-        origin = (tuple(parents.split()), code, statement, bool(supports), run)
-        return cls(*own, data_type, data_format, session, instrument, timestamp, size, figures, samples, *origin)
+        entry = json.loads(columns[-1])
+        status = DatasetStatus(**{**entry["status"], "slots": slots_of(entry["status"]["slots"])})
+        return cls(**{**entry, "status": status, "parents": tuple(entry["parents"])})
 
 
 def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
@@ -248,7 +233,7 @@ CREATE TABLE feed (
 ) WITHOUT ROWID;
 CREATE TABLE dataset (
     mfid TEXT PRIMARY KEY, project TEXT NOT NULL COLLATE NOCASE,
-    {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:] if name != "size")}, size,
+    {", ".join(f"{name} NOT NULL" for name in COLUMNS[2:])},
     modified TEXT NOT NULL, record BLOB NOT NULL, seal INTEGER NOT NULL
 );
 CREATE INDEX dataset_of_project ON dataset (project, statement = '', mfid);

@@ -37,10 +37,10 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
         ("plain", set()),
         ("own_ids", {"own ids"}),
         ("version_7", {"own ids"}),
-        ("plain_keywords", {"keywords", "statements"}),
+        ("plain_keywords", {"keywords"}),
         ("no_graphs", {"graphs"}),
         ("upserts", {"taken ids"}),
-        ("strict_metadata", {"first metadata", "merged metadata", "free metadata", "statements"}),
+        ("strict_metadata", {"first metadata", "merged metadata", "free metadata"}),
     ],
 )
 def test_each_variant_is_found_and_nothing_stays(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from functools import partial
@@ -18,7 +18,6 @@ from crucible_lineage.lineage.fields import REGISTERED, fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
-    FLAGS,
     NIGHT,
     CalibrationInput,
     DatasetFields,
@@ -407,7 +406,9 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     if declared.filters:
         possible &= {one.unique_id for one in session.client.datasets.iter(project_id=project, **declared.filters)}
     matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
-    selected = _selected(project, matching, declared, session)
+    excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
+    stand = standings_in(session, copy, project, among=matching) if matching else {}
+    selected = [mfid for mfid, one in stand.items() if one.state not in excluded and declared.has_flags(one.flags)]
     usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
@@ -415,17 +416,6 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     found = [registered(session.client, dataset) for dataset in usable]
     refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
     yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in found)
-
-
-def _selected(project: str, matching: Collection[str], declared: SelectInput, session: Session) -> Iterator[str]:
-    """Yield the ids of those that stand in the project as declared; statements and supporting datasets never do."""
-    if not matching:
-        return
-    copy = session.mirror.snapshot(project)
-    excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
-    for mfid, one in standings_in(session, copy, project, among=copy.summaries.keys() & matching).items():
-        if one.state not in excluded and (FLAGS not in declared.select or declared.has_flags(one.flags)):
-            yield mfid
 
 
 def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
