@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -194,12 +194,6 @@ class FileInput(_Paired, Ingested, DatasetFields):
         """Whether one of the names is a pattern."""
         return any(_WILD & set(name) for name in self.file)
 
-    def of_each(self) -> tuple[FileInput, ...]:
-        """Return one input per dataset: one for all files, or with `each` one per file on disk."""
-        if not self.each:
-            return (self,) if self.paths or not self.optional else ()
-        return tuple(self.model_copy(update={"file": (str(path),), "each": False}) for path in self.paths)
-
 
 _EACH = "true: one instance of the steps for each dataset, instead of one with all"
 
@@ -270,6 +264,7 @@ class ResultInput(_Paired):
 class CalibrationInput(DeclaredModel):
     """For each dataset of another input, the calibration of a kind that was certified for its time of measurement."""
 
+    each: ClassVar[bool] = False  # it has no instances of its own
     calibration: str = Field(min_length=1, description="the kind of calibration, as certificates have it")
     of: str = Field(alias="for", description="the input (with `each`) whose data are calibrated")
     take: Sides = Field(
@@ -282,11 +277,6 @@ class CalibrationInput(DeclaredModel):
     )
     label: str | None = Field(default=None, description="the label of instances for each dataset")
     checks: dict[str, Check] = Field(default={}, description="conditions on metadata.NAME of the data, by name")
-
-    @property
-    def each(self) -> bool:
-        """False: this input has no instances of its own."""
-        return False
 
     @property
     def partner(self) -> str:

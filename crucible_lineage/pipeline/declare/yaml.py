@@ -155,14 +155,11 @@ class _Reader:
                 continue
             key = str(key_node.value)
             if key in result:
-                self.report(key_node, f"{key!r} is given twice; the first is in line {self._line(location, key)}")
+                self.report(key_node, f"{key!r} is given twice; the first is in line {self.marks[*location, key][0]}")
                 continue
             self.marks[*location, key] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             result[key] = self.build(value_node, (*location, key))
         return result
-
-    def _line(self, location: Location, key: str) -> int:
-        return self.marks[*location, key][0]
 
     def report(self, node: Any, message: str) -> None:
         """Record a fault at the beginning of a node."""

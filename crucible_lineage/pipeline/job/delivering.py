@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from crucible_lineage.amounts import amount
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.pipeline.logs import record_fault
-from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
@@ -30,7 +29,8 @@ def delivery_context(session: Session, client: CrucibleClient | None = None) -> 
         client=client or session.client,
         machine=session.machine,
         turn=session.turn,
-        note=partial(_note, session),
+        # Trusted under the id made here and the one that the service gave.
+        note=lambda refs: session.mirror.trust({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)}),
         ingesting=partial(note_ingestions, session.store),
         describe_fault=partial(record_fault, data=session.settings.data),
     )
@@ -69,8 +69,3 @@ def deliver_all(
         tell(f"delivering {amount(total, 'result')}", 0)
         deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left:,} of {amount(total, 'result')}", 0))
     return tuple(arrived), tuple(session.outbox.waiting())
-
-
-def _note(session: Session, refs: Mapping[str, DatasetRef]) -> None:
-    """Trust delivered datasets, under the id made here and the one that the service gave."""
-    session.mirror.trust({mfid: ref for made, ref in refs.items() for mfid in (made, ref.mfid)})

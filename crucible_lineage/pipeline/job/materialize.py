@@ -219,13 +219,15 @@ def new_dataset(
         who=agent,
         supersedes=planned.supersedes,
     )
+    own = [part.dataset for part in job.used if part.chosen is None]  # inputs chosen by time do not date a result
+    taken = last_taken(own or [part.dataset for part in job.used])
     inherited = tuple(sorted({sample for part in job.used for sample in part.dataset.samples}))
     return NewDataset(
         mfid=planned.mfid,
         fields={
             "project_id": job.project,
             "dataset_name": name,
-            **({"timestamp": taken} if (taken := _measured_at(job)) else {}),
+            **({"timestamp": taken} if taken else {}),
             "public": declared.public,
             **inspection.described(declared),
         },
@@ -290,19 +292,10 @@ def output_files(
     fits = (path for path in paths if (fnmatchcase(path.name, preview) if preview else path.name in pictures))
     shown = next(fits, None)
     files = [LocalFile.of(path, scan_file(path), preview=path == shown) for path in paths]
-    return (*files, *([log_file(log, STEP_LOG)] if log.exists() else []))
-
-
-def log_file(path: Path, name: str) -> LocalFile:
-    """Return a log as a file of a dataset, which steps do not receive."""
-    checksums = scan_file(path)
-    return LocalFile(path, FileRef(name, checksums.sha256, checksums.size, log=True), checksums)
-
-
-def _measured_at(job: Job) -> str:
-    """Return when the data of a result were measured; inputs chosen for them by time do not count."""
-    own = [part.dataset for part in job.used if part.chosen is None]
-    return last_taken(own or [part.dataset for part in job.used])
+    if log.exists():  # later steps do not receive it
+        checksums = scan_file(log)
+        files.append(LocalFile(log, FileRef(STEP_LOG, checksums.sha256, checksums.size, log=True), checksums))
+    return tuple(files)
 
 
 MAX_NAME_BYTES = 200  # chosen: file systems allow 255, and programs add endings

@@ -344,7 +344,8 @@ class _Expansion:
         candidates, members, items = self.candidates[name], self._about(partner, point), self.inputs[partner]
         if members is not None and not collects:
             own = [items[index] for index in members]
-            label = own[0].label if len(own) == 1 else self.naming.group_label(partner, point)
+            named = (self.naming.label(name, index) for name, index in point.items() if root_of(name) == partner)
+            label = own[0].label if len(own) == 1 else next(named, partner)
             return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
         own = list(items) if members is None else [items[index] for index in members]
         equal = [candidates.equal(_row(0, item.label, [item], {}, same, declared)) for item in own]

@@ -212,18 +212,12 @@ def _find_under_id(raw: RawFiles, session: Session) -> tuple[DatasetRef | None, 
     if found.ref is not None:
         return found.ref, False
     if raw.named and found.record is None and session.client.files.list(mfid):  # registered by another program
-        return _require_files(_foreign_dataset(found.dataset, session), raw), False
+        dataset = _foreign_dataset(found.dataset, session)
+        if not raw.are_files_of(dataset):
+            message = f"looking for {raw.label}: dataset {mfid} ({dataset.name!r}) has other files; nothing was changed"
+            raise IdTakenError(f"{message}. Register them without that id, or correct it", mfid=mfid)
+        return dataset, False
     return None, True
-
-
-def _require_files(dataset: DatasetRef, raw: RawFiles) -> DatasetRef:
-    if not raw.are_files_of(dataset):
-        raise IdTakenError(
-            f"looking for {raw.label}: dataset {dataset.mfid} ({dataset.name!r}) has other files; nothing was "
-            "changed. Register them without that id, or correct it",
-            mfid=dataset.mfid,
-        )
-    return dataset
 
 
 def _foreign_dataset(found: Dataset, session: Session) -> DatasetRef:

@@ -281,10 +281,12 @@ def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputIt
 
 def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
     """Yield one input per dataset: one for all files, or with `each` one per file, local or remote."""
-    yield from declared.of_each()
-    if declared.each:
-        for file in _remote_files(declared, session):
-            yield declared.model_copy(update={"file": (file.address,), "each": False})
+    if not declared.each:
+        if declared.paths or not declared.optional:
+            yield declared
+        return
+    for name in (*map(str, declared.paths), *(file.address for file in _remote_files(declared, session))):
+        yield declared.model_copy(update={"file": (name,), "each": False})
 
 
 def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:

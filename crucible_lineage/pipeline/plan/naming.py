@@ -12,7 +12,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, PipelineInput, ResultInput
 from crucible_lineage.pipeline.plan.bind import label_of
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, root_of
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 
 Point = Mapping[str, int]  # dimension -> index of its value
@@ -54,10 +54,6 @@ class DimensionLabels:
             if name in self.inputs or name in self.groups
         ]
         return ", ".join((*(items or [self._first_input(step)]), *self._variants(step, point)))
-
-    def group_label(self, root: str, point: Point) -> str:
-        """Return the label of an input's group at a point."""
-        return next((self.label(name, index) for name, index in point.items() if root_of(name) == root), root)
 
     def _variants(self, step: BoundStep, point: Point) -> list[str]:
         """Return the labels of the combinations of swept parameters, including matrices with a single one."""

@@ -87,11 +87,6 @@ class _Worker:
         self._unsure = b""
         self._done = threading.Event()
 
-    @property
-    def is_started(self) -> bool:
-        """Whether its process was started."""
-        return hasattr(self, "process")
-
     def start(self, name: str, run_id: str) -> None:
         """Start its process for a step. Raises OSError, or StoppedError if the run was stopped."""
         main = "from crucible_lineage.pipeline.processes.worker_main import main"
@@ -174,14 +169,14 @@ def _take(call: ProcessCall) -> _Worker:
     while True:
         worker = _reserve(environment, call.spec.folder)
         try:
-            if not worker.is_started:
+            if not hasattr(worker, "process"):
                 worker.start(call.name, call.run_id)
                 _start_janitor()
                 return worker
             if worker.is_current() and worker.process.take_over(call.name, call.run_id):
                 return worker
         except BaseException:
-            if worker.is_started:
+            if hasattr(worker, "process"):
                 worker.process.finish()
             raise
         worker.process.finish()
