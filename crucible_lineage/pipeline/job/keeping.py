@@ -7,6 +7,7 @@ share one. Set CRUCIBLE_LINEAGE_KEEP=no where code must not leave the machine; r
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +56,8 @@ KEYWORD = "supports results"
 
 Contents = tuple[tuple[str, bytes], ...]  # names and bytes of files
 
-_lock, _environment_lock = threading.Lock(), threading.Lock()
-_recent: dict[object, tuple[Contents, tuple[str, ...]]] = {}  # contents and what was left out, by key
+_lock = threading.Lock()
+_environments: dict[str, Contents] = {}  # by mark
 
 
 MOST_BYTES = 64 << 20  # chosen: of one file; larger data belong into a dataset
@@ -110,8 +111,7 @@ def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSup
     folder = job.spec.folder
     named = enumerate(folder / part for part in arguments_of(job.spec))
     scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
-    source = _lay_out([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder])
-    contents, left_out = _read(source.files.values(), (), lambda: source, secrets)
+    contents, left_out = _read([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder], secrets)
     return PlannedSupport(contents, present_environment(session), _program(job, session), left_out)
 
 
@@ -123,7 +123,7 @@ def support_of_code(
         return PlannedSupport()
     paths = [Path(file) for file in files]
     roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(one) for one in sys.path if one)]
-    contents, left_out = _read(paths, (uses, folder, *sys.path), lambda: _lay_out(paths, roots), secrets)
+    contents, left_out = _read(paths, roots, secrets)
     return PlannedSupport(contents, present_environment(session), None, left_out)
 
 
@@ -131,47 +131,26 @@ def _is_enabled() -> bool:
     return os.environ.get(KEEP_VARIABLE, "").lower() not in ("no", "0", "off", "false")
 
 
-def _read(
-    files: Iterable[Path], searched: Sequence[object], lay_out: Callable[[], SourceArchive], secrets: Sequence[str]
-) -> tuple[Contents, tuple[str, ...]]:
-    """Return the archive of a source, read only once while its files are unchanged, and what was left out."""
+def _read(files: Sequence[Path], roots: Iterable[Path], secrets: Iterable[str]) -> tuple[Contents, tuple[str, ...]]:
     try:
-        key = (tuple((str(file), stamp(file)) for file in files), tuple(searched), tuple(secrets))
-        with _lock:
-            known = _recent.get(key)
-        if known is None:
-            source = lay_out()
-            data, left_out = archived(source, secrets)
-            is_empty = len(left_out) >= len(source.files) + len(source.left_out)
-            known = () if is_empty else ((SOURCE_NAME, data),), left_out
-            _remember(key, known)
+        return _archive(tuple(files), tuple(map(stamp, files)), tuple(roots), tuple(secrets))
     except OSError as error:
         return (), (f"{error.filename}: it cannot be read: {error.strerror}",)
-    return known
 
 
 def present_environment(session: Session) -> Contents:
     """Return the files of the environment of this Python, as they are kept."""
     mark = environment_mark()
-    with _environment_lock:  # the first steps of a run begin together, and this takes half a second
-        known = _recent.get(mark)
-        if known is not None:
-            return known[0]
-        query = f"environment {mark}"
-        document = session.store.inspection(query, RULES)
-        if not isinstance(document, dict):
-            document = masked(environment_document(), by_name=False)
-            session.store.keep_inspection(query, RULES, (), document)
-        files = ((ENVIRONMENT_NAME, canonical_text(document).encode()), (LOCK_NAME, lock_text(document).encode()))
-        _remember(mark, (files, ()))
-        return files
-
-
-def _remember(key: object, entry: tuple[Contents, tuple[str, ...]]) -> None:
-    with _lock:
-        _recent[key] = entry
-        while len(_recent) > 64:
-            del _recent[next(iter(_recent))]
+    with _lock:  # the first steps of a run begin together, and this takes half a second
+        if mark not in _environments:
+            query = f"environment {mark}"
+            document = session.store.inspection(query, RULES)
+            if not isinstance(document, dict):
+                document = masked(environment_document(), by_name=False)
+                session.store.keep_inspection(query, RULES, (), document)
+            texts = ((ENVIRONMENT_NAME, canonical_text(document)), (LOCK_NAME, lock_text(document)))
+            _environments[mark] = tuple((name, text.encode()) for name, text in texts)
+        return _environments[mark]
 
 
 def _register(
@@ -254,25 +233,31 @@ def _program(job: Job, session: Session) -> Mapping[str, str] | None:
 # these import from beside them. It has nothing from outside the folders of code and declaration, and no secrets.
 
 
-@dataclass(frozen=True)
-class SourceArchive:
-    """Files by their path in the archive, and what was left out, with the reason."""
-
-    files: Mapping[str, Path]
-    left_out: tuple[str, ...] = ()
-
-
 def lies_in(path: Path, folder: Path) -> bool:
     """Return whether a file exists, and is in the folder."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
-def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tuple[str, ...]]:
-    """Return the archive, and what was left out, with reasons. Equal files give equal bytes on every machine."""
-    mask, left_out = known(secrets), list(source.left_out)
-    content = io.BytesIO()
+@functools.lru_cache(maxsize=64)
+def _archive(
+    files: Sequence[Path],
+    stamps: object,  # noqa: ARG001 (part of the key)
+    roots: Sequence[Path],
+    secrets: Sequence[str],
+) -> tuple[Contents, tuple[str, ...]]:
+    """Return the archive of files with these stamps, as imported from `roots`, and what was left out, with reasons.
+
+    Equal files give equal bytes on every machine.
+    """
+    mask, left_out, placed, content = known(secrets), list[str](), dict[str, Path](), io.BytesIO()
+    for file in dict.fromkeys(files):
+        path = _archive_path(file, roots)
+        if not path:
+            left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
+        elif placed.setdefault(path, file) != file:
+            left_out.append(f"{file}: another file takes the place {path}")
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # deflated bytes differ between versions
-        for path, file in sorted(source.files.items()):
+        for path, file in sorted(placed.items()):
             if reason := _exclusion(file):
                 left_out.append(f"{path}: {reason}")
                 continue
@@ -283,19 +268,8 @@ def archived(source: SourceArchive, secrets: Iterable[str]) -> tuple[bytes, tupl
             entry = zipfile.ZipInfo(path, _EPOCH)
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             archive.writestr(entry, data)
-    return content.getvalue(), tuple(left_out)
-
-
-def _lay_out(files: Iterable[Path], roots: Sequence[Path]) -> SourceArchive:
-    placed: dict[str, Path] = {}
-    left_out = []
-    for file in dict.fromkeys(files):
-        path = _archive_path(file, roots)
-        if not path:
-            left_out.append(f"{file.name}: it lies outside the folders of the code and of the declaration")
-        elif placed.setdefault(path, file) != file:
-            left_out.append(f"{file}: another file takes the place {path}")
-    return SourceArchive(placed, tuple(left_out))
+        is_empty = not archive.namelist()
+    return () if is_empty else ((SOURCE_NAME, content.getvalue()),), tuple(left_out)
 
 
 def _exclusion(file: Path) -> str:
