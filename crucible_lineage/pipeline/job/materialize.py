@@ -8,8 +8,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -84,9 +83,7 @@ def materialize_step(
         outputs = _deliver_before_use(outputs, job, session, deliveries)
         waits = session.outbox.waits(made.label)
     seconds = time.monotonic() - began
-    if deliveries is None:
-        return Materialized(outputs, executed=True, note=note, seconds=seconds)
-    if waits:  # the lock is released now
+    if deliveries is not None and waits:  # the lock is released now
         deliveries(made.label)
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
@@ -137,11 +134,19 @@ def _execute(
     planned_support = support_of(job, session, secrets)
     started = datetime.now(UTC)
     report = partial(report_line, job, session.settings.data, on_line)
-    with naming_changed_inputs(staged):
+    try:
         called = call_step(job, staged.arguments, outputs, folder, secrets=secrets, on_line=report)
+    except StepError as error:
+        if changed := _changed(staged):  # which may be the cause
+            error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
+        raise
     ended = datetime.now(UTC)
     report_phase(job, MADE, session.settings.data)
-    require_unchanged(job, staged)
+    if changed := _changed(staged):  # the origin of its result is unknown
+        raise FileChangedError(
+            f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "
+            "Let it copy the file before changing it"
+        )
     metadata = metadata_of(job, called.result)
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
@@ -465,26 +470,6 @@ def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
         files=files,
         note=note,
     )
-
-
-def require_unchanged(job: Job, staged: StagedInputs) -> None:
-    """Raise FileChangedError if the step changed one of its inputs, since the origin of its result is then unknown."""
-    if changed := _changed(staged):
-        raise FileChangedError(
-            f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "
-            "Let it copy the file before changing it"
-        )
-
-
-@contextmanager
-def naming_changed_inputs(staged: StagedInputs) -> Iterator[None]:
-    """Name the input that changed meanwhile in a StepError of this block: that may be the cause."""
-    try:
-        yield
-    except StepError as error:
-        if changed := _changed(staged):
-            error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
-        raise
 
 
 def _changed(staged: StagedInputs) -> str:
