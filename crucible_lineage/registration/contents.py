@@ -82,8 +82,9 @@ def ingest(
     for file in new.files:
         if file.ref.is_data and (file_mfid := files.get(file.ref.name)):
             requests[file.ref.name] = existing.get(file_mfid) or client.ingestions.request(file_mfid, new.ingestor)
-    if new.waits_for_ingestion:
-        return {name: _awaited(client, new, request) for name, request in requests.items()}
+    for name, request in requests.items() if new.waits_for_ingestion else ():
+        with suppress(UnreachableError):  # when time is up, the data are complete without it
+            requests[name] = client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
     return requests
 
 
@@ -108,7 +109,8 @@ def tidy(client: CrucibleClient, new: NewDataset, claimed: Claim, sent: SentCont
     earlier = sent.earlier
     previews = {file.ref.name: file.ref.preview for file in new.files}
     if earlier != previews or any(other.get("attached") for other in claimed.others):
-        own = previews.keys() | _attached_names(claimed.record.document())
+        attached = claimed.record.document().get("attached")
+        own = previews.keys() | ({str(attached.get("name"))} if isinstance(attached, Mapping) else set())
         for stored in client.files.list(claimed.mfid):
             if stored.filename in earlier.keys() | {ATTACHED_NAME} and stored.filename not in own:
                 _quietly(client.files.delete, stored.mfid)
@@ -137,11 +139,6 @@ def _previews(record: JsonMapping) -> dict[str, bool]:
     listed = record.get("generated")
     files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
     return {str(file.get("name")): bool(file.get("preview")) for file in files}
-
-
-def _attached_names(record: JsonMapping) -> set[str]:
-    attached = record.get("attached")
-    return {str(attached.get("name"))} if isinstance(attached, Mapping) else set()
 
 
 @contextmanager
@@ -225,13 +222,6 @@ def _show(client: CrucibleClient, claimed: Claim, preview: LocalFile, sent: Sent
     sent.shown = shown.id
     if not same:
         sent.thumbnails[shown.id] = name
-
-
-def _awaited(client: CrucibleClient, new: NewDataset, request: IngestionRequest) -> IngestionRequest:
-    """Return the request when it has ended, or when time is up: the data are complete without it."""
-    with suppress(UnreachableError):
-        return client.ingestions.wait(request.id, timeout_s=new.ingestion_timeout_s)
-    return request
 
 
 def _quietly(delete: Any, *arguments: Any) -> None:

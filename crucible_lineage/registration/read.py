@@ -340,21 +340,18 @@ def hidden_id_error(
     client: CrucibleClient, mfid: str, action: str, project: str, refusal: CrucibleError
 ) -> CrucibleError | IdTakenError:
     """Return the error for an id that is refused and whose dataset this key cannot see."""
-    if refusal.status == 403 and not _may_create(client, project):
-        return refusal
+    if refusal.status == 403:
+        record = None
+        with suppress(CrucibleError):
+            record = client.projects.find(project)
+        if not (record and (record.capabilities or {}).get("can_create_dataset")):
+            return refusal
     return IdTakenError(
         f"{action}: Crucible refuses the id {mfid} ({refusal.status}), and this key cannot see its dataset: it is "
         f"taken by a private dataset outside {project}, whose owner only an administrator of Crucible can name; "
         f"nothing was written. To continue, {WAY_OUT}",
         mfid=mfid,
     )
-
-
-def _may_create(client: CrucibleClient, project: str) -> bool:
-    with suppress(CrucibleError):
-        record = client.projects.find(project)
-        return bool(record and (record.capabilities or {}).get("can_create_dataset"))
-    return False
 
 
 def _location(dataset: Dataset) -> str:

@@ -280,13 +280,10 @@ def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[Json
             break
         before = frozenset(removed)
         for item in found:
-            if not _is_within(location := location_of(item["loc"]), removed - before):
+            location = location_of(item["loc"])
+            if not any(location[: len(part)] == part for part in removed - before):
                 _remove(data, location, item, removed)
     return None, errors
-
-
-def _is_within(location: Location, removed: set[Location]) -> bool:
-    return any(location[: len(part)] == part for part in removed)
 
 
 def _remove(data: JsonObject, location: Location, error: JsonMapping, removed: set[Location]) -> None:

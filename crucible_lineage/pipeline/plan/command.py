@@ -127,14 +127,9 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
     if not (step.folder / arguments[0]).is_file() and shutil.which(arguments[0]) is None:
         where = f"on the path, nor a file of that name in {step.folder}"
         yield Fault(f"there is no command {arguments[0]!r} {where}")
-    if isinstance(step.run, str) and not step.shell and (signs := _shell_signs(step.run)):
-        shown = ", ".join(signs)
-        yield Fault(
-            f"this command runs without a shell, so {shown} would be an argument; add `shell: true`, or quote it"
-        )
-
-
-def _shell_signs(run: str) -> list[str]:
-    """Return the shell syntax outside of quotes: operators begin or end a word, unlike an `&` in an address."""
-    words = _LITERAL.sub("", FIELD.sub("", run)).split()
-    return list(dict.fromkeys(sign for word in words for match in _SIGN.finditer(word) if (sign := match[0])))
+    if isinstance(step.run, str) and not step.shell:
+        # Syntax outside of quotes: operators begin or end a word, unlike an `&` in an address.
+        words = _LITERAL.sub("", FIELD.sub("", step.run)).split()
+        if shown := ", ".join(dict.fromkeys(match[0] for word in words for match in _SIGN.finditer(word) if match[0])):
+            message = f"this command runs without a shell, so {shown} would be an argument"
+            yield Fault(f"{message}; add `shell: true`, or quote it")

@@ -99,7 +99,10 @@ def _is_clean() -> bool:
     try:
         os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
-        return _siblings() <= 1
+        parent = os.getppid()  # its other children were left by forking twice
+        with suppress(OSError):
+            return len(Path(f"/proc/{parent}/task/{parent}/children").read_bytes().split()) <= 1
+        return True
     return False
 
 
@@ -109,15 +112,6 @@ def _prints_to(output: int) -> bool:
         return all(os.path.sameopenfile(descriptor, output) for descriptor in (1, 2))
     except OSError:
         return False
-
-
-def _siblings() -> int:
-    """Count the supervisor's children: this process, and those that a function left by forking twice."""
-    parent = os.getppid()
-    try:
-        return len(Path(f"/proc/{parent}/task/{parent}/children").read_bytes().split())
-    except OSError:
-        return 1
 
 
 def _restore(folder: Path, environment: dict[str, str]) -> None:

@@ -384,7 +384,10 @@ class Run:
             if made.executed:
                 self._own.add(min(ids_of(made.outputs).values()))
                 self.slot_writer.note_made(self.instances[name], made.outputs)
-                self._keep_returned(name, made.returned)
+                self.returned[name] = made.returned  # of the last steps: they would be read back from Crucible
+                if len(self.returned) > 4 * MAX_RETURNED:
+                    last = [one for one in self.instances if one in self.returned][-MAX_RETURNED:]
+                    self.returned = {one: self.returned[one] for one in last}
                 self._done(name, EXECUTED, made.outputs)
             else:
                 self._rely_on(name, made.outputs, job.used)
@@ -556,13 +559,6 @@ class Run:
         if message not in self._reported:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))
-
-    def _keep_returned(self, name: str, returned: Mapping[str, Mapping[str, object]]) -> None:
-        """Keep the values that the last steps returned, which would else be read back from Crucible."""
-        self.returned[name] = returned
-        if len(self.returned) > 4 * MAX_RETURNED:
-            last = [one for one in self.instances if one in self.returned][-MAX_RETURNED:]
-            self.returned = {one: self.returned[one] for one in last}
 
 
 def _counted(job: Job) -> dict[str, object]:

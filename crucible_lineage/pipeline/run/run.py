@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -393,11 +392,18 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
         if fault:
             raise InputError(f"{name} of the data it is made from: {fault}")
         shared[name] = value
+    if declared.role is None:
+        since = declared.moment
+    else:  # when the first data of the declared role were measured
+        data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), run.instances)
+        if (span := joint_span(run.inputs[root][index].span for root, index in data)) is None:
+            raise InputError(f"the data behind {declared.role} have no time of measurement (timestamp)")
+        since, _ = span
     certify(
         run.session,
         mfid,
         shared,
-        _since(declared, instance, run).isoformat(),
+        since.isoformat(),
         declared.until,
         kind=declared.kind or "",
         where=declared.where,
@@ -406,14 +412,3 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
         declared_by=step,
         replaced=[one.statement for one in own],
     )
-
-
-def _since(declared: Certify, instance: Instance, run: Run) -> datetime:
-    """Return the start of the validity: when the first data of the declared role were measured."""
-    if declared.role is None:
-        return declared.moment
-    data = items_behind((feed for feed in instance.feeds if feed.role == declared.role), run.instances)
-    span = joint_span(run.inputs[root][index].span for root, index in data)
-    if span is None:
-        raise InputError(f"the data behind {declared.role} have no time of measurement (timestamp)")
-    return span[0]
