@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,27 @@ def run(session: Session) -> Callable[..., RunResult]:
     """A run of a declaration on threads of this process."""
 
     return partial(run_file, session)
+
+
+@pytest.fixture
+def odd(lab: Any) -> Callable[..., Path]:
+    """Declares a pipeline of one step: the function `odd` with this body, and these further settings."""
+
+    def declared(body: str, settings: str = "") -> Path:
+        code = "import os, shutil, socket\nfrom pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n"
+        lab.file(f"{lab.module}_odd.py", code + textwrap.indent(f"{body}\n", "    "))
+        path: Path = lab.declare(
+            f"""
+            pipeline: one
+            project: lab
+            inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
+            steps:
+              odd: {{uses: "{lab.module}_odd:odd", inputs: {{counts: first}}{settings}}}
+            """
+        )
+        return path
+
+    return declared
 
 
 @pytest.fixture

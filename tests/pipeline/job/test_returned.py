@@ -71,6 +71,7 @@ def test_values_with_a_form_in_json_are_stored_in_it(lab: Any, session: Session,
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
+        ("{'a': float('nan')}", "the value 'a' that it returned is nan"),
         ("{'h': {46: [1.0, float('inf')]}}", "the value 'h.46[1]' that it returned is inf"),
         ("{'h': {(1, 2): 3}}", "the value 'h' that it returned has a key (1, 2) that is neither text nor a number"),
         ("{'h': {1: 2, '1': 3}}", "the value 'h' that it returned has two keys that both are '1'"),
@@ -87,11 +88,9 @@ def test_values_with_a_form_in_json_are_stored_in_it(lab: Any, session: Session,
     ],
 )
 def test_values_without_a_form_in_json_are_refused_with_their_path_and_nothing_is_registered(
-    lab: Any, session: Session, run: Any, returned: str, message: str
+    odd: Any, session: Session, run: Any, returned: str, message: str
 ) -> None:
-    body = f"    (out / 'x.txt').write_text('1')\n    return {returned}\n"
-    lab.file(f"{lab.module}_odd.py", f"from pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n{body}")
-    result = run(lab.declare(f"{HEAD}  odd: {{uses: {lab.module}_odd:odd, inputs: {{counts: first}}}}\n"))
+    result = run(odd(f"(out / 'x.txt').write_text('1')\nreturn {returned}"))
     assert message in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 

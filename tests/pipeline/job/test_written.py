@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,25 +16,12 @@ from crucible_lineage.session import Session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and sockets are POSIX")
 
-HEAD = """
-pipeline: writing
-project: lab
-inputs: {first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}
-steps:
-"""
-
-
-def declare(lab: Any, body: str) -> Path:
-    module = f"{lab.module}_written"
-    code = "import os, shutil, socket\nfrom pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n"
-    lab.file(f"{module}.py", code + "".join(f"    {line}\n" for line in body.splitlines()))
-    path: Path = lab.declare(f"{HEAD}  odd: {{uses: {module}:odd, inputs: {{counts: first}}}}\n")
-    return path
-
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        ("return {}", "wrote nothing"),
+        ("(out / 'x').write_text('1')\nreturn 5", "return a mapping"),
         ("os.mkfifo(out / 'pipe')", "left a named pipe 'pipe' where its files go"),
         ("socket.socket(socket.AF_UNIX).bind(str(out / 's'))", "left a socket 's' where its files go"),
         ("(out / 'l').symlink_to(counts)", "left a link 'l' where its files go"),
@@ -50,26 +36,26 @@ def declare(lab: Any, body: str) -> Path:
     ],
 )
 def test_entries_that_are_not_files_are_named_and_nothing_is_registered(
-    lab: Any, session: Session, run: Any, body: str, message: str
+    odd: Any, session: Session, run: Any, body: str, message: str
 ) -> None:
-    result = run(declare(lab, body))
+    result = run(odd(body))
     assert message in result.errors["odd"]
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1, "only the input"
 
 
-def test_a_folder_that_replaces_that_of_the_step_keeps_its_files(lab: Any, run: Any) -> None:
+def test_a_folder_that_replaces_that_of_the_step_keeps_its_files(lab: Any, odd: Any, run: Any) -> None:
     mine = lab.folder / "mine"
     mine.mkdir()
     (mine / "precious.txt").write_text("years of work")
-    result = run(declare(lab, f"out.rmdir()\nout.symlink_to({str(mine)!r})"))
+    result = run(odd(f"out.rmdir()\nout.symlink_to({str(mine)!r})"))
     assert "replaced its folder 'out' by a link" in result.errors["odd"]
     assert (mine / "precious.txt").read_text() == "years of work"
 
 
-def test_a_file_with_another_hard_link_is_copied(lab: Any, run: Any, text_of: Any) -> None:
+def test_a_file_with_another_hard_link_is_copied(lab: Any, odd: Any, run: Any, text_of: Any) -> None:
     other = lab.folder / "other.txt"
     other.write_text("shared")
-    result = run(declare(lab, f"os.link({str(other)!r}, out / 'x.txt')"))
+    result = run(odd(f"os.link({str(other)!r}, out / 'x.txt')"))
     assert result.executed == ["odd"], result.errors
     assert text_of(result.datasets["odd"]["out"]) == "shared"
     assert other.read_text() == "shared"
@@ -77,7 +63,7 @@ def test_a_file_with_another_hard_link_is_copied(lab: Any, run: Any, text_of: An
 
 
 def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomplete(
-    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
+    odd: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, most, broken = 0, 0, True
     lock, upload = threading.Lock(), contents._upload
@@ -96,7 +82,7 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
                 under_way -= 1
 
     monkeypatch.setattr(contents, "_upload", watched)
-    path = declare(lab, "for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
+    path = odd("for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
     waits = run(path, StepChoice(patience_s=0.5))
     assert not waits.ok
     (mfid,) = [mfid for one in waits.waiting for mfid in one.mfids]

@@ -217,30 +217,6 @@ def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) ->
     assert "spoilt" not in result.datasets
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ("return {}", "wrote nothing"),
-        ("(out / 'x').write_text('1'); return 5", "return a mapping"),
-        ("(out / 'x').write_text('1'); return {'a': float('nan')}", "failed: the value 'a' that it returned is nan"),
-        ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "subfolder"),
-    ],
-)
-def test_a_step_without_a_usable_result_is_reported_with_the_reason(
-    lab: Any, session: Session, body: str, words: str
-) -> None:
-    module = f"{lab.module}_odd"
-    lab.file(f"{module}.py", f"from pathlib import Path\n\n\ndef odd(counts: Path, *, out: Path):\n    {body}\n")
-    lab.declare(lab.pipeline.read_text() + f"  odd:\n    uses: {module}:odd\n    inputs: {{counts: first}}\n")
-    import sys
-
-    sys.modules.pop(module, None)
-    result = run(session, lab.pipeline)
-    assert words in result.errors["odd"]
-    listed = session.client.datasets.list(project_id="lab", limit=None)
-    assert len(listed) == 4, "two inputs and two results; nothing half-done"
-
-
 def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Session) -> None:
     run(session, lab.pipeline)
     lab.file("third.txt", "7\n")
