@@ -1,4 +1,4 @@
-"""Prefect tasks: `task`, the drop-in for flows as people write them; one for each step of Crucible's API; `step`.
+"""Prefect: `registering` for flows as people write them; a task for each step of Crucible's API; `step`.
 
 Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
 """
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from crucible_lineage.tasks.api_datasets import *
     from crucible_lineage.tasks.api_files import *
     from crucible_lineage.tasks.credentials import CrucibleCredentials
-    from crucible_lineage.tasks.decorator import task
     from crucible_lineage.tasks.kinds import Kind, add_kind
     from crucible_lineage.tasks.materialization import materialize
     from crucible_lineage.tasks.recording import registering
@@ -78,7 +77,6 @@ _MODULES = {
     "Kind": ".kinds",
     "add_kind": ".kinds",
     "registering": ".recording",
-    "task": ".decorator",
     "session_for": ".sessions",
     "step": "crucible_lineage.step",
     **{name: f".api_{module}" for module, names in _API.items() for name in names},
@@ -94,7 +92,6 @@ __all__ = [
     "registering",
     "session_for",
     "step",
-    "task",
     *API_TASKS,
     *(f"a{name}" for name in API_TASKS),
 ]

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from prefect.blocks.core import Block, BlockNotSavedError
-from prefect.client.schemas.objects import TaskRunResult
 from prefect.futures import PrefectFuture
 
 from crucible_lineage.checksums import FileStamp, stamp_if_present
@@ -27,14 +26,16 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, has
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.description import TaskDescription
-from crucible_lineage.tasks.files import files_at, is_folder, looks_like_path
+from crucible_lineage.tasks.effects import name_of
+from crucible_lineage.tasks.files import FolderFiles, files_at, is_folder, possible_path
 from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
 from crucible_lineage.tasks.recording import Recording, data_folder, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value
 
-MOST_NAMED = 50  # task runs to compare one argument with
+MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
+ASSET = "crucible://dataset/"
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
 
 GIVEN = "a file that the flow was given"
@@ -48,7 +49,8 @@ class Input:
     """A parent of a task's result: the argument with it, its dataset, and how that is known.
 
     A file that the flow was given has no origin yet, since the task may turn out to overwrite it. `path` is the path of
-    a file, `in_list` says that the argument is a list or a folder, `in_folder` that it is the file's folder.
+    a file, `in_list` says that the argument is a list or a folder, `folder` is the argument if it is the file's folder.
+    A file that a `text` names is an input only if the call reads it; else the text is of the origin `otherwise`.
     """
 
     role: str
@@ -56,7 +58,12 @@ class Input:
     known_by: str
     in_list: bool = False
     path: Path | None = None
-    in_folder: bool = False
+    folder: Path | None = None
+    text: bool = False
+    otherwise: Origin | None = None
+
+
+Runs = Mapping[str, Sequence[str]]
 
 
 @dataclass
@@ -68,9 +75,12 @@ class Arguments:
     """
 
     inputs: list[Input] = field(default_factory=list)
+    task: str = ""
     params: JsonObject = field(default_factory=dict)
+    traced: JsonObject = field(default_factory=dict)  # parameters, of which texts may turn out to be paths of inputs
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
+    texts: dict[str, str] = field(default_factory=dict)  # arguments by the paths that their texts might be
     before: dict[Path, FileStamp | None] = field(default_factory=dict)  # files below these paths before the call
     objects: dict[str, tuple[Any, str]] = field(default_factory=dict)
     ids: frozenset[int] = frozenset()  # object ids of the arguments and of the items in them
@@ -79,8 +89,17 @@ class Arguments:
     unconfirmed: list[str] = field(default_factory=list)
     unknown_parents: list[str] = field(default_factory=list)
 
+    def settle(self, is_read: Callable[[Path], bool | None]) -> Arguments:
+        """Return a copy whose parameters are without the texts that name files which are read."""
+        settled = {role: _settled(value, is_read) for role, value in self.traced.items()}
+        params = {role: hidden(value, role, self.task) for role, value in settled.items() if value is not _INPUT}
+        return replace(self, params=params)
+
     def changed_files(self) -> dict[str, list[Path]]:
         """Return the files written since the call at paths that arguments name, by argument."""
+        for name, role in self.texts.items():
+            if Path(name).exists() and Path(name) not in self.paths.values():
+                self.paths[role if role not in self.paths else f"{role}-{len(self.paths)}"] = Path(name)
         changed = {
             role: [path for path in files_at(root).paths if self.before.get(path) != stamp_if_present(path)]
             for role, root in self.paths.items()
@@ -98,26 +117,16 @@ class Arguments:
 
 @dataclass(frozen=True)
 class ArgumentTrace:
-    """The task runs behind the arguments of a call, by argument.
+    """The task runs behind the arguments of a call, by argument, and the assets that its task depends on.
 
-    `runs`, `among` and `mapped` are those whose futures the flow passed: to this call, to `map` for one call each, or
-    for an item each. `recorded` are those that Prefect's record of the run names: for futures (not if the call was sent
-    to a pool of processes), and for values by the identity of objects.
+    `given` are those whose futures the flow has passed, `enclosing` those of which `map` passed an item to each call.
+    `recorded` are those that Prefect's record of the run names, also by the identity of objects.
     """
 
-    runs: Mapping[str, tuple[str, ...]]
-    among: Mapping[str, tuple[str, ...]]
-    mapped: Mapping[str, tuple[str, ...]]
-    recorded: Mapping[str, Sequence[object]]
-
-    def given(self, role: str) -> list[str]:
-        """Return the runs whose futures this call was given in an argument, as far as the record says."""
-        recorded = {run for role in self.recorded for run in self.named(role)}
-        return [*self.runs.get(role, ()), *(run for run in self.among.get(role, ()) if run in recorded)]
-
-    def named(self, role: str) -> list[str]:
-        """Return the runs that Prefect's record names for an argument."""
-        return [str(source.id) for source in self.recorded.get(role, ()) if isinstance(source, TaskRunResult)]
+    given: Runs
+    enclosing: Runs
+    recorded: Runs
+    assets: tuple[str, ...] = ()
 
 
 def trace_arguments(
@@ -129,8 +138,10 @@ def trace_arguments(
     for role, value in bound.items():
         if role not in description.ignore:
             tracer.argument(role, value, runs)
+    for asset in runs.assets:
+        tracer.asset(asset)
     tracer.conclude()
-    return tracer.arguments
+    return tracer.arguments.settle(lambda _: True)
 
 
 def declared_inputs(sources: Sequence[object], recording: Recording, description: TaskDescription) -> list[Input]:
@@ -145,7 +156,7 @@ class _Tracer:
     def __init__(self, recording: Recording, description: TaskDescription) -> None:
         self.recording = recording
         self.description = description
-        self.arguments = Arguments()
+        self.arguments = Arguments(task=description.name)
         self.in_list = False
         self.enclosing: Origin | None = None  # of the result that the argument is an item of
         self.unknown: list[str] = []  # arguments with data of the flow's own code
@@ -153,39 +164,32 @@ class _Tracer:
     def argument(self, role: str, value: object, runs: ArgumentTrace) -> None:
         """Record an argument as inputs, a parameter, or both."""
         if is_secret_name(role):
-            self.arguments.params[role] = shown_secret(value, role, self.description.name)
+            self.arguments.traced[role] = shown_secret(value, role, self.description.name)
             return
         self.in_list = isinstance(value, list) or (isinstance(value, (str, Path)) and is_folder(value))
-        given = runs.given(role) or self.only_of(runs.among.get(role, ()), value)
+        given = runs.given.get(role, ())
         origins = [self.recording.origins.of_run(run) for run in given]
         for origin in origins:
             if origin is not None:
                 self.add(role, origin, PROVEN)
         if given and all(origins):
-            self.arguments.params[role] = {"results": len(given)}
+            self.arguments.traced[role] = {"results": len(given)}
             if len(origins) == 1 and origins[0] is not None and not _is_fixed(value):
                 self.arguments.objects[role] = (value, origins[0].digest)
             return
         before = len(self.arguments.inputs)
-        self.enclosing = next(filter(None, map(self.recording.origins.of_run, runs.mapped.get(role, ()))), None)
+        around = [run for run in runs.enclosing.get(role, ()) if run not in given]
+        self.enclosing = next(filter(None, map(self.recording.origins.of_run, around)), None)
         param = self.trace(role, value, 0)
         if param is not _INPUT:
-            self.arguments.params[role] = hidden(param, role, self.description.name)
+            self.arguments.traced[role] = param
         if self.enclosing is not None and len(self.arguments.inputs) == before:
             self.add(role, self.enclosing, ITEM)
-        self.compare(role, value, runs.named(role), before)
-        is_own = len(self.arguments.inputs) == before and isinstance(value, (list, tuple, dict)) and value
+        named = [run for run in runs.recorded.get(role, ()) if run not in (*given, *around)]
+        self.compare(role, value, named, before)
+        is_own = len(self.arguments.inputs) == before and isinstance(value, (list, dict))
         if is_own and (digest := plain_digest(value)):
             self.arguments.objects[role] = (value, digest)
-
-    def only_of(self, runs: Sequence[str], value: object) -> list[str]:
-        """Return the only one of these runs that returned such a value."""
-        if not 1 < len(runs) <= MOST_NAMED:
-            return list(runs) if len(runs) == 1 else []
-        digest = digest_now(value, self.recording)
-        origins = {run: self.recording.origins.of_run(run) for run in runs}
-        same = [run for run, origin in origins.items() if origin is not None and origin.digest == digest]
-        return same if len(same) == 1 else []
 
     def compare(self, role: str, value: object, named: Sequence[str], before: int) -> None:
         """Add a parent that only Prefect's record of the run names, if the content agrees; else note it."""
@@ -196,14 +200,14 @@ class _Tracer:
             if origin is None or id(origin.future) in known_futures:
                 continue
             if digest and digest == origin.digest and len(self.arguments.inputs) == before:
-                self.arguments.params.pop(role, None)
+                self.arguments.traced.pop(role, None)
                 self.add(role, origin, RECORDED)
             else:
                 self.arguments.unconfirmed.append(f"{role}: task run {run}")
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
-        if isinstance(source, Path) or (isinstance(source, str) and looks_like_path(source) and Path(source).exists()):
+        if isinstance(source, Path) or ((path := possible_path(source)) is not None and path.exists()):
             files = files_at(Path(source))
             if not files.inputs:
                 raise InputError(f"{self.description.name} says that it used {Path(source).name}, which holds no files")
@@ -220,8 +224,10 @@ class _Tracer:
                 self.add(role, origin, "a value that the task names")
 
     def foreign(self, address: str) -> Origin:
-        """Return the dataset that stands for data of another catalogue; the address identifies it."""
+        """Return the dataset that was written to an address, or stands for data of another catalogue there."""
         address = masked_text(address)
+        if (known := of_address(address, self.recording)) is not None:
+            return known
         with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
             path = Path(folder) / "address.json"
             path.write_bytes(canonical_json({"address": address}))
@@ -254,9 +260,9 @@ class _Tracer:
         warn("%s; lineage.derived(value, result) says what it was made of", message)
 
     def add(
-        self, role: str, origin: Origin, known_by: str, path: Path | None = None, *, in_folder: bool = False
+        self, role: str, origin: Origin, known_by: str, path: Path | None = None, folder: Path | None = None
     ) -> Any:
-        self.arguments.inputs.append(Input(role, origin, known_by, self.in_list, path, in_folder))
+        self.arguments.inputs.append(Input(role, origin, known_by, self.in_list, path, folder))
         if origin.described:  # other values have the same files
             self.arguments.opaque.append(role)
         return _INPUT
@@ -271,8 +277,10 @@ class _Tracer:
             return self.add(role, origin, PROVEN) if origin is not None else self.opaque(role, value)
         if is_mfid(value) and (reference := self.dataset(role, value)) is not None:
             return reference
-        if isinstance(value, Path) or (isinstance(value, str) and looks_like_path(value)):
-            return self.path(role, Path(value), value)
+        if isinstance(value, Path):
+            return self.path(role, value)
+        if isinstance(value, str) and (named := self.text(role, value)) is not None:
+            return named
         if (origin := self.recording.origins.of_object(value)) is not None:
             return self.object(role, value, origin)
         if parents := self.recording.origins.of_derived(value):
@@ -297,7 +305,7 @@ class _Tracer:
         """Return whether an item of a plain list or dict is known, or is the path of a file."""
         items = value.values() if isinstance(value, dict) else value
         for item in islice(items, MOST_ITEMS):
-            if isinstance(item, str) and looks_like_path(item):
+            if (path := possible_path(item)) is not None and (path.exists() or _has_folder(path)):
                 return True
             if self.recording.origins.of_object(item) is not None:
                 return True
@@ -312,47 +320,67 @@ class _Tracer:
         if depth > 3 or len(value) > MOST_ITEMS:
             return self.opaque(role, value)
         params = {str(key): self.item(role, str(key), item, depth + 1) for key, item in items}
-        remaining = {key: item for key, item in params.items() if item is not _INPUT}
-        if not remaining and params:
-            return _INPUT
-        return remaining if isinstance(value, dict) or len(remaining) < len(params) else list(remaining.values())
+        return _Items(isinstance(value, dict), params)
 
     def item(self, role: str, key: str, value: Any, depth: int) -> Any:
         if isinstance(value, str) and is_secret_name(key):
             return shown_secret(value, key, self.description.name)
         return self.trace(role, value, depth)
 
-    def path(self, role: str, path: Path, value: object) -> Any:
-        """Add existing files as inputs, unless they turn out to be written; return a name for other paths."""
+    def text(self, role: str, text: str) -> Any:
+        """Note a text that may be a path, and watch what it names; return None if it is a plain text so far."""
+        path = possible_path(text)
+        if path is None:
+            return None
+        if path.is_dir() and len(path.parts) > 1:
+            return self.path(role, path, text)
         files = files_at(path)
+        if not files.paths:
+            if len(self.arguments.texts) < MOST_TEXTS:
+                self.arguments.texts.setdefault(name_of(path), role)
+            return None
+        self.watch(role, path, files)
+        origin = self.recording.origins.of_object(text)
+        for file in files.inputs if role not in self.description.writes else ():
+            folder = None if file == path else path
+            self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, True, origin))
+        return _Text(text, path) if path.is_file() else None
+
+    def watch(self, role: str, path: Path, files: FolderFiles) -> None:
         self.arguments.left_out += files.left_out
         self.arguments.paths[role if role not in self.arguments.paths else f"{role}-{len(self.arguments.paths)}"] = path
         self.arguments.before |= {file: stamp_if_present(file) for file in files.paths}
-        if not files.inputs or not self.description.reads_files(role):
-            return value if isinstance(value, str) else path.name
-        inputs = [file for file in files.inputs if self.description.reads_file(file)]
-        traced = [self.file(role, file, in_folder=file != path) for file in inputs]
+
+    def path(self, role: str, path: Path, text: str = "") -> Any:
+        """Add existing files as inputs, unless they turn out to be written; return a name for other paths."""
+        files = files_at(path)
+        self.watch(role, path, files)
+        if not files.inputs or role in self.description.writes:
+            return text or path.name
+        traced = [self.file(role, file, None if file == path else path) for file in files.inputs]
         return _INPUT if any(traced) else path.name
 
-    def file(self, role: str, path: Path, *, in_folder: bool = False) -> Any:
+    def file(self, role: str, path: Path, folder: Path | None = None) -> Any:
         """Add a file as an input; return None if it is gone. In a folder, another call may be writing it."""
         try:
-            checksums = self.recording.session.store.checksums(path)
+            origin, known_by = origin_of_file(path, self.recording)
         except (FileChangedError, FileNotFoundError):
-            if not in_folder:
+            if folder is None:
                 raise
             if path.exists():
                 self.arguments.left_out.append(f"{path.name} (it changed while it was being read)")
                 self.arguments.opaque.append(role)
             return None
-        origin = self.recording.origins.of_path(path, checksums.sha256)
         if origin is not None:
-            return self.add(role, origin, "the path of a file that was made", path, in_folder=in_folder)
-        digest = hashlib.sha256(checksums.sha256.encode()).hexdigest()
-        if (same := self.recording.origins.of_content(digest)) is not None:
-            return self.add(role, same, "the bytes of a file", path, in_folder=in_folder)
-        self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, path, in_folder))
+            return self.add(role, origin, known_by, path, folder)
+        self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, path, folder))
         return _INPUT
+
+    def asset(self, key: str) -> None:
+        """Add an asset that the task depends on: a dataset of ours, one that was made as this asset, or its address."""
+        mfid = key.removeprefix(ASSET)
+        if mfid == key or not is_mfid(mfid) or self.dataset("asset", mfid) is None:
+            self.add("asset", self.foreign(key), "an asset that the task depends on")
 
     @contextmanager
     def stored(self, role: str, value: object) -> Iterator[Stored]:
@@ -457,6 +485,10 @@ class _Tracer:
         return origin
 
 
+def _has_folder(path: Path) -> bool:
+    return len(path.parts) > 1 and path.parent.is_dir()
+
+
 def _is_fixed(value: object) -> bool:
     """Return whether a value cannot be changed in place."""
     if isinstance(value, (str, bytes, int, float, complex, tuple)):
@@ -473,10 +505,37 @@ def digest_now(value: object, recording: Recording) -> str:
         return ""
 
 
+def keyword_of(kind: str, key: str) -> str:
+    """Return the keyword of datasets that have this key: in Prefect's cache (`cache`), or as an `address`."""
+    return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+
+
+def of_address(address: str, recording: Recording) -> Origin | None:
+    """Return the dataset of this run, else the last one of the project, that was written to an address."""
+    known = recording.origins.of_address(address)
+    if known is not None or recording.undelivered.is_away():
+        return known
+    project, keyword = recording.destination.project, keyword_of("address", address)
+    if not (found := recording.session.client.datasets.list(project_id=project, keyword=keyword, limit=None)):
+        return None
+    dataset = existing_dataset(found[-1].unique_id, recording.session)
+    names = tuple(file.name for file in dataset.data_files)
+    return Origin(settled(dataset), names, about=recording.slots.about(dataset.mfid))
+
+
+def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str]:
+    """Return the origin of a file's bytes in this run, and how it is known; None if the flow was given the file."""
+    sha256 = recording.session.store.checksums(path).sha256
+    if (origin := recording.origins.of_path(path, sha256)) is not None:
+        return origin, "the path of a file that was made"
+    same = recording.origins.of_content(hashlib.sha256(sha256.encode()).hexdigest())
+    return same, "the bytes of a file"
+
+
 def find_file(path: Path, recording: Recording) -> Origin | None:
     """Return the origin of a file that the flow was given; None if it is not registered."""
     session = recording.session
-    origin = recording.origins.of_path(path, session.store.checksums(path).sha256)
+    origin, _ = origin_of_file(path, recording)
     if origin is not None:
         return origin
     found = find_raw(hash_files(recording.destination.project, [path], None, session), session)
@@ -506,6 +565,35 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     origin = Origin(future, (path.name,), about=about_file(path))
     recording.origins.note_path(path, checksums.sha256, origin)
     return origin
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text that names a file: a parameter, unless the call reads the file."""
+
+    text: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class _Items:
+    """The parameters in a list or dict."""
+
+    is_dict: bool
+    params: JsonObject
+
+
+def _settled(value: Any, is_read: Callable[[Path], bool | None]) -> Any:
+    """Return a parameter as JSON, without secrets and inputs; `_INPUT` if it is nothing but inputs."""
+    if isinstance(value, _Text):
+        return _INPUT if is_read(value.path) else value.text
+    if not isinstance(value, _Items):
+        return value
+    settled = {key: _settled(item, is_read) for key, item in value.params.items()}
+    remaining = {key: item for key, item in settled.items() if item is not _INPUT}
+    if settled and not remaining:
+        return _INPUT
+    return remaining if value.is_dict or len(remaining) < len(settled) else list(remaining.values())
 
 
 class _Input:

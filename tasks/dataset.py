@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,10 +28,20 @@ from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.arguments import GIVEN, Arguments, Input, declared_inputs, find_file, register_file
+from crucible_lineage.tasks.arguments import (
+    GIVEN,
+    Arguments,
+    Input,
+    declared_inputs,
+    find_file,
+    keyword_of,
+    origin_of_file,
+    register_file,
+)
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.files import OpenedFiles, files_at
+from crucible_lineage.tasks.effects import OpenedFiles, name_of
+from crucible_lineage.tasks.files import MOST_INPUTS, files_at, is_under
 from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording
@@ -43,6 +51,7 @@ from crucible_lineage.tasks.storing import Stored
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
+UNKNOWN_INPUTS = "inputs not known"  # of a call that has written files, and was not seen to read any
 RESULT = "result_sha256"  # in the recipe: a task may return different results for equal arguments
 
 
@@ -61,6 +70,8 @@ class TaskResult:
     output: str = "out"
     key: str = ""  # in Prefect's cache, if stored there
     addresses: tuple[str, ...] = ()  # of data that the task declares to have written elsewhere
+    is_uncertain: bool = False  # whether the call has written files, and was not seen to read any
+    is_cached: bool = False  # whether it is from Prefect's cache, and no run has registered it
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -77,34 +88,65 @@ class TaskResult:
         version = self.description.code_version
         return self.code.digest if version is None else f"version:{version}"
 
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The keywords by which the dataset is found: its own, and those of its keys and addresses."""
+        keys = (keyword_of("cache", self.key),) if self.key else ()
+        return (*self.description.keywords, *keys, *(keyword_of("address", one) for one in self.addresses))
+
     def ended(self, effects: Effects, number: int | None, key: str) -> TaskResult:
-        """Return the result of a call that has ended, or its item of that number, with the effects that it declared."""
+        """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
+        arguments = self.arguments.settle(self.opened.is_read)
         if effects.used:
             self.arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
             effects.used.clear()
-        for index, path in enumerate(effects.paths):
-            self.arguments.paths[f"wrote-{index}"] = path
-            self.opened.wrote.update(map(os.path.abspath, files_at(path).paths))
-            self.arguments.before |= dict.fromkeys(files_at(path).paths)
+        for index, path in enumerate([*effects.paths, *self._written_elsewhere()]):
+            arguments.paths[f"wrote-{index}"] = path
+            if path in effects.paths:
+                self.opened.wrote.update(map(name_of, files_at(path).paths))
+                arguments.before |= dict.fromkeys(files_at(path).paths)
         return replace(
             self,
+            arguments=arguments,
             description=TaskDescription(**effects.extend(vars(self.description))),
             output="out" if number is None else f"item {number}",
             key=key,
-            addresses=tuple(effects.addresses),
+            addresses=tuple(map(masked_text, effects.addresses)),
         )
+
+    def _written_elsewhere(self) -> list[Path]:
+        """Return the files that the call has written where no argument leads."""
+        known = [*self.arguments.paths.values(), *map(Path, self.arguments.texts), self.recording.session.settings.data]
+        roots = [Path(name_of(path)) for path in known]
+        return [path for path in map(Path, self.opened.files_wrote()) if not is_under(path, roots)]
+
+    def read_elsewhere(self) -> list[Input]:
+        """Return the files that the call has read where no argument leads."""
+        known = {name_of(one.path) for one in self.arguments.inputs if one.path is not None}
+        own = (self.recording.session.settings.data,)
+        names = [name for name in self.opened.files_read() if name not in known and not is_under(Path(name), own)]
+        return [Input("opened", None, GIVEN, in_list=True, path=Path(name)) for name in names[:MOST_INPUTS]]
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
-    """Return the inputs without files that the task has overwritten, and without those in its output folders unless
-    it has read them. Register files that the flow was given.
+    """Return what the call has used: files that it has read, with their content from before it, and values.
+
+    Files that it has overwritten are left out, and those in its output folders that it was not seen to read. Files that
+    the flow was given are registered.
     """
-    return [
-        parent
-        if parent.origin or parent.path is None
-        else replace(parent, origin=register_file(parent.path, result.recording, result.logger))
-        for parent in _used(result.arguments.inputs, result, written)
-    ]
+    arguments = result.arguments
+    inputs = [*arguments.inputs, *result.read_elsewhere()]
+    return [_registered(parent, result) for parent in _used(inputs, result, written)]
+
+
+def _registered(parent: Input, result: TaskResult) -> Input:
+    if parent.origin or parent.path is None:
+        return parent
+    if parent.text or parent.role == "opened":
+        origin, known_by = origin_of_file(parent.path, result.recording)
+        if origin is not None:
+            return replace(parent, origin=origin, known_by=known_by)
+    return replace(parent, origin=register_file(parent.path, result.recording, result.logger))
 
 
 def known_inputs(result: TaskResult) -> list[Input]:
@@ -137,29 +179,40 @@ def require_free(result: TaskResult) -> None:
     stated.require_free(mfids, result.fingerprint, result.project)
 
 
-def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
-    outputs = {result.arguments.paths[role] for role in written if role in result.arguments.paths}
+def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> Iterator[Input]:
+    arguments, opened = result.arguments, result.opened
+    outputs = {arguments.paths[role] for role in written if role in arguments.paths}
     changed = {path for paths in written.values() for path in paths}
-    return [
-        parent
-        for parent in inputs
-        if parent.path is None or _is_used(parent, parent.path, result.opened, outputs, changed)
-    ]
+    read = {one.folder for one in inputs if one.folder and one.path and opened.has_read(one.path)}
+    for parent in inputs:
+        if parent.path is None or _is_used(parent, parent.path, opened, outputs, changed, read):
+            yield parent
+        elif parent.otherwise is not None:
+            yield replace(parent, origin=parent.otherwise, known_by="the same text", path=None)
 
 
-def _is_used(parent: Input, path: Path, opened: OpenedFiles, outputs: set[Path], changed: set[Path]) -> bool:
-    """Return whether a file is an input of the call, with its content from before the call."""
+def _is_used(
+    parent: Input,
+    path: Path,
+    opened: OpenedFiles,
+    outputs: set[Path],
+    changed: set[Path],
+    read: set[Path],
+) -> bool:
+    """Return whether a file is an input of the call, with its content from before the call.
+
+    Without a trace of reading, a file that a `Path` names is one, and all files of a folder are that is not written to.
+    """
+    has_read = opened.has_read(path)
     if path in changed or path in outputs:
         if parent.origin is None:  # the earlier content has to be known
             return False
-        return opened.has_read(path) is not False  # or it was opened by a library in C
-    if parent.in_folder and _is_under(path, outputs):
-        return bool(opened.has_read(path))
+        return has_read is not False  # or it was opened by a library in C
+    if parent.text:
+        return opened.is_read(path)
+    if parent.folder is not None and (parent.folder in read or is_under(path, outputs)):
+        return bool(has_read)
     return True
-
-
-def _is_under(path: Path, folders: set[Path]) -> bool:
-    return any(path == folder or folder in path.parents for folder in folders)
 
 
 def call_label(result: TaskResult) -> str:
@@ -213,11 +266,6 @@ def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], di
     return step_recipe(result.project, code, result.output, shown, used)
 
 
-def cache_keyword(key: str) -> str:
-    """Return the keyword of datasets that Prefect's cache has under this key."""
-    return f"cache:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
-
-
 # ---------------------------------------------------------------- registration
 
 
@@ -233,7 +281,7 @@ def register_result(
         else:
             dataset = _register_root(result, stored)
         if result.key and not result.recording.undelivered.is_kept(dataset.mfid):
-            session.client.datasets.add_keyword(dataset.mfid, cache_keyword(result.key))
+            session.client.datasets.add_keyword(dataset.mfid, keyword_of("cache", result.key))
         for file in stored.files:
             with suppress(FileChangedError):
                 session.cache.take(file.path, file.checksums)
@@ -260,10 +308,7 @@ def _register_child(
         if dataset is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
             by_call = (recipe_keyword(call_mfid),) if stored.exact else ()
-            keys = (cache_keyword(result.key),) if result.key else ()
-            new = replace(
-                new, slots=claims, keywords=(*new.keywords, *result.recording.slots.keywords, *by_call, *keys)
-            )
+            new = replace(new, slots=claims, keywords=(*new.keywords, *result.recording.slots.keywords, *by_call))
 
             def register() -> DatasetRef:
                 return register_output(
@@ -368,7 +413,7 @@ def _new_dataset(
         record=record,
         metadata=_metadata(result, stored, {"inputs": _known_by(inputs)}),
         files=stored.files,
-        keywords=description.keywords,
+        keywords=result.keywords,
         parents=tuple(part.dataset.mfid for part in used),
         samples=samples,
         ingest=description.ingest,
@@ -381,9 +426,9 @@ def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
     return result.recording.undelivered.raw(
         result.project,
         [*(file.path for file in stored.files), _write_call(result, stored)],
-        f"returned by the task {result.code.name}",
+        f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
         dataset_name=_dataset_name(result, []),
-        keywords=description.keywords,
+        keywords=result.keywords,
         metadata=_metadata(result, stored, {"arguments": result.arguments.params}),
         ingest=description.ingest,
         measurement=description.measurement,
@@ -441,6 +486,10 @@ def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
+NOT_SEEN = "files were written, and none was seen to be read"
+FROM_CACHE = "Prefect's cache has it from a run that registered nothing"
+
+
 def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
     flow, arguments = result.recording.destination.flow, result.arguments
     uncertain = {
@@ -454,6 +503,8 @@ def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
         **stored.document,
         "digest": stored.digest,
         **({"addresses": list(result.addresses)} if result.addresses else {}),
+        **({"unknown_inputs": NOT_SEEN} if result.is_uncertain else {}),
+        **({"from_cache": FROM_CACHE} if result.is_cached else {}),
         **{name: notes for name, notes in uncertain.items() if notes},
     }
 

@@ -1,32 +1,31 @@
-"""Options of `@task` that describe a function and its effects, and the function's code."""
+"""The description of a task's results, by `lineage.options` of its function, and the function's code."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.provenance.environment import git_state
 
-_TEXTS = ("keywords", "reads", "writes", "ignore")  # options that are one text or several
-OURS = frozenset(
-    {*("measurement", "data_type", "project", "dataset_name", "metadata", "code_version", "reuse", "ingest"), *_TEXTS}
-)
+OPTIONS = "__crucible_options__"  # of a function, as `lineage.options` has set them
+_TEXTS = ("keywords", "writes", "ignore")  # options that are one text or several
 
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """How the results of a task are described as datasets, and what the task reads and writes.
+    """How the results of a task are described as datasets.
 
-    `reads` and `writes` are names of arguments, `reads` patterns of file names too. Arguments in `ignore` are not
-    recorded.
+    `writes` are names of arguments that the task writes to, so that it can be reused where these exist. Arguments in
+    `ignore` are not recorded.
     """
 
     name: str
@@ -39,37 +38,31 @@ class TaskDescription:
     code_version: str | None = None
     reuse: bool | None = None
     ingest: bool = False
-    reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
-    def reads_files(self, role: str) -> bool:
-        """Return whether files that this argument names may be inputs."""
-        names = [name for name in self.reads if not _is_pattern(name)]
-        return role in names if names else role not in self.writes
 
-    def reads_file(self, path: Path) -> bool:
-        """Return whether a file of this name may be an input."""
-        patterns = [name for name in self.reads if _is_pattern(name)]
-        return not patterns or any(fnmatch(path.name, pattern) for pattern in patterns)
-
-    def may_write(self, role: str) -> bool:
-        """Return whether the task may write to the path in this argument."""
-        return not self.writes or role in self.writes
+def description_of(task: Any) -> TaskDescription:
+    """Return the description of a task: its name, and the options of its function."""
+    return TaskDescription(task.name, **getattr(_plain(task.fn), OPTIONS, {}))
 
 
-def describe_task(name: str, ours: JsonMapping, base: TaskDescription | None = None) -> TaskDescription:
-    """Return a description with these options, based on an earlier one if given."""
-    texts = {key: _texts(ours[key]) for key in _TEXTS if key in ours}
-    return TaskDescription(**{**(vars(base) if base else {}), **ours, **texts, "name": name})
+def checked_options(options: JsonMapping) -> JsonObject:
+    """Return options of a function, with single texts as tuples. Raises InputError for one that there is not."""
+    known = [one.name for one in fields(TaskDescription) if one.name != "name"]
+    if unknown := [name for name in options if name not in known]:
+        raise InputError(f"lineage.options has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
+    return {
+        name: (value,) if name in _TEXTS and isinstance(value, str) else tuple(value) if name in _TEXTS else value
+        for name, value in options.items()
+    }
 
 
-def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _is_pattern(text: str) -> bool:
-    return any(sign in text for sign in "*?[")
+def _plain(function: Any) -> Any:
+    """Return the function that a partial one calls."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
 
 
 @dataclass(frozen=True)
@@ -99,8 +92,14 @@ _codes: weakref.WeakKeyDictionary[Any, TaskCode] = weakref.WeakKeyDictionary()
 _codes_lock = threading.Lock()
 
 
-def task_code(function: Callable[..., object]) -> TaskCode:
-    """Return the code of a function, read once."""
+def code_of(task: Any) -> TaskCode:
+    """Return the code of a task's function, read once, and where its flow runs: it may not be readable elsewhere."""
+    if (code := task.__dict__.get("crucible_code")) is not None:
+        known: TaskCode = code
+        return known
+    function = _plain(task.fn)
+    if not inspect.isroutine(function):  # an object that can be called
+        function = type(function).__call__
     with _codes_lock:
         if function not in _codes:
             _codes[function] = _read_code(function)

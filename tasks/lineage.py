@@ -1,9 +1,11 @@
 """Functions by which a task or flow declares effects that its arguments and results do not show.
 
-    from crucible_lineage.tasks import lineage, registering, task
+    from prefect import task
+    from crucible_lineage.tasks import lineage
 
     @task
-    def reduce(uid: str) -> None:
+    @lineage.options(ignore="password")
+    def reduce(uid: str, password: str) -> None:
         lineage.used(f"tiled://catalogue/{uid}")
         path = write(uid)
         lineage.wrote(path)
@@ -14,7 +16,7 @@ Outside of a flow that is `registering` these do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,9 +27,10 @@ from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.tasks.description import OPTIONS, checked_options
 from crucible_lineage.tasks.recording import current
 
-__all__ = ["derived", "describe", "used", "wrote"]
+__all__ = ["derived", "describe", "options", "used", "wrote"]
 
 T = TypeVar("T")
 
@@ -60,6 +63,26 @@ def declaring(effects: Effects | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def options(**given: Any) -> Callable[[T], T]:
+    """Describe the results of a function, below or above `@task`.
+
+    `measurement`, `data_type`, `keywords` and `metadata` describe the datasets, `dataset_name` is a template of the
+    arguments' names, `project` overrides the flow's, with `ingest` Crucible reads the files. With `reuse`, an existing
+    result of the same arguments and code is used instead of running (default: the setting of `registering`), also if
+    the arguments that `writes` names are paths that exist; `code_version` replaces the fingerprint of the code.
+    Arguments in `ignore` are not recorded. Raises InputError for other options.
+    """
+    checked = checked_options(given)
+
+    def described(target: T) -> T:
+        function: Any = getattr(target, "fn", target)
+        function = getattr(function, "__func__", function)
+        setattr(function, OPTIONS, {**getattr(function, OPTIONS, {}), **checked})
+        return target
+
+    return described
 
 
 def used(*sources: object) -> None:

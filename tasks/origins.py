@@ -129,6 +129,7 @@ class Origins:
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
         self._keys: dict[str, Origin] = {}
+        self._addresses: dict[str, Origin] = {}
         self._copied: set[str] = set()
 
     # ------------------------------------------------------------ noting
@@ -203,6 +204,10 @@ class Origins:
         """Note the dataset that Prefect's cache has under a key."""
         self._keys[key] = origin
 
+    def note_address(self, address: str, origin: Origin) -> None:
+        """Note the dataset of what was written to an address."""
+        self._addresses[address] = origin
+
     def share(self) -> None:
         """Share the origins of contents and task runs, and those to come, with other processes."""
         if self.is_shared:
@@ -254,6 +259,10 @@ class Origins:
         """Return the origin of the result that Prefect's cache has under a key, if it has this content."""
         origin = self._keys.get(key)
         return origin if origin is not None and origin.digest == digest else None
+
+    def of_address(self, address: str) -> Origin | None:
+        """Return the origin of what a task of this run has written to an address."""
+        return self._addresses.get(address)
 
     def objects(self) -> Iterator[tuple[Any, Origin]]:
         """Yield the known objects, newest first."""

@@ -48,7 +48,7 @@ from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step, open_runners, step_runner
 from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
 from crucible_lineage.tasks.credentials import CrucibleCredentials
-from crucible_lineage.tasks.files import watch_files
+from crucible_lineage.tasks.effects import watch_files
 from crucible_lineage.tasks.origins import DatasetFuture, Notes, Origins
 from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import REPEATED, Crucible, CrucibleConnection, connection_of, run_ids, session_for
@@ -57,7 +57,7 @@ WORKERS = 4  # concurrent registrations; each waits mostly for the network
 THREADS = "register"
 _open: ContextVar[Recording | None] = ContextVar("recording", default=None)
 RETRY_AFTER_S = 30.0  # chosen: results are kept without a request for this time after one was not answered
-ATTRIBUTE = "__crucible_lineage__"  # of a flow's function, with the destination of its results
+SENT = "__crucible_sent__"  # attribute of a flow that is sent to another process
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,40 @@ class Destination:
     strict: bool = False
     undelivered: Literal["warn", "fail"] = "warn"
     notes: str = ""  # the run whose notes it shares: its outer run, else its own
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What goes with a flow's context to another process: the destination of its results, and the task runs whose
+    futures are among a call's arguments. Whoever reads its pickle installs the hooks.
+    """
+
+    destination: Destination
+    given: Mapping[str, tuple[str, ...]]
+
+    def __reduce__(self) -> Any:
+        return _receive, (self.destination, dict(self.given))
+
+    @classmethod
+    def in_context(cls, context: Mapping[str, Any] | None) -> Sent | None:
+        """Return what was sent with a context that Prefect has serialized; None if nothing was."""
+        flow = ((context or {}).get("flow_run_context") or {}).get("flow")
+        sent: Sent | None = getattr(flow, SENT, None)
+        return sent
+
+
+def _receive(destination: Destination, given: Mapping[str, tuple[str, ...]]) -> Sent:
+    from crucible_lineage.tasks.hook import install  # it imports this module
+
+    install()
+    return Sent(destination, given)
+
+
+def sent_by(flow: Any, sent: Sent) -> Any:
+    """Return a copy of a flow that carries this to another process."""
+    copied = copy(flow)
+    setattr(copied, SENT, sent)
+    return copied
 
 
 class Undelivered:
@@ -292,7 +326,10 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def open_recording(request: Destination) -> Iterator[Recording]:
-    """Record tasks and steps called in this block."""
+    """Record tasks and steps called in this block. Raises InputError if this Prefect has no place to see them."""
+    from crucible_lineage.tasks.hook import install, note_sent_by  # they import this module
+
+    install()
     watch_secrets()
     watch_files()
     session = session_for(request.crucible)
@@ -300,6 +337,8 @@ def open_recording(request: Destination) -> Iterator[Recording]:
     settled = request.crucible if is_block else connection_of(request.crucible).settled(session.settings)
     running = FlowRunContext.get()
     flow = running.flow if running else None
+    if running is not None:
+        note_sent_by(running.task_runner)
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
     outer = _open.get()  # of the parent flow: the two share their known values
     if outer is not None and outer.session is not session:
@@ -329,11 +368,12 @@ def current(destination: Destination | None = None) -> Recording | None:
         return _here.get(destination.run_id) or _attached(destination)
     if (recording := _open.get()) is not None:
         return recording
-    if (request := requested_destination()) is not None:
-        inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == (request.flow, request.file)]
-        return _attached(inherited[-1] if inherited else request)
-    if FlowRunContext.get() is not None:  # of a flow that registers nothing
-        return None
+    if (running := FlowRunContext.get()) is not None and running.flow is not None:
+        if (sent := getattr(running.flow, SENT, None)) is not None:
+            return current(sent.destination)
+        here = (running.flow.name, file_of(running.flow.fn))
+        inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == here]
+        return _attached(inherited[-1]) if inherited else None  # the flow registers nothing
     innermost = _innermost()  # a plain thread of the flow's process has no context
     if len(innermost) == 1:
         return innermost[0]
@@ -355,16 +395,9 @@ def _innermost() -> list[Recording]:
     return [recording for recording in recordings if id(recording) not in outer]
 
 
-def requested_destination() -> Destination | None:
-    """Return the destination that the current flow's function requests; None if it registers nothing."""
-    running = FlowRunContext.get()
-    flow, flow_run = (running.flow, running.flow_run) if running else (None, None)
-    request = getattr(flow.fn, ATTRIBUTE, None) if flow else None
-    if flow is None or not isinstance(request, Destination):
-        return None
-    run = str(flow_run.id) if flow_run else uuid.uuid4().hex
-    begun = (flow_run.start_time if flow_run else None) or datetime.now(UTC)
-    return replace(request, run_id=run, flow=flow.name, file=file_of(flow.fn), begun=begun.isoformat())
+def is_recording() -> bool:
+    """Return whether a flow registers in this process, or in the one that it was forked from."""
+    return bool(_here or _elsewhere)
 
 
 def warn(message: str, *arguments: object) -> None:
@@ -466,8 +499,6 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         with suppress(NameError, TypeError, SyntaxError):  # Prefect reads texts as annotations of the wrapper's module
             wrapped.__signature__ = inspect.signature(function, eval_str=True)
             wrapped.__annotations__ = inspect.get_annotations(function, eval_str=True)
-        connection = CrucibleConnection() if self._request.crucible is None else self._request.crucible
-        setattr(wrapped, ATTRIBUTE, replace(self._request, crucible=connection))
         return wrapped  # type: ignore[no-any-return]
 
     def __enter__(self) -> Recording:

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.masking import is_key_file, masked_text
+from crucible_lineage.masking import is_key_file
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
-from crucible_lineage.tasks.arguments import Arguments
+from crucible_lineage.tasks.arguments import keyword_of
 from crucible_lineage.tasks.dataset import (
     METADATA,
     RESULT,
     TaskResult,
     about_of,
-    cache_keyword,
     inputs_of,
     known_inputs,
     known_result,
@@ -33,7 +32,7 @@ from crucible_lineage.tasks.dataset import (
     slots_of,
     used_datasets,
 )
-from crucible_lineage.tasks.files import files_written
+from crucible_lineage.tasks.effects import files_written
 from crucible_lineage.tasks.origins import Origin, settled
 from crucible_lineage.tasks.recording import data_folder
 from crucible_lineage.tasks.secret import holds_secret
@@ -60,17 +59,19 @@ def record_result(result: TaskResult, value: object) -> bool:
     recording, origins = result.recording, result.recording.origins
     returned = returned_paths(value)
     changed = result.arguments.changed_files()
-    written = files_written(result.description, changed, result.opened, returned, result.logger)
+    written = files_written(result.description.name, changed, result.opened, returned, result.logger)
     for path in filter(is_key_file, returned):
         result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:
-        value = {"addresses": [masked_text(address) for address in result.addresses]}
+        value = {"addresses": list(result.addresses)}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=data_folder(recording)))
     stored = _stored(result, value, folder, written)
     if stored is None:
         shutil.rmtree(folder)
         return False
     inputs = inputs_of(result, written)
+    if written and (not inputs or (result.opened.has_children and not result.opened.is_seen)):
+        result = replace(result, is_uncertain=True)
     ended = datetime.now(UTC)
     future = recording.later(
         lambda: register_result(result, stored, inputs, folder, set(written), ended),
@@ -81,6 +82,8 @@ def record_result(result: TaskResult, value: object) -> bool:
     names = tuple(file.ref.name for file in stored.files)
     origin = Origin(future, names, stored.digest, about, bool(stored.described))
     _note_result(result, origin)
+    for address in result.addresses:
+        origins.note_address(address, origin)
     by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
     for part, names in parts_of(stored.document.get("value") or {}, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
@@ -192,7 +195,9 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
             "run it once with refresh_cache=True",
             result.description.name,
         )
-        record_result(replace(result, arguments=Arguments(params=result.arguments.params)), value)
+        names = {one.role: one.path.name if one.path else one.known_by for one in result.arguments.inputs}
+        arguments = replace(result.arguments, inputs=[], paths={}, params={**names, **result.arguments.params})
+        record_result(replace(result, arguments=arguments, key=key, is_cached=True), value)
         return
     recording.reused += 1
     origins.note_run(result.task_run_id, origin)
@@ -209,7 +214,7 @@ def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
     if result.recording.undelivered.is_away():
         return None
     listed = session.client.datasets.list(
-        project_id=result.project, keyword=cache_keyword(key), include_metadata=True, limit=None
+        project_id=result.project, keyword=keyword_of("cache", key), include_metadata=True, limit=None
     )
     same = [known for known in listed if (known.scientific_metadata or {}).get(METADATA, {}).get("digest") == digest]
     if not same:

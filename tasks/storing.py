@@ -19,8 +19,17 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.masking import is_key_file
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.files import looks_like_path
-from crucible_lineage.tasks.kinds import KINDS, Kind, NotJsonError, fields_of, json_text, kind_of, read_spelled, spelled
+from crucible_lineage.tasks.files import names_file
+from crucible_lineage.tasks.kinds import (
+    KINDS,
+    Kind,
+    NotJsonError,
+    fields_of,
+    json_text,
+    kind_of,
+    read_spelled,
+    spelled,
+)
 
 NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
@@ -59,7 +68,7 @@ def store_value(value: object, folder: Path, prefix: str = "", roots: Mapping[st
     """
     if isinstance(value, Path):
         return _path(value, folder, prefix, roots)
-    if type(value) is str and _names_file(value) and not (prefix and Path(value) in roots.values()):
+    if type(value) is str and names_file(value) and not (prefix and Path(value) in roots.values()):
         return _path(Path(value), folder, prefix, roots, kind="path text")
     if holds_path_text(value, roots):
         return _container(value, folder, prefix, roots)
@@ -77,7 +86,7 @@ def store_value(value: object, folder: Path, prefix: str = "", roots: Mapping[st
 def returned_paths(value: object, depth: int = 4) -> set[Path]:
     """Return the files that a value names by their paths."""
     if isinstance(value, (str, Path)):
-        if isinstance(value, str) and not _names_file(value):
+        if isinstance(value, str) and not names_file(value):
             return set()
         path = Path(value)
         return {path, *(file for file in path.rglob("*") if file.is_file())} if path.exists() else set()
@@ -331,7 +340,7 @@ def holds_path_text(value: object, roots: Mapping[str, Path] = NO_ROOTS, depth: 
     if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
         return False
     for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
-        if type(item) is str and _names_file(item) and Path(item) not in roots.values():
+        if type(item) is str and names_file(item) and Path(item) not in roots.values():
             return True
         if depth and holds_path_text(item, roots, depth - 1):
             return True
@@ -347,8 +356,3 @@ def plain_digest(value: object) -> str:
     except NotJsonError:
         return ""
     return digest_of([hashlib.sha256(json_text(plain).encode()).hexdigest()])
-
-
-def _names_file(text: str) -> bool:
-    """Return whether the text is the path of an existing file, and looks like a path."""
-    return looks_like_path(text) and Path(text).is_file()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 
-from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for, task
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for
 
 HERE = CrucibleConnection(data=sys.argv[1])
 FOLDER = Path(sys.argv[2])
@@ -105,7 +105,8 @@ def unknown() -> Any:
 def described() -> Any:
     """Describe a result while the task runs, with a dataset and an address that it used."""
 
-    @task(ignore=["password"])
+    @task
+    @lineage.options(ignore="password")
     def reduce(uid: str, password: str) -> list[float]:
         lineage.used(f"tiled://raw/{uid}")
         lineage.describe(measurement="SAXS", sample="gold", dataset_name="reduced {uid}")

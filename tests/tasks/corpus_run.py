@@ -20,9 +20,8 @@ CORPUS = Path(__file__).with_name("corpus")
 
 
 def converted(text: str, project: str, reuse: bool) -> str:
-    """Change the three lines."""
-    text = re.sub(r"from prefect import (.*), task\n", r"from prefect import \1\nIMPORT\n", text)
-    text = text.replace("IMPORT", "from crucible_lineage.tasks import registering, task")
+    """Add the line, and its import."""
+    text = re.sub(r"(from prefect import .*\n)", r"\1from crucible_lineage.tasks import registering\n", text, count=1)
     last = [found.end() for found in re.finditer(r"\n( *)@flow.*\n", text)][-1]
     indent = re.match(r" *", text[last:]).group()  # type: ignore[union-attr]
     line = f'{indent}@registering("{project}"{", reuse=True" if reuse else ""})\n'

@@ -6,13 +6,13 @@ import json
 import sys
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import lift, state
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, registering
 
 DATA, FOLDER = map(Path, sys.argv[1:])
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import flow
+from prefect import flow, task
 from pydantic import BaseModel
 
-from crucible_lineage.tasks import CrucibleConnection, registering, session_for, task
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for
 
 
 class Fit(BaseModel):
@@ -25,7 +25,8 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-@task(measurement="counting")
+@task
+@lineage.options(measurement="counting")
 def scale(table: pd.DataFrame, by: int) -> pd.DataFrame:
     return table * by
 

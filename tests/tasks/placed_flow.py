@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from prefect import flow
+from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from crucible_lineage.tasks import registering, step, task
+from crucible_lineage.tasks import lineage, registering, step
 
 
-@task(reuse=True)
+@task
+@lineage.options(reuse=True)
 def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-@task(reuse=True)
+@task
+@lineage.options(reuse=True)
 def smooth(table: pd.DataFrame, width: int) -> pd.DataFrame:
     return table.rolling(width, min_periods=1).mean()
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import flow, unmapped
+from prefect import flow, task, unmapped
 from prefect.client.schemas.objects import State
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core import store
-from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, registering, session_for, step, task
+from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, lineage, registering, session_for, step
 
 
 class Shade(Enum):
@@ -267,7 +267,8 @@ def within() -> Any:
 
 
 def described() -> Any:
-    named = task(lambda size: np.arange(size), name="measure", retries=2, dataset_name="{size} counts")
+    options = lineage.options(dataset_name="{size} counts")
+    named = task(options(lambda size: np.arange(size)), name="measure", retries=2)
 
     @flow
     @registering(PROJECT, crucible=HERE)

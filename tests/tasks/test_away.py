@@ -19,9 +19,9 @@ import json, os, sys
 from pathlib import Path
 
 import pandas as pd
-from prefect import flow
+from prefect import flow, task
 
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, registering
 from crucible_lineage.tasks import recording
 
 recording.LAST_WAIT_S = 0.5  # and not ten: nobody comes

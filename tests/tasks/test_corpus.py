@@ -1,4 +1,4 @@
-"""Flows as Prefect's documentation writes them, as they are and with the three lines changed.
+"""Flows as Prefect's documentation writes them, as they are and with `registering`.
 
 They return what stands at the end of each, which is what they return as they are; their lineage is the list of edges
 that stands beside it, nothing is found wrong with it, and a second run with reuse makes nothing that comes from a

@@ -13,14 +13,15 @@ SECRETS = ("s3cr3t-of-the-lab", "pw-in-address", "pw-given", "tok-given", "key-i
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from prefect import flow
+from prefect import flow, task
 from prefect.blocks.system import Secret
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering
 
 folder = Path(sys.argv[1])
 Secret(value="s3cr3t-of-the-lab").save("lab", overwrite=True)
 
-@task(dataset_name="rows for {user}")
+@task
+@lineage.options(dataset_name="rows for {user}")
 def fetch(url: str, password: str, options: dict, user: str) -> dict:
     return {"rows": 3, "from": url}
 

@@ -11,16 +11,17 @@ PROGRAM = """
 import sys
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
 
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering
 
 data, path, reuse = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "reuse"
 
 
-@task(measurement="sum")
+@task
+@lineage.options(measurement="sum")
 def added(path: Path, offset: float) -> list[float]:
     print("added")
     return [sum(map(float, path.read_text().split(","))) + offset]

@@ -33,9 +33,9 @@ import sys
 import time
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, task
 from prefect.flow_runs import suspend_flow_run
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, registering
 
 HERE = Path(__file__).parent
 

@@ -13,10 +13,10 @@ FLOW = """
 import os, sys
 
 import pandas as pd
-from prefect import flow
+from prefect import flow, task
 from prefect.task_worker import serve
 
-from crucible_lineage.tasks import CrucibleConnection, registering, task
+from crucible_lineage.tasks import CrucibleConnection, registering
 
 @task
 def make(size: int) -> pd.DataFrame:

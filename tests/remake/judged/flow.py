@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import peaks
-from prefect import flow
+from prefect import flow, task
 
-from crucible_lineage.tasks import registering, task
+from crucible_lineage.tasks import registering
 
 
 @task

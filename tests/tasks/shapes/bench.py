@@ -52,7 +52,7 @@ def shape(
 
 
 class Lab:
-    """What a shape is given: `task` and `flow`, plain ones of Prefect or converted ones, and a folder of its own."""
+    """What a shape is given: `task` and `flow` of Prefect, the flow plain or registering, and a folder of its own."""
 
     def __init__(self, name: str, folder: Path, *, converted: bool, options: dict[str, Any] | None = None) -> None:
         self.name = name
@@ -87,17 +87,10 @@ class Lab:
         return f"{self._unique}-{name}"
 
     def task(self, function: Any = None, /, **options: Any) -> Any:
-        """`@task`, of Prefect or ours; what it is called with is noted."""
+        """`@task` of Prefect; what it is called with is noted."""
         if function is None:
             return functools.partial(self.task, **options)
         made: Any = prefect.task
-        if self.converted:
-            from crucible_lineage.tasks import task
-
-            made = task
-        else:
-            ours = {"measurement", "data_type", "dataset_name", "keywords", "metadata", "writes", "reads", "ignore"}
-            options = {name: value for name, value in options.items() if name not in ours}
         if isinstance(function, (staticmethod, classmethod)):
             return made(type(function)(self._noting(function.__func__)), **options)
         return made(self._noting(function), **options)

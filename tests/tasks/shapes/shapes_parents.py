@@ -429,7 +429,7 @@ def a_pattern_of_a_folder(lab: Lab) -> Any:
     for name in ("a.tif", "b.tif", "notes.md", ".hidden", "id_rsa"):
         lab.file(f"in/{name}", f"content of {name}")
 
-    @lab.task(reads="*.tif")
+    @lab.task
     def stack(folder: Path) -> int:
         return sum(len(path.read_text()) for path in folder.glob("*.tif"))
 

@@ -23,7 +23,7 @@ def spectrum(lab: Lab, name: str = "scan.csv", peak: float = 12.0) -> Path:
 
 @shape("scan.csv -> read", "read -> background", "read -> subtract", "background -> subtract", fast=True)
 def a_background_is_subtracted(lab: Lab) -> Any:
-    @lab.task(measurement="SAXS")
+    @lab.task
     def read(path: Path) -> pd.DataFrame:
         return pd.read_csv(path)
 

@@ -1,0 +1,291 @@
+"""Files that a call opens: in Python by its audit events; at paths in its arguments also by libraries in C and by child
+processes, which Linux tells (inotify). Calls are identified by context, so that concurrent ones are told apart.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import struct
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
+
+from crucible_lineage.masking import is_key_file
+from crucible_lineage.tasks.files import is_under
+from crucible_lineage.tasks.secret import holds_secret
+
+MOST_WATCHED = 500  # folders of one call
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CHILDREN = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.spawn", "os.exec", "os.fork"})
+_CODE = (".py", ".pyc", ".pyi", ".pyd", ".so", ".pth", ".dll")
+_SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/run", "/lib", "/lib64", "/bin", "/sbin")
+
+_watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
+_writers: dict[str, OpenedFiles] = {}  # by path, the last call that opened the file for writing
+_running: list[OpenedFiles] = []
+_lock = threading.RLock()
+
+
+@dataclass(eq=False)
+class OpenedFiles:
+    """The files that one call opens, by their names, and whether other calls wrote to the same paths meanwhile.
+
+    `paths` are those in its arguments. `outside` are files there that were read and `changed` those that were written
+    to, by whomever; `others` are files that other code of this process has opened; `is_seen` says whether that is
+    known. `has_children` is true if it has started processes.
+    """
+
+    paths: tuple[Path, ...]
+    read: set[str] = field(default_factory=set)
+    wrote: set[str] = field(default_factory=set)
+    outside: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
+    is_alone: bool = True
+    is_local: bool = True  # in the process of the flow, where other calls are seen
+    is_seen: bool = False
+    is_over: bool = False
+    has_children: bool = False
+
+    def is_own(self, path: Path) -> bool | None:
+        """Return whether this call wrote a changed file; None if that cannot be known."""
+        name = name_of(path)
+        if name in self.wrote:
+            return True
+        if _writers.get(name) is not None:
+            return False
+        if not self.is_local:  # writes by other processes are not seen; those of this call mostly are
+            return not self.wrote
+        return True if self.is_alone else None
+
+    def has_read(self, path: Path) -> bool | None:
+        """Return whether the call has opened the file for reading; None if it was not seen to open it."""
+        name = name_of(path)
+        if name in self.read or (name in self.outside and name not in self.others):
+            return True
+        return False if name in self.wrote else None
+
+    def is_read(self, path: Path) -> bool:
+        """Return whether the call has read the file; where that is not seen, one in a folder that the text names."""
+        return self.has_read(path) or (not self.is_seen and len(path.parts) > 1 and name_of(path) not in self.wrote)
+
+    def files_read(self) -> list[str]:
+        """Return the data files that the call has read, and not written itself."""
+        return sorted(name for name in self.read - self.wrote if is_data_file(name))
+
+    def files_wrote(self) -> list[str]:
+        """Return the data files that the call has written and left."""
+        return sorted(name for name in self.wrote if is_data_file(name))
+
+
+def name_of(path: str | bytes | os.PathLike[Any]) -> str:
+    """Return the absolute name of a path; links are not followed, since what a name stands for may change."""
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+
+
+@contextmanager
+def watching(opened: OpenedFiles) -> Iterator[None]:
+    """Attribute files opened in this block to the call. Calls that write to the same paths are not alone."""
+    with _lock:
+        for other in _running:
+            if any(_overlap(path, second) for path in opened.paths for second in other.paths):
+                opened.is_alone = other.is_alone = False
+        _running.append(opened)
+        opened.is_seen = _system().watch(opened)
+    token = _watched.set(opened)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+        with _lock:
+            _running.remove(opened)
+            _system().leave(opened)
+
+
+def _overlap(first: Path, second: Path) -> bool:
+    return is_under(first, (second,)) or is_under(second, (first,))
+
+
+@functools.cache
+def watch_files() -> None:
+    """Start to watch which files calls open."""
+    sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _CHILDREN:
+        if (call := _watched.get()) is not None:
+            call.has_children = True
+        return
+    if event not in ("open", "os.rename", "sqlite3.connect") or not _running:
+        return
+    path = arguments[1] if event == "os.rename" else arguments[0]
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return
+    call, name = _watched.get(), name_of(path)
+    for other in list(_running):
+        if other is not call:
+            other.others.add(name)
+    if call is not None and not call.is_over:
+        is_written = event == "os.rename" or not os.path.exists(name)  # noqa: PTH110 (SQLite creates it)
+        _note(call, name, arguments[2] if event == "open" else _WRITES if is_written else os.O_RDONLY)
+
+
+def _note(call: OpenedFiles, name: str, flags: object) -> None:
+    if isinstance(flags, int) and flags & _WRITES:
+        call.wrote.add(name)
+        _writers[name] = call
+        if flags & os.O_TRUNC or (flags & os.O_CREAT and not flags & (os.O_APPEND | os.O_RDWR)):
+            return
+    call.read.add(name)
+
+
+@functools.cache
+def _places() -> tuple[Path, ...]:
+    """Return the folders of Python, Prefect and the system, whose files are not data."""
+    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *_SYSTEM}
+    return tuple(map(Path, {*paths, str(PREFECT_HOME.value()), str(PREFECT_LOCAL_STORAGE_PATH.value())}))
+
+
+def is_data_file(name: str) -> bool:
+    """Return whether a file that a call opened is there, and is data: no code, no hidden, temporary or system file."""
+    path, scratch = Path(name), Path(tempfile.gettempdir())
+    if path.suffix in _CODE or any(part.startswith(".") or part == "__pycache__" for part in path.parts[1:]):
+        return False
+    if scratch in path.parents and path.relative_to(scratch).parts[0].startswith(tempfile.gettempprefix()):
+        return False
+    return path.is_file() and not is_under(path, _places()) and not is_key_file(path)
+
+
+# ---------------------------------------------------------------- what Linux tells
+
+_ACCESS, _MODIFY, _MOVED_TO, _OPEN, _CREATE = 0x1, 0x2, 0x80, 0x20, 0x100
+_EVENT = struct.Struct("iIII")
+
+
+class _System:
+    """The events of files below watched paths, by inotify; on other systems nothing is told."""
+
+    def __init__(self) -> None:
+        self._library: Any = None
+        self._calls: dict[int, tuple[str, list[OpenedFiles]]] = {}  # by watch, its path and the calls that watch it
+        with suppress(OSError, AttributeError):
+            self._library = ctypes.CDLL(None, use_errno=True)
+            self._events = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._library is not None and self._events < 0:
+            self._library = None
+
+    def watch(self, call: OpenedFiles) -> bool:
+        """Begin to watch the paths of a call; return whether all of them are watched."""
+        if self._library is None:
+            return False
+        self._read()
+        added = [self._add(path, call) for root in call.paths for path in _folders(root)]
+        return all(added)
+
+    def _add(self, path: str, call: OpenedFiles) -> bool:
+        mask = _ACCESS | _MODIFY | _MOVED_TO | _OPEN | _CREATE
+        watch = self._library.inotify_add_watch(self._events, os.fsencode(path), mask)
+        if watch >= 0:
+            self._calls.setdefault(watch, (path, []))[1].append(call)
+        return bool(watch >= 0)
+
+    def leave(self, call: OpenedFiles) -> None:
+        """Take the events of a call, and end its watch."""
+        if self._library is None or not call.paths:
+            return
+        self._read()
+        for watch, (_, calls) in list(self._calls.items()):
+            if call in calls:
+                calls[:] = [other for other in calls if other is not call]
+                if not calls:
+                    del self._calls[watch]
+                    self._library.inotify_rm_watch(self._events, watch)
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            while data := os.read(self._events, 1 << 16):
+                at = 0
+                while at < len(data):
+                    watch, mask, _, length = _EVENT.unpack_from(data, at)
+                    name = os.fsdecode(data[at + 16 : at + 16 + length].rstrip(b"\0"))
+                    at += 16 + length
+                    path, calls = self._calls.get(watch, ("", ()))
+                    for call in calls:
+                        _tell(call, f"{path}/{name}" if name else path, mask)
+
+
+def _tell(call: OpenedFiles, name: str, mask: int) -> None:
+    if mask & (_MODIFY | _CREATE | _MOVED_TO):
+        call.outside.discard(name)
+        call.changed.add(name)
+    elif mask & _ACCESS or (mask & _OPEN and name not in call.changed):
+        call.outside.add(name)
+
+
+def _folders(root: Path) -> Iterator[str]:
+    """Yield a file, or a folder and those in it."""
+    name = name_of(root)
+    if os.path.isfile(name):  # noqa: PTH113
+        yield name
+    elif os.path.isdir(name):  # noqa: PTH112
+        yield from islice((folder for folder, _, _ in os.walk(name)), MOST_WATCHED)
+
+
+@functools.cache
+def _system() -> _System:
+    return _System()
+
+
+def _after_fork() -> None:
+    """Watch nothing that the parent process has watched."""
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]
+    _system.cache_clear()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# ---------------------------------------------------------------- what a call has written
+
+
+def files_written(
+    task: str, changed: Mapping[str, Collection[Path]], opened: OpenedFiles, returned: Collection[Path], logger: Any
+) -> dict[str, list[Path]]:
+    """Return those of the changed files that the call wrote, by argument; never those of other calls.
+
+    If several calls wrote to one folder at once, a file that no call was seen to open belongs to the call that returns
+    its path; other such files cause a warning.
+    """
+    written: dict[str, list[Path]] = {}
+    unsure: list[str] = []
+    for role, paths in changed.items():
+        for path in paths:
+            is_own = True if path in returned else opened.is_own(path)
+            if is_own is None:
+                unsure.append(path.name)
+            elif is_own and (is_key_file(path) or holds_secret(path)):
+                logger.warning("%s is left out of the result of %s: it holds keys or a secret", path.name, task)
+            elif is_own:
+                written.setdefault(role, []).append(path)
+    if unsure:
+        logger.warning(
+            "cannot tell which call wrote %s: several wrote there at once, by a library that opens files by itself; "
+            "return the paths, or say lineage.wrote(path)",
+            ", ".join(unsure[:5]),
+        )
+    return written

@@ -1,0 +1,316 @@
+"""Task runs of a registering flow, seen at the places where Prefect's engines call the function of a task.
+
+Prefect resolves the arguments, knows by `task_inputs` which task run's result an argument holds, and whether its cache
+answers. The hooks pass every other call on unchanged. With a task that is sent to another process go the destination of
+its results, the task runs behind its arguments and its code; whoever unpickles them installs the hooks there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
+from copy import copy
+from typing import Any
+
+import prefect
+from prefect import Task, task_engine
+from prefect.client.schemas.objects import State
+from prefect.context import EngineContext, FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.transactions import TransactionState
+from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
+
+from crucible_lineage.errors import InputError
+from crucible_lineage.tasks.call import Call, Runs, begin_call, by_name
+from crucible_lineage.tasks.description import code_of
+from crucible_lineage.tasks.recording import Recording, Sent, current, is_recording, sent_by
+
+MOST_FUTURES = 10_000  # in one argument
+OWN = "crucible_lineage."  # modules whose tasks register what they make themselves
+ENGINES = (SyncTaskRunEngine, AsyncTaskRunEngine)
+PLACES = (
+    *((engine, name) for engine in ENGINES for name in ("start", "run_context", "call_task_fn", "handle_success")),
+    (EngineContext, "serialize"),
+    (task_engine, "run_generator_task_sync"),
+    (task_engine, "run_generator_task_async"),
+)
+PARAMETERS = {"call_task_fn": ["self", "transaction"], "handle_success": ["self", "result", "transaction"]}
+
+_given: ContextVar[Runs] = ContextVar("given", default={})  # noqa: B039 (never changed)
+
+
+@functools.cache
+def install() -> None:
+    """Put the hooks into this process. Raises InputError if Prefect's engines lack a place for one."""
+    require_places()
+    for engine in ENGINES:
+        _replace(engine, "start", _starting)
+    _replace(SyncTaskRunEngine, "run_context", _within)
+    _replace(AsyncTaskRunEngine, "run_context", _within_async)
+    _replace(SyncTaskRunEngine, "call_task_fn", _calling)
+    _replace(AsyncTaskRunEngine, "call_task_fn", _awaiting)
+    _replace(task_engine, "run_generator_task_sync", functools.partial(_generating, _yielding))
+    _replace(task_engine, "run_generator_task_async", functools.partial(_generating, _yielding_async))
+    _replace(EngineContext, "serialize", _serializing)
+    Task.__getstate__ = _with_code  # type: ignore[method-assign]
+
+
+def require_places() -> None:
+    """Raise InputError if Prefect has no place for one of the hooks."""
+    for owner, name in PLACES:
+        place = getattr(owner, name, None)
+        found = list(inspect.signature(place).parameters) if callable(place) else None
+        if found is None or PARAMETERS.get(name, found) != found:
+            raise InputError(
+                f"registering cannot see the tasks of Prefect {prefect.__version__}: {owner.__name__} has no place "
+                f"{name} like that of 3.9. Nothing was run; install a Prefect that this release is tested with"
+            )
+
+
+def _replace(owner: Any, name: str, hook: Callable[[Any], Any]) -> None:
+    original = getattr(owner, name)
+    setattr(owner, name, functools.wraps(original)(hook(original)))
+
+
+# ---------------------------------------------------------------- around a run
+
+
+def _starting(start: Any) -> Any:
+    """Note the futures among the arguments before the engine resolves them."""
+
+    def started(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_recording():
+            self.crucible_given = futures_in(self.task.fn, self.parameters or {})
+        self.crucible_enclosing = kwargs.get("dependencies") or {}
+        return start(self, *args, **kwargs)
+
+    return started
+
+
+def futures_in(function: Any, parameters: Mapping[str, Any]) -> Runs:
+    """Return the task runs whose futures or states are among the arguments."""
+    named = by_name(inspect.signature(function), parameters)
+    found = {name: tuple(dict.fromkeys(_task_runs(value))) for name, value in named.items()}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
+    """Yield the task runs whose futures or states are in the value."""
+    if isinstance(value, PrefectFuture):
+        yield str(value.task_run_id)
+    elif isinstance(value, State):
+        if value.state_details.task_run_id:
+            yield str(value.state_details.task_run_id)
+    elif isinstance(value, (unmapped, allow_failure, opaque, quote)):
+        yield from _task_runs(value.unwrap(), depth)
+    elif depth and isinstance(value, (list, tuple, set, dict)) and len(value) <= MOST_FUTURES:
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _task_runs(item, depth - 1)
+
+
+def _recording_of(engine: Any) -> tuple[Recording, Runs] | None:
+    """Return what records a run, and the task runs whose futures it was given; None if nothing does."""
+    sent = Sent.in_context(engine.context)
+    if sent is None and not is_recording() and FlowRunContext.get() is None:
+        return None
+    if (getattr(engine.task.fn, "__module__", None) or "").startswith(OWN):
+        return None
+    recording = current(sent.destination if sent else None)
+    return (recording, sent.given if sent else getattr(engine, "crucible_given", {})) if recording else None
+
+
+def _begin(engine: Any, recording: Recording, given: Runs) -> Call | Exception | None:
+    enclosing = {
+        name: tuple(str(run.id) for run in runs if getattr(run, "input_type", "") == "task_run")
+        for name, runs in engine.crucible_enclosing.items()
+    }
+    call = begin_call(engine, recording, given, enclosing)
+    engine.task.__dict__.get("crucible_calls", []).append(call)
+    return call
+
+
+def _within(run_context: Any) -> Any:
+    """Trace and store outside of what Prefect limits in time."""
+
+    @contextmanager
+    def within(self: Any) -> Iterator[Any]:
+        recorded = _recording_of(self)
+        self.crucible_call = call = _begin(self, *recorded) if recorded else None
+        with run_context(self) as engine:
+            yield engine
+        if isinstance(call, Call):
+            call.end()
+
+    return within
+
+
+def _within_async(run_context: Any) -> Any:
+    @asynccontextmanager
+    async def within(self: Any) -> AsyncIterator[Any]:  # hashing and requests do not block the event loop
+        recorded = _recording_of(self)
+        self.crucible_call = call = await asyncio.to_thread(_begin, self, *recorded) if recorded else None
+        async with run_context(self) as engine:
+            yield engine
+        if isinstance(call, Call):
+            await asyncio.to_thread(call.end)
+
+    return within
+
+
+# ---------------------------------------------------------------- the call of the function
+
+
+def _required(call: Call | Exception | None, transaction: Any = None) -> Call | None:
+    """Return the call; None if none is recorded. Raises the error that it must fail with, unless it is cached."""
+    if not isinstance(call, Exception):
+        return call
+    if transaction is None or not transaction.is_committed():
+        raise call
+    return None
+
+
+def _calling(call_task_fn: Any) -> Any:
+    def called(self: Any, transaction: Any) -> Any:
+        if (call := _required(self.crucible_call, transaction)) is None:
+            return call_task_fn(self, transaction)
+        if (reused := call.reused(transaction)) is not None:
+            transaction.state = TransactionState.COMMITTED  # shown as Cached
+            self.handle_success(reused[0], transaction=transaction)
+            return reused[0]
+
+        def succeeded(result: Any, transaction: Any) -> None:
+            call.returned(result, transaction)
+            type(self).handle_success(self, result, transaction=transaction)
+
+        self.handle_success = succeeded
+        try:
+            with call.watched():
+                return call_task_fn(self, transaction)
+        finally:
+            del self.handle_success
+
+    return called
+
+
+def _awaiting(call_task_fn: Any) -> Any:
+    async def called(self: Any, transaction: Any) -> Any:
+        if (call := _required(self.crucible_call, transaction)) is None:
+            return await call_task_fn(self, transaction)
+        if (reused := call.reused(transaction)) is not None:
+            transaction.state = TransactionState.COMMITTED
+            await self.handle_success(reused[0], transaction=transaction)
+            return reused[0]
+
+        async def succeeded(result: Any, transaction: Any) -> None:
+            await asyncio.to_thread(call.returned, result, transaction)
+            await type(self).handle_success(self, result, transaction=transaction)
+
+        self.handle_success = succeeded
+        try:
+            with call.watched():
+                return await call_task_fn(self, transaction)
+        finally:
+            del self.handle_success
+
+    return called
+
+
+def _generating(wrapped: Callable[..., Any], run_generator: Any) -> Any:
+    """Record each item of a generator as a result of its own; Prefect's engine calls the function itself."""
+
+    def run(task: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_recording():
+            return run_generator(task, *args, **kwargs)
+        copied = copy(task)
+        copied.crucible_calls = calls = []  # type: ignore[var-annotated]  # the one that the engine has begun
+        copied.fn = functools.update_wrapper(wrapped(task.fn, calls), task.fn)
+        return run_generator(copied, *args, **kwargs)
+
+    return run
+
+
+def _yielding(function: Callable[..., Any], calls: list[Call | Exception | None]) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        call = _required(calls[-1])
+        generator = function(*args, **kwargs)
+        for number in itertools.count():
+            try:
+                with call.watched() if call else nullcontext():
+                    item = next(generator)
+            except StopIteration as end:
+                return end.value
+            if call is not None:
+                call.yielded(item, number)
+            try:
+                yield item
+            except GeneratorExit:
+                generator.close()
+                raise
+
+    return called
+
+
+def _yielding_async(function: Callable[..., Any], calls: list[Call | Exception | None]) -> Any:
+    async def called(*args: Any, **kwargs: Any) -> Any:
+        call = _required(calls[-1])
+        items = aiter(function(*args, **kwargs))
+        for number in itertools.count():
+            try:
+                with call.watched() if call else nullcontext():
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            if call is not None:
+                await asyncio.to_thread(call.yielded, item, number)
+            yield item
+
+    return called
+
+
+# ---------------------------------------------------------------- what goes to other processes
+
+
+def note_sent_by(runner: object) -> None:
+    """Let a task runner send the task runs behind the arguments along, if its tasks run in other processes."""
+    kind = type(runner)
+    if not isinstance(runner, ThreadPoolTaskRunner) and not hasattr(kind.submit, "crucible_sends"):
+        _replace(kind, "submit", _sending)
+        kind.submit.crucible_sends = True  # type: ignore[attr-defined]
+
+
+def _sending(submit: Any) -> Any:
+    def sent(self: Any, task: Any, parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_recording():
+            return submit(self, task, parameters, *args, **kwargs)
+        token = _given.set(futures_in(task.fn, parameters))
+        try:
+            return submit(self, task, parameters, *args, **kwargs)
+        finally:
+            _given.reset(token)
+
+    return sent
+
+
+def _serializing(serialize: Any) -> Any:
+    def serialized(self: Any, *args: Any, **kwargs: Any) -> Any:
+        fields = serialize(self, *args, **kwargs)
+        recording = current() if is_recording() else None
+        if recording is None or fields.get("flow") is None:
+            return fields
+        recording.share()
+        return {**fields, "flow": sent_by(fields["flow"], Sent(recording.destination, _given.get()))}
+
+    return serialized
+
+
+def _with_code(task: Task[..., Any]) -> dict[str, Any]:
+    """Return the state of a task for a pickle; with its code, which may not be readable in another process."""
+    state = vars(task)
+    return {**state, "crucible_code": code_of(task)} if is_recording() and "fn" in state else state
