@@ -207,12 +207,13 @@ class _Tracer:
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
-        if isinstance(source, Path) or ((path := possible_path(source)) is not None and path.exists()):
-            files = files_at(Path(source))
+        path = source if isinstance(source, Path) else possible_path(source)
+        if path is not None and (path is source or path.exists()):
+            files = files_at(path)
             if not files.inputs:
-                raise InputError(f"{self.description.name} says that it used {Path(source).name}, which holds no files")
-            for path in files.inputs:
-                self.file(role, path)
+                raise InputError(f"{self.description.name} says that it used {path.name}, which holds no files")
+            for file in files.inputs:
+                self.file(role, file)
         elif isinstance(source, DatasetRef):
             self.trace(role, source, 0)
         elif isinstance(source, str) and is_mfid(source) and self.dataset(role, source) is not None:

@@ -59,7 +59,7 @@ def install() -> None:
     _replace(task_engine, "run_generator_task_sync", functools.partial(_generating, _yielding))
     _replace(task_engine, "run_generator_task_async", functools.partial(_generating, _yielding_async))
     _replace(EngineContext, "serialize", _serializing)
-    Task.__getstate__ = _with_code  # type: ignore[method-assign]
+    Task.__getstate__ = _with_code  # type: ignore[assignment, method-assign]
 
 
 def require_places() -> None:
@@ -279,10 +279,10 @@ def _yielding_async(function: Callable[..., Any], calls: list[Call | Exception |
 
 def note_sent_by(runner: object) -> None:
     """Let a task runner send the task runs behind the arguments along, if its tasks run in other processes."""
-    kind = type(runner)
+    kind: Any = type(runner)
     if not isinstance(runner, ThreadPoolTaskRunner) and not hasattr(kind.submit, "crucible_sends"):
         _replace(kind, "submit", _sending)
-        kind.submit.crucible_sends = True  # type: ignore[attr-defined]
+        kind.submit.crucible_sends = True
 
 
 def _sending(submit: Any) -> Any:

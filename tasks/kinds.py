@@ -5,7 +5,7 @@ No value is pickled: stored values have to be readable in ten years, and equal v
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -148,6 +148,26 @@ def _load_table(folder: Path) -> Any:
     return pd.read_parquet(folder / "value.parquet")
 
 
+def _speaks_arrow(value: object) -> bool:
+    """Return whether a value gives its data as a stream of Arrow, as tables of polars, pyarrow and DuckDB do.
+
+    A reader would be used up by that.
+    """
+    is_table = hasattr(type(value), "__arrow_c_stream__") and not hasattr(type(value), "__next__")
+    return is_table and importlib.util.find_spec("pyarrow") is not None
+
+
+def _dump_arrow(value: Any, folder: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = pyarrow.table(value)
+    except (TypeError, ValueError, pyarrow.ArrowException):  # one column
+        table = pyarrow.table({"value": pyarrow.chunked_array(value)})
+    parquet.write_table(table, folder / "value.parquet")
+
+
 def _dump_series(value: Any, folder: Path) -> None:
     _dump_table(value.to_frame(name="value" if value.name is None else value.name), folder)
 
@@ -198,6 +218,12 @@ KINDS: list[Kind] = [
     Kind("xarray array", _is("xarray", "DataArray"), _dump_xarray, _load_xarray("open_dataarray"), _array),
     Kind("figure", _is("matplotlib.figure", "Figure"), _dump_picture, preview="picture.png"),
     Kind("image", _is("PIL.Image", "Image"), _dump_picture, preview="picture.png"),
+    Kind(
+        "arrow",
+        _speaks_arrow,
+        _dump_arrow,
+        describe=lambda value: {"rows": len(value)} if hasattr(value, "__len__") else {},
+    ),
 ]
 
 

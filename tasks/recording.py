@@ -224,6 +224,7 @@ class Recording:
         self._elsewhere: list[DatasetRef] = []
         self.notices: list[str] = []  # uncertainties, for the artifact
         self.reused = 0
+        self._reasons: set[str] = set()
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
 
@@ -237,6 +238,13 @@ class Recording:
         self.session.ensure_project(project)
         if self._pool is not None and not self.session.outbox.is_empty:
             self._pool.submit(undelivered.deliver, LAST_WAIT_S)
+
+    def is_new(self, *reasons: str) -> bool:
+        """Return whether one of these reasons not to store a value has not been given in this flow run."""
+        with self._lock:
+            new = set(reasons) - self._reasons
+            self._reasons |= new
+        return bool(new)
 
     def later(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
         """Start to register a result with `work` and return its future; a failure is a warning, and set in it."""

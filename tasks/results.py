@@ -247,7 +247,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
             result.logger.warning(
                 "the result of %s holds a secret; it is described, not stored", result.description.name
             )
-        elif stored.described:
+        elif stored.described and result.recording.is_new(*stored.described.values()):
             result.logger.warning(
                 "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
                 "to store it",

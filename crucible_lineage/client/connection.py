@@ -331,7 +331,7 @@ def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleErr
         status=error.status,
         reached=_is_reached(error),
         retry_after_s=error.retry_after_s,
-        jitter=random.random(),  # noqa: S311  spreads retries; not for security
+        jitter=random.SystemRandom().random(),  # spreads retries, and leaves the sequence that a program has seeded
     )
 
 

@@ -196,7 +196,7 @@ def storage_wait_s(
         return None
     may_succeed = isinstance(error, transient)
     status = 503 if may_succeed and error.status is not None else error.status
-    jitter = random.random()  # noqa: S311  spreads retries; not for security
+    jitter = random.SystemRandom().random()  # leaves the sequence that a program has seeded
     return decide(RetryState(number, waited_s, may_succeed, status, True, error.retry_after_s, jitter), policy)
 
 

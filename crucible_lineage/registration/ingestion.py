@@ -60,7 +60,7 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
     for one in left:
         by_dataset[one.mfid].append(one)
     ended: list[Ingestion] = []
-    for mfid in random.sample(list(by_dataset), len(by_dataset)):  # stuck ones do not block the others
+    for mfid in random.SystemRandom().sample(list(by_dataset), len(by_dataset)):  # stuck ones do not block the others
         now = _refreshed(client, mfid, by_dataset[mfid])
         ended += [one for one in now if one.status not in OPEN]
         if time.monotonic() > until:

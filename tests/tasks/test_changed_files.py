@@ -10,8 +10,7 @@ import pytest
 
 from crucible_lineage.checksums import stamp_if_present
 from crucible_lineage.tasks.arguments import Arguments
-from crucible_lineage.tasks.description import TaskDescription
-from crucible_lineage.tasks.files import OpenedFiles, files_written, watch_files, watched
+from crucible_lineage.tasks.effects import OpenedFiles, files_written, watch_files, watching
 
 
 def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: Path) -> None:
@@ -33,12 +32,12 @@ def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
     calls = {}
     for path, content in ((fit, "1 2 3"), (login, "https://me:secret@host/")):
         calls[path.stem] = OpenedFiles((tmp_path,))
-        with watched(calls[path.stem]):
+        with watching(calls[path.stem]):
             path.write_text(content)
 
     def written(task: str) -> dict[str, list[Path]]:
         changed = Arguments(paths={"folder": tmp_path}).changed_files()
-        return files_written(TaskDescription(task), changed, calls[task], (), logging.getLogger("tests"))
+        return files_written(task, changed, calls[task], (), logging.getLogger("tests"))
 
     assert written("fit") == {"folder": [fit]}
     assert caplog.messages == []

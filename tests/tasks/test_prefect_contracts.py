@@ -12,22 +12,21 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from prefect import Task, flow, task
+from prefect import Task, flow, task, task_engine
 from prefect.blocks.core import BlockNotSavedError
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine, TaskRunTimeoutError
 from prefect.task_runners import TaskRunner
-from prefect.tasks import _generate_task_key
 from prefect.transactions import BaseTransaction, TransactionState
 from prefect.utilities.callables import get_call_parameters
-from prefect.utilities.timeout import timeout, timeout_async
 from pydantic import Secret as PydanticSecret
 from pydantic import SecretStr
 
-from crucible_lineage.tasks import task as ours
-from crucible_lineage.tasks.decorator import LineageTask
+from crucible_lineage.errors import InputError
+from crucible_lineage.tasks import hook, lineage, recording
+from crucible_lineage.tasks.description import code_of, description_of
+from crucible_lineage.tasks.recording import Destination, Sent, sent_by
 
 RELEASE = "3.9.1"
 
@@ -43,41 +42,30 @@ def test_release_that_this_was_seen_in() -> None:
     assert prefect.__version__.startswith("3."), f"seen in {RELEASE}"
 
 
-def test_3_9_1_the_key_of_a_task_follows_its_function_through_our_wrapper() -> None:
-    assert ours(add).task_key == task(add).task_key == _generate_task_key(add)
-    assert ours(add).source_code == task(add).source_code == inspect.getsource(add)
+def test_3_9_1_the_engines_have_a_place_for_each_hook() -> None:
+    hook.require_places()
+    for engine in hook.ENGINES:
+        assert "parameters" in inspect.signature(engine).parameters
+        assert "dependencies" in inspect.signature(engine.start).parameters
+    assert not inspect.iscoroutinefunction(BaseTransaction.is_committed)
 
 
-def test_3_9_1_parameters_are_read_through_the_wrapper() -> None:
-    assert get_call_parameters(ours(add).fn, (1,), {}) == {"left": 1, "right": 2}
+@pytest.mark.parametrize(("owner", "name"), hook.PLACES)
+def test_registering_refuses_a_prefect_without_a_place(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, name, None)
+    with pytest.raises(InputError, match=f"has no place {name} like that of 3.9. Nothing was run"):
+        hook.require_places()
 
 
-def test_3_9_1_with_options_makes_a_plain_task_of_any_class() -> None:
-    class Other(Task[Any, Any]):
-        pass
-
-    assert type(Other(add).with_options(retries=1)) is Task
-    assert type(ours(add).with_options(retries=1)) is LineageTask
-
-
-@pytest.mark.parametrize("kind", ["sync", "async", "generator", "async generator"])
-def test_3_9_1_the_kind_of_the_function_is_that_of_the_wrapper(kind: str) -> None:
-    async def awaited() -> None: ...
-
-    def yields() -> Any:
-        yield 1
-
-    async def yields_async() -> Any:
-        yield 1
-
-    functions = {"sync": add, "async": awaited, "generator": yields, "async generator": yields_async}
-    plain, made = task(functions[kind]), ours(functions[kind])
-    assert (made.isasync, made.isgenerator, made.name) == (plain.isasync, plain.isgenerator, plain.name)
+def test_registering_refuses_a_place_with_other_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_engine.SyncTaskRunEngine, "call_task_fn", lambda self, transaction, more: None)
+    with pytest.raises(InputError, match="registering cannot see the tasks of Prefect"):
+        hook.require_places()
 
 
 def test_3_9_1_a_method_is_bound_at_the_function_of_a_copy() -> None:
     class Bench:
-        @ours
+        @task
         def measure(self) -> str:
             return type(self).__name__
 
@@ -85,19 +73,35 @@ def test_3_9_1_a_method_is_bound_at_the_function_of_a_copy() -> None:
     bound = bench.measure
     assert bound.fn.__prefect_self__ is bench
     assert get_call_parameters(bound.fn, (), {}) == {"self": bench}
+    assert code_of(bound) is code_of(Bench.measure)
 
 
-def test_3_9_1_a_task_keeps_what_is_needed_when_it_is_copied_and_pickled() -> None:
-    made = ours(measurement="counting")(add)
-    there = cloudpickle.loads(cloudpickle.dumps(copy(made)))
+def test_3_9_1_what_is_sent_with_a_flow_and_a_task_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[int] = []
+    monkeypatch.setattr(hook, "install", lambda: installed.append(1))
+    sent = Sent(Destination("lab", None, reuse=False, run_id="1"), {"table": ("run",)})
+    there = pickle.loads(pickle.dumps(sent))
+    assert (there, installed) == (sent, [1]), "whoever reads it installs the hooks"
+    empty = flow(lambda: None, name="empty")
+    context = {"flow_run_context": {"flow": sent_by(empty, sent)}}
+    assert Sent.in_context(context) == sent
+    assert Sent.in_context({"flow_run_context": {"flow": empty}}) is None
+
+
+def test_3_9_1_a_task_takes_its_code_along_where_a_flow_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Task, "__getstate__", hook._with_code)
+    made = task(add)
+    assert "crucible_code" not in vars(copy(made))
+    monkeypatch.setattr(recording, "_here", {"run": None})
+    there = cloudpickle.loads(cloudpickle.dumps(made))
+    assert code_of(there) == code_of(made)
     assert there.fn(1) == 3
-    assert there.task_description == made.task_description
-    assert pickle.loads(pickle.dumps(made.task_description)) == made.task_description
 
 
 def test_3_9_1_a_run_that_is_committed_inside_of_its_function_is_cached() -> None:
     assert TransactionState.COMMITTED.name == "COMMITTED"
-    assert "state" in BaseTransaction.model_fields
+    assert {"state", "write_on_commit", "on_rollback_hooks", "key"} <= set(BaseTransaction.model_fields)
+    assert callable(BaseTransaction.get_parent)
 
 
 def test_3_9_1_contexts_have_the_fields_that_are_read() -> None:
@@ -118,19 +122,6 @@ def test_3_9_1_a_flow_reads_annotations_from_its_wrapper() -> None:
     assert made.validate_parameters({"path": "/a", "n": 4})["n"] == 4
 
 
-def test_3_9_1_engines_call_the_function_of_a_task_at_one_place_and_know_there_whether_it_is_cached() -> None:
-    for engine in (SyncTaskRunEngine, AsyncTaskRunEngine):
-        assert list(inspect.signature(engine.call_task_fn).parameters) == ["self", "transaction"]
-        assert "parameters" in inspect.signature(engine).parameters
-    assert not inspect.iscoroutinefunction(BaseTransaction.is_committed)
-
-
-def test_3_9_1_a_limit_is_kept_by_a_context_that_raises_the_engines_error() -> None:
-    for limited in (timeout, timeout_async):
-        assert list(inspect.signature(limited).parameters) == ["seconds", "timeout_exc_type"]
-    assert issubclass(TaskRunTimeoutError, TimeoutError)
-
-
 def test_3_9_1_a_run_names_the_runs_whose_futures_it_was_given() -> None:
     assert "task_inputs" in TaskRun.model_fields
     assert "dependencies" in inspect.signature(TaskRunner.submit).parameters
@@ -140,3 +131,16 @@ def test_3_9_1_a_secret_is_given_out_by_one_method() -> None:
     assert isinstance(Secret(value="word").value, (SecretStr, PydanticSecret))
     with pytest.raises(BlockNotSavedError):  # a saved one says its name
         Secret(value="word").get_block_placeholder()
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_options_of_a_function_describe_its_results(above: bool) -> None:
+    def scaled(left: int) -> int:
+        return left
+
+    options = lineage.options(measurement="SAXS", ignore="password")
+    made = options(task(scaled, name="named")) if above else task(options(scaled), name="named")
+    described = description_of(made.with_options(retries=1))
+    assert (described.name, described.measurement, described.ignore) == ("named", "SAXS", ("password",))
+    with pytest.raises(InputError, match="has no option 'measurements'; it has code_version, data_type"):
+        lineage.options(measurements="SAXS")
