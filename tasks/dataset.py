@@ -22,7 +22,7 @@ from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
-from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.provenance.record import UNKNOWN_INPUTS, Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
@@ -51,7 +51,6 @@ from crucible_lineage.tasks.storing import Stored
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
-UNKNOWN_INPUTS = "inputs not known"  # of a call that has written files, and was not seen to read any
 RESULT = "result_sha256"  # in the recipe: a task may return different results for equal arguments
 
 

@@ -17,7 +17,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, STANDINGS, Edge, Kind, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, unknown_inputs, used_mfids
 from crucible_lineage.statements.statements import Doubt
 
 Direction = Literal["ancestors", "descendants", "both"]
@@ -248,7 +248,7 @@ def with_record(node: Node, record: JsonMapping) -> Node:
         data_type=intern(text(record.get("sample_type" if kind == "sample" else "data_type")) or node.data_type),
         project=intern(text(record.get("project_id")) or node.project),
         state=intern(known_state),
-        step=intern(text(written.get("step")) or node.step),
+        step=intern(text(written.get("step")) or unknown_inputs(written) or node.step),
         superseded_by=node.superseded_by,
         doubt=node.doubt,
         remade=node.remade,

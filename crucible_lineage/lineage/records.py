@@ -15,6 +15,7 @@ from datetime import datetime
 
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.provenance.record import UNKNOWN_INPUTS
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.times import measured_at, span_text, utc
@@ -178,6 +179,12 @@ def activity_code(record: JsonMapping | None) -> str:
     written = provenance(record)
     code = mapping(written.get("activity")).get("code")
     return text(mapping(code).get("fingerprint")) or text(code) or text(mapping(written.get("recipe")).get("code"))
+
+
+def unknown_inputs(written: JsonMapping) -> str:
+    """Return that the inputs of a result are not known, if its provenance says so; else an empty text."""
+    note = text(mapping(written.get("activity")).get("note"))
+    return UNKNOWN_INPUTS if note.endswith(UNKNOWN_INPUTS) else ""
 
 
 def maker(record: JsonMapping | None) -> str:

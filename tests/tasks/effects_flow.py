@@ -16,6 +16,8 @@ from prefect import flow, task
 from prefect.assets import materialize
 from prefect.cache_policies import INPUTS
 
+from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.tasks import CrucibleConnection, registering, session_for
 
 HERE = CrucibleConnection(data=sys.argv[1])
@@ -106,6 +108,19 @@ def inputs_not_known() -> Any:
     fetch(FOLDER / "fetched.txt")
 
 
+def shown(project: str) -> list[str]:
+    """Return the lines of `show` about the only dataset, and texts of its picture."""
+    session = session_for(HERE)
+    (one,) = session.client.datasets.list(project_id=project, limit=None)
+    ran = subprocess.run(
+        [sys.executable, "-m", "crucible_lineage", "show", one.unique_id, "--data", sys.argv[1]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [ran.stdout, render_svg(fetch_lineage(session, one.unique_id), one.unique_id)]
+
+
 def a_list_that_is_empty_at_first() -> Any:
     @task
     def one(number: float, found: list[float]) -> None:
@@ -183,7 +198,8 @@ CASES = (
 def main() -> None:
     os.chdir(FOLDER)
     flow(name="plain")(lambda: warmed([0.5, 1.5, 2.5], "plain"))()
-    print(json.dumps({case.__name__: recorded(case) for case in CASES}))
+    reports = {case.__name__: recorded(case) for case in CASES}
+    print(json.dumps({**reports, "shown": shown("inputs-not-known")}))
 
 
 if __name__ == "__main__":

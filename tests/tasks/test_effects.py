@@ -65,6 +65,12 @@ def test_what_is_not_known_is_said(reports: Any) -> None:
     assert "not stored" not in reports["stderr"]
 
 
+def test_a_result_of_unknown_inputs_never_looks_like_measured_data(reports: Any) -> None:
+    text, picture = reports["shown"]
+    assert "returned by the task __main__:inputs_not_known.<locals>.fetch; inputs not known" in text
+    assert "inputs not known" in picture
+
+
 def test_calls_of_ours_leave_the_sequence_that_a_flow_has_seeded(tmp_path: Path) -> None:
     path = tmp_path / "scan.txt"
     path.write_text("1 2 3")
