@@ -26,8 +26,7 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, has
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.description import TaskDescription
-from crucible_lineage.tasks.effects import name_of
-from crucible_lineage.tasks.files import FolderFiles, files_at, is_folder, possible_path
+from crucible_lineage.tasks.effects import FolderFiles, files_at, is_folder, name_of, possible_path
 from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
 from crucible_lineage.tasks.recording import Recording, data_folder, warn
@@ -248,7 +247,7 @@ class _Tracer:
         unknown = list(dict.fromkeys(self.unknown))
         if not self.recording.origins.has_results():
             return
-        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.params)
+        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.traced)
         if not unknown:  # a number, text or list of the flow's own may have no parents
             return
         message = f"no parent known for {', '.join(unknown)} of {self.description.name}"

@@ -16,13 +16,14 @@ from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.records import UNKNOWN_INPUTS
 from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
-from crucible_lineage.provenance.record import UNKNOWN_INPUTS, Activity, step_record
+from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import recipe_keyword
@@ -40,8 +41,7 @@ from crucible_lineage.tasks.arguments import (
 )
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.effects import OpenedFiles, name_of
-from crucible_lineage.tasks.files import MOST_INPUTS, files_at, is_under
+from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_under, name_of
 from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording

@@ -19,7 +19,7 @@ from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.masking import is_key_file
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.files import names_file
+from crucible_lineage.tasks.effects import names_file
 from crucible_lineage.tasks.kinds import (
     KINDS,
     Kind,

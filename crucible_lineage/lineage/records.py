@@ -15,7 +15,6 @@ from datetime import datetime
 
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.provenance.record import UNKNOWN_INPUTS
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.times import measured_at, span_text, utc
@@ -23,6 +22,7 @@ from crucible_lineage.times import measured_at, span_text, utc
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
+UNKNOWN_INPUTS = "inputs not known"  # end of the note about a call that wrote files, and was not seen to read any
 DEEPEST = 8  # levels of nested values with names of their own
 OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "crucible-lineage/provenance/1"
 SOURCE, SURROUNDINGS = "source of steps", "environment of steps"  # kinds of datasets that results rely on
-UNKNOWN_INPUTS = "inputs not known"  # end of the note about a call that wrote files, and was not seen to read any
 COMPLETE = "complete"
 INCOMPLETE = "incomplete"
 

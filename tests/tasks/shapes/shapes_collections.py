@@ -246,7 +246,7 @@ def values_with_odd_identity(lab: Lab) -> Any:
     return odd()
 
 
-@shape("-> opened", says=("which is described and not stored",))
+@shape("a.txt -> opened", says=("which is described and not stored",))
 def an_open_file_is_given_back(lab: Lab) -> Any:
     path = lab.file("a.txt", "one\ntwo\n")
 
