@@ -94,8 +94,9 @@ def _starting(start: Any) -> Any:
     """Note the futures among the arguments before the engine resolves them."""
 
     def started(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_recording():
-            self.crucible_given = futures_in(self.task.fn, self.parameters or {})
+        if _may_record(self):
+            sent = Sent.with_run(self.context)
+            self.crucible_given = (sent and sent.take()) or futures_in(self.task.fn, self.parameters or {})
         self.crucible_enclosing = kwargs.get("dependencies") or {}
         return start(self, *args, **kwargs)
 
@@ -123,23 +124,26 @@ def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
             yield from _task_runs(item, depth - 1)
 
 
-def _recording_of(engine: Any) -> tuple[Recording, Runs] | None:
-    """Return what records a run, and the task runs whose futures it was given; None if nothing does."""
-    sent = Sent.in_context(engine.context)
-    if sent is None and not is_recording() and FlowRunContext.get() is None:
-        return None
+def _may_record(engine: Any) -> bool:
+    return is_recording() or Sent.with_run(engine.context) is not None
+
+
+def _begin(engine: Any) -> Call | Exception | None:
+    """Begin to record a run, unless its flow registers nothing, or the task registers what it makes itself."""
     if (getattr(engine.task.fn, "__module__", None) or "").startswith(OWN):
         return None
-    recording = current(sent.destination if sent else None)
-    return (recording, sent.given if sent else getattr(engine, "crucible_given", {})) if recording else None
-
-
-def _begin(engine: Any, recording: Recording, given: Runs) -> Call | Exception | None:
+    sent = Sent.with_run(engine.context)
+    try:
+        recording = current(sent.destination if sent else None)
+    except Exception as error:
+        return error
+    if recording is None:
+        return None
     enclosing = {
         name: tuple(str(run.id) for run in runs if getattr(run, "input_type", "") == "task_run")
         for name, runs in engine.crucible_enclosing.items()
     }
-    call = begin_call(engine, recording, given, enclosing)
+    call = begin_call(engine, recording, getattr(engine, "crucible_given", {}), enclosing)
     engine.task.__dict__.get("crucible_calls", []).append(call)
     return call
 
@@ -149,8 +153,7 @@ def _within(run_context: Any) -> Any:
 
     @contextmanager
     def within(self: Any) -> Iterator[Any]:
-        recorded = _recording_of(self)
-        self.crucible_call = call = _begin(self, *recorded) if recorded else None
+        self.crucible_call = call = _begin(self) if _may_record(self) else None
         with run_context(self) as engine:
             yield engine
         if isinstance(call, Call):
@@ -162,8 +165,7 @@ def _within(run_context: Any) -> Any:
 def _within_async(run_context: Any) -> Any:
     @asynccontextmanager
     async def within(self: Any) -> AsyncIterator[Any]:  # hashing and requests do not block the event loop
-        recorded = _recording_of(self)
-        self.crucible_call = call = await asyncio.to_thread(_begin, self, *recorded) if recorded else None
+        self.crucible_call = call = await asyncio.to_thread(_begin, self) if _may_record(self) else None
         async with run_context(self) as engine:
             yield engine
         if isinstance(call, Call):

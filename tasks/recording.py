@@ -76,7 +76,7 @@ class Destination:
     notes: str = ""  # the run whose notes it shares: its outer run, else its own
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sent:
     """What goes with a flow's context to another process: the destination of its results, and the task runs whose
     futures are among a call's arguments. Whoever reads its pickle installs the hooks.
@@ -88,10 +88,16 @@ class Sent:
     def __reduce__(self) -> Any:
         return _receive, (self.destination, dict(self.given))
 
+    def take(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the task runs for the call that was sent; nothing for others that it makes."""
+        given, self.given = self.given, {}
+        return given
+
     @classmethod
-    def in_context(cls, context: Mapping[str, Any] | None) -> Sent | None:
-        """Return what was sent with a context that Prefect has serialized; None if nothing was."""
-        flow = ((context or {}).get("flow_run_context") or {}).get("flow")
+    def with_run(cls, context: Mapping[str, Any] | None) -> Sent | None:
+        """Return what was sent with the context of a run, which Prefect has serialized or entered; None if nothing."""
+        running = FlowRunContext.get()
+        flow = ((context or {}).get("flow_run_context") or {}).get("flow") or (running.flow if running else None)
         sent: Sent | None = getattr(flow, SENT, None)
         return sent
 
@@ -377,7 +383,7 @@ def current(destination: Destination | None = None) -> Recording | None:
     if (recording := _open.get()) is not None:
         return recording
     if (running := FlowRunContext.get()) is not None and running.flow is not None:
-        if (sent := getattr(running.flow, SENT, None)) is not None:
+        if (sent := Sent.with_run(None)) is not None:
             return current(sent.destination)
         here = (running.flow.name, file_of(running.flow.fn))
         inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == here]

@@ -84,8 +84,9 @@ def test_3_9_1_what_is_sent_with_a_flow_and_a_task_arrives(monkeypatch: pytest.M
     assert (there, installed) == (sent, [1]), "whoever reads it installs the hooks"
     empty = flow(lambda: None, name="empty")
     context = {"flow_run_context": {"flow": sent_by(empty, sent)}}
-    assert Sent.in_context(context) == sent
-    assert Sent.in_context({"flow_run_context": {"flow": empty}}) is None
+    assert Sent.with_run(context) == sent
+    assert Sent.with_run({"flow_run_context": {"flow": empty}}) is None
+    assert (sent.take(), sent.take()) == ({"table": ("run",)}, {}), "those that it calls were given nothing"
 
 
 def test_3_9_1_a_task_takes_its_code_along_where_a_flow_registers(monkeypatch: pytest.MonkeyPatch) -> None:
