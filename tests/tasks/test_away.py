@@ -74,7 +74,7 @@ def away(service: RunningServer) -> Iterator[Any]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    proxy = module.Misbehaving(service.url.removeprefix("http://").partition("/")[0], 1, 0.0)
+    proxy = module.Misbehaving(service.url.removeprefix("http://").partition("/")[0], 1, 0.0, ())
     yield proxy
     proxy.close()
 
