@@ -191,12 +191,7 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
 
 
 def _is_used(
-    parent: Input,
-    path: Path,
-    opened: OpenedFiles,
-    outputs: set[Path],
-    changed: set[Path],
-    read: set[Path],
+    parent: Input, path: Path, opened: OpenedFiles, outputs: set[Path], changed: set[Path], read: set[Path]
 ) -> bool:
     """Return whether a file is an input of the call, with its content from before the call.
 

@@ -20,16 +20,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.masking import is_key_file
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.effects import names_file
-from crucible_lineage.tasks.kinds import (
-    KINDS,
-    Kind,
-    NotJsonError,
-    fields_of,
-    json_text,
-    kind_of,
-    read_spelled,
-    spelled,
-)
+from crucible_lineage.tasks.kinds import KINDS, Kind, NotJsonError, fields_of, json_text, kind_of, read_spelled, spelled
 
 NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
