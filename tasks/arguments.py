@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.description import TaskDescription
 from crucible_lineage.tasks.effects import FolderFiles, files_at, is_folder, name_of, possible_path
 from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
-from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, is_constant, items_of, settled, source_of
+from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of, settled
 from crucible_lineage.tasks.recording import Recording, data_folder, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
-from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value
+from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value, stored_or_described
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 ASSET = "crucible://dataset/"
@@ -39,7 +39,6 @@ LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its o
 
 GIVEN = "a file that the flow was given"
 PROVEN = "the result of a task run that was given"
-RECORDED = "the result of a task run that Prefect's record names"
 ITEM = "an item of the result of a task run that was given"
 
 
@@ -49,7 +48,7 @@ class Input:
 
     A file that the flow was given has no origin yet, since the task may turn out to overwrite it. `path` is the path of
     a file, `in_list` says that the argument is a list or a folder, `folder` is the argument if it is the file's folder.
-    A file that a `text` names is an input only if the call reads it; else the text is of the origin `otherwise`.
+    A file that a `text` names is an input only if the call reads it.
     """
 
     role: str
@@ -59,7 +58,6 @@ class Input:
     path: Path | None = None
     folder: Path | None = None
     text: bool = False
-    otherwise: Origin | None = None
 
 
 Runs = Mapping[str, Sequence[str]]
@@ -70,13 +68,11 @@ class Arguments:
     """Traced arguments of a task run. `opaque` names arguments without a stable spelling: they prevent reuse.
 
     `objects` are arguments that the function may change, with their digests from before the call; `unknown_parents`
-    those whose parents are not known; `unconfirmed` task runs that only Prefect's record names.
+    those whose parents are not known.
     """
 
     inputs: list[Input] = field(default_factory=list)
-    task: str = ""
     params: JsonObject = field(default_factory=dict)
-    traced: JsonObject = field(default_factory=dict)  # parameters, of which texts may turn out to be paths of inputs
     opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
     texts: dict[str, str] = field(default_factory=dict)  # arguments by the paths that their texts might be
@@ -85,14 +81,7 @@ class Arguments:
     ids: frozenset[int] = frozenset()  # object ids of the arguments and of the items in them
     defaults: frozenset[str] = frozenset()  # arguments left at their defaults
     left_out: list[str] = field(default_factory=list)
-    unconfirmed: list[str] = field(default_factory=list)
     unknown_parents: list[str] = field(default_factory=list)
-
-    def settle(self, is_read: Callable[[Path], bool | None]) -> Arguments:
-        """Return a copy whose parameters are without the texts that name files which are read."""
-        settled = {role: _settled(value, is_read) for role, value in self.traced.items()}
-        params = {role: hidden(value, role, self.task) for role, value in settled.items() if value is not _INPUT}
-        return replace(self, params=params)
 
     def changed_files(self) -> dict[str, list[Path]]:
         """Return the files written since the call at paths that arguments name, by argument."""
@@ -114,33 +103,29 @@ class Arguments:
         }
 
 
-@dataclass(frozen=True)
-class ArgumentTrace:
-    """The task runs behind the arguments of a call, by argument, and the assets that its task depends on.
-
-    `given` are those whose futures the flow has passed, `enclosing` those of which `map` passed an item to each call.
-    `recorded` are those that Prefect's record of the run names, also by the identity of objects.
-    """
-
-    given: Runs
-    enclosing: Runs
-    recorded: Runs
-    assets: tuple[str, ...] = ()
-
-
 def trace_arguments(
-    bound: Mapping[str, object], runs: ArgumentTrace, recording: Recording, description: TaskDescription
+    bound: Mapping[str, object],
+    given: Runs,
+    enclosing: Runs,
+    assets: Sequence[str],
+    recording: Recording,
+    description: TaskDescription,
 ) -> Arguments:
-    """Trace the arguments of a call. Raises LineageError if a parent is not known and the flow is strict."""
+    """Trace the arguments of a call. Raises LineageError if a parent is not known and the flow is strict.
+
+    `given` are the task runs whose futures the flow has passed, by argument, `enclosing` those of which `map` passed an
+    item to each call; `assets` are those that the task depends on.
+    """
     tracer = _Tracer(recording, description)
     tracer.arguments.ids = frozenset(id(item) for value in bound.values() for item in (value, *items_of(value)))
     for role, value in bound.items():
         if role not in description.ignore:
-            tracer.argument(role, value, runs)
-    for asset in runs.assets:
+            runs = tuple(given.get(role, ()))
+            tracer.argument(role, value, runs, [run for run in enclosing.get(role, ()) if run not in runs])
+    for asset in assets:
         tracer.asset(asset)
     tracer.conclude()
-    return tracer.arguments.settle(lambda _: True)
+    return tracer.arguments
 
 
 def declared_inputs(sources: Sequence[object], recording: Recording, description: TaskDescription) -> list[Input]:
@@ -155,54 +140,36 @@ class _Tracer:
     def __init__(self, recording: Recording, description: TaskDescription) -> None:
         self.recording = recording
         self.description = description
-        self.arguments = Arguments(task=description.name)
+        self.arguments = Arguments()
         self.in_list = False
         self.enclosing: Origin | None = None  # of the result that the argument is an item of
         self.unknown: list[str] = []  # arguments with data of the flow's own code
 
-    def argument(self, role: str, value: object, runs: ArgumentTrace) -> None:
+    def argument(self, role: str, value: object, given: Sequence[str], around: Sequence[str]) -> None:
         """Record an argument as inputs, a parameter, or both."""
+        arguments, origins = self.arguments, self.recording.origins
         if is_secret_name(role):
-            self.arguments.traced[role] = shown_secret(value, role, self.description.name)
+            arguments.params[role] = shown_secret(value, role, self.description.name)
             return
         self.in_list = isinstance(value, list) or (isinstance(value, (str, Path)) and is_folder(value))
-        given = runs.given.get(role, ())
-        origins = [self.recording.origins.of_run(run) for run in given]
-        for origin in origins:
-            if origin is not None:
-                self.add(role, origin, PROVEN)
-        if given and all(origins):
-            self.arguments.traced[role] = {"results": len(given)}
-            if len(origins) == 1 and origins[0] is not None and not _is_fixed(value):
-                self.arguments.objects[role] = (value, origins[0].digest)
+        found = [origins.of_run(run) for run in given]
+        for origin in filter(None, found):
+            self.add(role, origin, PROVEN)
+        if found and all(found):
+            arguments.params[role] = {"results": len(found)}
+            if len(found) == 1 and found[0] is not None and not _is_fixed(value):
+                arguments.objects[role] = (value, found[0].digest)
             return
-        before = len(self.arguments.inputs)
-        around = [run for run in runs.enclosing.get(role, ()) if run not in given]
-        self.enclosing = next(filter(None, map(self.recording.origins.of_run, around)), None)
+        before = len(arguments.inputs)
+        self.enclosing = next(filter(None, map(origins.of_run, around)), None)
         param = self.trace(role, value, 0)
         if param is not _INPUT:
-            self.arguments.traced[role] = param
-        if self.enclosing is not None and len(self.arguments.inputs) == before:
-            self.add(role, self.enclosing, ITEM)
-        named = [run for run in runs.recorded.get(role, ()) if run not in (*given, *around)]
-        self.compare(role, value, named, before)
-        is_own = len(self.arguments.inputs) == before and isinstance(value, (list, dict))
-        if is_own and (digest := plain_digest(value)):
-            self.arguments.objects[role] = (value, digest)
-
-    def compare(self, role: str, value: object, named: Sequence[str], before: int) -> None:
-        """Add a parent that only Prefect's record of the run names, if the content agrees; else note it."""
-        known_futures = {id(one.origin.future) for one in self.arguments.inputs[before:] if one.origin is not None}
-        digest = digest_now(value, self.recording) if named and len(self.arguments.inputs) == before else ""
-        for run in named:
-            origin = self.recording.origins.of_run(run)
-            if origin is None or id(origin.future) in known_futures:
-                continue
-            if digest and digest == origin.digest and len(self.arguments.inputs) == before:
-                self.arguments.traced.pop(role, None)
-                self.add(role, origin, RECORDED)
-            else:
-                self.arguments.unconfirmed.append(f"{role}: task run {run}")
+            arguments.params[role] = hidden(param, role, self.description.name)
+        if len(arguments.inputs) == before:
+            if self.enclosing is not None:
+                self.add(role, self.enclosing, ITEM)
+            elif isinstance(value, (list, dict)) and (digest := plain_digest(value)):
+                arguments.objects[role] = (value, digest)
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
@@ -247,7 +214,7 @@ class _Tracer:
         unknown = list(dict.fromkeys(self.unknown))
         if not self.recording.origins.has_results():
             return
-        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.traced)
+        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.params)
         if not unknown:  # a number, text or list of the flow's own may have no parents
             return
         message = f"no parent known for {', '.join(unknown)} of {self.description.name}"
@@ -270,8 +237,7 @@ class _Tracer:
     def trace(self, role: str, value: Any, depth: int) -> Any:
         """Return the value's form as a parameter; `_INPUT` if it is a dataset."""
         if isinstance(value, DatasetRef):
-            names, about = tuple(file.name for file in value.data_files), self.recording.slots.about(value.mfid)
-            return self.add(role, Origin(settled(value), names, about=about), "it is a dataset")
+            return self.add(role, origin_of(value, self.recording), "it is a dataset")
         if isinstance(value, PrefectFuture):  # quoted: the task receives the future itself
             origin = self.recording.origins.of_run(str(value.task_run_id))
             return self.add(role, origin, PROVEN) if origin is not None else self.opaque(role, value)
@@ -279,15 +245,14 @@ class _Tracer:
             return reference
         if isinstance(value, Path):
             return self.path(role, value)
-        if isinstance(value, str) and (named := self.text(role, value)) is not None:
-            return named
+        shown = self.text(role, value) if isinstance(value, str) else value
+        if shown is _INPUT:
+            return shown
         if (origin := self.recording.origins.of_object(value)) is not None:
             return self.object(role, value, origin)
-        if parents := self.recording.origins.of_derived(value):
-            return self.derived(role, value, parents)
         if isinstance(value, (list, tuple, dict)) and (not is_plain(value) or self.is_traced_inside(value)):
             return self.container(role, value, depth)
-        return self.other(role, value)
+        return self.other(role, shown)
 
     def dataset(self, role: str, mfid: str) -> Any:
         """Add the dataset of an id. Returns None, and notes it, if Crucible has none: it is an id of something else."""
@@ -297,9 +262,7 @@ class _Tracer:
             note = f"{role} looks like the id of a dataset and is taken as a parameter: {error}"
             self.arguments.left_out.append(note)
             return None
-        names = tuple(file.name for file in dataset.data_files)
-        about = self.recording.slots.about(dataset.mfid)
-        return self.add(role, Origin(settled(dataset), names, about=about), "the id of a dataset was given")
+        return self.add(role, origin_of(dataset, self.recording), "the id of a dataset was given")
 
     def is_traced_inside(self, value: Any, depth: int = 3) -> bool:
         """Return whether an item of a plain list or dict is known, or is the path of a file."""
@@ -308,8 +271,6 @@ class _Tracer:
             if (path := possible_path(item)) is not None and (path.exists() or _has_folder(path)):
                 return True
             if self.recording.origins.of_object(item) is not None:
-                return True
-            if self.recording.origins.of_derived(item):
                 return True
             if depth and isinstance(item, (list, dict)) and self.is_traced_inside(item, depth - 1):
                 return True
@@ -320,7 +281,10 @@ class _Tracer:
         if depth > 3 or len(value) > MOST_ITEMS:
             return self.opaque(role, value)
         params = {str(key): self.item(role, str(key), item, depth + 1) for key, item in items}
-        return _Items(isinstance(value, dict), params)
+        remaining = {key: param for key, param in params.items() if param is not _INPUT}
+        if params and not remaining:
+            return _INPUT
+        return remaining if isinstance(value, dict) or len(remaining) < len(params) else list(remaining.values())
 
     def item(self, role: str, key: str, value: Any, depth: int) -> Any:
         if isinstance(value, str) and is_secret_name(key):
@@ -328,23 +292,22 @@ class _Tracer:
         return self.trace(role, value, depth)
 
     def text(self, role: str, text: str) -> Any:
-        """Note a text that may be a path, and watch what it names; return None if it is a plain text so far."""
+        """Note a text that may be a path, watch what it names, and return the text as a parameter."""
         path = possible_path(text)
         if path is None:
-            return None
+            return text
+        shown = path.name if path.is_absolute() and path.exists() else text  # the same on another machine
         if path.is_dir() and len(path.parts) > 1:
-            return self.path(role, path, text)
+            return self.path(role, path, shown)
         files = files_at(path)
-        if not files.paths:
-            if len(self.arguments.texts) < MOST_TEXTS:
-                self.arguments.texts.setdefault(name_of(path), role)
-            return None
-        self.watch(role, path, files)
-        origin = self.recording.origins.of_object(text)
+        if files.paths:
+            self.watch(role, path, files)
+        elif len(self.arguments.texts) < MOST_TEXTS:
+            self.arguments.texts.setdefault(name_of(path), role)
         for file in files.inputs if role not in self.description.writes else ():
             folder = None if file == path else path
-            self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, True, origin))
-        return _Text(text, path) if path.is_file() else None
+            self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, text=True))
+        return shown
 
     def watch(self, role: str, path: Path, files: FolderFiles) -> None:
         self.arguments.left_out += files.left_out
@@ -415,16 +378,6 @@ class _Tracer:
             return _INPUT
         return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else _INPUT
 
-    def derived(self, role: str, value: Any, parents: tuple[Origin, ...]) -> Any:
-        """Add a value declared as derived: data as a dataset in between, others as a parameter with these parents."""
-        known_by = "a value that the flow's code says it has derived"
-        if is_data(value):
-            with suppress(NotStorableError), self.stored(role, value) as stored:
-                return self.add(role, self.keep(role, stored, "derived in the flow's code", parents), known_by)
-        for origin in parents:
-            self.add(role, origin, known_by)
-        return self.opaque(role, value) if is_data(value) else self.other(role, value)
-
     def other(self, role: str, value: Any) -> Any:
         """Add a value of the flow's own code: data as an input of its own, descriptive values as a parameter."""
         if is_plain(value):
@@ -441,22 +394,19 @@ class _Tracer:
 
     def data(self, role: str, value: Any) -> Any:
         origins = self.recording.origins
-        source = None if self.enclosing else source_of(value, origins)
         try:
             with self.stored(role, value) as stored:
                 if (same := origins.of_content(stored.digest)) is not None:
                     return self.add(role, same, "the same content")
-                label = "an item of a result" if self.enclosing else "from the flow's code"
-                if source:
-                    label = "taken from a result in the flow's code"
-                elif not self.enclosing and not is_constant(value):
+                if self.enclosing is None:
                     self.unknown.append(role)
-                origin = self.keep(role, stored, label, tuple(filter(None, (self.enclosing, source))))
+                    origin = self.keep(role, stored, "from the flow's code")
+                else:
+                    origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
         except NotStorableError:
             return self.opaque(role, value)
         origins.note_object(value, origin)
-        known_by = "a part of a known value" if source else "a value of the flow's code"
-        return self.add(role, origin, ITEM if self.enclosing else known_by)
+        return self.add(role, origin, ITEM if self.enclosing else "a value of the flow's code")
 
     def opaque(self, role: str, value: Any) -> Any:
         self.arguments.opaque.append(role)
@@ -466,23 +416,42 @@ class _Tracer:
                 name = f"{name} {value.get_block_placeholder().rpartition('.')[2]}"
         return {"object": f"{type(value).__module__}.{name}"}
 
-    def keep(self, role: str, stored: Stored, label: str, parents: tuple[Origin, ...] = ()) -> Origin:
-        """Register a value that no task made, before anything is derived from it."""
-        destination = self.recording.destination
-        dataset = self.recording.undelivered.raw(
-            destination.project,
-            [file.path for file in stored.files],
-            f"a value {label}, given to {self.description.name} as {role}",
-            [parent.future.result() for parent in parents],
-            dataset_name=f"{role} ({label}{f' of {destination.flow}' if destination.flow else ''})",
-            metadata={"value": stored.document},
-            ingest=False,
-        )
-        about = parents[0].about if parents else (f"{role} {stored.digest[:16]}",)
-        names = tuple(file.name for file in dataset.data_files)
-        origin = Origin(settled(dataset), names, stored.digest, about)
-        self.recording.origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
-        return origin
+    def keep(self, role: str, stored: Stored, label: str, parents: Sequence[Origin] = ()) -> Origin:
+        return keep_value(role, stored, label, f", given to {self.description.name}", parents, self.recording)
+
+
+def keep_value(
+    name: str, stored: Stored, label: str, note: str, parents: Sequence[Origin], recording: Recording
+) -> Origin:
+    """Register a value that no task made, before anything is made from it."""
+    flow = recording.destination.flow
+    dataset = recording.undelivered.raw(
+        recording.destination.project,
+        [file.path for file in stored.files],
+        f"a value {label}{note}",
+        [parent.future.result() for parent in parents],
+        dataset_name=f"{name} ({label}{f' of {flow}' if flow else ''})",
+        metadata={"value": stored.document},
+        ingest=False,
+    )
+    about = parents[0].about if parents else (f"{name} {stored.digest[:16]}",)
+    origin = Origin(settled(dataset), tuple(file.name for file in dataset.data_files), stored.digest, about)
+    recording.origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
+    return origin
+
+
+def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
+    """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
+    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+        stored = stored_or_described(value, Path(folder))
+        origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
+    recording.origins.note_object(value, origin)
+
+
+def origin_of(dataset: DatasetRef, recording: Recording, digest: str = "") -> Origin:
+    """Return a dataset of an earlier run as an origin."""
+    names = tuple(file.name for file in dataset.data_files)
+    return Origin(settled(dataset), names, digest, recording.slots.about(dataset.mfid))
 
 
 def _has_folder(path: Path) -> bool:
@@ -518,9 +487,7 @@ def of_address(address: str, recording: Recording) -> Origin | None:
     project, keyword = recording.destination.project, keyword_of("address", address)
     if not (found := recording.session.client.datasets.list(project_id=project, keyword=keyword, limit=None)):
         return None
-    dataset = existing_dataset(found[-1].unique_id, recording.session)
-    names = tuple(file.name for file in dataset.data_files)
-    return Origin(settled(dataset), names, about=recording.slots.about(dataset.mfid))
+    return origin_of(existing_dataset(found[-1].unique_id, recording.session), recording)
 
 
 def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str]:
@@ -565,35 +532,6 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     origin = Origin(future, (path.name,), about=about_file(path))
     recording.origins.note_path(path, checksums.sha256, origin)
     return origin
-
-
-@dataclass(frozen=True)
-class _Text:
-    """A text that names a file: a parameter, unless the call reads the file."""
-
-    text: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class _Items:
-    """The parameters in a list or dict."""
-
-    is_dict: bool
-    params: JsonObject
-
-
-def _settled(value: Any, is_read: Callable[[Path], bool | None]) -> Any:
-    """Return a parameter as JSON, without secrets and inputs; `_INPUT` if it is nothing but inputs."""
-    if isinstance(value, _Text):
-        return _INPUT if is_read(value.path) else value.text
-    if not isinstance(value, _Items):
-        return value
-    settled = {key: _settled(item, is_read) for key, item in value.params.items()}
-    remaining = {key: item for key, item in settled.items() if item is not _INPUT}
-    if settled and not remaining:
-        return _INPUT
-    return remaining if value.is_dict or len(remaining) < len(settled) else list(remaining.values())
 
 
 class _Input:

@@ -75,7 +75,7 @@ class TaskResult:
 
     @property
     def project(self) -> str:
-        return self.description.project or self.recording.destination.project
+        return self.recording.destination.project
 
     @property
     def reuses(self) -> bool:
@@ -84,20 +84,19 @@ class TaskResult:
 
     @property
     def fingerprint(self) -> str:
-        version = self.description.code_version
-        return self.code.digest if version is None else f"version:{version}"
+        return self.code.digest
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """The keywords by which the dataset is found: its own, and those of its keys and addresses."""
+        """The keywords by which the dataset is found again: those of its cache key and addresses."""
         keys = (keyword_of("cache", self.key),) if self.key else ()
-        return (*self.description.keywords, *keys, *(keyword_of("address", one) for one in self.addresses))
+        return (*keys, *(keyword_of("address", one) for one in self.addresses))
 
     def ended(self, effects: Effects, number: int | None, key: str) -> TaskResult:
         """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
-        arguments = self.arguments.settle(self.opened.is_read)
+        arguments = self.arguments
         if effects.used:
-            self.arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
+            arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
             effects.used.clear()
         for index, path in enumerate([*effects.paths, *self._written_elsewhere()]):
             arguments.paths[f"wrote-{index}"] = path
@@ -106,7 +105,6 @@ class TaskResult:
                 arguments.before |= dict.fromkeys(files_at(path).paths)
         return replace(
             self,
-            arguments=arguments,
             description=TaskDescription(**effects.extend(vars(self.description))),
             output="out" if number is None else f"item {number}",
             key=key,
@@ -186,8 +184,6 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
     for parent in inputs:
         if parent.path is None or _is_used(parent, parent.path, opened, outputs, changed, read):
             yield parent
-        elif parent.otherwise is not None:
-            yield replace(parent, origin=parent.otherwise, known_by="the same text", path=None)
 
 
 def _is_used(
@@ -410,7 +406,7 @@ def _new_dataset(
         keywords=result.keywords,
         parents=tuple(part.dataset.mfid for part in used),
         samples=samples,
-        ingest=description.ingest,
+        ingest=False,
     )
 
 
@@ -424,7 +420,7 @@ def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
         dataset_name=_dataset_name(result, []),
         keywords=result.keywords,
         metadata=_metadata(result, stored, {"arguments": result.arguments.params}),
-        ingest=description.ingest,
+        ingest=False,
         measurement=description.measurement,
         data_type=description.data_type,
     )
@@ -489,7 +485,6 @@ def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
     uncertain = {
         "unknown_parents": arguments.unknown_parents,
         "left_out": arguments.left_out,
-        "named_by_prefect_only": arguments.unconfirmed,
     }
     return {
         "task": result.description.name,

@@ -17,7 +17,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.provenance.environment import git_state
 
 OPTIONS = "__crucible_options__"  # of a function, as `lineage.options` has set them
-_TEXTS = ("keywords", "writes", "ignore")  # options that are one text or several
+_TEXTS = ("writes", "ignore")  # options that are one text or several
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,9 @@ class TaskDescription:
     name: str
     measurement: str | None = None
     data_type: str | None = None
-    project: str | None = None
     dataset_name: str | None = None
-    keywords: tuple[str, ...] = ()
-    metadata: JsonMapping = field(default_factory=dict)
-    code_version: str | None = None
+    metadata: JsonMapping = field(default_factory=dict)  # what the call has declared by `lineage.describe`
     reuse: bool | None = None
-    ingest: bool = False
     writes: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
@@ -49,7 +45,7 @@ def description_of(task: Any) -> TaskDescription:
 
 def checked_options(options: JsonMapping) -> JsonObject:
     """Return options of a function, with single texts as tuples. Raises InputError for one that there is not."""
-    known = [one.name for one in fields(TaskDescription) if one.name != "name"]
+    known = [one.name for one in fields(TaskDescription) if one.name not in ("name", "metadata")]
     if unknown := [name for name in options if name not in known]:
         raise InputError(f"lineage.options has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     return {

@@ -19,7 +19,7 @@ from typing import Any
 
 import prefect
 from prefect import Task, task_engine
-from prefect.client.schemas.objects import State, TaskRunResult
+from prefect.client.schemas.objects import State
 from prefect.context import EngineContext, FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # from a private module
@@ -30,7 +30,7 @@ from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 
 from crucible_lineage.errors import InputError, OnHoldError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.tasks.arguments import ArgumentTrace, trace_arguments
+from crucible_lineage.tasks.arguments import trace_arguments
 from crucible_lineage.tasks.dataset import TaskResult, require_free
 from crucible_lineage.tasks.description import code_of, description_of
 from crucible_lineage.tasks.effects import OpenedFiles, watching
@@ -187,13 +187,8 @@ class Call:
         task, run = engine.task, engine.task_run
         signature = inspect.signature(task.fn)
         named = by_name(signature, engine.parameters or {})
-        recorded = {
-            name: [str(one.id) for one in sources if isinstance(one, TaskRunResult)]
-            for name, sources in run.task_inputs.items()
-        }
-        description = description_of(task)
-        trace = ArgumentTrace(given, enclosing, recorded, tuple(asset.key for asset in task.asset_deps))
-        arguments = trace_arguments(named, trace, recording, description)
+        description, assets = description_of(task), [asset.key for asset in task.asset_deps]
+        arguments = trace_arguments(named, given, enclosing, assets, recording, description)
         arguments.defaults = frozenset(
             name for name, known in signature.parameters.items() if named.get(name, signature) is known.default
         )

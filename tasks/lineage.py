@@ -27,6 +27,7 @@ from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.tasks.arguments import keep_derived
 from crucible_lineage.tasks.description import OPTIONS, checked_options
 from crucible_lineage.tasks.recording import current
 
@@ -68,11 +69,10 @@ def declaring(effects: Effects | None) -> Iterator[None]:
 def options(**given: Any) -> Callable[[T], T]:
     """Describe the results of a function, below or above `@task`.
 
-    `measurement`, `data_type`, `keywords` and `metadata` describe the datasets, `dataset_name` is a template of the
-    arguments' names, `project` overrides the flow's, with `ingest` Crucible reads the files. With `reuse`, an existing
-    result of the same arguments and code is used instead of running (default: the setting of `registering`), also if
-    the arguments that `writes` names are paths that exist; `code_version` replaces the fingerprint of the code.
-    Arguments in `ignore` are not recorded. Raises InputError for other options.
+    `measurement` and `data_type` describe the datasets, `dataset_name` is a template of the arguments' names. With
+    `reuse`, an existing result of the same arguments and code is used instead of running (default: the setting of
+    `registering`), also if the arguments that `writes` names are paths that exist. Arguments in `ignore` are not
+    recorded. Raises InputError for other options.
     """
     checked = checked_options(given)
 
@@ -116,14 +116,13 @@ def derived(value: T, *sources: object) -> T:
     recording = current()
     if recording is None:
         return value
-    origins = recording.origins
-    parents = [parent for source in sources for parent in origins.parents_of(source)]
+    parents = [parent for source in sources for parent in recording.origins.parents_of(source)]
     if not parents:
         raise InputError(
             "lineage.derived: none of the sources is a result of this run; pass what a task returned, or a value "
             "that was derived from it"
         )
-    origins.note_derived(value, parents)
+    keep_derived(value, parents, recording)
     return value
 
 

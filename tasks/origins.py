@@ -1,10 +1,9 @@
-"""Origins of values, as far as they can be known: by task run, object identity (views too), path or content."""
+"""Origins of values, as far as they can be known: by task run, object identity, path or content."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -24,7 +23,6 @@ from crucible_lineage.tasks.storing import plain_digest
 CALL = "call.json"  # file that identifies the call of a result without inputs
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
 MOST_ITEMS = 10_000  # items of one value that are known individually
-MOST_COMPARED = 50  # known objects to compare one value with
 NEVER = (type(None), bool, type, Enum, FunctionType, BuiltinFunctionType, ModuleType)  # their values are shared objects
 
 CONSTANT = (str, bytes, int, float, complex)
@@ -124,7 +122,6 @@ class Origins:
         self.is_shared = False  # with other processes, by the notes
         self._lock = threading.Lock()
         self._objects = _ByIdentity()
-        self._derived = _ByIdentity()
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
@@ -176,10 +173,6 @@ class Origins:
             if len({id(origin.future) for origin in equal}) == 1:
                 self.note_object(copy, equal[0])
 
-    def note_derived(self, value: object, parents: Iterable[Origin]) -> None:
-        """Note that the flow's own code derived an object from these parents, each once."""
-        self._derived[value] = tuple({id(parent.future): parent for parent in parents}.values())
-
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """Note the dataset of a task run's result."""
         self._runs[task_run_id] = origin
@@ -225,19 +218,11 @@ class Origins:
         known: Origin | None = None if _is_shared_object(value) else self._objects.get(value)
         return known
 
-    def of_derived(self, value: object) -> tuple[Origin, ...]:
-        """Return the parents from which the flow's own code declared to have derived this object."""
-        parents: tuple[Origin, ...] = self._derived.get(value, ())
-        return parents
-
-    def parents_of(self, value: object, depth: int = 3) -> list[Origin]:
-        """Return the origins of a value of the flow's code, or of the items in it."""
+    def parents_of(self, value: object) -> list[Origin]:
+        """Return the origins of a value of the flow's code, or of the items in it, each once."""
         known = self.of_object(value) or (self.of_path(value) if isinstance(value, Path) else None)
-        parents = [known] if known is not None else list(self.of_derived(value))
-        if not parents and depth and isinstance(value, (list, tuple, dict)):
-            inside = list(value.values()) if isinstance(value, dict) else value[:MOST_ITEMS]
-            parents = [parent for item in inside for parent in self.parents_of(item, depth - 1)]
-        return parents
+        found = [known] if known else filter(None, map(self.of_object, items_of(value)))
+        return list({id(parent.future): parent for parent in found}.values())
 
     def of_run(self, task_run_id: str) -> Origin | None:
         """Return the origin of a task run's result, in this process or another."""
@@ -306,69 +291,3 @@ def _inside(value: Any, depth: int) -> Iterator[Any]:
 def _content(value: object) -> tuple[type, object]:
     """Return a key that equal values share."""
     return type(value), plain_digest(value) or (id(value) if isinstance(value, (list, dict)) else value)
-
-
-# ---------------------------------------------------------------- views and rows of known values
-
-
-def source_of(value: object, origins: Origins) -> Origin | None:
-    """Return the origin of which a value of the flow's own code is a view, or rows and columns; None if not certain."""
-    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
-    known = list(islice((pair for pair in origins.objects() if _is_data(pair[0])), MOST_COMPARED))
-    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
-        if value.size < 2 or is_constant(value):
-            return None
-        found = {id(origin.future): origin for table, origin in known if _has_rows(table, value, pandas)}
-        return next(iter(found.values())) if len(found) == 1 else None
-    if numpy is None or not (parts := _buffers(value, numpy)):
-        return None
-    sharing = [
-        (sum(base.nbytes for base in bases), origin)
-        for one, origin in known
-        if (bases := _buffers(one, numpy))
-        and all(any(_contains(base, part, numpy) for base in bases) for part in parts)
-    ]
-    return min(sharing, key=lambda pair: pair[0])[1] if sharing else None
-
-
-def _is_data(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] in ("numpy", "pandas", "xarray") and getattr(value, "ndim", 1) > 0
-
-
-def is_constant(value: Any) -> bool:
-    """Return whether an array or table repeats one value, such as zeros: it contains nothing of a result."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not hasattr(value, "shape") or not hasattr(value, "size"):
-        return False
-    array = numpy.asarray(value)
-    return bool(array.size == 0 or (array == array.flat[0]).all())
-
-
-def _buffers(value: Any, numpy: Any) -> list[Any]:
-    """Return the arrays of an array or xarray object."""
-    if isinstance(value, numpy.ndarray):
-        return [value]
-    if type(value).__module__.partition(".")[0] != "xarray":
-        return []
-    variables = value.data_vars.values() if hasattr(value, "data_vars") else [value]
-    return [one.data for one in variables if isinstance(getattr(one, "data", None), numpy.ndarray)]
-
-
-def _contains(known: Any, value: Any, numpy: Any) -> bool:
-    low, high = numpy.lib.array_utils.byte_bounds(known)
-    first, last = numpy.lib.array_utils.byte_bounds(value)
-    return bool(low <= first and last <= high)
-
-
-def _has_rows(known: Any, value: Any, pandas: Any) -> bool:
-    """Return whether a table has these rows and columns under these names."""
-    try:
-        if not known.index.is_unique or not value.index.isin(known.index).all():
-            return False
-        rows = known.loc[value.index]
-        if isinstance(value, pandas.Series):
-            rows = rows if isinstance(known, pandas.Series) else rows[value.name]
-            return bool((rows.to_numpy() == value.to_numpy()).all())
-        return bool(rows[list(value.columns)].reset_index(drop=True).equals(value.reset_index(drop=True)))
-    except Exception:  # labels that it does not have, or that cannot be compared
-        return False

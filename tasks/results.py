@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
 from crucible_lineage.refs import DatasetRef, file_stem
 from crucible_lineage.registration.read import find_by_recipe
-from crucible_lineage.tasks.arguments import keyword_of
+from crucible_lineage.tasks.arguments import keyword_of, origin_of
 from crucible_lineage.tasks.dataset import (
     METADATA,
     RESULT,
@@ -37,8 +37,6 @@ from crucible_lineage.tasks.origins import Origin, settled
 from crucible_lineage.tasks.recording import data_folder
 from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.tasks.storing import (
-    NO_ROOTS,
-    NotStorableError,
     Stored,
     copy_file,
     described_only,
@@ -50,7 +48,7 @@ from crucible_lineage.tasks.storing import (
     parts_of,
     restore_file,
     returned_paths,
-    store_value,
+    stored_or_described,
 )
 
 
@@ -187,7 +185,7 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     origin = origins.of_object(value)
     if origin is None:
         with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
-            digest = _stored_or_described(value, Path(folder)).digest
+            digest = stored_or_described(value, Path(folder)).digest
         origin = origins.of_key(key, digest) or _of_key(result, key, digest)
     if origin is None:
         result.logger.warning(
@@ -219,17 +217,7 @@ def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
     same = [known for known in listed if (known.scientific_metadata or {}).get(METADATA, {}).get("digest") == digest]
     if not same:
         return None
-    dataset = existing_dataset(same[-1].unique_id, session)
-    about = result.recording.slots.about(dataset.mfid)
-    names = tuple(file.name for file in dataset.data_files)
-    return Origin(settled(dataset), names, digest, about)
-
-
-def _stored_or_described(value: object, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
-    try:
-        return store_value(value, folder, roots=roots)
-    except NotStorableError as error:
-        return described_only(value, folder, str(error))
+    return origin_of(existing_dataset(same[-1].unique_id, session), result.recording, digest)
 
 
 def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
@@ -239,7 +227,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
     if value is None:
         stored = Stored({}, ())
     else:
-        stored = _stored_or_described(value, folder, result.arguments.paths)
+        stored = stored_or_described(value, folder, result.arguments.paths)
         if any(holds_secret(file.path) for file in stored.files):
             for file in stored.files:
                 file.path.unlink()

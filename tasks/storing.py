@@ -103,6 +103,14 @@ def described_only(value: object, folder: Path, reason: str, prefix: str = "") -
     return Stored(document, (_file(path),), described={path.name: reason})
 
 
+def stored_or_described(value: object, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
+    """Store a value, or else a description of it."""
+    try:
+        return store_value(value, folder, roots=roots)
+    except NotStorableError as error:
+        return described_only(value, folder, str(error))
+
+
 def _inside(value: object, depth: int = 4) -> Iterator[object]:
     """Yield the value and those in it."""
     yield value

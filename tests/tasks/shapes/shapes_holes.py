@@ -370,7 +370,7 @@ def paths_as_texts_in_what_a_task_returns(lab: Lab) -> Any:
     return process()
 
 
-@shape("acquire -> a (taken)", "a (taken) -> mean", "acquire -> a (taken)", "a (taken) -> mean", "acquire -> mean")
+@shape("acquire -> mean", *["a (from the flow) -> mean"] * 2, says="no parent known for a of mean")
 def slices_of_xarray(lab: Lab) -> Any:
     import numpy as np
     import xarray as xr

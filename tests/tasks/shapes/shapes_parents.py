@@ -100,7 +100,7 @@ def a_number_that_is_the_flows_own(lab: Lab) -> Any:
     return own()
 
 
-@shape("measure -> table (taken)", "table (taken) -> fit", fast=True)
+@shape("-> measure", "table (from the flow) -> fit", says="no parent known for table of fit", fast=True)
 def a_filtered_table(lab: Lab) -> Any:
     @lab.task
     def measure() -> pd.DataFrame:
@@ -118,7 +118,7 @@ def a_filtered_table(lab: Lab) -> Any:
     return filtered()
 
 
-@shape("measure -> column (taken)", "column (taken) -> fit")
+@shape("-> measure", "column (from the flow) -> fit", says="no parent known for column of fit")
 def a_column_of_a_table(lab: Lab) -> Any:
     @lab.task
     def measure() -> pd.DataFrame:
@@ -135,7 +135,12 @@ def a_column_of_a_table(lab: Lab) -> Any:
     return columns()
 
 
-@shape("image -> part (taken)", "image -> part (taken)", "part (taken) -> total", "part (taken) -> total", fast=True)
+@shape(
+    "-> image",
+    *["part (from the flow) -> total"] * 2,
+    says="no parent known for part of total",
+    fast=True,
+)
 def slices_and_a_transposed_array(lab: Lab) -> Any:
     @lab.task
     def image() -> np.ndarray:
@@ -175,7 +180,7 @@ def an_array_that_the_flow_has_computed(lab: Lab) -> Any:
     return computing()
 
 
-@shape("image -> part (derived)", "part (derived) -> total")
+@shape("image -> value (derived)", "value (derived) -> total")
 def an_array_that_is_said_to_be_derived(lab: Lab) -> Any:
     from crucible_lineage.tasks import lineage
 
