@@ -65,7 +65,7 @@ Runs = Mapping[str, Sequence[str]]
 
 @dataclass
 class Arguments:
-    """Traced arguments of a task run. `opaque` names arguments without a stable spelling: they prevent reuse.
+    """Traced arguments of a task run.
 
     `objects` are arguments that the function may change, with their digests from before the call; `unknown_parents`
     those whose parents are not known.
@@ -73,7 +73,6 @@ class Arguments:
 
     inputs: list[Input] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
-    opaque: list[str] = field(default_factory=list)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
     texts: dict[str, str] = field(default_factory=dict)  # arguments by the paths that their texts might be
     before: dict[Path, FileStamp | None] = field(default_factory=dict)  # files below these paths before the call
@@ -230,8 +229,6 @@ class _Tracer:
         self, role: str, origin: Origin, known_by: str, path: Path | None = None, folder: Path | None = None
     ) -> Any:
         self.arguments.inputs.append(Input(role, origin, known_by, self.in_list, path, folder))
-        if origin.described:  # other values have the same files
-            self.arguments.opaque.append(role)
         return _INPUT
 
     def trace(self, role: str, value: Any, depth: int) -> Any:
@@ -240,7 +237,7 @@ class _Tracer:
             return self.add(role, origin_of(value, self.recording), "it is a dataset")
         if isinstance(value, PrefectFuture):  # quoted: the task receives the future itself
             origin = self.recording.origins.of_run(str(value.task_run_id))
-            return self.add(role, origin, PROVEN) if origin is not None else self.opaque(role, value)
+            return self.add(role, origin, PROVEN) if origin is not None else opaque(value)
         if is_mfid(value) and (reference := self.dataset(role, value)) is not None:
             return reference
         if isinstance(value, Path):
@@ -279,7 +276,7 @@ class _Tracer:
     def container(self, role: str, value: Any, depth: int) -> Any:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         if depth > 3 or len(value) > MOST_ITEMS:
-            return self.opaque(role, value)
+            return opaque(value)
         params = {str(key): self.item(role, str(key), item, depth + 1) for key, item in items}
         remaining = {key: param for key, param in params.items() if param is not _INPUT}
         if params and not remaining:
@@ -304,7 +301,7 @@ class _Tracer:
             self.watch(role, path, files)
         elif len(self.arguments.texts) < MOST_TEXTS:
             self.arguments.texts.setdefault(name_of(path), role)
-        for file in files.inputs if role not in self.description.writes else ():
+        for file in files.inputs:
             folder = None if file == path else path
             self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, text=True))
         return shown
@@ -318,7 +315,7 @@ class _Tracer:
         """Add existing files as inputs, unless they turn out to be written; return a name for other paths."""
         files = files_at(path)
         self.watch(role, path, files)
-        if not files.inputs or role in self.description.writes:
+        if not files.inputs:
             return text or path.name
         traced = [self.file(role, file, None if file == path else path) for file in files.inputs]
         return _INPUT if any(traced) else path.name
@@ -332,7 +329,6 @@ class _Tracer:
                 raise
             if path.exists():
                 self.arguments.left_out.append(f"{path.name} (it changed while it was being read)")
-                self.arguments.opaque.append(role)
             return None
         if origin is not None:
             return self.add(role, origin, known_by, path, folder)
@@ -373,7 +369,7 @@ class _Tracer:
         if not origin.part:
             return _INPUT
         try:
-            plain, _ = spelled(value)
+            plain = spelled(value)
         except NotJsonError:
             return _INPUT
         return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else _INPUT
@@ -388,7 +384,7 @@ class _Tracer:
             try:
                 plain = canonical_value(value, role)
             except InputError:
-                return self.opaque(role, value)
+                return opaque(value)
         # copied, since the task may change it later
         return deepcopy(plain) if len(canonical_json(plain)) <= LONG_PARAMETER else self.data(role, value)
 
@@ -404,17 +400,9 @@ class _Tracer:
                 else:
                     origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
         except NotStorableError:
-            return self.opaque(role, value)
+            return opaque(value)
         origins.note_object(value, origin)
         return self.add(role, origin, ITEM if self.enclosing else "a value of the flow's code")
-
-    def opaque(self, role: str, value: Any) -> Any:
-        self.arguments.opaque.append(role)
-        name = type(value).__qualname__
-        if isinstance(value, Block):
-            with suppress(BlockNotSavedError):
-                name = f"{name} {value.get_block_placeholder().rpartition('.')[2]}"
-        return {"object": f"{type(value).__module__}.{name}"}
 
     def keep(self, role: str, stored: Stored, label: str, parents: Sequence[Origin] = ()) -> Origin:
         return keep_value(role, stored, label, f", given to {self.description.name}", parents, self.recording)
@@ -452,6 +440,15 @@ def origin_of(dataset: DatasetRef, recording: Recording, digest: str = "") -> Or
     """Return a dataset of an earlier run as an origin."""
     names = tuple(file.name for file in dataset.data_files)
     return Origin(settled(dataset), names, digest, recording.slots.about(dataset.mfid))
+
+
+def opaque(value: Any) -> JsonObject:
+    """Return the parameter for an object without a stable spelling: its class, and the name of a block."""
+    name = type(value).__qualname__
+    if isinstance(value, Block):
+        with suppress(BlockNotSavedError):
+            name = f"{name} {value.get_block_placeholder().rpartition('.')[2]}"
+    return {"object": f"{type(value).__module__}.{name}"}
 
 
 def _has_folder(path: Path) -> bool:

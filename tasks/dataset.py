@@ -26,7 +26,6 @@ from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mf
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
-from crucible_lineage.registration.read import recipe_keyword
 from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.arguments import (
@@ -51,7 +50,7 @@ from crucible_lineage.tasks.storing import Stored
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
-RESULT = "result_sha256"  # in the recipe: a task may return different results for equal arguments
+RESULT = "result_sha256"
 
 
 @dataclass(frozen=True)
@@ -76,11 +75,6 @@ class TaskResult:
     @property
     def project(self) -> str:
         return self.recording.destination.project
-
-    @property
-    def reuses(self) -> bool:
-        """Whether an existing result is to be used instead of running the task."""
-        return self.recording.destination.reuse if self.description.reuse is None else self.description.reuse
 
     @property
     def fingerprint(self) -> str:
@@ -243,8 +237,8 @@ def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     return list(used.values())
 
 
-def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str | None) -> JsonObject:
-    """Return the recipe of the result; without `digest` that of the call, whatever its result."""
+def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str) -> JsonObject:
+    """Return the recipe of the result, which a task may return differently for equal arguments."""
     code = StepCode(result.description.name, result.fingerprint, {})
     params = {
         name: Path(str(result.arguments.paths[name])).name if name in outputs else value
@@ -252,8 +246,7 @@ def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], di
     }
     for name in outputs:
         params.setdefault(name, result.arguments.paths[name].name)
-    shown = {**params, **({RESULT: digest} if digest else {})}
-    return step_recipe(result.project, code, result.output, shown, used)
+    return step_recipe(result.project, code, result.output, {**params, RESULT: digest}, used)
 
 
 # ---------------------------------------------------------------- registration
@@ -290,15 +283,13 @@ def _register_child(
 ) -> DatasetRef:
     session, description = result.recording.session, result.description
     recipe = recipe_of(result, used, output_roles, stored.digest)
-    call_mfid = derived_mfid(recipe_of(result, used, output_roles, None))
     mfid = derived_mfid(recipe)
     with session.turn(mfid):
         claims, completed = slots_of(result, about_of(inputs)), threading.Event()
         dataset = known_result(mfid, result.recording)
         if dataset is None:
             new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
-            by_call = (recipe_keyword(call_mfid),) if stored.exact else ()
-            new = replace(new, slots=claims, keywords=(*new.keywords, *result.recording.slots.keywords, *by_call))
+            new = replace(new, slots=claims, keywords=(*new.keywords, *result.recording.slots.keywords))
 
             def register() -> DatasetRef:
                 return register_output(
@@ -315,9 +306,6 @@ def _register_child(
     result.recording.slots.rely(result.project, claims, dataset, made=completed.is_set())
     dataset = link_equal_parents(dataset, used, session)
     session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
-    if stored.exact:  # makes it available to equal calls, here and on other machines
-        session.client.datasets.add_keyword(dataset.mfid, recipe_keyword(call_mfid))
-        session.mirror.trust({call_mfid: dataset})
     result.logger.debug("%s is dataset %s", description.name, dataset.mfid)
     return dataset
 
@@ -466,11 +454,11 @@ def _metadata(result: TaskResult, stored: Stored, more: JsonMapping) -> JsonObje
 
 def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
     """Return the JSON of a stored value; of a dict that also has files, the rest."""
-    if document.get("kind") in ("dict", "fields"):
+    if "keys" in document and "parts" in document:
         pairs = zip(document["keys"], document["parts"], strict=True)
         parts = {str(name): _searchable(part, files) for name, part in pairs}
         return {name: part for name, part in parts.items() if part is not None} or None
-    if document.get("kind") not in ("json", "spelled"):
+    if document.get("kind") != "json":
         return None
     path = files[document["files"][0]]
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None

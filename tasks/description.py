@@ -17,24 +17,17 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.provenance.environment import git_state
 
 OPTIONS = "__crucible_options__"  # of a function, as `lineage.options` has set them
-_TEXTS = ("writes", "ignore")  # options that are one text or several
 
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """How the results of a task are described as datasets.
-
-    `writes` are names of arguments that the task writes to, so that it can be reused where these exist. Arguments in
-    `ignore` are not recorded.
-    """
+    """How the results of a task are described as datasets. Arguments in `ignore` are not recorded."""
 
     name: str
     measurement: str | None = None
     data_type: str | None = None
     dataset_name: str | None = None
     metadata: JsonMapping = field(default_factory=dict)  # what the call has declared by `lineage.describe`
-    reuse: bool | None = None
-    writes: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
 
 
@@ -44,14 +37,12 @@ def description_of(task: Any) -> TaskDescription:
 
 
 def checked_options(options: JsonMapping) -> JsonObject:
-    """Return options of a function, with single texts as tuples. Raises InputError for one that there is not."""
+    """Return options of a function, with `ignore` as a tuple. Raises InputError for one that there is not."""
     known = [one.name for one in fields(TaskDescription) if one.name not in ("name", "metadata")]
     if unknown := [name for name in options if name not in known]:
         raise InputError(f"lineage.options has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    return {
-        name: (value,) if name in _TEXTS and isinstance(value, str) else tuple(value) if name in _TEXTS else value
-        for name, value in options.items()
-    }
+    ignore = options.get("ignore", ())
+    return {**options, "ignore": (ignore,) if isinstance(ignore, str) else tuple(ignore)}
 
 
 def _plain(function: Any) -> Any:

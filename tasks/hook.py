@@ -25,7 +25,6 @@ from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # from a private module
 from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.transactions import TransactionState
 from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 
 from crucible_lineage.errors import InputError, OnHoldError
@@ -36,7 +35,7 @@ from crucible_lineage.tasks.description import code_of, description_of
 from crucible_lineage.tasks.effects import OpenedFiles, watching
 from crucible_lineage.tasks.lineage import Effects, declaring
 from crucible_lineage.tasks.recording import Recording, Sent, current, is_recording, run_logger, sent_by, warn
-from crucible_lineage.tasks.results import link_cached, record_result, reuse_result
+from crucible_lineage.tasks.results import link_cached, record_result
 
 MOST_FUTURES = 10_000  # in one argument
 OWN = "crucible_lineage."  # modules whose tasks register what they make themselves
@@ -203,18 +202,9 @@ class Call:
             task_run_id=str(run.id),
             opened=OpenedFiles(tuple(arguments.paths.values()), is_local=recording.owner),
         )
-        self.found = reuse_result(self.result) if self.result.reuses else None
         self._returned: Any = _NOTHING
         self._key = ""
         self._is_cached = False
-
-    def reused(self, transaction: Any) -> tuple[Any] | None:
-        """Return the result of an equal earlier call in a tuple, unless Prefect's cache answers."""
-        self._is_cached = transaction.is_committed()
-        if self._is_cached or self.found is None:
-            return None
-        self.result.recording.reused += 1
-        return self.found
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -224,6 +214,7 @@ class Call:
 
     def returned(self, value: Any, transaction: Any) -> None:
         """Take what the function, or Prefect's cache, has returned; in a strict flow, record it at once."""
+        self._is_cached = transaction.is_committed()
         self.result.opened.is_over = True
         self._returned = value
         self._key = (transaction.key or "") if transaction.write_on_commit or self._is_cached else ""
@@ -277,8 +268,7 @@ def begin_call(engine: Any, recording: Recording, given: Runs, enclosing: Runs) 
     """
     try:
         call = Call(engine, recording, given, enclosing)
-        if call.found is None:
-            require_free(call.result)
+        require_free(call.result)
         return call
     except Exception as error:
         if recording.destination.strict or isinstance(error, OnHoldError):
@@ -321,10 +311,6 @@ def _calling(call_task_fn: Any) -> Any:
     def called(self: Any, transaction: Any) -> Any:
         if (call := _required(self.crucible_call, transaction)) is None:
             return call_task_fn(self, transaction)
-        if (reused := call.reused(transaction)) is not None:
-            transaction.state = TransactionState.COMMITTED  # shown as Cached
-            self.handle_success(reused[0], transaction=transaction)
-            return reused[0]
 
         def succeeded(result: Any, transaction: Any) -> None:
             call.returned(result, transaction)
@@ -344,10 +330,6 @@ def _awaiting(call_task_fn: Any) -> Any:
     async def called(self: Any, transaction: Any) -> Any:
         if (call := _required(self.crucible_call, transaction)) is None:
             return await call_task_fn(self, transaction)
-        if (reused := call.reused(transaction)) is not None:
-            transaction.state = TransactionState.COMMITTED
-            await self.handle_success(reused[0], transaction=transaction)
-            return reused[0]
 
         async def succeeded(result: Any, transaction: Any) -> None:
             await asyncio.to_thread(call.returned, result, transaction)

@@ -69,10 +69,8 @@ def declaring(effects: Effects | None) -> Iterator[None]:
 def options(**given: Any) -> Callable[[T], T]:
     """Describe the results of a function, below or above `@task`.
 
-    `measurement` and `data_type` describe the datasets, `dataset_name` is a template of the arguments' names. With
-    `reuse`, an existing result of the same arguments and code is used instead of running (default: the setting of
-    `registering`), also if the arguments that `writes` names are paths that exist. Arguments in `ignore` are not
-    recorded. Raises InputError for other options.
+    `measurement` and `data_type` describe the datasets, `dataset_name` is a template of the arguments' names. Arguments
+    in `ignore` are not recorded. Raises InputError for other options.
     """
     checked = checked_options(given)
 

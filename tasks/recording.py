@@ -66,7 +66,6 @@ class Destination:
 
     project: str
     crucible: CrucibleConnection | Any
-    reuse: bool
     run_id: str = ""
     flow: str = ""
     file: str = ""
@@ -454,9 +453,9 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
     """Register results of tasks called within in this project, as children of what they were made from.
 
     A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside a flow. With
-    `reuse`, a task is not run again if there is a result for the same arguments and code. With `strict`, a task fails
-    if lineage is uncertain: an argument without a known parent, a result that cannot be recorded. While the service is
-    unreachable, results wait in the outbox; with `undelivered="fail"` the flow run fails at its end if some still do.
+    `strict`, a task fails if lineage is uncertain: an argument without a known parent, a result that is not recorded.
+    While the service is unreachable, results wait in the outbox; with `undelivered="fail"` the flow run fails at its
+    end if some still do.
     """
 
     def __init__(
@@ -464,11 +463,10 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         project: str,
         *,
         crucible: Crucible | None = None,
-        reuse: bool = False,
         strict: bool = False,
         undelivered: Literal["warn", "fail"] = "warn",
     ) -> None:
-        self._request = Destination(project, crucible, reuse, strict=strict, undelivered=undelivered)
+        self._request = Destination(project, crucible, strict=strict, undelivered=undelivered)
         self._open: list[tuple[AbstractContextManager[Recording], Recording]] = []
 
     def __call__(self, function: Function) -> Function:

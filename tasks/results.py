@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.masking import is_key_file
-from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
-from crucible_lineage.provenance.recipe import UsedDataset, derived_mfid, recipe_sha256
-from crucible_lineage.refs import DatasetRef, file_stem
-from crucible_lineage.registration.read import find_by_recipe
+from crucible_lineage.refs import file_stem
 from crucible_lineage.tasks.arguments import keyword_of, origin_of
 from crucible_lineage.tasks.dataset import (
     METADATA,
-    RESULT,
     TaskResult,
     about_of,
     inputs_of,
     known_inputs,
-    known_result,
-    link_equal_parents,
-    recipe_of,
     register_result,
     slots_of,
-    used_datasets,
 )
 from crucible_lineage.tasks.effects import files_written
-from crucible_lineage.tasks.origins import Origin, settled
+from crucible_lineage.tasks.origins import Origin
 from crucible_lineage.tasks.recording import data_folder
 from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.tasks.storing import (
@@ -41,12 +31,8 @@ from crucible_lineage.tasks.storing import (
     copy_file,
     described_only,
     digest_of,
-    equal,
     flat,
-    loaded,
-    named_paths,
     parts_of,
-    restore_file,
     returned_paths,
     stored_or_described,
 )
@@ -115,70 +101,6 @@ def _note_part(result: TaskResult, part: object, files: Mapping[str, str], store
         )
 
 
-def reuse_result(result: TaskResult) -> tuple[Any] | None:
-    """Return the value of an equal earlier call, in a tuple; None if there is none that can be relied on."""
-    arguments, recording = result.arguments, result.recording
-    if arguments.opaque or not arguments.inputs or recording.undelivered.is_away():
-        return None
-    inputs = known_inputs(result)
-    if any(parent.origin is None for parent in inputs):
-        return None
-    found = _equal_call(result, used_datasets(inputs))
-    if found is None:
-        return None
-    session, (mfid, dataset) = recording.session, found
-    metadata = (session.client.metadata.get(dataset.mfid) or {}).get(METADATA) or {}
-    if "value" not in metadata or any(role not in arguments.paths for role, _, _ in metadata.get("written", ())):
-        return None
-    document = metadata["value"]
-    value = _restore(result, dataset, document, metadata.get("written", ()))
-    session.mirror.trust({mfid: dataset})
-    about = about_of(inputs)
-    recording.slots.rely(result.project, slots_of(result, about), dataset, made=False)
-    origin = Origin(settled(dataset), tuple(file.name for file in dataset.files), metadata.get("digest", ""), about)
-    recording.origins.note_run(result.task_run_id, origin)
-    shas = {file.name: file.sha256 for file in dataset.files}
-    for part, names in parts_of(document, value):
-        digest = digest_of(shas[name] for name in names) if names else origin.digest
-        recording.origins.note_object(part, Origin(origin.future, names or origin.files, digest, about))
-    recording.origins.note_content(origin.digest, sum(file.size for file in dataset.files), origin)
-    written = [arguments.paths[role] / relative for role, relative, _ in metadata.get("written", ())]
-    for path in (*written, *named_paths(document, arguments.paths)):
-        recording.origins.note_path(path, session.store.checksums(path).sha256, origin)
-    recording.futures.append(origin.future)
-    return (value,)
-
-
-def _equal_call(result: TaskResult, used: list[UsedDataset]) -> tuple[str, DatasetRef] | None:
-    """Return the id and the result of an earlier call with the same code, parameters and inputs, if there is one."""
-    session = result.recording.session
-    recipe = recipe_of(result, used, {*result.description.writes} & result.arguments.paths.keys(), None)
-    mfid = derived_mfid(recipe)
-
-    def is_same_call(stored_recipe: JsonMapping) -> bool:
-        params = {name: value for name, value in stored_recipe["params"].items() if name != RESULT}
-        return recipe_sha256({**stored_recipe, "params": params}) == recipe_sha256(recipe)
-
-    dataset = known_result(mfid, result.recording)
-    if dataset is None and (found := find_by_recipe(session.client, mfid, result.project, is_same_call)):
-        dataset = found.ref
-    return (mfid, link_equal_parents(dataset, used, session)) if dataset else None
-
-
-def _restore(
-    result: TaskResult, dataset: DatasetRef, document: JsonObject, written: Iterable[tuple[str, str, str]]
-) -> object:
-    """Return the value of an earlier result, and restore the files that it wrote."""
-    with tempfile.TemporaryDirectory(dir=data_folder(result.recording)) as name:
-        folder = Path(name)
-        for file in dataset.files:
-            place_file(dataset, file, folder / file.name, result.recording.session)
-        value = loaded(document, folder, result.arguments.paths) if document else None
-        for role, relative, file_name in written:
-            restore_file(folder / file_name, result.arguments.paths[role] / relative)
-    return value
-
-
 def link_cached(result: TaskResult, value: object, key: str) -> None:
     """Link a value from Prefect's cache to the result that was stored under the key."""
     recording, origins = result.recording, result.recording.origins
@@ -227,7 +149,7 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
     if value is None:
         stored = Stored({}, ())
     else:
-        stored = stored_or_described(value, folder, result.arguments.paths)
+        stored = stored_or_described(value, folder, result.arguments.paths.values())
         if any(holds_secret(file.path) for file in stored.files):
             for file in stored.files:
                 file.path.unlink()
@@ -243,27 +165,12 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 "" if stored.document["kind"] == "description" else " or holds",
                 ", ".join(dict.fromkeys(stored.described.values())),
             )
-    files, locations = list(stored.files), []
+    files = list(stored.files)
     for role, paths in written.items():
         root = result.arguments.paths[role]
         for path in paths:
-            relative = path.relative_to(root).as_posix() if path != root else ""
-            if path in stored.outside:
-                sha256 = result.recording.session.store.checksums(path).sha256
-                name = next(file.ref.name for file in stored.files if file.ref.sha256 == sha256)
-            else:
+            if path not in stored.outside:
                 name = flat(path.relative_to(root)) if path != root else path.name
                 name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
                 files.append(copy_file(path, folder, name))
-            locations.append([role, relative, name])
-    document: JsonObject = {"value": stored.document, **({"written": locations} if locations else {})}
-    exact = result.reuses and _is_exact(stored, value, folder, result.arguments.paths)
-    return replace(stored, document=document, files=tuple(files), exact=exact)
-
-
-def _is_exact(stored: Stored, value: object, folder: Path, roots: Mapping[str, Path]) -> bool:
-    """Return whether reading the stored files gives an equal value."""
-    try:
-        return not stored.document or equal(loaded(stored.document, folder, roots), value)
-    except Exception:  # not readable, whatever the reason
-        return False
+    return replace(stored, document={"value": stored.document}, files=tuple(files))

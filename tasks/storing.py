@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
-import json
-import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,9 +17,8 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.masking import is_key_file
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.effects import names_file
-from crucible_lineage.tasks.kinds import KINDS, Kind, NotJsonError, fields_of, json_text, kind_of, read_spelled, spelled
+from crucible_lineage.tasks.kinds import Kind, NotJsonError, fields_of, json_text, kind_of, spelled
 
-NO_ROOTS: Mapping[str, Path] = {}
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
 
 
@@ -32,12 +28,11 @@ class NotStorableError(Exception):
 
 @dataclass(frozen=True)
 class Stored:
-    """A value as files, with the document to read it back."""
+    """A value as files, with the document that says which file holds what."""
 
     document: JsonObject
     files: tuple[LocalFile, ...]
     outside: tuple[Path, ...] = ()  # files that the value names by their paths
-    exact: bool = False  # whether reading it back was checked to give an equal value
     described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and the reason
 
     @property
@@ -51,27 +46,27 @@ def digest_of(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def store_value(value: object, folder: Path, prefix: str = "", roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
+def store_value(value: object, folder: Path, prefix: str = "", given: Collection[Path] = ()) -> Stored:
     """Write the value as files into the folder, with names that begin with `prefix`. Raises NotStorableError.
 
-    Strings that name files stand for these files. `roots` are the paths in the arguments of the call: in lists and
-    dicts they stay strings, and paths below them are noted relative to them, so that they hold in another folder.
+    Strings that name files stand for these files; in lists and dicts, paths `given` to the call stay strings.
     """
     if isinstance(value, Path):
-        return _path(value, folder, prefix, roots)
-    if type(value) is str and names_file(value) and not (prefix and Path(value) in roots.values()):
-        return _path(Path(value), folder, prefix, roots, kind="path text")
-    if holds_path_text(value, roots):
-        return _container(value, folder, prefix, roots)
+        return _path(value, folder, prefix)
+    if type(value) is str and names_file(value) and not (prefix and Path(value) in given):
+        return _path(Path(value), folder, prefix)
+    if holds_path_text(value, given):
+        return _container(value, folder, prefix, given)
     if (kind := kind_of(value)) is not None:
         return _of_kind(kind, value, folder, prefix)
     with suppress(NotJsonError):
         return _spelled(value, folder, prefix)
     if (fields := fields_of(value)) is not None:
-        return _fields(value, fields, folder, prefix)
+        stored = _container(fields, folder, prefix)
+        return replace(stored, document={**stored.document, "class": _class_name(value)})
     if isinstance(value, (list, tuple, Mapping)):
-        return _container(value, folder, prefix, roots)
-    raise NotStorableError(_class_name(value))
+        return _container(value, folder, prefix, given)
+    raise NotStorableError(f"a {_class_name(value)}")
 
 
 def returned_paths(value: object, depth: int = 4) -> set[Path]:
@@ -97,16 +92,16 @@ def _items(value: object) -> Iterable[Any]:
 def described_only(value: object, folder: Path, reason: str, prefix: str = "") -> Stored:
     """Write a file with the class of a value that is not stored; the values in it become parts."""
     path = folder / f"{prefix}value.txt"
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    name = _class_name(value)
     path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
     document = {"kind": "description", "class": name, "files": [path.name]}
     return Stored(document, (_file(path),), described={path.name: reason})
 
 
-def stored_or_described(value: object, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
+def stored_or_described(value: object, folder: Path, given: Collection[Path] = ()) -> Stored:
     """Store a value, or else a description of it."""
     try:
-        return store_value(value, folder, roots=roots)
+        return store_value(value, folder, given=given)
     except NotStorableError as error:
         return described_only(value, folder, str(error))
 
@@ -119,30 +114,7 @@ def _inside(value: object, depth: int = 4) -> Iterator[object]:
 
 
 def _class_name(value: object) -> str:
-    return f"a {type(value).__module__}.{type(value).__qualname__}"
-
-
-def loaded(document: JsonObject, folder: Path, roots: Mapping[str, Path] = NO_ROOTS) -> Any:
-    """Read a value from its files in the folder. Raises whatever the library raises if they are not readable."""
-    name, prefix = document["kind"], document.get("prefix", "")
-    if name == "spelled":
-        return read_spelled(json.loads((folder / document["files"][0]).read_bytes()), document["classes"])
-    if name == "fields":
-        raise NotStorableError(f"a {document['class']} by its fields, which cannot be read again")
-    if name in ("list", "tuple of parts", "dict"):
-        parts = [loaded(part, folder, roots) for part in document["parts"]]
-        if name == "dict":
-            return dict(zip(document["keys"], parts, strict=True))
-        return parts if name == "list" else tuple(parts)
-    if name.endswith(("path", "path text")):
-        return _restore_path(document, folder, roots)
-    with tempfile.TemporaryDirectory() as target:
-        for file in document["files"]:
-            (Path(target) / file.removeprefix(prefix)).write_bytes((folder / file).read_bytes())
-        load = next((kind.load for kind in KINDS if kind.name == name), None)
-        if load is None:
-            raise NotStorableError(f"a value of kind {name!r}, which cannot be read again")
-        return load(Path(target))
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:
@@ -156,27 +128,6 @@ def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str,
             yield one, tuple(document.get("files", ()))
 
 
-def equal(left: Any, right: Any) -> bool:
-    """Return whether a value that was read back equals the stored one."""
-    if type(left) is not type(right):
-        return False
-    if hasattr(left, "equals"):  # tables and labelled arrays
-        return bool(left.equals(right)) and _names(left) == _names(right)
-    if hasattr(left, "dtype") and hasattr(left, "tobytes"):
-        return bool(left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes())
-    if isinstance(left, (list, tuple)):
-        return len(left) == len(right) and all(map(equal, left, right))
-    if isinstance(left, dict):
-        return list(left) == list(right) and all(equal(left[key], right[key]) for key in left)
-    if isinstance(left, float) and math.isnan(left):
-        return math.isnan(right)
-    return bool(left == right)
-
-
-def _names(value: object) -> Any:
-    return getattr(value, "name", None), [getattr(axis, "names", None) for axis in getattr(value, "axes", ())]
-
-
 def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         target_folder = Path(name)
@@ -184,7 +135,7 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
             kind.dump(value, target_folder)
         except Exception as error:  # whatever the library or the user's own kind raises
             raise NotStorableError(
-                f"{_class_name(value)} ({type(error).__name__} when written as {kind.name})"
+                f"a {_class_name(value)} ({type(error).__name__} when written as {kind.name})"
             ) from error
         names = []
         for written in sorted(target_folder.iterdir()):
@@ -192,28 +143,17 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
             written.replace(target)
             names.append(target)
     files = tuple(_file(path, preview=not prefix and path.name == kind.preview) for path in names)
-    document: JsonObject = {"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}
-    return Stored({**document, **({"prefix": prefix} if prefix else {})}, files)
+    return Stored({"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}, files)
 
 
 def _spelled(value: object, folder: Path, prefix: str) -> Stored:
     """Store as one file of JSON. Raises NotJsonError if JSON cannot represent the value."""
-    plain, classes = spelled(value)
-    path = folder / f"{prefix}value.json"
-    path.write_text(json_text(plain), encoding="utf-8")
-    document: JsonObject = {"kind": "spelled", "files": [path.name], "classes": classes}
-    return Stored(document, (_file(path),))
+    plain, path = json_text(spelled(value)), folder / f"{prefix}value.json"
+    path.write_text(plain, encoding="utf-8")
+    return Stored({"kind": "json", "files": [path.name], "class": _class_name(value)}, (_file(path),))
 
 
-def _fields(value: object, fields: Mapping[str, object], folder: Path, prefix: str) -> Stored:
-    """Store each field of a model or dataclass that JSON cannot represent as files."""
-    stored = _container(fields, folder, prefix)
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    document = {**stored.document, "kind": "fields", "class": name}
-    return replace(stored, document=document)
-
-
-def _container(value: Any, folder: Path, prefix: str, roots: Mapping[str, Path] = NO_ROOTS) -> Stored:
+def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = ()) -> Stored:
     items = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value))
     if len(items) > MOST_PARTS:
         raise NotStorableError(
@@ -222,11 +162,10 @@ def _container(value: Any, folder: Path, prefix: str, roots: Mapping[str, Path] 
     if not all(type(key) in (str, int) for key, _ in items):
         raise NotStorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
-    parts = [_part(item, folder, f"{prefix}{own}", roots) for (_, item), own in zip(items, prefixes, strict=True)]
-    name = "dict" if isinstance(value, Mapping) else "list" if type(value) is list else "tuple of parts"
-    document: JsonObject = {"kind": name, "parts": [part.document for part in parts]}
-    if name == "dict":
-        document["keys"] = [key for key, _ in items]
+    parts = [_part(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
+    document: JsonObject = {"kind": "list", "parts": [part.document for part in parts]}
+    if isinstance(value, Mapping):
+        document |= {"kind": "dict", "keys": [key for key, _ in items]}
     return Stored(
         document,
         tuple(file for part in parts for file in part.files),
@@ -235,10 +174,10 @@ def _container(value: Any, folder: Path, prefix: str, roots: Mapping[str, Path] 
     )
 
 
-def _part(value: object, folder: Path, prefix: str, roots: Mapping[str, Path]) -> Stored:
+def _part(value: object, folder: Path, prefix: str, given: Collection[Path]) -> Stored:
     """Store a value inside another; if that fails, only describe it, so that the others are stored."""
     try:
-        return store_value(value, folder, prefix, roots)
+        return store_value(value, folder, prefix, given)
     except NotStorableError as error:
         return described_only(value, folder, str(error), prefix)
 
@@ -253,7 +192,7 @@ def _prefixes(keys: list[Any]) -> list[str]:
     return prefixes
 
 
-def _path(path: Path, folder: Path, prefix: str, roots: Mapping[str, Path], kind: str = "path") -> Stored:
+def _path(path: Path, folder: Path, prefix: str) -> Stored:
     """Copy the files that a path names, so that later changes by the flow do not matter."""
     if path.is_file():
         paths, base = [path], path.parent
@@ -261,57 +200,14 @@ def _path(path: Path, folder: Path, prefix: str, roots: Mapping[str, Path], kind
             raise NotStorableError(f"the path of a file of keys: {path.name}")
     elif path.is_dir():
         files_below = (file for file in path.rglob("*") if file.is_file() and not is_key_file(file))
-        paths, base, kind = sorted(files_below), path, f"folder {kind}"
+        paths, base = sorted(files_below), path
     else:
         raise NotStorableError(f"the path of a file that is not there: {path.name}")
     if not paths or len(paths) > MOST_PARTS:
         raise NotStorableError(f"a folder of {len(paths)} files, of which one to {MOST_PARTS} are stored")
     files = tuple(copy_file(file, folder, f"{prefix}{flat(file.relative_to(base))}") for file in paths)
-    document = {
-        "kind": kind,
-        "files": [file.ref.name for file in files],
-        "places": [file.relative_to(base).as_posix() for file in paths],
-        **_place(path, roots),
-    }
+    document = {"kind": "path", "files": [file.ref.name for file in files]}
     return Stored(document, files, tuple(paths))
-
-
-def _place(path: Path, roots: Mapping[str, Path]) -> JsonObject:
-    for role, root in roots.items():
-        if path == root or root in path.parents:
-            return {"at": [role, path.relative_to(root).as_posix()]}
-    return {"path": str(path)}
-
-
-def _path_in(document: JsonObject, roots: Mapping[str, Path]) -> Path:
-    if "at" not in document:
-        return Path(document["path"])
-    role, relative = document["at"]
-    return roots[role] / str(relative)
-
-
-def named_paths(document: JsonObject, roots: Mapping[str, Path]) -> Iterator[Path]:
-    """Yield the paths of the files that a value names, itself or in a list, tuple or dict."""
-    for part in document.get("parts", [document] if "places" in document else ()):
-        if "places" in part and (path := _path_in(part, roots)).is_file():
-            yield path
-
-
-def _restore_path(document: JsonObject, folder: Path, roots: Mapping[str, Path]) -> Any:
-    """Return the path after restoring its files if they are missing or changed."""
-    path = _path_in(document, roots)
-    base = path if document["kind"].startswith("folder") else path.parent
-    for file, relative in zip(document["files"], document["places"], strict=True):
-        restore_file(folder / file, base / relative)
-    return str(path) if document["kind"].endswith("text") else path
-
-
-def restore_file(source: Path, target: Path) -> None:
-    """Copy a file to the target, unless it has the same bytes already."""
-    if target.is_file() and target.stat().st_size == source.stat().st_size and filecmp.cmp(source, target, False):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
 
 
 def copy_file(path: Path, folder: Path, name: str) -> LocalFile:
@@ -334,14 +230,14 @@ def _stem(key: object) -> str:
     return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
 
 
-def holds_path_text(value: object, roots: Mapping[str, Path] = NO_ROOTS, depth: int = 4) -> bool:
-    """Return whether strings in a list, tuple or dict name files other than those of the arguments."""
+def holds_path_text(value: object, given: Collection[Path] = (), depth: int = 4) -> bool:
+    """Return whether strings in a list, tuple or dict name files other than those given."""
     if type(value) not in (list, tuple, dict) or len(value) > MOST_PARTS:  # type: ignore[arg-type]
         return False
     for item in value.values() if isinstance(value, dict) else value:  # type: ignore[attr-defined]
-        if type(item) is str and names_file(item) and Path(item) not in roots.values():
+        if type(item) is str and names_file(item) and Path(item) not in given:
             return True
-        if depth and holds_path_text(item, roots, depth - 1):
+        if depth and holds_path_text(item, given, depth - 1):
             return True
     return False
 
@@ -351,7 +247,6 @@ def plain_digest(value: object) -> str:
     if not isinstance(value, (list, dict)) or holds_path_text(value):
         return ""
     try:
-        plain, _ = spelled(value)
+        return digest_of([hashlib.sha256(json_text(spelled(value)).encode()).hexdigest()])
     except NotJsonError:
         return ""
-    return digest_of([hashlib.sha256(json_text(plain).encode()).hexdigest()])
