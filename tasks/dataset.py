@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import TRANSIENT, FileChangedError, NotFoundError
+from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS
@@ -71,14 +71,14 @@ class TaskResult:
     is_uncertain: bool = False  # whether the call has written files, and was not seen to read any
     is_cached: bool = False  # whether it is from Prefect's cache, and no run has registered it
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stored: Stored = field(default_factory=lambda: Stored({}, ()))
+    inputs: tuple[Input, ...] = ()  # all of a known origin
+    outputs: frozenset[str] = frozenset()  # arguments that name what the call has written
+    ended: str = ""
 
     @property
     def project(self) -> str:
         return self.recording.destination.project
-
-    @property
-    def fingerprint(self) -> str:
-        return self.code.digest
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class TaskResult:
         keys = (keyword_of("cache", self.key),) if self.key else ()
         return (*keys, *(keyword_of("address", one) for one in self.addresses))
 
-    def ended(self, effects: Effects, number: int | None, key: str) -> TaskResult:
+    def after(self, effects: Effects, number: int | None, key: str) -> TaskResult:
         """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
         arguments = self.arguments
         if effects.used:
@@ -119,15 +119,14 @@ class TaskResult:
         return [Input("opened", None, GIVEN, in_list=True, path=Path(name)) for name in names[:MOST_INPUTS]]
 
 
-def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> list[Input]:
+def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tuple[Input, ...]:
     """Return what the call has used: files that it has read, with their content from before it, and values.
 
     Files that it has overwritten are left out, and those in its output folders that it was not seen to read. Files that
     the flow was given are registered.
     """
-    arguments = result.arguments
-    inputs = [*arguments.inputs, *result.read_elsewhere()]
-    return [_registered(parent, result) for parent in _used(inputs, result, written)]
+    inputs = [*result.arguments.inputs, *result.read_elsewhere()]
+    return tuple(_registered(parent, result) for parent in _used(inputs, result, written))
 
 
 def _registered(parent: Input, result: TaskResult) -> Input:
@@ -167,7 +166,7 @@ def require_free(result: TaskResult) -> None:
         if parent.origin and (parent.known_by == GIVEN or parent.origin.future.done())
     ]
     mfids = [future.result().mfid for future in futures if not future.exception()]  # waits for the flow's own files
-    stated.require_free(mfids, result.fingerprint, result.project)
+    stated.require_free(mfids, result.code.digest, result.project)
 
 
 def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> Iterator[Input]:
@@ -209,7 +208,7 @@ def call_label(result: TaskResult) -> str:
     return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
 
 
-def about_of(inputs: list[Input]) -> About:
+def about_of(inputs: Iterable[Input]) -> About:
     """Return the data that a result of these inputs is about; a dataset from elsewhere stands for itself."""
 
     def about(parent: Input) -> About:
@@ -223,7 +222,7 @@ def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
     return result.recording.slots.claims(result.project, result.description.name, result.output, about)
 
 
-def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
+def used_datasets(inputs: Iterable[Input]) -> list[UsedDataset]:
     """Wait until the parents are registered and return them."""
     used: dict[tuple[str, str], UsedDataset] = {}
     for parent in inputs:
@@ -237,35 +236,26 @@ def used_datasets(inputs: list[Input]) -> list[UsedDataset]:
     return list(used.values())
 
 
-def recipe_of(result: TaskResult, used: list[UsedDataset], outputs: set[str], digest: str) -> JsonObject:
+def recipe_of(result: TaskResult, used: list[UsedDataset]) -> JsonObject:
     """Return the recipe of the result, which a task may return differently for equal arguments."""
-    code = StepCode(result.description.name, result.fingerprint, {})
-    params = {
-        name: Path(str(result.arguments.paths[name])).name if name in outputs else value
-        for name, value in result.arguments.params.items()
-    }
-    for name in outputs:
-        params.setdefault(name, result.arguments.paths[name].name)
-    return step_recipe(result.project, code, result.output, {**params, RESULT: digest}, used)
+    written = {name: result.arguments.paths[name].name for name in result.outputs}
+    code = StepCode(result.description.name, result.code.digest, {})
+    params = {**result.arguments.params, **written, RESULT: result.stored.digest}
+    return step_recipe(result.project, code, result.output, params, used)
 
 
 # ---------------------------------------------------------------- registration
 
 
-def register_result(
-    result: TaskResult, stored: Stored, inputs: list[Input], folder: Path, output_roles: set[str], ended: datetime
-) -> DatasetRef:
+def register_result(result: TaskResult, folder: Path) -> DatasetRef:
     """Register a result: as a child of its inputs, or, if it has none, as files of the flow's own."""
     session = result.recording.session
     try:
-        used = used_datasets(inputs)
-        if used:
-            dataset = _register_child(result, stored, inputs, used, output_roles, ended)
-        else:
-            dataset = _register_root(result, stored)
+        used = used_datasets(result.inputs)
+        dataset = _register_child(result, used) if used else _register_root(result)
         if result.key and not result.recording.undelivered.is_kept(dataset.mfid):
             session.client.datasets.add_keyword(dataset.mfid, keyword_of("cache", result.key))
-        for file in stored.files:
+        for file in result.stored.files:
             with suppress(FileChangedError):
                 session.cache.take(file.path, file.checksums)
         return dataset
@@ -273,59 +263,32 @@ def register_result(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _register_child(
-    result: TaskResult,
-    stored: Stored,
-    inputs: list[Input],
-    used: list[UsedDataset],
-    output_roles: set[str],
-    ended: datetime,
-) -> DatasetRef:
-    session, description = result.recording.session, result.description
-    recipe = recipe_of(result, used, output_roles, stored.digest)
+def _register_child(result: TaskResult, used: list[UsedDataset]) -> DatasetRef:
+    session, name, recording = result.recording.session, result.description.name, result.recording
+    recipe = recipe_of(result, used)
     mfid = derived_mfid(recipe)
     with session.turn(mfid):
-        claims, completed = slots_of(result, about_of(inputs)), threading.Event()
-        dataset = known_result(mfid, result.recording)
-        if dataset is None:
-            new = _new_dataset(result, stored, inputs, used, recipe, mfid, ended)
-            new = replace(new, slots=claims, keywords=(*new.keywords, *result.recording.slots.keywords))
+        claims, completed = slots_of(result, about_of(result.inputs)), threading.Event()
+        new = replace(_new_dataset(result, used, recipe, mfid), slots=claims)
 
-            def register() -> DatasetRef:
-                return register_output(
-                    session.client, new, session.machine, stages=RegistrationHooks(before_complete=completed.set)
-                )
+        def register() -> DatasetRef:
+            return register_output(
+                session.client, new, session.machine, stages=RegistrationHooks(before_complete=completed.set)
+            )
 
-            dataset = result.recording.undelivered.register(description.name, new, register)
-            if result.recording.undelivered.is_kept(dataset.mfid):
-                result.recording.slots.rely(result.project, claims, dataset, made=True)
-                result.logger.debug("%s is dataset %s, which waits in the outbox", description.name, dataset.mfid)
-                return dataset
-            payload = {"project": result.project, "flow": result.recording.destination.flow, "task": description.name}
-            tell_asset(dataset, [part.dataset.mfid for part in used], payload)
-    result.recording.slots.rely(result.project, claims, dataset, made=completed.is_set())
+        dataset = recording.undelivered.register(name, new, register)
+    if recording.undelivered.is_kept(dataset.mfid):
+        recording.slots.rely(result.project, claims, dataset, made=True)
+        result.logger.debug("%s is dataset %s, which waits in the outbox", name, dataset.mfid)
+        return dataset
+    if completed.is_set():
+        payload = {"project": result.project, "flow": recording.destination.flow, "task": name}
+        tell_asset(dataset, [part.dataset.mfid for part in used], payload)
+    recording.slots.rely(result.project, claims, dataset, made=completed.is_set())
     dataset = link_equal_parents(dataset, used, session)
     session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
-    result.logger.debug("%s is dataset %s", description.name, dataset.mfid)
+    result.logger.debug("%s is dataset %s", name, dataset.mfid)
     return dataset
-
-
-def known_result(mfid: str, recording: Recording) -> DatasetRef | None:
-    """Return the result that is known under an id, unless Crucible has lost it or is to delete it since."""
-    session = recording.session
-    known = session.mirror.known(mfid)
-    if known is None or recording.undelivered.is_away():
-        return known
-    try:
-        if not session.client.datasets.get(known.mfid).is_to_be_deleted:
-            return known
-    except TRANSIENT as error:
-        recording.undelivered.note_away(error)
-        return known
-    except NotFoundError:
-        pass
-    session.mirror.forget((mfid, known.mfid))
-    return None
 
 
 def link_equal_parents(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> DatasetRef:
@@ -336,15 +299,7 @@ def link_equal_parents(dataset: DatasetRef, used: list[UsedDataset], session: Se
     return replace(dataset, equals=(*dataset.equals, *equal))
 
 
-def _new_dataset(
-    result: TaskResult,
-    stored: Stored,
-    inputs: list[Input],
-    used: list[UsedDataset],
-    recipe: Mapping[str, object],
-    mfid: str,
-    ended: datetime,
-) -> NewDataset:
+def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject, mfid: str) -> NewDataset:
     description, code = result.description, result.code.fingerprint
     session = result.recording.session
     support = KeptSupport()
@@ -358,9 +313,9 @@ def _new_dataset(
     activity = Activity(
         step=description.name,
         function=result.code.name,
-        fingerprint=result.fingerprint,
+        fingerprint=result.code.digest,
         started=result.started.isoformat(),
-        ended=ended.isoformat(),
+        ended=result.ended,
         source=code.source if code else "",
         not_covered=code.not_covered if code else (),
         git=result.code.git,
@@ -372,7 +327,7 @@ def _new_dataset(
         recipe=recipe,
         pipeline=None,
         used=used,
-        generated=[file.ref for file in stored.files],
+        generated=[file.ref for file in result.stored.files],
         activity=activity,
         software=software(code.packages if code else (), support.environment),
         who=session.agent,
@@ -389,34 +344,34 @@ def _new_dataset(
             **_descriptive(description),
         },
         record=record,
-        metadata=_metadata(result, stored, {"inputs": _known_by(inputs)}),
-        files=stored.files,
-        keywords=result.keywords,
+        metadata=_metadata(result, {"inputs": _known_by(result.inputs)}),
+        files=result.stored.files,
+        keywords=(*result.keywords, *result.recording.slots.keywords),
         parents=tuple(part.dataset.mfid for part in used),
         samples=samples,
         ingest=False,
     )
 
 
-def _register_root(result: TaskResult, stored: Stored) -> DatasetRef:
+def _register_root(result: TaskResult) -> DatasetRef:
     """Register a result without parents, as measured files are: its bytes identify it."""
     description = result.description
     return result.recording.undelivered.raw(
         result.project,
-        [*(file.path for file in stored.files), _write_call(result, stored)],
+        [*(file.path for file in result.stored.files), _write_call(result)],
         f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
         dataset_name=_dataset_name(result, []),
         keywords=result.keywords,
-        metadata=_metadata(result, stored, {"arguments": result.arguments.params}),
+        metadata=_metadata(result, {"arguments": result.arguments.params}),
         ingest=False,
         measurement=description.measurement,
         data_type=description.data_type,
     )
 
 
-def _write_call(result: TaskResult, stored: Stored) -> Path:
+def _write_call(result: TaskResult) -> Path:
     """Write the file that identifies the call, since equal bytes from another call are another result."""
-    path = stored.files[0].path.with_name(CALL)
+    path = result.stored.files[0].path.with_name(CALL)
     call = {"task": result.description.name, "output": result.output, "arguments": result.arguments.params}
     path.write_bytes(canonical_json(call))
     return path
@@ -442,12 +397,13 @@ def _descriptive(description: TaskDescription) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _metadata(result: TaskResult, stored: Stored, more: JsonMapping) -> JsonObject:
+def _metadata(result: TaskResult, more: JsonMapping) -> JsonObject:
     """Return the metadata of a result without secrets: its dict, record or number, declared ones, those of the flow."""
-    value = _searchable(stored.document.get("value") or {}, {file.ref.name: file.path for file in stored.files})
+    paths = {file.ref.name: file.path for file in result.stored.files}
+    value = _searchable(result.stored.document, paths)
     fields = value if isinstance(value, dict) else {} if value is None else {"value": value}
     searchable = {**(fields if len(canonical_json(fields)) <= LONG_METADATA else {}), **result.description.metadata}
-    metadata = {**searchable, METADATA: {**_flow_metadata(result, stored), **more}}
+    metadata = {**searchable, METADATA: {**_flow_metadata(result), **more}}
     safe: JsonObject = hidden(metadata, "metadata", result.description.name)
     return safe
 
@@ -468,25 +424,22 @@ NOT_SEEN = "files were written, and none was seen to be read"
 FROM_CACHE = "Prefect's cache has it from a run that registered nothing"
 
 
-def _flow_metadata(result: TaskResult, stored: Stored) -> JsonObject:
+def _flow_metadata(result: TaskResult) -> JsonObject:
     flow, arguments = result.recording.destination.flow, result.arguments
-    uncertain = {
-        "unknown_parents": arguments.unknown_parents,
-        "left_out": arguments.left_out,
-    }
     return {
         "task": result.description.name,
         **({"flow": flow} if flow else {}),
-        **stored.document,
-        "digest": stored.digest,
+        "value": result.stored.document,
+        "digest": result.stored.digest,
         **({"addresses": list(result.addresses)} if result.addresses else {}),
         **({"unknown_inputs": NOT_SEEN} if result.is_uncertain else {}),
         **({"from_cache": FROM_CACHE} if result.is_cached else {}),
-        **{name: notes for name, notes in uncertain.items() if notes},
+        **({"unknown_parents": arguments.unknown_parents} if arguments.unknown_parents else {}),
+        **({"left_out": arguments.left_out} if arguments.left_out else {}),
     }
 
 
-def _known_by(inputs: list[Input]) -> dict[str, list[str]]:
+def _known_by(inputs: Iterable[Input]) -> dict[str, list[str]]:
     """Return, by argument, how its parents are known."""
     reasons: dict[str, list[str]] = {}
     for part in inputs:

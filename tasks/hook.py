@@ -11,15 +11,15 @@ import asyncio
 import functools
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from contextvars import ContextVar
 from copy import copy
 from typing import Any
+from uuid import UUID
 
 import prefect
 from prefect import Task, task_engine
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRunResult
 from prefect.context import EngineContext, FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # from a private module
@@ -34,7 +34,7 @@ from crucible_lineage.tasks.dataset import TaskResult, require_free
 from crucible_lineage.tasks.description import code_of, description_of
 from crucible_lineage.tasks.effects import OpenedFiles, watching
 from crucible_lineage.tasks.lineage import Effects, declaring
-from crucible_lineage.tasks.recording import Recording, Sent, current, is_recording, run_logger, sent_by, warn
+from crucible_lineage.tasks.recording import Recording, current, is_recording, run_logger, sent_by, sent_with, warn
 from crucible_lineage.tasks.results import link_cached, record_result
 
 MOST_FUTURES = 10_000  # in one argument
@@ -50,7 +50,6 @@ PARAMETERS = {"call_task_fn": ["self", "transaction"], "handle_success": ["self"
 Runs = Mapping[str, tuple[str, ...]]  # ids of task runs, by argument
 
 _NOTHING = object()
-_given: ContextVar[Runs] = ContextVar("given", default={})  # noqa: B039 (never changed)
 
 
 @functools.cache
@@ -90,22 +89,30 @@ def _replace(owner: Any, name: str, hook: Callable[[Any], Any]) -> None:
 
 
 def _starting(start: Any) -> Any:
-    """Note the futures among the arguments before the engine resolves them."""
+    """Note the task runs behind the arguments before the engine resolves futures."""
 
     def started(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _may_record(self):
-            sent = Sent.with_run(self.context)
-            self.crucible_given = (sent and sent.take()) or futures_in(self.task.fn, self.parameters or {})
-        self.crucible_enclosing = kwargs.get("dependencies") or {}
+            sent = kwargs.get("dependencies") or {}
+            named = by_name(inspect.signature(self.task.fn), self.parameters or {})
+            self.crucible_given = futures_in(named) or _ids(sent, lambda run: isinstance(run, GivenRun))
+            self.crucible_enclosing = _ids(sent, lambda run: type(run) is TaskRunResult)
         return start(self, *args, **kwargs)
 
     return started
 
 
-def futures_in(function: Any, parameters: Mapping[str, Any]) -> Runs:
+class GivenRun(TaskRunResult):
+    """A task run whose future is an argument, as it goes to another process with Prefect's dependencies."""
+
+
+def _ids(inputs: Mapping[str, Iterable[Any]], is_meant: Callable[[object], bool]) -> Runs:
+    return {name: tuple(str(run.id) for run in runs if is_meant(run)) for name, runs in inputs.items()}
+
+
+def futures_in(parameters: Mapping[str, Any]) -> Runs:
     """Return the task runs whose futures or states are among the arguments."""
-    named = by_name(inspect.signature(function), parameters)
-    found = {name: tuple(dict.fromkeys(_task_runs(value))) for name, value in named.items()}
+    found = {name: tuple(dict.fromkeys(_task_runs(value))) for name, value in parameters.items()}
     return {name: runs for name, runs in found.items() if runs}
 
 
@@ -124,25 +131,28 @@ def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
 
 
 def _may_record(engine: Any) -> bool:
-    return is_recording() or Sent.with_run(engine.context) is not None
+    return is_recording() or sent_with(engine.context) is not None
 
 
 def _begin(engine: Any) -> Call | Exception | None:
-    """Begin to record a run, unless its flow registers nothing, or the task registers what it makes itself."""
+    """Begin to record a run. Returns the error that it must fail with, if any.
+
+    None if its flow registers nothing, the task registers what it makes itself, or it cannot be recorded (a warning).
+    """
     if (getattr(engine.task.fn, "__module__", None) or "").startswith(OWN):
         return None
-    sent = Sent.with_run(engine.context)
+    recording = None
     try:
-        recording = current(sent.destination if sent else None)
+        recording = current(sent_with(engine.context))
+        if recording is None:
+            return None
+        call = Call(engine, recording)
+        require_free(call.result)
     except Exception as error:
-        return error
-    if recording is None:
+        if recording is None or recording.destination.strict or isinstance(error, OnHoldError):
+            return error
+        warn("the run of %s is not recorded: %s: %s", engine.task.name, type(error).__name__, error)
         return None
-    enclosing = {
-        name: tuple(str(run.id) for run in runs if getattr(run, "input_type", "") == "task_run")
-        for name, runs in engine.crucible_enclosing.items()
-    }
-    call = begin_call(engine, recording, getattr(engine, "crucible_given", {}), enclosing)
     engine.task.__dict__.get("crucible_calls", []).append(call)
     return call
 
@@ -179,7 +189,7 @@ def _within_async(run_context: Any) -> Any:
 class Call:
     """A call between its begin, before Prefect limits its time, and its end, when it has been stored."""
 
-    def __init__(self, engine: Any, recording: Recording, given: Runs, enclosing: Runs) -> None:
+    def __init__(self, engine: Any, recording: Recording) -> None:
         within = FlowRunContext.get()
         if within is not None and within.flow_run and within.flow_run.parent_task_run_id:
             recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
@@ -187,6 +197,7 @@ class Call:
         signature = inspect.signature(task.fn)
         named = by_name(signature, engine.parameters or {})
         description, assets = description_of(task), [asset.key for asset in task.asset_deps]
+        given, enclosing = getattr(engine, "crucible_given", {}), getattr(engine, "crucible_enclosing", {})
         arguments = trace_arguments(named, given, enclosing, assets, recording, description)
         arguments.defaults = frozenset(
             name for name, known in signature.parameters.items() if named.get(name, signature) is known.default
@@ -246,7 +257,7 @@ class Call:
         self._record(lambda: self._stored(value, number))
 
     def _stored(self, value: Any, number: int | None) -> None:
-        result = self.result.ended(self.effects, number, self._key)
+        result = self.result.after(self.effects, number, self._key)
         is_recorded = record_result(result, value)
         if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
             record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
@@ -259,22 +270,6 @@ class Call:
                 raise
             name = self.result.description.name
             warn("the result of %s is not recorded: %s: %s", name, type(error).__name__, error)
-
-
-def begin_call(engine: Any, recording: Recording, given: Runs, enclosing: Runs) -> Call | Exception | None:
-    """Return the call that an engine is about to make, or the error that it must fail with.
-
-    None if it cannot be recorded, with a warning.
-    """
-    try:
-        call = Call(engine, recording, given, enclosing)
-        require_free(call.result)
-        return call
-    except Exception as error:
-        if recording.destination.strict or isinstance(error, OnHoldError):
-            return error
-        warn("the run of %s is not recorded: %s: %s", engine.task.name, type(error).__name__, error)
-        return None
 
 
 def _note_rollback(name: str, _: object) -> None:
@@ -409,14 +404,12 @@ def note_sent_by(runner: object) -> None:
 
 
 def _sending(submit: Any) -> Any:
-    def sent(self: Any, task: Any, parameters: Any, *args: Any, **kwargs: Any) -> Any:
-        if not is_recording():
-            return submit(self, task, parameters, *args, **kwargs)
-        token = _given.set(futures_in(task.fn, parameters))
-        try:
-            return submit(self, task, parameters, *args, **kwargs)
-        finally:
-            _given.reset(token)
+    def sent(self: Any, task: Any, parameters: Any, *args: Any, dependencies: Any = None, **kwargs: Any) -> Any:
+        if is_recording():
+            given = {name: {GivenRun(id=UUID(run)) for run in runs} for name, runs in futures_in(parameters).items()}
+            known = dependencies or {}
+            dependencies = {name: {*known.get(name, ()), *given.get(name, ())} for name in {**known, **given}}
+        return submit(self, task, parameters, *args, dependencies=dependencies, **kwargs)
 
     return sent
 
@@ -428,7 +421,7 @@ def _serializing(serialize: Any) -> Any:
         if recording is None or fields.get("flow") is None:
             return fields
         recording.share()
-        return {**fields, "flow": sent_by(fields["flow"], Sent(recording.destination, _given.get()))}
+        return {**fields, "flow": sent_by(fields["flow"], recording.destination)}
 
     return serialized
 

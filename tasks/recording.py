@@ -75,44 +75,29 @@ class Destination:
     notes: str = ""  # the run whose notes it shares: its outer run, else its own
 
 
-@dataclass
-class Sent:
-    """What goes with a flow's context to another process: the destination of its results, and the task runs whose
-    futures are among a call's arguments. Whoever reads its pickle installs the hooks.
-    """
+class Sent(Destination):
+    """A destination that goes with a flow's context to another process; whoever reads its pickle installs the hooks."""
 
-    destination: Destination
-    given: Mapping[str, tuple[str, ...]]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from crucible_lineage.tasks.hook import install  # it imports this module
 
-    def __reduce__(self) -> Any:
-        return _receive, (self.destination, dict(self.given))
-
-    def take(self) -> Mapping[str, tuple[str, ...]]:
-        """Return the task runs for the call that was sent; nothing for others that it makes."""
-        given, self.given = self.given, {}
-        return given
-
-    @classmethod
-    def with_run(cls, context: Mapping[str, Any] | None) -> Sent | None:
-        """Return what was sent with the context of a run, which Prefect has serialized or entered; None if nothing."""
-        running = FlowRunContext.get()
-        flow = ((context or {}).get("flow_run_context") or {}).get("flow") or (running.flow if running else None)
-        sent: Sent | None = getattr(flow, SENT, None)
-        return sent
+        install()
+        vars(self).update(state)
 
 
-def _receive(destination: Destination, given: Mapping[str, tuple[str, ...]]) -> Sent:
-    from crucible_lineage.tasks.hook import install  # it imports this module
-
-    install()
-    return Sent(destination, given)
-
-
-def sent_by(flow: Any, sent: Sent) -> Any:
-    """Return a copy of a flow that carries this to another process."""
+def sent_by(flow: Any, destination: Destination) -> Any:
+    """Return a copy of a flow that carries the destination to another process."""
     copied = copy(flow)
-    setattr(copied, SENT, sent)
+    setattr(copied, SENT, Sent(**vars(destination)))
     return copied
+
+
+def sent_with(context: Mapping[str, Any] | None) -> Destination | None:
+    """Return what was sent with the context of a run, which Prefect has serialized or entered; None if nothing."""
+    running = FlowRunContext.get()
+    flow = ((context or {}).get("flow_run_context") or {}).get("flow") or (running.flow if running else None)
+    sent: Destination | None = getattr(flow, SENT, None)
+    return sent
 
 
 class Undelivered:
@@ -382,8 +367,8 @@ def current(destination: Destination | None = None) -> Recording | None:
     if (recording := _open.get()) is not None:
         return recording
     if (running := FlowRunContext.get()) is not None and running.flow is not None:
-        if (sent := Sent.with_run(None)) is not None:
-            return current(sent.destination)
+        if (sent := sent_with(None)) is not None:
+            return current(sent)
         here = (running.flow.name, file_of(running.flow.fn))
         inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == here]
         return _attached(inherited[-1]) if inherited else None  # the flow registers nothing

@@ -49,42 +49,38 @@ def record_result(result: TaskResult, value: object) -> bool:
     if value is None and not written and result.addresses:
         value = {"addresses": list(result.addresses)}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=data_folder(recording)))
-    stored = _stored(result, value, folder, written)
-    if stored is None:
+    if (stored := _stored(result, value, folder, written)) is None:
         shutil.rmtree(folder)
         return False
     inputs = inputs_of(result, written)
-    if written and (not inputs or (result.opened.has_children and not result.opened.is_seen)):
-        result = replace(result, is_uncertain=True)
-    ended = datetime.now(UTC)
+    result = replace(
+        result,
+        stored=stored,
+        inputs=inputs,
+        outputs=frozenset(written),
+        ended=datetime.now(UTC).isoformat(),
+        is_uncertain=bool(written) and (not inputs or (result.opened.has_children and not result.opened.is_seen)),
+    )
     future = recording.later(
-        lambda: register_result(result, stored, inputs, folder, set(written), ended),
-        result.logger,
-        f"the result of {result.description.name}",
+        lambda: register_result(result, folder), result.logger, f"the result of {result.description.name}"
     )
     about = about_of(inputs) or (f"{result.description.name} {stored.digest[:16]}",)
     names = tuple(file.ref.name for file in stored.files)
     origin = Origin(future, names, stored.digest, about, bool(stored.described))
-    _note_result(result, origin)
+    if result.output == "out":
+        origins.note_run(result.task_run_id, origin)
+        if result.key:
+            origins.note_key(result.key, origin)
     for address in result.addresses:
         origins.note_address(address, origin)
     by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
-    for part, names in parts_of(stored.document.get("value") or {}, value):
+    for part, names in parts_of(stored.document, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
     for path in (*stored.outside, *(path for paths in written.values() for path in paths)):
         sha256 = recording.session.store.checksums(path).sha256
         name = next(file.ref.name for file in stored.files if file.ref.sha256 == sha256)
         origins.note_path(path, sha256, Origin(future, (name,), about=about))
     return True
-
-
-def _note_result(result: TaskResult, origin: Origin) -> None:
-    """Note the origin of a whole result by task run and cache key."""
-    origins = result.recording.origins
-    if result.output == "out":
-        origins.note_run(result.task_run_id, origin)
-        if result.key:
-            origins.note_key(result.key, origin)
 
 
 def _note_part(result: TaskResult, part: object, files: Mapping[str, str], stored: Stored, whole: Origin) -> None:
@@ -173,4 +169,4 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 name = flat(path.relative_to(root)) if path != root else path.name
                 name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
                 files.append(copy_file(path, folder, name))
-    return replace(stored, document={"value": stored.document}, files=tuple(files))
+    return replace(stored, files=tuple(files))

@@ -19,12 +19,12 @@ from crucible_lineage.tasks import CrucibleConnection, session_for
 CORPUS = Path(__file__).with_name("corpus")
 
 
-def converted(text: str, project: str, reuse: bool) -> str:
+def converted(text: str, project: str) -> str:
     """Add the line, and its import."""
     text = re.sub(r"(from prefect import .*\n)", r"\1from crucible_lineage.tasks import registering\n", text, count=1)
     last = [found.end() for found in re.finditer(r"\n( *)@flow.*\n", text)][-1]
     indent = re.match(r" *", text[last:]).group()  # type: ignore[union-attr]
-    line = f'{indent}@registering("{project}"{", reuse=True" if reuse else ""})\n'
+    line = f'{indent}@registering("{project}")\n'
     return text[:last] + line + text[last:]
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         text = path.read_text(encoding="utf-8")
         source = folder / "sources" / f"{path.stem}.py"
         source.parent.mkdir(parents=True, exist_ok=True)
-        source.write_text(text if mode == "plain" else converted(text, project, mode == "reuse"), encoding="utf-8")
+        source.write_text(text if mode == "plain" else converted(text, project), encoding="utf-8")
         module = load(source, path.stem)
         target = folder / path.stem
         target.mkdir(exist_ok=True)

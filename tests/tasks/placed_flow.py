@@ -11,17 +11,15 @@ import pandas as pd
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from crucible_lineage.tasks import lineage, registering, step
+from crucible_lineage.tasks import registering, step
 
 
 @task
-@lineage.options(reuse=True)
 def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
 @task
-@lineage.options(reuse=True)
 def smooth(table: pd.DataFrame, width: int) -> pd.DataFrame:
     return table.rolling(width, min_periods=1).mean()
 

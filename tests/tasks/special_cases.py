@@ -149,7 +149,7 @@ def half_stored() -> Any:
         return int(table.sum().x)
 
     @flow
-    @registering(PROJECT, crucible=HERE, reuse=True)
+    @registering(PROJECT, crucible=HERE)
     def halves(rate: int) -> Any:
         table = make(30)
         tables = split(table)
@@ -162,20 +162,18 @@ def half_stored() -> Any:
 def values() -> Any:
     infinite, day = {"mean": float("inf"), "n": 2}, date(2024, 1, 1)
     values = [float("nan"), infinite, {1: "a"}, day, Decimal("1.5"), 1 + 2j, Shade.DARK]
-    ran = []
 
     @task
     def give(table: pd.DataFrame, index: int) -> Any:
-        ran.append(index)
         return values[index]
 
     @flow
-    @registering(PROJECT, crucible=HERE, reuse=True)
+    @registering(PROJECT, crucible=HERE)
     def giving() -> Any:
         table = make(30)
         return repr([give(table, index) for index in range(len(values))])
 
-    return [giving() == repr(values), giving() == repr(values), ran]
+    return giving() == repr(values)
 
 
 def same_bytes() -> Any:
@@ -212,7 +210,6 @@ def own_kind() -> Any:
             "curve",
             lambda value: isinstance(value, Curve),
             lambda value, folder: np.savetxt(folder / "curve.txt", value.points),
-            lambda folder: Curve(list(np.loadtxt(folder / "curve.txt"))),
         )
     )
 
@@ -242,7 +239,7 @@ def mapped_over() -> Any:
         return sum(sizes) + sum(more.values())
 
     @flow
-    @registering(PROJECT, crucible=HERE, reuse=True)
+    @registering(PROJECT, crucible=HERE)
     def over_a_future() -> Any:
         by = times.with_options(name="by").submit(3, 1)
         mapped = times.map(sizes.submit(), unmapped(by))
@@ -359,20 +356,6 @@ def states() -> Any:
         return int(again.sum().x)
 
     return [state_flow(), states_by_name]
-
-
-def cached() -> Any:
-    names = []
-
-    @flow
-    @registering(PROJECT, crucible=HERE, reuse=True)
-    def twice() -> Any:
-        table = make(40)
-        names.append(double(table, return_state=True).name)
-        return names
-
-    twice()
-    return twice()
 
 
 def away() -> Any:

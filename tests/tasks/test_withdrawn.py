@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks import CrucibleConnection, lineage, registering
 
-data, path, reuse = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "reuse"
+data, path = Path(sys.argv[1]), Path(sys.argv[2])
 
 
 @task
@@ -28,7 +26,7 @@ def added(path: Path, offset: float) -> list[float]:
 
 
 @flow(log_prints=False)
-@registering("lab", crucible=CrucibleConnection(data=str(data)), reuse=reuse)
+@registering("lab", crucible=CrucibleConnection(data=str(data)))
 def summed(path: Path) -> list[float]:
     return added(path, 2.0)
 
@@ -42,10 +40,9 @@ summed(path)
 """
 
 
-@pytest.mark.parametrize("kind", ["reuse", "run"])
-def test_a_result_to_be_deleted_is_not_relied_on(data: Path, tmp_path: Path, prefect: Any, kind: str) -> None:
+def test_a_result_to_be_deleted_is_not_relied_on(data: Path, tmp_path: Path, prefect: Any) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    ran = prefect.python(tmp_path / "program.py", data, tmp_path / "counts.csv", kind)
+    ran = prefect.python(tmp_path / "program.py", data, tmp_path / "counts.csv")
     assert ran.returncode == 0, ran.stderr[-4000:]
     assert ran.stdout.split() == ["added", "added"], "it runs again"
     assert "has a request for deletion" in ran.stderr
