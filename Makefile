@@ -53,7 +53,7 @@ soak: .venv/test.installed  ## schedules every few seconds while workers, server
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
 shapes: .venv/test.installed  ## 100 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
-	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/test_typed.py \
+	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/ \
 	  tests/flows/deployed/test_converted.py -n 0
 
 slurm: .venv/test.installed  ## steps on a real Slurm, which runs on this machine

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from crucible_lineage.tasks.api_datasets import *
     from crucible_lineage.tasks.api_files import *
     from crucible_lineage.tasks.credentials import CrucibleCredentials
-    from crucible_lineage.tasks.kinds import Kind, add_kind
     from crucible_lineage.tasks.materialization import materialize
     from crucible_lineage.tasks.recording import registering
     from crucible_lineage.tasks.sessions import CrucibleConnection, asynchronous, session_for
+    from crucible_lineage.tasks.values import Kind, add_kind
 
     aadd_files = asynchronous(add_files)
     aadd_keywords = asynchronous(add_keywords)
@@ -74,8 +74,8 @@ _MODULES = {
     "CrucibleConnection": ".sessions",
     "CrucibleCredentials": ".credentials",
     "materialize": ".materialization",
-    "Kind": ".kinds",
-    "add_kind": ".kinds",
+    "Kind": ".values",
+    "add_kind": ".values",
     "registering": ".recording",
     "session_for": ".sessions",
     "step": "crucible_lineage.step",

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from prefect.exceptions import MissingContextError
-from prefect.logging import get_logger, get_run_logger
-
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.contents import Picture, picture_body
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Thumbnail
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.tasks.recording import run_logger
 from crucible_lineage.tasks.sessions import Crucible, api_task, session_for
 
 __all__ = [
@@ -201,7 +199,4 @@ def check_ended(request: IngestionRequest, on_failure: OnFailure) -> None:
     )
     if on_failure == "fail":
         raise RunError(message)
-    try:
-        get_run_logger().warning(message)
-    except MissingContextError:  # called outside a run
-        get_logger(__name__).warning(message)
+    run_logger().warning(message)

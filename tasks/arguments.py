@@ -27,11 +27,20 @@ from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.description import TaskDescription
 from crucible_lineage.tasks.effects import FolderFiles, files_at, is_folder, name_of, possible_path
-from crucible_lineage.tasks.kinds import NotJsonError, is_data, is_plain, spelled
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of, settled
-from crucible_lineage.tasks.recording import Recording, data_folder, warn
+from crucible_lineage.tasks.recording import Recording, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
-from crucible_lineage.tasks.storing import NotStorableError, Stored, plain_digest, store_value, stored_or_described
+from crucible_lineage.tasks.values import (
+    NotJsonError,
+    NotStorableError,
+    Stored,
+    is_data,
+    is_plain,
+    plain_digest,
+    spelled,
+    store_value,
+    stored_or_described,
+)
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 ASSET = "crucible://dataset/"
@@ -194,7 +203,7 @@ class _Tracer:
         address = masked_text(address)
         if (known := of_address(address, self.recording)) is not None:
             return known
-        with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
+        with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             path = Path(folder) / "address.json"
             path.write_bytes(canonical_json({"address": address}))
             dataset = self.recording.undelivered.raw(
@@ -344,14 +353,14 @@ class _Tracer:
     @contextmanager
     def stored(self, role: str, value: object) -> Iterator[Stored]:
         """Store a value for this block, and note its content from before the call. Raises NotStorableError."""
-        with tempfile.TemporaryDirectory(dir=data_folder(self.recording)) as folder:
+        with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             stored = store_value(value, Path(folder))
             self.arguments.objects[role] = (value, stored.digest)
             yield stored
 
     def object(self, role: str, value: Any, origin: Origin) -> Any:
         """Add a known object; if the flow's code has changed it, register that state as a child dataset."""
-        if origin.described or not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
+        if not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
             return self.known_object(role, value, origin)
         try:
             with self.stored(role, value) as stored:
@@ -430,7 +439,7 @@ def keep_value(
 
 def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
     """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
-    with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+    with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
         stored = stored_or_described(value, Path(folder))
         origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
     recording.origins.note_object(value, origin)
@@ -465,7 +474,7 @@ def _is_fixed(value: object) -> bool:
 def digest_now(value: object, recording: Recording) -> str:
     """Return the digest of the value's current content; empty if it cannot be stored."""
     try:
-        with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
             return store_value(value, Path(folder)).digest
     except NotStorableError:
         return ""
@@ -520,7 +529,7 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     def register() -> DatasetRef:
         if session.store.checksums(path).sha256 == checksums.sha256:
             return register_at(path)
-        with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
             original = Path(folder) / path.name
             shutil.copyfile(session.cache.path(checksums.sha256), original)
             return register_at(original)

@@ -45,7 +45,7 @@ from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording
 from crucible_lineage.tasks.secret import hidden
-from crucible_lineage.tasks.storing import Stored
+from crucible_lineage.tasks.values import Stored
 
 METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
@@ -99,7 +99,7 @@ class TaskResult:
                 arguments.before |= dict.fromkeys(files_at(path).paths)
         return replace(
             self,
-            description=TaskDescription(**effects.extend(vars(self.description))),
+            description=replace(self.description, **effects.fields, metadata=effects.metadata),
             output="out" if number is None else f"item {number}",
             key=key,
             addresses=tuple(map(masked_text, effects.addresses)),

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.arguments import keep_derived
 from crucible_lineage.tasks.description import OPTIONS, checked_options
 from crucible_lineage.tasks.recording import current
@@ -47,10 +47,6 @@ class Effects:
     addresses: list[str] = field(default_factory=list)
     metadata: JsonObject = field(default_factory=dict)
     fields: JsonObject = field(default_factory=dict)
-
-    def extend(self, description: JsonMapping) -> JsonObject:
-        """Return the description of a task with the call's own fields and metadata."""
-        return {**description, **self.fields, "metadata": {**description["metadata"], **self.metadata}}
 
 
 _current: ContextVar[Effects | None] = ContextVar("effects", default=None)

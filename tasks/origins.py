@@ -18,7 +18,7 @@ from typing import Any
 
 from crucible_lineage.disk import replacing
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.tasks.storing import plain_digest
+from crucible_lineage.tasks.values import plain_digest
 
 CALL = "call.json"  # file that identifies the call of a result without inputs
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
@@ -35,15 +35,14 @@ DatasetFuture = Future[DatasetRef]
 @dataclass(frozen=True)
 class Origin:
     """The dataset with a value; the names of the value's files, the digest of their content, and the data that it is
-    about (empty if it is not a result of this run). `described` means that the files only describe the value. A `part`
-    is an item of a value that is stored whole in these files.
+    about (empty if it is not a result of this run). What is only described has no digest. A `part` is an item of
+    a value that is stored whole in these files.
     """
 
     future: DatasetFuture
     files: tuple[str, ...]
     digest: str = ""
     about: tuple[str, ...] = ()
-    described: bool = False
     part: bool = False
 
 
@@ -67,7 +66,7 @@ class Notes:
             if done.exception() is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
-                text = json.dumps({"dataset": done.result().to_json(), "described": origin.described, **fields})
+                text = json.dumps({"dataset": done.result().to_json(), **fields})
                 with replacing(self.folder / name) as draft:
                     draft.write_text(text, encoding="utf-8")
 
@@ -80,7 +79,7 @@ class Notes:
         except FileNotFoundError:
             return None
         future = settled(DatasetRef.from_json(note["dataset"]))
-        return Origin(future, tuple(note["files"]), note["digest"], tuple(note["about"]), note["described"])
+        return Origin(future, tuple(note["files"]), note["digest"], tuple(note["about"]))
 
     def results(self) -> set[str]:
         """Return the names of the notes of task runs."""
@@ -149,7 +148,7 @@ class Origins:
 
         `but` are the object ids of items from elsewhere.
         """
-        part = replace(origin, digest="", described=False, part=True)
+        part = replace(origin, digest="", part=True)
         for item in items_of(value):
             if id(item) not in but:
                 self.note_object(item, replace(part, digest=plain_digest(item)))

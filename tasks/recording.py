@@ -199,7 +199,8 @@ class Recording:
         self.session = session
         self.owner = owner
         flows = session.settings.data / "flows"
-        self.folder = flows / destination.run_id
+        self.folder = flows / destination.run_id  # for files that are being stored
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
         self._has_own_notes = origins is None
         self._noted_before = self.origins.notes.results()
@@ -421,12 +422,6 @@ def _attached(destination: Destination) -> Recording | None:
             session = session_for(destination.crucible)
             recording = _here[destination.run_id] = Recording(destination, session, owner=False)
         return recording
-
-
-def data_folder(recording: Recording) -> Path:
-    """Return the recording's folder for files being stored; it is removed with the recording."""
-    recording.folder.mkdir(parents=True, exist_ok=True)
-    return recording.folder
 
 
 # ---------------------------------------------------------------- `registering`

@@ -24,9 +24,8 @@ from crucible_lineage.tasks.dataset import (
 )
 from crucible_lineage.tasks.effects import files_written
 from crucible_lineage.tasks.origins import Origin
-from crucible_lineage.tasks.recording import data_folder
 from crucible_lineage.tasks.secret import holds_secret
-from crucible_lineage.tasks.storing import (
+from crucible_lineage.tasks.values import (
     Stored,
     copy_file,
     described_only,
@@ -48,7 +47,7 @@ def record_result(result: TaskResult, value: object) -> bool:
         result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
     if value is None and not written and result.addresses:
         value = {"addresses": list(result.addresses)}
-    folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=data_folder(recording)))
+    folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=recording.folder))
     if (stored := _stored(result, value, folder, written)) is None:
         shutil.rmtree(folder)
         return False
@@ -66,7 +65,7 @@ def record_result(result: TaskResult, value: object) -> bool:
     )
     about = about_of(inputs) or (f"{result.description.name} {stored.digest[:16]}",)
     names = tuple(file.ref.name for file in stored.files)
-    origin = Origin(future, names, stored.digest, about, bool(stored.described))
+    origin = Origin(future, names, "" if stored.described else stored.digest, about)
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
         if result.key:
@@ -86,15 +85,13 @@ def record_result(result: TaskResult, value: object) -> bool:
 def _note_part(result: TaskResult, part: object, files: Mapping[str, str], stored: Stored, whole: Origin) -> None:
     """Note the origin of a result, or of a part of it, which is in these files."""
     origins = result.recording.origins
-    described = any(name in stored.described for name in files)
-    origin = replace(whole, files=tuple(files), digest=digest_of(files.values()), described=described)
+    digest = "" if any(name in stored.described for name in files) else digest_of(files.values())
+    origin = replace(whole, files=tuple(files), digest=digest)
     if not (id(part) in result.arguments.ids and isinstance(part, (str, bytes, int, float))):
         origins.note_object(part, origin)
     origins.note_items(part, origin, result.arguments.ids)
-    if not described:
-        origins.note_content(
-            origin.digest, sum(file.ref.size for file in stored.files if file.ref.name in files), origin
-        )
+    if digest:
+        origins.note_content(digest, sum(file.ref.size for file in stored.files if file.ref.name in files), origin)
 
 
 def link_cached(result: TaskResult, value: object, key: str) -> None:
@@ -102,7 +99,7 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     recording, origins = result.recording, result.recording.origins
     origin = origins.of_object(value)
     if origin is None:
-        with tempfile.TemporaryDirectory(dir=data_folder(recording)) as folder:
+        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
             digest = stored_or_described(value, Path(folder)).digest
         origin = origins.of_key(key, digest) or _of_key(result, key, digest)
     if origin is None:

@@ -190,7 +190,9 @@ _calls: dict[Call, list[str]] = {}  # task runs with the same request in this at
 
 
 class ApiTask(Task[P, R]):
-    """A Prefect task whose `map` passes the same connection or block to every run."""
+    """A Prefect task whose `map` passes the same connection or block to every run. `settings` made it."""
+
+    settings: JsonObject
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Map as Prefect does; `crucible` needs no `unmapped`."""
@@ -211,7 +213,9 @@ def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], Api
     settings: JsonObject = {**REPEATED, "task_run_name": functools.partial(_run_name, run_name), **options}
 
     def decorate(function: Callable[P, R]) -> ApiTask[P, R]:
-        return ApiTask(function, log_prints=None, **settings)
+        made = ApiTask(function, log_prints=None, **settings)
+        made.settings = settings
+        return made
 
     return decorate
 
@@ -226,16 +230,7 @@ def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
 
     run.__name__ = f"a{function.__name__}"
     run.__qualname__ = run.__name__
-    return ApiTask(
-        run,
-        cache_policy=NO_CACHE,
-        retries=sync.retries,
-        retry_delay_seconds=sync.retry_delay_seconds,
-        retry_condition_fn=sync.retry_condition_fn,
-        task_run_name=sync.task_run_name,
-        persist_result=sync.persist_result,
-        log_prints=None,
-    )
+    return ApiTask(run, log_prints=None, **sync.settings)
 
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:

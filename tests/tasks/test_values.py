@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from crucible_lineage.tasks.storing import NotStorableError, store_value
+from crucible_lineage.tasks.values import NotStorableError, store_value
 
 
 class Phase(Enum):
