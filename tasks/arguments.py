@@ -534,7 +534,7 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
             shutil.copyfile(session.cache.path(checksums.sha256), original)
             return register_at(original)
 
-    future = recording.aside(register, logger, f"the file {path.name}")
+    future = recording.later(register, logger, f"the file {path.name}", is_result=False)
     origin = Origin(future, (path.name,), about=about_file(path))
     recording.origins.note_path(path, checksums.sha256, origin)
     return origin

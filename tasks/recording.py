@@ -198,6 +198,7 @@ class Recording:
         self.destination = destination
         self.session = session
         self.owner = owner
+        self.process = os.getpid()
         flows = session.settings.data / "flows"
         self.folder = flows / destination.run_id  # for files that are being stored
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -237,15 +238,10 @@ class Recording:
             self._reasons |= new
         return bool(new)
 
-    def later(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
-        """Start to register a result with `work` and return its future; a failure is a warning, and set in it."""
-        future = self.aside(work, logger, label)
-        with self._lock:
-            self.futures.append(future)
-        return future
-
-    def aside(self, work: Callable[[], DatasetRef], logger: Any, label: str) -> DatasetFuture:
-        """Start to register a dataset that is not a result: a file that the flow was given."""
+    def later(
+        self, work: Callable[[], DatasetRef], logger: Any, label: str, *, is_result: bool = True
+    ) -> DatasetFuture:
+        """Start to register a dataset with `work` and return its future; a failure is a warning, and set in it."""
         future = DatasetFuture()
 
         def registered() -> None:
@@ -259,6 +255,9 @@ class Recording:
             registered()
         else:
             self._pool.submit(copy_context().run, registered)  # events refer to the current run
+        if is_result:
+            with self._lock:
+                self.futures.append(future)
         return future
 
     def share(self) -> None:
@@ -294,7 +293,6 @@ class Recording:
 _here: dict[str, Recording] = {}  # open recordings of this process, by run id
 _lock = threading.Lock()
 
-_elsewhere: dict[str, Destination] = {}  # destinations that were open in the process from which this one was forked
 _inherited: list[object] = []  # recordings of the parent process, which a fork must not close
 LAST_WAIT_S = 10.0  # chosen: wait at the end of a flow for an unreachable service
 SHARE_WAIT_S = 30.0  # longer than any registration takes; after it the fork or the task continues anyway
@@ -310,10 +308,8 @@ def _before_fork() -> None:
 
 def _after_fork() -> None:
     """Drop inherited recordings: a forked process opens its own, since connections and threads are not inherited."""
-    _elsewhere.update({key: recording.destination for key, recording in _here.items()})
     _inherited.append(dict(_here))
     _here.clear()
-    _open.set(None)
 
 
 if hasattr(os, "register_at_fork"):
@@ -366,13 +362,9 @@ def current(destination: Destination | None = None) -> Recording | None:
     if destination is not None:
         return _here.get(destination.run_id) or _attached(destination)
     if (recording := _open.get()) is not None:
-        return recording
-    if (running := FlowRunContext.get()) is not None and running.flow is not None:
-        if (sent := sent_with(None)) is not None:
-            return current(sent)
-        here = (running.flow.name, file_of(running.flow.fn))
-        inherited = [one for one in _elsewhere.values() if (one.flow, one.file) == here]
-        return _attached(inherited[-1]) if inherited else None  # the flow registers nothing
+        return recording if recording.process == os.getpid() else _attached(recording.destination)
+    if FlowRunContext.get() is not None:
+        return current(sent) if (sent := sent_with(None)) is not None else None  # the flow registers nothing
     innermost = _innermost()  # a plain thread of the flow's process has no context
     if len(innermost) == 1:
         return innermost[0]
@@ -382,8 +374,6 @@ def current(destination: Destination | None = None) -> Recording | None:
             "not say which one it belongs to; start it with contextvars.copy_context().run, or call task.submit",
             len(innermost),
         )
-    elif len(_elsewhere) == 1:
-        return _attached(next(iter(_elsewhere.values())))
     return None
 
 
@@ -396,7 +386,7 @@ def _innermost() -> list[Recording]:
 
 def is_recording() -> bool:
     """Return whether a flow registers in this process, or in the one that it was forked from."""
-    return bool(_here or _elsewhere)
+    return bool(_here) or _open.get() is not None
 
 
 def warn(message: str, *arguments: object) -> None:
