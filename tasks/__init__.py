@@ -2,7 +2,7 @@
 
 Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
 """
-# ruff: noqa: F403, F405 (types of the tasks in `__all__` of two modules)
+# ruff: noqa: F401, F403, F405 (types of the names in `__all__`)
 
 from __future__ import annotations
 
@@ -55,21 +55,14 @@ if TYPE_CHECKING:
     aupload_file = asynchronous(upload_file)
     await_for_ingestion = asynchronous(wait_for_ingestion)
 
-# Module -> the tasks in it; each has an asynchronous twin with the prefix `a`.
-_API = {
-    "datasets": (
-        *("count_datasets", "create_dataset", "delete_dataset", "get_dataset", "list_datasets", "search_datasets"),
-        *("add_keywords", "get_keywords", "get_metadata", "replace_metadata", "search_metadata", "update_metadata"),
-        *("link_parent_child", "list_children", "list_parents", "unlink", "update_dataset"),
-        *("create_sample", "link_sample", "list_samples", "unlink_sample", "ensure_project", "list_projects"),
-        *("check_lineage", "register_child", "render_lineage"),
-    ),
-    "files": (
-        *("add_files", "download_dataset", "get_download_links", "list_files", "upload_file"),
-        *("add_thumbnail", "get_thumbnails", "request_ingestion", "wait_for_ingestion"),
-    ),
-}
-API_TASKS = tuple(name for names in _API.values() for name in names)
+API_TASKS = (
+    *("add_files", "add_keywords", "add_thumbnail", "check_lineage", "count_datasets", "create_dataset"),
+    *("create_sample", "delete_dataset", "download_dataset", "ensure_project", "get_dataset", "get_download_links"),
+    *("get_keywords", "get_metadata", "get_thumbnails", "link_parent_child", "link_sample", "list_children"),
+    *("list_datasets", "list_files", "list_parents", "list_projects", "list_samples", "register_child"),
+    *("render_lineage", "replace_metadata", "request_ingestion", "search_datasets", "search_metadata", "unlink"),
+    *("unlink_sample", "update_dataset", "update_metadata", "upload_file", "wait_for_ingestion"),
+)
 _MODULES = {
     "CrucibleConnection": ".sessions",
     "CrucibleCredentials": ".credentials",
@@ -79,27 +72,17 @@ _MODULES = {
     "registering": ".recording",
     "session_for": ".sessions",
     "step": "crucible_lineage.step",
-    **{name: f".api_{module}" for module, names in _API.items() for name in names},
 }
 
-__all__ = [
-    "API_TASKS",
-    "CrucibleConnection",
-    "CrucibleCredentials",
-    "Kind",
-    "add_kind",
-    "materialize",
-    "registering",
-    "session_for",
-    "step",
-    *API_TASKS,
-    *(f"a{name}" for name in API_TASKS),
-]
+__all__ = ["API_TASKS", *_MODULES, *API_TASKS, *(f"a{name}" for name in API_TASKS)]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         value = getattr(import_module(_MODULES[name], __name__), name)
+    elif name in API_TASKS:
+        files = import_module(".api_files", __name__)
+        value = getattr(files, name, None) or getattr(import_module(".api_datasets", __name__), name)
     elif name.startswith("a") and name[1:] in API_TASKS:
         value = import_module(".sessions", __name__).asynchronous(__getattr__(name[1:]))
     else:

@@ -32,18 +32,17 @@ from crucible_lineage.tasks.recording import Recording, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
-    NotStorableError,
     Stored,
     is_data,
     is_plain,
     plain_digest,
     spelled,
     store_value,
-    stored_or_described,
 )
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 ASSET = "crucible://dataset/"
+METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
 
 GIVEN = "a file that the flow was given"
@@ -104,11 +103,13 @@ class Arguments:
 
     def changed_objects(self, recording: Recording) -> JsonObject:
         """Return the arguments that the function has changed in place."""
-        return {
-            role: value
-            for role, (value, digest) in self.objects.items()
-            if digest and (plain_digest(value) or digest_now(value, recording)) != digest
-        }
+        changed = {}
+        for role, (value, digest) in self.objects.items():
+            with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
+                now = store_value(value, Path(folder))
+            if digest and now.is_whole and now.digest != digest:
+                changed[role] = value
+        return changed
 
 
 def trace_arguments(
@@ -190,10 +191,9 @@ class _Tracer:
                 self.file(role, file)
         elif isinstance(source, DatasetRef):
             self.trace(role, source, 0)
-        elif isinstance(source, str) and is_mfid(source) and self.dataset(role, source) is not None:
-            pass
         elif isinstance(source, str) and source:
-            self.add(role, self.foreign(source), "an address that the task names")
+            if not is_mfid(source) or self.dataset(role, source) is None:
+                self.add(role, self.foreign(source), "an address that the task names")
         else:
             for origin in self.recording.origins.parents_of(source):
                 self.add(role, origin, "a value that the task names")
@@ -201,7 +201,7 @@ class _Tracer:
     def foreign(self, address: str) -> Origin:
         """Return the dataset that was written to an address, or stands for data of another catalogue there."""
         address = masked_text(address)
-        if (known := of_address(address, self.recording)) is not None:
+        if (known := of_keyword(keyword_of("address", address), self.recording)) is not None:
             return known
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             path = Path(folder) / "address.json"
@@ -274,7 +274,8 @@ class _Tracer:
         """Return whether an item of a plain list or dict is known, or is the path of a file."""
         items = value.values() if isinstance(value, dict) else value
         for item in islice(items, MOST_ITEMS):
-            if (path := possible_path(item)) is not None and (path.exists() or _has_folder(path)):
+            path = possible_path(item)
+            if path is not None and (path.exists() or (len(path.parts) > 1 and path.parent.is_dir())):
                 return True
             if self.recording.origins.of_object(item) is not None:
                 return True
@@ -286,16 +287,16 @@ class _Tracer:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         if depth > 3 or len(value) > MOST_ITEMS:
             return opaque(value)
-        params = {str(key): self.item(role, str(key), item, depth + 1) for key, item in items}
+        params = {
+            str(key): shown_secret(item, str(key), self.description.name)
+            if isinstance(item, str) and is_secret_name(str(key))
+            else self.trace(role, item, depth + 1)
+            for key, item in items
+        }
         remaining = {key: param for key, param in params.items() if param is not _INPUT}
         if params and not remaining:
             return _INPUT
         return remaining if isinstance(value, dict) or len(remaining) < len(params) else list(remaining.values())
-
-    def item(self, role: str, key: str, value: Any, depth: int) -> Any:
-        if isinstance(value, str) and is_secret_name(key):
-            return shown_secret(value, key, self.description.name)
-        return self.trace(role, value, depth)
 
     def text(self, role: str, text: str) -> Any:
         """Note a text that may be a path, watch what it names, and return the text as a parameter."""
@@ -351,24 +352,21 @@ class _Tracer:
             self.add("asset", self.foreign(key), "an asset that the task depends on")
 
     @contextmanager
-    def stored(self, role: str, value: object) -> Iterator[Stored]:
-        """Store a value for this block, and note its content from before the call. Raises NotStorableError."""
+    def stored(self, role: str, value: object) -> Iterator[Stored | None]:
+        """Store a value for this block, and note its content from before the call; None if it cannot be stored."""
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             stored = store_value(value, Path(folder))
             self.arguments.objects[role] = (value, stored.digest)
-            yield stored
+            yield stored if stored.is_whole else None
 
     def object(self, role: str, value: Any, origin: Origin) -> Any:
         """Add a known object; if the flow's code has changed it, register that state as a child dataset."""
         if not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
             return self.known_object(role, value, origin)
-        try:
-            with self.stored(role, value) as stored:
-                if stored.digest == origin.digest:
-                    return self.known_object(role, value, origin)
-                changed = self.keep(role, stored, "changed in the flow's code", (origin,))
-        except NotStorableError:
-            return self.add(role, origin, "the same object")
+        with self.stored(role, value) as stored:
+            if stored is None or stored.digest == origin.digest:
+                return self.known_object(role, value, origin)
+            changed = self.keep(role, stored, "changed in the flow's code", (origin,))
         self.recording.origins.note_object(value, changed)
         return self.add(role, changed, "the same object, changed since it was made")
 
@@ -399,17 +397,16 @@ class _Tracer:
 
     def data(self, role: str, value: Any) -> Any:
         origins = self.recording.origins
-        try:
-            with self.stored(role, value) as stored:
-                if (same := origins.of_content(stored.digest)) is not None:
-                    return self.add(role, same, "the same content")
-                if self.enclosing is None:
-                    self.unknown.append(role)
-                    origin = self.keep(role, stored, "from the flow's code")
-                else:
-                    origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
-        except NotStorableError:
-            return opaque(value)
+        with self.stored(role, value) as stored:
+            if stored is None:
+                return opaque(value)
+            if (same := origins.of_content(stored.digest)) is not None:
+                return self.add(role, same, "the same content")
+            if self.enclosing is None:
+                self.unknown.append(role)
+                origin = self.keep(role, stored, "from the flow's code")
+            else:
+                origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
         origins.note_object(value, origin)
         return self.add(role, origin, ITEM if self.enclosing else "a value of the flow's code")
 
@@ -440,7 +437,7 @@ def keep_value(
 def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
     """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
     with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-        stored = stored_or_described(value, Path(folder))
+        stored = store_value(value, Path(folder))
         origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
     recording.origins.note_object(value, origin)
 
@@ -460,10 +457,6 @@ def opaque(value: Any) -> JsonObject:
     return {"object": f"{type(value).__module__}.{name}"}
 
 
-def _has_folder(path: Path) -> bool:
-    return len(path.parts) > 1 and path.parent.is_dir()
-
-
 def _is_fixed(value: object) -> bool:
     """Return whether a value cannot be changed in place."""
     if isinstance(value, (str, bytes, int, float, complex, tuple)):
@@ -471,29 +464,22 @@ def _is_fixed(value: object) -> bool:
     return not isinstance(value, (list, dict, set)) and not is_data(value)
 
 
-def digest_now(value: object, recording: Recording) -> str:
-    """Return the digest of the value's current content; empty if it cannot be stored."""
-    try:
-        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-            return store_value(value, Path(folder)).digest
-    except NotStorableError:
-        return ""
-
-
 def keyword_of(kind: str, key: str) -> str:
     """Return the keyword of datasets that have this key: in Prefect's cache (`cache`), or as an `address`."""
     return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
-def of_address(address: str, recording: Recording) -> Origin | None:
-    """Return the dataset of this run, else the last one of the project, that was written to an address."""
-    known = recording.origins.of_address(address)
-    if known is not None or recording.undelivered.is_away():
+def of_keyword(keyword: str, recording: Recording, digest: str = "") -> Origin | None:
+    """Return the dataset of this run, else the last one of the project, with a keyword and, if given, this content."""
+    known, session = recording.origins.of_keyword(keyword), recording.session
+    if (known is not None and digest in ("", known.digest)) or recording.undelivered.is_away():
         return known
-    project, keyword = recording.destination.project, keyword_of("address", address)
-    if not (found := recording.session.client.datasets.list(project_id=project, keyword=keyword, limit=None)):
-        return None
-    return origin_of(existing_dataset(found[-1].unique_id, recording.session), recording)
+    found = session.client.datasets.list(
+        project_id=recording.destination.project, keyword=keyword, include_metadata=True, limit=None
+    )
+    told = {one.unique_id: (one.scientific_metadata or {}).get(METADATA, {}).get("digest") for one in found}
+    same = [mfid for mfid, known_digest in told.items() if digest in ("", known_digest)]
+    return origin_of(existing_dataset(same[-1], session), recording, digest) if same else None
 
 
 def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str]:
@@ -523,16 +509,13 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
         return origin
     session.cache.add(path, checksums.sha256)  # before the flow does anything with the file
 
-    def register_at(current: Path) -> DatasetRef:
-        return recording.undelivered.raw(recording.destination.project, [current])
-
     def register() -> DatasetRef:
-        if session.store.checksums(path).sha256 == checksums.sha256:
-            return register_at(path)
         with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-            original = Path(folder) / path.name
-            shutil.copyfile(session.cache.path(checksums.sha256), original)
-            return register_at(original)
+            current = path
+            if session.store.checksums(path).sha256 != checksums.sha256:  # the flow has changed it since
+                current = Path(folder) / path.name
+                shutil.copyfile(session.cache.path(checksums.sha256), current)
+            return recording.undelivered.raw(recording.destination.project, [current])
 
     future = recording.later(register, logger, f"the file {path.name}", is_result=False)
     origin = Origin(future, (path.name,), about=about_file(path))

@@ -30,6 +30,7 @@ from crucible_lineage.registration.register import RegistrationHooks, add_equal_
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.arguments import (
     GIVEN,
+    METADATA,
     Arguments,
     Input,
     declared_inputs,
@@ -40,14 +41,13 @@ from crucible_lineage.tasks.arguments import (
 )
 from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_under, name_of
+from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_data_file, is_under, name_of
 from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording
 from crucible_lineage.tasks.secret import hidden
 from crucible_lineage.tasks.values import Stored
 
-METADATA = "flow"  # the metadata key for what the flow records about a result
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
 RESULT = "result_sha256"
@@ -75,10 +75,6 @@ class TaskResult:
     inputs: tuple[Input, ...] = ()  # all of a known origin
     outputs: frozenset[str] = frozenset()  # arguments that name what the call has written
     ended: str = ""
-
-    @property
-    def project(self) -> str:
-        return self.recording.destination.project
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -109,14 +105,16 @@ class TaskResult:
         """Return the files that the call has written where no argument leads."""
         known = [*self.arguments.paths.values(), *map(Path, self.arguments.texts), self.recording.session.settings.data]
         roots = [Path(name_of(path)) for path in known]
-        return [path for path in map(Path, self.opened.files_wrote()) if not is_under(path, roots)]
+        wrote = (Path(name) for name in sorted(self.opened.wrote) if is_data_file(name))
+        return [path for path in wrote if not is_under(path, roots)]
 
     def read_elsewhere(self) -> list[Input]:
         """Return the files that the call has read where no argument leads."""
         known = {name_of(one.path) for one in self.arguments.inputs if one.path is not None}
         own = (self.recording.session.settings.data,)
-        names = [name for name in self.opened.files_read() if name not in known and not is_under(Path(name), own)]
-        return [Input("opened", None, GIVEN, in_list=True, path=Path(name)) for name in names[:MOST_INPUTS]]
+        read = filter(is_data_file, sorted(self.opened.read - self.opened.wrote - known))
+        paths = [path for path in map(Path, read) if not is_under(path, own)]
+        return [Input("opened", None, GIVEN, in_list=True, path=path) for path in paths[:MOST_INPUTS]]
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tuple[Input, ...]:
@@ -166,7 +164,7 @@ def require_free(result: TaskResult) -> None:
         if parent.origin and (parent.known_by == GIVEN or parent.origin.future.done())
     ]
     mfids = [future.result().mfid for future in futures if not future.exception()]  # waits for the flow's own files
-    stated.require_free(mfids, result.code.digest, result.project)
+    stated.require_free(mfids, result.code.digest, result.recording.destination.project)
 
 
 def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> Iterator[Input]:
@@ -219,7 +217,8 @@ def about_of(inputs: Iterable[Input]) -> About:
 
 
 def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
-    return result.recording.slots.claims(result.project, result.description.name, result.output, about)
+    slots, project = result.recording.slots, result.recording.destination.project
+    return slots.claims(project, result.description.name, result.output, about)
 
 
 def used_datasets(inputs: Iterable[Input]) -> list[UsedDataset]:
@@ -241,7 +240,7 @@ def recipe_of(result: TaskResult, used: list[UsedDataset]) -> JsonObject:
     written = {name: result.arguments.paths[name].name for name in result.outputs}
     code = StepCode(result.description.name, result.code.digest, {})
     params = {**result.arguments.params, **written, RESULT: result.stored.digest}
-    return step_recipe(result.project, code, result.output, params, used)
+    return step_recipe(result.recording.destination.project, code, result.output, params, used)
 
 
 # ---------------------------------------------------------------- registration
@@ -278,13 +277,13 @@ def _register_child(result: TaskResult, used: list[UsedDataset]) -> DatasetRef:
 
         dataset = recording.undelivered.register(name, new, register)
     if recording.undelivered.is_kept(dataset.mfid):
-        recording.slots.rely(result.project, claims, dataset, made=True)
+        recording.slots.rely(result.recording.destination.project, claims, dataset, made=True)
         result.logger.debug("%s is dataset %s, which waits in the outbox", name, dataset.mfid)
         return dataset
     if completed.is_set():
-        payload = {"project": result.project, "flow": recording.destination.flow, "task": name}
+        payload = {"project": result.recording.destination.project, "flow": recording.destination.flow, "task": name}
         tell_asset(dataset, [part.dataset.mfid for part in used], payload)
-    recording.slots.rely(result.project, claims, dataset, made=completed.is_set())
+    recording.slots.rely(result.recording.destination.project, claims, dataset, made=completed.is_set())
     dataset = link_equal_parents(dataset, used, session)
     session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
     result.logger.debug("%s is dataset %s", name, dataset.mfid)
@@ -305,7 +304,7 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
     support = KeptSupport()
     if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
         code_support = support_of_code(result.code.name, code.files, result.code.folder, session)
-        support = code_support.register(result.project, session)
+        support = code_support.register(result.recording.destination.project, session)
         if support.note:
             result.logger.warning("%s: %s", description.name, support.note)
     run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
@@ -337,11 +336,12 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
     return NewDataset(
         mfid=mfid,
         fields={
-            "project_id": result.project,
+            "project_id": result.recording.destination.project,
             "dataset_name": _dataset_name(result, used),
             **({"timestamp": taken} if (taken := last_taken(part.dataset for part in used)) else {}),
             "public": False,
-            **_descriptive(description),
+            **({"measurement": description.measurement} if description.measurement else {}),
+            **({"data_type": description.data_type} if description.data_type else {}),
         },
         record=record,
         metadata=_metadata(result, {"inputs": _known_by(result.inputs)}),
@@ -356,9 +356,13 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
 def _register_root(result: TaskResult) -> DatasetRef:
     """Register a result without parents, as measured files are: its bytes identify it."""
     description = result.description
+    call = result.stored.files[0].path.with_name(CALL)  # equal bytes from another call are another result
+    call.write_bytes(
+        canonical_json({"task": description.name, "output": result.output, "arguments": result.arguments.params})
+    )
     return result.recording.undelivered.raw(
-        result.project,
-        [*(file.path for file in result.stored.files), _write_call(result)],
+        result.recording.destination.project,
+        [*(file.path for file in result.stored.files), call],
         f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
         dataset_name=_dataset_name(result, []),
         keywords=result.keywords,
@@ -367,14 +371,6 @@ def _register_root(result: TaskResult) -> DatasetRef:
         measurement=description.measurement,
         data_type=description.data_type,
     )
-
-
-def _write_call(result: TaskResult) -> Path:
-    """Write the file that identifies the call, since equal bytes from another call are another result."""
-    path = result.stored.files[0].path.with_name(CALL)
-    call = {"task": result.description.name, "output": result.output, "arguments": result.arguments.params}
-    path.write_bytes(canonical_json(call))
-    return path
 
 
 def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
@@ -390,11 +386,6 @@ def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
     first = used[0].dataset
     about = without_step(first.name) if first.parents else first.name
     return f"{about} ({label})"[:250]
-
-
-def _descriptive(description: TaskDescription) -> dict[str, str]:
-    fields = {"measurement": description.measurement, "data_type": description.data_type}
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _metadata(result: TaskResult, more: JsonMapping) -> JsonObject:

@@ -148,14 +148,6 @@ class OpenedFiles:
         """Return whether the call has read the file; where that is not seen, one in a folder that the text names."""
         return self.has_read(path) or (not self.is_seen and len(path.parts) > 1 and name_of(path) not in self.wrote)
 
-    def files_read(self) -> list[str]:
-        """Return the data files that the call has read, and not written itself."""
-        return sorted(name for name in self.read - self.wrote if is_data_file(name))
-
-    def files_wrote(self) -> list[str]:
-        """Return the data files that the call has written and left."""
-        return sorted(name for name in self.wrote if is_data_file(name))
-
 
 def name_of(path: str | bytes | os.PathLike[Any]) -> str:
     """Return the absolute name of a path; links are not followed, since what a name stands for may change."""
@@ -259,15 +251,13 @@ class _System:
         if self._library is None:
             return False
         self._read()
-        added = [self._add(path, call) for root in call.paths for path in _folders(root)]
-        return all(added)
-
-    def _add(self, path: str, call: OpenedFiles) -> bool:
-        mask = _ACCESS | _MODIFY | _MOVED_TO | _OPEN | _CREATE
-        watch = self._library.inotify_add_watch(self._events, os.fsencode(path), mask)
-        if watch >= 0:
-            self._calls.setdefault(watch, (path, []))[1].append(call)
-        return bool(watch >= 0)
+        mask, are_watched = _ACCESS | _MODIFY | _MOVED_TO | _OPEN | _CREATE, True
+        for path in (path for root in call.paths for path in _folders(root)):
+            watch = self._library.inotify_add_watch(self._events, os.fsencode(path), mask)
+            are_watched &= watch >= 0
+            if watch >= 0:
+                self._calls.setdefault(watch, (path, []))[1].append(call)
+        return are_watched
 
     def leave(self, call: OpenedFiles) -> None:
         """Take the events of a call, and end its watch."""
@@ -291,15 +281,12 @@ class _System:
                     at += 16 + length
                     path, calls = self._calls.get(watch, ("", ()))
                     for call in calls:
-                        _tell(call, f"{path}/{name}" if name else path, mask)
-
-
-def _tell(call: OpenedFiles, name: str, mask: int) -> None:
-    if mask & (_MODIFY | _CREATE | _MOVED_TO):
-        call.outside.discard(name)
-        call.changed.add(name)
-    elif mask & _ACCESS or (mask & _OPEN and name not in call.changed):
-        call.outside.add(name)
+                        place = f"{path}/{name}" if name else path
+                        if mask & (_MODIFY | _CREATE | _MOVED_TO):
+                            call.outside.discard(place)
+                            call.changed.add(place)
+                        elif mask & _ACCESS or (mask & _OPEN and place not in call.changed):
+                            call.outside.add(place)
 
 
 def _folders(root: Path) -> Iterator[str]:

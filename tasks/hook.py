@@ -29,7 +29,7 @@ from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
 
 from crucible_lineage.errors import InputError, OnHoldError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.tasks.arguments import trace_arguments
+from crucible_lineage.tasks.arguments import Runs, trace_arguments
 from crucible_lineage.tasks.dataset import TaskResult, require_free
 from crucible_lineage.tasks.description import code_of, description_of
 from crucible_lineage.tasks.effects import OpenedFiles, watching
@@ -47,7 +47,6 @@ PLACES = (
     (task_engine, "run_generator_task_async"),
 )
 PARAMETERS = {"call_task_fn": ["self", "transaction"], "handle_success": ["self", "result", "transaction"]}
-Runs = Mapping[str, tuple[str, ...]]  # ids of task runs, by argument
 
 _NOTHING = object()
 
@@ -241,35 +240,30 @@ class Call:
         value, self._returned = self._returned, _NOTHING
         if value is _NOTHING:
             return
-        if self._is_cached:
-            value = value.result if isinstance(value, ResultRecord) else value
-            self._record(lambda: link_cached(self.result, value, self._key))
-        else:
-            self.yielded(value, None)
+        self.yielded(value, None)
 
     def yielded(self, returned: Any, number: int | None) -> None:
         """Record a result: what the call has returned, its item of this number, or else what it has changed."""
-        value = returned.data if isinstance(returned, State) else returned
-        if isinstance(value, ResultRecord):
-            value = value.result
         if isinstance(returned, State) and not returned.is_completed():
             return
-        self._record(lambda: self._stored(value, number))
-
-    def _stored(self, value: Any, number: int | None) -> None:
-        result = self.result.after(self.effects, number, self._key)
-        is_recorded = record_result(result, value)
-        if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
-            record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
-
-    def _record(self, record: Callable[[], None]) -> None:
+        value = returned.data if isinstance(returned, State) else returned
+        value = value.result if isinstance(value, ResultRecord) else value
         try:
-            record()
+            if self._is_cached:
+                link_cached(self.result, value, self._key)
+            else:
+                self._store(value, number)
         except Exception as error:
             if self.result.recording.destination.strict:
                 raise
             name = self.result.description.name
             warn("the result of %s is not recorded: %s: %s", name, type(error).__name__, error)
+
+    def _store(self, value: Any, number: int | None) -> None:
+        result = self.result.after(self.effects, number, self._key)
+        is_recorded = record_result(result, value)
+        if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
+            record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
 
 
 def _note_rollback(name: str, _: object) -> None:

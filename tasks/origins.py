@@ -124,8 +124,7 @@ class Origins:
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
-        self._keys: dict[str, Origin] = {}
-        self._addresses: dict[str, Origin] = {}
+        self._keywords: dict[str, Origin] = {}
         self._copied: set[str] = set()
 
     # ------------------------------------------------------------ noting
@@ -138,10 +137,8 @@ class Origins:
         if _is_shared_object(value):
             return
         with self._lock:
-            is_again = isinstance(value, CONSTANT) and value in self._objects
-            other = self._objects.get(value)
-            is_constant = is_again and (other is None or other.future is not origin.future)
-            self._objects[value] = None if is_constant else origin
+            known = self._objects.get(value, origin) if isinstance(value, CONSTANT) else origin
+            self._objects[value] = origin if known is not None and known.future is origin.future else None
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
         """Note the dataset of the items of a list, tuple, set or dict.
@@ -192,13 +189,9 @@ class Origins:
         if self.is_shared:
             self.notes.write(f"content-{digest}", origin)
 
-    def note_key(self, key: str, origin: Origin) -> None:
-        """Note the dataset that Prefect's cache has under a key."""
-        self._keys[key] = origin
-
-    def note_address(self, address: str, origin: Origin) -> None:
-        """Note the dataset of what was written to an address."""
-        self._addresses[address] = origin
+    def note_keyword(self, keyword: str, origin: Origin) -> None:
+        """Note the dataset with a keyword of its key in Prefect's cache, or of an address that it was written to."""
+        self._keywords[keyword] = origin
 
     def share(self) -> None:
         """Share the origins of contents and task runs, and those to come, with other processes."""
@@ -239,14 +232,9 @@ class Origins:
             return None
         return known[0] if known else self.notes.read(f"content-{digest}")
 
-    def of_key(self, key: str, digest: str) -> Origin | None:
-        """Return the origin of the result that Prefect's cache has under a key, if it has this content."""
-        origin = self._keys.get(key)
-        return origin if origin is not None and origin.digest == digest else None
-
-    def of_address(self, address: str) -> Origin | None:
-        """Return the origin of what a task of this run has written to an address."""
-        return self._addresses.get(address)
+    def of_keyword(self, keyword: str) -> Origin | None:
+        """Return the origin of the dataset of this run with a keyword."""
+        return self._keywords.get(keyword)
 
     def objects(self) -> Iterator[tuple[Any, Origin]]:
         """Yield the known objects, newest first."""

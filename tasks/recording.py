@@ -233,9 +233,8 @@ class Recording:
 
     def is_new(self, *reasons: str) -> bool:
         """Return whether one of these reasons not to store a value has not been given in this flow run."""
-        with self._lock:
-            new = set(reasons) - self._reasons
-            self._reasons |= new
+        new = set(reasons) - self._reasons
+        self._reasons |= new
         return bool(new)
 
     def later(
@@ -365,7 +364,9 @@ def current(destination: Destination | None = None) -> Recording | None:
         return recording if recording.process == os.getpid() else _attached(recording.destination)
     if FlowRunContext.get() is not None:
         return current(sent) if (sent := sent_with(None)) is not None else None  # the flow registers nothing
-    innermost = _innermost()  # a plain thread of the flow's process has no context
+    recordings = list(_here.values())  # a plain thread of the flow's process has no context
+    outer = {id(recording.within) for recording in recordings}
+    innermost = [recording for recording in recordings if id(recording) not in outer]
     if len(innermost) == 1:
         return innermost[0]
     if len(innermost) > 1:
@@ -375,13 +376,6 @@ def current(destination: Destination | None = None) -> Recording | None:
             len(innermost),
         )
     return None
-
-
-def _innermost() -> list[Recording]:
-    """Return the open recordings of this process that contain no other."""
-    recordings = list(_here.values())
-    outer = {id(recording.within) for recording in recordings}
-    return [recording for recording in recordings if id(recording) not in outer]
 
 
 def is_recording() -> bool:

@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crucible_lineage.masking import is_key_file
-from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.refs import file_stem
-from crucible_lineage.tasks.arguments import keyword_of, origin_of
+from crucible_lineage.tasks.arguments import keyword_of, of_keyword
 from crucible_lineage.tasks.dataset import (
-    METADATA,
     TaskResult,
     about_of,
     inputs_of,
@@ -33,7 +31,7 @@ from crucible_lineage.tasks.values import (
     flat,
     parts_of,
     returned_paths,
-    stored_or_described,
+    store_value,
 )
 
 
@@ -68,17 +66,13 @@ def record_result(result: TaskResult, value: object) -> bool:
     origin = Origin(future, names, "" if stored.described else stored.digest, about)
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
-        if result.key:
-            origins.note_key(result.key, origin)
-    for address in result.addresses:
-        origins.note_address(address, origin)
+        for keyword in result.keywords:
+            origins.note_keyword(keyword, origin)
     by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
     for part, names in parts_of(stored.document, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
-    for path in (*stored.outside, *(path for paths in written.values() for path in paths)):
-        sha256 = recording.session.store.checksums(path).sha256
-        name = next(file.ref.name for file in stored.files if file.ref.sha256 == sha256)
-        origins.note_path(path, sha256, Origin(future, (name,), about=about))
+    for path, name in stored.paths.items():
+        origins.note_path(path, by_name[name], Origin(future, (name,), about=about))
     return True
 
 
@@ -100,8 +94,7 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     origin = origins.of_object(value)
     if origin is None:
         with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-            digest = stored_or_described(value, Path(folder)).digest
-        origin = origins.of_key(key, digest) or _of_key(result, key, digest)
+            origin = of_keyword(keyword_of("cache", key), recording, store_value(value, Path(folder)).digest)
     if origin is None:
         result.logger.warning(
             "no parent known for the result of %s: Prefect's cache has it from a run that registered nothing; "
@@ -115,34 +108,19 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     recording.reused += 1
     origins.note_run(result.task_run_id, origin)
     origins.note_object(value, origin)
-    origins.note_key(key, origin)
-    about = about_of(known_inputs(result))
-    recording.slots.rely(result.project, slots_of(result, about), origin.future.result(), made=False)
+    origins.note_keyword(keyword_of("cache", key), origin)
+    claims = slots_of(result, about_of(known_inputs(result)))
+    recording.slots.rely(recording.destination.project, claims, origin.future.result(), made=False)
     recording.futures.append(origin.future)
-
-
-def _of_key(result: TaskResult, key: str, digest: str) -> Origin | None:
-    """Find the dataset that an earlier run registered under this key of Prefect's cache with this content."""
-    session = result.recording.session
-    if result.recording.undelivered.is_away():
-        return None
-    listed = session.client.datasets.list(
-        project_id=result.project, keyword=keyword_of("cache", key), include_metadata=True, limit=None
-    )
-    same = [known for known in listed if (known.scientific_metadata or {}).get(METADATA, {}).get("digest") == digest]
-    if not same:
-        return None
-    return origin_of(existing_dataset(same[-1].unique_id, session), result.recording, digest)
 
 
 def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
     """Store the value and the written files; None if there is neither."""
     if value is None and not written:
         return None
-    if value is None:
-        stored = Stored({}, ())
-    else:
-        stored = stored_or_described(value, folder, result.arguments.paths.values())
+    stored = Stored({}, ())
+    if value is not None:
+        stored = store_value(value, folder, given=result.arguments.paths.values())
         if any(holds_secret(file.path) for file in stored.files):
             for file in stored.files:
                 file.path.unlink()
@@ -155,15 +133,14 @@ def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[st
                 "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
                 "to store it",
                 result.description.name,
-                "" if stored.document["kind"] == "description" else " or holds",
+                " or holds" if stored.is_whole else "",
                 ", ".join(dict.fromkeys(stored.described.values())),
             )
-    files = list(stored.files)
+    files, known = list(stored.files), dict(stored.paths)
     for role, paths in written.items():
         root = result.arguments.paths[role]
-        for path in paths:
-            if path not in stored.outside:
-                name = flat(path.relative_to(root)) if path != root else path.name
-                name = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
-                files.append(copy_file(path, folder, name))
-    return replace(stored, files=tuple(files))
+        for path in (path for path in paths if path not in known):
+            name = flat(path.relative_to(root)) if path != root else path.name
+            known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
+            files.append(copy_file(path, folder, known[path]))
+    return replace(stored, files=tuple(files), paths=known)

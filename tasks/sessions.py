@@ -21,6 +21,7 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run, task_run
 from prefect.tasks import Task
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_jsonable_python
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import TRANSIENT, InputError
@@ -267,7 +268,8 @@ def chosen_mfid(kind: str, arguments: Mapping[str, object]) -> str:
     if context is None:
         return new_mfid()
     task_run = context.task_run
-    request = hashlib.sha256(canonical_json([kind, context.task.task_key, _plain(arguments)])).hexdigest()
+    plain = to_jsonable_python(dict(arguments), fallback=str)
+    request = hashlib.sha256(canonical_json([kind, context.task.task_key, plain])).hexdigest()
     flow = FlowRunContext.get()
     if flow is None or flow.flow_run is None or flow.detached:  # on another machine, calls are not counted
         return _mfid([str(task_run.id), request], task_run.created)
@@ -286,11 +288,3 @@ def _call_number(call: Call, task_run_id: str) -> int:
 
 def _mfid(parts: list[Any], moment: datetime | None) -> str:
     return mfid_of_content(canonical_json(parts), time_bits(moment or datetime.now(UTC)), version=7)
-
-
-def _plain(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (str, bool, int)) else str(value)

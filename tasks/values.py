@@ -6,7 +6,6 @@ No value is pickled: stored values have to be readable in ten years, and equal v
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import shutil
@@ -34,11 +33,6 @@ SCALARS = (datetime, date, time, timedelta, Decimal, UUID)
 MOST_LEVELS = 50  # of nested lists and dicts
 
 
-def _nothing(value: object) -> JsonObject:  # noqa: ARG001 (of the form of all descriptions)
-    """Return no metadata."""
-    return {}
-
-
 @dataclass(frozen=True)
 class Kind:
     """One kind of value: `dump` writes it into an empty folder, `describe` returns metadata about it, and `preview` is
@@ -47,8 +41,8 @@ class Kind:
 
     name: str
     accepts: Callable[[Any], bool]
-    dump: Callable[[Any, Path], None]
-    describe: Callable[[Any], JsonObject] = _nothing
+    dump: Callable[[Any, Path], object]
+    describe: Callable[[Any], JsonObject] | None = None
     preview: str | None = None
 
 
@@ -92,18 +86,6 @@ def _is(module: str, *names: str) -> Callable[[Any], bool]:
     return accepts
 
 
-def _dump_json(value: object, folder: Path) -> None:
-    (folder / "value.json").write_text(json_text(value), encoding="utf-8")
-
-
-def _dump_bytes(value: bytes, folder: Path) -> None:
-    (folder / "value.bin").write_bytes(value)
-
-
-def _dump_text(value: str, folder: Path) -> None:
-    (folder / "value.txt").write_text(value, encoding="utf-8", newline="")
-
-
 # ---------------------------------------------------------------- arrays and tables
 
 
@@ -125,34 +107,31 @@ def _dump_array(value: Any, folder: Path) -> None:
     np.save(folder / "value.npy", np.asarray(value), allow_pickle=False)
 
 
-def _dump_pandas(value: Any, folder: Path) -> None:
-    """Write as parquet, or as CSV if parquet refuses (mixed objects, complex numbers, columns of one name)."""
-    table = value if value.ndim > 1 else value.to_frame(name="value" if value.name is None else value.name)
+def _is_table(value: Any) -> bool:
+    """Return whether a value gives its data as a stream of Arrow, as tables do; a reader would be used up by that."""
+    is_arrow = hasattr(type(value), "__arrow_c_stream__") and not hasattr(type(value), "__next__")
+    return is_arrow or _is("pandas", "DataFrame", "Series")(value)
+
+
+def _dump_table(value: Any, folder: Path) -> None:
+    """Write as parquet, or as CSV what parquet refuses (mixed objects, complex numbers, columns of one name)."""
+    if _is("pandas", "Series")(value):
+        value = value.to_frame(name="value" if value.name is None else value.name)
+    path = folder / "value.parquet"
     try:
-        table.to_parquet(folder / "value.parquet")
-    except Exception:  # the library raises many kinds of errors
-        (folder / "value.parquet").unlink(missing_ok=True)
-        table.to_csv(folder / "value.csv")
+        import pyarrow
+        from pyarrow import parquet
 
-
-def _speaks_arrow(value: object) -> bool:
-    """Return whether a value gives its data as a stream of Arrow, as tables of polars, pyarrow and DuckDB do.
-
-    A reader would be used up by that.
-    """
-    is_table = hasattr(type(value), "__arrow_c_stream__") and not hasattr(type(value), "__next__")
-    return is_table and importlib.util.find_spec("pyarrow") is not None
-
-
-def _dump_arrow(value: Any, folder: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = pyarrow.table(value)
-    except (TypeError, ValueError, pyarrow.ArrowException):  # one column
-        table = pyarrow.table({"value": pyarrow.chunked_array(value)})
-    parquet.write_table(table, folder / "value.parquet")
+        try:
+            table = pyarrow.table(value)
+        except (TypeError, ValueError, pyarrow.ArrowException):  # one column
+            table = pyarrow.table({"value": pyarrow.chunked_array(value)})
+        parquet.write_table(table, path)
+    except Exception:  # the libraries raise many kinds of errors
+        path.unlink(missing_ok=True)
+        if not hasattr(value, "to_csv"):
+            raise
+        value.to_csv(folder / "value.csv")
 
 
 def _table(value: Any) -> JsonObject:
@@ -174,19 +153,22 @@ def _dump_picture(value: Any, folder: Path) -> None:
 
 
 KINDS: list[Kind] = [
-    Kind("text", lambda value: type(value) is str, _dump_text),
     Kind(
-        *("json", is_plain, _dump_json),
+        "text",
+        lambda value: type(value) is str,
+        lambda value, at: (at / "value.txt").write_text(value, encoding="utf-8", newline=""),
+    ),
+    Kind(
+        *("json", is_plain, lambda value, at: (at / "value.json").write_text(json_text(value), encoding="utf-8")),
         lambda value: {"keys": list(value)[:100]} if isinstance(value, dict) else {},
     ),
-    Kind("bytes", lambda value: type(value) is bytes, _dump_bytes),
+    Kind("bytes", lambda value: type(value) is bytes, lambda value, at: (at / "value.bin").write_bytes(value)),
     Kind("array", _is_array, _dump_array, _array),
-    Kind("table", _is("pandas", "DataFrame", "Series"), _dump_pandas, _table),
+    Kind("table", _is_table, _dump_table, _table),
     Kind("xarray", _is("xarray", "Dataset"), _dump_xarray),
     Kind("xarray array", _is("xarray", "DataArray"), _dump_xarray, _array),
     Kind("figure", _is("matplotlib.figure", "Figure"), _dump_picture, preview="picture.png"),
     Kind("image", _is("PIL.Image", "Image"), _dump_picture, preview="picture.png"),
-    Kind("arrow", _speaks_arrow, _dump_arrow, _table),
 ]
 
 
@@ -276,6 +258,7 @@ def fields_of(value: Any) -> dict[str, Any] | None:
 
 # ---------------------------------------------------------------- values as files
 
+DESCRIPTION = "description"  # the kind of what is not stored
 MOST_PARTS = 200  # of a list, tuple or dict; each is a file of its own
 
 
@@ -289,8 +272,13 @@ class Stored:
 
     document: JsonObject
     files: tuple[LocalFile, ...]
-    outside: tuple[Path, ...] = ()  # files that the value names by their paths
+    paths: Mapping[Path, str] = field(default_factory=dict)  # the names here of files that were copied
     described: Mapping[str, str] = field(default_factory=dict)  # files that only describe a value, and the reason
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether more than its class is stored."""
+        return self.document.get("kind") != DESCRIPTION
 
     @property
     def digest(self) -> str:
@@ -304,10 +292,17 @@ def digest_of(hashes: Iterable[str]) -> str:
 
 
 def store_value(value: object, folder: Path, prefix: str = "", given: Collection[Path] = ()) -> Stored:
-    """Write the value as files into the folder, with names that begin with `prefix`. Raises NotStorableError.
+    """Write the value as files into the folder, with names that begin with `prefix`; else a description of it.
 
     Strings that name files stand for these files; in lists and dicts, paths `given` to the call stay strings.
     """
+    try:
+        return _stored(value, folder, prefix, given)
+    except NotStorableError as error:
+        return described_only(value, folder, str(error), prefix)
+
+
+def _stored(value: object, folder: Path, prefix: str, given: Collection[Path]) -> Stored:
     if isinstance(value, Path):
         return _path(value, folder, prefix)
     if type(value) is str and names_file(value) and not (prefix and Path(value) in given):
@@ -351,16 +346,8 @@ def described_only(value: object, folder: Path, reason: str, prefix: str = "") -
     path = folder / f"{prefix}value.txt"
     name = _class_name(value)
     path.write_text(f"a value of class {name}, which was not stored\n", encoding="utf-8")
-    document = {"kind": "description", "class": name, "files": [path.name]}
+    document = {"kind": DESCRIPTION, "class": name, "files": [path.name]}
     return Stored(document, (_file(path),), described={path.name: reason})
-
-
-def stored_or_described(value: object, folder: Path, given: Collection[Path] = ()) -> Stored:
-    """Store a value, or else a description of it."""
-    try:
-        return store_value(value, folder, given=given)
-    except NotStorableError as error:
-        return described_only(value, folder, str(error))
 
 
 def _class_name(value: object) -> str:
@@ -390,7 +377,8 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
             written.replace(target)
             names.append(target)
     files = tuple(_file(path, preview=not prefix and path.name == kind.preview) for path in names)
-    return Stored({"kind": kind.name, "files": [path.name for path in names], **kind.describe(value)}, files)
+    more = kind.describe(value) if kind.describe else {}
+    return Stored({"kind": kind.name, "files": [path.name for path in names], **more}, files)
 
 
 def _spelled(value: object, folder: Path, prefix: str) -> Stored:
@@ -409,24 +397,16 @@ def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = 
     if not all(type(key) in (str, int) for key, _ in items):
         raise NotStorableError("a dict with keys that are neither text nor numbers")
     prefixes = _prefixes([key for key, _ in items])
-    parts = [_part(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
+    parts = [store_value(item, folder, f"{prefix}{own}", given) for (_, item), own in zip(items, prefixes, strict=True)]
     document: JsonObject = {"kind": "list", "parts": [part.document for part in parts]}
     if isinstance(value, Mapping):
         document |= {"kind": "dict", "keys": [key for key, _ in items]}
     return Stored(
         document,
         tuple(file for part in parts for file in part.files),
-        tuple(path for part in parts for path in part.outside),
+        {path: name for part in parts for path, name in part.paths.items()},
         described={name: reason for part in parts for name, reason in part.described.items()},
     )
-
-
-def _part(value: object, folder: Path, prefix: str, given: Collection[Path]) -> Stored:
-    """Store a value inside another; if that fails, only describe it, so that the others are stored."""
-    try:
-        return store_value(value, folder, prefix, given)
-    except NotStorableError as error:
-        return described_only(value, folder, str(error), prefix)
 
 
 def _prefixes(keys: list[Any]) -> list[str]:
@@ -454,7 +434,7 @@ def _path(path: Path, folder: Path, prefix: str) -> Stored:
         raise NotStorableError(f"a folder of {len(paths)} files, of which one to {MOST_PARTS} are stored")
     files = tuple(copy_file(file, folder, f"{prefix}{flat(file.relative_to(base))}") for file in paths)
     document = {"kind": "path", "files": [file.ref.name for file in files]}
-    return Stored(document, files, tuple(paths))
+    return Stored(document, files, dict(zip(paths, document["files"], strict=True)))
 
 
 def copy_file(path: Path, folder: Path, name: str) -> LocalFile:

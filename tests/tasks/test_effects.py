@@ -60,7 +60,7 @@ def test_what_is_not_known_is_said(reports: Any) -> None:
     assert warmed["from_cache"] == "Prefect's cache has it from a run that registered nothing"
     assert warmed["arguments"] == {"key": "plain", "values": "the same object"}
     assert told["other_decorators"]["final"]["addresses"] == ["s3://lab/final"]
-    assert told["tables_of_arrow"]["table"]["value"]["kind"] == "arrow"
+    assert told["tables_of_arrow"]["table"]["value"]["kind"] == "table"
     assert set(told["many_siblings"]["use"]) == {"task", "flow", "value", "digest", "inputs"}
     assert "not stored" not in reports["stderr"]
 

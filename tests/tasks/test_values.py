@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from crucible_lineage.tasks.values import NotStorableError, store_value
+from crucible_lineage.tasks.values import store_value
 
 
 class Phase(Enum):
@@ -81,10 +81,9 @@ def test_files_of_keys_are_not_stored_with_the_folder_or_the_path_that_names_the
     for name in ("a.tif", "server.pem", ".env"):
         (results / name).write_text(f"content of {name}")
     assert [file.ref.name for file in store_value(results, kept).files] == ["a.tif"]
-    with pytest.raises(NotStorableError, match=r"a file of keys: server\.pem"):
-        store_value(results / "server.pem", kept)
+    refused = store_value(results / "server.pem", kept)
+    assert (refused.is_whole, refused.described) == (False, {"value.txt": "the path of a file of keys: server.pem"})
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotStorableError):
-        store_value(object(), tmp_path)
+    assert store_value(object(), tmp_path).described == {"value.txt": "a builtins.object"}
