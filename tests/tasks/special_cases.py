@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from prefect import flow, task, unmapped
-from prefect.client.schemas.objects import State
+from prefect import flow, task
 
 from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core import store
@@ -66,17 +65,6 @@ def doubled(table: Path, *, out: Path) -> None:
 
 def double_sum(table: pd.DataFrame) -> int:
     return int(double(table).sum().x)
-
-
-def in_threads() -> Any:
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def threads() -> Any:
-        table = make(30)
-        with ThreadPoolExecutor(2) as pool:
-            return [int(one.sum().x) for one in pool.map(double, [table, table])]
-
-    return threads()
 
 
 def in_processes() -> Any:
@@ -225,44 +213,6 @@ def own_kind() -> Any:
     return own()
 
 
-def mapped_over() -> Any:
-    @task
-    def sizes() -> list[int]:
-        return [1, 2]
-
-    @task
-    def times(size: int, by: int) -> int:
-        return size * by
-
-    @task
-    def total(*sizes: int, **more: int) -> int:
-        return sum(sizes) + sum(more.values())
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def over_a_future() -> Any:
-        by = times.with_options(name="by").submit(3, 1)
-        mapped = times.map(sizes.submit(), unmapped(by))
-        return [mapped.result(), total(*mapped, more=by)]
-
-    over_a_future()
-    return over_a_future()
-
-
-def within() -> Any:
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def inner(table: pd.DataFrame) -> Any:
-        return double(table)
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def outer() -> Any:
-        return int(double.with_options(name="again")(inner(make(30))).sum().x)
-
-    return outer()
-
-
 def described() -> Any:
     options = lineage.options(dataset_name="{size} counts")
     named = task(options(lambda size: np.arange(size)), name="measure", retries=2)
@@ -335,27 +285,6 @@ def plain() -> Any:
         return int(double(make(5)).sum().x)
 
     return [nothing(), int(double.fn(make.fn(5)).sum().x), session_for(HERE).client.projects.find(PROJECT) is None]
-
-
-def states() -> Any:
-    states_by_name = []
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def state_flow() -> Any:
-        made = make(30, return_state=True)
-        states_by_name.append([made.name, isinstance(made, State)])
-        again = double(made)
-        states_by_name.append(double.submit(again, return_state=True).name)
-        state = failing(again, return_state=True)
-        states_by_name.append([state.name, type(state.result(raise_on_failure=False)).__name__])
-        try:
-            failing.with_options(retries=1)(again)
-        except ValueError as error:
-            states_by_name.append(str(error))
-        return int(again.sum().x)
-
-    return [state_flow(), states_by_name]
 
 
 def away() -> Any:

@@ -14,7 +14,6 @@ from tests.nights import NIGHTLY
 HERE = Path(__file__).parent
 RUNNERS = ("threads", "processes", *(("dask", "ray") if NIGHTLY else ()))
 CASES = {
-    "in_threads": ([870, 870], [" -> make", "make -> double"]),
     "in_processes": ([870], [" -> make", "make -> double"]),
     "steps_in_threads": (["source.csv (doubled)"], [" -> source.csv", "source.csv -> source.csv (doubled)"]),
     "unstorable": (1, [" -> make", "guard -> use", "make -> guard"]),
@@ -41,11 +40,6 @@ CASES = {
         [" -> dark", " -> dark", " -> flat", "dark + flat -> both", "dark + flat -> both"],
     ),
     "own_kind": (2, [" -> make", "make -> curve"]),
-    "mapped_over": (
-        [[3, 6], 12],
-        [" -> by", " -> sizes", "by + sizes -> times", "by + sizes -> times", "by + times + times -> total"],
-    ),
-    "within": (1740, [" -> make", "double -> again", "make -> double"]),
     "described": (["measure", 2, "100 counts"], [" -> measure"]),
     "in_with": (
         [380, 1],
@@ -54,10 +48,6 @@ CASES = {
     "in_async_with": (570, [" -> make", "make -> triple"]),
     "returned_futures": (["Failed", "Completed", 0], [" -> slow"] * 3),
     "plain": ([20, 20, True], {}),
-    "states": (
-        [870, [["Completed", True], "Completed", ["Failed", "ValueError"], "no beam"]],
-        [" -> make", "double -> double", "make -> double"],
-    ),
     "written_apart": (["first.txt", "last.txt", 7], [" -> make", "make -> count", "make -> write", "make -> write"]),
     "away": (870, None),
 }

@@ -368,24 +368,3 @@ def paths_as_texts_in_what_a_task_returns(lab: Lab) -> Any:
         return sum(len(load(path)) for path in paths)
 
     return process()
-
-
-@shape("acquire -> mean", *["a (from the flow) -> mean"] * 2, says="no parent known for a of mean")
-def slices_of_xarray(lab: Lab) -> Any:
-    import numpy as np
-    import xarray as xr
-
-    @lab.task
-    def acquire() -> xr.DataArray:
-        return xr.DataArray(np.arange(60.0).reshape(3, 4, 5), dims=("t", "y", "x"), name="counts")
-
-    @lab.task
-    def mean(a: xr.DataArray) -> float:
-        return float(a.mean())
-
-    @lab.flow
-    def process() -> Any:
-        cube = acquire()
-        return [mean(cube), mean(cube.isel(t=0)), mean(cube.transpose("x", "y", "t"))]
-
-    return process()

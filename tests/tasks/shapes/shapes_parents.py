@@ -118,23 +118,6 @@ def a_filtered_table(lab: Lab) -> Any:
     return filtered()
 
 
-@shape("-> measure", "column (from the flow) -> fit", says="no parent known for column of fit")
-def a_column_of_a_table(lab: Lab) -> Any:
-    @lab.task
-    def measure() -> pd.DataFrame:
-        return pd.DataFrame({"q": np.arange(50.0), "i": np.arange(50.0) ** 2})
-
-    @lab.task
-    def fit(column: pd.Series) -> float:
-        return float(column.mean())
-
-    @lab.flow
-    def columns() -> float:
-        return fit(measure()["i"])
-
-    return columns()
-
-
 @shape(
     "-> image",
     *["part (from the flow) -> total"] * 2,
