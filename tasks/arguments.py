@@ -523,9 +523,4 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     return origin
 
 
-class _Input:
-    def __repr__(self) -> str:
-        return "<an input>"
-
-
-_INPUT: Any = _Input()
+_INPUT: Any = object()  # instead of a parameter

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from crucible_lineage.masking import is_key_file
 from crucible_lineage.refs import file_stem
 from crucible_lineage.tasks.arguments import keyword_of, of_keyword
 from crucible_lineage.tasks.dataset import (
@@ -30,7 +29,6 @@ from crucible_lineage.tasks.values import (
     digest_of,
     flat,
     parts_of,
-    returned_paths,
     store_value,
 )
 
@@ -38,15 +36,14 @@ from crucible_lineage.tasks.values import (
 def record_result(result: TaskResult, value: object) -> bool:
     """Store the result and register it in the background. Returns False if nothing was returned or written."""
     recording, origins = result.recording, result.recording.origins
-    returned = returned_paths(value)
-    changed = result.arguments.changed_files()
-    written = files_written(result.description.name, changed, result.opened, returned, result.logger)
-    for path in filter(is_key_file, returned):
-        result.logger.warning("%s is left out of the result of %s: it holds keys", path.name, result.description.name)
-    if value is None and not written and result.addresses:
-        value = {"addresses": list(result.addresses)}
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=recording.folder))
-    if (stored := _stored(result, value, folder, written)) is None:
+    stored = _stored(result, value, folder) if value is not None else Stored({}, ())
+    changed = result.arguments.changed_files()
+    written = files_written(result.description.name, changed, result.opened, stored.paths, result.logger)
+    if not stored.files and not written and result.addresses:
+        stored = store_value({"addresses": list(result.addresses)}, folder)
+    stored = _with_written(stored, written, result.arguments.paths, folder)
+    if not stored.files:
         shutil.rmtree(folder)
         return False
     inputs = inputs_of(result, written)
@@ -114,33 +111,32 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     recording.futures.append(origin.future)
 
 
-def _stored(result: TaskResult, value: object, folder: Path, written: Mapping[str, list[Path]]) -> Stored | None:
-    """Store the value and the written files; None if there is neither."""
-    if value is None and not written:
-        return None
-    stored = Stored({}, ())
-    if value is not None:
-        stored = store_value(value, folder, given=result.arguments.paths.values())
-        if any(holds_secret(file.path) for file in stored.files):
-            for file in stored.files:
-                file.path.unlink()
-            stored = described_only("", folder, "a value that holds a secret")
-            result.logger.warning(
-                "the result of %s holds a secret; it is described, not stored", result.description.name
-            )
-        elif stored.described and result.recording.is_new(*stored.described.values()):
-            result.logger.warning(
-                "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how "
-                "to store it",
-                result.description.name,
-                " or holds" if stored.is_whole else "",
-                ", ".join(dict.fromkeys(stored.described.values())),
-            )
+def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
+    """Store a value, unless it holds a secret; a warning says what is only described."""
+    name = result.description.name
+    stored = store_value(value, folder, given=result.arguments.paths.values())
+    if any(holds_secret(file.path) for file in stored.files):
+        for file in stored.files:
+            file.path.unlink()
+        result.logger.warning("the result of %s holds a secret; it is described, not stored", name)
+        return described_only("", folder, "a value that holds a secret")
+    if stored.described and result.recording.is_new(*stored.described.values()):
+        result.logger.warning(
+            "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how to "
+            "store it",
+            name,
+            " or holds" if stored.is_whole else "",
+            ", ".join(dict.fromkeys(stored.described.values())),
+        )
+    return stored
+
+
+def _with_written(stored: Stored, written: Mapping[str, list[Path]], roots: Mapping[str, Path], folder: Path) -> Stored:
+    """Add copies of the files that a call has written at paths of these arguments."""
     files, known = list(stored.files), dict(stored.paths)
     for role, paths in written.items():
-        root = result.arguments.paths[role]
         for path in (path for path in paths if path not in known):
-            name = flat(path.relative_to(root)) if path != root else path.name
+            name = flat(path.relative_to(roots[role])) if path != roots[role] else path.name
             known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
             files.append(copy_file(path, folder, known[path]))
     return replace(stored, files=tuple(files), paths=known)

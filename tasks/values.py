@@ -321,17 +321,6 @@ def _stored(value: object, folder: Path, prefix: str, given: Collection[Path]) -
     raise NotStorableError(f"a {_class_name(value)}")
 
 
-def returned_paths(value: object, depth: int = 4) -> set[Path]:
-    """Return the files that a value names by their paths."""
-    if isinstance(value, (str, Path)):
-        if isinstance(value, str) and not names_file(value):
-            return set()
-        path = Path(value)
-        return {path, *(file for file in path.rglob("*") if file.is_file())} if path.exists() else set()
-    items = _items(value) if depth and isinstance(value, (Mapping, list, tuple)) else ()
-    return {path for item in items for path in returned_paths(item, depth - 1)}
-
-
 def _items(value: object) -> Iterable[Any]:
     """Return the items of a list, tuple or mapping, or the fields of a model or dataclass."""
     if (fields := fields_of(value)) is not None:
