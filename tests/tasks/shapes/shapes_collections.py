@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import sqlite3
 import threading
 import zipfile
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,6 @@ import numpy as np
 import pandas as pd
 from bench import Lab, shape
 from pydantic import BaseModel
-
-
-@shape("orders.csv -> extract", "extract -> clean", "clean -> aggregate", "aggregate -> write_report")
-def orders_by_day(lab: Lab) -> Any:
-    @lab.task
-    def extract(path: str) -> pd.DataFrame:
-        return pd.read_csv(path)
-
-    @lab.task
-    def clean(table: pd.DataFrame) -> pd.DataFrame:
-        return table.dropna().reset_index(drop=True)
-
-    @lab.task
-    def aggregate(table: pd.DataFrame) -> pd.DataFrame:
-        return table.groupby("day", as_index=False)["amount"].sum()
-
-    @lab.task
-    def write_report(table: pd.DataFrame, path: str) -> str:
-        table.to_csv(path, index=False)
-        return path
-
-    @lab.flow
-    def orders(source: str, target: str) -> str:
-        return Path(write_report(aggregate(clean(extract(source))), target)).read_text()
-
-    source = lab.file("orders.csv", "day,amount\nmon,3\nmon,4\ntue,\ntue,5\n")
-    return orders(str(source), str(lab.folder / "report.csv"))
 
 
 @shape("create -> insert", "insert -> query")
@@ -140,23 +111,6 @@ def models_in_a_list(lab: Lab) -> Any:
     @lab.flow
     def reading() -> str:
         return longest(articles())
-
-    return reading()
-
-
-@shape("articles -> title", "articles -> title")
-def models_one_by_one(lab: Lab) -> Any:
-    @lab.task
-    def articles() -> list[Article]:
-        return [Article(title="three", words=3), Article(title="four", words=4)]
-
-    @lab.task
-    def title(found: Article) -> str:
-        return found.title.upper()
-
-    @lab.flow
-    def reading() -> list[str]:
-        return [title(one) for one in articles()]
 
     return reading()
 
@@ -262,41 +216,6 @@ def an_open_file_is_given_back(lab: Lab) -> Any:
     return opening()
 
 
-@shape("ages -> summary")
-def a_set_and_a_tuple(lab: Lab) -> Any:
-    @lab.task
-    def ages() -> tuple[set[int], tuple[str, str]]:
-        return {1, 2, 3}, ("x y", "z w")
-
-    @lab.task
-    def summary(found: set[int], names: tuple[str, str]) -> str:
-        return f"{len(found)} {names[0]}"
-
-    @lab.flow
-    def summing() -> str:
-        found, names = ages()
-        return summary(found, names)
-
-    return summing()
-
-
-@shape("start -> finish")
-def times_are_handed_on(lab: Lab) -> Any:
-    @lab.task
-    def start() -> datetime:
-        return datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-
-    @lab.task
-    def finish(begun: datetime) -> str:
-        return (begun + timedelta(hours=1)).isoformat()
-
-    @lab.flow
-    def timing() -> str:
-        return finish(start())
-
-    return timing()
-
-
 @shape("load -> by_group", "by_group -> write", "by_group -> write", in_order=False)
 def groups_written_apart(lab: Lab) -> Any:
     @lab.task
@@ -320,24 +239,6 @@ def groups_written_apart(lab: Lab) -> Any:
         return sorted(future.result().name for future in futures)
 
     return grouping(lab.out())
-
-
-@shape("conf -> read_json", "read_json -> nested")
-def nested_settings(lab: Lab) -> Any:
-    @lab.task
-    def read_json(path: Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
-
-    @lab.task
-    def nested(limits: dict[str, float]) -> float:
-        return limits["high"] - limits["low"]
-
-    @lab.flow
-    def reading(path: Path) -> float:
-        return nested(read_json(path)["detector"]["limits"])
-
-    return reading(lab.file("conf", '{"detector": {"limits": {"low": 0.5, "high": 4.5}}}'))
 
 
 @shape("inventory -> group", "group -> total", "group -> total")

@@ -48,23 +48,6 @@ def rows_one_by_one(lab: Lab) -> Any:
     return rows(lab.file("samples.csv", "name,t\na,1\nb,2\nc,3\n"))
 
 
-@shape("log.txt -> lines", "lines -> parse", "lines -> parse")
-def lines_one_by_one(lab: Lab) -> Any:
-    @lab.task
-    def lines(path: Path) -> list[str]:
-        return path.read_text().splitlines()
-
-    @lab.task
-    def parse(line: str) -> float:
-        return float(line.split("=")[1])
-
-    @lab.flow
-    def parsing(path: Path) -> list[float]:
-        return [parse(line) for line in lines(path)]
-
-    return parsing(lab.file("log.txt", "temp = 300.5\ntemp = 301.5\n"))
-
-
 @shape("fit -> report")
 def a_number_handed_on(lab: Lab) -> Any:
     @lab.task
@@ -200,30 +183,6 @@ def one_folder_mapped(lab: Lab) -> Any:
         return sorted(path.name for path in out_dir.iterdir())
 
     return saving(lab.out())
-
-
-@shape("scan -> export_csv", "scan -> export_json", in_order=False)
-def two_exports_at_once(lab: Lab) -> Any:
-    @lab.task
-    def scan() -> pd.DataFrame:
-        return pd.DataFrame({"x": np.arange(30.0)})
-
-    @lab.task
-    def export_csv(table: pd.DataFrame, folder: Path) -> None:
-        table.to_csv(folder / "scan.csv", index=False)
-
-    @lab.task
-    def export_json(table: pd.DataFrame, folder: Path) -> None:
-        (folder / "scan.json").write_text(table.to_json())
-
-    @lab.flow
-    def exporting(folder: Path) -> list[str]:
-        table = scan()
-        for future in (export_csv.submit(table, folder), export_json.submit(table, folder)):
-            future.wait()
-        return sorted(path.name for path in folder.iterdir())
-
-    return exporting(lab.out())
 
 
 @shape("a.txt -> first", "first -> second")

@@ -39,23 +39,6 @@ def extract_transform_load(lab: Lab) -> Any:
     return etl()
 
 
-@shape("stars -> total", "stars -> total", "stars -> total", in_order=False)
-def repositories_submitted(lab: Lab) -> Any:
-    @lab.task
-    def stars(repo: str) -> dict[str, Any]:
-        return {"repo": repo, "stars": len(repo) * 100}
-
-    @lab.task
-    def total(found: list[dict[str, Any]]) -> int:
-        return sum(one["stars"] for one in found)
-
-    @lab.flow
-    def repos(names: list[str]) -> int:
-        return total([stars.submit(name) for name in names])
-
-    return repos(["prefect/prefect", "a/b", "c/d"])
-
-
 @shape(*["square -> total"] * 5, in_order=False, fast=True)
 def mapped_and_reduced(lab: Lab) -> Any:
     @lab.task
@@ -86,23 +69,6 @@ def mapped_with_an_unmapped_future(lab: Lab) -> Any:
     @lab.flow
     def mapping() -> list[int]:
         return add.map([1, 2, 3], to=unmapped(base.submit())).result()
-
-    return mapping()
-
-
-@shape("numbers -> double", "numbers -> double", "numbers -> double", in_order=False)
-def mapped_over_a_future(lab: Lab) -> Any:
-    @lab.task
-    def numbers() -> list[int]:
-        return [7, 8, 9]
-
-    @lab.task
-    def double(n: int) -> int:
-        return n * 2
-
-    @lab.flow
-    def mapping() -> list[int]:
-        return double.map(numbers.submit()).result()
 
     return mapping()
 
@@ -293,24 +259,6 @@ def gathered(lab: Lab) -> Any:
         return merge(await asyncio.gather(*[get(n) for n in range(3)]))
 
     return asyncio.run(gathering())
-
-
-@shape("load -> fit", "load -> fit")
-def sync_tasks_in_an_async_flow(lab: Lab) -> Any:
-    @lab.task
-    def load() -> list[float]:
-        return [1.5, 2.5]
-
-    @lab.task
-    async def fit(values: list[float], order: int) -> float:
-        return sum(values) * order
-
-    @lab.flow
-    async def mixing() -> Any:
-        values = load()
-        return [await fit(values, 1), await fit(values, 2)]
-
-    return asyncio.run(mixing())
 
 
 @shape("measure -> average", fast=True)

@@ -185,29 +185,6 @@ def a_figure_is_saved(lab: Lab) -> Any:
     return plotting(lab.folder / "plot.png")
 
 
-@shape("scan.csv -> read", "read -> save", "save -> ingest")
-def saved_and_ingested(lab: Lab) -> Any:
-    @lab.task
-    def read(path: Path) -> pd.DataFrame:
-        return pd.read_csv(path)
-
-    @lab.task
-    def save(table: pd.DataFrame, folder: str) -> str:
-        target = Path(folder) / "reduced.csv"
-        table.to_csv(target, index=False)
-        return str(target)
-
-    @lab.task
-    def ingest(path: str, retries: int = 2) -> dict[str, Any]:
-        return {"size": len(Path(path).read_text()), "retries": retries}
-
-    @lab.flow
-    def saving(path: Path, folder: str) -> int:
-        return int(ingest(save(read(path), folder))["size"])
-
-    return saving(spectrum(lab), str(lab.out()))
-
-
 @shape("archive -> unpack", "unpack -> size", "unpack -> size")
 def a_folder_is_given_back(lab: Lab) -> Any:
     @lab.task
