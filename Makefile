@@ -52,8 +52,8 @@ SOAK_SEED ?= $(shell date +%s)
 soak: .venv/test.installed  ## schedules every few seconds while workers, servers and watcher are killed at random
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/python -m pytest tests/soak -s
 
-shapes: .venv/test.installed  ## 100 shapes of flows, plain and converted, their types, and how Prefect operates them; all, not a fifth
-	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py tests/tasks/ \
+shapes: .venv/test.installed  ## shapes of flows, plain and converted, and how Prefect operates them; all, not a third
+	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py \
 	  tests/flows/deployed/test_converted.py -n 0
 
 slurm: .venv/test.installed  ## steps on a real Slurm, which runs on this machine
