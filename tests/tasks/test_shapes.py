@@ -1,8 +1,8 @@
 """A flow stays the flow it was: shapes that people publish, each run plain and converted, and compared.
 
 Calls in their order for each task, arguments (the very objects that tasks gave), values, states, errors, attempts, and
-the parents that a person wrote down. A fifth of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1. What plain
-Prefect does with that fifth is stored (shapes/plain.json) and used with the versions that are in it; with others, and
+the parents that a person wrote down. A third of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1. What plain
+Prefect does with that third is stored (shapes/plain.json) and used with the versions that are in it; with others, and
 by night, it runs. To add a shape, write a function in shapes/shapes_*.py; if it is `fast`, run shapes/stored.py.
 """
 
