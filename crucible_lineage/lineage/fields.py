@@ -7,7 +7,6 @@ or `step` and `pipeline`, under each name by which a result was declared. What a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from crucible_lineage.amounts import distinct
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -44,19 +43,15 @@ def value_of(fields: JsonMapping, name: str) -> object:
     return value_of(inner, rest) if rest and isinstance(inner, Mapping) else None
 
 
-@dataclass(frozen=True)
-class FieldView:
-    """The fields of a dataset: its `own` ones, and for those that it lacks, those of the data `behind` it."""
+def values_of(name: str, own: JsonMapping, behind: Iterable[JsonMapping]) -> list[object]:
+    """Return the value of a field of a dataset, or if it lacks it, the distinct ones of the data behind it.
 
-    own: JsonMapping
-    behind: tuple[JsonMapping, ...] = field(default=())
-
-    def values(self, name: str) -> list[object]:
-        """Return the distinct values of a field; the last one is None if some of the data behind lack it."""
-        if (own := value_of(self.own, name)) is not None:
-            return [own]
-        found = [value_of(fields, name) for fields in self.behind]
-        return [*distinct(found), *([None] if any(value is None for value in found) else [])]
+    The last one is None if some of these lack it, too.
+    """
+    if (value := value_of(own, name)) is not None:
+        return [value]
+    found = [value_of(fields, name) for fields in behind]
+    return [*distinct(found), *([None] if any(value is None for value in found) else [])]
 
 
 def shared(fields: Iterable[JsonMapping]) -> JsonObject:

@@ -10,7 +10,7 @@ from itertools import product
 from crucible_lineage.amounts import amount, distinct, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import REGISTERED, FieldView, shared, value_of
+from crucible_lineage.lineage.fields import REGISTERED, shared, value_of, values_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
@@ -506,10 +506,9 @@ def _row(
     key: int, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str], rule: TimeMatch
 ) -> RelationRow:
     """Return datasets as one row, with the values of its `own` fields, or those that all of them share."""
-    view = FieldView(own, tuple(item.fields for item in items))
-    values, fault = [], ""
+    values, fault, behind = [], "", [item.fields for item in items]
     for name in same:
-        found = ["" if value is None else value_text(value) for value in view.values(name)] or [""]
+        found = ["" if value is None else value_text(value) for value in values_of(name, own, behind)] or [""]
         if found != [found[0]] or not found[0]:
             listed = ", ".join(value or "nothing" for value in found)
             fault = fault or (f"{name} differs: {listed}" if len(found) > 1 else f"there is no {name} in the record")
