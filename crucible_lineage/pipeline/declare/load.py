@@ -140,8 +140,10 @@ class _Loader:
         self._set_folders(self.path.absolute().parent)
         self._override(data, overrides)
         variables = self._fill(data)
-        if not overrides:  # an override may replace the only reference to a parameter
-            self._check_used(variables)
+        unused = [] if overrides else [name for name in variables.params if name not in variables.used]
+        for name in unused:  # an override may replace the only reference to a parameter
+            hint = f"write ${{params.{name}}} where it belongs, or remove it"
+            self._report(("params", name), f"nothing uses {name!r}; {hint}")
         spec, errors = readable_part({**data, "path": self.path.absolute(), "digest": digest})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(self.document, errors, variables.secret_locations)
@@ -214,13 +216,6 @@ class _Loader:
             if isinstance(step, dict):
                 steps[name] = self._resolved_step(name, step, variables, references)
         return variables
-
-    def _check_used(self, variables: Variables) -> None:
-        """Report declared parameters that nothing uses."""
-        for name in variables.params:
-            if name not in variables.used:
-                hint = f"write ${{params.{name}}} where it belongs, or remove it"
-                self._report(("params", name), f"nothing uses {name!r}; {hint}")
 
     def _resolved_step(self, name: str, step: JsonObject, variables: Variables, references: Variables) -> JsonObject:
         if "${" in str(step.get("run", "")) and step.get("shell") is not True:

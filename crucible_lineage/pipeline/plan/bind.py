@@ -321,7 +321,10 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], is_unread: Callable
             location = ("inputs", name, *(("each", index) if isinstance(declared, EachInput) else ()))
             if isinstance(entry, FileInput):
                 yield from (((*location, "file"), message) for message in _file_faults(entry, optional=optional))
-                yield from (((*location, "header"), message) for message in _header_faults(entry))
+                try:
+                    _ = entry.header and header_function(entry.header, entry.folder)
+                except InputError as error:
+                    yield (*location, "header"), str(error)
         if isinstance(declared, ResultInput) and not declared.path.is_file():
             yield ("inputs", name, "pipeline"), f"there is no file {declared.path}"
         if isinstance(declared, SelectInput):
@@ -358,14 +361,6 @@ def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:
             yield f"{path} is a folder; name its files, as in {path.name}/*"
         elif not path.is_file():
             yield f"there is no file {path}"
-
-
-def _header_faults(declared: FileInput) -> Iterator[str]:
-    if declared.header is not None:
-        try:
-            header_function(declared.header, declared.folder)
-        except InputError as error:
-            yield str(error)
 
 
 def _partner_faults(

@@ -65,14 +65,14 @@ def apply_current_values(
             all_agree = all_agree and item.new is None
             yield item
             continue
-        differs, fields = (
-            tuple(_differences(f"input {name}, {item.label}", item.dataset.mfid, _declared(item), record)),
-            _current_fields(item, record),
-        )
+        subject, current = f"input {name}, {item.label}", fields_of(record)
+        differs = tuple(_differences(subject, item.dataset.mfid, _declared(item), record))
+        metadata = {**(item.fields.get("metadata") or {}), **current["metadata"]}
+        fields = {**item.fields, **current, "metadata": metadata}  # Crucible's, then declared ones
         all_agree = all_agree and not differs
         dataset = replace(item.dataset, taken=fields.get("timestamp") or "")
         acts = overwritten(record.get("scientific_metadata"))
-        notes = tuple(f"input {name}, {item.label} ({item.dataset.mfid}): {act.change}" for act in acts)
+        notes = tuple(f"{subject} ({item.dataset.mfid}): {act.change}" for act in acts)
         yield replace(item, dataset=dataset, fields=fields, differs=differs, notes=(*item.notes, *notes))
     if all_agree:
         store_agreement(items, session)
@@ -148,12 +148,6 @@ def _differences(subject: str, mfid: str, declared: JsonMapping, record: JsonMap
             is_corrected = any(act.field == name and is_same_value(name, act.was, value) for act in acts)
             if not is_same_value(name, current, value) and not is_corrected:
                 yield DeclaredDifference(subject, mfid, name, value, current)
-
-
-def _current_fields(item: InputItem, record: JsonMapping) -> JsonObject:
-    """Return the fields for groups and partners: Crucible's, then declared ones."""
-    current = fields_of(record)
-    return {**item.fields, **current, "metadata": {**(item.fields.get("metadata") or {}), **current["metadata"]}}
 
 
 def _shown(value: object) -> str:

@@ -320,12 +320,17 @@ def new_raw(
     }
     refs = [file.ref for file in raw.files]
     files = tuple(_to_register(file, raw, session) for file in raw.files)
+    escaped = {  # bytes of names that are not UTF-8, in hexadecimal, by their substitutes
+        file.ref.name: os.fsencode(file.path.name).hex()
+        for file in raw.files
+        if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)
+    }
     origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
     return NewDataset(
         mfid=raw.mfid,
         fields=fields,
         record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
-        metadata={**declared.metadata, **origin, **_true_names(raw)},
+        metadata={**declared.metadata, **origin, **({"file_name_bytes": escaped} if escaped else {})},
         files=files,
         keywords=declared.keywords,
         parents=tuple(parent.mfid for parent in raw.parents),
@@ -345,10 +350,3 @@ def _to_register(file: LocalFile, raw: RawFiles, session: Session) -> LocalFile:
     from crucible_lineage.pipeline.plan.fetch import remote_checksums  # few pipelines need it
 
     return replace(file, checksums=remote_checksums(remote, session, present=True))
-
-
-def _true_names(raw: RawFiles) -> dict[str, object]:
-    """Return the bytes, in hexadecimal, of file names that are not UTF-8, by their substitute names."""
-    escaped = {file.ref.name: os.fsencode(file.path.name).hex() for file in raw.files
-               if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)}  # fmt: skip
-    return {"file_name_bytes": escaped} if escaped else {}
