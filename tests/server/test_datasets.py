@@ -57,7 +57,3 @@ def test_field_with_its_own_route_cannot_be_patched(api, dataset, field):
 
 def test_the_size_is_that_of_the_files(api, dataset):
     assert api.patch(f"/datasets/{dataset()}", json={"size": 5}).status_code == 422
-
-
-def test_direction_without_sort_is_refused(api):
-    assert api.get("/datasets", params={"direction": "asc"}).status_code == 422

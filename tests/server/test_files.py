@@ -41,14 +41,6 @@ def test_signed_upload_arrives_and_comes_back(client, dataset, spectrum, tmp_pat
     assert paths[1].read_bytes() == spectrum.read_bytes()
 
 
-def test_second_upload_of_the_same_bytes_sends_nothing(client, dataset, spectrum):
-    mfid = dataset()
-    first = client.datasets.add_file(mfid, str(spectrum))
-    second = client.datasets.add_file(mfid, str(spectrum))
-    assert second["associated_file"]["mfid"] == first["associated_file"]["mfid"]
-    assert len(client.datasets.list_files(mfid)) == 1
-
-
 def test_an_upload_arrives_where_folders_cannot_be_flushed(client, dataset, tmp_path, monkeypatch):
     """Some network file systems refuse it."""
     really = os.fsync
