@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from inspect import Parameter, signature
 from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
@@ -63,6 +64,7 @@ def _shown(value: object) -> Any:
     return value if isinstance(value, int | bool) else None
 
 
+@dataclass(eq=False)
 class Route:
     """A row of the table of routes. Its endpoint takes what its path, query and body hold, by name, and the call.
 
@@ -70,12 +72,16 @@ class Route:
     thread would take as long.
     """
 
-    def __init__(
-        self, method: str, path: str, endpoint: Callable[..., Any], status: int, *, is_short: bool, is_open: bool
-    ) -> None:
-        self.method, self.path, self.endpoint, self.status = method, path, endpoint, status
-        self.is_short, self.is_open = is_short, is_open
-        self.segments = path.split("/")
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    status: int = 200
+    is_short: bool = False
+    is_open: bool = False
+
+    @cached_property
+    def segments(self) -> list[str]:
+        return self.path.split("/")
 
     @cached_property
     def types(self) -> dict[str, TypeAdapter[Any]]:
@@ -114,13 +120,11 @@ class Route:
 ROUTES: list[Route] = []
 
 
-def route(
-    method: str, path: str, status: int = 200, *, is_short: bool = False, is_open: bool = False
-) -> Callable[[Endpoint], Endpoint]:
+def route(method: str, path: str, status: int = 200, **options: bool) -> Callable[[Endpoint], Endpoint]:
     """Add the function to the table of routes."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        ROUTES.append(Route(method, path, endpoint, status, is_short=is_short, is_open=is_open))
+        ROUTES.append(Route(method, path, endpoint, status, **options))
         return endpoint
 
     return declare

@@ -193,7 +193,7 @@ def edges(db: sqlite3.Connection, ids: Iterable[int]) -> list[tuple[int, int, st
 
 def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
     """Return the links of each resource, as seen from it, to resources that the caller may read."""
-    found = edges(db, ids)
+    found, wanted = edges(db, ids), set(ids)
     ends = names(db, {end for parent, child, *_ in found for end in (parent, child)})
     role_of = roles(db, caller, ends)
     links: dict[int, list[JsonObject]] = defaultdict(list)
@@ -201,7 +201,7 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
     for parent, child, kind, is_tie in found:
         for near, far, direction in ((child, parent, "source"), (parent, child, "target")):
             direction = "undirected" if is_tie else direction
-            if near in ids and role_of[far] >= VIEWER:
+            if near in wanted and role_of[far] >= VIEWER:
                 end = {name: ends[far][name] for name in ("unique_id", "resource_type", "name")}
                 relation = {"relationship": older_names[direction], "relationship_type": kind}
                 links[near].append({**end, "direction": direction, **relation})

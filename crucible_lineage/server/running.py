@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Self
 
 import uvicorn
@@ -49,20 +48,28 @@ CLOSE_TIMEOUT_S = 5
 
 
 class RunningServer:
-    """A server with its address and a key for it. Close it, or use it as a context manager."""
+    """A server in a thread, with its address and a key for it. Close it, or use it as a context manager."""
 
     revive: Callable[[], bool] | None = None  # None: it lives as long as this process
 
-    def __init__(self, url: str, api_key: str, close: Callable[[], None]) -> None:
-        self.url = url
-        self.api_key = api_key
-        self._close = close
+    def __init__(self, data_dir: Path | str, port: int, api_key: str | None) -> None:
+        service, self._worker, self.api_key = open_service(data_dir, api_key)
+        self._server = Serving(App(service, ROUTES), HOST, port)
+        self._thread = threading.Thread(target=self._server.run_quietly, name="crucible-server", daemon=True)
+        self._thread.start()
+        self._server.ready.wait(START_TIMEOUT_S)
+        if not self._server.started:
+            self.close()
+            why = self._server.error or "no answer"
+            raise RuntimeError(f"The embedded Crucible could not listen on {HOST}:{port}: {why}")
+        self.url = _url(self._server, HOST, secure=False)
         atexit.register(self.close)
 
     def close(self) -> None:
         """Stop answering requests and close all files; closing twice is harmless."""
-        close, self._close = self._close, lambda: None
-        close()
+        self._server.should_exit = True
+        self._thread.join(START_TIMEOUT_S)
+        self._worker.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -78,23 +85,7 @@ def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = N
     Several servers, in one or several processes, may share a data folder. `port` 0 picks a free one. `api_key` is
     registered as a key of the local user; without it, the data folder's own key is used.
     """
-    service, worker, key = open_service(data_dir, api_key)
-    server = Serving(App(service, ROUTES), HOST, port)
-    thread = threading.Thread(target=server.run_quietly, name="crucible-server", daemon=True)
-    thread.start()
-    server.ready.wait(START_TIMEOUT_S)
-    if not server.started:
-        server.stop()
-        thread.join(CLOSE_TIMEOUT_S)
-        worker.close()
-        raise RuntimeError(f"The embedded Crucible could not listen on {HOST}:{port}: {server.error or 'no answer'}")
-
-    def close() -> None:
-        server.stop()
-        thread.join()
-        worker.close()
-
-    return RunningServer(_url(server, HOST, secure=False), key, close)
+    return RunningServer(data_dir, port, api_key)
 
 
 def serve(
@@ -125,7 +116,7 @@ def serve(
 
 
 class Serving(uvicorn.Server):
-    """uvicorn, sleeping until it is told to stop instead of looking ten times a second."""
+    """uvicorn that tells when it is ready, and why it did not start."""
 
     def __init__(
         self,
@@ -158,8 +149,6 @@ class Serving(uvicorn.Server):
         self.ready = threading.Event()
         self.on_ready: Callable[[], None] = lambda: None
         self.error: str | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopped: asyncio.Event | None = None
 
     def run_quietly(self) -> None:
         try:
@@ -172,37 +161,9 @@ class Serving(uvicorn.Server):
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         await super().startup(sockets)
         self.ready.set()
         self.on_ready()
-
-    async def main_loop(self) -> None:
-        assert self._stopped is not None
-        if not self.should_exit:
-            await self._stopped.wait()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
-        """Shut down as uvicorn does, without its fixed tenth of a second, which would delay each command's end."""
-        for server in self.servers:
-            server.close()
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                while self.server_state.connections or self.server_state.tasks:
-                    await asyncio.sleep(0.002)
-        for task in self.server_state.tasks:
-            task.cancel()
-
-    def stop(self) -> None:
-        self.should_exit = True
-        if self._loop is not None and self._stopped is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stopped.set)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self.stop()
 
     @property
     def port(self) -> int:
@@ -257,7 +218,7 @@ class _Shared(Serving):
         while not self.should_exit:
             await asyncio.sleep(CHECK_EVERY_S)
             if not self._is_announced():  # the folder was removed or has another server
-                self.stop()
+                self.should_exit = True
             elif self.server_state.connections or self._has_ingestions():
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since >= LINGER_S:
@@ -270,7 +231,7 @@ class _Shared(Serving):
                 notice_of(self.folder).unlink(missing_ok=True)
                 for server in self.servers:
                     server.close()
-                self.stop()
+                self.should_exit = True
 
     def _is_announced(self) -> bool:
         try:
