@@ -12,7 +12,7 @@ import secrets
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -239,10 +239,6 @@ def stored_time(text: str) -> str:
     if utc is None or not EARLIEST_YEAR <= utc.year <= LATEST_YEAR:
         raise ValueError(f"must lie between the years {EARLIEST_YEAR} and {LATEST_YEAR}")
     return utc.isoformat(timespec="microseconds")
-
-
-def placeholders(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
 
 
 def connect(path: Path) -> sqlite3.Connection:

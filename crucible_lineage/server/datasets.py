@@ -7,7 +7,7 @@ import re
 import sqlite3
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
 from crucible_lineage.server.call import Call
@@ -16,7 +16,6 @@ from crucible_lineage.server.http import (
     Count,
     Form,
     Json,
-    LenientBody,
     Limit,
     Moment,
     Offset,
@@ -140,7 +139,7 @@ def search_metadata(call: Call, q: Annotated[str, Field(max_length=200)], limit:
     }
 
 
-class _New(LenientBody):
+class _New(BaseModel):
     unique_id: str | None = None
     public: bool = False
     owner: str | None = None
@@ -213,7 +212,7 @@ def _add_record_routes(kind: str) -> None:
 
     def link(call: Call, parent: str, child: str, relationship_type: Relationship | None = None) -> Json:
         with call.write() as db:
-            ends = _ends(db, call, kind, parent, child)
+            ends = _ends(db, call, parent, kind, child, kind)
             _refuse_cycle(db, *ends, parent, child)
             stored = db.execute(
                 "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
@@ -226,7 +225,7 @@ def _add_record_routes(kind: str) -> None:
 
     def unlink(call: Call, parent: str, child: str) -> Json:
         with call.write() as db:
-            ends = _ends(db, call, kind, parent, child)
+            ends = _ends(db, call, parent, kind, child, kind)
             if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
                 raise Refusal(404, f"{child} is not a child of {parent}")
             touch(db, ends[1])
@@ -274,10 +273,10 @@ def _dataset_changes(db: sqlite3.Connection, mfid: str, changes: JsonObject, cur
     return {**changes, "timed": 1} if "timestamp" in changes else changes
 
 
-def _ends(db: sqlite3.Connection, call: Call, kind: str, parent: str, child: str) -> tuple[int, int]:
+def _ends(db: sqlite3.Connection, call: Call, parent: str, kind: str, child: str, child_kind: str) -> tuple[int, int]:
     """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
     parent_row = require(db, call.caller, parent, VIEWER, kind)
-    return parent_row["id"], require(db, call.caller, child, EDITOR, kind)["id"]
+    return parent_row["id"], require(db, call.caller, child, EDITOR, child_kind)["id"]
 
 
 def _refuse_cycle(db: sqlite3.Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
@@ -419,25 +418,20 @@ def make_private(call: Call, mfid: str) -> Json:
 @post("/datasets/{dataset}/samples/{sample}", 201)
 def associate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
-        ends = _dataset_and_sample(db, call, dataset, sample)
-        if db.execute("INSERT OR IGNORE INTO association (dataset_id, sample_id) VALUES (?, ?)", ends).rowcount:
-            touch(db, ends[0])
+        ends = _ends(db, call, sample, "sample", dataset, "dataset")
+        if db.execute("INSERT OR IGNORE INTO association (sample_id, dataset_id) VALUES (?, ?)", ends).rowcount:
+            touch(db, ends[1])
         return {"dataset_id": dataset, "sample_id": sample}
 
 
 @delete("/datasets/{dataset}/samples/{sample}")
 def dissociate(call: Call, dataset: str, sample: str) -> Json:
     with call.write() as db:
-        ends = _dataset_and_sample(db, call, dataset, sample)
-        if not db.execute("DELETE FROM association WHERE dataset_id = ? AND sample_id = ?", ends).rowcount:
+        ends = _ends(db, call, sample, "sample", dataset, "dataset")
+        if not db.execute("DELETE FROM association WHERE sample_id = ? AND dataset_id = ?", ends).rowcount:
             raise Refusal(404, "The dataset and the sample are not linked")
-        touch(db, ends[0])
+        touch(db, ends[1])
         return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
-
-
-def _dataset_and_sample(db: sqlite3.Connection, call: Call, dataset: str, sample: str) -> tuple[int, int]:
-    dataset_row = require(db, call.caller, dataset, EDITOR, "dataset")
-    return dataset_row["id"], require(db, call.caller, sample, VIEWER, "sample")["id"]
 
 
 @get("/entity_graph_cte/{mfid}")

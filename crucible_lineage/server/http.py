@@ -152,13 +152,9 @@ def _plain_name(name: str) -> str:
 
 
 class Form(BaseModel):
-    """Base of strict JSON bodies, which refuse unknown fields."""
+    """Base of strict JSON bodies, which refuse unknown fields; those that clients build from models ignore them."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-class LenientBody(BaseModel):
-    """Base of the JSON bodies that clients build from their own models; unknown fields are ignored."""
 
 
 Text = Annotated[str, Field(max_length=10_000)]

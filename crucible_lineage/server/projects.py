@@ -6,7 +6,7 @@ import secrets
 import sqlite3
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 from starlette.responses import JSONResponse, Response
 
 from crucible_lineage import __version__
@@ -31,7 +31,6 @@ from crucible_lineage.server.http import (
     MAX_ROW_ID,
     Form,
     Json,
-    LenientBody,
     Limit,
     Name,
     Offset,
@@ -62,7 +61,7 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 Role = Literal["viewer", "contributor", "editor", "admin"]
 
 
-class NewProject(LenientBody):
+class NewProject(BaseModel):
     project_id: Slug
     organization: Text | None = None
     title: Text | None = None
@@ -73,7 +72,7 @@ class NewProject(LenientBody):
     project_lead_username: str | None = None
 
 
-class NewInstrument(LenientBody):
+class NewInstrument(BaseModel):
     instrument_id: Slug
     instrument_name: Name
     location: Text
