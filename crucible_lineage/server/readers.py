@@ -384,11 +384,9 @@ def _lies_elsewhere(node: Any) -> bool:
 
 def _tags(image: Picture) -> JsonObject:
     """Return TIFF tags, EXIF and text chunks by name; a later kind does not overwrite an earlier one."""
-    from PIL import ExifTags, TiffTags
+    from PIL import ExifTags
 
     tags: JsonObject = {}
-    for number, value in dict(getattr(image, "tag_v2", {})).items():
-        tags.setdefault(TiffTags.lookup(number).name, value)
     if "exif" in image.info or hasattr(image, "tag_v2"):  # without either, Pillow would decode a PNG to find EXIF
         exif = image.getexif()
         for number, value in {**exif.get_ifd(ExifTags.IFD.Exif), **exif}.items():

@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 from weakref import WeakValueDictionary
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -307,7 +306,7 @@ async def put_part(
     service, request = _authorized_service(call), call.request
     if request.headers.get("x-goog-hash", "") not in ("", f"crc32c={crc32c}"):
         raise Refusal(400, "x-goog-hash is not the one that was signed")
-    if await run_in_threadpool(_state_of, service, upload_id) != "uploading":
+    if _state_of(service, upload_id) != "uploading":
         raise Refusal(404, "The upload is not open")
     with service.storage.draft(upload_id) as draft:
         async for block in request.stream():
@@ -316,7 +315,7 @@ async def put_part(
                 break
         if (draft.size, draft.crc32c) != (int(size), crc32c):
             raise Refusal(400, "The part's length or checksum is not the signed one")
-    if await run_in_threadpool(_state_of, service, upload_id) != "uploading":
+    if _state_of(service, upload_id) != "uploading":
         service.storage.discard_upload(upload_id)
         raise Refusal(404, "The upload is not open")
     draft.path.replace(service.storage.part(upload_id, number))
@@ -330,7 +329,7 @@ async def put_chunk(call: Visit, upload_id: str, size: str, expires: str, signat
     match = _CONTENT_RANGE.fullmatch(request.headers.get("content-range") or f"bytes 0-{total - 1}/{total}")
     if match is None or int(match[3]) != total:
         raise Refusal(400, "Content-Range must be bytes FIRST-LAST/TOTAL or bytes */TOTAL with the announced total")
-    state = await run_in_threadpool(_state_of, service, upload_id)
+    state = _state_of(service, upload_id)
     if state == "completed":
         return Response(status_code=200)
     if state != "uploading":
