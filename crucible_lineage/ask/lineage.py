@@ -35,7 +35,7 @@ Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, foc
 RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
-    "html": lambda graph, focus, every: render_html(shareable(_near(graph, focus)), focus, superseded=every),
+    "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
     "mmd": lambda graph, focus, every: "\n".join(render_mermaid(_near(graph, focus), focus, superseded=every)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
     "prov-json": lambda graph, focus, _: render_prov_json(_near(graph, focus)),

@@ -43,16 +43,17 @@ _FIELDS = (  # of a record, in the order of the panel
 
 
 def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "", superseded: bool = False) -> str:
-    """Return the page as text. It opens on `focus`, or on everything, with at most forty boxes; the rest unfolds. A
-    button shows superseded results, or `superseded` from the beginning.
+    """Return the page as text, with at most forty boxes at first; the rest unfolds. With `focus` it has that dataset's
+    ancestors and descendants. A button shows superseded results, or `superseded` from the beginning.
 
     The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
     datasets' own pages up to the MFID, for links.
     """
     script, style = _script(), _resource("page.css")
+    graph = graph if focus is None else graph.around(focus)
     names = public_ids(graph)
-    drawable = _drawable(graph, graph.node(focus).id if focus else None, names)
+    drawable = _drawable(graph, focus, names)
     redact = redactor(graph)
     details = [redact(_detail(node)) for node in graph.nodes.values()]
     drawable = masked(drawable, by_name=False) | {"pages": pages, "details": details, "superseded": superseded}

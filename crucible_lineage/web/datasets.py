@@ -246,8 +246,8 @@ def lineage(reader: Reader) -> Response:
     """Show the page around the drawing."""
     mfid = reader.mfid
     found = reader.client.datasets.get(mfid)
-    graph = reader.client.graphs.get(mfid, recursive=True)
-    return rendered("lineage.html", reader.name, dataset=found, nodes=len(graph["nodes"]), edges=len(graph["edges"]))
+    graph = LineageGraph.from_api(reader.client.graphs.get(mfid, recursive=True)).around(mfid)
+    return rendered("lineage.html", reader.name, dataset=found, nodes=len(graph), edges=len(graph.edges))
 
 
 def lineage_html(reader: Reader) -> Response:
