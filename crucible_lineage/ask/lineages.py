@@ -21,7 +21,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import (
     Standing,
     may_be_replaced,
-    standings_in,
+    standings,
     standings_of_records,
     visible_copies,
 )
@@ -75,7 +75,7 @@ def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
     records = (record for copy in copies.values() for record in copy.records.values())
     found: dict[str, Standing] = {}
     for project, copy in copies.items():
-        found |= standings_in(session, copy, project)
+        found |= standings(session, project, copy=copy)
     summaries = {mfid: one.summary for mfid, one in found.items()}
     return ProjectLineage(_standing(LineageGraph.from_records(records), found), summaries)
 

@@ -19,7 +19,7 @@ from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import Standing, standings_in
+from crucible_lineage.standing.standings import Standing, standings
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def list_datasets(
     matching.sort(
         key=lambda one: (one.status.derived, "" if one.status.derived else one.mfid[:10], one.created, one.mfid)
     )
-    entries = list(standings_in(session, copy, project, among=[one.mfid for one in matching]).values())
+    entries = list(standings(session, project, copy=copy, among=[one.mfid for one in matching]).values())
     if where:
         condition = parse_condition(where)
         columns = {name: column_of(name) for name in condition.names}

@@ -13,7 +13,7 @@ from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFo
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, INCOMPLETE, RAW
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import standings_in
+from crucible_lineage.standing.standings import standings
 
 LEAST = 4  # characters of a beginning of an id
 MOST_NAMED = 8  # candidates in a message
@@ -100,7 +100,7 @@ def _matching(session: Session, text: str, among: Mapping[str, Summary], copies:
     stands: dict[str, str] = {}
     for project, copy in copies.items():
         own = [mfid for mfid in found if mfid in copy.summaries]
-        stands |= {mfid: one.state for mfid, one in standings_in(session, copy, project, among=own).items()}
+        stands |= {mfid: one.state for mfid, one in standings(session, project, copy=copy, among=own).items()}
     for states in ((CURRENT, RAW, DOUBTFUL), (INCOMPLETE,)):
         current = [mfid for mfid in found if stands[mfid] in states]
         if len(current) == 1:

@@ -21,7 +21,7 @@ from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.pipeline.run.result import ON_HOLD
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import Standing, standings_in
+from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import failed_elsewhere, failures
 from crucible_lineage.times import time_shown, utc
 
@@ -93,7 +93,7 @@ def overview(session: Session, project: str | None = None) -> Overview:
 
 def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     copy, journal = session.mirror.snapshot(project), session.journal
-    found = standings_in(session, copy, project)
+    found = standings(session, project, copy=copy)
     results: dict[str, list[Standing]] = {}
     for one in found.values():
         for name in one.summary.pipelines:

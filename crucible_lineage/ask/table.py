@@ -43,7 +43,7 @@ from crucible_lineage.lineage.records import (
     used_roles,
 )
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import Standing, standings_in
+from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.times import utc
 
@@ -312,7 +312,7 @@ class ProjectFacts:
         self.session = session
         self.project = project
         self.copy = session.mirror.snapshot(project)
-        self.entries = standings_in(session, self.copy, project)
+        self.entries = standings(session, project, copy=self.copy)
         self._verdicts = session.mirror.verdicts(project)
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}

@@ -73,18 +73,15 @@ def _verdict_text(name: str, check: CheckResult) -> str:
     return f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ({values})"
 
 
-def standings(session: Session, project: str, *, among: Iterable[str] | None = None) -> dict[str, Standing]:
+def standings(
+    session: Session, project: str, *, copy: Snapshot | None = None, among: Iterable[str] | None = None
+) -> dict[str, Standing]:
     """Return where the datasets of a project stand now, or some of them; of all projects for EVERYTHING.
 
-    They are in the order of lists. Raises InputError if there is no such project.
+    They are in the order of lists. `copy` is the project's, if it was read already. Raises InputError if there is no
+    such project.
     """
-    return standings_in(session, session.mirror.snapshot(project), project, among=among)
-
-
-def standings_in(
-    session: Session, copy: Snapshot, project: str, *, among: Iterable[str] | None = None
-) -> dict[str, Standing]:
-    """Return where the datasets of a project stand, of which the caller has a copy."""
+    copy = copy or session.mirror.snapshot(project)
     selected = copy.summaries.values() if among is None else [copy.summaries[mfid] for mfid in among]
     return _standings(session, selected, currency_of(copy), copy.summaries, project)
 

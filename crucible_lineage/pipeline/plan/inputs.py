@@ -43,7 +43,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import standings_in
+from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.times import measured_at, utc
 
@@ -409,7 +409,7 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
         possible &= {one.unique_id for one in session.client.datasets.iter(project_id=project, **declared.filters)}
     matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
     excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
-    stand = standings_in(session, copy, project, among=matching) if matching else {}
+    stand = standings(session, project, copy=copy, among=matching) if matching else {}
     selected = [mfid for mfid, one in stand.items() if one.state not in excluded and declared.has_flags(one.flags)]
     usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
