@@ -23,9 +23,9 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
-COLOURS |= dict.fromkeys(("doubtful", "candidate"), "yellow")
+COLOURS |= dict.fromkeys(("superseded", "doubtful", "candidate"), "yellow")
 MARKS = {"fresh": "=", "missing": "+", "stale": "~", "incomplete": "!", "blocked": "x"}
-MARKS |= dict.fromkeys(("doubtful", "candidate"), "!")
+MARKS |= dict.fromkeys(("superseded", "doubtful", "candidate"), "!")
 MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
 TAB = 4  # blanks, in code

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL
+from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
@@ -61,7 +61,8 @@ def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | No
 
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
-EXISTING = (FRESH, DOUBTFUL, CANDIDATE)  # there is a result for what is declared; people may doubt it
+# There is a result for what is declared; people may doubt it, and another one may be current.
+EXISTING = (FRESH, SUPERSEDED, DOUBTFUL, CANDIDATE)
 FORCED = "it is forced"  # the cause if a fresh result is made again on request
 
 
@@ -176,7 +177,7 @@ def plan(
         for draft in drafts:
             name, is_forced = draft.name, draft.name in forced or draft.step in forced
             done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
-        done |= _in_doubt({name: done[name] for name in generation}, index)
+        done |= _not_in_use({name: done[name] for name in generation}, index)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
@@ -184,13 +185,16 @@ def plan(
     return PipelinePlan(tuple(done[name] for name in instances), planned_instances, inputs, index)
 
 
-def _in_doubt(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
-    """Return those of the fresh steps whose results are on hold, come from data on hold, or wait for a signature."""
+def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are superseded, or doubtful, or wait for a signature, as such."""
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
     doubts = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if doubts else {}
     found = {}
     for name, step in fresh.items():
+        if by := [text for one in step.results.values() if (text := index.superseded_text(one.mfid))]:
+            found[name] = replace(step, state=SUPERSEDED, causes=tuple(by), roots=tuple(f"{name}: {one}" for one in by))
+            continue
         own = [(one.mfid, doubts[one.mfid]) for one in step.results.values() if one.mfid in doubts]
         if own:
             (mfid, doubt), held = own[0], sum(part.dataset.mfid in above for part in step.used)

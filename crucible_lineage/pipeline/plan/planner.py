@@ -30,6 +30,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, Pipe
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
+from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
@@ -72,6 +73,16 @@ class ProjectIndex:
         """Return why the doubtful ones among these datasets are doubtful."""
         self._stated = self._stated or self.session.stated
         return self._stated.doubts(mfids, self.project)
+
+    def superseded_text(self, mfid: str) -> str:
+        """Return what is current instead of a result of this pipeline, in words; empty if it is current itself."""
+        by = self.results.slots.superseded_by(mfid)
+        if by and not self.is_away:  # it may be current in a slot of another pipeline
+            by = currency_of(self.session.mirror.snapshot(self.project)).superseded_by(mfid)
+        if not by:
+            return ""
+        stays = not self.results.slots.replacements(mfid).isdisjoint(by)
+        return f"superseded by {', '.join(by)}" + (", made by hand" if stays else "; a run makes it current again")
 
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""
