@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.session import Session
-from tests.page import page_data
 
 POOL = """
 
@@ -118,25 +117,6 @@ def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: An
     assert listed(ask)[whole]["state"] == "current"
 
 
-def test_a_selection_uses_nothing_that_a_list_calls_superseded(lab: Any, ask: Ask) -> None:
-    first = ask("register", lab.file("a.txt", "1\n"), "--project", "lab", "--measurement", "counts")["mfid"]
-    ask("register", lab.file("b.txt", "7\n"), "--project", "lab", "--measurement", "counts")
-    new = ask("register", lab.file("c.txt", "2\n"), "--replaces", first)["mfid"]
-    ask("set", new, "measurement=other")
-    assert listed(ask)[first]["state"] == "superseded"
-    selects = """
-        pipeline: selects
-        project: lab
-        inputs:
-          raw: {select: {measurement: counts}, each: true}
-        steps:
-          scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
-    """
-    used = ask("run", lab.declare(selects))["inputs"]["raw"]
-    assert first not in used
-    assert [listed(ask)[mfid]["state"] for mfid in used] == ["raw"]
-
-
 def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any, ask: Ask) -> None:
     text = MANY.replace("GAPS", "")
     ask("run", lab.declare(text))
@@ -168,18 +148,6 @@ def test_a_parameter_may_have_text_around_the_fields_of_its_data(lab: Any, ask: 
         ('x}, matrix: {n: ["{s.measurement}"]', "where a parameter is a text, not in a matrix"),
     ):
         assert fault in ask("check", lab.declare(titled.replace("TITLE", wrong)), text=True, code=2)
-
-
-def test_the_page_of_a_dataset_has_its_lineage_and_no_more(lab: Any, ask: Ask) -> None:
-    path = lab.declare(MANY.replace("GAPS", ""))
-    ask("run", path)
-    one = next(mfid for mfid, one in listed(ask).items() if one["step"] == "scaled")
-    whole = json.loads(ask("lineage", one, "--format", "json", text=True))
-    page = lab.folder / "it.html"
-    ask("lineage", one, "-o", page, text=True)
-    nodes: Any = page_data(page.read_text())["nodes"]
-    assert sorted(nodes["id"]) == sorted(node["id"] for node in whole["nodes"])
-    assert len(nodes["id"]) == 3
 
 
 def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
