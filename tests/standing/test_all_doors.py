@@ -257,7 +257,7 @@ def by_status(project: Project) -> States:
     shown = re.search(rf'\?pipeline={name}">.*?<td class="wide">([^<]*)</td><td>(?:<p>|<span)', page)
     words = re.findall(r"(\d+) (\w+)", shown[1]) if shown else []
     assert {state: int(count) for count, state in words} == counted.get(name, {}), (page, counted)
-    planned = {mfid for mfid, state in by_plan(project).items() if state == "current" == project.states[mfid]}
+    planned = {mfid for mfid, state in by_plan(project).items() if state == "current" == project.states.get(mfid)}
     assert planned <= states_in(listed).keys(), (name, planned, listed)
     return states_in(listed)
 
