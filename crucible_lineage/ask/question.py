@@ -37,6 +37,7 @@ MODULES: Mapping[str, str] = {
     "impact": "impact",
     "verify": "verify",
     "statements": "stated",
+    "calibrations": "stated",
     "status": "status",
     "plan": "plans",
 }

@@ -1,4 +1,4 @@
-"""`statements`: what people stated about results, by whom, and whether it is in force."""
+"""`statements`: what people stated about results, by whom, and whether it is in force; and `calibrations`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Annotated
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.ask.names import find_mfid
-from crucible_lineage.ask.question import AFTER, COMMAND, argument, option, question
+from crucible_lineage.ask.calibrations import CalibrationUse
+from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.question import AFTER, COMMAND, ELSEWHERE, Project, argument, option, question
 from crucible_lineage.ask.view import show_dataset, visible_names
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
+from crucible_lineage.statements.calibrations import Certificate, range_text
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import KINDS, Statement
 from crucible_lineage.statements.stating import signer_of
@@ -52,6 +54,38 @@ class Statements(Answer):
             subject = f"{one.statement} ({names})" if names else str(one.statement)
             yield f"{one.statement.mfid}  {subject}  {one.text}{signature}"
         yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
+
+
+@dataclass(frozen=True)
+class CalibrationsInUse(Answer):
+    """The calibrations of a dataset, or the certificates of a project."""
+
+    uses: tuple[CalibrationUse, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        yield from map(str, self.uses)
+        for one in self.certificates:
+            valid = ", ".join(map(range_text, one.spans))
+            yield f"{one.dataset}  {one.kind} of {one.scope} {valid}, {one.attribution} (certificate {one.statement})"
+        if not self.uses and not self.certificates:
+            yield "no calibrations"
+
+
+@question("calibrations", doors=ELSEWHERE)
+def calibrations(
+    session: Session, dataset: Annotated[str | None, argument()] = None, *, project: Project = None,
+    kind: Annotated[str | None, option("Only calibrations of this kind.")] = None,
+) -> CalibrationsInUse:  # fmt: skip
+    """List the calibrations that DATASET was made with, or that are certified for it; without DATASET, the calibrations
+    that are certified in a project, with the data and times that they are valid for.
+    """
+    if dataset is not None:
+        view = show_dataset(session, find_mfid(session, dataset, [project] if project else ()))
+        return CalibrationsInUse(uses=tuple(one for one in view.calibrations if kind in (None, one.kind)))
+    session.mirror.sync_statements()
+    certified = session.mirror.certificates(find_project(session, project))
+    return CalibrationsInUse(certificates=tuple(one for one in certified if kind in (None, one.kind)))
 
 
 @question("statements", announced=AFTER)

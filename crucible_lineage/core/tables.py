@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import islice
 from typing import Any, NamedTuple
 
 from crucible_lineage.amounts import Names
@@ -27,6 +26,7 @@ from crucible_lineage.lineage.records import (
     provenance,
     returned_numbers,
     state,
+    swept_in,
     text,
     used_mfids,
 )
@@ -53,7 +53,6 @@ from crucible_lineage.statements.statements import (
 )
 from crucible_lineage.times import without_default_time
 
-_SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = ("mfid", "project", "statement", "supports", "replaces", "summary")  # in which the mirror keeps summaries
 
@@ -125,9 +124,7 @@ class Summary:
     @property
     def swept(self) -> str:
         """The combinations of swept parameters that it is of, as in names of instances; empty without a sweep."""
-        scopes = (key.split("/", 3)[-1].partition(" (try ")[0].split(", ") for key in self.status.slots)
-        variants = (list(takewhile(_SWEPT.match, reversed(scope))) for scope in scopes)
-        return "; ".join(sorted({", ".join(reversed(variant)) for variant in variants if variant}))
+        return swept_in(self.status.slots)
 
     @property
     def mfid(self) -> str:

@@ -17,7 +17,16 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, STANDINGS, Edge, Kind, Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, state, text, unknown_inputs, used_mfids
+from crucible_lineage.lineage.records import (
+    PROVENANCE_KEY,
+    provenance,
+    slot_keys,
+    state,
+    swept_in,
+    text,
+    unknown_inputs,
+    used_mfids,
+)
 from crucible_lineage.statements.statements import Doubt
 
 Direction = Literal["ancestors", "descendants", "both"]
@@ -252,6 +261,7 @@ def with_record(node: Node, record: JsonMapping) -> Node:
         superseded_by=node.superseded_by,
         doubt=node.doubt,
         remade=node.remade,
+        swept=intern(swept_in(slot_keys(record)) or node.swept),
         record=record,
     )
 
@@ -270,6 +280,7 @@ def _api_node(entry: Any) -> Node:
         state=text(entry.get("state")),
         step=text(entry.get("step")),
         superseded_by=tuple(filter(None, map(text, entry.get("superseded_by") or ()))),
+        swept=text(entry.get("swept")),
     )
 
 

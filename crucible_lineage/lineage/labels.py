@@ -43,14 +43,14 @@ def detail(node: Node) -> str:
     if node.kind == "hidden":
         return ""
     kind = node.data_type or "sample" if node.kind == "sample" else node.measurement or node.data_type
-    return plain(" · ".join(part for part in (kind, node.step) if part))
+    return plain(" · ".join(part for part in (kind, node.instance) if part))
 
 
 def detail_lines(node: Node, width: float, size: float) -> list[str]:
     """Return the detail on one line if it fits, else kind of data and step on a line each."""
     if text_width(detail(node), size) <= width or not node.step:
         return [detail(node)]
-    return [detail(replace(node, step="")), plain(node.step)]
+    return [detail(replace(node, step="")), plain(node.instance)]
 
 
 def group_title(nodes: Sequence[Node]) -> str:

@@ -30,7 +30,7 @@ class Node:
     `state` is where the dataset stands, if that was looked up; else "complete" or "incomplete" from provenance, or
     empty. `superseded_by` are the current datasets in its slots. `record` is the whole record from Crucible, or None if
     it was not fetched; `doubt` is why it is doubtful, `remade` how often it was made again elsewhere, with the same
-    outcome.
+    outcome. `swept` is the combination of swept parameters that it is of, as in order=2.
     """
 
     id: str
@@ -45,7 +45,13 @@ class Node:
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
     remade: int = field(default=0, compare=False)
+    swept: str = field(default="", compare=False)
     json_keys: ClassVar = "mfid=visible_id kind name step"
+
+    @property
+    def instance(self) -> str:
+        """The step that made it, with what was swept; empty if no step did."""
+        return f"{self.step}[{self.swept}]" if self.step and self.swept else self.step
 
     @property
     def visible_id(self) -> str | None:

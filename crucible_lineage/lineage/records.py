@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -23,6 +24,7 @@ PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
 CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
 UNKNOWN_INPUTS = "inputs not known"  # end of the note about a call that wrote files, and was not seen to read any
+_SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 DEEPEST = 8  # levels of nested values with names of their own
 OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
 
@@ -138,6 +140,13 @@ def recorded_files(record: JsonMapping | None) -> list[tuple[str, str, int | Non
 def slot_keys(record: JsonMapping | None) -> tuple[str, ...]:
     """Return the keys of the slots that a result fills or has filled."""
     return tuple(map(str, mapping(mapping(mapping(record).get("scientific_metadata")).get(SLOTS_KEY))))
+
+
+def swept_in(keys: Iterable[str]) -> str:
+    """Return the combinations of swept parameters in the keys of slots, as in names of instances; empty if none."""
+    scopes = (key.split("/", 3)[-1].partition(" (try ")[0].split(", ") for key in keys)
+    variants = (list(takewhile(_SWEPT.match, reversed(scope))) for scope in scopes)
+    return "; ".join(sorted({", ".join(reversed(variant)) for variant in variants if variant}))
 
 
 def given_metadata(record: JsonMapping | None) -> JsonObject:

@@ -115,6 +115,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
         "project_id": node.project,
         "state": node.state,
         "step": node.step,
+        "swept": node.swept,
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,
         "remade": node.remade,

@@ -21,6 +21,7 @@ from crucible_lineage.lineage.records import (
 )
 
 EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used
+MOST_BOXES = 40  # that a page shows at a readable size; beyond, fewer siblings are folded
 FOLD_BEYOND = 4  # siblings that are still drawn individually: chosen by eye, a batch of four scans is readable
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), without black, and vermilion, which marks a bad state.
@@ -98,6 +99,8 @@ def view(
 ) -> View:
     """Select the items and edges to draw. More than `fold_beyond` siblings become one item; None folds nothing.
 
+    Fewer do if there would be more than MOST_BOXES items.
+
     Siblings have the same parents after folding, the same roles in their children, and the same step of one pipeline,
     or the same kind of data if no step made them. The nodes in `keep`, and their ancestors if few, stay single.
     Superseded results are omitted, unless requested or needed by a drawn one.
@@ -106,10 +109,11 @@ def view(
     if omitted:
         graph = graph.subgraph(graph.nodes.keys() - omitted)
     edges = list(_informative_edges(graph))
-    if fold_beyond is None:
-        groups = {mfid: mfid for mfid in graph.nodes}
-    else:
-        groups = _folded(graph, edges, fold_beyond, _with_parents(graph, keep, fold_beyond))
+    groups = {mfid: mfid for mfid in graph.nodes}
+    for most in range(fold_beyond or 0, 0, -1):
+        groups = _folded(graph, edges, most, _with_parents(graph, keep, most))
+        if len(set(groups.values())) <= MOST_BOXES:
+            break
     members: dict[str, list[Node]] = {}
     for mfid, node in graph.nodes.items():
         members.setdefault(groups[mfid], []).append(node)

@@ -105,6 +105,17 @@ def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
     assert sorted(len(item.nodes) for item in drawn.items) == [1, 1, 23, 23, 92, 92, 92]
 
 
+def test_small_groups_fold_too_where_there_are_too_many_boxes():
+    pairs = [(f"sample{a}", f"scan{a}{b}") for a in range(3) for b in range(4)]
+    steps = [f"step{number}" for number in range(4)]
+    chains = [(f"scan{a}{b}", *(f"{step}-{a}{b}" for step in steps)) for a in range(3) for b in range(4)]
+    edges = {*pairs, *(pair for chain in chains for pair in itertools.pairwise(chain))}
+    nodes = {name: Node(name, step=name.partition("-")[0] if "-" in name else "") for edge in edges for name in edge}
+    graph = LineageGraph(nodes.values(), [Edge(*edge) for edge in sorted(edges)])
+    assert len(graph) == 63
+    assert sorted(len(item.nodes) for item in view(graph).items) == [1] * 3 + [4] * 15
+
+
 def used_as(lab, child, **roles):
     """Set the roles in which the parents of a dataset were used."""
     used = [{"role": role, "mfid": mfid, "files": []} for role, mfids in roles.items() for mfid in mfids]

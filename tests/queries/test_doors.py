@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import crucible_lineage as cl
 from crucible_lineage.ask.question import COMMAND, MODULES, TOOL, find_question
 from crucible_lineage.assistant import tool_of
 from crucible_lineage.cli import main
+from tests.page import page_data
 
 SWEPT = """
 pipeline: counting
@@ -32,11 +34,12 @@ steps:
 @pytest.mark.parametrize("name", MODULES)
 def test_a_question_has_its_parameters_at_every_door(name: str) -> None:
     question = find_question(name)
-    command = main.get_command(click.Context(main), name)
-    assert command is not None
-    shared = {"data", "url", "api_key", "json", "as_csv"}
-    assert {one.name for one in command.params} - shared == {one.name for one in question.parameters_at(COMMAND)}
-    assert command.help == question.help
+    if COMMAND in question.doors:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        shared = {"data", "url", "api_key", "json", "as_csv"}
+        assert {one.name for one in command.params} - shared == {one.name for one in question.parameters_at(COMMAND)}
+        assert command.help == question.help
     tool = tool_of(question, None, Path(), threading.Lock())  # type: ignore[arg-type] (asks nothing)
     assert [*inspect.signature(tool).parameters] == [one.name for one in question.parameters_at(TOOL)]
     assert tool.__doc__.startswith(question.help[:20])  # type: ignore[union-attr]
@@ -61,3 +64,20 @@ def test_what_is_swept_is_said_at_every_door(lab: Any, data: Path, tmp_path: Pat
         name = frame["name"][0]
         catalogue.dataset(mfid).hold("the lamp drifted")
     assert f"{mfid} ({name})  hold" in ask("statements")
+    for picture in (ask("lineage", "--project", "lab", "--format", "svg"), ask("lineage", "--project", "lab")):
+        assert all(f"scale[factor={number}]" in picture for number in (2, 3))
+    shown = page_data(ask("lineage", "--project", "lab", "--format", "html"))["nodes"]["instance"]
+    assert {"scale[factor=2]", "scale[factor=3]"} <= set(shown)
+
+
+def test_calibrations_are_a_question_without_a_command(lab: Any, data: Path) -> None:
+    ran = CliRunner().invoke(main, ["run", str(lab.pipeline), "--engine", "local", "--data", str(data), "--json"])
+    lamp = json.loads(ran.stdout)["inputs"]["first"][0]
+    words = ("certify", lamp, "--for", "instrument=Raman 1", "--from", "2026-01-01", "--kind", "lamp", "--why", "lit")
+    CliRunner().invoke(main, [*words, "--data", str(data)])
+    with cl.connect(data, project="lab") as catalogue:
+        (certificate,) = catalogue.calibrations().certificates
+        tool = tool_of(find_question("calibrations"), catalogue.session, Path(), threading.Lock())
+        assert tool(project="lab", kind="lamp")["certificates"][0]["dataset"] == certificate.dataset == lamp
+        assert lamp in str(catalogue.calibrations(kind="lamp"))
+        assert not catalogue.calibrations(kind="grating").certificates

@@ -40,12 +40,12 @@ const kindOfData = (node) => (node.kind === "dataset" ? node.measurement || node
 function detailLine(node) {
   if (node.kind === "hidden") return "";
   const kind = node.kind === "sample" ? node.data_type || "sample" : node.measurement || node.data_type;
-  return [kind, node.step].filter(Boolean).join(" · ");
+  return [kind, node.instance].filter(Boolean).join(" · ");
 }
 function detailLines(node) {
   const line = detailLine(node);
   if (textWidth(line, 10.5) <= 178 || !node.step) return [line];
-  return [detailLine({ ...node, step: "" }), node.step];
+  return [detailLine({ ...node, instance: "" }), node.instance];
 }
 function stateOf(members) {
   const states = new Set(members.map((n) => nodes[n].state));

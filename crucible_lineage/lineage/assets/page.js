@@ -64,7 +64,7 @@ for (const over of ["pointerup", "pointercancel"]) picture.addEventListener(over
 const search = byId("search");
 const matches = byId("matches");
 const haystack = nodes.map((node) =>
-  (node.kind === "hidden" ? "" : [node.name, node.id, node.step, node.measurement].join("\n").toLowerCase()));
+  (node.kind === "hidden" ? "" : [node.name, node.id, node.instance, node.measurement].join("\n").toLowerCase()));
 
 function find() {
   const wanted = search.value.trim().toLowerCase();
