@@ -84,6 +84,10 @@ NEXT_BEST = 0.03  # below the best likeness, of 1, that is still a suggestion
 MOST_LISTED = 12  # possible words that it lists where none is near
 
 
+# Exit codes of commands.
+FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130  # the last as shells use it for Ctrl-C
+
+
 class LineageError(Exception):
     """Base of every error that crucible-lineage raises on purpose, without secrets. Pickling keeps its fields."""
 

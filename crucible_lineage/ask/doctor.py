@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import derive_mfid, new_mfid
-from crucible_lineage.lineage.model import DOUBTFUL, RAW
+from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, RAW
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standing_of
 from crucible_lineage.statements.statements import HOLD, KEYWORD, REVOKE, About
@@ -321,7 +321,7 @@ class _Trial:
         """Return a dataset that is linked as a child of the plain one."""
         if not self.child:
             self.child = self._dataset("a child")
-            self.client.datasets.link_parent_child(self.plain, self.child, "is_derived_from")
+            self.client.datasets.link_parent_child(self.plain, self.child, DERIVED)
         return self.child
 
     def _dataset(self, name: str, **fields: Any) -> str:

@@ -41,7 +41,7 @@ from crucible_lineage.ask.rules import (
 from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import DeletedRecord, FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
-from crucible_lineage.errors import ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
+from crucible_lineage.errors import BAD_INPUT, ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
 from crucible_lineage.ids import has_derived_id, is_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
@@ -103,7 +103,7 @@ class Verification(Answer):
     @property
     def exit_code(self) -> int:
         """2 if a step of others was not rerun."""
-        return 2 if any(one.is_refused for one in self.repairs or ()) else super().exit_code
+        return BAD_INPUT if any(one.is_refused for one in self.repairs or ()) else super().exit_code
 
     @property
     def scope(self) -> str:

@@ -16,11 +16,10 @@ from crucible_lineage.ask.answer import Done, option_value
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import PATIENCE, Patience, announced_session, chosen_settings, data_folder, wants_json
 from crucible_lineage.cli.printing import print_line, warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import first_lines

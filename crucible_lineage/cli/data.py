@@ -12,10 +12,9 @@ from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import DATA_FOLDER, chosen_settings, open_session, wants_json
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import first_lines
 

@@ -11,6 +11,11 @@ from crucible_lineage.cli.options import data_folder
 from crucible_lineage.cli.printing import coloured, result_stream
 from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
+    BAD_INPUT,
+    FAILURE,
+    INTERRUPTED,
+    ON_HOLD,
+    UNREACHABLE,
     CrucibleError,
     InputError,
     LineageError,
@@ -21,7 +26,6 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.lineage.labels import plain_lines
 
-FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130
 EXIT_CODES = {
     0: "everything requested is done",
     FAILURE: "a step failed, Crucible refused a call, `verify` found an error, or the reader of the output exited",

@@ -11,9 +11,8 @@ import click
 from crucible_lineage.ask.answer import Done, next_command
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import chosen_project
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.refs import file_stem

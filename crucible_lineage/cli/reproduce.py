@@ -12,9 +12,8 @@ from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.exit_codes import FAILURE
 from crucible_lineage.cli.options import announce, dataset_id, wants_json
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
 
 if TYPE_CHECKING:

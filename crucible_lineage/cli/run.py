@@ -16,7 +16,6 @@ from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.waiting import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
-from crucible_lineage.cli.exit_codes import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.cli.options import (
     PATIENCE,
     Jobs,
@@ -29,7 +28,7 @@ from crucible_lineage.cli.options import (
 from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.collector import collector_frozen
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file

@@ -81,7 +81,7 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 
 def link_command(parent: str, child: str) -> str:
     """Return the command that links a child to its parent, or corrects the type of their link."""
-    return f"crucible link -p {parent} -c {child} --relationship-type is_derived_from"
+    return f"crucible link -p {parent} -c {child} --relationship-type {DERIVED}"
 
 
 def check(graph: LineageGraph, mfids: Collection[str] | None = None) -> list[Finding]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.checksums import scan_file
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.registration.claim import Claim, require_claim, start_over
 from crucible_lineage.registration.payload import LocalFile, NewDataset
@@ -93,7 +94,7 @@ def _link_calls(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[
     for keyword in new.keywords:
         yield partial(client.datasets.add_keyword, mfid, keyword)
     for parent in dict.fromkeys(new.parents):
-        yield partial(client.datasets.link_parent_child, parent, mfid, relationship_type="is_derived_from")
+        yield partial(client.datasets.link_parent_child, parent, mfid, relationship_type=DERIVED)
     for sample in dict.fromkeys(new.samples):
         yield partial(client.datasets.add_sample, mfid, sample)
 

@@ -22,6 +22,7 @@ from crucible_lineage.errors import (
     RefusedError,
 )
 from crucible_lineage.facts import DatasetFacts
+from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
@@ -245,6 +246,6 @@ def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, s
     The links come first, so that a record never names a parent that is not linked.
     """
     for parent in parents:
-        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
+        client.datasets.link_parent_child(parent, mfid, relationship_type=DERIVED)
     if read_record(client.metadata.merge(mfid, equality_mark(parents))) is None:
         raise NotFoundError(f"dataset {mfid} has lost its provenance record; run `crucible-lineage verify {mfid}`")

@@ -19,6 +19,7 @@ from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
 from crucible_lineage.refs import FIELDS
 from crucible_lineage.session import Session
@@ -186,7 +187,7 @@ def _link(session: Session, change: FieldChange) -> str | None:
         if now is None:
             datasets.unlink(was, mfid)
         else:
-            datasets.link_parent_child(now, mfid, relationship_type="is_derived_from")
+            datasets.link_parent_child(now, mfid, relationship_type=DERIVED)
         session.mirror.forget([was or now])
     elif now is None:
         datasets.remove_sample(mfid, was)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, descendants, require_names
@@ -165,7 +166,6 @@ class RunResult:
         }
 
 
-INTERRUPTED = 130  # the exit code that shells use for Ctrl-C
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
