@@ -173,8 +173,12 @@ def show_dataset(session: Session, mfid: str) -> DatasetView:
 
     Raises InputError if it does not exist or is hidden from this key.
     """
-    found = existing(session, mfid)
-    record = found.model_dump()
+    return view_of(session, existing(session, mfid))
+
+
+def view_of(session: Session, found: Dataset) -> DatasetView:
+    """Return the answer about a dataset that was read with metadata and links."""
+    mfid, record = found.unique_id, found.model_dump()
     entry = standing_of(session, found)
     links = [link for link in found.links or () if link.resource_type == "dataset"]
     names = {link.unique_id: link.name or link.unique_id for link in links}

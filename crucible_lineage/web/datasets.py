@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from crucible_lineage.ask.calibrations import calibrations_of
 from crucible_lineage.ask.impact import request_deletion
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_states
 from crucible_lineage.ask.names import find_mfid
-from crucible_lineage.ask.view import single_statements, visible_names
+from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -30,7 +29,6 @@ from crucible_lineage.lineage.records import (
     mapping,
     parents_as_used,
     provenance,
-    took_s,
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
@@ -39,9 +37,7 @@ from crucible_lineage.masking import masked
 from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.refs import FIELDS
-from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import standing_of
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
 from crucible_lineage.web.reader import Reader
@@ -64,11 +60,7 @@ def dataset(reader: Reader) -> Response:
     mfid = found.unique_id
     links = found.links or []
     with reader.sign_in.session() as session:
-        entry = standing_of(session, found)
-        varies = known_to_vary(session, mfid, found.model_dump())
-        statements = session.stated.about(mfid, entry.summary.status.project, entry.summary)
-        calibrations = calibrations_of(session, found.model_dump())
-    successors = visible_names(reader.client, entry.superseded_by)
+        view = view_of(session, found)
     record, damage = _complete_record(reader, found)
     known, hidden = _named(reader, record, links)
     shown = shown_record(record, hidden)
@@ -83,16 +75,9 @@ def dataset(reader: Reader) -> Response:
         "dataset.html",
         reader.name,
         dataset=found,
-        state=entry.state,
-        superseded_by=[(other, successors.get(other, other)) for other in entry.superseded_by],
-        since=entry.since,
-        doubt=entry.doubt.message(mfid) if entry.doubt else "",
-        flags=entry.flags,
-        statements=single_statements(statements),
-        remade=entry.remade.summary(),
-        varies=varies,
-        calibrations=calibrations,
-        verdicts=entry.verdicts,
+        view=view,
+        entry=view.entry,
+        statements=single_statements(view.statements),
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
@@ -105,7 +90,6 @@ def dataset(reader: Reader) -> Response:
         set_fields=(*FIELDS, *LINKS),
         provenance=recorded,
         activity=activity,
-        seconds=took_s(shown),
         used=used,
         linked={link.unique_id for link in parents},
         names=known,
@@ -113,7 +97,6 @@ def dataset(reader: Reader) -> Response:
         equal=equal,
         parents=[link for link in parents if link.unique_id not in used_ids | folded],
         children=_of_kind(links, "dataset", "target"),
-        samples=_of_kind(links, "sample", "undirected"),
     )
 
 
