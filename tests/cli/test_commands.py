@@ -26,18 +26,6 @@ def test_bad_input_ends_with_code_2_and_an_error_with_its_position(lab: Any, dat
     assert (absent.returncode, "there is no file " in absent.stderr) == (2, True)
 
 
-def test_a_failed_step_ends_with_code_1_and_its_reason(lab: Any, data: Path, command: Any) -> None:
-    lab.declare(
-        lab.pipeline.read_text()
-        .replace(f"{lab.module}:scale", f"{lab.module}:fail")
-        .replace("    params: {factor: 3}\n", "")
-    )
-    ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
-    assert ran.returncode == 1
-    assert "RuntimeError: the lamp was off" in ran.stderr
-    assert "1 failed, 1 skipped" in ran.stdout
-
-
 def test_the_suggested_command_uses_the_same_crucible(lab: Any, data: Path, command: Any) -> None:
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
     (line,) = (line for line in ran.stdout.splitlines() if line.startswith("see it: crucible-lineage "))
@@ -58,13 +46,6 @@ def test_values_are_printed_with_their_ids_however_long_a_name_is(lab: Any, data
     ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
     (line,) = (line for line in ran.stdout.splitlines() if line.startswith("scaled[nnn"))
     assert re.fullmatch(r"scaled\[n{200}\.txt\]  [0-9a-z]{26}  factor 2\.0", line), ran.stdout
-
-
-def test_plan_changes_nothing(lab: Any, data: Path, command: Any) -> None:
-    command("plan", lab.pipeline, "--data", data)
-    found = command("lineage", "0tr5k2ndm5zvd000nr21qakeh4", "--data", data)
-    assert found.returncode == 2
-    assert "there is no dataset or sample" in found.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["lineage", "--help"], ["plan", "--help"], ["run", "--help"]])

@@ -88,26 +88,6 @@ def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -
         validate(ask(*arguments)[0], "data clean" if arguments[0] == "data" else arguments[0])
 
 
-def test_a_doubtful_result_has_one_state_everywhere(lab: Any, ask: Ask, data: Path) -> None:
-    ran, _ = ask("run", lab.pipeline, "--engine", "local")
-    total = ran["datasets"]["total"]["out"]
-    validate(ask("hold", ran["inputs"]["first"][0], "--why", "odd")[0], "hold")
-    validate(ask("project", "trust", "0000-0002-1825-0097", "--project", "lab")[0], "project trust")
-    listed, _ = ask("list", "--project", "lab", "--all")
-    validate(listed, "list")
-    states = {one["mfid"]: one["state"] for one in listed["datasets"]}
-    assert states[total] == "doubtful"
-    for arguments in (("show", total), ("why", total), ("get", total, "-o", lab.folder / "fetched")):
-        printed, _ = ask(*arguments)
-        validate(printed, arguments[0])
-        assert printed["state"] == "doubtful"
-    for more in (("table", "--step", "total", "--all"), ("plan", lab.pipeline), ("status", "--all"), ("impact", total)):
-        validate(ask(*more)[0], more[0])
-    words = ["lineage", "--project", "lab", "--format", "json", "--data", str(data)]
-    drawn = json.loads(CliRunner().invoke(main, words).stdout)
-    assert {node["id"]: node["state"] for node in drawn["nodes"]} == states
-
-
 def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
     text = lab.pipeline.read_text().replace(f"{lab.module}:scale", f"{lab.module}:fail")
     ran, code = ask("run", lab.declare(text.replace("    params: {factor: 3}\n", "")), "--engine", "local")

@@ -40,14 +40,6 @@ def kinds(findings):
     return [(finding.check, finding.ids) for finding in findings]
 
 
-def test_a_sound_project_and_each_of_its_datasets_have_no_findings(lab, records):
-    last = lab.tomography(2)
-    records.hold(lab)
-
-    assert findings_of(records.session) == []
-    assert findings_of(records.session, last) == []
-
-
 def test_a_link_taken_away_is_found_by_dataset_and_by_project_and_its_command_mends_it(lab, records):
     scan = lab.raw("scan")
     fixed = lab.derived("corrected", "correct", scan)
@@ -289,19 +281,6 @@ def damaged(lab, records):
     return scan, fixed
 
 
-def test_verify_prints_findings_with_ids_and_the_command_that_mends(damaged, data, ask):
-    scan, fixed = damaged
-
-    for ran in ask("verify", fixed, "--data", data), ask("verify", "--project", "demo", "--data", data):
-        assert ran.exit_code == 1, ran.stderr
-        assert f"error: mismatch: {scan} {fixed}" in ran.stdout
-        assert f"way out: crucible link -p {scan} -c {fixed} --relationship-type is_derived_from" in ran.stdout
-        assert "\x1b" not in ran.stdout
-    spoken = json.loads(ask("verify", fixed, "--json", "--data", data).stdout)
-    assert "mismatch" in [finding["class"] for finding in spoken["findings"]]
-    assert ask("verify", "--project", "nowhere", "--data", data).exit_code == 2
-
-
 def test_diff_and_impact_print_for_people_and_for_programs(lab, damaged, data, ask):
     scan, fixed = damaged
     other = next(mfid for mfid in lab.records if mfid not in damaged)
@@ -322,15 +301,6 @@ def test_diff_and_impact_print_for_people_and_for_programs(lab, damaged, data, a
     assert spoken["redo"] == [redo]
     assert json.loads(ask(*question, "--until", "2026-02-28").stdout)["redo"] == []
     assert json.loads(ask(*question, "--until", "2026-03-01").stdout)["redo"] == spoken["redo"]
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [(), ("--code", "x"), ("--code", "x", "--since", "2026-03-01", "--project", "demo"), ("0" * 26, "--code", "x"),
-     ("--instrument", "x", "--project", "demo", "--until", "soon")],
-)  # fmt: skip
-def test_impact_refuses_what_is_no_question(arguments, data, ask):
-    assert ask("impact", *arguments, "--data", data).exit_code == 2
 
 
 def test_a_long_tree_folds_siblings_and_lists_them_when_asked(lab, records, data, ask):

@@ -63,22 +63,6 @@ def changed(lab: Any, twice: Any, tmp_path_factory: pytest.TempPathFactory, tmp_
         yield Changed(folder, session, twice[0][1])
 
 
-def states(listed: Any) -> dict[str, str]:
-    return {entry["mfid"]: entry["state"] for entry in listed["datasets"]}
-
-
-def test_a_list_has_current_results_and_on_request_all_with_their_states(changed: Changed) -> None:
-    listed = changed.ask_json("list", "--project", "lab")
-    current = {changed.first: "raw", changed.second: "raw", changed.scaled: "current", changed.total: "current"}
-    assert states(listed) == current
-    assert listed["not_listed"] == {"superseded": 2}
-    every = changed.ask_json("list", "--project", "lab", "--all")
-    assert states(every) == {**current, changed.old_scaled: "superseded", changed.old_total: "superseded"}
-    (old,) = [entry for entry in every["datasets"] if entry["mfid"] == changed.old_total]
-    assert (old["superseded_by"], old["step"], old["pipeline"]) == ([changed.total], "total", "counting")
-    assert "4 datasets; not listed: 2 superseded (--all)" in changed.ask("list", "--project", "lab").stdout
-
-
 def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_path: Path) -> None:
     folder = tmp_path / "fetched"
     assert changed.ask("get", changed.total, "-o", folder).stderr == ""
@@ -155,7 +139,7 @@ def test_differences_start_with_returned_values(changed: Changed) -> None:
     assert difference["results"][0] == {
         "old_mfid": changed.old_total,
         "new_mfid": changed.total,
-        "name": "total",
+        "field": "total",
         "old": 28.0,
         "new": 34.0,
         "change": 6.0,

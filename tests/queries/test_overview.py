@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ask.overview import PipelineOverview, overview
-from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state
@@ -44,17 +43,6 @@ def test_failures_and_holds_are_listed_with_commands(lab: Any, session: Session)
     assert last.what == "the last run here is failed"
     assert failed.what.startswith("scaled failed 1 time: RuntimeError: the lamp was off")
     assert last.command == failed.command == f"crucible-lineage run {lab.pipeline}"
-
-
-def test_a_current_result_of_a_superseded_one_is_listed(lab: Any, session: Session) -> None:
-    run(session, lab.pipeline)
-    code = lab.pipeline.with_name(f"{lab.module}.py")
-    code.write_text(code.read_text().replace("* factor for", "* factor * 10 for"))
-    made = run(session, lab.pipeline, StepChoice(only=("scaled",)))
-    assert made.executed == ["scaled"]
-    (todo,) = only(session).todo
-    assert todo.what == "1 current result made of what is superseded"
-    assert todo.command == "crucible-lineage rerun --stale --project lab"
 
 
 def test_the_command_ends_with_code_1_if_something_needs_attention(
