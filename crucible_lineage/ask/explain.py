@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard
 
-from crucible_lineage.amounts import amount, change_text, time_text
+from crucible_lineage.amounts import change_text, time_text
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.plans import PlanAnswer, why_step
@@ -17,8 +17,8 @@ from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, questio
 from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.labels import value_text
+from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.labels import first_lines, value_text
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN
 from crucible_lineage.lineage.records import parents_as_used, returned_values
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
@@ -28,8 +28,8 @@ from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.planner import earlier_result
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
-from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.remake.receipts import data_files
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About
@@ -268,13 +268,13 @@ def moved(session: Session, before: str, after: str) -> list[str]:
         return []
     was, now = (dict(_flat(returned_values(records[mfid]))) for mfid in (before, after))
     values = [name for name in dict.fromkeys([*was, *now]) if not _is_same(was.get(name), now.get(name))]
-    lines = [_value_line(name, was.get(name), now.get(name)) for name in values[:MAX_NAMED]]
-    if len(values) > MAX_NAMED:
-        lines.append(f"and {len(values) - MAX_NAMED} values more")
-    old, new = (_data_files(session, mfid, records[mfid]) for mfid in (before, after))
-    names = [name for name in sorted({*old, *new}) if _sha256(old, name) != _sha256(new, name)]
-    lines += [_file_line(name, old.get(name), new.get(name)) for name in names[:MAX_NAMED]]
-    return [*lines, *([f"and {amount(len(names) - MAX_NAMED, 'more file')}"] if len(names) > MAX_NAMED else [])]
+    changes = (_value_line(name, was.get(name), now.get(name)) for name in values)
+    old, new = (data_files(session, mfid, records[mfid]) for mfid in (before, after))
+    names = (name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
+    ends = {(False, True): "is new", (True, False): "is gone"}
+    files = (f"file {name} {ends.get((name in old, name in new), 'has other bytes')}" for name in names)
+    more = (first_lines(changes, MAX_NAMED, "and {} values more"), first_lines(files, MAX_NAMED, "and {} files more"))
+    return [line for lines in more for line in lines]
 
 
 def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -303,21 +303,3 @@ def _value_line(name: str, was: object, now: object) -> str:
         return line
     percent = f", {abs((now - was) / was) * 100:.2g} %" if was else ""
     return f"{line}, by {now - was:+.3g}{percent}"
-
-
-def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, FileRef]:
-    provenance = read_record(record.get("scientific_metadata"))
-    if provenance is None:
-        return {}
-    provenance = whole_record(session.client, mfid, provenance)
-    return {file.name: file for file in provenance.files if file.is_data}
-
-
-def _sha256(files: Mapping[str, FileRef], name: str) -> str:
-    return files[name].sha256 if name in files else ""
-
-
-def _file_line(name: str, was: FileRef | None, now: FileRef | None) -> str:
-    if was is None or now is None:
-        return f"file {name} is {'new' if was is None else 'gone'}"
-    return f"file {name} has other bytes"

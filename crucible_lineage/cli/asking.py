@@ -102,18 +102,12 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
     warn(answer.warnings)
     if wants_json():
         print_json(answer.to_json())
+    elif (content := answer.content) is not None:
+        click.echo(content, nl=content[-1:] not in ("\n", b"\n"))
     elif as_csv and (table := answer.table()):
         print_csv(*table)
     else:
-        print_lines(answer)
+        for line in answer.lines():
+            print_line(line)
     if answer.exit_code:
         sys.exit(answer.exit_code)
-
-
-def print_lines(answer: Answer) -> None:
-    """Print an answer for people."""
-    if answer.content is not None:
-        click.echo(answer.content, nl=answer.content[-1:] not in ("\n", b"\n"))
-        return
-    for line in answer.lines():
-        print_line(line)

@@ -16,7 +16,15 @@ from crucible_lineage.ask.answer import Done, option_value
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import PATIENCE, Patience, announced_session, chosen_settings, data_folder, wants_json
+from crucible_lineage.cli.options import (
+    PATIENCE,
+    Patience,
+    announce,
+    chosen_settings,
+    data_folder,
+    open_session,
+    wants_json,
+)
 from crucible_lineage.cli.printing import print_line, warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import FAILURE, InputError
@@ -74,7 +82,8 @@ def push_command(
 
 
 def _deliver(patience: float) -> Done:
-    with announced_session() as session:
+    with open_session() as session:
+        announce(session)
         with showing_work() as work:
             delivered, waiting = deliver_all(session, patience, _print_trouble(work), work)
         damaged = session.outbox.set_aside()

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option, read_pair
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import chosen_project, dataset_id
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
 from crucible_lineage.json_types import JsonObject
@@ -73,7 +73,7 @@ def register_command(
             raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
         from crucible_lineage.pipeline.plan.revisions import replace_measured
 
-        replaces = dataset_id(session, replaces)
+        replaces = find_mfid(session, replaces)
         new = replace_measured(session, replaces, files, note or "")
         document = {**new.to_json(), "registered": True, "parents": [], "replaces": replaces}
         return Done(document, [f"{new.mfid}  {new.name}  replaces {replaces}"])
@@ -81,8 +81,8 @@ def register_command(
     if project is None:
         raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
     declared = _declared(files, measurement, timestamp, keywords)
-    parent_datasets = [existing_dataset(dataset_id(session, parent, [project]), session) for parent in parents]
-    supersedes = supersedes and dataset_id(session, supersedes, [project])
+    parent_datasets = [existing_dataset(find_mfid(session, parent, [project]), session) for parent in parents]
+    supersedes = supersedes and find_mfid(session, supersedes, [project])
     count = amount(len(files), "file")
     tell(f"reading {count}", 0)
     raw = hash_files(project, files, declared.timestamp, session, parent_datasets, salt=salt, mfid=mfid)
@@ -179,10 +179,10 @@ def set_command(
     if table is not None:
         requests = read_table(table)
     else:
-        named = [dataset or ""] if step is None else _results(session, chosen_project(session, project), step)
+        named = [dataset or ""] if step is None else _results(session, find_project(session, project), step)
         assigned = _assigned(values)
         requests = [(f"set {name}", name, assigned) for name in named]
-    changes = set_values(session, requests, lambda text: dataset_id(session, text), why, dry_run=dry_run)
+    changes = set_values(session, requests, lambda text: find_mfid(session, text), why, dry_run=dry_run)
     done = "would be changed" if dry_run else "changed"
     end = f"{amount(len(changes), 'value')} {done}" if changes else "nothing to change"
     lines = [*first_lines(map(str, changes), MOST_SHOWN, "and {} more"), end]
@@ -227,7 +227,7 @@ def delete_command(
     """
     from crucible_lineage.ask.impact import request_deletion  # other corrections need no graph
 
-    mfid = dataset_id(session, dataset)
+    mfid = find_mfid(session, dataset)
     way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
     request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
     return Done(request, [str(request)])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import chosen_project
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
@@ -65,12 +65,11 @@ def _select(
 ) -> dict[str, tuple[str, str]]:
     """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
     from crucible_lineage.ask.listing import list_datasets
-    from crucible_lineage.ask.names import find_mfid
     from crucible_lineage.ask.view import existing
     from crucible_lineage.standing.standings import standing_of
 
     if not datasets:
-        listed = list_datasets(session, chosen_project(session, project), step=step, run=run, every=run is not None)
+        listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)
         if not listed.entries:
             raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}

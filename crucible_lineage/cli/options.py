@@ -12,7 +12,6 @@ import click
 from crucible_lineage.ask.answer import META, option_value
 from crucible_lineage.ask.question import option, read_pair
 from crucible_lineage.cli.printing import result_stream
-from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.masking import masked
 from crucible_lineage.session import Session
@@ -106,34 +105,6 @@ PATIENCE: Any = "3m"
 def open_session(patience_s: float | None = None) -> Session:
     """Open the session that the command's `--data`, `--url` and `--api-key` describe."""
     return Session(chosen_settings(), patience_s=patience_s)
-
-
-def dataset_id(session: Session, text: str, projects: Sequence[str] = ()) -> str:
-    """Return the id of a dataset that is named by its id, a unique part of it as printed, or its name."""
-    if is_mfid(text):
-        return text
-    from crucible_lineage.ask.names import find_mfid  # not needed for a full id
-
-    return find_mfid(session, text, projects)
-
-
-def chosen_project(session: Session, project: str | None) -> str:
-    """Return the project, by default the only visible one, or the one that this folder's pipelines name.
-
-    Raises InputError if there are several, or none.
-    """
-    from crucible_lineage.ask.names import (
-        find_project,  # imports pydantic, which --help does not need
-    )
-
-    return find_project(session, project)
-
-
-def announced_session() -> Session:
-    """Open the session, and print which Crucible is used, unless --json was given."""
-    session = open_session()
-    announce(session)
-    return session
 
 
 def announce(session: Session) -> None:

@@ -21,7 +21,6 @@ from crucible_lineage.ask.answer import Coloured
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.masking import masked_text
 
-PROJECT = click.option("--project", metavar="P", help="The project; by default, the folder's, or the only one.")
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 
 

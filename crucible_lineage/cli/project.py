@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from crucible_lineage.ask.answer import Done, in_columns
+from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import chosen_project
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
 from crucible_lineage.lineage.records import stated_rights
@@ -84,7 +84,7 @@ def invite_command(
 ) -> Done:  # fmt: skip
     """Make an account NAME at an embedded Crucible that you serve, a key for it, and a contributor of a project."""
     with refused_as_input():
-        target = session.client.projects.get(chosen_project(session, project)).project_id
+        target = session.client.projects.get(find_project(session, project)).project_id
         made = session.client.account.create(name)
     session.client.projects.add_member(target, made.unique_id)
     found = {"project_id": target, **made.model_dump(include={"unique_id", "username", "api_key"})}
@@ -140,7 +140,7 @@ def trust_command(
     from crucible_lineage.statements.consent import trust_code
     from crucible_lineage.statements.stating import state
 
-    target = "" if code else chosen_project(session, project)
+    target = "" if code else find_project(session, project)
     for one in whose:
         if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:
             raise InputError(

@@ -10,9 +10,10 @@ import click
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import announce, dataset_id, wants_json
+from crucible_lineage.cli.options import announce, wants_json
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
 
@@ -69,7 +70,7 @@ def reproduce_command(
             click.echo(plain(line), err=True)
 
     options = Options(here, rtol, session.settings.data / "environments", is_all, network)
-    mfids = [] if bundle else [dataset_id(session, one) for one in results]
+    mfids = [] if bundle else [find_mfid(session, one) for one in results]
     if project:
         mfids = sampled(session, project, sample or 1)
     if show_code:

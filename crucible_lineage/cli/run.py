@@ -11,6 +11,7 @@ import click
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
+from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
 from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.waiting import unread_lines, waiting_lines
@@ -21,8 +22,6 @@ from crucible_lineage.cli.options import (
     Jobs,
     Patience,
     announce,
-    chosen_project,
-    dataset_id,
     wants_json,
 )
 from crucible_lineage.cli.printing import terminal_width, warn
@@ -287,9 +286,9 @@ def rerun_command(
         raise InputError("name what to rerun: the MFID of a dataset, or --stale")
     if mfid is not None:
         values = {name.rpartition(".")[2]: value for name, value in parse_overrides(overrides).items()}
-        found = plan_rerun(dataset_id(session, mfid), session, folder, values, forced=forced)
+        found = plan_rerun(find_mfid(session, mfid), session, folder, values, forced=forced)
     else:
-        found = plan_stale(chosen_project(session, project), session, folder)
+        found = plan_stale(find_project(session, project), session, folder)
     warn(f"{dataset} is left out: {reason}" for dataset, reason in found.left_out.items())
     if dry_run:
         return PlanAnswer(found.pipeline.name, found.planned)

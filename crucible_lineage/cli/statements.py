@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import chosen_project, dataset_id, read_fields
+from crucible_lineage.cli.options import read_fields
 from crucible_lineage.errors import InputError
 from crucible_lineage.statements.calibrations import certificate_in, range_text
 from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
@@ -68,9 +69,9 @@ def hold_command(
     if instrument:
         about, due = About(instrument=instrument, since=first, until=last), ""
     else:
-        ids = dict.fromkeys(dataset_id(session, text) for text in datasets)
+        ids = dict.fromkeys(find_mfid(session, text) for text in datasets)
         about, due = About(tuple(ids), code=code or ""), last[:10]
-    target = project or ("" if about.datasets else chosen_project(session, None))
+    target = project or ("" if about.datasets else find_project(session, None))
     outcome = put_on_hold(session, about, why, project=target, flag=flag, due=due)
     one = outcome.statement
     stated = f"{one.about} {f'has the flag {one.flag}' if one.flag else 'is on hold'} {one.attribution}"
@@ -88,7 +89,7 @@ def sign_command(
     """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
     from crucible_lineage.statements.stating import sign
 
-    outcome = sign(session, [dataset_id(session, text) for text in datasets], why, project=project or "")
+    outcome = sign(session, [find_mfid(session, text) for text in datasets], why, project=project or "")
     statement = outcome.stating.statement
     signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
     lines = [
@@ -126,7 +127,7 @@ def certify_command(
     """
     from crucible_lineage.statements.stating import certificates_as_of, certify
 
-    mfid = dataset_id(session, calibration)
+    mfid = find_mfid(session, calibration)
     outcome = certify(
         session, mfid, read_fields(fields), since, until, kind=kind, where=where, why=why, project=project,
         replaced=replaced, trial=trial,
@@ -146,7 +147,7 @@ def promote_command(
     """Make the candidates of try NAME (`run --try NAME`) current, and its certificates valid. Computes nothing."""
     from crucible_lineage.statements.stating import promote
 
-    stating, candidates = promote(session, chosen_project(session, project), name, why)
+    stating, candidates = promote(session, find_project(session, project), name, why)
     lines = [
         f"try {name} is promoted: {amount(len(candidates), 'candidate')} current, unless a later run replaced it",
         "write what you tried into the pipeline: a run as declared before makes the earlier results current again",
@@ -167,7 +168,7 @@ def lift_command(
     """
     from crucible_lineage.statements.stating import lift
 
-    lifted = lift(session, [dataset_id(session, text) for text in targets], why, kind=kind or "")
+    lifted = lift(session, [find_mfid(session, text) for text in targets], why, kind=kind or "")
     done = [f"{one}: the {one.kind} {one.attribution} is lifted" for one in lifted]
     follows = [line for one in lifted for line in _follows(session, one)]
     return Done({"lifted": lifted, "follows": follows}, [*done, *follows])

@@ -147,13 +147,13 @@ def _other_attempts(session: Session, mfid: str, record: JsonMapping) -> Iterato
     others = [attempt for attempt in (first, *numbered) if attempt != mfid]
     if not others:
         return
-    own = _data_files(session, mfid, record)
+    own = data_files(session, mfid, record)
     for other, found in fetch_datasets(session.client, others).found.items():
-        if (made := _data_files(session, other, found)) and made != own:
+        if (made := data_files(session, other, found)) and made != own:
             yield other
 
 
-def _data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, str]:
+def data_files(session: Session, mfid: str, record: JsonMapping) -> dict[str, str]:
     """Return the SHA-256 of the files that a step wrote, without its log."""
     stored_record = read_record(record.get("scientific_metadata"))
     if stored_record is None:
