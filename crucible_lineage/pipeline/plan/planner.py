@@ -15,7 +15,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import RAW, Edge, Node
+from crucible_lineage.lineage.model import DOUBTFUL, RAW, Edge, Node
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -325,7 +325,9 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     """
     planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
     ids = {step.name: next((one.mfid for one in step.results.values()), step.name) for step in planned.steps}
-    nodes = [_input_node(project, name, item) for name, items in planned.inputs.items() for item in items]
+    items = [(name, item) for name, items in planned.inputs.items() for item in items]
+    doubts = planned.index.doubts([item.dataset.mfid for _, item in items if item.dataset])
+    nodes = [_input_node(project, name, item, doubts) for name, item in items]
     edges = []
     for step in planned.steps:
         instance = planned.instances[step.name]
@@ -351,6 +353,7 @@ def _item_id(name: str, item: InputItem) -> str:
     return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
 
 
-def _input_node(project: str, name: str, item: InputItem) -> Node:
-    shown, state = item.shown or (item.dataset.name if item.dataset else item.label), RAW if item.dataset else MISSING
+def _input_node(project: str, name: str, item: InputItem, doubts: Collection[str]) -> Node:
+    shown = item.shown or (item.dataset.name if item.dataset else item.label)
+    state = MISSING if item.dataset is None else DOUBTFUL if item.dataset.mfid in doubts else RAW
     return Node(_item_id(name, item), name=shown, data_type=f"input {name}", project=project, state=state)
