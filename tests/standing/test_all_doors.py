@@ -217,11 +217,11 @@ def by_lineage_of_one(project: Project) -> States:
 
 def by_tree(project: Project) -> States:
     printed = project.ada("lineage", "--project", project.name, "--all", "--superseded", text=True)
-    lines = re.findall(r"([0-9a-z]{26}) (.*?)(?: \[(\w+)[^\]]*\])?(?: \(see above\))?$", printed, re.MULTILINE)
     usual = {mfid: "current" if mfid in project.steps else "raw" for mfid in project.states}
     found: States = {}
-    for mfid, _, state in lines:
-        found.setdefault(mfid, state or usual[mfid])
+    for mfid, rest in re.findall(r"([0-9a-z]{26}) (.*)$", printed, re.MULTILINE):
+        state = re.search(r" \[(\w+)", rest)
+        found.setdefault(mfid, state[1] if state else usual[mfid])
     return found
 
 
