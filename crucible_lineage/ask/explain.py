@@ -67,6 +67,7 @@ class Explanation(Answer):
         return self.record.document() if self.record else None
 
 
+INCOMPLETE = "is INCOMPLETE: its registration was not finished; run the pipeline again"
 FACTS_HEADING = "Facts about parents at that time"
 
 
@@ -105,7 +106,7 @@ def explain(session: Session, mfid: str) -> Explanation:
     record = whole_record(session.client, mfid, record)
     made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
     paragraphs = [
-        (f"{name} ({mfid})", *_incomplete(record), *made),
+        (f"{name} ({mfid})", *([] if record.is_complete else [INCOMPLETE]), *made),
         tuple(_status(entry, _names(session, entry.superseded_by))),
         tuple(_parents(record, _names(session, record.parents), _equal(dataset, record.parents))),
         tuple(_params(record)),
@@ -132,11 +133,6 @@ def _status(entry: Standing, names: Mapping[str, str]) -> Iterator[str]:
         yield f"{'Candidate' if entry.state == CANDIDATE else 'Doubtful'}: {entry.doubt.message(entry.mfid)}"
     for mfid in entry.superseded_by:
         yield f"Superseded by {names[mfid]} ({mfid})" + (f", since {time_shown(entry.since)}" if entry.since else "")
-
-
-def _incomplete(record: StepRecord | FilesRecord) -> Iterator[str]:
-    if not record.is_complete:
-        yield "is INCOMPLETE: its registration was not finished; run the pipeline again"
 
 
 def _of_files(record: FilesRecord) -> Iterator[str]:

@@ -135,21 +135,13 @@ def list_runs(
         recent = recent_runs(journal, data, None)
         found = {run.run_id: replace(run, made=()) for run in recent if run.error}
     for project in visible_projects(session) if projects is None else projects:
-        copy, from_here = session.mirror.snapshot(project), local_runs(journal, data, project)
+        copy = session.mirror.snapshot(project)
+        from_here = {run.run_id: run for run in recent_runs(journal, data, project)}
         if not session.is_open_to_all:
             found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
         found |= runs_by_results(copy, project, from_here)
-    return [run for run in newest_first(found.values()) if pipeline in (None, run.pipeline)][:limit]
-
-
-def newest_first(runs: Iterable[ListedRun]) -> list[ListedRun]:
-    """Sort by start."""
-    return sorted(runs, key=lambda run: (run.started, run.run_id), reverse=True)
-
-
-def local_runs(journal: Journal, data: Path, project: str) -> dict[str, ListedRun]:
-    """Return the runs of a project from a data folder, by id."""
-    return {run.run_id: run for run in recent_runs(journal, data, project)}
+    newest = sorted(found.values(), key=lambda run: (run.started, run.run_id), reverse=True)
+    return [run for run in newest if pipeline in (None, run.pipeline)][:limit]
 
 
 def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
@@ -184,7 +176,8 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
             f"run {text!r}: matches {amount(len(found), 'run')}; choose one: {shortened(found, MOST_NAMED)}"
         )
     runs = runs_by_id[found[0]]
-    used = {mfid for run in runs for mfid in _noted(session, run) | made.get(run, set())}
+    used = {mfid for run in runs for mfid in made.get(run, ())}
+    used |= {mfid for run in runs for *_, datasets in session.journal.run_steps(run) for mfid in datasets.values()}
     run_id = next(iter(runs)) if len(runs) == 1 else found[0]
     return FoundRun(run_id, frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
 
@@ -213,11 +206,6 @@ def _runs_by_prefect_id(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
                 for one in prefect_ids(copy.records[mfid]):
                     found.setdefault(one, set()).add(made_by.run_id)
     return found
-
-
-def _noted(session: Session, run_id: str) -> set[str]:
-    """Return what a run made or used according to this data folder."""
-    return {mfid for _, _, datasets in session.journal.run_steps(run_id) for mfid in datasets.values()}
 
 
 def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, ListedRun]) -> dict[str, ListedRun]:

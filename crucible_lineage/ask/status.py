@@ -95,7 +95,7 @@ class FolderStatus(Answer):
 
 @dataclass(frozen=True)
 class Metrics(Answer):
-    """Metrics of a data folder in the format of Prometheus."""
+    """Metrics of a data folder in the text format of Prometheus, version 0.0.4."""
 
     content: str
     json_keys: ClassVar = "metrics=content"
@@ -123,7 +123,7 @@ def status(
     something needs attention, 3 if Crucible is away.
     """
     if metrics:
-        return Metrics(metrics_text(session))
+        return Metrics(masked_text("".join(f"{line}\n" for metric in _metrics(session) for line in _lines(metric))))
     if every:
         from crucible_lineage.ask.overview import overview  # imports networkx, which the other answers do not need
 
@@ -211,12 +211,7 @@ class Metric:
     samples: Sequence[tuple[Mapping[str, str], float]]
 
 
-def metrics_text(session: Session) -> str:
-    """Return the metrics of a session's data folder in the text format of Prometheus, version 0.0.4."""
-    return masked_text("".join(f"{line}\n" for metric in metrics(session) for line in _lines(metric)))
-
-
-def metrics(session: Session) -> Iterator[Metric]:
+def _metrics(session: Session) -> Iterator[Metric]:
     """Yield the metrics of a session's data folder."""
     journal = session.journal
     runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]

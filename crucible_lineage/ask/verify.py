@@ -39,7 +39,7 @@ from crucible_lineage.ask.rules import (
     withdrawn,
 )
 from crucible_lineage.checksums import file_sha256
-from crucible_lineage.client.models import DeletedRecord, FileRecord
+from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import BAD_INPUT, ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
 from crucible_lineage.ids import has_derived_id, is_mfid
@@ -516,7 +516,7 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
     for mfid, name in sorted(suspects.items()):
         if (
             mfid in present
-            or (mfid in deleted and _was_reviewed(deleted[mfid]))
+            or (mfid in deleted and (deleted[mfid].model_extra or {}).get("review_time") is not None)
             or not fetch_datasets(session.client, [mfid]).absent
         ):
             continue
@@ -525,10 +525,6 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
             "running its pipeline registers it again under the same id"
         )
         yield Finding("missing-dataset", "error", (mfid,), message, RERUN)
-
-
-def _was_reviewed(entry: DeletedRecord) -> bool:
-    return (entry.model_extra or {}).get("review_time") is not None
 
 
 @dataclass(frozen=True)

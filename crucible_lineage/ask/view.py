@@ -324,7 +324,9 @@ def _made(found: DatasetView) -> Iterator[str]:
     summary, origin = found.entry.summary, found.made
     by = f" by {origin.who}" if origin.who else ""
     if step := "/".join(filter(None, (summary.pipeline, summary.step))):
-        yield f"made by {step}{f' ({origin.function})' if origin.function else ''}{_when(origin)}{by}"
+        began = f" on {time_shown(origin.started)}" if origin.started else ""
+        took = f", in {time_text(origin.seconds)}" if origin.seconds is not None else ""
+        yield f"made by {step}{f' ({origin.function})' if origin.function else ''}{began}{took}{by}"
     elif origin.note or found.parents:
         yield f"made manually{by}{f': {origin.note}' if origin.note else ''}"
     else:
@@ -332,11 +334,6 @@ def _made(found: DatasetView) -> Iterator[str]:
         yield f"registered {registered}{by}"
     if origin.run:
         yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
-
-
-def _when(made: ProducingRun) -> str:
-    began = f" on {time_shown(made.started)}" if made.started else ""
-    return began + (f", in {time_text(made.seconds)}" if made.seconds is not None else "")
 
 
 def _file(file: JsonMapping) -> str:

@@ -34,7 +34,7 @@ from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
-from crucible_lineage.statements.statements import PROMOTE, Statement
+from crucible_lineage.statements.statements import PROMOTE
 
 
 @act("push")
@@ -178,13 +178,10 @@ def _inputs(path: Path, session: Session) -> list[str]:
     new |= {one.mfid for one in statements if one.verb == PROMOTE and (one.project, one.trial) in tries}
     while new:  # what ends a certificate may be ended itself
         statement_ids |= new
-        new = {one.mfid for one in statements if new.intersection(_ended_by(one))} - statement_ids
+        new = {
+            one.mfid for one in statements if new.intersection([*map(str, one.body.get("over") or ()), *one.revokes])
+        } - statement_ids
     return [*datasets, *sorted(statement_ids)]
-
-
-def _ended_by(statement: Statement) -> list[str]:
-    """Return the statements that this one ends, for a time or for good."""
-    return [*map(str, statement.body.get("over") or ()), *statement.revokes]
 
 
 MOST_LINES = 20
