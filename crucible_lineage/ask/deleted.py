@@ -39,15 +39,10 @@ def deletion_of(session: Session, mfid: str) -> Deletion | None:
         found = [one for one in session.client.deletions.deleted(resource_id=mfid) if one.resource_id == mfid]
     except NOT_LISTED:
         return None
-    return next(
-        (
-            Deletion(
-                mfid, one.resource_name or "", _project(one), "was deleted", one.deleted_at or "", one.reason or ""
-            )
-            for one in found
-        ),
-        None,
-    )
+    if not found:
+        return None
+    name, time, reason = (text or "" for text in (found[0].resource_name, found[0].deleted_at, found[0].reason))
+    return Deletion(mfid, name, _project(found[0]), time=time, reason=reason)
 
 
 def request_text(status: str | None) -> str:
