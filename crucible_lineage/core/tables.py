@@ -55,6 +55,7 @@ from crucible_lineage.times import without_default_time
 
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = ("mfid", "project", "statement", "supports", "replaces", "summary")  # in which the mirror keeps summaries
+_STATEMENT, _SUPPORTS = COLUMNS.index("statement"), COLUMNS.index("supports")
 
 
 class Producer(NamedTuple):
@@ -442,8 +443,7 @@ def ids_of(db: sqlite3.Connection, project: str) -> set[str]:
 def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snapshot, list[str]]:
     """Return the token (None if the project was never listed), the snapshot, and the ids of damaged rows."""
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
-    where = f"{of_project(project)} AND (statement = '') AND NOT supports"
-    sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {where} ORDER BY mfid DESC"  # noqa: S608  texts of ours
+    sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {of_project(project)} ORDER BY mfid DESC"  # noqa: S608  of ours
     rows = db.execute(sql, (project,))
     records: dict[str, JsonMapping] = {}
     summaries: dict[str, Summary] = {}
@@ -454,6 +454,8 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
             if seal_of(columns) != seal:
                 damaged.append(columns[0])
                 continue
+            if columns[_STATEMENT] or columns[_SUPPORTS]:
+                continue  # asked of the row, since its damage might hide it
             records[columns[0]] = StoredRecord(columns[-1])
             summaries[columns[0]] = Summary.from_columns(columns[:width])
     return row[0] if row else None, Snapshot(records, summaries, promoted_now(db)), damaged

@@ -197,7 +197,7 @@ def test_a_damaged_mirror_and_one_of_another_version_start_empty(records: Any, d
         assert another.mirror.snapshot("demo").records.keys() == set(made)
 
 
-@pytest.mark.parametrize("column", ["summary", "project", "record", "mfid"])
+@pytest.mark.parametrize("column", ["summary", "project", "supports", "record", "mfid"])
 def test_a_row_with_one_bit_changed_is_read_again_and_never_shown(records: Any, data: Path, column: str) -> None:
     records.chain(3)
     whole = copied(records)
