@@ -7,7 +7,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -135,7 +135,8 @@ class Summary:
     def columns(self) -> tuple[object, ...]:
         """Return the values of the columns COLUMNS."""
         status = {**vars(self.status), "slots": slots_to_json(self.status.slots)}
-        summary = json.dumps({**vars(self), "status": status})
+        own = {**vars(self), "status": [*status.values()]}
+        summary = json.dumps([*own.values()])  # read faster than with names
         found = (self.statement, int(self.supports), self.status.replaces or "")
         return self.mfid, self.status.project, *found, summary
 
@@ -147,9 +148,15 @@ class Summary:
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
         """Return the summary with these values of the columns COLUMNS."""
-        entry = json.loads(columns[-1])
-        status = DatasetStatus(**{**entry["status"], "slots": slots_of(entry["status"]["slots"])})
-        return cls(**{**entry, "status": status, "parents": tuple(entry["parents"])})
+        values = json.loads(columns[-1])
+        status = values[_STATUS]
+        status[_SLOTS] = slots_of(status[_SLOTS]) if status[_SLOTS] else {}
+        values[_STATUS], values[_PARENTS] = DatasetStatus(*status), tuple(values[_PARENTS])
+        return cls(*values)
+
+
+_STATUS, _PARENTS = ([one.name for one in fields(Summary)].index(name) for name in ("status", "parents"))
+_SLOTS = [one.name for one in fields(DatasetStatus)].index("slots")
 
 
 def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
