@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crucible_lineage.amounts import is_equal
 from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.text.amounts import is_equal
 
 LONGEST = 2000  # characters
 HIGHEST = 64  # exponent: keeps numbers in the range of measurements

@@ -39,7 +39,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.masking import masked_text
+from crucible_lineage.text.masking import masked_text
 
 __all__ = [
     "TRANSIENT",

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.times import measured_at
+from crucible_lineage.text.times import measured_at
 
 __all__ = ["DatasetFacts", "Facts"]
 

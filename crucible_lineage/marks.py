@@ -30,7 +30,7 @@ from functools import cached_property
 from typing import Any
 
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
-from crucible_lineage.times import is_same_value, utc
+from crucible_lineage.text.times import is_same_value, utc
 
 KEY = "crucible_lineage"
 SLOTS_KEY = "crucible_lineage_places"

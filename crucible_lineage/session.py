@@ -21,7 +21,6 @@ from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store
-from crucible_lineage.disk import private_folder, storage_error
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -29,12 +28,13 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
-from crucible_lineage.masking import learn
+from crucible_lineage.machine.disk import private_folder, storage_error
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.server import instance_id
 from crucible_lineage.settings import Settings, retries_from_environment
 from crucible_lineage.statements.effects import StatementEffects
+from crucible_lineage.text.masking import learn
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -31,7 +31,6 @@ from crucible_lineage.flows.reports import (
 )
 from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
@@ -47,7 +46,8 @@ from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
-from crucible_lineage.times import time_shown
+from crucible_lineage.text.masking import masked_text
+from crucible_lineage.text.times import time_shown
 
 
 @dataclass

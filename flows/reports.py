@@ -19,7 +19,6 @@ from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
@@ -35,6 +34,7 @@ from crucible_lineage.pipeline.run.result import (
     RunResult,
     StepEvent,
 )
+from crucible_lineage.pipeline.watch import DatasetEvent
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import (
     dataset_page,
@@ -44,7 +44,7 @@ from crucible_lineage.tasks.artifacts import (
     markdown_table,
     tell_failed,
 )
-from crucible_lineage.watch import DatasetEvent
+from crucible_lineage.text.amounts import amount
 
 
 def step_listener(pipeline: BoundPipeline) -> Listener:

@@ -13,8 +13,8 @@ from typing import Any
 
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
+from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.settings import JOBS_AT_ONCE
 

@@ -13,7 +13,6 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.verify import Verification
 from crucible_lineage.ask.verify import verify_project as verify
 from crucible_lineage.errors import InputError
@@ -39,6 +38,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent
 from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
+from crucible_lineage.text.amounts import amount
 
 MOST_ROWS = 500
 

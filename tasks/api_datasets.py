@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
 from crucible_lineage.client import CrucibleClient
@@ -22,6 +21,7 @@ from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api_files import OnFailure, add_all, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, api_task, chosen_mfid, session_for, words
+from crucible_lineage.text.amounts import amount
 
 __all__ = [
     "add_keywords", "check_lineage", "count_datasets", "create_dataset", "create_sample", "delete_dataset",

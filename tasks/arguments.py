@@ -16,12 +16,11 @@ from typing import Any
 from prefect.blocks.core import Block, BlockNotSavedError
 from prefect.futures import PrefectFuture
 
-from crucible_lineage.checksums import FileStamp, stamp_if_present
 from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.masking import is_secret_name, masked_text
+from crucible_lineage.machine.checksums import FileStamp, stamp_if_present
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
@@ -39,6 +38,7 @@ from crucible_lineage.tasks.values import (
     spelled,
     store_value,
 )
+from crucible_lineage.text.masking import is_secret_name, masked_text
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 ASSET = "crucible://dataset/"

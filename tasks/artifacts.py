@@ -18,7 +18,6 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
@@ -30,6 +29,7 @@ from crucible_lineage.pipeline.run.result import FAILED, StepEvent
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.session import Session
+from crucible_lineage.text.amounts import amount
 
 MOST_ROWS = 200
 MOST_LINEAGES = 20  # of unconnected datasets in one picture; each takes one request

@@ -17,7 +17,6 @@ from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS
-from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
@@ -47,6 +46,7 @@ from crucible_lineage.tasks.origins import CALL
 from crucible_lineage.tasks.recording import Recording
 from crucible_lineage.tasks.secret import hidden
 from crucible_lineage.tasks.values import Stored
+from crucible_lineage.text.masking import masked_text
 
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name

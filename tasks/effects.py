@@ -22,8 +22,8 @@ from typing import Any
 
 from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
-from crucible_lineage.masking import is_key_file
 from crucible_lineage.tasks.secret import holds_secret
+from crucible_lineage.text.masking import is_key_file
 
 MOST_INPUTS = 200  # files of one folder
 MOST_FILES = 20_000

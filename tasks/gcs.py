@@ -17,8 +17,8 @@ from prefect.exceptions import PrefectException
 from prefect_gcp import GcpCredentials, GcsBucket
 from requests import RequestException
 
-from crucible_lineage.checksums import FileChecksums, crc32c_text
 from crucible_lineage.errors import InputError, RunError
+from crucible_lineage.machine.checksums import FileChecksums, crc32c_text
 from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 CREDENTIALS = "gcp-credentials/"

@@ -13,7 +13,6 @@ from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.job.job import Job, job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
@@ -26,6 +25,7 @@ from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_materialized
 from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
+from crucible_lineage.text.amounts import amount
 
 MOST_LINES, MOST_CHARACTERS = 250, 100_000  # of the beginning of what a step prints, and of the end
 

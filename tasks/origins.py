@@ -16,7 +16,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-from crucible_lineage.disk import replacing
+from crucible_lineage.machine.disk import replacing
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.values import plain_digest
 

@@ -32,9 +32,7 @@ from prefect.exceptions import MissingContextError
 from prefect.futures import resolve_futures_to_states
 from prefect.logging import get_logger, get_run_logger
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError, RunError
-from crucible_lineage.masking import masked_text
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, new_raw, register_raw
@@ -52,6 +50,8 @@ from crucible_lineage.tasks.effects import watch_files
 from crucible_lineage.tasks.origins import DatasetFuture, Notes, Origins
 from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import REPEATED, Crucible, CrucibleConnection, connection_of, run_ids, session_for
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.masking import masked_text
 
 WORKERS = 4  # concurrent registrations; each waits mostly for the network
 THREADS = "register"

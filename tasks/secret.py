@@ -14,7 +14,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import secret_digest
-from crucible_lineage.masking import is_known, is_secret_name, known, learn, masked_text, texts_in
+from crucible_lineage.text.masking import is_known, is_secret_name, known, learn, masked_text, texts_in
 
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is searched
 

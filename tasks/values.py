@@ -22,12 +22,12 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.masking import is_key_file
-from crucible_lineage.pictures import save_picture
+from crucible_lineage.machine.checksums import scan_file
+from crucible_lineage.machine.pictures import save_picture
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.effects import names_file
+from crucible_lineage.text.masking import is_key_file
 
 SCALARS = (datetime, date, time, timedelta, Decimal, UUID)
 MOST_LEVELS = 50  # of nested lists and dicts

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.amounts import is_equal
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.statements.calibrations import (
     NEXT,
@@ -32,6 +31,7 @@ from crucible_lineage.statements.statements import (
     in_force,
     statement_id,
 )
+from crucible_lineage.text.amounts import is_equal
 
 DAY0 = datetime(2024, 1, 1, tzinfo=UTC)
 DAYS = 40

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from crucible_lineage import __version__
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
@@ -33,6 +32,7 @@ from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import Rights, mapping, provenance, stated_rights, text
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.remake.kit import DRIVER, KitStep, kept_bytes, write_kit

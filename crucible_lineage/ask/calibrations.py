@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import IN_PLACE
 from crucible_lineage.lineage.records import mapping, mappings, provenance
@@ -21,7 +20,8 @@ from crucible_lineage.statements.calibrations import (
     overlapping,
     range_text,
 )
-from crucible_lineage.times import measured_at, moment_text, span_text
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import measured_at, moment_text, span_text
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.amounts import amount, size_text
-from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.lineage.labels import value_text
+from crucible_lineage.machine.process import collector_paused
+from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.standing.standings import Standing

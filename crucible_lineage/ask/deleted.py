@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from crucible_lineage.client.models import DeletedRecord, DeletionRequest
 from crucible_lineage.errors import ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.session import Session
-from crucible_lineage.times import time_shown
+from crucible_lineage.text.times import time_shown
 
 NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
 

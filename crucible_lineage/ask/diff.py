@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Annotated, ClassVar
 
-from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.ask.names import find_mfid, find_project, visible_projects
@@ -26,6 +25,7 @@ from crucible_lineage.lineage.records import returned_numbers, used_mfids
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.statements import trial_key
+from crucible_lineage.text.amounts import amount, change_text
 
 
 @dataclass(frozen=True, repr=False)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard
 
-from crucible_lineage.amounts import change_text, time_text
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.plans import PlanAnswer, why_step
@@ -33,7 +32,8 @@ from crucible_lineage.remake.receipts import data_files
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About
-from crucible_lineage.times import moment_text, time_shown
+from crucible_lineage.text.amounts import change_text, time_text
+from crucible_lineage.text.times import moment_text, time_shown
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

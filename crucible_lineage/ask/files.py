@@ -9,15 +9,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.files import local_path
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
+from crucible_lineage.machine.checksums import file_sha256
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
-from crucible_lineage.traffic import Tell
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import FileRecord

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, time
 from typing import Annotated, ClassVar
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.deleted import NOT_LISTED, Deletion, deletion_of
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
@@ -29,7 +28,8 @@ from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import activity_code, generated_files, instruments, used_mfids
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import utc
 
 MOST_NAMED = 10  # alternatives named in errors
 MOST_DEPENDENT = 5

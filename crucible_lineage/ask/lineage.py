@@ -9,12 +9,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import COMMAND, HERE, argument, option, question
 from crucible_lineage.ask.runs import find_run
-from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.activities import shareable
@@ -25,8 +23,10 @@ from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_png, render_svg
 from crucible_lineage.lineage.text import render_mermaid, render_tree, to_node_link
 from crucible_lineage.lineage.view import FOLD_BEYOND
+from crucible_lineage.machine.disk import replacing
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session
-from crucible_lineage.traffic import Tell
+from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.bundle import BundleReport

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer, Rows, not_listed
 from crucible_lineage.ask.columns import Surface, as_json, as_table, column_of, columns_at, in_order
 from crucible_lineage.ask.names import find_project
@@ -20,6 +19,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
+from crucible_lineage.text.amounts import amount
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.core.tables import Snapshot, Summary
 from crucible_lineage.errors import MOST_NEAR, ForbiddenError, InputError, NotFoundError, nearest, shortened
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, INCOMPLETE, RAW
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
+from crucible_lineage.text.amounts import amount
 
 LEAST = 4  # characters of a beginning of an id
 MOST_NAMED = 8  # candidates in a message

@@ -11,7 +11,6 @@ from math import inf
 from pathlib import Path
 from typing import ClassVar
 
-from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns
 from crucible_lineage.ask.lineages import fetch_projects
 from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs
@@ -23,7 +22,8 @@ from crucible_lineage.pipeline.run.result import ON_HOLD
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import failed_elsewhere, failures
-from crucible_lineage.times import time_shown, utc
+from crucible_lineage.text.amounts import amount, time_text
+from crucible_lineage.text.times import time_shown, utc
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, ClassVar
 
-from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ask.answer import Answer, Coloured, next_command
 from crucible_lineage.ask.question import AFTER, NOT_PAGE, Overrides, argument, option, question, read_pair
 from crucible_lineage.errors import shortened
@@ -21,6 +20,7 @@ from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
+from crucible_lineage.text.amounts import amount, size_text, time_text
 
 COLOURS = {"fresh": "green", "missing": "cyan", "stale": "yellow", "incomplete": "yellow", "blocked": "red"}
 COLOURS |= dict.fromkeys(("superseded", "doubtful", "candidate"), "yellow")

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.errors import InputError
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session
-from crucible_lineage.traffic import Tell
 
 F = TypeVar("F", bound=Callable[..., Answer])
 BEFORE, AFTER = "before", "after"  # when a command says which Crucible answers

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from crucible_lineage.amounts import amount, time_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import LEAST, MOST_NAMED, visible_projects
 from crucible_lineage.ask.question import BEFORE, Projects, option, question
@@ -22,7 +21,8 @@ from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
-from crucible_lineage.times import time_shown, utc
+from crucible_lineage.text.amounts import amount, time_text
+from crucible_lineage.text.times import time_shown, utc
 
 NOT_KNOWN = "not known"
 MOST_STEPS = 300  # characters, of the summary of a run's steps

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.calibrations import CalibrationUse
 from crucible_lineage.ask.names import find_mfid, find_project
@@ -20,6 +19,7 @@ from crucible_lineage.statements.calibrations import Certificate, range_text
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import KINDS, Statement
 from crucible_lineage.statements.stating import signer_of
+from crucible_lineage.text.amounts import amount
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.ask.answer import Answer, in_columns, next_command
 from crucible_lineage.ask.question import AFTER, COMMAND, option, question
 from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows
 from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
-from crucible_lineage.checksums import unsealed
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.masking import masked_text
+from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
 from crucible_lineage.statements.failed import FailedRun, failed_elsewhere, failures
 from crucible_lineage.statements.statements import Statement
-from crucible_lineage.times import time_shown, utc
+from crucible_lineage.text.amounts import amount, size_text
+from crucible_lineage.text.masking import masked_text
+from crucible_lineage.text.times import time_shown, utc
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.overview import Overview

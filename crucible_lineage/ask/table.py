@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from crucible_lineage.amounts import amount, distinct, value_text
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
 from crucible_lineage.ask.columns import Surface, columns_at
 from crucible_lineage.ask.lineages import whole_record_of
@@ -26,7 +25,6 @@ from crucible_lineage.ask.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
-from crucible_lineage.disk import replacing
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonMapping, JsonObject, json_of
 from crucible_lineage.lineage.fields import fields_of
@@ -42,10 +40,12 @@ from crucible_lineage.lineage.records import (
     text,
     used_roles,
 )
+from crucible_lineage.machine.disk import replacing
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.statements import CheckResult
-from crucible_lineage.times import utc
+from crucible_lineage.text.amounts import amount, distinct, value_text
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
     import pandas

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer, Coloured
 from crucible_lineage.ask.deleted import deleted_in, deletion_of
 from crucible_lineage.ask.lineages import with_states
@@ -38,7 +37,6 @@ from crucible_lineage.ask.rules import (
     used_mfids,
     withdrawn,
 )
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import BAD_INPUT, ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
@@ -48,6 +46,8 @@ from crucible_lineage.lineage.checks import Finding, Severity, check, worst_firs
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids as recorded_parents
+from crucible_lineage.machine.checksums import file_sha256
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment
 from crucible_lineage.pipeline.plan.fetch import LOST, send_again
@@ -58,7 +58,7 @@ from crucible_lineage.remake.confine import network_cut
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
-from crucible_lineage.traffic import Tell
+from crucible_lineage.text.amounts import amount
 
 Record = StepRecord | FilesRecord
 T = TypeVar("T")

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.ask.columns import as_json
@@ -34,7 +33,8 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import CHECK, REMAKE
-from crucible_lineage.times import time_shown, without_default_time
+from crucible_lineage.text.amounts import size_text, time_text
+from crucible_lineage.text.times import time_shown, without_default_time
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient

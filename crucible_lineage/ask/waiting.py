@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import next_command
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.registration.outbox import SetAside
-from crucible_lineage.times import time_shown
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import time_shown
 
 MOST_LINES = 20
 

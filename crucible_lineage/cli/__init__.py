@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from crucible_lineage import __version__
-from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import InputError, nearest, nearest_word
+from crucible_lineage.machine.process import collector_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

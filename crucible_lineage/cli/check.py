@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar
 
 import click
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Answer, Coloured, Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
@@ -27,6 +26,7 @@ from crucible_lineage.pipeline.declare.load import (
 )
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.text.amounts import amount
 
 
 @act("check")

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import click
 
-from crucible_lineage.amounts import size_text
 from crucible_lineage.ask.answer import Done, option_value
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
@@ -35,6 +34,7 @@ from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
 from crucible_lineage.statements.statements import PROMOTE
+from crucible_lineage.text.amounts import size_text
 
 
 @act("push")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ValidationError
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option, read_pair
@@ -19,6 +18,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, SUPERSEDED
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
-from crucible_lineage.traffic import Tell
+from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
     from crucible_lineage.standing.standings import Standing

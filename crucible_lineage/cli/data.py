@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
@@ -17,6 +16,7 @@ from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remov
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import first_lines
+from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.server.backup import Backup, RestoreReport

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crucible_lineage.collector import collector_frozen
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
-from crucible_lineage.masking import WAY_OUT, masked
+from crucible_lineage.machine.disk import private_folder
+from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
 from crucible_lineage.session import Session
+from crucible_lineage.text.masking import WAY_OUT, masked
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

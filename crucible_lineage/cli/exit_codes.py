@@ -9,7 +9,6 @@ import click
 
 from crucible_lineage.cli.options import data_folder
 from crucible_lineage.cli.printing import coloured, result_stream
-from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import (
     BAD_INPUT,
     FAILURE,
@@ -25,6 +24,7 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.lineage.labels import plain_lines
+from crucible_lineage.machine.disk import storage_error
 
 EXIT_CODES = {
     0: "everything requested is done",

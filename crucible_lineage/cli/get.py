@@ -15,8 +15,8 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.refs import file_stem
-from crucible_lineage.traffic import Tell
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.files import FilesFetched

@@ -13,10 +13,10 @@ from crucible_lineage.ask.answer import META, option_value
 from crucible_lineage.ask.question import option, read_pair
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.json_types import JsonObject, json_of
-from crucible_lineage.masking import masked
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
-from crucible_lineage.times import seconds_in
+from crucible_lineage.text.masking import masked
+from crucible_lineage.text.times import seconds_in
 
 F = TypeVar("F", bound=Callable[..., Any])
 

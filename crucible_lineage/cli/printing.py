@@ -19,7 +19,7 @@ import click
 
 from crucible_lineage.ask.answer import Coloured
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.masking import masked_text
+from crucible_lineage.text.masking import masked_text
 
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 

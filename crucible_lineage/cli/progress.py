@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from crucible_lineage.amounts import time_text
 from crucible_lineage.cli.printing import coloured
 from crucible_lineage.cli.working import StatusLine, TrafficMonitor
 from crucible_lineage.errors import shortened
@@ -35,6 +34,7 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
     Stop,
 )
+from crucible_lineage.text.amounts import time_text
 
 MOST_NAMED = 3  # running steps; the others are counted
 MOST_LINES = 20  # of one outcome; later steps that took less than QUICK_S are counted, unless they failed

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import argument, option
@@ -16,6 +15,7 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import announce, wants_json
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
     from crucible_lineage.session import Session

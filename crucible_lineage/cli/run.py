@@ -9,7 +9,6 @@ from typing import Annotated
 
 import click
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
@@ -26,9 +25,9 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
-from crucible_lineage.collector import collector_frozen
 from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
+from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
@@ -46,6 +45,7 @@ from crucible_lineage.pipeline.run.result import (
 from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
+from crucible_lineage.text.amounts import amount
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
 

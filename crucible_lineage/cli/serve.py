@@ -18,8 +18,8 @@ from crucible_lineage.ask.question import BEFORE, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
 from crucible_lineage.cli.printing import result_stream
-from crucible_lineage.disk import storage_error
 from crucible_lineage.errors import InputError, LineageError, missing_library
+from crucible_lineage.machine.disk import storage_error
 from crucible_lineage.settings import default_data_folder, key_in, valid_key
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def mcp_command(
     configuration names. Needs the extra `mcp`.
     """
     try:
-        from crucible_lineage.assistant import serve_questions  # importing the SDK takes a second; it is an extra
+        from crucible_lineage.ask.assistant import serve_questions  # importing the SDK takes a second; it is an extra
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
     serve_questions(session, folder)

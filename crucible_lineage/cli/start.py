@@ -23,10 +23,10 @@ from crucible_lineage.cli.engines import RunRequest, run_with_engine
 from crucible_lineage.cli.options import wants_json
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.run import exit_code
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.text import render_tree
+from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option
@@ -15,7 +14,8 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.statements.calibrations import certificate_in, range_text
 from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
 from crucible_lineage.statements.stating import LIFTED, moment
-from crucible_lineage.times import utc
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.session import Session

@@ -27,8 +27,8 @@ from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:
     from crucible_lineage.flows.deploying import DeploymentRequest
+    from crucible_lineage.pipeline.watch import Folder, Watcher
     from crucible_lineage.session import Session
-    from crucible_lineage.watch import Folder, Watcher
 
 
 @act("watch", has_json=False)
@@ -69,7 +69,7 @@ def watch_command(
     --once, exit code 1 if a file could not be registered.
     """
     # These import the client, which `deploy` does not need.
-    from crucible_lineage.watch import Folder, Watcher
+    from crucible_lineage.pipeline.watch import Folder, Watcher
 
     if folder is not None and project is None:
         raise InputError("--folder needs --project, the project of the files")
@@ -92,7 +92,7 @@ def watch_command(
             time.sleep(settle_s)
             watch.look()
         sys.exit(FAILURE if watch.failed else 0)
-    from crucible_lineage.watch import Marks, watching
+    from crucible_lineage.pipeline.watch import Marks, watching
 
     looked, marks = False, Marks(session)
     while True:

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 
 import click
 
-from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.cli.options import wants_json
 from crucible_lineage.cli.printing import coloured, ignoring_closed_stderr, is_lively, terminal_width
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.traffic import Traffic, traffic
+from crucible_lineage.machine.process import Traffic, traffic
+from crucible_lineage.text.amounts import size_text, time_text
 
 LIVELY_S, PLAIN_S = 0.25, 60.0  # between two progress lines: on a terminal, and in a file
 FIRST_S = 0.5  # shorter work shows nothing

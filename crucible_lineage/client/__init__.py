@@ -13,12 +13,12 @@ if "httpx" not in sys.modules:
         for _name in _unused:
             sys.modules.pop(_name, None)
 
-from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.connection import RetryPolicy, Timeouts
 from crucible_lineage.client.contents import AddedFile
 from crucible_lineage.client.datasets import CreatedDataset
 from crucible_lineage.client.signed import UploadedFile
+from crucible_lineage.machine.checksums import FileChecksums, scan_file
 
 __all__ = [
     "AddedFile",

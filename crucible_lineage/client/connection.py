@@ -39,9 +39,9 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.masking import learn
 from crucible_lineage.settings import valid_key
-from crucible_lineage.times import utc
+from crucible_lineage.text.masking import learn
+from crucible_lineage.text.times import utc
 
 REPEATABLE = frozenset({"GET", "PUT", "PATCH", "DELETE"})
 PAGE_TRIES = 3  # chosen: enough for a gateway's hiccup; a wrong address is reported within two seconds

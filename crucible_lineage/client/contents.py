@@ -15,9 +15,9 @@ from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.machine.pictures import save_picture
 from crucible_lineage.marks import KEY
-from crucible_lineage.masking import masked, masked_text
-from crucible_lineage.pictures import save_picture
+from crucible_lineage.text.masking import masked, masked_text
 
 __all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
 

@@ -23,8 +23,8 @@ from crucible_lineage.client.wire import parse, parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.masking import masked
 from crucible_lineage.refs import ProjectChanges
+from crucible_lineage.text.masking import masked
 
 __all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkedCalls"]
 

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import httpx
 
-from crucible_lineage.checksums import FileChecksums, blocks, require_unchanged, scan_file
 from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
 from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, sent_filters
 from crucible_lineage.client.models import FileRecord, IngestionRequest
@@ -21,10 +20,11 @@ from crucible_lineage.client.signed import Outgoing, Progress, UploadedFile, Upl
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.uploads import Uploader
 from crucible_lineage.client.wire import parse, parse_all, segment
-from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
-from crucible_lineage.times import utc
-from crucible_lineage.traffic import traffic
+from crucible_lineage.machine.checksums import FileChecksums, blocks, require_unchanged, scan_file
+from crucible_lineage.machine.disk import draft_beside
+from crucible_lineage.machine.process import traffic
+from crucible_lineage.text.times import utc
 
 Received = TypeVar("Received")
 DownloadProgress = Callable[[int, int | None], None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 _OF_BOTH = (  # of datasets and samples
     *("accessible_to_project", "accessible_to_user", "affiliation", "anchor_mfid", "creation_time_gte"),

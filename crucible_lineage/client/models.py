@@ -18,7 +18,7 @@ from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.marks import correct, is_own, settled
 from crucible_lineage.refs import asks_for_deletion
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 __all__ = [
     "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FileRecord",

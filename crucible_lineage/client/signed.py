@@ -20,12 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.checksums import FileChecksums, blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.wire import parse, quoted
-from crucible_lineage.disk import private_folder, replacing
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -36,8 +34,10 @@ from crucible_lineage.errors import (
     UnreachableError,
 )
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.times import utc
-from crucible_lineage.traffic import traffic
+from crucible_lineage.machine.checksums import FileChecksums, blocks, crc32c_text, part_checksums, require_unchanged
+from crucible_lineage.machine.disk import private_folder, replacing
+from crucible_lineage.machine.process import traffic
+from crucible_lineage.text.times import utc
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from urllib.parse import urljoin, urlsplit
 import httpx
 
 from crucible_lineage.client.connection import RetryPolicy, RetryState, Timeouts, decide, read_answer, retry_after_s
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -28,6 +27,7 @@ from crucible_lineage.errors import (
     ServerError,
     UnreachableError,
 )
+from crucible_lineage.machine.disk import private_folder
 
 REDIRECTS = 5
 

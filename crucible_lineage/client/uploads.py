@@ -14,7 +14,6 @@ from typing import Literal
 
 import httpx
 
-from crucible_lineage.checksums import blocks, crc32c_text, require_unchanged
 from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.signed import (
@@ -46,7 +45,8 @@ from crucible_lineage.errors import (
     NotFoundError,
     ServerError,
 )
-from crucible_lineage.traffic import traffic
+from crucible_lineage.machine.checksums import blocks, crc32c_text, require_unchanged
+from crucible_lineage.machine.process import traffic
 
 Protocol = Literal["auto", "signed", "resumable"]
 SESSION_TRIES = 3

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crucible_lineage.checksums import FileChecksums, file_sha256, require_unchanged
-from crucible_lineage.disk import flush, is_being_written, private_folder, storage_error
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError
+from crucible_lineage.machine.checksums import FileChecksums, file_sha256, require_unchanged
+from crucible_lineage.machine.disk import flush, is_being_written, private_folder, storage_error
 
 DEFAULT_LIMIT_BYTES = 20 << 30
 UNFINISHED = ".part-"  # begins the name of a file that is still being written

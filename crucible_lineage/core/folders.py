@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from crucible_lineage.core.file_cache import UNFINISHED
-from crucible_lineage.disk import OWNER_FOLDER, private_file, private_folder
+from crucible_lineage.machine.disk import OWNER_FOLDER, private_file, private_folder
 
 KEPT_DAYS = 14  # chosen: how long the files of a failed or killed attempt can be inspected
 MARK = ".in-use"

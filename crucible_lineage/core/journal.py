@@ -24,10 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crucible_lineage.checksums import sealed, unsealed
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.machine.checksums import sealed, unsealed
+from crucible_lineage.text.masking import masked, masked_text
 
 PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
     *("planned", "running", "made", "sending", "delivered", "ingested"),

@@ -29,7 +29,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import unsealed
 from crucible_lineage.core import tables
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
@@ -37,6 +36,7 @@ from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, Snapshot, StoredRecord, Summary
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates

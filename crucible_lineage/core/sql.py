@@ -19,8 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crucible_lineage.disk import private_file, private_folder
 from crucible_lineage.errors import StorageError
+from crucible_lineage.machine.disk import private_file, private_folder
 
 T = TypeVar("T")
 

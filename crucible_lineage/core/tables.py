@@ -12,9 +12,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
-from crucible_lineage.amounts import Names
-from crucible_lineage.checksums import sealed, unsealed
-from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import PART
@@ -30,6 +27,8 @@ from crucible_lineage.lineage.records import (
     text,
     used_mfids,
 )
+from crucible_lineage.machine.checksums import sealed, unsealed
+from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements.calibrations import certificates_to_json
 from crucible_lineage.statements.statements import (
@@ -51,7 +50,8 @@ from crucible_lineage.statements.statements import (
     statement_in,
     verdicts_in,
 )
-from crucible_lineage.times import without_default_time
+from crucible_lineage.text.amounts import Names
+from crucible_lineage.text.times import without_default_time
 
 MOST_NUMBERS = 6  # of what a step returned, that lists show
 COLUMNS = ("mfid", "project", "statement", "supports", "replaces", "summary")  # in which the mirror keeps summaries

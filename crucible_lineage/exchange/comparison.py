@@ -12,7 +12,7 @@ from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_mark, order_of_claims
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
-from crucible_lineage.times import is_same_value, without_default_time
+from crucible_lineage.text.times import is_same_value, without_default_time
 
 FIELDS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name")
 SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")

@@ -21,13 +21,10 @@ from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from crucible_lineage.amounts import amount
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import fetch_datasets, in_threads
 from crucible_lineage.core.slots import slots_of
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -41,6 +38,9 @@ from crucible_lineage.errors import (
 from crucible_lineage.exchange.comparison import FIELDS, SAMPLE_FIELDS, DatasetParts, MissingParts, compare, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.machine.checksums import scan_file
+from crucible_lineage.machine.disk import private_folder
+from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import is_own
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import StepRecord, parse_record
@@ -51,8 +51,8 @@ from crucible_lineage.registration.register import add_equal_parents, register_o
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current
 from crucible_lineage.statements.vouching import sealed_statement
-from crucible_lineage.times import without_default_time
-from crucible_lineage.traffic import Tell
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import without_default_time
 
 AT_ONCE = 6  # what one client should ask of a shared service at a time
 ONE_CALL_S = 5.0  # chosen: after that, the service counts as away

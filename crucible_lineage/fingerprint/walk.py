@@ -30,8 +30,8 @@ from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.ids import CODE_TAG, canonical_json
-from crucible_lineage.masking import code_holds_secret, masked_text
 from crucible_lineage.step import Step
+from crucible_lineage.text.masking import code_holds_secret, masked_text
 
 MOST_TEXT = 20_000  # chosen: characters of all pieces in a record
 STEP = "step"  # the piece of the step function itself

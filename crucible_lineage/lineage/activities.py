@@ -32,7 +32,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.statements.statements import Doubt
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 Record = Mapping[str, object]
 _ACTIVITIES = uuid.UUID("9d0a8a37-6a0e-5d5c-9f0f-3d8d4f1f7b60")  # our own namespace, for reproducible ids

@@ -10,8 +10,6 @@ from typing import ClassVar, Literal, get_args
 
 import networkx
 
-from crucible_lineage.amounts import amount
-from crucible_lineage.collector import collector_paused
 from crucible_lineage.ids import is_mfid, is_timed, mfid_time
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, IN_PLACE, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
@@ -23,6 +21,8 @@ from crucible_lineage.lineage.records import (
     recorded_project,
     used_mfids,
 )
+from crucible_lineage.machine.process import collector_paused
+from crucible_lineage.text.amounts import amount
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # worst first

@@ -33,7 +33,7 @@ from crucible_lineage.lineage.crate_data import (
 from crucible_lineage.lineage.records import mapping, text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements.calibrations import certified_text
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 WORKFLOW = "workflow.json"
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import networkx
 
-from crucible_lineage.collector import collector_paused
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
@@ -27,6 +26,7 @@ from crucible_lineage.lineage.records import (
     unknown_inputs,
     used_mfids,
 )
+from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.statements.statements import Doubt
 
 Direction = Literal["ancestors", "descendants", "both"]

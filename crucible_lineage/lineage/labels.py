@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.masking import masked_text
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.masking import masked_text
 
 HIDDEN_NAME = "not visible to you"
 SHORT = 3  # symbols of a word that is not moved alone to a second line

@@ -17,7 +17,7 @@ from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
-from crucible_lineage.masking import masked
+from crucible_lineage.text.masking import masked
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")

@@ -18,7 +18,7 @@ from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
-from crucible_lineage.times import measured_at, span_text, utc
+from crucible_lineage.text.times import measured_at, span_text, utc
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result

@@ -39,7 +39,7 @@ from crucible_lineage.lineage.view import (
     left_out_note,
     view,
 )
-from crucible_lineage.masking import masked_text
+from crucible_lineage.text.masking import masked_text
 
 __all__ = ["MOST_PIXELS", "render_png", "render_svg"]
 

@@ -13,7 +13,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
-from crucible_lineage.masking import masked_text
+from crucible_lineage.text.masking import masked_text
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
 _MERMAID_EDGES = 499

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import networkx
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
@@ -19,6 +18,7 @@ from crucible_lineage.lineage.records import (
     parents_as_used,
     used_roles,
 )
+from crucible_lineage.text.amounts import amount
 
 EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used
 MOST_BOXES = 40  # that a page shows at a readable size; beyond, fewer siblings are folded

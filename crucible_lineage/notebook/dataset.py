@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 from zipfile import BadZipFile
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ask.answer import rows_table
 from crucible_lineage.ask.columns import as_texts
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.view import DatasetView, existing, show_dataset
-from crucible_lineage.csv_files import csv_form, csv_rows
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -32,6 +31,7 @@ from crucible_lineage.standing.standings import standings_of
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift as lift_statements
 from crucible_lineage.statements.stating import put_on_hold, sign
+from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.explain import Explanation

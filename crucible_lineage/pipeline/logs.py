@@ -12,9 +12,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Self
 
-from crucible_lineage.disk import private_file, private_folder, storage_error
 from crucible_lineage.errors import LineageError
-from crucible_lineage.masking import Redactor, known
+from crucible_lineage.machine.disk import private_file, private_folder, storage_error
+from crucible_lineage.text.masking import Redactor, known
 
 STEP_LOG = "step.log"  # what the step printed; it becomes a file of the child
 LOG_LIMIT_BYTES = 1 << 20  # half of it for the beginning, half for the end

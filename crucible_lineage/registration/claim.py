@@ -61,7 +61,7 @@ from crucible_lineage.marks import (
 from crucible_lineage.provenance.recipe import changed_keys
 from crucible_lineage.provenance.record import COMPLETE, read_record
 from crucible_lineage.registration.read import other_files, require_own, whole_record
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crucible_lineage.core.journal import DELIVERED, FAILED, MADE, REFUSED, Journal, ResultRow
-from crucible_lineage.disk import private_folder
+from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import (
     RESULT,

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import FileChecksums, scan_file
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.disk import flush
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.masking import WAY_OUT, learn, masked
+from crucible_lineage.machine.checksums import FileChecksums, scan_file
+from crucible_lineage.machine.disk import flush
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
 from crucible_lineage.refs import DatasetRef, FileRef, utf8_name
+from crucible_lineage.text.masking import WAY_OUT, learn, masked
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord

@@ -25,7 +25,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import expand, read_record, unreadable
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.times import measured_at
+from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from crucible_lineage.amounts import amount, size_text
 from crucible_lineage.provenance.environment import VARIABLES
+from crucible_lineage.text.amounts import amount, size_text
 
 PASSED = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH")  # to a step, beside recorded ones among VARIABLES
 PASSED_TO_BUILD = (*PASSED, "HOME", "TMPDIR", "TEMP", "TMP", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy")

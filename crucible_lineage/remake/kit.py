@@ -31,7 +31,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
 from crucible_lineage.session import Session
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import KeptFile, StepRecord

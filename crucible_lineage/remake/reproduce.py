@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.checksums import file_sha256
-from crucible_lineage.disk import private_folder
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, shortened
 from crucible_lineage.lineage import verify_bundle
 from crucible_lineage.lineage.model import CURRENT
+from crucible_lineage.machine.checksums import file_sha256
+from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef

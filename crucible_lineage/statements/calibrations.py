@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
-from crucible_lineage.amounts import value_text
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
-from crucible_lineage.times import moment_text, utc
+from crucible_lineage.text.amounts import value_text
+from crucible_lineage.text.times import moment_text, utc
 
 NEXT = "next"  # the end of a certificate that lasts until the next one begins
 NO_END = datetime.max.replace(tzinfo=UTC)

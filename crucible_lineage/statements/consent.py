@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.disk import private_file
 from crucible_lineage.errors import ForbiddenError, ForeignCodeError, NotFoundError, shortened
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.lineage.labels import plain_lines
+from crucible_lineage.machine.disk import private_file
 from crucible_lineage.session import Session
 from crucible_lineage.statements.vouching import owner_of
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.ids import canonical_json, derive_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.marks import KEY
 from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statement
-from crucible_lineage.times import utc
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import utc
 
 KEYWORD = MEASUREMENT = LABEL
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"

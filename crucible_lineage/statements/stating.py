@@ -12,14 +12,12 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.amounts import amount
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.slots import SlotClaim, later_than
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY, is_entry
-from crucible_lineage.masking import masked, masked_text
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
@@ -56,7 +54,9 @@ from crucible_lineage.statements.statements import (
     why_not_sign,
 )
 from crucible_lineage.statements.vouching import UNFINISHED, owner_of
-from crucible_lineage.times import utc
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.masking import masked, masked_text
+from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

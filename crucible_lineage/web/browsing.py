@@ -23,7 +23,7 @@ from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.lineage.labels import HIDDEN_NAME, csv_text, plain, value_text
-from crucible_lineage.masking import masked
+from crucible_lineage.text.masking import masked
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import mfids_in, redacted, rendered
 

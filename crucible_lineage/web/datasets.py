@@ -33,13 +33,13 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import METADATA_PREFIX
-from crucible_lineage.masking import masked
 from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.refs import FIELDS
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
+from crucible_lineage.text.masking import masked
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
 

@@ -20,13 +20,13 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedErro
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
-from crucible_lineage.amounts import amount, size_text, time_text
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
 from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
-from crucible_lineage.masking import masked_text
-from crucible_lineage.times import measured_at, utc
+from crucible_lineage.text.amounts import amount, size_text, time_text
+from crucible_lineage.text.masking import masked_text
+from crucible_lineage.text.times import measured_at, utc
 
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 

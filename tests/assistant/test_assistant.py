@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.assistant import MOST_CHARACTERS, bounded
 from crucible_lineage.ask.question import TOOL, questions_at
-from crucible_lineage.assistant import MOST_CHARACTERS, bounded
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run

@@ -9,9 +9,9 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from crucible_lineage.checksums import crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.client import scan_file
 from crucible_lineage.errors import FileChangedError
+from crucible_lineage.machine.checksums import crc32c_text, part_checksums, require_unchanged
 
 
 def test_one_scan_finds_all_checksums(movie: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.checksums import scan_file, stamp
 from crucible_lineage.core import file_cache
 from crucible_lineage.core.file_cache import FileCache, limit_from_environment
 from crucible_lineage.errors import ChecksumError, FileChangedError, InputError, StorageError
+from crucible_lineage.machine.checksums import scan_file, stamp
 
 
 def put(cache: FileCache, content: bytes) -> str:

@@ -19,9 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import crucible_lineage as cl
+from crucible_lineage.ask.assistant import tool_of
 from crucible_lineage.ask.question import COMMAND, MODULES, TOOL, find_question
-from crucible_lineage.assistant import tool_of
 from crucible_lineage.cli import main
 from tests.page import page_data
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.ids import derive_mfid, mfid_time
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import Activity, step_record

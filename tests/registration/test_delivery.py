@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.journal import LACKING, Journal
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, Activity, step_record

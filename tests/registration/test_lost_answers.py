@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.ids import derive_mfid
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration.payload import LocalFile

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.checksums import require_unchanged, scan_file
 from crucible_lineage.core.journal import SENDING, Journal
+from crucible_lineage.machine.checksums import require_unchanged, scan_file
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import raw_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import COPIED_BYTES, LocalFile, NewDataset
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False})
 

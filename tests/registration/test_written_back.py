@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.core.slots import SlotClaim, slots_stated
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import derive_mfid
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import read

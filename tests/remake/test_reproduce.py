@@ -363,5 +363,6 @@ def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: 
 def test_a_kit_can_save_returned_figures_with_nothing_installed(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime.zip"
     runtime.write_bytes(_runtime())
-    code = f"import sys; sys.path.insert(0, {str(runtime)!r}); from crucible_lineage.pictures import draw_returned"
+    path = f"import sys; sys.path.insert(0, {str(runtime)!r})"
+    code = f"{path}; from crucible_lineage.machine.pictures import draw_returned"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 from click.testing import CliRunner
 
+from crucible_lineage.ask.assistant import tool_of
 from crucible_lineage.ask.question import find_question
-from crucible_lineage.assistant import tool_of
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.notebook.registering import connect

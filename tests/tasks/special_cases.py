@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from prefect import flow, task
 
-from crucible_lineage.checksums import FileChecksums
 from crucible_lineage.core import store
+from crucible_lineage.machine.checksums import FileChecksums
 from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, lineage, registering, session_for, step
 
 

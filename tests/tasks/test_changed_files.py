@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.checksums import stamp_if_present
+from crucible_lineage.machine.checksums import stamp_if_present
 from crucible_lineage.tasks.arguments import Arguments
 from crucible_lineage.tasks.effects import OpenedFiles, files_written, watch_files, watching
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.flows.reports import as_event
+from crucible_lineage.pipeline.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state
-from crucible_lineage.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: A
 def test_a_dataset_under_registration_is_reported_when_complete(
     watched: Watcher, new: Any, session: Session, lab: Any, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from crucible_lineage import watch
+    from crucible_lineage.pipeline import watch
 
     unfinished = {new("half")}
     monkeypatch.setattr(watch, "OVERLAP", timedelta(0))

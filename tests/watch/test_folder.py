@@ -13,9 +13,9 @@ import pytest
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.errors import ForbiddenError, InputError, UnauthorizedError, UnreachableError
 from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.watch import Arrival, Folder
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.watch import Arrival, Folder
 
 
 class Clock:
@@ -134,7 +134,7 @@ def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any
 def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
-    from crucible_lineage import watch as arrivals
+    from crucible_lineage.pipeline import watch as arrivals
 
     really = arrivals.register_raw
     fails: dict[str, Exception] = {"a.txt": InputError("no such instrument"), "b.txt": UnreachableError("no answer")}
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
 def test_other_errors_are_retried_until_registration_succeeds(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    from crucible_lineage import watch as arrivals
+    from crucible_lineage.pipeline import watch as arrivals
 
     def refuse(*arguments: Any) -> Any:
         raise fault

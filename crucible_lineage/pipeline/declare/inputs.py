@@ -16,7 +16,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
-from crucible_lineage.amounts import is_equal
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -35,6 +34,7 @@ from crucible_lineage.pipeline.declare.parts import (
     from_name_fault,
 )
 from crucible_lineage.refs import DESCRIPTIVE, MATCHED
+from crucible_lineage.text.amounts import is_equal
 
 PACKAGE = "package:"
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have

@@ -27,7 +27,7 @@ from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
-from crucible_lineage.times import LENGTH, seconds_in
+from crucible_lineage.text.times import LENGTH, seconds_in
 
 
 class DeclaredModel(BaseModel):

@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.declare.parts import (
 )
 from crucible_lineage.refs import DESCRIPTIVE, MATCHED
 from crucible_lineage.statements.calibrations import NEXT
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = ("dataset_name", "count", "mfid", *DESCRIPTIVE, "timestamp", NIGHT)

@@ -22,7 +22,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, plann
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
-from crucible_lineage.times import measured_at
+from crucible_lineage.text.times import measured_at
 
 FieldsOf = Callable[[str], JsonMapping]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # in the default name of a list

@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.amounts import size_text
-from crucible_lineage.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
-from crucible_lineage.masking import is_key_file, known, masked, masked_text
+from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.plan.command import arguments_of, is_command
@@ -46,6 +44,8 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
+from crucible_lineage.text.amounts import size_text
+from crucible_lineage.text.masking import is_key_file, known, masked, masked_text
 
 if TYPE_CHECKING:
     from crucible_lineage.registration.payload import Payload

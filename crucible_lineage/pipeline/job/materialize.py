@@ -16,13 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.checksums import FileStamp, file_sha256, scan_file, stamp
 from crucible_lineage.core.folders import attempt_folder
-from crucible_lineage.disk import draft_beside
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.checksums import FileStamp, file_sha256, scan_file, stamp
+from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own
-from crucible_lineage.masking import MIN_ENCODED, known, learn, masked_text, texts_in
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
@@ -49,6 +48,7 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
+from crucible_lineage.text.masking import MIN_ENCODED, known, learn, masked_text, texts_in
 
 
 def materialize_step(

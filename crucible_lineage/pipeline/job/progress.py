@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crucible_lineage.core.folders import in_use, remove_folder
-from crucible_lineage.disk import private_file, private_folder
+from crucible_lineage.machine.disk import private_file, private_folder
 from crucible_lineage.pipeline.logs import LineCallback, publish_line
 
 if TYPE_CHECKING:

@@ -14,15 +14,15 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection, secret_faults, with_reads
+from crucible_lineage.text.masking import masked, masked_text
 
 SHELL = ("sh", "-c")
 SHELL_COMMAND = "shell: "

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.amounts import change_text
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -23,11 +22,12 @@ from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
 from crucible_lineage.refs import FIELDS
 from crucible_lineage.session import Session
-from crucible_lineage.times import is_same_value, utc
+from crucible_lineage.text.amounts import change_text
+from crucible_lineage.text.times import is_same_value, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.csv_files import CsvForm
+    from crucible_lineage.machine.csv_files import CsvForm
 
 LINKS = ("parent+", "parent-", "sample", "sample+", "sample-", "keyword+")  # to add or remove; `sample` replaces all
 LINKED = frozenset(one.rstrip("+-") for one in LINKS)
@@ -214,7 +214,7 @@ def _sample(session: Session, project: str, name: str) -> str:
 
 def read_table(table: Path) -> list[Request]:
     """Read a CSV table: `mfid`, and a column for each field to set; an empty cell changes nothing."""
-    from crucible_lineage.csv_files import csv_form, csv_rows  # not needed for plans
+    from crucible_lineage.machine.csv_files import csv_form, csv_rows  # not needed for plans
 
     try:
         form = csv_form(table)

@@ -21,7 +21,7 @@ from crucible_lineage.pipeline.plan.corrections import corrections, overwritten
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.session import Session
-from crucible_lineage.times import is_same_value
+from crucible_lineage.text.times import is_same_value
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.inputs import InputItem

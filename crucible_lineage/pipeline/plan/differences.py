@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.amounts import amount, change_text
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.text.amounts import amount, change_text
 
 MOST_LINES = 20
 MOST_NAMED = 5

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-from crucible_lineage.amounts import amount, distinct, value_text
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import REGISTERED, shared, value_of, values_of
@@ -30,6 +29,7 @@ from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.partners import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.text.amounts import amount, distinct, value_text
 
 MOST_INSTANCES = 100_000
 

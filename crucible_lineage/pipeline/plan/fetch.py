@@ -16,13 +16,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from crucible_lineage.checksums import FileChecksums, Scan, crc32c_text, file_sha256
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, RefusedError
+from crucible_lineage.machine.checksums import FileChecksums, Scan, crc32c_text, file_sha256
+from crucible_lineage.machine.process import traffic
 from crucible_lineage.pipeline.declare.inputs import split_address
 from crucible_lineage.pipeline.declare.pipeline import Publish
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
-from crucible_lineage.traffic import traffic
 
 if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient

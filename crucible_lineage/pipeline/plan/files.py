@@ -28,7 +28,7 @@ from crucible_lineage.registration.read import (
     taken_of,
 )
 from crucible_lineage.session import Session
-from crucible_lineage.times import measured_at
+from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

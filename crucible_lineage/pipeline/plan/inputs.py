@@ -45,7 +45,7 @@ from crucible_lineage.registration.read import Registered, knows, refusals, regi
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.calibrations import Span
-from crucible_lineage.times import measured_at, utc
+from crucible_lineage.text.times import measured_at, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.pipeline.plan.fetch import RemoteFile

@@ -27,7 +27,6 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from crucible_lineage import __version__
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word, shown_path
 from crucible_lineage.fingerprint.functions import EndedError, contained
@@ -36,10 +35,11 @@ from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, canonical_params, code_fingerprint
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.marks import is_own
-from crucible_lineage.masking import WAY_OUT, learn, masked
 from crucible_lineage.provenance.recipe import StepCode
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
+from crucible_lineage.text.masking import WAY_OUT, learn, masked
 
 if TYPE_CHECKING:  # workers do without declarations
     from crucible_lineage.pipeline.declare.inputs import DatasetFields

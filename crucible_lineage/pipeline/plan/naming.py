@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from crucible_lineage.amounts import value_text
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.fields import value_of
@@ -14,6 +13,7 @@ from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, Pi
 from crucible_lineage.pipeline.plan.bind import label_of
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
+from crucible_lineage.text.amounts import value_text
 
 Point = Mapping[str, int]  # dimension -> index of its value
 

@@ -29,7 +29,7 @@ from crucible_lineage.statements.calibrations import (
     certified_text,
     range_text,
 )
-from crucible_lineage.times import moment_text, span_text
+from crucible_lineage.text.times import moment_text, span_text
 
 AROUND = "around"  # the side of a group whose members were measured before and after
 NO_ID = "~"  # sorts after every MFID

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.collector import collector_paused
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
@@ -16,6 +15,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DOUBTFUL, RAW, Edge, Node
+from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -34,7 +34,7 @@ from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
-from crucible_lineage.times import time_shown
+from crucible_lineage.text.times import time_shown
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.provenance.schema import StepRecord

@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.amounts import amount
-from crucible_lineage.checksums import file_sha256
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.marks import METADATA_PREFIX, is_entry
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
@@ -21,7 +20,8 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DESCRIPTIVE, DatasetRef
 from crucible_lineage.registration.read import samples_of
 from crucible_lineage.session import Session
-from crucible_lineage.times import measured_at
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset

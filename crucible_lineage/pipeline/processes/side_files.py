@@ -27,7 +27,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.facts import Facts
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.pictures import draw_returned
+from crucible_lineage.machine.pictures import draw_returned
 from crucible_lineage.pipeline.plan.inspect import validated_params
 from crucible_lineage.step import Step
 

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError
+from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.logs import StepLog, tail_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall

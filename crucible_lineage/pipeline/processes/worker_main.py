@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from crucible_lineage.disk import replacing
 from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.disk import replacing
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step
 from crucible_lineage.pipeline.processes.side_files import failure_line, failure_traceback, outcome_of

@@ -18,13 +18,13 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.cli import working
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
+from crucible_lineage.machine.process import Traffic, traffic
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, StepEvent
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.traffic import Traffic, traffic
 
 pty = pytest.importorskip("pty", reason="terminals are POSIX")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.checksums import sealed, unsealed
+from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.pipeline.plan import inspect
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session

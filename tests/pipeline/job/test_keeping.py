@@ -15,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from crucible_lineage.ask.listing import list_datasets
-from crucible_lineage.checksums import file_sha256
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.job import keeping as module
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult

@@ -9,8 +9,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from crucible_lineage.masking import Redactor
 from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog
+from crucible_lineage.text.masking import Redactor
 
 SECRET = 'top secret/"ä"+4711'
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.amounts import size_text, time_text
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.fingerprint.objects import constant_text
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -17,6 +16,7 @@ from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import draw_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
+from crucible_lineage.text.amounts import size_text, time_text
 
 Run = Callable[..., RunResult]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.checksums import stamp
 from crucible_lineage.errors import StepError, StoppedError
+from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker

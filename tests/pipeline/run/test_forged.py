@@ -11,9 +11,9 @@ import pytest
 
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.listing import list_datasets
-from crucible_lineage.checksums import scan_file
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.ids import new_mfid
+from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.marks import KEY, SLOTS_KEY
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan

@@ -17,11 +17,11 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.pipeline.run.run import plan_and_run
+from crucible_lineage.pipeline.watch import INGESTION_COMPLETED, INGESTION_FAILED, Watcher
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.ingestion import follow_ingestions, note_ingestions
 from crucible_lineage.session import Session
-from crucible_lineage.watch import INGESTION_COMPLETED, INGESTION_FAILED, Watcher
 
 PIPELINE = """
 pipeline: read

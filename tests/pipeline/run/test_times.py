@@ -13,7 +13,7 @@ from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.session import Session
-from crucible_lineage.times import measured_at, utc
+from crucible_lineage.text.times import measured_at, utc
 from tests.page import page_data
 
 TIMES = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.amounts import amount, size_text
+from crucible_lineage.text.amounts import amount, size_text
 
 ROOT = Path(__file__).parents[1]
 COUNTED = re.compile(

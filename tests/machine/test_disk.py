@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.disk import replacing
+from crucible_lineage.machine.disk import replacing
 
 WRITER = """
 import sys
 from pathlib import Path
 
-from crucible_lineage.disk import replacing
+from crucible_lineage.machine.disk import replacing
 
 with replacing(Path(sys.argv[1])) as draft:
     draft.write_text("half")

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.masking import masked, masked_text
+from crucible_lineage.text.masking import masked, masked_text
 
 pytestmark = pytest.mark.usefixtures("keeping")
 

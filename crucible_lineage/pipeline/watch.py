@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from crucible_lineage.checksums import FileStamp, sealed, stamp, unsealed
 from crucible_lineage.client.models import Dataset, IngestionRequest
-from crucible_lineage.disk import is_being_written
 from crucible_lineage.errors import (
     ForbiddenError,
     InputError,
@@ -28,6 +26,8 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import is_support
+from crucible_lineage.machine.checksums import FileStamp, sealed, stamp, unsealed
+from crucible_lineage.machine.disk import is_being_written
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured
@@ -36,7 +36,7 @@ from crucible_lineage.refs import DatasetRef, utf8_name
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import statement_in
-from crucible_lineage.times import utc
+from crucible_lineage.text.times import utc
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"

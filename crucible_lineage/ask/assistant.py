@@ -19,8 +19,8 @@ from mcp.types import ToolAnnotations
 from crucible_lineage import __version__
 from crucible_lineage.ask.question import TOOL, Question, questions_at
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.masking import masked
 from crucible_lineage.session import Session
+from crucible_lineage.text.masking import masked
 
 
 def tool_of(question: Question, session: Session, folder: Path, lock: threading.Lock) -> Callable[..., object]:

@@ -1,0 +1,1 @@
+"""This machine: files, their hashes, folders and locks, tables, pictures, memory."""

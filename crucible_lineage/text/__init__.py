@@ -1,0 +1,1 @@
+"""What people read: amounts, times, and the one gate for what may leave."""
