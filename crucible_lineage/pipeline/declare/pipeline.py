@@ -36,7 +36,7 @@ from crucible_lineage.text.times import utc
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = ("dataset_name", "count", "mfid", *DESCRIPTIVE, "timestamp", NIGHT)
 OWN_PARENT_FIELDS = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
-_TEMPLATE = re.compile(r"\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
+_TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
