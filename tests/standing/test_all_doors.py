@@ -30,7 +30,8 @@ from tests.page import page_data
 from tests.web.conftest import served
 
 HISTORIES = range(300 if NIGHTLY else 30)
-MOST_ACTS = 5  # of each history, after a first run; by day, some doors are asked after each, and all after the last
+# After a first run. By day, some doors are asked after each act, and all after the last.
+MOST_ACTS = 5 if NIGHTLY else 3
 ANY = (0, 1, 2, 4)  # exit codes
 States = dict[str, str]
 
