@@ -82,7 +82,7 @@ def test_every_tool_answers_like_its_command_and_reports_cuts(made: Any, data: P
     assert (total["old"], total["new"], total["change"]) == (28.0, 34.0, 6.0)
     assert {one["mfid"] for one in impact["redo"]} == {made.runs[1].datasets["scaled"]["out"], new}
     assert (len(table["rows"]), table["columns"][-1]) == (1, "results.factor")
-    assert {step["name"]: step["state"] for step in plan["steps"]}["scaled"] == "fresh"  # of the first run
+    assert {step["name"]: step["state"] for step in plan["steps"]}["scaled"] == "superseded"  # of the first run
     assert [(one["pipeline"], one.get("todo")) for one in status["pipelines"]] == [("counting", None)]
     assert {one["state"] for one in every["datasets"]} == {"raw", "current", "superseded"}
     assert len(json.dumps(long)) <= MOST_CHARACTERS

@@ -130,7 +130,7 @@ def test_runs_are_listed_and_compared(project: Any) -> None:
     hint = f"to compare two: crucible-lineage diff {first.run_id} {second.run_id}"
     assert hint in project.ask("runs").stdout
     compared = project.ask_json("diff", first.run_id[:8], second.run_id[:8])
-    assert [(one["name"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
+    assert [(one["field"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
     assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout
     assert "no run has this ID" in project.ask("diff", first.run_id, "nonesuch", code=2).stderr
 

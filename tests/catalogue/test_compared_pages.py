@@ -52,7 +52,7 @@ def test_the_page_agrees_with_diff_and_starts_with_the_causes(browser: httpx.Cli
     difference = project.ask_json("diff", old, new)
     assert difference["results"]
     for change in difference["results"]:
-        assert change["name"] in page
+        assert change["field"] in page
     assert page.index("params.degree: 2 -> 3") < page.index("rms_cm1"), "causes come first"
     assert "rms_cm1: 0.25 -> 0.16666666666666666 (-0.0833333)" in page
     assert "params.degree: 3 -> 2" in read(browser, f"/compare?old={new}&new={old}")

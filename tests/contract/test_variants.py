@@ -45,7 +45,7 @@ def test_a_run_works_once(variant: str, behind: Any, machine: Opened, lab: Any) 
     total = first.datasets["total"]["out"]
     made = {total, first.datasets["scaled"]["out"], *first.inputs["first"], *first.inputs["second"]}
     assert set(fetch_lineage(own_session, total).nodes) == made
-    again = run(lab.pipeline, machine(door, "elsewhere"))
+    again = run(machine(door, "elsewhere"), lab.pipeline)
     assert (again.ok, again.executed, again.datasets) == (True, [], first.datasets)
     assert len(there(door)) == 4
     assert verify_project(own_session, "lab").findings == ()
@@ -65,7 +65,7 @@ def test_what_the_service_refuses_or_replaces_ends_the_run_in_its_words(
 ) -> None:
     door = behind(variant)
     try:
-        text = str(run(lab.pipeline, machine(door)).errors)
+        text = str(run(machine(door), lab.pipeline).errors)
     except RefusedError as refusal:  # of an input, before the run
         text = str(refusal)
     assert told in text
