@@ -85,7 +85,7 @@ steps:
   again: {{uses: "{module}:scale", inputs: {{counts: taken}}, output: {{ingest: false}}}}
 """
 STATES = r">(raw|current|candidate|doubtful|superseded|incomplete)<"  # as pages show them
-EXISTING = ("fresh", "doubtful", "candidate")  # states of a step that has its results
+EXISTING = ("fresh", "superseded", "doubtful", "candidate")  # states of a step that has its results
 
 
 @dataclass
