@@ -133,7 +133,7 @@ def _may_record(engine: Any) -> bool:
     return is_recording() or sent_with(engine.context) is not None
 
 
-def _begin(engine: Any) -> Call | Exception | None:
+def _begin(engine: Any) -> TaskCall | Exception | None:
     """Begin to record a run. Returns the error that it must fail with, if any.
 
     None if its flow registers nothing, the task registers what it makes itself, or it cannot be recorded (a warning).
@@ -145,7 +145,7 @@ def _begin(engine: Any) -> Call | Exception | None:
         recording = current(sent_with(engine.context))
         if recording is None:
             return None
-        call = Call(engine, recording)
+        call = TaskCall(engine, recording)
         require_free(call.result)
     except Exception as error:
         if recording is None or recording.destination.strict or isinstance(error, OnHoldError):
@@ -164,7 +164,7 @@ def _within(run_context: Any) -> Any:
         self.crucible_call = call = _begin(self) if _may_record(self) else None
         with run_context(self) as engine:
             yield engine
-        if isinstance(call, Call):
+        if isinstance(call, TaskCall):
             call.end()
 
     return within
@@ -176,7 +176,7 @@ def _within_async(run_context: Any) -> Any:
         self.crucible_call = call = await asyncio.to_thread(_begin, self) if _may_record(self) else None
         async with run_context(self) as engine:
             yield engine
-        if isinstance(call, Call):
+        if isinstance(call, TaskCall):
             await asyncio.to_thread(call.end)
 
     return within
@@ -185,7 +185,7 @@ def _within_async(run_context: Any) -> Any:
 # ---------------------------------------------------------------- a call
 
 
-class Call:
+class TaskCall:
     """A call between its begin, before Prefect limits its time, and its end, when it has been stored."""
 
     def __init__(self, engine: Any, recording: Recording) -> None:
@@ -287,7 +287,7 @@ def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> JsonO
 # ---------------------------------------------------------------- where the function is called
 
 
-def _required(call: Call | Exception | None, transaction: Any = None) -> Call | None:
+def _required(call: TaskCall | Exception | None, transaction: Any = None) -> TaskCall | None:
     """Return the call; None if none is recorded. Raises the error that it must fail with, unless it is cached."""
     if not isinstance(call, Exception):
         return call
@@ -348,7 +348,7 @@ def _generating(wrapped: Callable[..., Any], run_generator: Any) -> Any:
     return run
 
 
-def _yielding(function: Callable[..., Any], calls: list[Call | Exception | None]) -> Any:
+def _yielding(function: Callable[..., Any], calls: list[TaskCall | Exception | None]) -> Any:
     def called(*args: Any, **kwargs: Any) -> Any:
         call = _required(calls[-1])
         generator = function(*args, **kwargs)
@@ -369,7 +369,7 @@ def _yielding(function: Callable[..., Any], calls: list[Call | Exception | None]
     return called
 
 
-def _yielding_async(function: Callable[..., Any], calls: list[Call | Exception | None]) -> Any:
+def _yielding_async(function: Callable[..., Any], calls: list[TaskCall | Exception | None]) -> Any:
     async def called(*args: Any, **kwargs: Any) -> Any:
         call = _required(calls[-1])
         items = aiter(function(*args, **kwargs))

@@ -100,18 +100,18 @@ class LineageComparison(Answer):
         return not self.difference
 
     @property
-    def added_links(self) -> list[Link]:
+    def added_links(self) -> list[EdgeEnds]:
         """The links that only the new lineage has."""
         return [_visible_link(self.new, edge) for edge in self.difference.added_edges]
 
     @property
-    def removed_links(self) -> list[Link]:
+    def removed_links(self) -> list[EdgeEnds]:
         """The links that only the old lineage has."""
         return [_visible_link(self.old, edge) for edge in self.difference.removed_edges]
 
 
 @dataclass(frozen=True)
-class Link:
+class EdgeEnds:
     """A link between datasets, None for one that is not visible to this key."""
 
     source: str | None
@@ -119,8 +119,8 @@ class Link:
     relationship_type: str
 
 
-def _visible_link(graph: LineageGraph, edge: Edge) -> Link:
-    return Link(graph.nodes[edge.source].visible_id, graph.nodes[edge.target].visible_id, edge.relationship)
+def _visible_link(graph: LineageGraph, edge: Edge) -> EdgeEnds:
+    return EdgeEnds(graph.nodes[edge.source].visible_id, graph.nodes[edge.target].visible_id, edge.relationship)
 
 
 def _two_or_try(old: str | None = None, new: str | None = None, trial: str | None = None, **_: object) -> None:
