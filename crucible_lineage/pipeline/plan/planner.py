@@ -30,7 +30,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, Pipe
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_of
+from crucible_lineage.standing.currency import Currency, currency_of
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
@@ -52,12 +52,13 @@ class ProjectIndex:
         self.facts = ParentFacts(session, project)
         self._has_begun = False
         self._stated: StatementEffects | None = None
+        self._of_project: Currency | None = None
         self._held: dict[str, str] = {}
 
     def sync(self) -> None:
         """Synchronize the index: one cheap call if nothing changed."""
         self.results.sync()
-        self._stated = None
+        self._stated = self._of_project = None
 
     def refresh_statements(self) -> None:
         """Read statements again when they are next needed."""
@@ -78,7 +79,8 @@ class ProjectIndex:
         """Return what is current instead of a result of this pipeline, in words; empty if it is current itself."""
         by = self.results.slots.superseded_by(mfid)
         if by and not self.is_away:  # it may be current in a slot of another pipeline
-            by = currency_of(self.session.mirror.snapshot(self.project)).superseded_by(mfid)
+            self._of_project = self._of_project or currency_of(self.session.mirror.snapshot(self.project))
+            by = self._of_project.superseded_by(mfid)
         if not by:
             return ""
         stays = not self.results.slots.replacements(mfid).isdisjoint(by)

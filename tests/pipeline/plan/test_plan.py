@@ -13,7 +13,7 @@ from crucible_lineage.fingerprint.objects import constant_text
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.differences import Ingredients, code_diff, differences
 from crucible_lineage.pipeline.plan.plan import Estimate, PipelinePlan, StepPlan
-from crucible_lineage.pipeline.plan.planner import draw_plan
+from crucible_lineage.pipeline.plan.planner import draw_plan, make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import size_text, time_text
@@ -226,3 +226,25 @@ def test_every_command_finds_a_declaration_in_a_package(cli: Any) -> None:
     name = "package:crucible_lineage.deployments/pipelines/raman.yaml"
     answers = {command: cli(command, name) for command in ("check", "plan", "lineage")}
     assert {command: answer.exit_code for command, answer in answers.items()} == dict.fromkeys(answers, 0)
+
+
+def test_many_superseded_results_cost_the_lists_of_one(lab: Any, session: Session, run: Run) -> None:
+    steps = {f"s{number}": {"uses": f"{lab.module}:scale", "inputs": {"counts": "first"}} for number in range(6)}
+    steps = {name: {**step, "params": {"factor": 2 + number}} for number, (name, step) in enumerate(steps.items())}
+    declared = {"pipeline": "six", "project": "lab", "inputs": {"first": {"file": "first.txt"}}, "steps": steps}
+    path = lab.declare(json.dumps(declared), "six.yaml")
+    run(path)
+
+    def superseded() -> tuple[int, int]:
+        calls: list[str] = []
+        session.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url))]}
+        planned = make_plan(bind_file(path, session.store), session)
+        session.client._api.event_hooks = {}
+        return sum(step.state == "superseded" for step in planned.steps), sum("datasets?" in call for call in calls)
+
+    run(path, s0__factor=20)
+    one, lists_of_one = superseded()
+    run(path, **{f"s{number}__factor": 20 + number for number in range(1, 6)})
+    five, lists_of_five = superseded()
+    assert (one, five) == (1, 5)
+    assert lists_of_five <= lists_of_one + 1
