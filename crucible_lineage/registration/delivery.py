@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import SENDING
 from crucible_lineage.core.slots import SlotClaim, slots_of
-from crucible_lineage.errors import TRANSIENT, CrucibleError, FileChangedError, ForbiddenError, NotFoundError
+from crucible_lineage.errors import (
+    TRANSIENT,
+    ChecksumError,
+    CrucibleError,
+    FileChangedError,
+    ForbiddenError,
+    NotFoundError,
+)
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.provenance.recipe import generated_sha256
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
@@ -119,23 +128,30 @@ def confirmed(
         for one in client.datasets.iter(**filters, include_metadata=True):
             listed[one.unique_id] = (one.modification_time or "", slots_of(one.scientific_metadata))
             if ref := left.pop(one.unique_id, None):
-                reasons[ref.mfid] = _fault(read_record(one.scientific_metadata), ref)
+                reasons[ref.mfid] = _fault(client, read_record(one.scientific_metadata), ref)
         for mfid, ref in left.items():
             try:
                 dataset = client.datasets.get(mfid, include_metadata=True)
             except (ForbiddenError, NotFoundError):
                 reasons[mfid] = "is not there"
                 continue
-            reasons[mfid] = _fault(read_record(dataset.scientific_metadata), ref)
+            reasons[mfid] = _fault(client, read_record(dataset.scientific_metadata), ref)
     except TRANSIENT as error:
         return {ref.mfid: f"could not be checked: {error}" for ref in expected}, {}
     return {mfid: reason for mfid, reason in reasons.items() if reason}, listed
 
 
-def _fault(record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
+def _fault(client: CrucibleClient, record: StepRecord | FilesRecord | None, ref: DatasetRef) -> str:
     if record is None:
         return "has no provenance record"
     if not record.is_complete:
         return "is incomplete"
-    recorded = {(file.name, file.sha256) for file in record.generated or () if not file.log}  # logs may differ
-    return "" if recorded == {(file.name, file.sha256) for file in ref.files if not file.log} else "has other files"
+    digest = record.result and record.result.generated_sha256
+    if not record.is_whole and digest == generated_sha256(file.to_json() for file in ref.files):
+        return ""
+    try:
+        recorded = whole_record(client, ref.mfid, record).files
+    except ChecksumError as error:
+        return str(error)
+    ours, theirs = ({(file.name, file.sha256) for file in files if not file.log} for files in (ref.files, recorded))
+    return "" if ours == theirs else "has other files"  # logs may differ
