@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.store import Ingestion, Store
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
 OPEN = ("requested", "started")
 OTHERWISE = "not as asked"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.02, 0.5
+LISTED_FOR_ONE = 10  # chosen: an entry of a listing costs a tenth of a call
 LOOK_S = 2.0  # chosen: the time that a run with nothing else to do may spend on it
 
 
@@ -37,8 +38,8 @@ def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, In
 def follow_ingestions(client: CrucibleClient, store: Store, *, at_most_s: float = 0.0) -> list[Ingestion]:
     """Return the ingestions that have ended since the last call; ask repeatedly for open ones until `at_most_s`.
 
-    A pass asks once for each dataset, and ends after `LOOK_S`, since the service may have thousands in its queue. The
-    rest is left for a later pass. A request that the service no longer has counts as ended.
+    A pass ends after `LOOK_S`, since the service may have thousands in its queue; the rest is left for a later pass. A
+    request that the service no longer has counts as ended.
     """
     until = time.monotonic() + at_most_s
     wait_s = FIRST_WAIT_S
@@ -55,16 +56,23 @@ def follow_ingestions(client: CrucibleClient, store: Store, *, at_most_s: float 
 
 
 def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[Ingestion]:
-    """Return the ingestions that have ended, as far as there is time to ask."""
-    by_dataset: defaultdict[str, list[Ingestion]] = defaultdict(list)
-    for one in left:
-        by_dataset[one.mfid].append(one)
+    """Return the ingestions that have ended, as far as there is time to ask: several by a listing, newest first.
+
+    What the listing does not show is asked for by id.
+    """
+    listed: dict[int, IngestionRequest] = {}
+    if len(left) > 1:
+        newest = client.ingestions.iter(limit=LISTED_FOR_ONE * len(left))
+        listed = {one.id: one for one in takewhile(lambda one: one.id >= left[0].request, newest)}
     ended: list[Ingestion] = []
-    for mfid in random.SystemRandom().sample(list(by_dataset), len(by_dataset)):  # stuck ones do not block the others
-        now = _refreshed(client, mfid, by_dataset[mfid])
-        ended += [one for one in now if one.status not in OPEN]
-        if time.monotonic() > until:
-            break
+    for one in random.SystemRandom().sample(left, len(left)):  # stuck ones do not block the others
+        found = listed.get(one.request)
+        if found is None and time.monotonic() > until:
+            continue
+        with suppress(NotFoundError):
+            found = found or client.ingestions.get(one.request)
+        now = _updated(one, found)
+        ended += [now] if now.status not in OPEN else []
     return ended
 
 
@@ -84,17 +92,6 @@ def _status(request: IngestionRequest) -> str:
     """Return the request's status; OTHERWISE if it succeeded, but with another ingestor than requested."""
     is_otherwise = request.status == "complete" and request.error_message and request.ingestion_class
     return OTHERWISE if is_otherwise else request.status
-
-
-def _refreshed(client: CrucibleClient, mfid: str, open_requests: list[Ingestion]) -> list[Ingestion]:
-    """Return the present state of these ingestions of one dataset."""
-    found: dict[int, IngestionRequest] = {}
-    if len(open_requests) == 1:
-        with suppress(NotFoundError):
-            found[open_requests[0].request] = client.ingestions.get(open_requests[0].request)
-    else:
-        found = {one.id: one for one in client.ingestions.iter(dataset_mfid=mfid)}
-    return [_updated(one, found.get(one.request)) for one in open_requests]
 
 
 def _updated(ingestion: Ingestion, request: IngestionRequest | None) -> Ingestion:
