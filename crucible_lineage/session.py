@@ -31,7 +31,7 @@ from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.machine.disk import private_folder, storage_error
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.server import instance_id
+from crucible_lineage.server import DataFolder, instance_id
 from crucible_lineage.settings import Settings, retries_from_environment
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.text.masking import learn
@@ -58,7 +58,8 @@ class Session:
         learn([settings.api_key])
         self._patience_s = patience_s
         self.is_away = False  # whether to work without the service
-        self.cache = FileCache(settings.data / "cache", limit_from_environment())
+        stored = None if settings.api_url else DataFolder(settings.data / "crucible").content
+        self.cache = FileCache(settings.data / "cache", limit_from_environment(), stored)
         self._stack = ExitStack()
         self._lock = threading.RLock()
         self._who_lock, self._project_lock = threading.Lock(), threading.Lock()  # held during calls to the service

@@ -515,7 +515,9 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
             if session.store.checksums(path).sha256 != checksums.sha256:  # the flow has changed it since
                 current = Path(folder) / path.name
                 shutil.copyfile(session.cache.path(checksums.sha256), current)
-            return recording.undelivered.raw(recording.destination.project, [current])
+            dataset = recording.undelivered.raw(recording.destination.project, [current])
+        session.cache.share(checksums.sha256)
+        return dataset
 
     future = recording.later(register, logger, f"the file {path.name}", is_result=False)
     origin = Origin(future, (path.name,), about=about_file(path))

@@ -3,6 +3,9 @@
 Files are checked by hash, once per process unless they change. Each step receives its own copy, so that no step can
 write into the cache. That costs nothing if the file system shares blocks between files, else less than reading the file
 twice (docs/benchmarks.md has the figures). The size is bounded: the least recently used files are removed first.
+
+A large file that the embedded Crucible of the data folder stores is not stored again: the cache shares its blocks, or
+its only inode, which nobody may write. A file that somebody else owns is never shared, since its owner may write into it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,8 +26,10 @@ from crucible_lineage.machine.disk import flush, is_being_written, private_folde
 
 DEFAULT_LIMIT_BYTES = 20 << 30
 UNFINISHED = ".part-"  # begins the name of a file that is still being written
+SHARED_BYTES = 16 << 20  # chosen: of a smaller file, a second copy is cheap, and repairs the first
 LIMIT_VARIABLE = "CRUCIBLE_LINEAGE_CACHE_GB"
 _CHECKED_EVERY = 1 / 20  # of the limit, in bytes added: listing the folder takes time
+_FICLONE = 0x40049409  # of Linux: the file gets the blocks of another one, and its own when it is written
 _USED_AGAIN_S = 3600  # chosen: precision of the last use
 
 Fetch = Callable[[Path], str]  # writes a file, and returns its SHA-256
@@ -45,10 +51,16 @@ def limit_from_environment() -> int:
 
 
 class FileCache:
-    """Files by their SHA-256, in a folder of at most `limit_bytes` (the newest file may exceed it)."""
+    """Files by their SHA-256, in a folder of at most `limit_bytes` (the newest file may exceed it).
 
-    def __init__(self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+    `stored` returns the path at which the embedded Crucible of the same data folder stores the file with a hash.
+    """
+
+    def __init__(
+        self, folder: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES, stored: Callable[[str], Path] | None = None
+    ) -> None:
         self.folder = folder
+        self._stored = stored
         self.limit_bytes = limit_bytes
         self._added = limit_bytes  # so that the first file triggers a check
         self._hashed: dict[str, _Mark] = {}  # files that this process has hashed, with their marks then
@@ -130,6 +142,12 @@ class FileCache:
             "immediately; check which other programs write to that folder or disk"
         )
 
+    def share(self, sha256: str) -> None:
+        """Replace the copy of a large file by the bytes that the embedded Crucible stores, if it does."""
+        with self._part() as part:
+            if self._shared(sha256, part):
+                self._keep(part, sha256)
+
     def evict(self, sha256: str) -> None:
         """Remove the file with this hash."""
         self._hashed.pop(sha256, None)
@@ -137,9 +155,25 @@ class FileCache:
 
     def _fetched(self, sha256: str, fetch: Fetch) -> Path:
         with self._part() as part:
-            if (received := fetch(part)) != sha256:
+            if not self._shared(sha256, part) and (received := fetch(part)) != sha256:
                 raise ChecksumError(f"a file with SHA-256 {sha256} was requested, {received} came; it was not kept")
             return self._keep(part, sha256)
+
+    def _shared(self, sha256: str, part: Path) -> bool:
+        """Let `part` have the bytes that the embedded Crucible stores; return whether these are large and right."""
+        stored = self._stored(sha256) if self._stored else None
+        info = None if stored is None else _stat(stored)
+        if stored is None or info is None or info.st_size < SHARED_BYTES:
+            return False
+        try:
+            if not _clone(stored, part):
+                part.hardlink_to(stored)
+        except OSError:  # another file system, or one without links
+            return False
+        if file_sha256(part) == sha256:
+            return True
+        part.unlink()
+        return False
 
     @contextmanager
     def _part(self) -> Iterator[Path]:
@@ -185,7 +219,7 @@ class FileCache:
         files = sorted(
             (max(info.st_atime_ns, info.st_mtime_ns), info.st_size, path)
             for path in self.folder.glob("??/[0-9a-f]*")
-            if (info := _stat(path)) is not None
+            if (info := _stat(path)) is not None and info.st_nlink == 1  # removing the others frees nothing
         )
         excess = sum(size for _, size, _ in files) - self.limit_bytes
         for _, size, path in files:
@@ -194,6 +228,20 @@ class FileCache:
             if path != spared:
                 path.unlink(missing_ok=True)
                 excess -= size
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Make a file that shares the blocks of another; return whether the file system can."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    with source.open("rb") as reader, os.fdopen(_created(target), "wb") as writer:
+        with suppress(OSError):
+            fcntl.ioctl(writer, _FICLONE, reader.fileno())
+            return True
+    target.unlink()
+    return False
 
 
 def _copy(source: Path, target: Path) -> None:

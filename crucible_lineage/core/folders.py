@@ -87,8 +87,13 @@ def runs(data: Path) -> Path:
 
 
 def disk_usage(data: Path) -> dict[str, int]:
-    """Return bytes on disk by part: copies of files, attempts, environments, embedded Crucible, records (the rest)."""
-    used = {name: _size(data / folder) for name, folder in PARTS.items()}
+    """Return bytes on disk by part: copies of files, attempts, environments, embedded Crucible, records (the rest).
+
+    A file that the embedded Crucible shares with the cache counts there.
+    """
+    files = {name: _files(data / folder) for name, folder in PARTS.items()}
+    files["cache"] = {inode: size for inode, size in files["cache"].items() if inode not in files["crucible"]}
+    used = {name: sum(sizes.values()) for name, sizes in files.items()}
     used["records"] -= sum(size for name, size in used.items() if name != "records")
     return used
 
@@ -167,7 +172,13 @@ def _entries(path: Path) -> Iterator[os.stat_result]:
 
 
 def _size(path: Path) -> int:
-    return sum(info.st_size for info in _entries(path) if stat.S_ISREG(info.st_mode))
+    """Return the bytes that removing a file or folder frees: none of a file that has another name."""
+    return sum(info.st_size for info in _entries(path) if stat.S_ISREG(info.st_mode) and info.st_nlink == 1)
+
+
+def _files(path: Path) -> dict[tuple[int, int], int]:
+    """Return the size of each file, however many names it has."""
+    return {(info.st_dev, info.st_ino): info.st_size for info in _entries(path) if stat.S_ISREG(info.st_mode)}
 
 
 def _last_change(folder: Path) -> float:

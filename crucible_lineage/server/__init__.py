@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.server.database import (
+    DataFolder,
     instance_id,
     present_datasets,
     project_changes,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from crucible_lineage.server.running import RunningServer, serve, start_server
 
 __all__ = [
+    "DataFolder",
     "RunningServer",
     "instance_id",
     "present_datasets",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,3 +226,27 @@ def test_what_is_taken_away_as_soon_as_it_comes_is_told(tmp_path: Path, monkeypa
     monkeypatch.setattr(cache, "_fetched", lambda *given: really(*given).unlink())
     with pytest.raises(ChecksumError, match="cannot be kept"):
         cache.copy_to(name, tmp_path / "given.txt", written(b"bands"))
+
+
+def test_a_large_file_that_the_embedded_crucible_stores_is_stored_once(
+    tmp_path: Path, data: Path, command: Callable[..., Any]
+) -> None:
+    measured, bytes_of = tmp_path / "scan.bin", 200 << 20
+    content = os.urandom(1 << 20) * 200
+    measured.write_bytes(content)
+    made = command("register", measured, "--project", "lab", "--data", data, "--json")
+    assert made.returncode == 0, made.stderr
+    mfid = json.loads(made.stdout)["mfid"]
+    inodes = {path.stat().st_ino: path.stat().st_size for path in data.rglob("*") if path.is_file()}
+    assert bytes_of < sum(inodes.values()) < 1.05 * bytes_of
+    shown = json.loads(command("status", "--data", data, "--json").stdout)["disk"]
+    assert (shown["cache"], shown["crucible"] > bytes_of, shown["records"] < 1 << 20) == (0, True, True)
+
+    with measured.open("r+b") as file:  # as its owner may
+        file.write(b"#" * (1 << 20))
+    back = command("get", mfid, "-o", tmp_path / "back", "--data", data)
+    assert back.returncode == 0, back.stderr
+    assert (tmp_path / "back" / "scan.bin").read_bytes() == content
+    assert command("verify", mfid, "--bytes", "--data", data).returncode == 0
+    (kept,) = [path for path in (data / "cache").glob("??/*") if path.stat().st_size == bytes_of]
+    assert kept.stat().st_mode & 0o222 == 0, "nobody writes into what is shared"
