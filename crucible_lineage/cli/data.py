@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,13 +15,10 @@ from crucible_lineage.cli.options import DATA_FOLDER, chosen_settings, open_sess
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
-    from crucible_lineage.server.backup import Backup, RestoreReport
-
-MOST_NAMED = 20
+    from crucible_lineage.server.backup import Backup
 
 Folder = Annotated[Path, argument(kind=DATA_FOLDER)]
 
@@ -51,7 +48,7 @@ def backup_command(folder: Folder) -> Done:
 
 @act("restore", data_command)
 def restore_command(folder: Folder) -> Done:
-    """Replace the embedded Crucible by the backup in FOLDER, and list what is newer than the copy.
+    """Replace the embedded Crucible by the backup in FOLDER.
 
     The replaced one is set aside beside it, not deleted. Exit code 1 if files of the backup are damaged.
     """
@@ -59,28 +56,15 @@ def restore_command(folder: Folder) -> Done:
 
     crucible = _embedded("restore")
     try:
-        restored = restore(folder.absolute(), crucible)
+        backup, set_aside = restore(folder.absolute(), crucible)
     except BackupError as error:
         raise InputError(str(error)) from error
-    lists = {"younger": restored.younger, "changed": restored.changed}
-    listed = {key: None if some is None else [{"mfid": m, "name": n} for m, n in some] for key, some in lists.items()}
-    copied = f"restored {crucible} from the backup in {folder}: {_amount(restored.backup)}"
-    lines, more = [copied, *_replaced_lines(restored)], {"set_aside": restored.set_aside, **listed}
-    return _done(restored.backup, more, lines, "crucible-lineage verify --project PROJECT --repair --from FOLDER")
-
-
-def _replaced_lines(restored: RestoreReport) -> Iterator[str]:
-    younger, changed = restored.younger, restored.changed
-    if restored.set_aside is not None:
-        yield f"the previous one is set aside: {restored.set_aside}"
-    if younger is None or changed is None:
-        yield "the previous one cannot be read, so what is newer than the backup is unknown"
-    for datasets, words in ((younger, "newer than the backup and not in it"), (changed, "changed after the backup")):
-        if datasets:
-            count = amount(len(datasets), "dataset")
-            yield f"{count} {words}; `run`, `push` and `register` make and deliver them again:"
-            lines = (f"  {mfid}  {name}" for mfid, name in datasets)
-            yield from first_lines(lines, MOST_NAMED, "  and {} more; --json lists them")
+    lines = [f"restored {crucible} from the backup in {folder}: {_amount(backup)}"]
+    if set_aside is not None:
+        lines.append(f"the previous one is set aside: {set_aside}")
+    return _done(
+        backup, {"set_aside": set_aside}, lines, "crucible-lineage verify --project PROJECT --repair --from FOLDER"
+    )
 
 
 def _embedded(command: str) -> Path:

@@ -5,7 +5,7 @@ write into the cache. That costs nothing if the file system shares blocks betwee
 twice (docs/benchmarks.md has the figures). The size is bounded: the least recently used files are removed first.
 
 A large file that the embedded Crucible of the data folder stores is not stored again: the cache shares its blocks, or
-its only inode, which nobody may write. A file that somebody else owns is never shared, since its owner may write into it.
+its inode, which nobody may write. A file that somebody else owns is never shared: its owner may write into it.
 """
 
 from __future__ import annotations

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from crucible_lineage.server.database import DataFolder, connect, open_database
 from crucible_lineage.server.schema import damage
 from crucible_lineage.server.storage import digest_of, flush_folder
 
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
-Named = tuple[tuple[str, str], ...]  # datasets, each by its MFID and name
 
 
 class BackupError(Exception):
@@ -41,17 +38,6 @@ class Backup:
     files: int
     bytes: int
     damaged: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RestoreReport:
-    """The outcome of a restore. `younger` lists (MFID, name) of the datasets that only the folder set aside has,
-    `changed` those of which it has a later state; both are None if that folder could not be read."""
-
-    backup: Backup
-    set_aside: Path | None
-    younger: Named | None
-    changed: Named | None
 
 
 def back_up(data_dir: Path, target: Path) -> Backup:
@@ -81,8 +67,8 @@ def back_up(data_dir: Path, target: Path) -> Backup:
     return report
 
 
-def restore(source: Path, data_dir: Path) -> RestoreReport:
-    """Replace an embedded Crucible by a backup; the current folder is set aside beside it.
+def restore(source: Path, data_dir: Path) -> tuple[Backup, Path | None]:
+    """Replace an embedded Crucible by a backup. Return it, and where the current folder was set aside.
 
     Clients notice and discard what they cached of each project. Raises BackupError if `source` is damaged or no
     backup, or while a server works in `data_dir`.
@@ -103,14 +89,13 @@ def restore(source: Path, data_dir: Path) -> RestoreReport:
         shutil.copy2(local_key, draft.local_key)
     with closing(open_database(draft.database)) as database, database.write() as db:
         db.execute("UPDATE revision SET token = lower(hex(randomblob(8)))")
-    younger, changed = _newer_datasets(folder, draft)
     set_aside = None
     if folder.root.exists():
         set_aside = folder.root.with_name(f"{folder.root.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}")
         folder.root.replace(set_aside)
     draft.root.replace(folder.root)
     flush_folder(folder.root.parent)
-    return RestoreReport(report, set_aside, younger, changed)
+    return report, set_aside
 
 
 def _require_undamaged(path: Path, subject: str) -> None:
@@ -124,12 +109,14 @@ def _require_undamaged(path: Path, subject: str) -> None:
 
 
 def _require_idle(folder: DataFolder) -> None:
-    """Raise BackupError while a server of any process works in the folder; each holds a lock there."""
-    for path in sorted(folder.workers.glob("*.lock")) if folder.workers.is_dir() else ():
-        try:
-            with FileLock(path, timeout=0):
-                continue
-        except Timeout:
+    """Raise BackupError while another process has the database open: then SQLite keeps its journal."""
+    if not folder.database.exists():
+        return
+    try:
+        with closing(connect(folder.database, wait_s=1.0)) as db:
+            db.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise BackupError(
                 f"a server works in {folder.root}: stop `serve`, or wait until no command "
                 "runs there (the server that commands share ends some seconds after the last one)"
@@ -167,21 +154,3 @@ def _copy_content(source: Path, target: Path, sha256: str) -> bool:
         return False
     draft.replace(target)
     return True
-
-
-def _newer_datasets(folder: DataFolder, draft: DataFolder) -> tuple[Named | None, Named | None]:
-    """Return the datasets that only the folder has, and those that have a later state there than in the draft."""
-    if not folder.database.exists():
-        return (), ()
-    try:
-        with closing(connect(folder.database)) as db:
-            db.execute("ATTACH ? AS draft", (str(draft.database),))
-            rows = db.execute(
-                """SELECT here.mfid, COALESCE(dataset_name, ''), there.id IS NULL FROM resource AS here
-                    JOIN dataset USING (id) LEFT JOIN draft.resource AS there ON there.mfid = here.mfid
-                    WHERE there.id IS NULL OR here.modified > there.modified ORDER BY here.mfid"""
-            ).fetchall()
-    except (sqlite3.DatabaseError, UnicodeDecodeError):
-        return None, None
-    younger, changed = (tuple((mfid, name) for mfid, name, is_new in rows if is_new == wanted) for wanted in (1, 0))
-    return younger, changed

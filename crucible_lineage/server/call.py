@@ -6,8 +6,7 @@ import errno
 import logging
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from inspect import iscoroutinefunction
 from typing import Any
@@ -17,8 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.server.access import READABLE, VIEWER, Caller, Kind, require, role_on
-from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, hash_key
+from crucible_lineage.server.access import READABLE, VIEWER, Caller, require, role_on
+from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
 from crucible_lineage.server.schema import REMEDY, DamagedError
 from crucible_lineage.server.storage import ContentStore, Links
@@ -65,24 +64,8 @@ class Call(Visit):
         return f"{self.request.url.scheme}://{self.request.url.netloc}{PREFIX}"
 
     @property
-    def read(self) -> Any:
-        return self.service.database.read
-
-    @property
     def write(self) -> Any:
         return self.service.database.write
-
-    @contextmanager
-    def reading(self, mfid: str, kind: Kind = None) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
-        """Yield the database and the row of a resource that the caller may read; the same errors as `require`."""
-        with self.read() as db:
-            yield db, require(db, self.caller, mfid, VIEWER, kind)
-
-    @contextmanager
-    def writing(self, mfid: str, role: int, kind: Kind = None) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
-        """Yield a transaction that writes, and the row of a resource on which the caller has at least this role."""
-        with self.write() as db:
-            yield db, require(db, self.caller, mfid, role, kind)
 
     def add_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""
@@ -124,18 +107,30 @@ class App:
         route, values = self._find(request)
         visit = Visit(self.service, request)
         call = visit if route.is_open else _authenticated(visit)
-        arguments = {"call": call, **route.arguments(values, request.query_params)}
+        arguments = route.arguments(values, request.query_params)
         if "body" in route.types:
             arguments["body"] = checked("body", route.types["body"], await _body(request))
         if iscoroutinefunction(route.endpoint):
-            value = await route.endpoint(**arguments)
+            value = await route.endpoint(call=call, **arguments)
         elif route.is_short:
-            value = route.endpoint(**arguments)
+            value = self._outcome(route, call, arguments)
         else:
-            value = await run_in_threadpool(route.endpoint, **arguments)
+            value = await run_in_threadpool(self._outcome, route, call, arguments)
         if isinstance(value, Response):
             return value
         return JSONResponse(value, route.status, call.headers if isinstance(call, Call) else None)
+
+    def _outcome(self, route: Route, call: Visit, arguments: JsonObject) -> Any:
+        """Call the endpoint, in a transaction if it takes one: to read for GET, else to write."""
+        if "call" in route.given:
+            arguments["call"] = call
+        if "db" not in route.given:
+            return route.endpoint(**arguments)
+        database = self.service.database
+        with database.read() if route.method == "GET" else database.write() as db:
+            if "row" in route.given and isinstance(call, Call):
+                arguments["row"] = require(db, call.caller, arguments.pop("mfid"), route.role, route.of)
+            return route.endpoint(db=db, **arguments)
 
     def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
         path: str = request.scope["path"]

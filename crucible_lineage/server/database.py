@@ -52,7 +52,6 @@ class DataFolder:
         self.lock = root / ".lock"
         self.contents = root / "contents"
         self.uploads = root / "uploads"
-        self.workers = root / "workers"
 
     def content(self, sha256: str) -> Path:
         """Return the path for the bytes with this checksum, whether they exist or not."""
@@ -115,7 +114,7 @@ def open_folder(data_dir: Path | str) -> DataFolder:
 
     folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with FileLock(folder.lock, mode=0o600):
-        for path in (folder.contents, folder.uploads, folder.workers):
+        for path in (folder.contents, folder.uploads):
             path.mkdir(mode=0o700, exist_ok=True)
         if not folder.local_key.exists():
             _write_once(folder.local_key, "local-" + secrets.token_urlsafe(32))
@@ -241,11 +240,11 @@ def stored_time(text: str) -> str:
     return utc.isoformat(timespec="microseconds")
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Connect to a database of this server, with the SQL function that its triggers need."""
     # A connection is used by one thread at a time, but not always by the same one.
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=512
+        path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512
     )
     seal_rows(connection)
     connection.execute("PRAGMA foreign_keys = ON")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import sqlite3
+from sqlite3 import Connection, Row
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -15,26 +15,25 @@ from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_foun
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import (
-    MAX_ROW_ID,
     Form,
     Json,
     Limit,
     Name,
+    Number,
     Offset,
     Refusal,
     delete,
     get,
     invalid,
-    page,
     post,
 )
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
-from crucible_lineage.server.resources import renew_metadata
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
     file_of,
+    files_of,
     release,
     update_size,
 )
@@ -51,64 +50,53 @@ _SIGNATURES = (
 )
 
 
-# ruff: noqa: ARG001 - a route declares the call, used or not
-
 _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
     FROM ingestion_request JOIN file ON file.id = file_id JOIN resource ON resource.id = file.dataset_id"""
 
 
-@get("/datasets/{mfid}/files")
-def list_dataset_files(call: Call, mfid: str) -> Json:
-    with call.reading(mfid, "dataset") as (db, row):
-        rows = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],))
-        return [file_record(file) for file in rows]
+@get("/datasets/{mfid}/files", of="dataset")
+def list_dataset_files(db: Connection, row: Row) -> Json:
+    return [file_record(file) for file in files_of(db, row["id"])]
 
 
-@get("/datasets/{mfid}/download_links")
-def dataset_download_links(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
-    with call.reading(mfid, "dataset") as (db, row):
-        files = db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (row["id"],)).fetchall()
-    if not files:
+@get("/datasets/{mfid}/download_links", of="dataset")
+def dataset_download_links(call: Call, db: Connection, row: Row, disposition: Disposition = "attachment") -> Json:
+    if not (files := files_of(db, row["id"])):
         raise Refusal(404, "The dataset has no files")
     return {file["mfid"]: _link(call, file, disposition) for file in files}
 
 
 @get("/files")
-def list_files(call: Call, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
+def list_files(
+    call: Call, db: Connection, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0
+) -> Json:
     conditions = Conditions("NOT resource.hidden")
     conditions.limit_to(call.caller)
     if sha256_hash is not None:
         conditions.add("file.sha256 = ?", sha256_hash)
-    with call.read() as db:
-        rows = conditions.rows(db, FILES, "file.id DESC", limit, offset)
-        return page([file_record(row) for row in rows], limit, conditions.count(db, FILES), offset)
+    return conditions.page(db, FILES, "file.id DESC", limit, offset, lambda rows: list(map(file_record, rows)))
 
 
 @get("/files/{mfid}")
-def get_file(call: Call, mfid: str) -> Json:
-    with call.read() as db:
-        return file_record(file_of(db, call.caller, mfid, VIEWER))
+def get_file(call: Call, db: Connection, mfid: str) -> Json:
+    return file_record(file_of(db, call.caller, mfid, VIEWER))
 
 
 @delete("/files/{mfid}", 204)
-def delete_file(call: Call, mfid: str) -> Response:
-    with call.write() as db:
-        file = file_of(db, call.caller, mfid, EDITOR)
-        release(db, file["id"])
-        db.execute("DELETE FROM file WHERE id = ?", (file["id"],))
-        update_size(db, file["dataset_id"])
-        renew_metadata(db, file["dataset_id"])
+def delete_file(call: Call, db: Connection, mfid: str) -> Response:
+    file = file_of(db, call.caller, mfid, EDITOR)
+    release(db, file["id"])
+    db.execute("DELETE FROM file WHERE id = ?", (file["id"],))
+    update_size(db, file["dataset_id"])
     return Response(status_code=204)
 
 
 @get("/files/{mfid}/download_link")
-def file_download_link(call: Call, mfid: str, disposition: Disposition = "attachment") -> Json:
-    with call.read() as db:
-        file = file_of(db, call.caller, mfid, VIEWER)
-    return {"url": _link(call, file, disposition), "expires_in": LIFETIME_S}
+def file_download_link(call: Call, db: Connection, mfid: str, disposition: Disposition = "attachment") -> Json:
+    return {"url": _link(call, file_of(db, call.caller, mfid, VIEWER), disposition), "expires_in": LIFETIME_S}
 
 
-def _link(call: Call, file: sqlite3.Row, disposition: Disposition) -> str:
+def _link(call: Call, file: Row, disposition: Disposition) -> str:
     """Return a link to the content, not the file: it gives the same bytes after the file was replaced."""
     path = f"/storage/contents/{file['sha256']}/{file['filename']}"
     return call.service.links.sign(call.base_url, path, disposition=disposition)
@@ -119,31 +107,27 @@ class NewThumbnail(Form):
     thumbnail_b64str: str
 
 
-@get("/datasets/{mfid}/thumbnails")
-def list_thumbnails(call: Call, mfid: str) -> Json:
-    with call.reading(mfid, "dataset") as (db, row):
-        rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],)).fetchall()
-        return [_thumbnail_record(thumbnail) for thumbnail in rows]
+@get("/datasets/{mfid}/thumbnails", of="dataset")
+def list_thumbnails(db: Connection, row: Row) -> Json:
+    rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],))
+    return [_thumbnail_record(thumbnail) for thumbnail in rows]
 
 
-@post("/datasets/{mfid}/thumbnails", 201)
-def add_thumbnail(call: Call, mfid: str, body: NewThumbnail) -> Json:
+@post("/datasets/{mfid}/thumbnails", 201, of="dataset", role=CONTRIBUTOR)
+def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
     image, mime_type = _decode_image(body.thumbnail_b64str)
-    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, row):
-        number = db.execute(
-            "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?)",
-            (row["id"], body.thumbnail_name, mime_type, image),
-        ).lastrowid
-        return _thumbnail_record(db.execute("SELECT * FROM thumbnail WHERE id = ?", (number,)).fetchone())
+    number = db.execute(
+        "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?)",
+        (row["id"], body.thumbnail_name, mime_type, image),
+    ).lastrowid
+    return _thumbnail_record(db.execute("SELECT * FROM thumbnail WHERE id = ?", (number,)).fetchone())
 
 
-@delete("/datasets/{mfid}/thumbnails/{number}")
-def delete_thumbnail(call: Call, mfid: str, number: int) -> Json:
-    with call.writing(mfid, EDITOR, "dataset") as (db, row):
-        wanted = (min(number, MAX_ROW_ID), row["id"])
-        if number < 1 or not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", wanted).rowcount:
-            raise not_found("thumbnail")
-        return {"detail": f"Thumbnail {number} deleted"}
+@delete("/datasets/{mfid}/thumbnails/{number}", of="dataset", role=EDITOR)
+def delete_thumbnail(db: Connection, row: Row, number: Number) -> Json:
+    if not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, row["id"])).rowcount:
+        raise not_found("thumbnail")
+    return {"detail": f"Thumbnail {number} deleted"}
 
 
 def _decode_image(text: str) -> tuple[bytes, str]:
@@ -158,7 +142,7 @@ def _decode_image(text: str) -> tuple[bytes, str]:
     raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
 
 
-def _thumbnail_record(row: sqlite3.Row) -> Json:
+def _thumbnail_record(row: Row) -> Json:
     return {
         "id": row["id"],
         "dataset_id": row["dataset_id"],
@@ -182,41 +166,41 @@ def request_ingestion(
             (file["id"], status, ingestion_class, now()),
         ).lastrowid
         record = _request_record(db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone())
-    if status == "requested":
-        call.service.wake()
+    call.service.wake()
     return record
 
 
 @get("/ingestion_requests")
 def list_requests(
-    call: Call, dataset_mfid: str | None = None, file_mfid: str | None = None, limit: Limit = 100, offset: Offset = 0
+    call: Call,
+    db: Connection,
+    dataset_mfid: str | None = None,
+    file_mfid: str | None = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
 ) -> Json:
     conditions = Conditions("1")
     conditions.limit_to(call.caller)
-    if dataset_mfid is not None:
-        conditions.add("resource.mfid = ?", dataset_mfid)
-    if file_mfid is not None:
-        conditions.add("file.mfid = ?", file_mfid)
-    with call.read() as db:
-        rows = conditions.rows(db, _REQUESTS, "ingestion_request.id DESC", limit, offset)
-        return page([_request_record(row) for row in rows], limit, conditions.count(db, _REQUESTS), offset)
+    for column, value in (("resource.mfid", dataset_mfid), ("file.mfid", file_mfid)):
+        if value is not None:
+            conditions.add(f"{column} = ?", value)
+    order, shown = "ingestion_request.id DESC", lambda rows: list(map(_request_record, rows))
+    return conditions.page(db, _REQUESTS, order, limit, offset, shown)
 
 
 @get("/ingestion_requests/{number}")
-def get_request(call: Call, number: int) -> Json:
-    with call.read() as db:
-        found = f"{_REQUESTS} WHERE ingestion_request.id = ?"
-        row = db.execute(found, (min(number, MAX_ROW_ID),)).fetchone() if number > 0 else None
-        if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
-            raise not_found("ingestion request")
-        return _request_record(row)
+def get_request(call: Call, db: Connection, number: Number) -> Json:
+    row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
+    if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
+        raise not_found("ingestion request")
+    return _request_record(row)
 
 
 @get("/ingestors")
-def list_ingestors(call: Call) -> Json:
+def list_ingestors() -> Json:
     return ingestor_names()
 
 
-def _request_record(row: sqlite3.Row) -> Json:
+def _request_record(row: Row) -> Json:
     names = ("id", "status", "file_mfid", "dataset_mfid", "ingestion_class", "ingestion_githash", "time_created")
     return {name: row[name] for name in (*names, "time_completed", "error_message")}

@@ -25,7 +25,7 @@ from crucible_lineage.server.database import JsonObject, stored_time
 Json = Any
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 MAX_ROW_ID = (1 << 63) - 1
-GIVEN = ("call", "body", "query")  # parameters of endpoints that are not single values of a path or query
+GIVEN = ("call", "db", "row", "body", "query")  # parameters of endpoints that are not single values of a path or query
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -66,7 +66,8 @@ def _shown(value: object) -> Any:
 
 @dataclass(eq=False)
 class Route:
-    """A row of the table of routes. Its endpoint takes what its path, query and body hold, by name, and the call.
+    """A row of the table of routes. Its endpoint takes, by name, what its path, query and body hold, the call, `db`: a
+    transaction, and `row`: the resource of one of these kinds (`of`) in the path, on which the caller has the role.
 
     `is_open` routes take no key. `is_short` are those of a few queries, which run in the event loop: a switch to a
     thread would take as long.
@@ -78,6 +79,12 @@ class Route:
     status: int = 200
     is_short: bool = False
     is_open: bool = False
+    of: str | tuple[str, ...] | None = None
+    role: int = 1  # VIEWER
+
+    @cached_property
+    def given(self) -> set[str]:
+        return {name for name in GIVEN if name in signature(self.endpoint).parameters}
 
     @cached_property
     def segments(self) -> list[str]:
@@ -87,7 +94,7 @@ class Route:
     def types(self) -> dict[str, TypeAdapter[Any]]:
         """The types of path, query and body; made at the first request, since a start uses few of them."""
         hints = get_type_hints(self.endpoint, include_extras=True)
-        fields: dict[str, dict[str, Any]] = {"path": {}, "query": {}}
+        fields: dict[str, dict[str, Any]] = {"path": {"mfid": (str, ...)} if "row" in self.given else {}, "query": {}}
         for name, parameter in signature(self.endpoint).parameters.items():
             if name not in GIVEN:
                 default = ... if parameter.default is Parameter.empty else parameter.default
@@ -120,7 +127,7 @@ class Route:
 ROUTES: list[Route] = []
 
 
-def route(method: str, path: str, status: int = 200, **options: bool) -> Callable[[Endpoint], Endpoint]:
+def route(method: str, path: str, status: int = 200, **options: Any) -> Callable[[Endpoint], Endpoint]:
     """Add the function to the table of routes."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
@@ -131,11 +138,6 @@ def route(method: str, path: str, status: int = 200, **options: bool) -> Callabl
 
 
 get, post, put, patch, delete = (partial(route, method) for method in ("GET", "POST", "PUT", "PATCH", "DELETE"))
-
-
-def page(items: list[Any], limit: int, total: int | None, offset: int) -> Json:
-    """Return the envelope of a collection that is paged by offset."""
-    return {"items": items, "limit": limit, "total": total, "offset": offset}
 
 
 def _moment(text: str) -> str:
@@ -162,6 +164,7 @@ FileName = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Moment = Annotated[str, Field(max_length=64), AfterValidator(_moment)]
+Number = Annotated[int, AfterValidator(lambda number: number if 0 < number <= MAX_ROW_ID else 0)]  # of a row, from 1
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 Limit = Annotated[int, Field(ge=0, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]

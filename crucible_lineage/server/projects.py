@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+from functools import partial
+from sqlite3 import Connection, Row
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
@@ -28,17 +30,16 @@ from crucible_lineage.server.access import (
 from crucible_lineage.server.call import Call, Visit
 from crucible_lineage.server.database import hash_key, now, register_key
 from crucible_lineage.server.http import (
-    MAX_ROW_ID,
     Form,
     Json,
     Limit,
     Name,
+    Number,
     Offset,
     Refusal,
     Text,
     delete,
     get,
-    page,
     post,
 )
 from crucible_lineage.server.records import (
@@ -54,7 +55,6 @@ from crucible_lineage.server.records import (
 from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, touch, user_row
 from crucible_lineage.server.storage import sweep
 
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
@@ -95,38 +95,34 @@ class _Page(Includes):
 def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str, ...]) -> None:
     """Add the routes that list, create and read projects, or instruments. Everybody may know that they exist."""
 
-    def list_all(call: Call, query: Any) -> Json:
+    def list_all(call: Call, db: Connection, query: Any) -> Json:
         given = {column: value for name, column in filters.items() if (value := getattr(query, name)) is not None}
         if kind == "instrument" and "slug" not in given:
             given.setdefault("status", "active")
         conditions = Conditions("NOT hidden")
         for column, value in given.items():
             conditions.add(f"{column} = ?", value)
-        with call.read() as db:
-            if kind == "project" and "slug" in given:
-                row = db.execute("SELECT id FROM project WHERE slug = ?", (given["slug"],)).fetchone()
-                call.add_revision(db, row and row["id"])
-            rows = conditions.rows(db, SELECTS[kind], "slug, mfid", query.limit, query.offset)
-            items, total = records(db, call.caller, kind, rows, query), conditions.count(db, SELECTS[kind])
-            return page(items, query.limit, total, query.offset)
+        if kind == "project" and "slug" in given:
+            row = db.execute("SELECT id FROM project WHERE slug = ?", (given["slug"],)).fetchone()
+            call.add_revision(db, row and row["id"])
+        shown = partial(records, db, call.caller, kind, embed=query)
+        return conditions.page(db, SELECTS[kind], "slug, mfid", query.limit, query.offset, shown)
 
-    def create(call: Call, body: Any) -> Json:
+    def create(call: Call, db: Connection, body: Any) -> Json:
         named = [name for owner in owners if (name := getattr(body, owner)) is not None]
         if kind == "project" and len(named) != 1:
             raise Refusal(400, "Name exactly one project lead")
         slug, values = getattr(body, f"{kind}_id"), {name: getattr(body, name) for name in new_fields}
-        with call.write() as db:
-            owner = choose_owner(db, call.caller, *named)
-            if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
-                raise Refusal(409, f"The {kind}_id {slug} is taken: such a {kind} already exists")
-            number = insert(db, kind, {"slug": slug, **values}, owner_id=owner)
-            return load(db, call.caller, kind, number, Includes(include_owner=True, include_members=True))
+        owner = choose_owner(db, call.caller, *named)
+        if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
+            raise Refusal(409, f"The {kind}_id {slug} is taken: such a {kind} already exists")
+        number = insert(db, kind, {"slug": slug, **values}, owner_id=owner)
+        return load(db, call.caller, kind, number, Includes(include_owner=True, include_members=True))
 
-    def get_one(call: Call, reference: str, query: Includes) -> Json:
-        with call.read() as db:
-            row = named_row(db, kind, reference)
-            call.add_revision(db, row["id"] if kind == "project" else None)
-            return load(db, call.caller, kind, row["id"], query)
+    def get_one(call: Call, db: Connection, reference: str, query: Includes) -> Json:
+        row = named_row(db, kind, reference)
+        call.add_revision(db, row["id"] if kind == "project" else None)
+        return load(db, call.caller, kind, row["id"], query)
 
     new_fields = [name for name in FIELDS[kind] if name in new.__annotations__]
     by_filter: dict[str, Any] = dict.fromkeys(filters, (str | None, None))
@@ -144,41 +140,33 @@ _add_routes("instrument", NewInstrument, _BY, ("owner", "owner_orcid"))
 
 
 @get("/projects/{reference}/users")
-def list_members(call: Call, reference: str, limit: Limit = 100, offset: Offset = 0) -> Json:
-    with call.read() as db:
-        found = members(db, _project(db, call, reference, VIEWER)["id"])
-        return page(found[offset : offset + limit], limit, len(found), offset)
+def list_members(call: Call, db: Connection, reference: str, limit: Limit = 100, offset: Offset = 0) -> Json:
+    found = members(db, _project(db, call, reference, VIEWER)["id"])
+    return {"items": found[offset : offset + limit], "limit": limit, "total": len(found), "offset": offset}
 
 
 @post("/projects/{reference}/users/{user}")
-def add_member(call: Call, reference: str, user: str, role: Role = "contributor") -> Json:
-    with call.write() as db:
-        row = _project(db, call, reference, ADMIN)
-        member = user_row(db, user)
-        if member["id"] == row["owner_id"]:
-            raise Refusal(409, "The project's lead is already part of it")
-        try:
-            db.execute(
-                "INSERT INTO member (project_id, user_id, role) VALUES (?, ?, ?)",
-                (row["id"], member["id"], ROLE_NAMES.index(role)),
-            )
-        except sqlite3.IntegrityError:
-            raise Refusal(409, f"{user} is already a member of this project") from None
-        touch(db, row["id"])
-        return members(db, row["id"])
+def add_member(call: Call, db: Connection, reference: str, user: str, role: Role = "contributor") -> Json:
+    row, member = _project(db, call, reference, ADMIN), user_row(db, user)
+    if member["id"] == row["owner_id"]:
+        raise Refusal(409, "The project's lead is already part of it")
+    added = "INSERT OR IGNORE INTO member (project_id, user_id, role) VALUES (?, ?, ?)"
+    if not db.execute(added, (row["id"], member["id"], ROLE_NAMES.index(role))).rowcount:
+        raise Refusal(409, f"{user} is already a member of this project")
+    touch(db, row["id"])
+    return members(db, row["id"])
 
 
 @delete("/projects/{reference}/users/{user}")
-def remove_member(call: Call, reference: str, user: str) -> Json:
-    with call.write() as db:
-        row = _project(db, call, reference, ADMIN)
-        values = (row["id"], user_row(db, user)["id"])
-        if not db.execute("DELETE FROM member WHERE project_id = ? AND user_id = ?", values).rowcount:
-            raise Refusal(404, f"{user} is not a member of this project")
-        return members(db, row["id"])
+def remove_member(call: Call, db: Connection, reference: str, user: str) -> Json:
+    row = _project(db, call, reference, ADMIN)
+    values = (row["id"], user_row(db, user)["id"])
+    if not db.execute("DELETE FROM member WHERE project_id = ? AND user_id = ?", values).rowcount:
+        raise Refusal(404, f"{user} is not a member of this project")
+    return members(db, row["id"])
 
 
-def _project(db: sqlite3.Connection, call: Call, reference: str, role: int) -> sqlite3.Row:
+def _project(db: Connection, call: Call, reference: str, role: int) -> Row:
     return require(db, call.caller, named_row(db, "project", reference)["mfid"], role, "project")
 
 
@@ -198,7 +186,7 @@ class NewAccount(Form):
 
 
 @get("/health/live", is_open=True)
-def live(call: Visit) -> Json:
+def live() -> Json:
     return {"status": "ok"}
 
 
@@ -214,21 +202,18 @@ def ready(call: Visit) -> Response:
 
 
 @get("/account")
-def account(call: Call) -> Json:
-    with call.read() as db:
-        mine = "SELECT slug FROM project JOIN member ON member.project_id = project.id WHERE user_id = ?"
-        return {
-            "user_unique_id": call.caller.unique_id,
-            "access_group_ids": [slug for (slug,) in db.execute(mine, (call.caller.id,))],
-            "user_info": user_record(user_row(db, call.caller.unique_id)),
-        }
+def account(call: Call, db: Connection) -> Json:
+    mine = "SELECT slug FROM project JOIN member ON member.project_id = project.id WHERE user_id = ?"
+    return {
+        "user_unique_id": call.caller.unique_id,
+        "access_group_ids": [slug for (slug,) in db.execute(mine, (call.caller.id,))],
+        "user_info": user_record(user_row(db, call.caller.unique_id)),
+    }
 
 
 @get("/account/profile")
-def profile(call: Call) -> Json:
-    caller = call.caller
-    with call.read() as db:
-        me = user_record(user_row(db, caller.unique_id))
+def profile(call: Call, db: Connection) -> Json:
+    caller, me = call.caller, user_record(user_row(db, call.caller.unique_id))
     allowed = ("can_create_project", "can_register_instrument", "can_create_sample", "can_create_dataset")
     elevated = dict.fromkeys(("can_manage_service_accounts", "can_create_for_others"), caller.elevated)
     return me | {
@@ -248,112 +233,106 @@ def api_key(call: Call) -> Json:
 
 
 @get("/account/verify")
-def verify(call: Call) -> Json:
-    with call.read() as db:
-        created = db.execute("SELECT created FROM api_key WHERE hash = ?", (hash_key(call.key),)).fetchone()[0]
+def verify(call: Call, db: Connection) -> Json:
+    created = db.execute("SELECT created FROM api_key WHERE hash = ?", (hash_key(call.key),)).fetchone()[0]
     return {"valid": True, "created_at": created, "expires_at": NEVER}
 
 
 @get("/users/search")
 def search_users(
-    call: Call, q: Annotated[str, Field(min_length=1, max_length=200)], limit: Annotated[int, Field(ge=1, le=50)] = 20
+    db: Connection,
+    q: Annotated[str, Field(min_length=1, max_length=200)],
+    limit: Annotated[int, Field(ge=1, le=50)] = 20,
 ) -> Json:
     names = "lower(first_name || ' ' || last_name || ' ' || COALESCE(username, ''))"
     found = f"SELECT * FROM user WHERE instr({names}, lower(?)) ORDER BY last_name, unique_id LIMIT ?"
-    with call.read() as db:
-        return [public_user(row) for row in db.execute(found, (q, limit))]
+    return [public_user(row) for row in db.execute(found, (q, limit))]
 
 
 @post("/users/resolve")
-def resolve_users(call: Call, body: UserReferences) -> Json:
-    with call.read() as db:
-        references = [*body.orcids, *body.usernames, *body.emails]
-        return {reference: public_user(find_user(db, reference)) for reference in references}
+def resolve_users(db: Connection, body: UserReferences) -> Json:
+    references = [*body.orcids, *body.usernames, *body.emails]
+    return {reference: public_user(find_user(db, reference)) for reference in references}
 
 
 @get("/users/{reference}")
-def get_user(call: Call, reference: str) -> Json:
-    with call.read() as db:
-        return user_record(user_row(db, reference))
+def get_user(db: Connection, reference: str) -> Json:
+    return user_record(user_row(db, reference))
 
 
 @post("/service_accounts", 201)
-def create_account(call: Call, body: NewAccount) -> Json:
+def create_account(call: Call, db: Connection, body: NewAccount) -> Json:
     """Create the account of another user, with a key."""
     require_elevated(call.caller)
-    with call.write() as db:
-        try:
-            db.execute(
-                "INSERT INTO user (unique_id, username, first_name, last_name, is_service_account)"
-                " VALUES (?, ?, ?, '', 1)",
-                (body.unique_id or new_mfid(), body.username, body.username),
-            )
-        except sqlite3.IntegrityError:
-            raise Refusal(409, "A user with this identifier or username already exists") from None
-        return _new_key(db, user_row(db, body.username))
+    added = db.execute(
+        "INSERT OR IGNORE INTO user (unique_id, username, first_name, last_name, is_service_account)"
+        " VALUES (?, ?, ?, '', 1)",
+        (body.unique_id or new_mfid(), body.username, body.username),
+    ).rowcount
+    if not added:
+        raise Refusal(409, "A user with this identifier or username already exists")
+    return _new_key(db, user_row(db, body.username))
 
 
 @post("/service_accounts/{reference}/rotate_key")
-def rotate_key(call: Call, reference: str) -> Json:
+def rotate_key(call: Call, db: Connection, reference: str) -> Json:
     """Replace the keys of an account by a new one."""
     require_elevated(call.caller)
-    with call.write() as db:
-        row = user_row(db, reference)
-        db.execute("DELETE FROM api_key WHERE user_id = ?", (row["id"],))
-        return _new_key(db, row)
+    row = user_row(db, reference)
+    db.execute("DELETE FROM api_key WHERE user_id = ?", (row["id"],))
+    return _new_key(db, row)
 
 
-def _new_key(db: sqlite3.Connection, row: sqlite3.Row) -> Json:
+def _new_key(db: Connection, row: Row) -> Json:
     key = secrets.token_urlsafe(32)
     register_key(db, key, row["id"])
     return user_record(row) | {"api_key": key}
 
 
-@post("/resources/{mfid}/delete", 201)
-def request_deletion(call: Call, mfid: str, reason: Annotated[str, Field(max_length=2000)] | None = None) -> Json:
+@post("/resources/{mfid}/delete", 201, of=("dataset", "sample"), role=EDITOR)
+def request_deletion(
+    call: Call, db: Connection, row: Row, reason: Annotated[str, Field(max_length=2000)] | None = None
+) -> Json:
     """Hide a dataset or sample, and ask for its deletion."""
-    with call.writing(mfid, EDITOR, ("dataset", "sample")) as (db, row):
-        try:
-            requested = db.execute(
-                "INSERT INTO deletion_request (resource_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)"
-                " RETURNING *",
-                (row["id"], call.caller.id, reason, now()),
-            ).fetchone()
-        except sqlite3.IntegrityError:
-            raise Refusal(409, "A deletion request for this resource is already open") from None
-        db.execute("UPDATE resource SET hidden = 1 WHERE id = ?", (row["id"],))
-        return deletion_records(db, [requested])[row["id"]]
+    requested = db.execute(
+        "INSERT OR IGNORE INTO deletion_request (resource_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)"
+        " RETURNING *",
+        (row["id"], call.caller.id, reason, now()),
+    ).fetchone()
+    if requested is None:
+        raise Refusal(409, "A deletion request for this resource is already open")
+    db.execute("UPDATE resource SET hidden = 1 WHERE id = ?", (row["id"],))
+    return deletion_records(db, [requested])[row["id"]]
 
 
 @get("/deletion_requests")
 def list_requests(
     call: Call,
-    status: Literal["pending"] | None = None,
+    db: Connection,
+    status: Literal["pending"] | None = None,  # noqa: ARG001 - all requests are
     scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
     limit: Limit = 100,
     offset: Offset = 0,
 ) -> Json:
     """List the requests that the caller made, or could make as an administrator of the project, newest first."""
-    with call.read() as db:
-        rows = db.execute("SELECT * FROM deletion_request ORDER BY id DESC").fetchall()
-        rows = [row for row in rows if _is_visible(db, call.caller, row, scope)]
-        return page(list(deletion_records(db, rows[offset : offset + limit]).values()), limit, len(rows), offset)
+    rows = db.execute("SELECT * FROM deletion_request ORDER BY id DESC").fetchall()
+    found = list(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, scope)]).values())
+    return {"items": found[offset : offset + limit], "limit": limit, "total": len(found), "offset": offset}
 
 
 @get("/deletion_requests/{number}")
-def get_request(call: Call, number: int) -> Json:
-    with call.read() as db:
-        found = "SELECT * FROM deletion_request WHERE id = ?"
-        row = db.execute(found, (min(number, MAX_ROW_ID),)).fetchone() if number > 0 else None
-        if row is None or not _is_visible(db, call.caller, row):
-            raise not_found("deletion request")
-        return deletion_records(db, [row])[row["resource_id"]]
+def get_request(call: Call, db: Connection, number: Number) -> Json:
+    row = db.execute("SELECT * FROM deletion_request WHERE id = ?", (number,)).fetchone()
+    if row is None or not _is_visible(db, call.caller, row):
+        raise not_found("deletion request")
+    return deletion_records(db, [row])[row["resource_id"]]
 
 
 @delete("/resources/{mfid}")
-def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
+def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa: ARG001 - clients send `force`
     """Delete a resource for good, whether that was requested or not."""
-    with call.writing(mfid, VIEWER) as (db, row):
+    with call.write() as db:
+        row = require(db, call.caller, mfid, VIEWER)
         require_elevated(call.caller)
         if db.execute("SELECT 1 FROM resource WHERE project_id = ?", (row["id"],)).fetchone():
             raise Refusal(409, "The project still has datasets or samples")
@@ -376,24 +355,23 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:
 
 
 @get("/deletion_audit")
-def list_deleted(call: Call, resource_id: str | None = None, limit: Limit = 100, offset: Offset = 0) -> Json:
+def list_deleted(
+    call: Call, db: Connection, resource_id: str | None = None, limit: Limit = 100, offset: Offset = 0
+) -> Json:
     """List what was deleted for good, newest first: all of it for administrators, else what the caller asked for."""
     conditions = Conditions("1")
     if resource_id is not None:
         conditions.add("resource_id = ?", resource_id)
     if not call.caller.elevated:
-        conditions.add("requester_id = ?", call.caller.id)
+        conditions.add("requester_id = ?", call.caller.unique_id)
     # Who deletes what was asked for agrees with the request.
     deleted = """SELECT * FROM (SELECT id, type AS resource_type, mfid AS resource_id, name AS resource_name,
-        project_slug AS project_id, reason, request_time, deleted_at, requester_id,
+        project_slug AS project_id, reason, request_time, deleted_at,
+        (SELECT unique_id FROM user WHERE user.id = requester_id) AS requester_id,
         CASE WHEN request_time IS NOT NULL THEN deleted_at END AS review_time FROM deleted)"""
-    with call.read() as db:
-        rows = conditions.rows(db, deleted, "id DESC", limit, offset)
-        total = conditions.count(db, deleted)
-    items = [{name: row[name] for name in row.keys() if name != "requester_id"} for row in rows]  # noqa: SIM118
-    return page(items, limit, total, offset)
+    return conditions.page(db, deleted, "id DESC", limit, offset, lambda rows: [dict(row) for row in rows])
 
 
-def _is_visible(db: sqlite3.Connection, caller: Caller, row: sqlite3.Row, scope: str = "accessible") -> bool:
+def _is_visible(db: Connection, caller: Caller, row: Row, scope: str = "accessible") -> bool:
     is_own, may_delete = row["requester_id"] == caller.id, role_on(db, caller, row["resource_id"]) >= ADMIN
     return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))

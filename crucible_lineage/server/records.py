@@ -6,7 +6,7 @@ import base64
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
@@ -26,7 +26,7 @@ from crucible_lineage.server.access import (
 )
 from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
 from crucible_lineage.server.http import Count, Form, Json, Limit, invalid
-from crucible_lineage.server.resources import select, user_row
+from crucible_lineage.server.resources import metadata_of, rows_of, select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
@@ -61,12 +61,6 @@ def load(
     return records(db, caller, kind, rows, embed)[0]
 
 
-def rows_of(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
-    """Return the rows of a select with these ids."""
-    wanted = json.dumps([number for number in set(ids) if number is not None])
-    return db.execute(f"{select} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
-
-
 def _by_id(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str) -> dict[int, sqlite3.Row]:
     return {row["id"]: row for row in rows_of(db, select, ids, column)}
 
@@ -81,7 +75,7 @@ def records(
     projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
     used = (row["instrument_id"] for row in rows) if kind == "dataset" else ()
     instruments = _by_id(db, SELECTS["instrument"], used, "resource.id")
-    documents = _by_id(db, "SELECT * FROM metadata", ids, "id") if embed.include_metadata else {}
+    documents = metadata_of(db, ids) if embed.include_metadata else {}
     links = link_records(db, caller, ids) if embed.include_links else {}
     hidden = [row["id"] for row in rows if row["hidden"]]
     asked = rows_of(db, "SELECT * FROM deletion_request", hidden, "resource_id") if hidden else []
@@ -95,7 +89,7 @@ def records(
             **{name: row[name] for name in FIELDS[kind]},
             "creation_time": row["created"],
             "modification_time": row["modified"],
-            "scientific_metadata": json.loads(documents[number]["document"]) if number in documents else None,
+            "scientific_metadata": documents.get(number),
             "deletion_request": deletions.get(number),
             "capabilities": _capabilities(role, kind),
         }
@@ -257,6 +251,19 @@ class Conditions:
         """Return the number of all rows of a select."""
         source = select[select.index(" FROM ") :]
         return int(db.execute(f"SELECT COUNT(*) {source} WHERE {self}", self.values).fetchone()[0])
+
+    def page(
+        self,
+        db: sqlite3.Connection,
+        select: str,
+        order: str,
+        limit: int,
+        offset: int,
+        shown: Callable[[Any], list[Any]],
+    ) -> Json:
+        """Return a page of a select by offset, of the records that `shown` makes of rows."""
+        items = shown(self.rows(db, select, order, limit, offset))
+        return {"items": items, "limit": limit, "total": self.count(db, select), "offset": offset}
 
 
 _FILTERS = {  # READ: the resource with an MFID, if the caller may read it

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from crucible_lineage.ids import is_mfid, new_mfid
 from crucible_lineage.server.access import CONTRIBUTOR, Caller, role_on
@@ -147,66 +149,54 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     return result
 
 
-def read_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object] | None:
-    """Return a resource's metadata, None if none was ever written."""
-    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    return None if row is None else dict(json.loads(row["document"]))
+def rows_of(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
+    """Return the rows of a select with these ids."""
+    wanted = json.dumps([number for number in set(ids) if number is not None])
+    return db.execute(f"{select} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
 
 
-def written_metadata(db: sqlite3.Connection, resource_id: int) -> dict[str, object]:
+_PARSED = "SELECT filename, parsed.*, dataset_id FROM parsed JOIN file ON file.id = file_id"
+# The text of all documents of a `resource`.
+DOCUMENTS = (
+    "(SELECT group_concat(document, ' ') FROM (SELECT document FROM metadata WHERE metadata.id = resource.id"
+    " UNION ALL SELECT document FROM parsed JOIN file ON file.id = file_id WHERE dataset_id = resource.id))"
+)
+
+
+def metadata_of(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+    """Return the metadata of those resources that have any: what people wrote, over what ingestion found in the files,
+    the earlier ones first; of several files, also what was found in each."""
+    ids, found = set(ids), defaultdict[int, list[tuple[str, JsonObject]]](list)
+    for row in sorted(rows_of(db, _PARSED, ids, "dataset_id"), key=lambda row: int(row["file_id"])):
+        if document := json.loads(row["document"]):
+            found[row["dataset_id"]].append((row["filename"], document))
+    written = {row["id"]: json.loads(row["document"]) for row in rows_of(db, "SELECT * FROM metadata", ids)}
+    result: dict[int, JsonObject] = {}
+    for number in found.keys() | written.keys():
+        together: JsonObject = {}
+        for _, document in found[number]:
+            together = merged(document, together)
+        own = {"files": dict(found[number])} if len(found[number]) > 1 else {}
+        result[number] = merged(together | own, written.get(number, {}))
+    return result
+
+
+def written_metadata(db: sqlite3.Connection, resource_id: int) -> JsonObject:
     """Return the metadata that people wrote, without what ingestion found in the files."""
     row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
-    return {} if row is None else dict(json.loads(row["given"] or row["document"]))
+    return {} if row is None else dict(json.loads(row["document"]))
 
 
-def write_metadata(db: sqlite3.Connection, resource_id: int, written: dict[str, object]) -> dict[str, object]:
-    """Store the metadata that people wrote, merge them with what ingestion found, and return the result."""
-    _check_depth(written)
-    parsed = _parsed(db, resource_id)
-    document = _merge_sources(written, parsed)
-    text = _to_json(document)
-    if len(text.encode()) > MAX_DOCUMENT_BYTES:
+def write_metadata(db: sqlite3.Connection, resource_id: int, document: JsonObject) -> None:
+    """Store the metadata that people wrote."""
+    _check_depth(document)
+    if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
-    db.execute(
-        "INSERT INTO metadata (id, document, given) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET document = excluded.document, given = excluded.given",
-        (resource_id, text, _to_json(written) if parsed else None),
-    )
+    db.execute("INSERT OR REPLACE INTO metadata (id, document) VALUES (?, ?)", (resource_id, text))
     touch(db, resource_id)
-    return document
 
 
-def renew_metadata(db: sqlite3.Connection, dataset_id: int) -> None:
-    """Merge the dataset's metadata again from its present files; delete them if nothing is left."""
-    previous, written, parsed = read_metadata(db, dataset_id), written_metadata(db, dataset_id), _parsed(db, dataset_id)
-    if written or parsed:
-        if previous != _merge_sources(written, parsed):
-            write_metadata(db, dataset_id, written)
-    elif previous is not None:
-        db.execute("DELETE FROM metadata WHERE id = ?", (dataset_id,))
-
-
-def _parsed(db: sqlite3.Connection, dataset_id: int) -> list[tuple[str, dict[str, object]]]:
-    """Return what ingestion found in the dataset's files, by file name, in the order in which the files were added."""
-    rows = db.execute(
-        "SELECT filename, parsed.* FROM parsed JOIN file ON file.id = file_id"
-        " WHERE dataset_id = ? AND document <> '{}' ORDER BY file.id",
-        (dataset_id,),
-    )
-    return [(row["filename"], json.loads(row["document"])) for row in rows]
-
-
-def _merge_sources(written: dict[str, object], parsed: list[tuple[str, dict[str, object]]]) -> dict[str, object]:
-    """Merge written metadata over those of files, earlier files first; with several files, add each one's own."""
-    result: dict[str, object] = {}
-    for _, document in parsed:
-        result = merged(document, result)
-    if len(parsed) > 1:
-        result["files"] = dict(parsed)
-    return merged(result, written)
-
-
-def _to_json(document: dict[str, object]) -> str:
+def to_json(document: Mapping[str, object]) -> str:
     try:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:

@@ -182,7 +182,6 @@ def open_service(data_dir: Path | str, api_key: str | None) -> tuple[Service, Wo
         secret = str(setting(db, "link_secret"))
     storage = ContentStore(folder)
     worker = Worker(database, storage)
-    worker.start()
     return Service(database, storage, Links(secret), worker.wake), worker, api_key or key
 
 
@@ -253,10 +252,7 @@ def main(root: Path, port: int) -> None:
     """
     try:
         service, worker, _ = open_service(root, None)
-    except OSError as error:
-        _report({"errno": error.errno, "text": error.strerror, "filename": error.filename})
-        raise SystemExit(1) from error
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
         _report({"text": str(error)})
         raise SystemExit(1) from error
     folder = service.storage.folder

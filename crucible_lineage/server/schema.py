@@ -179,8 +179,7 @@ CREATE INDEX member_user ON member (user_id, project_id);
 
 CREATE TABLE metadata (
     id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    document TEXT NOT NULL,
-    given TEXT                                    -- what people wrote of it; NULL where that is all of the document
+    document TEXT NOT NULL                        -- what people wrote, without what ingestion found
 ) STRICT;
 
 CREATE TABLE keyword (
@@ -250,8 +249,7 @@ CREATE TABLE ingestion_request (
     ingestion_githash TEXT,
     time_created TEXT NOT NULL,
     time_completed TEXT,
-    error_message TEXT,
-    worker TEXT                                   -- who started it; its lock file tells whether that one still lives
+    error_message TEXT
 ) STRICT;
 CREATE INDEX ingestion_file ON ingestion_request (file_id);
 CREATE INDEX ingestion_open ON ingestion_request (status) WHERE status IN ('requested', 'started');

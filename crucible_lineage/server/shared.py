@@ -144,8 +144,6 @@ def _start(folder: DataFolder, port: int) -> HTTPConnection:
     if (lease := _lease_running(folder)) is not None:
         return lease
     refusal = report or {"text": f"its process died; its output is in {log}"}
-    if "errno" in refusal:
-        raise OSError(refusal["errno"], refusal["text"], refusal["filename"])
     raise RuntimeError(refusal["text"])
 
 

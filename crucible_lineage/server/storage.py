@@ -29,7 +29,7 @@ from crucible_lineage.server.access import VIEWER, Caller, not_found, require, r
 from crucible_lineage.server.database import Database, DataFolder, now
 from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
-from crucible_lineage.server.resources import renew_metadata, touch
+from crucible_lineage.server.resources import touch
 
 BLOCK_BYTES = 1 << 20
 BUCKET = "crucible-local"
@@ -203,6 +203,10 @@ def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sql
     return row
 
 
+def files_of(db: sqlite3.Connection, dataset_id: int) -> list[sqlite3.Row]:
+    return db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (dataset_id,)).fetchall()
+
+
 def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
     """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
     row: sqlite3.Row | None = db.execute(
@@ -247,7 +251,6 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
     )
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
     update_size(db, row["dataset_id"])
-    renew_metadata(db, row["dataset_id"])
     return row
 
 

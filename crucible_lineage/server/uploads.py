@@ -147,7 +147,7 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
 def _present(call: Call, mfid: str, body: NewUpload) -> Json | None:
     """Return the response to an upload of what the dataset has undamaged, or of nothing; None if bytes must be sent."""
     announced = (body.filename, body.size, body.sha256_hash)
-    with call.read() as db:
+    with call.service.database.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         file = find_same(db, dataset["id"], *announced)
     if body.size == 0:
@@ -161,7 +161,8 @@ def _present(call: Call, mfid: str, body: NewUpload) -> Json | None:
 
 
 def _begin_new(call: Call, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
-    with call.writing(mfid, CONTRIBUTOR, "dataset") as (db, dataset):
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         find_same(db, dataset["id"], body.filename, body.size, body.sha256_hash)
         return _begin(db, call, kind, dataset["id"], body.filename, body)
 
@@ -193,7 +194,7 @@ def _begin(
 
 def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> sqlite3.Row:
     """Return an upload of this dataset, to which the caller may add files."""
-    with call.read() as db:
+    with call.service.database.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset["id"], kind)

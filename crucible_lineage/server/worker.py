@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,31 +14,29 @@ from filelock import FileLock, Timeout
 from crucible_lineage.server.database import Database, now, stored_time
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import change, instrument_columns, renew_metadata
+from crucible_lineage.server.resources import change, instrument_columns, to_json, touch
 from crucible_lineage.server.storage import ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
 SWEEP_EVERY_POLLS = 60
+TURN_S = 1.0
 CLOSE_TIMEOUT_S = 10.0  # a file that takes longer is ingested again by the next worker
 
 log = logging.getLogger("crucible_lineage.server")
 
 
 class Worker:
-    """A worker to start, wake and close. It holds a lock file, by which other workers know that it lives."""
+    """A thread that ingests files, one at a time. The servers of a folder take turns, so what was begun and not ended
+    before one's turn was begun by a server that died."""
 
     def __init__(self, database: Database, storage: ContentStore) -> None:
         self._database = database
         self._storage = storage
         self._isolation = Isolation()
-        self._name = secrets.token_hex(8)
-        self._lock = FileLock(self._lock_path(self._name))
+        self._turn = FileLock(storage.folder.root / ".ingesting.lock", timeout=TURN_S, mode=0o600)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crucible-ingestion", daemon=True)
-
-    def start(self) -> None:
-        self._lock.acquire()
         self._thread.start()
 
     def wake(self) -> None:
@@ -51,17 +49,14 @@ class Worker:
         self._thread.join(CLOSE_TIMEOUT_S)
         self._isolation.stop()
         self._thread.join(CLOSE_TIMEOUT_S)
-        self._lock.release()
-        self._lock_path(self._name).unlink(missing_ok=True)
         self._database.close()
 
     def _run(self) -> None:
         polls = 0
         while not self._closing.is_set():
             try:
-                self._release_orphans()
-                while not self._closing.is_set() and (request := self._claim()) is not None:
-                    self._process(request)
+                with suppress(Timeout), self._turn:  # else the server that has the turn sees the same requests
+                    self._ingest_all()
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
             except Exception:
@@ -70,48 +65,27 @@ class Worker:
             self._wake.wait(POLL_S)
             self._wake.clear()
 
-    def _release_orphans(self) -> None:
-        """Put back requests whose worker is dead: nobody holds its lock file."""
+    def _ingest_all(self) -> None:
         with self._database.read() as db:
-            started = db.execute("SELECT DISTINCT worker FROM ingestion_request WHERE status = 'started'").fetchall()
-        for (worker,) in started:
-            if worker in (None, self._name):
-                continue
-            try:
-                with FileLock(self._lock_path(worker), timeout=0):
-                    self._put_back(worker)
-            except Timeout:
-                continue
-            self._lock_path(worker).unlink(missing_ok=True)
-
-    def _put_back(self, worker: str) -> None:
-        """Let another worker process what this one has started."""
+            if (
+                db.execute("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')").fetchone()
+                is None
+            ):
+                return
         with self._database.write() as db:
-            db.execute(
-                "UPDATE ingestion_request SET status = 'requested', worker = NULL"
-                " WHERE status = 'started' AND worker = ?",
-                (worker,),
-            )
+            db.execute("UPDATE ingestion_request SET status = 'requested' WHERE status = 'started'")
+        while not self._closing.is_set() and (request := self._begun()) is not None:
+            self._process(request)
 
-    def _lock_path(self, worker: str) -> Path:
-        return self._storage.folder.workers / f"{worker}.lock"
-
-    def _claim(self) -> sqlite3.Row | None:
-        """Return the file of the oldest open request, with `request` and the class that it names."""
-        with self._database.read() as db:
-            if db.execute("SELECT 1 FROM ingestion_request WHERE status = 'requested'").fetchone() is None:
-                return None
+    def _begun(self) -> sqlite3.Row | None:
+        """Begin the oldest open request; return its file, with `request` and the class that it names."""
         with self._database.write() as db:
-            claimed = db.execute(
-                "UPDATE ingestion_request SET status = 'started', worker = ? WHERE id ="
-                " (SELECT id FROM ingestion_request WHERE status = 'requested' ORDER BY id LIMIT 1) RETURNING id",
-                (self._name,),
-            ).fetchone()
             row: sqlite3.Row | None = db.execute(
                 "SELECT ingestion_request.id AS request, ingestion_class, file.* FROM ingestion_request"
-                " JOIN file ON file.id = file_id WHERE ingestion_request.id = ?",
-                (claimed and claimed["id"],),
+                " JOIN file ON file.id = file_id WHERE status = 'requested' ORDER BY request LIMIT 1"
             ).fetchone()
+            started = "UPDATE ingestion_request SET status = 'started' WHERE id = ?"
+            db.execute(started, (row and row["request"],))
             return row
 
     def _process(self, file: sqlite3.Row) -> None:
@@ -121,13 +95,13 @@ class Worker:
         except FileNotFoundError:
             status, remark = "file not found", "The file's content is missing"
         except Exception as error:
-            remark = str(error) if isinstance(error, IngestionError) else f"{type(error).__name__}: {error}"[:500]
             if self._isolation.stopped:
-                self._put_back(self._name)
+                return
+            remark = str(error) if isinstance(error, IngestionError) else f"{type(error).__name__}: {error}"[:500]
         with self._database.write() as db:
             db.execute(
                 "UPDATE ingestion_request SET status = ?, ingestion_class = COALESCE(?, ingestion_class),"
-                " time_completed = ?, error_message = ?, worker = NULL WHERE id = ? AND status = 'started'",
+                " time_completed = ?, error_message = ? WHERE id = ?",
                 (status, name, now(), remark or None, file["request"]),
             )
 
@@ -143,13 +117,15 @@ class Worker:
     def _store(self, db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
         """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
         document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
-        previous = db.execute("SELECT filled FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
+        previous = db.execute("SELECT * FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
         filled = fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
+        text = to_json(document)
         db.execute(
             "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
-            (file["id"], json.dumps(document, ensure_ascii=False), json.dumps(filled, ensure_ascii=False)),
+            (file["id"], text, to_json(filled)),
         )
-        renew_metadata(db, file["dataset_id"])
+        if text != (previous["document"] if previous else "{}"):
+            touch(db, file["dataset_id"])
         replace_thumbnail(db, file, findings.thumbnail)
 
 
