@@ -49,18 +49,24 @@ def scale(counts: Path, axis: Path, *, factor: int = 2, out: Path) -> dict:
 @step(measurement="pooled")
 def pool(parts: list[Path], *, title: str = "", out: Path) -> dict:
     (out / "pool.txt").write_text(title + "".join(part.read_text() for part in parts))
-    return {"count": len(parts)}
+    return {"count": len(parts), "titled": title}
+
+def header(path: Path) -> dict:
+    return {"power": 1}
 """
 MANY = """
 pipeline: PIPELINE
 project: PROJECT
 inputs:
   raw: {file: "data/*.txt", each: true, ingest: false, measurement: counts, instrument_name: Raman 1,
-        timestamp: "2026-05-02T12:00:00Z"}
+        header: "LABMODULE:header", timestamp: "2026-05-02T12:00:00Z"}
   axis: {calibration: axis, for: raw}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: raw, axis: axis}, output: {ingest: false}}
-  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, collect: trueGAPS}}, output: {ingest: false}}
+  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, collect: trueGAPS}}, output: {ingest: false},
+          params: {title: "by {parts.instrument_name}"}}
+  both: {uses: "LABMODULE:pool", inputs: {parts: total}, matrix: {title: [x, y]},
+         output: {ingest: false, dataset_name: both}}
   report: {uses: "LABMODULE:pool", inputs: {parts: total}, approve: {count: 1}, output: {ingest: false}}
   last: {uses: "LABMODULE:pool", inputs: {parts: report}, params: {title: x}, output: {ingest: false}}
 """
@@ -78,15 +84,16 @@ class Machine:
     """A data folder with an account, from which commands are given as from its shell."""
 
     def __init__(self, data: Path, url: str, key: str, module: str) -> None:
-        self.data, self.url, self.key, self.module = data, url, key, module
+        self.data, self.url, self.key, self.module, self.code = data, url, key, module, 0
 
     def __call__(self, *words: object, codes: tuple[int, ...] = (0, 1, 4), text: bool = False) -> Any:
         sys.modules.pop(self.module, None)
         options = ["--data", self.data, "--url", self.url, "--api-key", self.key, *([] if text else ["--json"])]
         found = CliRunner().invoke(main, [*map(str, words), *map(str, options)])
+        self.code = found.exit_code
         assert found.exception is None or isinstance(found.exception, SystemExit), (words, found.exc_info)
         assert found.exit_code in codes, (words, found.exit_code, found.output)
-        return found.stdout if text else json.loads(found.stdout or "{}")
+        return (found.stdout or found.stderr) if text else json.loads(found.stdout or "{}")
 
 
 class Project:
@@ -98,13 +105,20 @@ class Project:
         self.pipeline, self.gaps, self.tries = "many", "", 0
         self.steps: dict[str, str] = {}
         self.withdrawn, self.some, self.states = set[str](), list[str](), dict[str, str]()
+        self.ends: dict[str, str] = {}  # of runs here, by their ids
         (folder / "data").mkdir(parents=True)
         (folder / f"{ada.module}.py").write_text(STEPS)
         for number in range(2):
             (folder / "data" / f"{number}.txt").write_text(f"{name} {number}")
         (folder / "selects.yaml").write_text(self._filled(SELECTS))
-        ada(*self.certificate(ada)[1:])
-        ada(*self.declared()[1:])
+        self.do(*self.certificate(ada))
+        self.do(*self.declared())
+
+    def do(self, who: Machine, *words: object) -> None:
+        """Give a command; note how a run ends."""
+        found = who(*words, codes=ANY)
+        if words[0] == "run" and who is self.ada and "run_id" in found:
+            self.ends[found["run_id"]] = {0: "complete", 4: "on hold"}.get(who.code, "failed")
 
     def _filled(self, text: str) -> str:
         for word, value in (("PIPELINE", self.pipeline), ("PROJECT", self.name), ("LABMODULE", self.ada.module)):
@@ -180,16 +194,37 @@ def by_show_and_why(project: Project) -> States:
 
 def by_table(project: Project) -> States:
     asked = ("table", "--project", project.name, "--step", project.chance.choice(sorted(set(project.steps.values()))))
-    states = states_in(project.ada(*asked, "--all")["rows"])
+    rows = project.ada(*asked, "--all")["rows"]
+    states = states_in(rows)
+    titles = {row.get("params.title") for row in rows} | {row.get("results.titled") for row in rows}
+    assert titles <= {None, "", "x", "y", "by Raman 1"}, titles
     usual = {mfid for mfid, state in states.items() if state == "current"}
     assert {row["mfid"] for row in project.bob(*asked)["rows"]} == usual
     return states
 
 
 def by_plan(project: Project) -> States:
-    planned = project.ada("plan", project.folder / "many.yaml", codes=ANY).get("steps", ())
+    found = project.ada("plan", project.folder / "many.yaml", codes=ANY)
+    assert not found.get("differences"), found["differences"]  # a correction is none
+    planned = found.get("steps", ())
     existing = [one for one in planned if one["state"] in ("fresh", "superseded", "doubtful", "candidate")]
     return {mfid: one["state"].replace("fresh", "current") for one in existing for mfid in one["datasets"].values()}
+
+
+def by_sweep(project: Project) -> States:
+    """What was swept is seen wherever there are results of one name: in lists, tables, series and questions."""
+    asked = ("--project", project.name, "--step", "both")
+    listed = {one["mfid"]: one for one in project.ada("list", *asked, codes=ANY).get("datasets", ())}
+    swept = {mfid: one["swept"] for mfid, one in listed.items()}
+    assert set(swept.values()) <= {"title=x", "title=y"}, swept
+    if swept:
+        table = project.bob("table", *asked, "--over-time", "results.count", codes=ANY)
+        assert {row["mfid"]: row["swept"] for row in table["rows"]} == swept, (swept, table)
+        assert {one["label"] for one in table["series"]} == set(swept.values()), (swept, table)
+    if len(swept) > 1:
+        said = project.ada("show", "both", "--project", project.name, codes=(2,), text=True)
+        assert all(f"{mfid} (both, {one})" in said for mfid, one in swept.items()), (swept, said)
+    return states_in([*listed.values()])
 
 
 def by_select(project: Project) -> States:
@@ -250,10 +285,18 @@ def by_pages(project: Project) -> States:
 
 
 def by_status(project: Project) -> States:
-    """The status of a pipeline counts what the list has of it, in both its forms."""
+    """The status of a pipeline counts what the list has of it, in both its forms, and says how its last run ended."""
     name, asked = project.pipeline, ("--all", "--project", project.name)
     listed = project.ada("list", *asked, "--pipeline", name, codes=(0, 2)).get("datasets", ())
-    counted = {one["pipeline"]: one["states"] for one in project.ada("status", *asked)["pipelines"]}
+    status = project.ada("status", *asked)["pipelines"]
+    counted = {one["pipeline"]: one["states"] for one in status}
+    for run in project.ada("runs", "--project", project.name)["runs"]:
+        assert run["state"] in (None, project.ends.get(run["run_id"], run["state"])), (run, project.ends)
+    for one in status:
+        if end := project.ends.get((one["run"] or {}).get("run_id")):
+            said = [todo["what"] for todo in one["todo"] if todo["what"].startswith("the last run here is")]
+            assert said == ([] if end == "complete" else [f"the last run here is {end}"]), (end, one)
+    assert "side by side" not in project.ada("status", text=True)  # one file declares each, or copies of it do
     assert counted.get(name, {}) == Counter(one["state"] for one in listed), (listed, counted)
     page = project.page(f"/pipelines?project={project.name}")
     shown = re.search(rf'\?pipeline={name}">.*?<td class="wide">([^<]*)</td><td>(?:<p>|<span)', page)
@@ -265,7 +308,7 @@ def by_status(project: Project) -> States:
 
 
 DOORS: tuple[Callable[[Project], States], ...] = (
-    *(by_list_of_another_machine, by_show_and_why, by_table, by_plan, by_select, by_status, by_lineage),
+    *(by_list_of_another_machine, by_show_and_why, by_table, by_sweep, by_plan, by_select, by_status, by_lineage),
     *(by_lineage_of_one, by_tree, by_notebook, by_assistant, by_pages),
 )
 
@@ -339,8 +382,7 @@ def test_all_doors_say_the_same_of_each_dataset_after_every_act(begin: Any, tmp_
             acts = project.chance.choices(list(ACTS), k=MOST_ACTS)
             try:
                 for number, act in enumerate(acts, 1):
-                    who, *words = ACTS[act](project)
-                    who(*words, codes=ANY)
+                    project.do(*ACTS[act](project))
                     is_sample = not NIGHTLY and number < MOST_ACTS
                     require_one_standing(project, random.Random(seed + number).sample(DOORS, 5) if is_sample else DOORS)
             except AssertionError as error:
