@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from crucible_lineage.server import start_server
@@ -112,6 +113,24 @@ def test_a_run_that_could_not_start_is_listed_where_it_was_to_run(night: Night) 
     assert night.run("east", "--set", "scaled.factor=3") == 2
     assert len(json.loads(night.on("east", "runs", "--json").stdout)["runs"]) == 1, "a slip at the keyboard is no run"
     assert night.run("east") == 0
+
+
+def test_a_start_with_a_revoked_key_is_on_record(night: Night) -> None:
+    night.lab.file("counts-a.txt", "1")
+    with httpx.Client(base_url=night.server.url, headers={"Authorization": f"Bearer {night.server.api_key}"}) as admin:
+        account = admin.post("/service_accounts", json={"username": "shift"}).raise_for_status().json()
+        admin.post(f"/service_accounts/{account['unique_id']}/rotate_key").raise_for_status()
+    where = ("--data", str(night.tmp_path / "east"), "--url", night.server.url)
+    environment = {**night.environment, "CRUCIBLE_API_KEY": account["api_key"]}
+    revoked = night.command("run", night.path, *where, **environment)
+    assert (revoked.returncode, "401" in revoked.stderr) == (1, True)
+
+    every = night.command("status", "--all", *where, **night.environment)
+    assert every.returncode == 1
+    assert re.search(r"lab/night: the last run here could not start: .*401.* since", every.stdout), every.stdout
+    assert f"  crucible-lineage run {night.path} {' '.join(where)}\n" in every.stdout
+    assert night.run("east") == 0
+    assert night.on("east", "status", "--all").returncode == 0
 
 
 def test_a_run_that_found_crucible_away_is_listed(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:

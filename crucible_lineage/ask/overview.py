@@ -11,10 +11,10 @@ from math import inf
 from pathlib import Path
 from typing import ClassVar
 
-from crucible_lineage.ask.answer import Answer, Rows, in_columns
+from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.lineages import fetch_projects
-from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs
-from crucible_lineage.core.journal import Failure, ResultRow
+from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs, unusual
+from crucible_lineage.core.journal import Failure, Journal, ResultRow
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
@@ -108,13 +108,14 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     for name in sorted({*results, *runs, *declared, *named}):
         states = Counter(entry.state for entry in results.get(name, ()))
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
-        again = f"crucible-lineage run {declared.get(name) or 'PIPELINE.yaml'}"
+        again = next_command("run", declared.get(name) or "PIPELINE.yaml")
         todo = (
             *_late(name, declared.get(name, ""), newest, again),
             *_ended(runs.get(name), again),
+            *_unusual(runs.get(name), journal),
             *_held(runs.get(name), project),
             *(
-                ActionItem(one.message, one.since, f"crucible-lineage runs --pipeline {name} --project {project}")
+                ActionItem(one.message, one.since, next_command("runs", "--pipeline", name, "--project", project))
                 for one in elsewhere
                 if one.pipeline == name
             ),
@@ -145,9 +146,15 @@ def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:
         yield ActionItem(problem, run.ended or run.started, again)
 
 
+def _unusual(run: ListedRun | None, journal: Journal) -> Iterator[ActionItem]:
+    if run and (problem := unusual(run, journal)):
+        command = next_command("runs", "--pipeline", run.pipeline, "--project", run.project)
+        yield ActionItem(f"the last run here is {problem}", run.started, command)
+
+
 def _held(run: ListedRun | None, project: str) -> Iterator[ActionItem]:
     if run and run.state == ON_HOLD:
-        command = f"crucible-lineage statements --project {project}"
+        command = next_command("statements", "--project", project)
         yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 
 
@@ -161,7 +168,7 @@ def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
         refused = sum(one.refused for one in waiting)
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
-        yield ActionItem(problem, min(one.made for one in waiting), "crucible-lineage push")
+        yield ActionItem(problem, min(one.made for one in waiting), next_command("push"))
 
 
 def _of_results(project: str, states: Counter[str], outdated: int, again: str) -> Iterator[ActionItem]:
@@ -170,9 +177,9 @@ def _of_results(project: str, states: Counter[str], outdated: int, again: str) -
             outdated,
             "current result",
             "made of what is superseded",
-            f"crucible-lineage rerun --stale --project {project}",
+            next_command("rerun", "--stale", "--project", project),
         ),
-        (states[CANDIDATE], "result", "to be signed", f"crucible-lineage list --project {project}"),
+        (states[CANDIDATE], "result", "to be signed", next_command("list", "--project", project)),
         (states[INCOMPLETE], "result", "incomplete", again),
     ):
         if number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,9 @@ from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount, time_text
 from crucible_lineage.text.times import time_shown, utc
 
-NOT_KNOWN = "not known"
+NOT_KNOWN, UNDER_WAY, CUT_SHORT = "not known", "under way", "cut short"
 MOST_STEPS = 300  # characters, of the summary of a run's steps
+UNUSUAL = 3  # chosen: times as long as the longest of the last runs
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def list_runs(
         copy = session.mirror.snapshot(project)
         from_here = {run.run_id: run for run in recent_runs(journal, data, project)}
         if not session.is_open_to_all:
-            found |= {run_id: replace(run, made=()) for run_id, run in from_here.items() if run.steps or run.error}
+            shown = (run for run in from_here.values() if run.steps or run.error or run.state in (UNDER_WAY, CUT_SHORT))
+            found |= {run.run_id: replace(run, made=()) for run in shown}
         found |= runs_by_results(copy, project, from_here)
     newest = sorted(found.values(), key=lambda run: (run.started, run.run_id), reverse=True)
     return [run for run in newest if pipeline in (None, run.pipeline)][:limit]
@@ -147,6 +150,15 @@ def list_runs(
 def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
     """Return the runs from a data folder, newest first."""
     return [_local_run(known, data) for known in journal.recent_runs(project, most)]
+
+
+def unusual(run: ListedRun, journal: Journal) -> str:
+    """Say that a run is under way for much longer than the last ones took; empty if not, or if none ended well."""
+    longest = journal.longest_s(run.pipeline, run.project) if run.state == UNDER_WAY else None
+    age = (datetime.now(UTC) - utc(run.started)).total_seconds()
+    if longest is None or age < 60 + UNUSUAL * longest:
+        return ""
+    return f"under way for {time_text(age)}; the last runs took at most {time_text(longest)}"
 
 
 @dataclass(frozen=True)
@@ -249,7 +261,7 @@ def _local_run(row: JsonMapping, data: Path) -> ListedRun:
         row["project"],
         row["started"],
         row["ended"],
-        state=row["outcome"] or ("under way" if is_alive else "cut short"),
+        state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT),
         steps=row["steps"],
         error=row["error"],
         declaration=row["declaration"],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, in_columns, next_command
 from crucible_lineage.ask.question import AFTER, COMMAND, option, question
-from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows
+from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows, unusual
 from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, ResultRow
@@ -135,8 +135,12 @@ def status(
     except CrucibleError as error:
         unknown.append(f"warning: holds are as of the last command that reached Crucible: {error}")
     journal = session.journal
+    runs = recent_runs(journal, session.settings.data, project, MOST_RUNS)
+    unknown += [
+        f"warning: run {one.run_id} of {one.pipeline}: {text}" for one in runs if (text := unusual(one, journal))
+    ]
     return FolderStatus(
-        runs=recent_runs(journal, session.settings.data, project, MOST_RUNS),
+        runs=runs,
         pipelines=journal.pipelines(project),
         failed=list(failures(session, project).values()),
         elsewhere=failed_elsewhere(session, project),

@@ -69,8 +69,8 @@ _WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
 
 SCHEMA = f"""
 CREATE TABLE run (
-    id TEXT PRIMARY KEY, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
-    pipeline TEXT NOT NULL, declaration TEXT, started TEXT NOT NULL, ended TEXT, outcome TEXT
+    id TEXT PRIMARY KEY, project TEXT NOT NULL, pipeline TEXT NOT NULL, declaration TEXT, started TEXT NOT NULL,
+    ended TEXT, outcome TEXT
 ) WITHOUT ROWID;
 CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
@@ -317,8 +317,8 @@ class Journal:
         """Record the start of a run of the pipeline that this file declares."""
         now = datetime.now(UTC).isoformat()
         self.database.write(
-            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-            *(run, self.service, self.account, project, pipeline, str(declaration), now),
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, NULL, NULL)",
+            *(run, project, pipeline, str(declaration), now),
         )
 
     def end_run(self, run: str, outcome: str) -> None:
@@ -400,6 +400,15 @@ class Journal:
             "SELECT pipeline, project, outcome, max(ended) FROM run WHERE ended IS NOT NULL AND outcome IS NOT NULL"
             " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
+
+    def longest_s(self, pipeline: str, project: str) -> float | None:
+        """Return how long the longest of the last runs of a pipeline took that ended well; None if there is none."""
+        row = self.database.row(
+            "SELECT max(86400 * (julianday(ended) - julianday(started))) FROM (SELECT started, ended FROM run"
+            " WHERE pipeline = ? AND project = ? AND outcome = 'complete' ORDER BY started DESC LIMIT 20)",
+            *(pipeline, project),
+        )
+        return row[0] if row else None
 
     def result_counts(self) -> list[tuple[str, str, int]]:
         """Count the results by project and state."""

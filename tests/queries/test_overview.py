@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ask.overview import PipelineOverview, overview
+from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import state
@@ -59,6 +61,24 @@ def test_the_command_ends_with_code_1_if_something_needs_attention(
     (one,) = json.loads(shown.stdout)["pipelines"]
     assert "the lamp was off" in one["todo"][1]["what"]
     assert command("status", "--all", "--data", data, "--project", "other").stdout.endswith("no pipeline has run\n")
+
+
+def test_a_run_under_way_for_much_longer_than_usual_is_said(
+    lab: Any, data: Path, session: Session, command: Any
+) -> None:
+    run(session, lab.pipeline)
+    write = session.journal.database.write
+    write("UPDATE run SET started = '2024-05-01T12:00:00+00:00', ended = '2024-05-01T12:02:00+00:00'")
+    session.journal.begin_run("hanging", "counting", "lab", lab.pipeline)
+    with in_use(runs(data) / "hanging"):
+        assert only(session).todo == ()
+        write("UPDATE run SET started = '2024-05-02T12:00:00+00:00' WHERE id = 'hanging'")
+        usual = r"under way for \d+\.\d h; the last runs took at most 2 min"
+        shown = command("status", "--data", data)
+        assert re.search(f"warning: run hanging of counting: {usual}", shown.stderr), shown.stderr
+        shown = command("status", "--all", "--data", data)
+        assert re.search(f"lab/counting: the last run here is {usual} since 2024-05-02", shown.stdout), shown.stdout
+        assert f"crucible-lineage runs --pipeline counting --project lab --data {data}" in shown.stdout
 
 
 def test_with_crucible_away_it_says_so(tmp_path: Path, command: Any) -> None:
