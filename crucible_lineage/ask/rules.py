@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from crucible_lineage.ask.deleted import NOT_LISTED, deletion_requests
+from crucible_lineage.ask.deleted import NOT_LISTED, deleted_in, deletion_requests
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, IngestionRequest
+from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
@@ -66,50 +67,38 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
             yield from _of_metadata(evidence, mfid, record)
 
 
-def used_mfids(record: Record) -> set[str]:
-    """Return the datasets that a record or its recipe names as used."""
-    inputs = (record.recipe.get("inputs") or {}).values()
-    return set(record.all_parents) | {entry["mfid"] for entries in inputs for entry in entries if "mfid" in entry}
-
-
-def label(dataset: JsonMapping) -> str:
-    """Return a dataset's name and short id for a message."""
-    short = short_id(dataset["unique_id"])
-    return f"{dataset['dataset_name']} ({short})" if dataset.get("dataset_name") else short
-
-
 def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
     """Check a dataset without a record. Without a derived id, another program registered it."""
-    dataset = evidence.datasets[mfid]
-    damage = evidence.damaged.get(mfid) or unreadable(dataset.get("scientific_metadata"))
+    name = evidence.graph.label(mfid)
+    damage = evidence.damaged.get(mfid) or unreadable(evidence.datasets[mfid].get("scientific_metadata"))
     if damage:
-        message = f"{label(dataset)} has a provenance record that cannot be read: {damage}; remake the dataset"
+        message = f"{name} has a provenance record that cannot be read: {damage}; remake the dataset"
         yield Finding("record-damaged", "error", (mfid,), message, _NEW_ATTEMPT)
     elif not has_derived_id(mfid):
         return
     elif evidence.files.get(mfid) or evidence.graph.parents(mfid):
         message = (
-            f"{label(dataset)} has an id that was derived from a recipe, but its provenance record is missing; "
+            f"{name} has an id that was derived from a recipe, but its provenance record is missing; "
             "rerun its pipeline to write the record again"
         )
-        yield Finding("record-missing", "error", (mfid,), message, RERUN)
+        yield Finding("record-missing", "error", (mfid,), message, _RERUN)
     else:
-        message = f"{label(dataset)} is incomplete: it was created, but has no content; run its pipeline to continue"
-        yield Finding("incomplete", "error", (mfid,), message, RERUN)
+        message = f"{name} is incomplete: it was created, but has no content; run its pipeline to continue"
+        yield Finding("incomplete", "error", (mfid,), message, _RERUN)
 
 
 def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the id follows from the recipe, and that the record agrees with the recipe."""
-    dataset = evidence.datasets[mfid]
+    name = evidence.graph.label(mfid)
     if not gives_id(record.recipe, mfid):
         message = (
-            f"{label(dataset)} records a recipe that does not give its id: a parameter, a parent, the code or a "
+            f"{name} records a recipe that does not give its id: a parameter, a parent, the code or a "
             "file in it was edited; remake the dataset"
         )
         yield Finding("changed-recipe", "error", (mfid,), message, _new_attempt(record))
     if differing := [part for part, same in _repeated_parts(record) if not same]:
         message = (
-            f"{label(dataset)}: its record contradicts itself in {', '.join(differing)}: one of the two was edited; "
+            f"{name}: its record contradicts itself in {', '.join(differing)}: one of the two was edited; "
             "remake the dataset"
         )
         yield Finding("changed-record", "error", (mfid,), message, _new_attempt(record))
@@ -133,14 +122,15 @@ def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
 
 def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the used datasets exist."""
-    for parent in sorted(used_mfids(record) & evidence.absent):
-        message = f"{label(evidence.datasets[mfid])} was made from {parent}, which no longer exists"
+    name = evidence.graph.label(mfid)
+    for parent in sorted({*record.all_parents} & evidence.absent):
+        message = f"{name} was made from {parent}, which no longer exists"
         yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
 
 
 def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that Crucible lists the files that the record names as generated."""
-    name = label(evidence.datasets[mfid])
+    name = evidence.graph.label(mfid)
     expected = expected_files(record)
     present = {file.filename: file for file in evidence.files.get(mfid, ())}
     for filename, sha256 in expected.items():
@@ -164,13 +154,12 @@ def expected_files(record: Record) -> dict[str, str]:
 
 def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the registered scientific metadata are unchanged. Further entries are allowed."""
-    dataset = evidence.datasets[mfid]
-    result = record.result
-    metadata = dataset["scientific_metadata"] or {}
+    name = evidence.graph.label(mfid)
+    result, metadata = record.result, evidence.datasets[mfid]["scientific_metadata"] or {}
     if result is not None and (changed := changed_keys(result.document(), corrections.uncorrected(metadata))):
         named = shortened(changed, MOST_KEYS)
         message = (
-            f"{label(dataset)}: its scientific metadata differ from the registered ones: a value among {named} was "
+            f"{name}: its scientific metadata differ from the registered ones: a value among {named} was "
             "edited or removed; correct it with `crucible-lineage set`, which records who and why, restore the old "
             "value, or rerun the step"
         )
@@ -179,7 +168,7 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
 
 def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the used files are unchanged in their datasets."""
-    name = label(evidence.datasets[mfid])
+    name = evidence.graph.label(mfid)
     for part in record.used:
         parent = part.mfid
         if parent not in evidence.files:
@@ -206,7 +195,7 @@ def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonM
     return sorted(found)
 
 
-RERUN = "crucible-lineage data clean --cache && crucible-lineage run PIPELINE"
+_RERUN = "crucible-lineage data clean --cache && crucible-lineage run PIPELINE"
 _NEW_ATTEMPT = "crucible-lineage run PIPELINE --force STEP"
 
 
@@ -340,3 +329,23 @@ def _name(client: CrucibleClient, file_mfid: str) -> str:
         return client.files.get(file_mfid).filename
     except (ForbiddenError, NotFoundError):
         return f"file {file_mfid}"
+
+
+def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
+    """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
+    deleted = {str(one.resource_id): one for one in deleted_in(session, project)}
+    suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
+    known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
+    suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
+    for mfid, name in sorted(suspects.items()):
+        if (
+            mfid in present
+            or (mfid in deleted and (deleted[mfid].model_extra or {}).get("review_time") is not None)
+            or not fetch_datasets(session.client, [mfid]).absent
+        ):
+            continue
+        message = (
+            f"{name or mfid} was registered, but is missing without a reviewed deletion; "
+            "running its pipeline registers it again under the same id"
+        )
+        yield Finding("missing-dataset", "error", (mfid,), message, _RERUN)

@@ -17,24 +17,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Coloured
-from crucible_lineage.ask.deleted import deleted_in, deletion_of
+from crucible_lineage.ask.deleted import deletion_of
 from crucible_lineage.ask.lineages import with_states
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import AFTER, HERE, argument, option, question
 from crucible_lineage.ask.rules import (
-    RERUN,
     Evidence,
+    Record,
     expected_files,
     findings_of,
-    label,
+    missing_datasets,
     not_ingested,
     overwritten,
     repair_command,
     slot_conflicts,
-    used_mfids,
     withdrawn,
 )
 from crucible_lineage.client.models import FileRecord
@@ -45,24 +44,19 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import used_mfids as recorded_parents
+from crucible_lineage.lineage.records import text, used_mfids
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment
 from crucible_lineage.pipeline.plan.fetch import LOST, send_again
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.remake.confine import network_cut
 from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.text.amounts import amount
-
-Record = StepRecord | FilesRecord
-T = TypeVar("T")
-R = TypeVar("R")
 
 COLOURS = {"error": "red", "warning": "yellow", "notice": ""}
 FINDINGS_SHOWN = 10  # of one kind
@@ -88,7 +82,7 @@ class Verification(Answer):
     damaged: tuple[DamagedFile, ...] = ()
     damaged_copies: tuple[str, ...] = ()
     name: str = ""
-    repairs: tuple[Repair, ...] | None = None  # None unless it repaired
+    repairs: tuple[DamagedFile, ...] | None = None  # None unless it repaired
     json_keys: ClassVar = "ok findings datasets records files bytes_read hidden damaged damaged_copies repairs"
 
     @property
@@ -116,7 +110,7 @@ class Verification(Answer):
     def lines(self) -> Iterator[str]:
         for one in self.repairs or ():
             if one.source:
-                yield f"repaired {one.file.filename} of {one.file.mfid}, from {one.source}"
+                yield f"repaired {one.filename} of {one.mfid}, from {one.source}"
         ordered = worst_first(self.findings)
         kinds = Counter((finding.severity, finding.check) for finding in ordered)
         yield from _finding_lines(ordered, kinds)
@@ -179,7 +173,7 @@ def verify(
     name = mfid or find_project(session, project)
     of_scope = verify_dataset if mfid else verify_project
     found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)
-    repairs: list[Repair] = []
+    repairs: list[DamagedFile] = []
     consent = Consent(run_code_of, ask_in_terminal)
     if is_repair and (found.damaged or found.damaged_copies):
         found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders, consent)
@@ -238,8 +232,8 @@ def _verify(
     """Apply the rules of links and records to these datasets, and those of files to the ones in `of_files`."""
     tell(f"comparing {amount(len(datasets), 'dataset')} with the record", 0)
     records, damaged = _whole_records(session, datasets)
-    named = {parent for record in records.values() for parent in used_mfids(record)}
-    named |= {parent for dataset in datasets.values() for parent in recorded_parents(dataset)}  # of damaged ones, too
+    named = {parent for record in records.values() for parent in record.all_parents}
+    named |= {parent for dataset in datasets.values() for parent in used_mfids(dataset)}  # of damaged ones, too
     fetched = fetch_datasets(session.client, named - datasets.keys())
     missing = certainly_deleted(session, fetched.absent)
     hidden = fetched.hidden | (fetched.absent - missing)
@@ -251,15 +245,14 @@ def _verify(
     findings = _confirmed(session, evidence)
     findings += _of_links(graph, datasets, {finding.ids for finding in findings})
     findings += not_ingested(session, graph, datasets)
-    lost = list(_lost(records, files, findings))
-    bytes_read, wrong_copies = 0, list[tuple[Finding, str]]()
+    lost, bytes_read, copies = list(_lost(records, files, findings)), 0, list[DamagedFile]()
     if read_bytes:
-        known = {**{mfid: datasets[mfid] for mfid in of_files}, **fetched.found}
-        wrong, bytes_read = _read_bytes(session, known, records, files, tell)
-        findings += [finding for finding, _ in wrong]
-        lost += [file for _, file in wrong if file]
-        wrong_copies = list(_damaged_copies(session, known, files))
-        findings += [finding for finding, _ in wrong_copies]
+        stored = [(mfid, _with_hash(file, records.get(mfid))) for mfid in files for file in files[mfid]
+                  if mfid in of_files or mfid in fetched.found]  # fmt: skip
+        damaged_files, bytes_read = _read_bytes(session, graph, stored, tell)
+        copies = list(_damaged_copies(session, graph, stored))
+        findings += [one.finding for one in (*damaged_files, *copies) if one.finding]
+        lost += [one for one in damaged_files if one.sha256]
     verification = Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
@@ -268,7 +261,7 @@ def _verify(
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
         damaged=_parents_first(lost, graph),
-        damaged_copies=tuple(sha256 for _, sha256 in wrong_copies),
+        damaged_copies=tuple(one.sha256 for one in copies),
     )
     return verification, graph
 
@@ -277,12 +270,13 @@ def _graph(
     session: Session,
     datasets: Mapping[str, JsonMapping],
     records: Mapping[str, Record],
-    parents: Collection[str],
+    parents: Mapping[str, JsonMapping],
     unseen: Collection[str],
 ) -> LineageGraph:
     """Return the graph of the datasets with their states, and the datasets that their records name as used."""
     linked = LineageGraph.from_records(_with_record(one, records.get(mfid)) for mfid, one in datasets.items())
-    named = [Node(mfid) for mfid in parents] + [Node(mfid, "hidden") for mfid in unseen]
+    named = [Node(mfid, name=text(one.get("dataset_name"))) for mfid, one in parents.items()]
+    named += [Node(mfid, "hidden") for mfid in unseen]
     nodes = [*linked.nodes.values(), *(node for node in named if node.id not in linked)]
     return with_states(session, LineageGraph(nodes, linked.edges.values()))
 
@@ -308,7 +302,7 @@ def repaired(
     verify_again: Callable[[], Verification],
     folders: Sequence[Path],
     consent: Consent | None = None,
-) -> tuple[Verification, list[Repair]]:
+) -> tuple[Verification, list[DamagedFile]]:
     """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
     `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.
@@ -318,20 +312,17 @@ def repaired(
         session.cache.evict(sha256)
     repairs = repair(session, found.damaged, folders, consent or Consent())
     again = verify_again()
-    left = {(one.file.mfid, one.file.filename): one for one in repairs if one.error}
-    findings = [one.file.finding for one in left.values() if one.file.finding]
-    findings = [_unrepaired(finding, left.values()) for finding in [*again.findings, *findings]]
-    damaged = tuple(one.file for one in left.values())
-    return replace(again, findings=tuple(worst_first(findings)), bytes_read=found.bytes_read, damaged=damaged), repairs
+    left = tuple(one for one in repairs if one.error)
+    findings = [*again.findings, *(one.finding for one in left if one.finding)]
+    findings = worst_first(_unrepaired(finding, left) for finding in findings)
+    return replace(again, findings=tuple(findings), bytes_read=found.bytes_read, damaged=left), repairs
 
 
-def _unrepaired(finding: Finding, left: Collection[Repair]) -> Finding:
+def _unrepaired(finding: Finding, left: Sequence[DamagedFile]) -> Finding:
     """Add to a finding about a file that could not be repaired the reason, and a command that was not tried yet."""
     if finding.check not in LOST_BYTES:
         return finding
-    errors = [
-        one.error for one in left if one.file.mfid == finding.ids[0] and f" {one.file.filename}" in finding.message
-    ]
+    errors = [one.error for one in left if one.mfid == finding.ids[0] and f" {one.filename}" in finding.message]
     command = f"{repair_command(finding.ids[0])} --from FOLDER"
     return replace(finding, message=f"{finding.message}; not repaired: {'; '.join(errors)}", command=command)
 
@@ -412,72 +403,52 @@ def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:
 
 
 def _read_bytes(
-    session: Session,
-    datasets: Mapping[str, JsonMapping],
-    records: Mapping[str, Record],
-    files: Mapping[str, Sequence[FileRecord]],
-    tell: Tell,
-) -> tuple[list[tuple[Finding, DamagedFile | None]], int]:
-    """Return findings about files whose bytes do not match their hash, and the number of bytes read.
+    session: Session, graph: LineageGraph, stored: Sequence[tuple[str, FileRecord]], tell: Tell
+) -> tuple[list[DamagedFile], int]:
+    """Return the files whose bytes do not match their hash, each with its finding, and the number of bytes read."""
+    tasks = [(mfid, file) for mfid, file in stored if (file.storage_backend or "gcs") == "gcs"]
+    numbers, total = itertools.count(1), sum(file.size or 0 for _, file in tasks)
 
-    Each finding comes with the file, if its right bytes can be sent again.
-    """
-    read_files = itertools.count(1)
-
-    def read(task: tuple[str, FileRecord]) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
-        found = read_one(*task)
-        tell(f"reading bytes: {next(read_files):,} of {amount(len(tasks), 'file')}", total)
+    def read(task: tuple[str, FileRecord]) -> tuple[DamagedFile | None, int]:
+        found = _read_one(session, graph, *task)
+        tell(f"reading bytes: {next(numbers):,} of {amount(len(tasks), 'file')}", total)
         return found
 
-    def read_one(mfid: str, file: FileRecord) -> tuple[tuple[Finding, DamagedFile | None] | None, int]:
-        with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-            try:
-                size = session.client.files.download(file, folder).stat().st_size
-            except LOST as error:
-                finding = _unreadable_file(datasets[mfid], file, error)
-                damaged = file.sha256_hash and DamagedFile(mfid, file.filename, file.sha256_hash, finding)
-                return (finding, damaged or None), file.size or 0
-        return None, size
-
-    tasks = [
-        (mfid, file)
-        for mfid in files
-        if mfid in datasets
-        for file in files[mfid]
-        if (file.storage_backend or "gcs") == "gcs"
-    ]
-    total = sum(file.size or 0 for _, file in tasks)
     tell(f"reading bytes: 0 of {amount(len(tasks), 'file')}", total)
-    results = list(in_threads(read, [(mfid, _with_hash(file, records.get(mfid))) for mfid, file in tasks]))
-    return [finding for finding, _ in results if finding], sum(size for _, size in results)
+    results = list(in_threads(read, tasks))
+    return [found for found, _ in results if found], sum(size for _, size in results)
+
+
+def _read_one(session: Session, graph: LineageGraph, mfid: str, file: FileRecord) -> tuple[DamagedFile | None, int]:
+    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
+        try:
+            return None, session.client.files.download(file, folder).stat().st_size
+        except LOST as error:
+            problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
+    message = f"{graph.label(mfid)}: the file {file.filename} {problem}; its storage is damaged"
+    command = repair_command(mfid) if file.sha256_hash else ""
+    finding = Finding("file-damaged", "error", (mfid,), message, command)
+    return DamagedFile(mfid, file.filename, file.sha256_hash or "", finding), file.size or 0
 
 
 def _damaged_copies(
-    session: Session, datasets: Mapping[str, JsonMapping], files: Mapping[str, Sequence[FileRecord]]
-) -> Iterator[tuple[Finding, str]]:
-    """Yield findings about damaged files in this data folder's cache, with their hashes."""
-    copies = {str(file.sha256_hash): (mfid, file) for mfid in files if mfid in datasets for file in files[mfid]}
-    for sha256, (mfid, file) in copies.items():
+    session: Session, graph: LineageGraph, stored: Sequence[tuple[str, FileRecord]]
+) -> Iterator[DamagedFile]:
+    """Yield the damaged copies of files in this data folder's cache, each with its finding."""
+    for sha256, (mfid, file) in {str(file.sha256_hash): (mfid, file) for mfid, file in stored}.items():
         if session.cache.is_damaged(sha256):
             message = (
-                f"{label(datasets[mfid])}: the copy of {file.filename} in this data folder's cache does not match its "
+                f"{graph.label(mfid)}: the copy of {file.filename} in this data folder's cache does not match its "
                 f"hash ({session.cache.path(sha256)}); a step downloads it again, but check the disk, and what else "
                 "writes there"
             )
-            yield Finding("cache-damaged", "error", (mfid,), message), sha256
+            yield DamagedFile(mfid, file.filename, sha256, Finding("cache-damaged", "error", (mfid,), message))
 
 
 def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
     """Return the file with the hash from its record, if Crucible lists none."""
     hashes = {entry.name: entry.sha256 for entry in (record and record.generated) or ()}
     return file if file.sha256_hash else file.model_copy(update={"sha256_hash": hashes.get(file.filename)})
-
-
-def _unreadable_file(dataset: JsonMapping, file: FileRecord, error: LineageError) -> Finding:
-    mfid = str(dataset["unique_id"])
-    problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
-    message = f"{label(dataset)}: the file {file.filename} {problem}; its storage is damaged"
-    return Finding("file-damaged", "error", (mfid,), message, repair_command(mfid) if file.sha256_hash else "")
 
 
 def _lost(
@@ -507,58 +478,35 @@ def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:
     return {mfid for mfid in mfids if session.mirror.known(mfid) or deletion_of(session, mfid)}
 
 
-def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
-    """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
-    deleted = {str(one.resource_id): one for one in deleted_in(session, project)}
-    suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
-    known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
-    suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
-    for mfid, name in sorted(suspects.items()):
-        if (
-            mfid in present
-            or (mfid in deleted and (deleted[mfid].model_extra or {}).get("review_time") is not None)
-            or not fetch_datasets(session.client, [mfid]).absent
-        ):
-            continue
-        message = (
-            f"{name or mfid} was registered, but is missing without a reviewed deletion; "
-            "running its pipeline registers it again under the same id"
-        )
-        yield Finding("missing-dataset", "error", (mfid,), message, RERUN)
-
-
 @dataclass(frozen=True)
 class DamagedFile:
-    """A file of a dataset that Crucible should have with this hash, but does not."""
+    """A file of a dataset that Crucible should have with this hash, but does not.
+
+    After a repair, `source` is where the intact bytes came from, or `error` says why there are none.
+    """
 
     mfid: str
     filename: str
     sha256: str
     finding: Finding | None = field(default=None, compare=False)
-    json_keys: ClassVar = "mfid filename sha256"
-
-
-@dataclass(frozen=True)
-class Repair:
-    """The outcome for a damaged file: the source of intact bytes, or the error."""
-
-    file: DamagedFile
     source: str = ""
     error: str = ""
     is_refused: bool = False  # since the code is of others
-    json_keys: ClassVar = "mfid=file.mfid filename=file.filename sha256=file.sha256 source error"
+    json_keys: ClassVar = "mfid filename sha256 source error"
 
 
-def repair(session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent) -> list[Repair]:
+def repair(
+    session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent
+) -> list[DamagedFile]:
     """Send intact bytes for each damaged file, in this order, in which parents come first."""
     repairs = {file: _from_copies(session, file, folders) for file in damaged}
-    for mfid in dict.fromkeys(file.mfid for file, outcome in repairs.items() if outcome.error):
+    for mfid in dict.fromkeys(file.mfid for file in repairs.values() if file.error):
         files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
         repairs |= _by_rerunning(session, mfid, files, consent)
     return [repairs[file] for file in damaged]
 
 
-def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> Repair:
+def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> DamagedFile:
     errors = []
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
         for source, path in _copies(session, file, folders, Path(folder)):
@@ -567,8 +515,8 @@ def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -
             except LineageError as error:
                 errors.append(f"{error} (intact bytes are in {source})")
             else:
-                return Repair(file, source)
-    return Repair(file, error="; ".join(errors) or "no copy was found")
+                return replace(file, source=source)
+    return replace(file, error="; ".join(errors) or "no copy was found")
 
 
 def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
@@ -601,22 +549,22 @@ def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratc
 
 def _by_rerunning(
     session: Session, mfid: str, files: Sequence[DamagedFile], consent: Consent
-) -> dict[DamagedFile, Repair]:
+) -> dict[DamagedFile, DamagedFile]:
     """Rerun the step of a dataset, and send the files that have the same bytes as before."""
-    done: dict[DamagedFile, Repair] = {}
+    done: dict[DamagedFile, DamagedFile] = {}
     how = "" if network_cut() else ", with the network, which nothing here cuts off"
     try:
         with remade_files(session, mfid, consent) as made:
             for file in files:
                 if file.sha256 in made:
                     _send(session, file, made[file.sha256])
-                    done[file] = Repair(file, f"rerunning its step{how}")
+                    done[file] = replace(file, source=f"rerunning its step{how}")
                 else:
-                    done[file] = Repair(file, error="no copy was found, and the remade file differs")
+                    done[file] = replace(file, error="no copy was found, and the remade file differs")
     except LineageError as error:
         reason = f"no copy was found, and rerunning its step failed: {error}"
         is_refused = isinstance(error, ForeignCodeError)
-        done |= {file: Repair(file, error=reason, is_refused=is_refused) for file in files if file not in done}
+        done |= {file: replace(file, error=reason, is_refused=is_refused) for file in files if file not in done}
     return done
 
 

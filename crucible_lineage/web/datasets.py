@@ -12,15 +12,16 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.ask.impact import request_deletion
-from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_states
+from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_named_parents, with_states
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.activities import shareable, with_hidden_parents
+from crucible_lineage.lineage.graph import LineageGraph, with_record
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.lineage.model import Edge
+from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
@@ -29,6 +30,7 @@ from crucible_lineage.lineage.records import (
     mapping,
     parents_as_used,
     provenance,
+    text,
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
@@ -41,7 +43,7 @@ from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
 from crucible_lineage.text.masking import masked
 from crucible_lineage.web.reader import Reader
-from crucible_lineage.web.rendering import named_mfids, rendered, resource, shown_record
+from crucible_lineage.web.rendering import rendered, resource
 
 MOST_FETCHED = 40  # datasets that are named but not linked, and fetched one by one
 PICTURES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/bmp"})
@@ -62,8 +64,7 @@ def dataset(reader: Reader) -> Response:
     with reader.sign_in.session() as session:
         view = view_of(session, found)
     record, damage = _complete_record(reader, found)
-    known, hidden = _named(reader, record, links)
-    shown = shown_record(record, hidden)
+    shown, known = _shown(reader, record, links)
     recorded = provenance(shown) if read_record(record["scientific_metadata"]) else {}
     elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}
     recipe, activity = mapping(recorded.get("recipe")), mapping(recorded.get("activity"))
@@ -82,7 +83,7 @@ def dataset(reader: Reader) -> Response:
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],
         files=reader.client.files.list(mfid),
-        params=mapping(recipe.get("params")),
+        params=mapping((recipe or recorded).get("params")),
         facts=mapping(recipe.get("facts")),
         metadata={k: v for k, v in mapping(shown.get("scientific_metadata")).items() if k not in elsewhere},
         corrections=corrections(found.scientific_metadata),
@@ -103,8 +104,8 @@ def dataset(reader: Reader) -> Response:
 def metadata(reader: Reader) -> Response:
     """Return the visible scientific metadata as a JSON file."""
     found = _dataset(reader)
-    _, hidden = _named(reader, found.model_dump(), found.links or [])
-    values = masked(shown_record(found.model_dump(), hidden).get("scientific_metadata") or {}, by_name=False)
+    shown, _ = _shown(reader, found.model_dump(), found.links or [])
+    values = masked(shown.get("scientific_metadata") or {}, by_name=False)
     headers = {"Content-Disposition": f'attachment; filename="{found.unique_id}-metadata.json"'}
     return Response(json.dumps(values, indent=1, ensure_ascii=False), media_type="application/json", headers=headers)
 
@@ -145,12 +146,16 @@ def _complete_record(reader: Reader, found: Dataset) -> tuple[JsonObject, str]:
     return dict(complete), unreadable(found.scientific_metadata)
 
 
-def _named(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[dict[str, str], set[str]]:
-    """Return {MFID: name} of the visible datasets that the provenance names, and the ids of the hidden ones."""
+def _shown(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[JsonMapping, dict[str, str]]:
+    """Return the record without the datasets hidden from the reader, and {MFID: name} of those it names otherwise."""
     known = {link.unique_id: link.name or link.unique_id for link in links}
-    named = named_mfids(record)
-    known |= visible_names(reader.client, sorted(named - known.keys())[:MOST_FETCHED])
-    return known, set(named - known.keys())
+    named = {*used_mfids(record), *filter(None, [text(provenance(record).get("supersedes"))])} - known.keys()
+    known |= visible_names(reader.client, sorted(named)[:MOST_FETCHED])
+    if not (hidden := named - known.keys()):
+        return record, known
+    own = with_record(Node(str(record["unique_id"])), record)
+    graph = LineageGraph([own, *map(Node, known), *(Node(mfid, "hidden") for mfid in hidden)])
+    return shareable(graph).nodes[own.id].record or {}, known
 
 
 def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
@@ -247,7 +252,7 @@ def lineage_svg(reader: Reader) -> Response:
     """Return the drawing as SVG; with `?near`, only parents and children."""
     mfid = reader.mfid
     is_near = "near" in reader.request.query_params
-    graph = _near(reader, mfid) if is_near else _full_lineage(reader, mfid, pictures=False)
+    graph = _near(reader) if is_near else _full_lineage(reader, mfid, pictures=False)
     headers = {"Content-Security-Policy": DRAWN, **_saved_as(reader, mfid, "svg")}
     return Response(render_svg(graph, mfid), media_type="image/svg+xml", headers=headers)
 
@@ -257,35 +262,20 @@ def _full_lineage(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
     reader.client.datasets.get(mfid)
     with reader.sign_in.session() as session:
         few = pictures and len(reader.client.graphs.get(mfid, recursive=True)["nodes"]) <= MOST_PICTURES
-        graph = _with_placeholders(fetch_lineage(session, mfid, thumbnails=few))
-    if len(graph) <= MANY:
-        return graph
-    return graph.with_records({node.id: _brief(node.record) for node in graph.nodes.values() if node.record})
+        graph = with_hidden_parents(with_named_parents(session, fetch_lineage(session, mfid, thumbnails=few)))
+    if len(graph) > MANY:
+        graph = graph.with_records({node.id: _brief(node.record) for node in graph.nodes.values() if node.record})
+    return shareable(graph)
 
 
-def _near(reader: Reader, mfid: str) -> LineageGraph:
+def _near(reader: Reader) -> LineageGraph:
     """Return the dataset with its parents and children, with records if they are few."""
-    graph = LineageGraph.from_api(reader.client.graphs.get(mfid, recursive=False))
-    datasets = [node.id for node in graph.nodes.values() if node.kind == "dataset"]
-    mfids = datasets if len(graph) <= MOST_PICTURES else [mfid]
-    records = {one: reader.client.datasets.get(one, include_metadata=True).model_dump() for one in mfids}
+    graph = LineageGraph.from_records([_dataset(reader).model_dump()])
     with reader.sign_in.session() as session:
-        graph = with_states(session, graph.with_records(records))
-    return _with_placeholders(graph).around(mfid, 1)
-
-
-def _with_placeholders(graph: LineageGraph) -> LineageGraph:
-    """Add a placeholder without a name for each named parent that is hidden from the reader."""
-    records = {node.id: node.record for node in graph.nodes.values() if node.record is not None}
-    hidden = {mfid: named_mfids(record) - graph.nodes.keys() for mfid, record in records.items()}
-    used = [
-        (parent, mfid) for mfid, record in records.items() for parent in used_mfids(record) if parent in hidden[mfid]
-    ]
-    if not any(hidden.values()):
-        return graph
-    shown = {mfid: shown_record(record, hidden[mfid]) for mfid, record in records.items()}
-    edges = [*graph.edges.values(), *(Edge(parent, child) for parent, child in used)]
-    return LineageGraph(graph.nodes.values(), edges).with_records(shown)
+        if len(graph) <= MOST_PICTURES:
+            graph = with_named_parents(session, graph)
+        graph = with_states(session, graph)
+    return shareable(with_hidden_parents(graph)).around(reader.mfid, 1)
 
 
 def _brief(record: Mapping[str, object]) -> dict[str, object]:

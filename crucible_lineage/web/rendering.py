@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
 from datetime import UTC
 from functools import cache
@@ -20,10 +20,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader, UndefinedErro
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
-from crucible_lineage.ids import is_mfid
-from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
-from crucible_lineage.lineage.records import PROVENANCE_KEY, SLOTS_KEY, provenance
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import measured_at, utc
@@ -115,28 +112,6 @@ def _query(values: Mapping[str, object], **changed: object) -> str:
     return f"?{urlencode(present)}" if present else "?"
 
 
-def named_mfids(record: JsonMapping) -> frozenset[str]:
-    """Return the other datasets that a record's provenance names: used, in its recipe, superseded."""
-    recorded = provenance(record)
-    entries = [*_entries(recorded.get("used")), *_entries(recorded.get("recipe"))]
-    return frozenset(filter(is_mfid, (*entries, recorded.get("supersedes")))) - {record.get("unique_id")}
-
-
-def shown_record(record: JsonMapping, hidden: Collection[str]) -> JsonObject:
-    """Return the record. Of hidden datasets, only that each was used, and its role, is shown."""
-    if not hidden:
-        return dict(record)
-    metadata = record.get("scientific_metadata")
-    if isinstance(metadata, Mapping):  # slots contain the ids of data, facts their names
-        shown = {k: v for k, v in metadata.items() if k != SLOTS_KEY}
-        recorded = provenance(record)
-        if isinstance(recipe := recorded.get("recipe"), Mapping) and "facts" in recipe:
-            without = {k: v for k, v in recipe.items() if k != "facts"}
-            shown[PROVENANCE_KEY] = {**recorded, "recipe": without}
-        record = {**record, "scientific_metadata": shown}
-    return dict(_without(record, frozenset(hidden)))
-
-
 def mfids_in(text: str) -> set[str]:
     """Return the ids of datasets in a text."""
     return set(_MFID.findall(text))
@@ -150,26 +125,3 @@ def _linked(text: str) -> Markup:
 def redacted(text: str, hidden: Collection[str]) -> str:
     """Replace the ids of hidden datasets in a text."""
     return _MFID.sub(lambda match: HIDDEN_NAME if match.group() in hidden else match.group(), text)
-
-
-def _without(value: object, hidden: frozenset[str]) -> Any:
-    if isinstance(value, str):
-        return redacted(value, hidden)
-    if isinstance(value, Mapping):
-        if isinstance(mfid := value.get("mfid"), str) and mfid in hidden:
-            return {"mfid": HIDDEN_NAME} | {key: value[key] for key in value if key == "role"}
-        return {_without(key, hidden): _without(inner, hidden) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(inner, hidden) for inner in value]
-    return value
-
-
-def _entries(value: object) -> Iterator[Any]:
-    """Yield every `mfid` and `origin` in a part of the provenance, at any depth."""
-    if isinstance(value, Mapping):
-        yield from (value.get("mfid"), value.get("origin"))
-        for inner in value.values():
-            yield from _entries(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _entries(inner)
