@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.svg import layout
+from crucible_lineage.lineage.svg import layout, render_svg
 from crucible_lineage.lineage.view import STATE_COLOURS, view
 from tests.page import page_data
 
@@ -91,6 +92,32 @@ def _crossings(courses):
         start[0] == other_start[0] and (start[1] - other_start[1]) * (end[1] - other_end[1]) < 0
         for (start, end), (other_start, other_end) in itertools.combinations(pieces, 2)
     )
+
+
+CHAIN = [(number, number + 1) for number in range(59)]
+FAN = [(0, number) for number in range(1, 60)]
+MIXED = [(max(0, number - 1 - number % 3), number) for number in range(1, 60)]
+
+
+@pytest.mark.parametrize(("edges", "least"), [(CHAIN, 9), (FAN, 9), (MIXED, 5)])
+def test_sixty_boxes_of_which_none_fold_are_readable_on_a_screen(edges, least):
+    """In one row or column, the names of a chain and of a fan are 1 and 2 pixels high on a screen."""
+    nodes = [
+        Node(str(number), name=f"polystyrene, film {number}, 633 nm", step=f"step {number}") for number in range(60)
+    ]
+    svg = render_svg(LineageGraph(nodes, [Edge(str(source), str(target)) for source, target in edges]))
+    width, height = map(int, re.search(r'width="(\d+)" height="(\d+)"', svg).groups())
+    assert svg.count("<g><title>") == 60
+    assert 13 * min(1, 1400 / width, 900 / height) >= least
+
+
+def test_lines_to_the_next_band_lead_around_the_boxes():
+    drawing = layout([(180, 60)] * 60, CHAIN)
+    for course in drawing.courses.values():
+        for (x, y), (to_x, to_y) in itertools.pairwise(course):
+            for at_x, at_y in drawing.centres:
+                assert max(x, to_x) <= at_x - 90 or min(x, to_x) >= at_x + 90 or not min(y, to_y) < at_y < max(y, to_y)
+                assert y != to_y or max(x, to_x) <= at_x - 90 or min(x, to_x) >= at_x + 90 or abs(y - at_y) > 30
 
 
 def test_an_empty_graph_has_an_empty_picture():
