@@ -22,6 +22,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import returned_numbers, used_mfids
+from crucible_lineage.lineage.text import shown_edges
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.statements import trial_key
@@ -58,7 +59,7 @@ class LineageComparison(Answer):
     def _results(self) -> Iterator[str]:
         for ends, results in changes_by_dataset(self.difference.results):
             yield f"results   {self._changed(*ends)}"
-            yield from (f"  {_result(change)}" for change in results)
+            yield from (f"  {result_text(change)}" for change in results)
 
     def _causes(self) -> Iterator[str]:
         found = self.difference
@@ -100,27 +101,14 @@ class LineageComparison(Answer):
         return not self.difference
 
     @property
-    def added_links(self) -> list[EdgeEnds]:
+    def added_links(self) -> list[Edge]:
         """The links that only the new lineage has."""
-        return [_visible_link(self.new, edge) for edge in self.difference.added_edges]
+        return shown_edges(self.new, self.difference.added_edges)
 
     @property
-    def removed_links(self) -> list[EdgeEnds]:
+    def removed_links(self) -> list[Edge]:
         """The links that only the old lineage has."""
-        return [_visible_link(self.old, edge) for edge in self.difference.removed_edges]
-
-
-@dataclass(frozen=True)
-class EdgeEnds:
-    """A link between datasets, None for one that is not visible to this key."""
-
-    source: str | None
-    target: str | None
-    relationship_type: str
-
-
-def _visible_link(graph: LineageGraph, edge: Edge) -> EdgeEnds:
-    return EdgeEnds(graph.nodes[edge.source].visible_id, graph.nodes[edge.target].visible_id, edge.relationship)
+        return shown_edges(self.old, self.difference.removed_edges)
 
 
 def _two_or_try(old: str | None = None, new: str | None = None, trial: str | None = None, **_: object) -> None:
@@ -191,7 +179,8 @@ def changes_by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, s
         yield ends, list(group)
 
 
-def _result(change: Change) -> str:
+def result_text(change: Change) -> str:
+    """Return a returned value that differs, in words."""
     by = "" if change.by is None else f" ({change.by:+.6g})"
     return plain(f"{change.field}: {change_text(change.old, change.new, _shown)}{by}")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.diff import result_text
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.plans import PlanAnswer, why_step
 from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, question
@@ -17,9 +17,11 @@ from crucible_lineage.ask.view import existing, visible_names
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.labels import first_lines, value_text
-from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN
-from crucible_lineage.lineage.records import parents_as_used, returned_values
+from crucible_lineage.lineage.compare import returned_changes
+from crucible_lineage.lineage.graph import with_record
+from crucible_lineage.lineage.labels import first_lines
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN, Node
+from crucible_lineage.lineage.records import parents_as_used
 from crucible_lineage.pipeline.plan.corrections import Correction, corrections
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.facts import facts_in
@@ -32,7 +34,7 @@ from crucible_lineage.remake.receipts import data_files
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About
-from crucible_lineage.text.amounts import change_text, time_text
+from crucible_lineage.text.amounts import time_text
 from crucible_lineage.text.times import moment_text, time_shown
 
 if TYPE_CHECKING:
@@ -262,40 +264,12 @@ def moved(session: Session, before: str, after: str) -> list[str]:
     records = fetch_datasets(session.client, [before, after]).found
     if len(records) < 2:
         return []
-    was, now = (dict(_flat(returned_values(records[mfid]))) for mfid in (before, after))
-    values = [name for name in dict.fromkeys([*was, *now]) if not _is_same(was.get(name), now.get(name))]
-    changes = (_value_line(name, was.get(name), now.get(name)) for name in values)
+    was, now = (with_record(Node(mfid), records[mfid]) for mfid in (before, after))
+    changes = map(result_text, returned_changes(was, now))
     old, new = (data_files(session, mfid, records[mfid]) for mfid in (before, after))
     names = (name for name in sorted({*old, *new}) if old.get(name) != new.get(name))
     ends = {(False, True): "is new", (True, False): "is gone"}
     files = (f"file {name} {ends.get((name in old, name in new), 'has other bytes')}" for name in names)
-    more = (first_lines(changes, MAX_NAMED, "and {} values more"), first_lines(files, MAX_NAMED, "and {} files more"))
-    return [line for lines in more for line in lines]
-
-
-def _flat(value: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the values within mappings and lists with their paths."""
-    if isinstance(value, Mapping) and value:
-        for name, part in value.items():
-            yield from _flat(part, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, list) and value:
-        for number, part in enumerate(value):
-            yield from _flat(part, f"{path}[{number}]")
-    else:
-        yield path, value
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_same(one: object, other: object) -> bool:
-    return bool(one == other) or (_is_number(one) and _is_number(other) and math.isnan(one) and math.isnan(other))
-
-
-def _value_line(name: str, was: object, now: object) -> str:
-    line = f"{name} {change_text(was, now, value_text)}"
-    if not (_is_number(was) and _is_number(now)):
-        return line
-    percent = f", {abs((now - was) / was) * 100:.2g} %" if was else ""
-    return f"{line}, by {now - was:+.3g}{percent}"
+    return [
+        *first_lines(changes, MAX_NAMED, "and {} values more"), *first_lines(files, MAX_NAMED, "and {} files more")
+    ]  # fmt: skip

@@ -148,9 +148,15 @@ def _with_standings(session: Session, graph: LineageGraph, copies: Sequence[Snap
 
 
 def _standing(graph: LineageGraph, found: Mapping[str, Standing]) -> LineageGraph:
-    graph = graph.with_states({mfid: (one.state, one.superseded_by) for mfid, one in found.items()})
-    graph = graph.with_doubts({mfid: one.doubt for mfid, one in found.items() if one.doubt})
-    return graph.with_remade({mfid: one.remade.times for mfid, one in found.items()})
+    return graph.with_fields(
+        {
+            mfid: {
+                **{name: getattr(one, name) for name in ("state", "superseded_by", "doubt")},
+                "remade": one.remade.times,
+            }
+            for mfid, one in found.items()
+        }
+    )
 
 
 def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:

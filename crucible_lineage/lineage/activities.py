@@ -30,7 +30,7 @@ from crucible_lineage.lineage.records import (
     text,
     used_mfids,
 )
-from crucible_lineage.lineage.text import public_ids, redactor
+from crucible_lineage.lineage.text import public_ids, redactor, shown_edges
 from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import utc
 
@@ -116,7 +116,7 @@ def exported(
     graph = shareable(graph)
     names = public_ids(graph)
     nodes = {names[mfid]: _public(node, names[mfid]) for mfid, node in graph.nodes.items()}
-    edges = tuple(Edge(names[e.source], names[e.target], e.relationship) for e in graph.edges.values())
+    edges = tuple(shown_edges(graph, graph.edges.values()))
     recorded = {mfid: [StoredFile(*file) for file in recorded_files(node.record)] for mfid, node in nodes.items()}
     nonempty_files = {mfid: tuple(own) for mfid, own in {**recorded, **(files or {})}.items() if own and mfid in nodes}
     rights = {mfid: rights_of(node.record, projects or {}) for mfid, node in nodes.items() if node.kind == "dataset"}
@@ -224,13 +224,15 @@ def shareable(graph: LineageGraph) -> LineageGraph:
     records = {mfid: _redacted(node, visible, graph) for mfid, node in graph.nodes.items() if node.record is not None}
     redact = redactor(graph)
     records = {mfid: redact(record) for mfid, record in records.items()}
-    states = {
-        mfid: (node.state, tuple(other for other in node.superseded_by if other in visible))
+    fields = {
+        mfid: {
+            "superseded_by": tuple(other for other in node.superseded_by if other in visible),
+            "doubt": node.doubt and _shared_doubt(node.doubt, visible),
+        }
         for mfid, node in graph.nodes.items()
-        if node.superseded_by
+        if node.superseded_by or node.doubt
     }
-    doubts = {mfid: _shared_doubt(node.doubt, visible) for mfid, node in graph.nodes.items() if node.doubt}
-    return graph.with_records(records).with_states(states).with_doubts(doubts)
+    return graph.with_records(records).with_fields(fields)
 
 
 def shared_record(node: Node) -> dict[str, object]:

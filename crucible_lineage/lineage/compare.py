@@ -84,7 +84,7 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     ordered = sorted(successor, key=lambda mfid: generation_of.get(mfid, len(generation_of)))
     pairs = [(old.nodes[mfid], new.nodes[successor[mfid]]) for mfid in ordered]
     changes = (change for before, after in pairs for change in _changes(before, after, successor))
-    results = (change for before, after in reversed(pairs) for change in _returned(before, after))
+    results = (change for before, after in reversed(pairs) for change in returned_changes(before, after))
     moved = {(successor.get(s, s), successor.get(t, t)): edge for (s, t), edge in old.edges.items()}
     return Difference(
         added=tuple(node for mfid, node in new.nodes.items() if mfid not in paired),
@@ -140,7 +140,7 @@ def _slot_by_name(node: Node) -> Iterable[Slot]:
     yield (node.kind, node.step, text(provenance(node.record).get("output")), node.name)
 
 
-def _returned(old: Node, new: Node) -> Iterator[Change]:
+def returned_changes(old: Node, new: Node) -> Iterator[Change]:
     """Yield the changed values that a step returned, nested ones by their path."""
     if not (old.step or new.step) or old.record == new.record:
         return
@@ -158,8 +158,9 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
 
 def _differing(old: Node, new: Node, before: JsonObject, after: JsonObject) -> Iterator[Change]:
     for name in dict.fromkeys([*before, *after]):
-        if before.get(name) != after.get(name):
-            yield Change(old.id, new.id, name, before.get(name), after.get(name))
+        was, now = before.get(name), after.get(name)
+        if was != now and (was == was or now == now):  # NaN stays NaN
+            yield Change(old.id, new.id, name, was, now)
 
 
 def _fields(node: Node, in_both: Collection[str], successor: Mapping[str, str]) -> JsonObject:

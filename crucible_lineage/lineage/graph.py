@@ -27,7 +27,6 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.machine.process import collector_paused
-from crucible_lineage.statements.statements import Doubt
 
 Direction = Literal["ancestors", "descendants", "both"]
 
@@ -73,23 +72,9 @@ class LineageGraph:
         """Return the same links, with each node described by its record; records of unknown ids are ignored."""
         return self._with(lambda node: with_record(node, records[node.id]) if node.id in records else node)
 
-    def with_states(self, states: Mapping[str, tuple[str, tuple[str, ...]]]) -> LineageGraph:
-        """Return the same links, with {id: (state, current replacements)} of datasets; others are unchanged."""
-
-        def stated(node: Node) -> Node:
-            state, by = states.get(node.id, (node.state, node.superseded_by))
-            return replace(node, state=state, superseded_by=by)
-
-        return self._with(stated)
-
-    def with_doubts(self, doubts: Mapping[str, Doubt]) -> LineageGraph:
-        """Return the same links, with the reasons why datasets are doubtful."""
-        return self._with(lambda node: replace(node, doubt=doubts.get(node.id, node.doubt))) if doubts else self
-
-    def with_remade(self, times: Mapping[str, int]) -> LineageGraph:
-        """Return the same links, with how often datasets were made again elsewhere."""
-        counts = {mfid: count for mfid, count in times.items() if count and mfid in self.nodes}
-        return self._with(lambda node: replace(node, remade=counts.get(node.id, 0))) if counts else self
+    def with_fields(self, fields: Mapping[str, Mapping[str, Any]]) -> LineageGraph:
+        """Return the same links, with other values of fields by id; other nodes are unchanged."""
+        return self._with(lambda node: replace(node, **fields[node.id]) if node.id in fields else node)
 
     def _with(self, change: Callable[[Node], Node]) -> LineageGraph:
         return LineageGraph(map(change, self.nodes.values()), self.edges.values())

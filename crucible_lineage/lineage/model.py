@@ -67,3 +67,4 @@ class Edge:
     target: str
     relationship: str = DERIVED
     note: str = field(default="", compare=False)
+    json_keys: ClassVar = "source target relationship_type=relationship"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import networkx
 
+from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
-from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Node
+from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
 from crucible_lineage.text.masking import masked_text
 
@@ -63,11 +65,14 @@ def to_node_link(graph: LineageGraph) -> dict[str, object]:
         "multigraph": False,
         "graph": {},
         "nodes": [_node_entry(node, names[node.id]) for node in graph.nodes.values()],
-        "edges": [
-            {"source": names[e.source], "target": names[e.target], "relationship_type": e.relationship or None}
-            for e in graph.edges.values()
-        ],
+        "edges": json_of(shown_edges(graph, graph.edges.values())),
     }
+
+
+def shown_edges(graph: LineageGraph, edges: Iterable[Edge]) -> list[Edge]:
+    """Return the edges with the public ids of their ends."""
+    names = public_ids(graph)
+    return [replace(edge, source=names[edge.source], target=names[edge.target]) for edge in edges]
 
 
 def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> list[str]:

@@ -303,7 +303,13 @@ def test_superseded_datasets_appear_at_the_press_of_a_button(opened):
         Node("new", name="new table", step="fit"),
     ]
     graph = LineageGraph(nodes, [Edge("raw", "old"), Edge("raw", "new")])
-    graph = graph.with_states({"old": ("superseded", ("new",)), "new": ("current", ()), "raw": ("raw", ())})
+    graph = graph.with_fields(
+        {
+            "old": {"state": "superseded", "superseded_by": ("new",)},
+            "new": {"state": "current"},
+            "raw": {"state": "raw"},
+        }
+    )
     page = opened(graph, "raw")
 
     assert boxes(page) == 2

@@ -189,7 +189,9 @@ def test_a_parent_with_equal_bytes_stands_for_the_superseded_one(lab):
     lab.records[fit]["scientific_metadata"]["crucible_lineage"]["equal_parents"] = {new: old}
     links = lab.records[fit]["links"]
     links.append({**links[0], "unique_id": new})
-    graph = lab.graph.with_states({old: ("superseded", (new,)), new: ("current", ()), fit: ("current", ())})
+    graph = lab.graph.with_fields(
+        {old: {"state": "superseded", "superseded_by": (new,)}, new: {"state": "current"}, fit: {"state": "current"}}
+    )
     drawn = view(graph)
     assert {node.id for item in drawn.items for node in item.nodes} == {raw, new, fit}
     assert (drawn.left_out, drawn.notes) == (1, {(drawn.number_of[new], drawn.number_of[fit]): "equal bytes"})

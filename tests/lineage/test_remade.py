@@ -28,14 +28,16 @@ FORMATS: dict[str, Callable[[LineageGraph], str]] = {
 def test_each_picture_says_how_often(kind: str) -> None:
     draw = FORMATS[kind]
     assert "remade" not in draw(GRAPH)
-    assert "remade 1 time" in draw(GRAPH.with_remade({"made": 1}))
-    assert "remade 3 times" in draw(GRAPH.with_remade({"made": 3, "elsewhere": 2}))
+    assert "remade 1 time" in draw(GRAPH.with_fields({"made": {"remade": 1}}))
+    assert "remade 3 times" in draw(GRAPH.with_fields({"made": {"remade": 3}, "elsewhere": {"remade": 2}}))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_group_says_how_many_were(kind: str) -> None:
     many = [Node(f"m{number}", name=f"m{number}", step="scale") for number in range(9)]
-    graph = LineageGraph([RAW, *many], [Edge("raw", one.id) for one in many]).with_remade({"m2": 1, "m3": 4})
+    graph = LineageGraph([RAW, *many], [Edge("raw", one.id) for one in many]).with_fields(
+        {"m2": {"remade": 1}, "m3": {"remade": 4}}
+    )
     drawn = FORMATS[kind](graph) if kind != "tree" else render_tree(graph, fold_beyond=4)
     if kind in ("tree", "svg"):  # the others fold nothing
         assert "2 of 9 remade" in drawn
@@ -44,7 +46,7 @@ def test_a_group_says_how_many_were(kind: str) -> None:
 
 
 def test_data_for_programs_and_pages_have_the_number() -> None:
-    graph = GRAPH.with_remade({"made": 3})
+    graph = GRAPH.with_fields({"made": {"remade": 3}})
     (made,) = [one for one in to_node_link(graph)["nodes"] if one["id"] == "made"]
     assert made["remade"] == 3
     columns = page_data(render_html(graph))["nodes"]
@@ -54,5 +56,7 @@ def test_data_for_programs_and_pages_have_the_number() -> None:
 
 
 def test_records_keep_the_mark() -> None:
-    graph = GRAPH.with_remade({"made": 2}).with_records({"made": {"unique_id": "made", "dataset_name": "better"}})
+    graph = GRAPH.with_fields({"made": {"remade": 2}}).with_records(
+        {"made": {"unique_id": "made", "dataset_name": "better"}}
+    )
     assert (graph.nodes["made"].name, graph.nodes["made"].remade) == ("better", 2)
