@@ -20,7 +20,7 @@ from crucible_lineage import ask
 from crucible_lineage.ask.columns import Surface, columns_at
 from crucible_lineage.ask.doctor import Examination
 from crucible_lineage.ask.impact import RequestedDeletion
-from crucible_lineage.ask.lineage import Lineage, Packed
+from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
 from crucible_lineage.ask.stated import Statements
@@ -117,7 +117,6 @@ GIVEN: Mapping[type, Any] = {
     DatasetView: both(Standing, {key: (DatasetView, at) for key, at in json_keys(DatasetView).items()}),
     Statements: {"statements": list[AppliedStatement]},
     Lineage: {"directed": bool, "multigraph": bool, "nodes": OBJECTS, "edges": OBJECTS},
-    Packed: {"output": str, "datasets": int, "files": int},
 }  # fmt: skip
 
 # What other commands print.

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
+from typing import ClassVar
 
 from crucible_lineage import __version__
+from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
@@ -38,6 +40,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.remake.kit import DRIVER, KitStep, kept_bytes, write_kit
 from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
+from crucible_lineage.text.amounts import amount, size_text
 
 DOWNLOADS_AT_ONCE = 4
 FORMAT = "crucible-lineage/bundle/1"
@@ -49,18 +52,40 @@ _CHECKING = (
 
 
 @dataclass(frozen=True)
-class BundleReport:
-    """What was written: the numbers of datasets, files and bytes, and the unavailable files with the reasons.
+class BundleReport(Answer):
+    """A crate or bundle that was written, and the unavailable files with the reasons.
 
     `list_sha256` is the SHA-256 of the bundle's list of files, empty for a crate.
     """
 
+    output: Path
     datasets: int
-    hidden: int
+    unseen: int
     files: int
     bytes: int
     absent: tuple[str, ...]
     list_sha256: str = ""
+    json_keys: ClassVar = "output datasets hidden=unseen files bytes absent list_sha256"
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        return bool(self.absent)
+
+    @property
+    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        unseen = f"left out, and listed as hidden: {amount(self.unseen, 'parent')} that this key cannot see"
+        return [
+            *([unseen] if self.list_sha256 and self.unseen else []), *(f"not included: {line}" for line in self.absent)
+        ]  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        if not self.list_sha256:
+            yield str(self.output)
+            return
+        files = f"{amount(self.files, 'file')}, {size_text(self.bytes)}"
+        yield f"{self.output}: {amount(self.datasets, 'dataset')}, {files}"
+        yield f"SHA-256 of its bundle.json: {self.list_sha256}"
+        yield "to check it, unpack it and run: python verify.py"
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,7 @@ def write_crate(
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
-    return _report(graph, stored)
+    return _report(folder, graph, stored)
 
 
 def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> BundleReport:
@@ -123,7 +148,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
         _write(part, CHECKER, checker.read_text(encoding="utf-8"))
         _zip(part, target)
         list_sha256 = file_sha256(part / LIST)
-    return _report(graph, stored, list_sha256)
+    return _report(target, graph, stored, list_sha256)
 
 
 def _write_metadata(
@@ -277,11 +302,12 @@ def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
-def _report(graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
+def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
     files = [file for one in stored.values() for file in one.files if file.path]
     return BundleReport(
+        output=output,
         datasets=sum(1 for _ in _datasets(graph)),
-        hidden=len(graph.hidden),
+        unseen=len(graph.hidden),
         files=len(files),
         bytes=sum(file.size or 0 for file in files),
         absent=tuple(f"{mfid}: {reason}" for mfid, one in stored.items() for _, reason in one.absent),

@@ -26,7 +26,6 @@ from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session
-from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.bundle import BundleReport
@@ -103,38 +102,6 @@ class Lineage(Answer):
         return f'<div style="overflow:auto;max-width:100%">{self.picture}</div>'
 
 
-@dataclass(frozen=True)
-class Packed(Answer):
-    """A crate or bundle that was written."""
-
-    output: Path
-    report: BundleReport
-
-    @property
-    def is_alarm(self) -> bool:  # type: ignore[override]
-        return bool(self.report.absent)
-
-    @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        hidden = f"left out, and listed as hidden: {amount(self.report.hidden, 'parent')} that this key cannot see"
-        return [
-            *([hidden] if self.report.list_sha256 and self.report.hidden else ()),
-            *(f"not included: {line}" for line in self.report.absent),
-        ]
-
-    def to_json(self) -> JsonObject:
-        return {"output": str(self.output), **vars(self.report)}
-
-    def lines(self) -> Iterator[str]:
-        if not self.report.list_sha256:
-            yield str(self.output)
-            return
-        files = f"{amount(self.report.files, 'file')}, {size_text(self.report.bytes)}"
-        yield f"{self.output}: {amount(self.report.datasets, 'dataset')}, {files}"
-        yield f"SHA-256 of its bundle.json: {self.report.list_sha256}"
-        yield "to check it, unpack it and run: python verify.py"
-
-
 def _fits_together(
     dataset: str | None = None, projects: Sequence[str] = (), measurement: str | None = None, run: str | None = None,
     depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
@@ -187,7 +154,7 @@ def lineage(
         str, option("The licence that a crate or bundle states.", "--license", metavar="URL", doors=HERE)
     ] = "",
     tell: Tell | None = None,
-) -> Lineage | Packed:  # fmt: skip
+) -> Lineage | BundleReport:  # fmt: skip
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
     For a pipeline file, show the declared steps with their states.
@@ -211,12 +178,12 @@ def lineage(
     if chosen == BUNDLE and output is not None:
         if tell:
             tell("fetching the files of its ancestors", 0)
-        return Packed(output, write_bundle(session, mfid, output, license_url=license_url))
+        return write_bundle(session, mfid, output, license_url=license_url)
     graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
     if depth is not None or up or down or chosen == CRATE:
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
     if chosen == CRATE and output is not None:
-        return Packed(output, write_crate(session, graph, mfid, output, files=files, license_url=license_url))
+        return write_crate(session, graph, mfid, output, files=files, license_url=license_url)
     return _written(Lineage(graph, mfid, chosen, output, every, superseded))
 
 

@@ -15,7 +15,7 @@ from crucible_lineage.ask.waiting import damaged_lines
 from crucible_lineage.core.folders import is_in_use
 from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
-from crucible_lineage.core.tables import Producer, Snapshot
+from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain
@@ -229,11 +229,11 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
     made: dict[str, list[str]] = {}
     for mfid, summary in copy.summaries.items():
         if summary.step and (made_by := summary.made_by):
-            listed = _by_result(made_by, summary.pipeline, project)
-            known = found.setdefault(listed.run_id, listed)
-            ended = max(known.ended or "", listed.ended or "")
-            found[listed.run_id] = replace(known, started=min(known.started, listed.started), ended=ended)
-            made.setdefault(listed.run_id, []).append(mfid)
+            run_id, started, ended = made_by.run_id, made_by.started, made_by.ended or ""
+            whose = made_by.engine or None, made_by.who or None
+            known = found.setdefault(run_id, ListedRun(run_id, summary.pipeline, project, started, ended, None, *whose))
+            found[run_id] = replace(known, started=min(known.started, started), ended=max(known.ended or "", ended))
+            made.setdefault(run_id, []).append(mfid)
     return {
         run_id: replace(
             from_here.get(run_id) or run,
@@ -246,23 +246,7 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
     }
 
 
-def _by_result(made_by: Producer, pipeline: str, project: str) -> ListedRun:
-    started, ended = made_by.started, made_by.ended
-    return ListedRun(
-        made_by.run_id, pipeline, project, started, ended, engine=made_by.engine or None, who=made_by.who or None
-    )
-
-
 def _local_run(row: JsonMapping, data: Path) -> ListedRun:
+    known = {name: value for name, value in row.items() if name != "outcome"}
     is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
-    return ListedRun(
-        row["run_id"],
-        row["pipeline"],
-        row["project"],
-        row["started"],
-        row["ended"],
-        state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT),
-        steps=row["steps"],
-        error=row["error"],
-        declaration=row["declaration"],
-    )
+    return ListedRun(**known, state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT))

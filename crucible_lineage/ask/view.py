@@ -60,6 +60,19 @@ class ProducingRun:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file of a dataset: its size in bytes, SHA-256 (64 hexadecimal digits) and MFID."""
+
+    name: str
+    size: int | None
+    sha256: str | None
+    mfid: str
+
+    def __str__(self) -> str:
+        return f"{self.name}  {'' if self.size is None else size_text(self.size)}  sha256 {self.sha256}"
+
+
+@dataclass(frozen=True)
 class DatasetView(Answer):
     """One dataset with its contents, parents and children. `names` are those of the linked datasets.
 
@@ -71,7 +84,7 @@ class DatasetView(Answer):
 
     entry: Standing
     results: JsonMapping
-    files: tuple[JsonMapping, ...]
+    files: tuple[File, ...]
     parents: tuple[str, ...]
     equal: Mapping[str, tuple[str, ...]]
     children: tuple[str, ...]
@@ -188,10 +201,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
     return DatasetView(
         entry=entry,
         results=results,
-        files=tuple(
-            {"name": file.filename, "size": file.size, "sha256": file.sha256_hash, "mfid": file.mfid}
-            for file in own_files(session, mfid)
-        ),
+        files=tuple(File(file.filename, file.size, file.sha256_hash, file.mfid) for file in own_files(session, mfid)),
         parents=tuple(parents),
         equal={mfid: others for mfid, others in parents.items() if others},
         children=tuple(link.unique_id for link in links if link.direction == "target"),
@@ -305,7 +315,7 @@ def _contents(found: DatasetView) -> Iterator[str]:
         yield from first_lines(_values(found.metadata), MOST_METADATA, "  and {} more (--json)")
     if found.files:
         yield "files"
-        yield from (_file(file) for file in found.files)
+        yield from (f"  {file}" for file in found.files)
 
 
 def _relatives(relation: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:
@@ -334,11 +344,6 @@ def _made(found: DatasetView) -> Iterator[str]:
         yield f"registered {registered}{by}"
     if origin.run:
         yield f"run {origin.run}{f' ({origin.engine})' if origin.engine else ''}"
-
-
-def _file(file: JsonMapping) -> str:
-    size = "" if file["size"] is None else size_text(file["size"])
-    return f"  {file['name']}  {size}  sha256 {file['sha256']}"
 
 
 def _values(values: Mapping[str, object]) -> Iterator[str]:

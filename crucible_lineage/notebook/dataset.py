@@ -6,20 +6,19 @@ import importlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
 from html import escape
 from importlib.metadata import entry_points
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from crucible_lineage.ask.answer import rows_table
 from crucible_lineage.ask.columns import as_texts
-from crucible_lineage.ask.explain import explain
-from crucible_lineage.ask.view import DatasetView, existing, show_dataset
+from crucible_lineage.ask.question import MODULES
+from crucible_lineage.ask.view import DatasetView, File, existing, show_dataset
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.csv_files import csv_form, csv_rows
@@ -34,22 +33,11 @@ from crucible_lineage.statements.stating import put_on_hold, sign
 from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
-    from crucible_lineage.ask.explain import Explanation
-    from crucible_lineage.ask.lineage import Lineage
     from crucible_lineage.notebook.catalogue import Catalogue
 
-__all__ = ["Dataset", "Datasets", "File"]
+__all__ = ["Dataset", "Datasets"]
 
 MOST_LISTED = 20
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of a dataset: its name, its size in bytes, and its SHA-256 (64 hexadecimal digits)."""
-
-    name: str
-    size: int | None
-    sha256: str | None
 
 
 def _of_view(path: str, text: str) -> Any:
@@ -76,6 +64,7 @@ class Dataset:
     measurement = _of_view("entry.summary.measurement", "The technique of the measurement.")
     results = _of_view("results", "The values that its step returned; for measured data, those given as metadata.")
     params = _of_view("made.params", "The parameters of its step.")
+    files = _of_view("files", "The files of the dataset.")
     statements = _of_view("statements", "The statements about it, oldest first, including revoked ones.")
     calibrations = _of_view("calibrations", "The calibrations it was made with, or that are certified for it, and why.")
 
@@ -106,11 +95,6 @@ class Dataset:
         return {**self._view.metadata, **self._view.results}
 
     @property
-    def files(self) -> tuple[File, ...]:
-        """The files of the dataset."""
-        return tuple(File(file["name"], file["size"], file["sha256"]) for file in self._view.files)
-
-    @property
     def parents(self) -> Datasets:
         """The datasets that it was made from."""
         return Datasets(self._catalogue, self._view.parents)
@@ -138,14 +122,11 @@ class Dataset:
         found = self._catalogue.client.datasets.get(self.mfid, include_metadata=True)
         return corrections(found.scientific_metadata)
 
-    def lineage(self) -> Lineage:
-        """Return its lineage: ancestors and descendants."""
-        found: Lineage = self._catalogue.lineage(self.mfid)
-        return found
-
-    def why(self) -> Explanation:
-        """Explain how it was made."""
-        return explain(self._catalogue.session, self.mfid)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return the method of a question about datasets: `why`, `lineage`, `impact`, `verify`, `show`."""
+        if name.startswith("_") or name not in MODULES:
+            raise AttributeError(f"a dataset has no {name!r}")
+        return partial(getattr(self._catalogue, name), self)
 
     @property
     def ref(self) -> DatasetRef:
@@ -153,9 +134,9 @@ class Dataset:
         return existing_dataset(self.mfid, self._catalogue.session)
 
     def _file(self, name: str | None) -> File:
-        by_name = {file.name: file for file in self.files}
+        by_name: dict[str, File] = {file.name: file for file in self.files}
         if name is None:
-            data = [file for file in self.files if not self._is_preview(file)] or list(self.files)
+            data: list[File] = [file for file in self.files if not self._is_preview(file)] or list(self.files)
             if len(data) == 1:
                 return data[0]
             reason = f"name one of its files: {', '.join(by_name)}" if by_name else "it has no files"
@@ -187,19 +168,7 @@ class Dataset:
         return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
 
     def _repr_html_(self) -> str:
-        entry = self._view.entry
-        flags = " ".join(f"[{one}]" for one in entry.flags)
-        lines = (f"{self.mfid} {self.state}", entry.origin, flags, *self._view.remarks)
-        return "".join(
-            (
-                f"<strong>{escape(self.name)}</strong>",
-                *(f"<div>{escape(line)}</div>" for line in lines if line),
-                self._picture(),
-                rows_table(("parameter", "value"), list(self.params.items())),
-                rows_table(("result" if self.step else "metadata", "value"), list(self.results.items())),
-                rows_table(("file", "bytes"), [(file.name, file.size) for file in self.files]),
-            )
-        )
+        return self._view._repr_html_() + self._picture()
 
     def _picture(self) -> str:
         for thumbnail in self._catalogue.session.client.datasets.get_thumbnails(self.mfid):
@@ -210,42 +179,22 @@ class Dataset:
         return ""
 
 
-class Datasets(Sequence[Dataset]):
-    """A sequence of datasets, each read when needed. `doubtful` counts those that were omitted."""
+class Datasets(list[Dataset]):
+    """Datasets, each read when needed. `doubtful` counts those that were omitted."""
 
-    def __init__(self, catalogue: Catalogue, mfids: Sequence[str], doubtful: int = 0) -> None:
-        self._catalogue = catalogue
-        self.doubtful = doubtful
-        self.mfids = tuple(mfids)
-
-    @overload
-    def __getitem__(self, at: int) -> Dataset: ...
-    @overload
-    def __getitem__(self, at: slice) -> Datasets: ...
-    def __getitem__(self, at: int | slice) -> Dataset | Datasets:
-        if isinstance(at, slice):
-            return Datasets(self._catalogue, self.mfids[at])
-        return Dataset(self._catalogue, self.mfids[at])
-
-    def __iter__(self) -> Iterator[Dataset]:
-        return (Dataset(self._catalogue, mfid) for mfid in self.mfids)
-
-    def __len__(self) -> int:
-        return len(self.mfids)
-
-    @property
-    def _not_listed(self) -> str:
-        return f"; not listed: {self.doubtful} doubtful" if self.doubtful else ""
+    def __init__(self, catalogue: Catalogue, mfids: Iterable[str], doubtful: int = 0) -> None:
+        super().__init__(Dataset(catalogue, mfid) for mfid in mfids)
+        self._session = catalogue.session
+        self._not_listed = f"; not listed: {doubtful} doubtful" if doubtful else ""
 
     def __repr__(self) -> str:
         return f"<{amount(len(self), 'dataset')}{self._not_listed}>"
 
     def _repr_html_(self) -> str:
-        session = self._catalogue.session
-        names, rows = as_texts(standings_of(session, [existing(session, mfid) for mfid in self.mfids[:MOST_LISTED]]))
-        more = f"and {len(self) - len(rows)} more" if len(self) > len(rows) else ""
+        shown = [existing(self._session, one.mfid) for one in self[:MOST_LISTED]]
+        more = f"and {len(self) - len(shown)} more" if len(self) > len(shown) else ""
         more = (more + self._not_listed).removeprefix("; ")
-        return rows_table(names, rows) + f"<div>{escape(more)}</div>"
+        return rows_table(*as_texts(standings_of(self._session, shown))) + f"<div>{escape(more)}</div>"
 
 
 Loader = Callable[[Path], Any]
