@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Flag, auto
-from functools import cached_property
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,11 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.machine.process import collector_paused
-from crucible_lineage.text.amounts import amount, size_text
+from crucible_lineage.text.amounts import Names, amount, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.standing.standings import Standing
+    from crucible_lineage.statements.statements import CheckResult
 
 
 class Surface(Flag):
@@ -38,8 +40,8 @@ class Column:
     """A column: its names, its value, and where it is shown.
 
     Lists are sorted and selected by `name`; `key`, if given, replaces it in JSON and CSV. `source` is the attribute
-    of a standing with the value, or a function. People see `heading`, and `as_text`, if given, instead of the value.
-    `kind` is the CSS class of cells on pages.
+    of a standing with the value, or a function; conditions use `compared_as`, if given. People see `heading`, and
+    `as_text`, if given, instead of the value. `kind` is the CSS class of cells on pages.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Column:
     shown: Surface = EVERYWHERE
     as_text: Callable[[Standing], str] | None = None
     kind: str = "wide"
+    compared_as: str = ""
 
     @cached_property
     def value(self) -> Callable[[Standing], Any]:
@@ -62,8 +65,9 @@ class Column:
 
     def cell(self, entry: Standing) -> Any:
         """Return the value for CSV and for sorting; None if there is none."""
-        value = self.value(entry)
+        value = attrgetter(self.compared_as)(entry) if self.compared_as else self.value(entry)
         value = " ".join(value) if isinstance(value, tuple) else value
+        value = value if self.as_text is None or isinstance(value, str | int | float) else self.as_text(entry)
         return None if value == "" else value
 
     def compared(self, entry: Standing) -> Any:
@@ -111,6 +115,7 @@ COLUMNS: tuple[Column, ...] = (
         "remade", "Remade", "remade",
         shown=Surface.JSON | READ,
         as_text=lambda entry: f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else "",
+        compared_as="remade.times",
     ),
     Column(
         "doubtful", "Doubt", "doubt",
@@ -118,7 +123,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "checks", "Checks", "checks",
-        shown=Surface.JSON,
+        shown=Surface.JSON, as_text=lambda entry: _checks_text(entry.checks),
     ),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
     Column(
@@ -137,7 +142,6 @@ COLUMNS: tuple[Column, ...] = (
         as_text=lambda entry: "" if entry.summary.size is None else size_text(entry.summary.size),
     ),
 )  # fmt: skip
-NUMBER = "results."  # prefix of the name of a number that a step returned
 
 
 def columns_at(surface: Surface) -> list[Column]:
@@ -145,18 +149,49 @@ def columns_at(surface: Surface) -> list[Column]:
     return [column for column in COLUMNS if surface in column.shown]
 
 
-def column_of(name: str) -> Column:
-    """Return a column by name, or of a number that a step returned (`results.NAME`). InputError if there is none."""
-    if name.startswith(NUMBER):
-        return _number_column(name.removeprefix(NUMBER))
-    known = {one.name: one for one in COLUMNS if one.shown & (Surface.CSV | Surface.PAGE) and one.name != "results"}
-    if name not in known:
-        raise InputError(f"datasets have no column {name!r}; {nearest(name, known)}")
-    return known[name]
+def columns_of(entries: Iterable[Standing]) -> dict[str, Column]:
+    """Return the columns of these datasets by name and key, with each returned number and each swept parameter."""
+    columns = {name: one for one in COLUMNS if one.name != "results" for name in (one.name, one.label)}
+    entries = list(entries)
+    numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
+    swept = dict.fromkeys(name for entry in entries if entry.summary.swept for name in _swept(entry))
+    columns |= {f"results.{name}": _number_column(name) for name in numbers}
+    return columns | {f"swept.{name}": Column(name, name, partial(_swept, name=name)) for name in swept}
+
+
+def column_of(name: str, columns: Mapping[str, Column]) -> Column:
+    """Return the column of this name. Raises InputError, which names all, if there is none."""
+    if name not in columns:
+        known = nearest(name, columns, most=len(columns)), f"there are: {', '.join(columns)}"
+        raise InputError(f"datasets have no column {name!r}; {' '.join(dict.fromkeys(known))}")
+    return columns[name]
 
 
 def _number_column(name: str) -> Column:
-    return Column(f"{NUMBER}{name}", name, lambda entry: entry.summary.numbers.get(name))
+    return Column(f"results.{name}", name, lambda entry: entry.summary.numbers.get(name))
+
+
+def _swept(entry: Standing, name: str = "") -> Any:
+    """Return the swept parameters of a dataset, or one of them: its value, or several that are equal to any of them."""
+    found: dict[str, list[str]] = {}
+    for part in filter(None, entry.summary.swept.replace("; ", ", ").split(", ")):
+        found.setdefault(part.partition("=")[0], []).append(part.partition("=")[2])
+    if not name:
+        return found
+    values = found.get(name) or [""]
+    return _number_in(values[0]) if len({*values}) == 1 else Names(values)
+
+
+def _number_in(text: str) -> float | str:
+    with suppress(ValueError):
+        return float(text)
+    return text
+
+
+def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
+    """Return the failed checks of a dataset, or that all passed; empty without checks."""
+    failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 
 def as_json(entries: Iterable[Standing]) -> list[JsonObject]:
@@ -190,7 +225,8 @@ def in_order(entries: Iterable[Standing], sort: str) -> list[Standing]:
 
     The sort is stable. Raises InputError if there is no such column.
     """
-    column, is_descending = column_of(sort.removeprefix("-")), sort.startswith("-")
+    entries = list(entries)
+    column, is_descending = column_of(sort.removeprefix("-"), columns_of(entries)), sort.startswith("-")
     cells = [(column.cell(entry), entry) for entry in entries]
     present = [(cell.casefold() if isinstance(cell, str) else cell, entry) for cell, entry in cells if cell is not None]
     present.sort(key=lambda pair: pair[0], reverse=is_descending)

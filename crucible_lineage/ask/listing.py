@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, not_listed
-from crucible_lineage.ask.columns import Surface, as_json, as_table, column_of, columns_at, in_order
+from crucible_lineage.ask.columns import Surface, as_json, as_table, column_of, columns_at, columns_of, in_order
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, ELSEWHERE, Pipeline, Project, Step, option, question
 from crucible_lineage.ask.runs import find_run
@@ -70,7 +70,7 @@ def list_datasets(
 ) -> Listing:  # fmt: skip
     """List measured data, then current results in order of creation, each with its MFID, state, name and step.
 
-    Columns for --where and --sort are state, step, pipeline, measurement, instrument, taken, size, results.NAME, ...
+    Columns for --where and --sort are those of the list, as state, step, swept.NAME, results.NAME, instrument, flags.
     """
     project = find_project(session, project)
     copy = session.mirror.snapshot(project)
@@ -89,7 +89,8 @@ def list_datasets(
     entries = list(standings(session, project, copy=copy, among=[one.mfid for one in matching]).values())
     if where:
         condition = parse_condition(where)
-        columns = {name: column_of(name) for name in condition.names}
+        known = columns_of(entries)
+        columns = {name: column_of(name, known) for name in condition.names}
 
         def value(entry: Standing, name: str) -> object:
             return columns[name].compared(entry)

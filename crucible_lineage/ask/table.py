@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
-from crucible_lineage.ask.columns import Surface, columns_at
+from crucible_lineage.ask.columns import columns_of
 from crucible_lineage.ask.lineages import whole_record_of
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
@@ -43,7 +43,6 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
-from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.text.amounts import amount, distinct, value_text
 from crucible_lineage.text.times import utc
 
@@ -55,10 +54,7 @@ COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
 
 
-OWN = (
-    *(key for column in columns_at(Surface.CSV) for key in (column.name, column.label)),
-    *("output", "sample", "run", "who", "checks", "remade", "without"),
-)
+OWN = (*columns_of(()), "output", "sample", "run", "who", "without")
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
 
@@ -313,7 +309,6 @@ class ProjectFacts:
         self.project = project
         self.copy = session.mirror.snapshot(project)
         self.entries = standings(session, project, copy=self.copy)
-        self._verdicts = session.mirror.verdicts(project)
         self._facts: dict[str, ColumnValues] = {}
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else
@@ -421,14 +416,12 @@ class ProjectFacts:
         record = whole_record_of(self.session.client, mfid, record)
         entry = self.entries.get(mfid) or Standing(summary_of(record), "")
         summary, fields = entry.summary, fields_of(record)
-        own = {key: column.compared(entry) for column in columns_at(Surface.CSV) for key in (column.label, column.name)}
+        own = {name: column.compared(entry) for name, column in columns_of(()).items()}
         own |= {
             "output": text(provenance(record).get("output")),
             "sample": summary.samples,
             "run": summary.made_by.run_id if summary.made_by else "",
             "who": maker(record),
-            "checks": _checks_text(self._verdicts.get(mfid, {})),
-            "remade": entry.remade.times,
             "without": "; ".join(gaps(record)),
         }
         values = {name: value for name, value in own.items() if value}
@@ -448,12 +441,6 @@ class ProjectFacts:
             return next((one for one in usable if self.entries[one].is_usable), mfid)
 
         return {role: tuple(map(now, mfids)) for role, mfids in roles.items()}
-
-
-def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
-    """Return the failed checks of a dataset, or that all passed; empty without checks."""
-    failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
-    return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 
 def _one_or_all(values: Iterable[object]) -> object:

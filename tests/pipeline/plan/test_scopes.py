@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.table import make_table
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -79,6 +80,15 @@ def test_a_group_downstream_of_a_matrix_has_an_instance_for_each_variant(
     assert {(row["metadata.sample"], row["smooth.params.window_nm"], row["mean"]) for row in map(_short, rows)} == {
         ("gold", 1, 1.5), ("gold", 10, 15.0), ("iron", 1, 3.0), ("iron", 10, 30.0)
     }  # fmt: skip
+    where = "swept.window_nm > 1 and step == 'mean' and pipeline == 'swept' and state == 'current'"
+    listed = list_datasets(session, "lab", where=where).entries
+    assert {entry.mfid for entry in listed} == {
+        outputs["out"] for name, outputs in result.datasets.items() if "mean" in name and "window_nm=10" in name
+    }
+    with pytest.raises(
+        InputError, match=r"did you mean 'swept.window_nm'\? there are: .* results.mean, swept.window_nm"
+    ):
+        list_datasets(session, "lab", where="swept.window == 1")
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
