@@ -11,7 +11,9 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.lineage.text import to_node_link
 from crucible_lineage.lineage.view import view
+from tests.page import page_data
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[2] / "docs" / "lineages.py"
@@ -90,6 +92,31 @@ def test_the_first_view_is_folded_as_the_picture(opened):
     assert len(labels) == len(view(graph).items) == 4
     assert any("60 × reconstruct" in label for label in labels)
     assert "122 of 122" in page.locator("#status").inner_text()
+
+
+def sweep(axes, spectra):
+    """Return a graph of axes of one lamp, spectra calibrated with each, and bands of these; no axis is like another."""
+    records = [record("lamp", "lamp"), *(record(f"raw-{n}", f"raw {n}") for n in range(spectra))]
+    for axis in range(axes):
+        slots = {f"p/axis/out/degree={axis}": {}}
+        records.append(record(f"axis-{axis}", f"axis {axis}", "axis", ["lamp"]))
+        records[-1]["scientific_metadata"]["crucible_lineage_places"] = slots
+        for n in range(spectra):
+            made = f"{axis}-{n}"
+            records.append(record(f"cal-{made}", f"calibrated {made}", f"calibrate {n}", [f"axis-{axis}", f"raw-{n}"]))
+            records.append(record(f"bands-{made}", f"bands {made}", f"bands {n}", [f"cal-{made}"]))
+    return LineageGraph.from_records(records)
+
+
+@pytest.mark.parametrize(("axes", "spectra"), [(2, 3), (4, 5), (4, 10)])
+def test_the_page_shows_the_boxes_of_the_picture_with_all_swept_axes(opened, axes, spectra):
+    graph = sweep(axes, spectra)
+    for focus in ("lamp", "axis-1", "raw-2", "cal-1-2", "bands-0-0"):
+        page = opened(graph, focus)
+        shown = {box.get_attribute("data-id") for box in page.locator(".item").all()}
+        assert shown == {item.node.id for item in view(graph.around(focus), keep=[focus]).items}, focus
+        contained = page_data(render_html(graph, focus))["nodes"]["id"]
+        assert contained == [node["id"] for node in to_node_link(graph.around(focus))["nodes"]]
 
 
 def test_the_page_folds_by_roles_and_marks_equal_datasets_as_the_picture(opened):

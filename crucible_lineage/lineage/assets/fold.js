@@ -1,9 +1,11 @@
 // Which nodes of the lineage page stand together in one item, and which of them are drawn (as view.py).
 
-const FIRST_VIEW = 40; // boxes: what a screen shows at a readable size
+const FEW = 40; // boxes that a screen shows at a readable size; beyond, fewer siblings are folded, as in pictures
+const FIRST_VIEW = 100; // boxes that are drawn at first: all of them as in pictures, unless there are many more
 const STEP = 10; // how many siblings or neighbours one click brings
 const badStates = new Set(graph.badStates);
-const state = { single: new Set(), shown: null, superseded: graph.superseded, selected: null, scale: 1, x: 0, y: 0 };
+const state = { single: new Set(), most: graph.foldBeyond, shown: null, superseded: graph.superseded, selected: null,
+  scale: 1, x: 0, y: 0 };
 const leftOut = new Set(graph.leftOut); // superseded results that nothing drawn needs
 const mayShow = (n) => state.superseded || !leftOut.has(n);
 let drawn = null;
@@ -51,7 +53,7 @@ function folded(single) {
     const siblings = new Map();
     for (const n of generation) {
       const node = nodes[n];
-      const above = [...new Set(tellingParents[n].map((p) => (groupOf[p] < 0 ? p : groupOf[p])))].sort((a, b) => a - b);
+      const above = [...new Set(tellingParents[n].filter(mayShow).map((p) => (groupOf[p] < 0 ? p : groupOf[p])))].sort((a, b) => a - b);
       const alone = single.has(n) || !placed[n] ? n : "";
       const place = JSON.stringify([above, node.kind, node.step || [node.measurement, node.data_type], node.declared,
         node.state === "superseded", alone]);
@@ -59,7 +61,7 @@ function folded(single) {
       else siblings.set(place, [n]);
     }
     for (const members of [...siblings.values()].flatMap(byRoles)) {
-      for (const n of members) groupOf[n] = members.length > graph.foldBeyond ? members[0] : n;
+      for (const n of members) groupOf[n] = members.length > state.most ? members[0] : n;
     }
   }
   const items = [];
@@ -93,7 +95,7 @@ function keepSingle(n) {
     const at = waiting.pop();
     if (state.single.has(at)) continue;
     state.single.add(at);
-    if (parents[at].length <= graph.foldBeyond) waiting.push(...parents[at]);
+    if (parents[at].length <= state.most) waiting.push(...parents[at]);
   }
 }
 
@@ -102,7 +104,7 @@ function nearest(fold, start) {
   const met = new Set([start]);
   for (const number of met) {
     for (const other of [...fold.items[number].before, ...fold.items[number].after]) {
-      if (met.size < FIRST_VIEW && fold.items[other].members.some(mayShow)) met.add(other);
+      if (met.size < FEW && fold.items[other].members.some(mayShow)) met.add(other);
     }
   }
   return new Set([...met].flatMap((number) => fold.items[number].members));
@@ -111,9 +113,14 @@ function nearest(fold, start) {
 const fitting = (fold) => fold.items.filter((item) => item.members.some(mayShow)).length;
 
 function firstView(focus) {
-  state.single = new Set();
-  if (focus !== null) keepSingle(focus);
-  const fold = folded(state.single);
+  let fold = null;
+  for (state.most = graph.foldBeyond; state.most > 0; state.most--) {
+    state.single = new Set();
+    if (focus !== null) keepSingle(focus);
+    fold = folded(state.single);
+    if (fitting(fold) <= FEW) break;
+  }
+  state.most = Math.max(state.most, 1);
   const start = focus === null ? widest(fold) : fold.itemOf[focus];
   state.shown = fitting(fold) <= FIRST_VIEW ? new Set(nodes.keys()) : nearest(fold, start);
 }
