@@ -18,11 +18,10 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
-from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.lineages import fetch_lineages
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
-from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.run.result import FAILED, StepEvent
@@ -54,17 +53,7 @@ def lineage_artifact(
 
 def lineage_of(mfids: Sequence[str], session: Session) -> LineageGraph:
     """Fetch the lineages of these datasets as one graph, connected or not; of very many, the last ones."""
-    nodes: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
-    fetched = 0
-    for mfid in reversed(mfids):
-        if mfid in nodes or fetched == MOST_LINEAGES:
-            continue
-        fetched += 1
-        graph = fetch_lineage(session, mfid)
-        nodes |= graph.nodes
-        edges |= graph.edges
-    return LineageGraph(nodes.values(), edges.values())
+    return fetch_lineages(session, reversed(mfids), most=MOST_LINEAGES)
 
 
 def markdown_table(rows: Iterable[dict[str, str]]) -> str:

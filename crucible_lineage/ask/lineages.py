@@ -42,17 +42,38 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
 
     Raises InputError if there is no such resource.
     """
-    if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
-    try:
-        graph = LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True))
-    except NotFoundError:
-        return _alone(session, mfid)
-    datasets = [node for node in graph.nodes.values() if node.kind == "dataset"]
+    return fetch_lineages(session, [mfid], thumbnails=thumbnails)
+
+
+def fetch_lineages(
+    session: Session, mfids: Iterable[str], *, most: int = 1, thumbnails: bool = False
+) -> LineageGraph:
+    """Return the connected lineages of datasets or samples as one graph; of unconnected ones the first `most`."""
+    linked, alone = LineageGraph(()), LineageGraph(())
+    for mfid in mfids:
+        if not is_mfid(mfid):
+            raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        if mfid in linked or mfid in alone:
+            continue
+        if not most:
+            break
+        most -= 1
+        try:
+            linked = _joint(linked, LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True)))
+        except NotFoundError:
+            alone = _joint(alone, _alone(session, mfid))
+    datasets = [node for node in linked.nodes.values() if node.kind == "dataset"]
+    if not datasets:
+        return _joint(linked, alone)
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
         records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
-    return _with_standings(session, graph.with_records(records), copies)
+    return _joint(_with_standings(session, linked.with_records(records), copies), alone)
+
+
+def _joint(first: LineageGraph, second: LineageGraph) -> LineageGraph:
+    nodes, edges = {**first.nodes, **second.nodes}, {**first.edges, **second.edges}
+    return LineageGraph(nodes.values(), edges.values())
 
 
 def _alone(session: Session, mfid: str) -> LineageGraph:

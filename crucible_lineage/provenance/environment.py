@@ -31,6 +31,7 @@ VARIABLES = (
 _BLAS = re.compile(
     r"(?:^|/)(lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE
 )
+_PYTHON = re.compile(r"^([^,]+\.py),", re.MULTILINE)
 
 
 def environment_mark() -> str:
@@ -163,7 +164,7 @@ def git_state(folder: Path) -> Mapping[str, object] | None:
 
 def software(packages: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, object]:
     """Return Python, platform, and the versions of these packages; `environment` refers to the full document."""
-    names = {name for package in packages for name in _distributions().get(package, [])}
+    names = {one.metadata["Name"] for package in packages for one in _distributions().get(package, [])}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}
     document: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
@@ -172,8 +173,16 @@ def software(packages: Iterable[str], environment: Mapping[str, str] | None = No
 
 
 @functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+def _distributions() -> Mapping[str, list[metadata.Distribution]]:
+    """Return the distributions by the packages in them, as `packages_distributions` does, which parses all metadata."""
+    found: dict[str, list[metadata.Distribution]] = {}
+    for distribution in metadata.distributions():
+        packages = set((distribution.read_text("top_level.txt") or "").split())
+        for path in _PYTHON.findall("" if packages else distribution.read_text("RECORD") or ""):
+            packages.add(path.partition("/")[0].removesuffix(".py"))
+        for package in packages:
+            found.setdefault(package, []).append(distribution)
+    return found
 
 
 @functools.cache
