@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,15 @@ from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.machine.checksums import FileStamp, stamp_if_present
-from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files
+from crucible_lineage.machine.checksums import FileStamp, scan_file, stamp_if_present
+from crucible_lineage.pipeline.plan.files import existing_dataset, raw_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.description import TaskDescription
 from crucible_lineage.tasks.effects import FolderFiles, files_at, is_folder, name_of, possible_path
-from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of, settled
-from crucible_lineage.tasks.recording import Recording, warn
+from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
+from crucible_lineage.tasks.recording import Arrival, Recording, run_logger, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
@@ -206,15 +206,16 @@ class _Tracer:
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             path = Path(folder) / "address.json"
             path.write_bytes(canonical_json({"address": address}))
-            dataset = self.recording.undelivered.raw(
-                self.recording.destination.project,
-                [path],
+            dataset = self.recording.put_files(
+                [LocalFile.of(path, scan_file(path))],
                 "data of another catalogue, which lie at their address",
+                Arrival(f"the address {address}", run_logger()),
+                is_result=False,
                 dataset_name=address[:250],
                 metadata={"address": address},
                 ingest=False,
             )
-        return Origin(settled(dataset), ("address.json",), about=(address,))
+        return Origin(dataset, ("address.json",), about=(address,))
 
     def conclude(self) -> None:
         """Note arguments whose parents are not known, though the flow's own code had results in hand."""
@@ -419,17 +420,18 @@ def keep_value(
 ) -> Origin:
     """Register a value that no task made, before anything is made from it."""
     flow = recording.destination.flow
-    dataset = recording.undelivered.raw(
-        recording.destination.project,
-        [file.path for file in stored.files],
+    dataset = recording.put_files(
+        stored.files,
         f"a value {label}{note}",
-        [parent.future.result() for parent in parents],
+        Arrival(f"the value {name}", run_logger()),
+        [parent.dataset for parent in parents],
+        is_result=False,
         dataset_name=f"{name} ({label}{f' of {flow}' if flow else ''})",
         metadata={"value": stored.document},
         ingest=False,
     )
     about = parents[0].about if parents else (f"{name} {stored.digest[:16]}",)
-    origin = Origin(settled(dataset), tuple(file.name for file in dataset.data_files), stored.digest, about)
+    origin = Origin(dataset, tuple(file.name for file in dataset.data_files), stored.digest, about)
     recording.origins.note_content(stored.digest, sum(file.ref.size for file in stored.files), origin)
     return origin
 
@@ -445,7 +447,7 @@ def keep_derived(value: object, parents: Sequence[Origin], recording: Recording)
 def origin_of(dataset: DatasetRef, recording: Recording, digest: str = "") -> Origin:
     """Return a dataset of an earlier run as an origin."""
     names = tuple(file.name for file in dataset.data_files)
-    return Origin(settled(dataset), names, digest, recording.slots.about(dataset.mfid))
+    return Origin(dataset, names, digest, recording.slots.about(dataset.mfid))
 
 
 def opaque(value: Any) -> JsonObject:
@@ -472,7 +474,7 @@ def keyword_of(kind: str, key: str) -> str:
 def of_keyword(keyword: str, recording: Recording, digest: str = "") -> Origin | None:
     """Return the dataset of this run, else the last one of the project, with a keyword and, if given, this content."""
     known, session = recording.origins.of_keyword(keyword), recording.session
-    if (known is not None and digest in ("", known.digest)) or recording.undelivered.is_away():
+    if (known is not None and digest in ("", known.digest)) or recording.is_away():
         return known
     found = session.client.datasets.list(
         project_id=recording.destination.project, keyword=keyword, include_metadata=True, limit=None
@@ -493,36 +495,29 @@ def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str
 
 def find_file(path: Path, recording: Recording) -> Origin | None:
     """Return the origin of a file that the flow was given; None if it is not registered."""
-    session = recording.session
     origin, _ = origin_of_file(path, recording)
     if origin is not None:
         return origin
-    found = find_raw(hash_files(recording.destination.project, [path], None, session), session)
-    return Origin(settled(found), (path.name,), about=about_file(path)) if found else None
+    found = recording.find(raw_files(recording.destination.project, [_local_file(path, recording)]))
+    return Origin(found, (path.name,), about=about_file(path)) if found else None
 
 
 def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
-    """Register a file that the flow was given, with its current bytes, beside the flow."""
-    session = recording.session
-    checksums = session.store.checksums(path)
-    if (origin := recording.origins.of_path(path, checksums.sha256)) is not None:
+    """Register a file that the flow was given, with its current bytes."""
+    file, session = _local_file(path, recording), recording.session
+    sha256 = file.ref.sha256
+    if (origin := recording.origins.of_path(path, sha256)) is not None:
         return origin
-    session.cache.add(path, checksums.sha256)  # before the flow does anything with the file
-
-    def register() -> DatasetRef:
-        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-            current = path
-            if session.store.checksums(path).sha256 != checksums.sha256:  # the flow has changed it since
-                current = Path(folder) / path.name
-                shutil.copyfile(session.cache.path(checksums.sha256), current)
-            dataset = recording.undelivered.raw(recording.destination.project, [current])
-        session.cache.share(checksums.sha256)
-        return dataset
-
-    future = recording.later(register, logger, f"the file {path.name}", is_result=False)
-    origin = Origin(future, (path.name,), about=about_file(path))
-    recording.origins.note_path(path, checksums.sha256, origin)
+    session.cache.add(path, sha256)  # from where it is sent: the flow may change it
+    copy = replace(file, path=session.cache.path(sha256))
+    arrival = Arrival(f"the file {path.name}", logger, cached=sha256)
+    origin = Origin(recording.put_files([copy], None, arrival, is_result=False), (path.name,), about=about_file(path))
+    recording.origins.note_path(path, sha256, origin)
     return origin
+
+
+def _local_file(path: Path, recording: Recording) -> LocalFile:
+    return LocalFile.of(path, recording.session.store.checksums(path))
 
 
 _INPUT: Any = object()  # instead of a parameter

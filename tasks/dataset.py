@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import FileChangedError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS
@@ -25,8 +23,6 @@ from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mf
 from crucible_lineage.provenance.record import Activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
-from crucible_lineage.registration.register import RegistrationHooks, add_equal_parents, new_parents, register_output
-from crucible_lineage.session import Session
 from crucible_lineage.tasks.arguments import (
     GIVEN,
     METADATA,
@@ -38,12 +34,10 @@ from crucible_lineage.tasks.arguments import (
     origin_of_file,
     register_file,
 )
-from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.description import TaskCode, TaskDescription
 from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_data_file, is_under, name_of
 from crucible_lineage.tasks.lineage import Effects
-from crucible_lineage.tasks.origins import CALL
-from crucible_lineage.tasks.recording import Recording
+from crucible_lineage.tasks.recording import Arrival, Recording
 from crucible_lineage.tasks.secret import hidden
 from crucible_lineage.tasks.values import Stored
 from crucible_lineage.text.masking import masked_text
@@ -148,22 +142,14 @@ def known_inputs(result: TaskResult) -> list[Input]:
 
 
 def require_free(result: TaskResult) -> None:
-    """Raise OnHoldError if an input is on hold, or descends from a dataset on hold.
-
-    Results of this flow that are still being registered need no check: their inputs were checked.
-    """
+    """Raise OnHoldError if an input is on hold, or descends from a dataset on hold."""
     session = result.recording.session
-    if not result.arguments.inputs or result.recording.undelivered.is_away():
+    if not result.arguments.inputs or result.recording.is_away():
         return
     session.refresh_statements()
     if not (stated := session.stated).holds_any:
         return
-    futures = [
-        parent.origin.future
-        for parent in known_inputs(result)
-        if parent.origin and (parent.known_by == GIVEN or parent.origin.future.done())
-    ]
-    mfids = [future.result().mfid for future in futures if not future.exception()]  # waits for the flow's own files
+    mfids = [parent.origin.dataset.mfid for parent in known_inputs(result) if parent.origin]
     stated.require_free(mfids, result.code.digest, result.recording.destination.project)
 
 
@@ -211,7 +197,7 @@ def about_of(inputs: Iterable[Input]) -> About:
 
     def about(parent: Input) -> About:
         assert parent.origin is not None  # set by `inputs_of`
-        return parent.origin.about or (parent.origin.future.result().mfid,)
+        return parent.origin.about or (parent.origin.dataset.mfid,)
 
     return about_inputs((parent.role, parent.in_list, about(parent)) for parent in inputs)
 
@@ -222,11 +208,11 @@ def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
 
 
 def used_datasets(inputs: Iterable[Input]) -> list[UsedDataset]:
-    """Wait until the parents are registered and return them."""
+    """Return the parents."""
     used: dict[tuple[str, str], UsedDataset] = {}
     for parent in inputs:
         assert parent.origin is not None  # set by `inputs_of`
-        dataset = parent.origin.future.result()
+        dataset = parent.origin.dataset
         files = [file for file in dataset.files if file.name in parent.origin.files]
         known = used.get((parent.role, dataset.mfid))
         if known is not None:
@@ -246,56 +232,19 @@ def recipe_of(result: TaskResult, used: list[UsedDataset]) -> JsonObject:
 # ---------------------------------------------------------------- registration
 
 
-def register_result(result: TaskResult, folder: Path) -> DatasetRef:
-    """Register a result: as a child of its inputs, or, if it has none, as files of the flow's own."""
-    session = result.recording.session
-    try:
-        used = used_datasets(result.inputs)
-        dataset = _register_child(result, used) if used else _register_root(result)
-        if result.key and not result.recording.undelivered.is_kept(dataset.mfid):
-            session.client.datasets.add_keyword(dataset.mfid, keyword_of("cache", result.key))
-        for file in result.stored.files:
-            with suppress(FileChangedError):
-                session.cache.take(file.path, file.checksums)
-        return dataset
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _register_child(result: TaskResult, used: list[UsedDataset]) -> DatasetRef:
-    session, name, recording = result.recording.session, result.description.name, result.recording
+def put_result(result: TaskResult) -> DatasetRef:
+    """Put a result into the outbox: as a child of its inputs, or, if it has none, as files of the flow's own."""
+    used = used_datasets(result.inputs)
+    slots = slots_of(result, about_of(result.inputs)) if used else {}
+    keyword = keyword_of("cache", result.key) if result.key else ""
+    name, recording = result.description.name, result.recording
+    arrival = Arrival(f"the result of {name}", result.logger, used, slots, keyword)
+    if not used:
+        return _put_root(result, arrival)
     recipe = recipe_of(result, used)
-    mfid = derived_mfid(recipe)
-    with session.turn(mfid):
-        claims, completed = slots_of(result, about_of(result.inputs)), threading.Event()
-        new = replace(_new_dataset(result, used, recipe, mfid), slots=claims)
-
-        def register() -> DatasetRef:
-            return register_output(
-                session.client, new, session.machine, stages=RegistrationHooks(before_complete=completed.set)
-            )
-
-        dataset = recording.undelivered.register(name, new, register)
-    if recording.undelivered.is_kept(dataset.mfid):
-        recording.slots.rely(result.recording.destination.project, claims, dataset, made=True)
-        result.logger.debug("%s is dataset %s, which waits in the outbox", name, dataset.mfid)
-        return dataset
-    if completed.is_set():
-        payload = {"project": result.recording.destination.project, "flow": recording.destination.flow, "task": name}
-        tell_asset(dataset, [part.dataset.mfid for part in used], payload)
-    recording.slots.rely(result.recording.destination.project, claims, dataset, made=completed.is_set())
-    dataset = link_equal_parents(dataset, used, session)
-    session.mirror.trust({mfid: dataset, dataset.mfid: dataset})
-    result.logger.debug("%s is dataset %s", name, dataset.mfid)
-    return dataset
-
-
-def link_equal_parents(dataset: DatasetRef, used: list[UsedDataset], session: Session) -> DatasetRef:
-    """Link the dataset to all equal parents: parents of equal bytes and origin give equal results."""
-    if not (equal := new_parents(dataset, used)):
-        return dataset
-    add_equal_parents(session.client, dataset.mfid, equal)
-    return replace(dataset, equals=(*dataset.equals, *equal))
+    new = replace(_new_dataset(result, used, recipe, derived_mfid(recipe)), slots=slots)
+    result.logger.debug("%s is dataset %s", name, new.mfid)
+    return recording.put(name, new, arrival)
 
 
 def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject, mfid: str) -> NewDataset:
@@ -304,7 +253,7 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
     support = KeptSupport()
     if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
         code_support = support_of_code(result.code.name, code.files, result.code.folder, session)
-        support = code_support.register(result.recording.destination.project, session)
+        support = code_support.register(result.recording.destination.project, session, result.recording.deliverer.add)
         if support.note:
             result.logger.warning("%s: %s", description.name, support.note)
     run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
@@ -353,20 +302,18 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
     )
 
 
-def _register_root(result: TaskResult) -> DatasetRef:
-    """Register a result without parents, as measured files are: its bytes identify it."""
-    description = result.description
-    call = result.stored.files[0].path.with_name(CALL)  # equal bytes from another call are another result
-    call.write_bytes(
-        canonical_json({"task": description.name, "output": result.output, "arguments": result.arguments.params})
-    )
-    return result.recording.undelivered.raw(
-        result.recording.destination.project,
-        [*(file.path for file in result.stored.files), call],
+def _put_root(result: TaskResult, arrival: Arrival) -> DatasetRef:
+    """Put a result without parents, as measured files are: its bytes and its call identify it."""
+    description, arguments = result.description, result.arguments.params
+    call = canonical_json({"task": description.name, "output": result.output, "arguments": arguments})
+    return result.recording.put_files(
+        result.stored.files,
         f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
+        arrival,
+        salt=hashlib.sha256(call).hexdigest(),
         dataset_name=_dataset_name(result, []),
         keywords=result.keywords,
-        metadata=_metadata(result, {"arguments": result.arguments.params}),
+        metadata=_metadata(result, {"arguments": arguments}),
         ingest=False,
         measurement=description.measurement,
         data_type=description.data_type,

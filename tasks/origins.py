@@ -7,7 +7,6 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum
@@ -20,16 +19,12 @@ from crucible_lineage.machine.disk import replacing
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.values import plain_digest
 
-CALL = "call.json"  # file that identifies the call of a result without inputs
 LEAST_BYTES = 256  # a value whose files are smaller may equal another one by chance (a parquet file never is)
 MOST_ITEMS = 10_000  # items of one value that are known individually
 NEVER = (type(None), bool, type, Enum, FunctionType, BuiltinFunctionType, ModuleType)  # their values are shared objects
 
 CONSTANT = (str, bytes, int, float, complex)
 COPIED = (list, dict, str, float, int)  # types that Prefect copies when it validates a subflow's parameters
-
-DatasetFuture = Future[DatasetRef]
-"""A dataset whose registration may still be running."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +34,11 @@ class Origin:
     a value that is stored whole in these files.
     """
 
-    future: DatasetFuture
+    dataset: DatasetRef
     files: tuple[str, ...]
     digest: str = ""
     about: tuple[str, ...] = ()
     part: bool = False
-
-
-def settled(dataset: DatasetRef) -> DatasetFuture:
-    """Return a completed future with a registered dataset."""
-    future: DatasetFuture = Future()
-    future.set_result(dataset)
-    return future
 
 
 class Notes:
@@ -60,17 +48,12 @@ class Notes:
         self.folder = folder
 
     def write(self, name: str, origin: Origin) -> None:
-        """Write an origin under a name for other processes, once it is registered."""
-
-        def write(done: DatasetFuture) -> None:
-            if done.exception() is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
-                text = json.dumps({"dataset": done.result().to_json(), **fields})
-                with replacing(self.folder / name) as draft:
-                    draft.write_text(text, encoding="utf-8")
-
-        origin.future.add_done_callback(write)
+        """Write an origin under a name for other processes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
+        text = json.dumps({"dataset": origin.dataset.to_json(), **fields})
+        with replacing(self.folder / name) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def read(self, name: str) -> Origin | None:
         """Read the origin under a name; None if there is none."""
@@ -78,8 +61,8 @@ class Notes:
             note = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        future = settled(DatasetRef.from_json(note["dataset"]))
-        return Origin(future, tuple(note["files"]), note["digest"], tuple(note["about"]))
+        dataset = DatasetRef.from_json(note["dataset"])
+        return Origin(dataset, tuple(note["files"]), note["digest"], tuple(note["about"]))
 
     def results(self) -> set[str]:
         """Return the names of the notes of task runs."""
@@ -138,7 +121,7 @@ class Origins:
             return
         with self._lock:
             known = self._objects.get(value, origin) if isinstance(value, CONSTANT) else origin
-            self._objects[value] = origin if known is not None and known.future is origin.future else None
+            self._objects[value] = origin if known is not None and known.dataset.mfid == origin.dataset.mfid else None
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
         """Note the dataset of the items of a list, tuple, set or dict.
@@ -166,7 +149,7 @@ class Origins:
                 known.setdefault(_content(value), []).append(origin)
         for copy in copies:
             equal = known.get(_content(copy), [])
-            if len({id(origin.future) for origin in equal}) == 1:
+            if len({origin.dataset.mfid for origin in equal}) == 1:
                 self.note_object(copy, equal[0])
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
@@ -183,7 +166,7 @@ class Origins:
         """Note the dataset of these bytes, unless so few that other values may have them too."""
         with self._lock:
             known = self._contents.setdefault(digest, [])
-            if size < LEAST_BYTES or any(one.future is origin.future for one in known):
+            if size < LEAST_BYTES or any(one.dataset.mfid == origin.dataset.mfid for one in known):
                 return
             known.append(origin)
         if self.is_shared:
@@ -214,7 +197,7 @@ class Origins:
         """Return the origins of a value of the flow's code, or of the items in it, each once."""
         known = self.of_object(value) or (self.of_path(value) if isinstance(value, Path) else None)
         found = [known] if known else filter(None, map(self.of_object, items_of(value)))
-        return list({id(parent.future): parent for parent in found}.values())
+        return list({parent.dataset.mfid: parent for parent in found}.values())
 
     def of_run(self, task_run_id: str) -> Origin | None:
         """Return the origin of a task run's result, in this process or another."""

@@ -16,13 +16,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from prefect import Flow
@@ -32,29 +30,31 @@ from prefect.exceptions import MissingContextError
 from prefect.futures import resolve_futures_to_states
 from prefect.logging import get_logger, get_run_logger
 
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError, RunError
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, deliver_all
-from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, new_raw, register_raw
+from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, delivery_context
+from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, new_raw, raw_files
 from crucible_lineage.pipeline.step_call import FlowSlots, called_step, file_of
 from crucible_lineage.provenance.environment import agent
+from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.payload import NewDataset
-from crucible_lineage.registration.register import nothing
+from crucible_lineage.registration.deliver import Deliverer
+from crucible_lineage.registration.delivery import WAITS, Delivery
+from crucible_lineage.registration.payload import LocalFile, NewDataset
+from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step, open_runners, step_runner
-from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of
+from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of, tell_asset
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.effects import watch_files
-from crucible_lineage.tasks.origins import DatasetFuture, Notes, Origins
+from crucible_lineage.tasks.origins import Notes, Origins
 from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import REPEATED, Crucible, CrucibleConnection, connection_of, run_ids, session_for
 from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.masking import masked_text
 
-WORKERS = 4  # concurrent registrations; each waits mostly for the network
-THREADS = "register"
 _open: ContextVar[Recording | None] = ContextVar("recording", default=None)
 RETRY_AFTER_S = 30.0  # chosen: results are kept without a request for this time after one was not answered
 SENT = "__crucible_sent__"  # attribute of a flow that is sent to another process
@@ -100,97 +100,28 @@ def sent_with(context: Mapping[str, Any] | None) -> Destination | None:
     return sent
 
 
-class Undelivered:
-    """Results of one flow run that are not yet in Crucible. Thread-safe."""
+@dataclass(frozen=True)
+class Arrival:
+    """What is done once a result is at Crucible, in the context of its task run: `slots` are those that it fills.
 
-    def __init__(self, session: Session, run_id: str) -> None:
-        self.session = session
-        self.run_id = run_id
-        self.reason = ""
-        self._away_until = 0.0
-        self._kept: list[str] = []
-        self._lock = threading.Lock()
+    `used` are the parents that it was made from now, `keyword` is that of Prefect's cache, if it is stored there;
+    `cached` is the SHA-256 of a file that the flow was given, which the file cache has.
+    """
 
-    def is_away(self) -> bool:
-        """Return whether the service recently failed to answer."""
-        return time.monotonic() < self._away_until
-
-    def look(self, project: str) -> None:
-        """Check whether the service answers, before the flow begins.
-
-        Raises UnreachableError if it does not, and the owner of this key is not known from an earlier request.
-        """
-        if self.session.settings.embedded:
-            return
-        try:
-            with self.session.connect(at_most_s=ONE_CALL_S) as client:
-                client.projects.find(project)
-            _ = self.session.account  # stored, so that the owner of waiting results is known while the service is away
-        except TRANSIENT as error:
-            self.session.set_agent(agent({"unique_id": self.session.account}))
-            self.note_away(error)
-
-    def note_away(self, error: CrucibleError) -> None:
-        """Note that the service did not answer: keep results for a while."""
-        self.reason = str(error).partition("\n")[0]
-        self._away_until = time.monotonic() + RETRY_AFTER_S
-
-    def register(self, step: str, new: NewDataset, register: Callable[[], DatasetRef]) -> DatasetRef:
-        """Register a dataset, or keep it until that is possible. Children of kept datasets are kept, too."""
-        if not self.is_away() and not self.session.outbox.names_of(new.parents):
-            try:
-                return register()
-            except TRANSIENT as error:
-                self.note_away(error)
-        return self.keep(step, new)
-
-    def raw(
-        self,
-        project: str,
-        paths: Sequence[Path],
-        note: str | None = None,
-        parents: Sequence[DatasetRef] = (),
-        **fields: Any,
-    ) -> DatasetRef:
-        """Find (without parents), register or keep the dataset of files that no step made."""
-        declared = FileInput(file=(str(paths[0]),), **fields)
-        raw = hash_files(project, paths, None, self.session, parents=parents)
-        name = declared.dataset_name or paths[0].name
-        if not self.is_away() and not self.session.outbox.names_of([parent.mfid for parent in parents]):
-            try:
-                known = None if parents else find_raw(raw, self.session)
-                return known or register_raw(raw, declared, name, self.session, note)
-            except TRANSIENT as error:
-                self.note_away(error)
-        known = self.session.known(raw.mfid)
-        return known or self.keep(name, new_raw(raw, declared, name, self.session, note))
-
-    def keep(self, step: str, new: NewDataset) -> DatasetRef:
-        """Keep a dataset in the outbox. Its id is final, so children can refer to it."""
-        paths = {file.ref.sha256: file.path for file in new.files}
-        self.session.outbox.put(step, str(new.fields["project_id"]), [new], paths, self.run_id)
-        with self._lock:
-            self._kept.append(new.mfid)
-        dataset = self.session.outbox.find(new.mfid)
-        assert dataset is not None  # just put there
-        return dataset
-
-    def is_kept(self, mfid: str) -> bool:
-        """Return whether this run has kept the dataset in the outbox."""
-        return mfid in self._kept
-
-    def deliver(self, patience_s: float) -> None:
-        """Deliver the outbox, including results of earlier runs, if the service answers."""
-        deliver_all(self.session, patience_s, lambda reason: setattr(self, "reason", reason), nothing)
-
-    def left(self) -> list[str]:
-        """Return the results of this run that wait in the outbox."""
-        waiting = {mfid for item in self.session.outbox.waiting() for mfid in item.mfids} if self._kept else set()
-        return [mfid for mfid in self._kept if mfid in waiting]
+    label: str
+    logger: Any
+    used: Sequence[UsedDataset] = ()
+    slots: Mapping[str, SlotClaim] = field(default_factory=dict)
+    keyword: str = ""
+    cached: str = ""
+    context: Context = field(default_factory=copy_context)  # events refer to the current run
 
 
 class Recording:
-    """An open `registering`. In the flow's process it registers in the background, in other processes at once."""
+    """An open `registering`: its results go to the outbox at once, and from there to Crucible beside the flow.
+
+    In other processes than the flow's own, each waits until its results have arrived.
+    """
 
     def __init__(
         self, destination: Destination, session: Session, *, owner: bool, origins: Origins | None = None
@@ -205,31 +136,50 @@ class Recording:
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
         self._has_own_notes = origins is None
         self._noted_before = self.origins.notes.results()
-        self.undelivered = Undelivered(session, destination.run_id)
         run = ClaimingRun(destination.run_id, datetime.fromisoformat(destination.begun), destination.file)
-        is_away = self.undelivered.is_away
-        self.slots = FlowSlots(session, destination.flow, run, at_once=not owner, is_away=is_away)
+        self.slots = FlowSlots(session, destination.flow, run, at_once=not owner, is_away=self.is_away)
         self.within = _open.get() if owner else None
         if not owner:
             self.origins.share()
-        self.futures: list[DatasetFuture] = []
-        self._elsewhere: list[DatasetRef] = []
         self.notices: list[str] = []  # uncertainties, for the artifact
         self.reused = 0
+        self.reason = ""  # why results wait
+        self._away_until = 0.0
         self._reasons: set[str] = set()
+        self._made: dict[str, DatasetRef] = {}
+        self._arrivals: dict[str, list[Arrival]] = {}
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=THREADS) if owner else None
+        self._client = session.connect(at_most_s=ONE_CALL_S)
+        self.deliverer = Deliverer(delivery_context(session, self._client), self._note_outcome)
+        self._is_closed = False
 
     def begin(self) -> None:
-        """Require the project and deliver earlier results, if the service answers."""
-        project, undelivered = self.destination.project, self.undelivered
-        undelivered.look(project)
-        if undelivered.is_away():
-            warn("Crucible does not answer (%s); results wait in the outbox until it does", undelivered.reason)
+        """Require the project and deliver earlier results, if the service answers.
+
+        Raises UnreachableError if it does not, and the owner of this key is not known from an earlier request.
+        """
+        session, project = self.session, self.destination.project
+        try:
+            if not session.settings.embedded:
+                self._client.projects.find(project)
+                _ = session.account  # stored, so that the owner of waiting results is known while the service is away
+            session.ensure_project(project)
+        except TRANSIENT as error:
+            session.set_agent(agent({"unique_id": session.account}))
+            self.note_away(error)
+            warn("Crucible does not answer (%s); results wait in the outbox until it does", self.reason)
             return
-        self.session.ensure_project(project)
-        if self._pool is not None and not self.session.outbox.is_empty:
-            self._pool.submit(undelivered.deliver, LAST_WAIT_S)
+        if not session.outbox.is_empty:
+            self.deliverer.take_up()
+
+    def is_away(self) -> bool:
+        """Return whether the service recently failed to answer."""
+        return time.monotonic() < self._away_until
+
+    def note_away(self, error: CrucibleError) -> None:
+        """Note that the service did not answer: ask nothing of it for a while."""
+        self.reason = str(error).partition("\n")[0]
+        self._away_until = time.monotonic() + RETRY_AFTER_S
 
     def is_new(self, *reasons: str) -> bool:
         """Return whether one of these reasons not to store a value has not been given in this flow run."""
@@ -237,56 +187,139 @@ class Recording:
         self._reasons |= new
         return bool(new)
 
-    def later(
-        self, work: Callable[[], DatasetRef], logger: Any, label: str, *, is_result: bool = True
-    ) -> DatasetFuture:
-        """Start to register a dataset with `work` and return its future; a failure is a warning, and set in it."""
-        future = DatasetFuture()
+    # ------------------------------------------------------------ results
 
-        def registered() -> None:
-            try:
-                future.set_result(work())
-            except Exception as error:
-                logger.warning("%s is not registered: %s", label, masked_text(str(error)))
-                future.set_exception(error)
-
-        if self._pool is None:
-            registered()
-        else:
-            self._pool.submit(copy_context().run, registered)  # events refer to the current run
+    def put(self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool = True) -> DatasetRef:
+        """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it."""
+        session, dataset = self.session, new.ref(new.mfid)
+        with session.turn(new.mfid):  # another flow may make the same
+            label = session.outbox.look(new.mfid)
+            if label is None:
+                sources = {file.ref.sha256: file.path for file in new.files}
+                label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id)
+        with self._lock:
+            self._arrivals.setdefault(new.mfid, []).append(arrival)
         if is_result:
+            self.note(dataset)
+        self.deliverer.add(label.label)
+        if not self.owner:
+            self.deliverer.drain(LAST_WAIT_S)
+        return dataset
+
+    def put_files(
+        self,
+        files: Sequence[LocalFile],
+        note: str | None,
+        arrival: Arrival,
+        parents: Sequence[DatasetRef] = (),
+        *,
+        salt: str | None = None,
+        is_result: bool = True,
+        **fields: Any,
+    ) -> DatasetRef:
+        """Find (without parents) or put the dataset of files that no step made. With a `salt`, other calls make others.
+
+        A failure to ask the service is no obstacle: registering the same files again gives the same dataset.
+        """
+        raw = raw_files(self.destination.project, files, parents=parents, salt=salt)
+        declared = FileInput(file=(files[0].ref.name,), **fields)
+        known = self.session.known(raw.mfid) if salt else self.find(raw) if not parents else None
+        if known is not None:
+            if is_result:
+                self.note(known)
+            if arrival.cached:
+                self.session.cache.share(arrival.cached)
+            return known
+        name = declared.dataset_name or files[0].ref.name
+        return self.put(name, new_raw(raw, declared, name, self.session, note), arrival, is_result=is_result)
+
+    def find(self, raw: RawFiles) -> DatasetRef | None:
+        """Return the dataset of these files, if it is registered or waits; while the service is away, as known here."""
+        if not self.is_away():
+            try:
+                return find_raw(raw, self.session) or self.session.outbox.find(raw.mfid)
+            except TRANSIENT as error:
+                self.note_away(error)
+        return self.session.known(raw.mfid)
+
+    def note(self, dataset: DatasetRef) -> None:
+        """Note a dataset that the run made or reused."""
+        with self._lock:
+            self._made[dataset.mfid] = dataset
+
+    def _note_outcome(self, delivery: Delivery) -> None:
+        """Take the outcome of a delivery: a failure is a warning."""
+        if delivery.outcome == WAITS:
+            self.reason = delivery.error.partition("\n")[0]
+            return
+        for mfid in delivery.payload.mfids:
             with self._lock:
-                self.futures.append(future)
-        return future
+                arrivals = self._arrivals.pop(mfid, [])  # none of an earlier run, or of the source of a result
+            for number, arrival in enumerate(arrivals):
+                try:
+                    if delivery.error:
+                        raise LineageError(delivery.error)
+                    if (dataset := delivery.refs.get(mfid) or self.session.known(mfid)) is not None:
+                        follow_up = functools.partial(self._follow_up, is_ours=delivery.is_ours and not number)
+                        arrival.context.run(follow_up, delivery.payload.step, arrival, dataset)
+                except Exception as error:
+                    self._made.pop(mfid, None)
+                    arrival.logger.warning("%s is not registered: %s", arrival.label, masked_text(str(error)))
+
+    def _follow_up(self, step: str, arrival: Arrival, dataset: DatasetRef, *, is_ours: bool) -> None:
+        if arrival.used and is_ours:
+            parents = [part.dataset.mfid for part in arrival.used]
+            payload = {"project": self.destination.project, "flow": self.destination.flow, "task": step}
+            tell_asset(dataset, parents, payload)
+        elif not is_ours:  # parents of equal bytes and origin give equal results
+            if equal := new_parents(dataset, arrival.used):
+                add_equal_parents(self._client, dataset.mfid, equal)
+            if arrival.keyword:
+                self._client.datasets.add_keyword(dataset.mfid, arrival.keyword)
+        self.slots.rely(self.destination.project, arrival.slots, dataset, made=is_ours)
+        if arrival.cached:
+            self.session.cache.share(arrival.cached)
+
+    # ------------------------------------------------------------ the end
 
     def share(self) -> None:
-        """Wait for running registrations, and let other processes find the results."""
-        wait(self.futures, timeout=SHARE_WAIT_S)
+        """Wait for running deliveries, and let other processes find the results."""
+        self.deliverer.drain(SHARE_WAIT_S)
         self.origins.share()
+
+    def left(self) -> list[str]:
+        """Return the results of this run that wait in the outbox."""
+        waiting = {mfid for item in self.session.outbox.waiting() for mfid in item.mfids} if self._arrivals else set()
+        return [mfid for mfid in self._arrivals if mfid in waiting]
 
     def close(self, *, failed: bool = False) -> None:
         """Wait until everything is registered or has failed, and note the results that the run relied on as current."""
-        if self._pool is None:
+        if self._is_closed or not self.owner:
             return
-        self._pool.shutdown(wait=True)
-        self._pool = None
-        if self.undelivered.left():
-            self.undelivered.deliver(LAST_WAIT_S)
+        self._is_closed = True
+        if self.origins.is_shared:
+            self.deliverer.take_up()
+        self.deliverer.drain(LAST_WAIT_S)
+        self.deliverer.stop()
+        for mfid in self.left():
+            for arrival in self._arrivals[mfid]:
+                if arrival.slots:
+                    self.slots.rely(self.destination.project, arrival.slots, self._made[mfid], made=True)
         try:
             self.slots.settle(failed=failed)
         except LineageError as error:
             warn("results are registered, but could not be noted as current: %s", error)
         notes = self.origins.notes
-        noted = (notes.read(name) for name in sorted(notes.results() - self._noted_before))
-        self._elsewhere = [origin.future.result() for origin in noted if origin is not None]
+        elsewhere = (notes.read(name) for name in sorted(notes.results() - self._noted_before))
+        self._made = {origin.dataset.mfid: origin.dataset for origin in elsewhere if origin is not None} | self._made
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._has_own_notes:
             shutil.rmtree(notes.folder, ignore_errors=True)
+        self._client.close()
 
     def datasets(self) -> list[DatasetRef]:
-        """Return the registered datasets, each once, in the order in which they were made."""
-        done = (future.result() for future in self.futures if future.done() and future.exception() is None)
-        return list({dataset.mfid: dataset for dataset in (*done, *self._elsewhere)}.values())
+        """Return the datasets that the run made or reused, each once, in the order in which they were made."""
+        return list(self._made.values())
 
 
 _here: dict[str, Recording] = {}  # open recordings of this process, by run id
@@ -298,9 +331,7 @@ SHARE_WAIT_S = 30.0  # longer than any registration takes; after it the fork or 
 
 
 def _before_fork() -> None:
-    """Finish running registrations before a fork: a lock held at that moment would stay locked in the child."""
-    if threading.current_thread().name.startswith(THREADS):
-        return
+    """Finish running deliveries before a fork: a lock held at that moment would stay locked in the child."""
     for recording in list(_here.values()):
         recording.share()
 
@@ -526,7 +557,7 @@ def _registered(request: Destination) -> Iterator[Recording]:
             open_runners.remove(runner)
             recording.close(failed=failed)
             _show_results(recording)
-        if (waiting := recording.undelivered.left()) and recording.destination.undelivered == "fail":
+        if (waiting := recording.left()) and recording.destination.undelivered == "fail":
             raise RunError(_waiting_message(recording, len(waiting)))
 
 
@@ -539,6 +570,7 @@ def _run_step(
 
     @prefect_task(name=called.name, task_run_name=called.name, **REPEATED)
     def make() -> dict[str, str]:
+        recording.deliverer.drain(SHARE_WAIT_S)  # the step's parents may wait
         run = {**run_ids(), "run_id": recording.destination.run_id}
         return {name: dataset.mfid for name, dataset in prepared.make(run).items()}
 
@@ -555,7 +587,7 @@ def _show_results(recording: Recording) -> None:
     count = amount(len(datasets), "dataset")
     run_logger().info("registered in %s: %s, %d of them reused", project, count, recording.reused)
     try:
-        waiting = recording.undelivered.left()
+        waiting = recording.left()
         if waiting:
             recording.notices.append(_waiting_message(recording, len(waiting)))
             warn("%s", recording.notices[-1])
@@ -569,6 +601,6 @@ def _show_results(recording: Recording) -> None:
 
 def _waiting_message(recording: Recording, count: int) -> str:
     return (
-        f"{amount(count, 'result')} in the outbox: {recording.undelivered.reason}; the next run of a flow here, or "
+        f"{amount(count, 'result')} in the outbox: {recording.reason}; the next run of a flow here, or "
         "`crucible-lineage push`, delivers them"
     )

@@ -1,4 +1,4 @@
-"""The result of a task run as a dataset: stored at once, registered in the background, and reused on request."""
+"""The result of a task run as a dataset: stored at once, and linked again if Prefect's cache has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crucible_lineage.tasks.dataset import (
     about_of,
     inputs_of,
     known_inputs,
-    register_result,
+    put_result,
     slots_of,
 )
 from crucible_lineage.tasks.effects import files_written
@@ -34,7 +34,7 @@ from crucible_lineage.tasks.values import (
 
 
 def record_result(result: TaskResult, value: object) -> bool:
-    """Store the result and register it in the background. Returns False if nothing was returned or written."""
+    """Store the result and put it into the outbox. Returns False if nothing was returned or written."""
     recording, origins = result.recording, result.recording.origins
     folder = Path(tempfile.mkdtemp(prefix=file_stem(result.description.name), dir=recording.folder))
     stored = _stored(result, value, folder) if value is not None else Stored({}, ())
@@ -55,12 +55,11 @@ def record_result(result: TaskResult, value: object) -> bool:
         ended=datetime.now(UTC).isoformat(),
         is_uncertain=bool(written) and (not inputs or (result.opened.has_children and not result.opened.is_seen)),
     )
-    future = recording.later(
-        lambda: register_result(result, folder), result.logger, f"the result of {result.description.name}"
-    )
+    dataset = put_result(result)
+    shutil.rmtree(folder)
     about = about_of(inputs) or (f"{result.description.name} {stored.digest[:16]}",)
     names = tuple(file.ref.name for file in stored.files)
-    origin = Origin(future, names, "" if stored.described else stored.digest, about)
+    origin = Origin(dataset, names, "" if stored.described else stored.digest, about)
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
         for keyword in result.keywords:
@@ -69,7 +68,7 @@ def record_result(result: TaskResult, value: object) -> bool:
     for part, names in parts_of(stored.document, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
     for path, name in stored.paths.items():
-        origins.note_path(path, by_name[name], Origin(future, (name,), about=about))
+        origins.note_path(path, by_name[name], Origin(dataset, (name,), about=about))
     return True
 
 
@@ -107,8 +106,8 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     origins.note_object(value, origin)
     origins.note_keyword(keyword_of("cache", key), origin)
     claims = slots_of(result, about_of(known_inputs(result)))
-    recording.slots.rely(recording.destination.project, claims, origin.future.result(), made=False)
-    recording.futures.append(origin.future)
+    recording.slots.rely(recording.destination.project, claims, origin.dataset, made=False)
+    recording.note(origin.dataset)
 
 
 def _stored(result: TaskResult, value: object, folder: Path) -> Stored:

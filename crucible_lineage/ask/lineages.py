@@ -45,9 +45,7 @@ def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> L
     return fetch_lineages(session, [mfid], thumbnails=thumbnails)
 
 
-def fetch_lineages(
-    session: Session, mfids: Iterable[str], *, most: int = 1, thumbnails: bool = False
-) -> LineageGraph:
+def fetch_lineages(session: Session, mfids: Iterable[str], *, most: int = 1, thumbnails: bool = False) -> LineageGraph:
     """Return the connected lineages of datasets or samples as one graph; of unconnected ones the first `most`."""
     linked, alone = LineageGraph(()), LineageGraph(())
     for mfid in mfids:

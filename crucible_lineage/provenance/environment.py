@@ -31,6 +31,7 @@ VARIABLES = (
 _BLAS = re.compile(
     r"(?:^|/)(lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE
 )
+_FIELD = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _PYTHON = re.compile(r"^([^,]+\.py),", re.MULTILINE)
 
 
@@ -47,12 +48,13 @@ def environment_document() -> JsonObject:
     packages: dict[str, JsonObject] = {}
     blas: set[str] = set()
     for distribution in metadata.distributions():
-        fields = distribution.metadata  # each access parses them again
-        name = re.sub(r"[-_.]+", "-", fields["Name"] or "").lower()
+        text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        fields = dict(reversed(_FIELD.findall(text.partition("\n\n")[0])))  # parsing all of them is slow
+        name = re.sub(r"[-_.]+", "-", fields.get("Name", "")).lower()
         if not name or name in packages:  # the first one on the path is imported
             continue
         record = distribution.read_text("RECORD") or ""
-        packages[name] = {"version": fields["Version"], **_origin(distribution)}
+        packages[name] = {"version": fields.get("Version"), **_origin(distribution)}
         if record:
             packages[name]["record_sha256"] = hashlib.sha256(record.encode()).hexdigest()
         blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}
@@ -164,12 +166,18 @@ def git_state(folder: Path) -> Mapping[str, object] | None:
 
 def software(packages: Iterable[str], environment: Mapping[str, str] | None = None) -> dict[str, object]:
     """Return Python, platform, and the versions of these packages; `environment` refers to the full document."""
-    names = {one.metadata["Name"] for package in packages for one in _distributions().get(package, [])}
+    names = {name for package in packages for name in _providers(package)}
     names.add("crucible-lineage")
     versions = {name: _version(name) for name in sorted(names)}
     document: dict[str, object] = {"python": platform.python_version(), "platform": platform.platform()}
     document |= {"packages": versions, **({"container": image} if (image := container()) else {})}
     return document | ({"environment": dict(environment)} if environment else {})
+
+
+@functools.cache
+def _providers(package: str) -> tuple[str, ...]:
+    """Return the names of the distributions with a package."""
+    return tuple(one.metadata["Name"] for one in _distributions().get(package, []))
 
 
 @functools.cache

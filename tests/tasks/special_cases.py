@@ -188,6 +188,26 @@ def same_bytes() -> Any:
     return [counts(), counts()]
 
 
+def equal_parents() -> Any:
+    """Return equal results of different parents with equal bytes: one dataset, which is linked to both."""
+
+    @task
+    def clean(table: pd.DataFrame, way: str) -> pd.DataFrame:
+        return table * 2
+
+    @task
+    def total(table: pd.DataFrame) -> int:
+        return int(table.sum().x)
+
+    @flow
+    @registering(PROJECT, crucible=HERE)
+    def both() -> Any:
+        table = make(30)
+        return [total(clean(table, way)) for way in ("fast", "slow")]
+
+    return both()
+
+
 def own_kind() -> Any:
     class Curve:
         def __init__(self, points: list[float]) -> None:

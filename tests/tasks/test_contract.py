@@ -41,7 +41,7 @@ def test_a_task_describes_its_result_and_names_what_it_used(reports: dict[str, A
 
 
 def test_numbers_of_numpy_are_numbers(reports: dict[str, Any]) -> None:
-    assert reports["numbers"] == [True, ["call.json", "value.json"], 8.166667, 50, ["means [50] (summary)"]]
+    assert reports["numbers"] == [True, ["value.json"], 8.166667, 50, ["means [50] (summary)"]]
 
 
 def test_outside_of_registering_nothing_is_said(reports: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ CASES = {
         [[6, 6], [6, 6]],
         [" -> dark", " -> dark", " -> flat", "dark + flat -> both", "dark + flat -> both"],
     ),
+    "equal_parents": ([870, 870], [" -> make", "clean + clean -> total", "make -> clean", "make -> clean"]),
     "own_kind": (2, [" -> make", "make -> curve"]),
     "described": (["measure", 2, "100 counts"], [" -> measure"]),
     "in_with": (
@@ -56,8 +57,8 @@ WARNED = (
     "the result of split is or holds a _thread.lock, which is described and not stored",
     "the result of by_place is a dict with keys that are neither text nor numbers",
     "Model, which is described and not stored",
-    "the result of make is not registered",  # where Crucible goes away
-    "the result of double is not registered",
+    "the result of double is not recorded",  # where Crucible goes away
+    "the lineage cannot be shown",
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
@@ -92,7 +93,21 @@ def hash_files(
     """Hash files as one dataset, made by hand if with `parents`. Raises InputError for missing or unusable files."""
     local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
     copies = [_cached_copy(file, session) for file in remote]
-    files = tuple(sorted((*local, *copies), key=lambda file: file.ref.name))
+    by_name = {file.name: file for file in remote}
+    return raw_files(project, [*local, *copies], moment, parents, by_name, salt, mfid)
+
+
+def raw_files(
+    project: str,
+    files: Sequence[LocalFile],
+    moment: datetime | None = None,
+    parents: Sequence[DatasetRef] = (),
+    remote: Mapping[str, RemoteFile] = MappingProxyType({}),
+    salt: str | None = None,
+    mfid: str | None = None,
+) -> RawFiles:
+    """Return hashed files as one dataset, made by hand if with `parents`. Raises InputError for unusable ones."""
+    files = tuple(sorted(files, key=lambda file: file.ref.name))
     if not files:
         raise InputError("none of the declared files exists; a dataset has at least one")
     names = [file.ref.name for file in files]
@@ -106,8 +121,7 @@ def hash_files(
     made_of = tuple(by_id[mfid] for mfid in sorted(by_id))
     recipe = raw_recipe(project, [file.ref for file in files], made_of, salt)
     derived = derived_mfid(recipe) if parents else raw_mfid(recipe, moment)
-    by_name = {file.name: file for file in remote}
-    raw = RawFiles(project, recipe, files, mfid or derived, made_of, by_name, named=mfid is not None)
+    raw = RawFiles(project, recipe, files, mfid or derived, made_of, remote, named=mfid is not None)
     if raw.named:
         require_possible_id(raw)
     return raw
