@@ -304,7 +304,7 @@ class Session:
         shared = running_shared(folder)
         if shared is not None:
             return lambda: shared
-        from crucible_lineage.server import start_server  # uvicorn, which costs a start
+        from crucible_lineage.server.running import start_server  # uvicorn, which costs a start
 
         return lambda: start_server(folder)
 

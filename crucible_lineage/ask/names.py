@@ -68,6 +68,13 @@ def find_project(session: Session, project: str | None) -> str:
     )
 
 
+def shared_name(files: Sequence[Path]) -> str:
+    """Return what it means that several files declare a pipeline of one name. Copies have the same file name."""
+    if len({file.name for file in files}) == 1:
+        return "copies of one file share their results: those of the newest run are current; if not meant, rename one"
+    return "the results of both files are current side by side; if they are two pipelines, rename one"
+
+
 def visible_projects(session: Session) -> list[str]:
     """Return the projects that this key can see, sorted by name."""
     return sorted(project.project_id for project in session.client.projects.iter())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, in_columns, next_command
+from crucible_lineage.ask.names import shared_name
 from crucible_lineage.ask.question import AFTER, COMMAND, option, question
 from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows, unusual
 from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
@@ -152,13 +153,6 @@ def status(
         disk=disk_usage(session.settings.data),
         unknown=unknown,
     )
-
-
-def shared_name(files: Sequence[Path]) -> str:
-    """Return what it means that several files declare a pipeline of one name. Copies have the same file name."""
-    if len({file.name for file in files}) == 1:
-        return "copies of one file share their results: those of the newest run are current; if not meant, rename one"
-    return "the results of both files are current side by side; if they are two pipelines, rename one"
 
 
 def _pipelines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:

@@ -24,8 +24,10 @@ from crucible_lineage.pipeline.declare.load import (
     project_fault,
     read_declaration,
 )
+from crucible_lineage.pipeline.declare.schema import MODELINE, pipeline_schema
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.text.amounts import amount
 
 
@@ -85,8 +87,6 @@ class Checked(Answer):
 
 def _schema(output: Path | None) -> Done:
     """Return the JSON Schema of pipeline files, or write it to a file and return the modeline that refers to it."""
-    from crucible_lineage.pipeline.declare.schema import MODELINE, pipeline_schema
-
     schema = pipeline_schema()
     text = json.dumps(schema, indent=1, ensure_ascii=False)
     if output is None:
@@ -152,8 +152,6 @@ def _ingestor_faults(file: Path, declared: Declaration, named: Sequence[str]) ->
 def _ingestors() -> tuple[str, ...]:
     """Return the ingestors of the chosen Crucible, without starting the embedded one."""
     if chosen_settings().embedded:
-        from crucible_lineage.server.ingest import ingestor_names
-
         return tuple(ingestor_names())
     with open_session() as session:
         return session.client.ingestions.ingestors()

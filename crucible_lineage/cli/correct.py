@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import ValidationError
 
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option, read_pair
 from crucible_lineage.cli.asking import act
@@ -23,10 +24,11 @@ from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
-from crucible_lineage.pipeline.plan.revisions import find_measured
+from crucible_lineage.pipeline.plan.revisions import find_measured, replace_measured
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
+from crucible_lineage.standing.standings import standing_of
 from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
@@ -71,8 +73,6 @@ def register_command(
     if replaces is not None:
         if parents or name or measurement or timestamp or keywords or mfid or salt or project:
             raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
-        from crucible_lineage.pipeline.plan.revisions import replace_measured
-
         replaces = find_mfid(session, replaces)
         new = replace_measured(session, replaces, files, note or "")
         document = {**new.to_json(), "registered": True, "parents": [], "replaces": replaces}
@@ -110,8 +110,6 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> St
 
     It may be superseded already by `by`, the dataset that these files were registered as before.
     """
-    from crucible_lineage.standing.standings import standing_of  # not needed for measured files
-
     attempt = f"register what supersedes {mfid}"
     try:
         found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
@@ -191,8 +189,6 @@ def set_command(
 
 def _results(session: Session, project: str, step: str) -> list[str]:
     """Return the current results of a step. Raises InputError if there are none."""
-    from crucible_lineage.ask.listing import list_datasets  # a named dataset needs no list
-
     listed = list_datasets(session, project, step=step, every=True)
     found = [entry.mfid for entry in listed.entries if entry.state in (CURRENT, DOUBTFUL)]
     if not found:

@@ -25,6 +25,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.machine.disk import storage_error
+from crucible_lineage.pipeline.logs import record_fault
 
 EXIT_CODES = {
     0: "everything requested is done",
@@ -54,9 +55,6 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
 
 
 def _fault_message(error: BaseException) -> str:
-    # Only commands that run steps import this otherwise.
-    from crucible_lineage.pipeline.logs import record_fault
-
     return record_fault(error, data_folder())[0]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
@@ -17,6 +18,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.refs import file_stem
+from crucible_lineage.standing.standings import standing_of
 
 if TYPE_CHECKING:
     from crucible_lineage.ask.files import FilesFetched
@@ -64,9 +66,7 @@ def _select(
     session: Session, datasets: Sequence[str], step: str | None, run: str | None, project: str | None
 ) -> dict[str, tuple[str, str]]:
     """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
-    from crucible_lineage.ask.listing import list_datasets
     from crucible_lineage.ask.view import existing
-    from crucible_lineage.standing.standings import standing_of
 
     if not datasets:
         listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import click
 
 from crucible_lineage.ask.answer import META, option_value
-from crucible_lineage.ask.question import option, read_pair
+from crucible_lineage.ask.question import option
 from crucible_lineage.cli.printing import result_stream
-from crucible_lineage.json_types import JsonObject, json_of
+from crucible_lineage.json_types import json_of
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.text.masking import masked
@@ -116,11 +116,3 @@ def announce(session: Session) -> None:
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     click.echo(json.dumps(masked(json_of(value), by_name=False), indent=2, ensure_ascii=False), file=result_stream())
-
-
-def read_fields(values: Sequence[str]) -> JsonObject:
-    """Return the fields and values of `--for FIELD=VALUE`."""
-    from crucible_lineage.pipeline.plan.corrections import read_value  # imports pydantic, which --help does not need
-
-    pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in values)
-    return {name: read_value(name, value.strip()) for name, value in pairs}

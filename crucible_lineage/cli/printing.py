@@ -18,7 +18,7 @@ from typing import TextIO
 import click
 
 from crucible_lineage.ask.answer import Coloured
-from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.lineage.labels import csv_text, plain, plain_lines
 from crucible_lineage.text.masking import masked_text
 
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
@@ -45,8 +45,6 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
 
 def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print CSV on stdout."""
-    from crucible_lineage.lineage.labels import csv_text
-
     click.echo(csv_text(names, rows), nl=False)
 
 

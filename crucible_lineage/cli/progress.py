@@ -18,6 +18,7 @@ from crucible_lineage.cli.working import StatusLine, TrafficMonitor
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.job.progress import STARTED
+from crucible_lineage.pipeline.logs import listening_to_steps
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     DELIVERING,
@@ -74,8 +75,6 @@ class Progress:
     def __enter__(self) -> Self:
         self._stack.enter_context(self.stop.on_signals())
         if self.verbose:
-            from crucible_lineage.pipeline.logs import listening_to_steps  # only for --verbose
-
             self._stack.enter_context(listening_to_steps(self.hear))
         return self
 

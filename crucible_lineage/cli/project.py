@@ -14,7 +14,9 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import InputError, refused_as_input
 from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_id
 from crucible_lineage.lineage.records import stated_rights
+from crucible_lineage.statements.consent import trust_code
 from crucible_lineage.statements.statements import TRUST, About
+from crucible_lineage.statements.stating import state
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
@@ -137,9 +139,6 @@ def trust_command(
 
     Otherwise statements count for the datasets of their own project only.
     """
-    from crucible_lineage.statements.consent import trust_code
-    from crucible_lineage.statements.stating import state
-
     target = "" if code else find_project(session, project)
     for one in whose:
         if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:

@@ -15,6 +15,7 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import announce, wants_json
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ def reproduce_command(
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.receipts import state_receipts
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
-    from crucible_lineage.statements.consent import Consent, ask_in_terminal
 
     if bool(results) == bool(project):
         raise InputError("reproduce: name results, a bundle, or --project with --sample")

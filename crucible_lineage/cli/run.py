@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
-from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.names import find_mfid, find_project, shared_name
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
 from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.waiting import unread_lines, waiting_lines
@@ -25,12 +25,15 @@ from crucible_lineage.cli.options import (
 )
 from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
+from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain, plain_lines, value_text
+from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import (
     EXECUTED,
     FAILED,
@@ -124,8 +127,6 @@ def note_same_name(bound: BoundPipeline, session: Session) -> None:
     """Print a note if another existing file declared a pipeline of this name when it last ran here."""
     last = session.journal.declaration(bound.name)
     if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
-        from crucible_lineage.ask.status import shared_name  # few runs need it
-
         both = shared_name([last, bound.spec.path])
         click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
 
@@ -224,10 +225,6 @@ def _fetch_returned(session: Session, mfids: set[str]) -> dict[str, Mapping[str,
     """Return the values of datasets that another process or machine made."""
     if not mfids:
         return {}
-    # Not needed by a run that knows the values itself.
-    from crucible_lineage.core.datasets import fetch_datasets
-    from crucible_lineage.lineage.records import returned_values
-
     try:
         return {mfid: returned_values(record) for mfid, record in fetch_datasets(session.client, mfids).found.items()}
     except LineageError:  # the run itself succeeded
@@ -280,7 +277,6 @@ def rerun_command(
     Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
     """
     from crucible_lineage.pipeline.engines.local import LocalEngine  # `run` and `plan` start faster without
-    from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 
     if (mfid is None) == (not stale):
         raise InputError("name what to rerun: the MFID of a dataset, or --stale")

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
+from crucible_lineage.ask.doctor import examine
 from crucible_lineage.ask.question import BEFORE, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
@@ -48,7 +49,7 @@ def serve_command(
 
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
-    from crucible_lineage.server import serve  # imports uvicorn, which no other command needs
+    from crucible_lineage.server.running import serve  # imports uvicorn, which no other command needs
     from crucible_lineage.web import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
@@ -158,6 +159,4 @@ def doctor_command(
     The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
     that they made, and list it. Exit code 1 if the service does not do all that is needed.
     """
-    from crucible_lineage.ask.doctor import examine  # imports the client, which the help does not need
-
     return examine(session, project, lambda name: click.echo(f"trying: {name}", err=True))

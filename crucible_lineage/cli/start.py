@@ -28,6 +28,7 @@ from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
@@ -57,8 +58,6 @@ def init_command(
     name = _valid_name(folder)
     sources = dict(FILES)
     if prefect and (folder / "pipeline.yaml").exists():
-        from crucible_lineage.pipeline.declare.load import load_pipeline  # imports pydantic, which --help does not need
-
         declared = load_pipeline(folder / "pipeline.yaml")
         name, project, sources = declared.pipeline, declared.project, {}
     if prefect:

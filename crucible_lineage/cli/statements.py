@@ -6,18 +6,29 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.calibrations import after_lifting
 from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.question import argument, option
+from crucible_lineage.ask.question import argument, option, read_pair
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import read_fields
 from crucible_lineage.errors import InputError
+from crucible_lineage.pipeline.plan.corrections import read_value
 from crucible_lineage.statements.calibrations import certificate_in, range_text
 from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
-from crucible_lineage.statements.stating import LIFTED, moment
+from crucible_lineage.statements.stating import (
+    LIFTED,
+    certificates_as_of,
+    certify,
+    lift,
+    moment,
+    promote,
+    put_on_hold,
+    sign,
+)
 from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
+    from crucible_lineage.json_types import JsonObject
     from crucible_lineage.session import Session
     from crucible_lineage.statements.statements import Statement
 
@@ -56,8 +67,6 @@ def hold_command(
 
     Existing descendants are doubtful. Nothing is deleted, and no id changes.
     """
-    from crucible_lineage.statements.stating import put_on_hold
-
     if sum(map(bool, (datasets, instrument, code))) != 1:
         raise InputError("hold: name datasets, or one of --instrument and --code")
     if since and not instrument:
@@ -87,8 +96,6 @@ def sign_command(
     session: Session, datasets: Annotated[Sequence[str], argument()], *, why: WhyOptional = "", project: Of = None
 ) -> Done:
     """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
-    from crucible_lineage.statements.stating import sign
-
     outcome = sign(session, [find_mfid(session, text) for text in datasets], why, project=project or "")
     statement = outcome.stating.statement
     signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
@@ -125,11 +132,9 @@ def certify_command(
 
     A second calibration for the same data and time is refused, unless it replaces the first.
     """
-    from crucible_lineage.statements.stating import certificates_as_of, certify
-
     mfid = find_mfid(session, calibration)
     outcome = certify(
-        session, mfid, read_fields(fields), since, until, kind=kind, where=where, why=why, project=project,
+        session, mfid, _values_of(fields), since, until, kind=kind, where=where, why=why, project=project,
         replaced=replaced, trial=trial,
     )  # fmt: skip
     known = certificates_as_of(session, outcome.statement.project, trial=trial)
@@ -145,8 +150,6 @@ def promote_command(
     project: Annotated[str | None, option("Project of the try; optional if there is only one.", metavar="P")] = None,
 ) -> Done:  # fmt: skip
     """Make the candidates of try NAME (`run --try NAME`) current, and its certificates valid. Computes nothing."""
-    from crucible_lineage.statements.stating import promote
-
     stating, candidates = promote(session, find_project(session, project), name, why)
     lines = [
         f"try {name} is promoted: {amount(len(candidates), 'candidate')} current, unless a later run replaced it",
@@ -166,8 +169,6 @@ def lift_command(
 
     A DATASET stands for all statements of one kind about it. Nothing is computed; the statement is kept, as lifted.
     """
-    from crucible_lineage.statements.stating import lift
-
     lifted = lift(session, [find_mfid(session, text) for text in targets], why, kind=kind or "")
     done = [f"{one}: the {one.kind} {one.attribution} is lifted" for one in lifted]
     follows = [line for one in lifted for line in _follows(session, one)]
@@ -186,6 +187,10 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         for one in session.mirror.statements(lifted.revokes).values():
             yield f"{one}: the {one.kind} {one.attribution} counts again"
     if certificate := certificate_in(lifted):
-        from crucible_lineage.ask.calibrations import after_lifting  # imports pydantic, which --help does not need
-
         yield from after_lifting(session, certificate)
+
+
+def _values_of(fields: Sequence[str]) -> JsonObject:
+    """Return the fields and values of `--for FIELD=VALUE`."""
+    pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in fields)
+    return {name: read_value(name, value.strip()) for name, value in pairs}

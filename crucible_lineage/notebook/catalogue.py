@@ -24,6 +24,7 @@ from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.corrections import FieldChange, set_values
+from crucible_lineage.pipeline.plan.revisions import replace_measured
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
@@ -139,8 +140,6 @@ class Catalogue:
 
     def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
         """Register files in place of a measured dataset, which is superseded; return the new one, described alike."""
-        from crucible_lineage.pipeline.plan.revisions import replace_measured  # slow to import
-
         paths = [Path(file) for file in files]
         if absent := [path for path in paths if not path.is_file()]:
             raise InputError(f"replace: there is no file {absent[0]}")

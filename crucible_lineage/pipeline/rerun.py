@@ -19,13 +19,13 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.plan.command import is_command, split_command
+from crucible_lineage.pipeline.plan.command import inspect_declared, is_command, split_command
 from crucible_lineage.pipeline.plan.corrections import visible_dataset
 from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.inspect import find_step, inspect_declared
+from crucible_lineage.pipeline.plan.inspect import find_step
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, plan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice

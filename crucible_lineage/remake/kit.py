@@ -27,6 +27,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.fetch import cached_file
+from crucible_lineage.provenance.environment import lock_text
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
@@ -197,8 +198,6 @@ class _Writer:
         return {"mfid": kept.mfid, "sha256": kept.sha256, "path": path}
 
     def _lock(self, environment: JsonMapping) -> str:
-        from crucible_lineage.provenance.environment import lock_text
-
         path = str(environment["path"]).replace(".json", ".txt")
         if not (self.folder / path).exists():
             self.text(path, lock_text(json.loads((self.folder / environment["path"]).read_text(encoding="utf-8"))))

@@ -15,6 +15,7 @@ from crucible_lineage.core.journal import Failure
 from crucible_lineage.errors import TRANSIENT, LineageError
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import FAIL, About, Statement, in_force
+from crucible_lineage.statements.stating import revoke, state
 
 MOST_STEPS = 20  # chosen: named in a statement; the others are counted
 MOST_CHARACTERS = 300  # of an error
@@ -77,8 +78,6 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
 
 def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapping[str, str]) -> None:
     import socket
-
-    from crucible_lineage.statements.stating import revoke, state  # not needed at an embedded Crucible
 
     where = {"pipeline": pipeline, "folder": session.machine}
     earlier = [

@@ -18,7 +18,9 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY, is_entry
+from crucible_lineage.provenance.record import statement_record
 from crucible_lineage.refs import MATCHED
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.standing.slots import make_current_now
@@ -211,9 +213,6 @@ def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[
 
 
 def _register(session: Session, statement: Statement) -> None:
-    # Imported here, since a plan registers nothing and has to start fast.
-    from crucible_lineage.provenance.record import statement_record
-    from crucible_lineage.registration.payload import NewDataset
     from crucible_lineage.registration.register import register_output
 
     name = f"{statement.verb}: {statement.why or statement.about}"

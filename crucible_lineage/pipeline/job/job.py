@@ -14,10 +14,11 @@ from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.load import from_environment
 from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.files import existing_dataset
-from crucible_lineage.pipeline.plan.inspect import Inspection, inspect_declared
+from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session

@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.declare.inputs import (
     ResultInput,
     SelectInput,
 )
-from crucible_lineage.pipeline.declare.load import Declaration, mapping_at
+from crucible_lineage.pipeline.declare.load import Declaration, mapping_at, read_declaration
 from crucible_lineage.pipeline.declare.pipeline import (
     UNKNOWN_FUNCTION,
     PipelineSpec,
@@ -495,7 +495,4 @@ def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, ob
     `overrides` holds parameters for one run, as in {"axis.degree": 4}. With a store, functions whose source files are
     unchanged are not imported again.
     """
-    # Imported late: the command line imports this module, and many commands bind nothing.
-    from crucible_lineage.pipeline.declare.load import read_declaration
-
     return bind(read_declaration(path, overrides), store)

@@ -14,6 +14,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
+from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
@@ -21,7 +22,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
-from crucible_lineage.pipeline.plan.inspect import Inspection, secret_faults, with_reads
+from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector, secret_faults, with_reads
 from crucible_lineage.text.masking import masked, masked_text
 
 SHELL = ("sh", "-c")
@@ -67,6 +68,18 @@ def split_command(uses: str) -> JsonObject:
 def fields_in(argument: str, *, shell: bool) -> list[str]:
     """Return the fields of an argument, as in {inputs.spectrum}."""
     return (SHELL_FIELD if shell else FIELD).findall(argument)
+
+
+def inspect_declared(
+    name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, store: Store
+) -> Inspection:
+    """Inspect a single declared step with these parameters. `roles` are needed for a command only."""
+    if spec.uses is None:
+        return inspect_command(name, spec, roles, params)
+    inspector = Inspector(store)
+    inspection = inspector.inspect(spec.uses, params, spec.folder, reads=spec.reads)
+    inspector.keep()
+    return inspection
 
 
 def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: JsonMapping) -> Inspection:

@@ -19,6 +19,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, n
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
+from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
 from crucible_lineage.refs import FIELDS
 from crucible_lineage.session import Session
@@ -214,8 +215,6 @@ def _sample(session: Session, project: str, name: str) -> str:
 
 def read_table(table: Path) -> list[Request]:
     """Read a CSV table: `mfid`, and a column for each field to set; an empty cell changes nothing."""
-    from crucible_lineage.machine.csv_files import csv_form, csv_rows  # not needed for plans
-
     try:
         form = csv_form(table)
         rows = list(csv_rows(table, form))

@@ -20,6 +20,7 @@ from crucible_lineage.pipeline.declare.parts import Ingest
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
+from crucible_lineage.registration.ingestion import follow_ingestions
 from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -50,8 +51,6 @@ class ParentFacts:
         """Wait for the ingestions of these datasets that this machine has requested."""
         if not any(request.mfid in mfids for request in self._session.store.open_ingestions()):
             return
-        from crucible_lineage.registration.ingestion import follow_ingestions  # few steps ask for facts
-
         with self._session.connect(at_most_s=0.0) as client:
             follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
 from crucible_lineage.ids import has_derived_id, is_mfid, is_timed, time_bits
 from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.plan.fetch import remote_checksums
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import raw_record, read_record
 from crucible_lineage.refs import DatasetRef, FileRef, name_fault, utf8_name
+from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import (
     datasets_with,
@@ -143,8 +145,6 @@ def require_possible_id(raw: RawFiles) -> None:
 
 def _cached_copy(file: RemoteFile, session: Session) -> LocalFile:
     """Return a remote file with its checksums; its copy in the cache may have been removed."""
-    from crucible_lineage.pipeline.plan.fetch import remote_checksums  # few pipelines need it
-
     checksums = remote_checksums(file, session)
     ref = FileRef(file.name, checksums.sha256, checksums.size)
     return LocalFile(session.cache.path(checksums.sha256), ref, checksums)
@@ -302,8 +302,6 @@ def register_raw(
 ) -> DatasetRef:
     """Register files, one process at a time, unless they are registered already; return their dataset."""
     new = new_raw(raw, declared, name, session, note, supersedes)
-    # Imported late: plans register nothing and should start fast.
-    from crucible_lineage.registration.ingestion import note_ingestions
     from crucible_lineage.registration.register import RegistrationHooks, register_output
 
     stages = RegistrationHooks(ingesting=partial(note_ingestions, session.store))
@@ -361,6 +359,4 @@ def _to_register(file: LocalFile, raw: RawFiles, session: Session) -> LocalFile:
     remote = raw.remote.get(file.ref.name)
     if remote is None:
         return file
-    from crucible_lineage.pipeline.plan.fetch import remote_checksums  # few pipelines need it
-
     return replace(file, checksums=remote_checksums(remote, session, present=True))

@@ -36,7 +36,9 @@ from crucible_lineage.pipeline.plan.current import (
     apply_current_values,
     store_agreement,
 )
+from crucible_lineage.pipeline.plan.fetch import find_remote
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.inspect import read_header
 from crucible_lineage.pipeline.plan.partners import Partners, choose_calibrations
 from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
@@ -293,9 +295,6 @@ def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
     """Return the remote files of a declaration."""
     if not declared.remote:
         return []
-    # Imported late: most pipelines have none, and a run without work should start fast.
-    from crucible_lineage.pipeline.plan.fetch import find_remote
-
     remote = []
     for address in declared.remote:
         files = find_remote(address, declared.block, session)
@@ -378,8 +377,6 @@ def _fill_from_header(declared: FileInput, session: Session) -> FileInput:
     """Return the declaration with the values that its header function reads; declared ones have priority."""
     if declared.header is None:
         return declared
-    from crucible_lineage.pipeline.plan.inspect import read_header  # few pipelines need it
-
     if len(declared.paths) != 1:
         raise InputError(f"{declared.header} reads one file, but this dataset has {len(declared.paths)} local ones")
     (path,) = declared.paths

@@ -34,16 +34,16 @@ from crucible_lineage.fingerprint.source import is_first_party
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.fingerprint.walk import Fingerprint, canonical_params, code_fingerprint
 from crucible_lineage.ids import CODE_TAG, RECIPE_TAGS, canonical_json
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.marks import is_own
 from crucible_lineage.provenance.recipe import StepCode
+from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.step import FaultyStep, ParameterSpec, Step, in_declaration
 from crucible_lineage.text.masking import WAY_OUT, learn, masked
 
 if TYPE_CHECKING:  # workers do without declarations
     from crucible_lineage.pipeline.declare.inputs import DatasetFields
-    from crucible_lineage.pipeline.declare.pipeline import StepSpec
 
 
 BOUND = "bound/2"  # counts changes of how declarations are bound
@@ -175,20 +175,6 @@ class Inspector:
             entries = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
             self._store.keep_inspections(RULES, entries)
         self._new = []
-
-
-def inspect_declared(
-    name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, store: Store
-) -> Inspection:
-    """Inspect a single declared step with these parameters. `roles` are needed for a command only."""
-    if spec.uses is None:
-        from crucible_lineage.pipeline.plan.command import inspect_command  # workers do without declarations
-
-        return inspect_command(name, spec, roles, params)
-    inspector = Inspector(store)
-    inspection = inspector.inspect(spec.uses, params, spec.folder, reads=spec.reads)
-    inspector.keep()
-    return inspection
 
 
 def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object]) -> Inspection:
@@ -490,8 +476,6 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
 
 
 def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObject:
-    from crucible_lineage.refs import DESCRIPTIVE
-
     try:
         with contained():
             result = function(path)

@@ -29,6 +29,7 @@ from crucible_lineage.statements.calibrations import (
     certified_text,
     range_text,
 )
+from crucible_lineage.statements.stating import certificates_as_of
 from crucible_lineage.text.times import moment_text, span_text
 
 AROUND = "around"  # the side of a group whose members were measured before and after
@@ -293,8 +294,6 @@ def choose_calibrations(
 
     With `trial`, as if that try were promoted.
     """
-    from crucible_lineage.statements.stating import certificates_as_of  # few pipelines choose calibrations
-
     certificates = certificates_as_of(session, project, declared.calibration, as_of, trial) if data else []
     others = certificates_as_of(session, project, None, as_of, trial) if data and not certificates else []
     kinds = shortened(sorted({other.kind for other in others}), MOST_KINDS)

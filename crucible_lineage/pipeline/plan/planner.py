@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
+from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
@@ -20,6 +21,7 @@ from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, require_names
+from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.expand import Instance, expand
@@ -238,9 +240,6 @@ def _inspect_with_params(
     store: Store, cache: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]
 ) -> Inspection:
     """Inspect a step with parameters from records."""
-    from crucible_lineage.fingerprint.walk import canonical_params  # most pipelines plan without looking at code
-    from crucible_lineage.pipeline.plan.inspect import inspect_declared
-
     key = canonical_json([step.name, canonical_params(given)])
     if key not in cache:
         cache[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, store)

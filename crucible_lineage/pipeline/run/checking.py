@@ -23,6 +23,7 @@ from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import AWAIT, CHECK, FLAG, HOLD, About, CheckResult, Mention
+from crucible_lineage.statements.stating import account_ids, makers_of, revoke, state
 
 MAX_VERDICTS = 200  # chosen: verdicts in one statement, so that its record fits into metadata
 Returned = Mapping[str, Mapping[str, object]]
@@ -83,8 +84,6 @@ class RunChecks:
         """Register the new verdicts: one statement for many."""
         if not self._new:
             return
-        from crucible_lineage.statements.stating import state  # most runs have nothing to state
-
         for declared_by, verdicts in self._new.items():
             listed = sorted(verdicts.items())
             for first in range(0, len(listed), MAX_VERDICTS):
@@ -143,8 +142,6 @@ class RunChecks:
 
     def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
-        from crucible_lineage.statements.stating import revoke, state
-
         key, mirror = self._key(subject, name), self.session.mirror
         mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(subject.mfid, ()))
         ids = [Mention(*entry).mfid for entry in mentions]
@@ -206,8 +203,6 @@ class Approving:
                 self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
-        from crucible_lineage.statements.stating import account_ids, makers_of, state
-
         names = account_ids(self.session, self.index.project, approve.by)
         policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
         if approve.other_than:

@@ -31,7 +31,9 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.job.progress import STARTED
+from crucible_lineage.pipeline.job.job import job_of
+from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
+from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
@@ -57,6 +59,7 @@ from crucible_lineage.pipeline.run.result import (
 )
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
 
@@ -250,8 +253,6 @@ class Run:
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Execute and deliver until nothing is left, or nothing more can be done."""
-        from crucible_lineage.pipeline.job.progress import listening_to_phases  # a run in which all is fresh has none
-
         self.slot_writer.client, self._arrived = deliverer.context.client, arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
         if self.has_work:
@@ -342,8 +343,6 @@ class Run:
             self._note_held(planned)
             self.end_step(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
             return
-        from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh needs none
-
         self.listener(StepEvent(name, QUEUED))
         slots = self.slot_writer.new_slots(instance)
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
@@ -375,8 +374,6 @@ class Run:
             counts = not isinstance(error, _NOT_COUNTED)
             self.end_step(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
         except (Exception, SystemExit) as error:
-            from crucible_lineage.pipeline.logs import record_fault  # runs without such errors start faster
-
             message, state.log = record_fault(error, self.session.settings.data)
             self.end_step(name, FAILED, error=message, failed=_counted(job))
         else:
@@ -451,8 +448,6 @@ class Run:
 
     def _note_delivered(self, delivery: Delivery) -> None:
         """Apply the outcome of a delivery."""
-        from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
-
         payload = delivery.payload
         if payload.step in self._jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
             self._early.setdefault(payload.step, []).append(delivery)

@@ -23,6 +23,7 @@ from crucible_lineage.errors import (
 from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
+from crucible_lineage.pipeline.plan.fetch import publish
 from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
@@ -41,9 +42,12 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
     Stop,
 )
+from crucible_lineage.registration.delivery import confirmed
+from crucible_lineage.registration.ingestion import follow_ingestions, in_words
 from crucible_lineage.session import Session
 from crucible_lineage.settings import retries_from_environment
 from crucible_lineage.statements.failed import state_run
+from crucible_lineage.statements.stating import certify
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.engines.local import Engine
@@ -188,8 +192,6 @@ def _not_ingested(
     """
     found = [one for one in session.store.ended_ingestions(_MAX_UNREAD) if one.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
-        from crucible_lineage.registration.ingestion import follow_ingestions  # few runs have any
-
         at_most_s = _INGESTED_HERE_S if session.settings.embedded and requested else 0.0
         with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
             found += follow_ingestions(client, session.store, at_most_s=at_most_s)
@@ -199,8 +201,6 @@ def _not_ingested(
         found += [one for one in session.store.open_ingestions() if one.mfid in mfids]
     if not found:
         return ()
-    from crucible_lineage.registration.ingestion import in_words
-
     return tuple(in_words(one) for one in found if one.status != "complete")
 
 
@@ -308,8 +308,6 @@ def _confirm(run: Run) -> None:
     expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
     if not expected and not run.slot_writer.wrote:
         return
-    from crucible_lineage.registration.delivery import confirmed
-
     project, keyword = run.pipeline.spec.project, pipeline_keyword(run.pipeline.name)
     faults, listed = confirmed(run.session.client, project, keyword, run.began, expected)
     run.session.mirror.settle(project, keyword, listed)
@@ -352,8 +350,6 @@ def _publish(run: Run) -> None:
             continue
         if run.choice.trial or run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
-        from crucible_lineage.pipeline.plan.fetch import publish  # most pipelines publish nothing
-
         try:
             for dataset in state.results.values():
                 publish(dataset, step.spec.output.publish, run.session)
@@ -382,8 +378,6 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
     Replaces certificates of the same step for the same data and time. Raises InputError if somebody else certified
     another calibration for them, or if the data do not name the instrument or time.
     """
-    from crucible_lineage.statements.stating import certify  # few steps declare it
-
     step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
     own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]
     shared = {}
