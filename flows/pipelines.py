@@ -11,16 +11,20 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID
 
 import httpx
 from prefect import Task, flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-from prefect.states import Cancelled, Completed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.task_runners import TaskRunner
 
+from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
 from crucible_lineage.errors import LineageError, PrefectAwayError, RunError, StepError
 from crucible_lineage.flows.reports import (
     failing_with_message,
@@ -28,6 +32,7 @@ from crucible_lineage.flows.reports import (
     reporting_if_stopped,
     show_result,
     step_listener,
+    tolerating,
 )
 from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
@@ -48,6 +53,8 @@ from crucible_lineage.tasks.materialization import Driver, delivered_here, mater
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown
+
+MARKED = "prefect-"  # before the id of a flow run in the name of its mark
 
 
 @dataclass
@@ -133,8 +140,8 @@ def _run_pipeline(
         if observer:
             observer.listener(event)
 
-    declared = runner or bound.spec.runner
-    with reporting_if_stopped(bound.name, listen) as reporter, PrefectEngine(session, crucible, declared) as engine:
+    engine = PrefectEngine(session, crucible, runner or bound.spec.runner)
+    with marked_alive(session.settings.data), reporting_if_stopped(bound.name, listen) as reporter, engine:
         choice, stop = (observer.choice, observer.stop) if observer else (choice, None)
         result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
     if observer:
@@ -147,6 +154,30 @@ def _run_pipeline(
     delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
     message = f"pipeline {bound.name}: {len(result.executed)} executed{delivered}"
     return Completed(message=message, data=result.to_json())
+
+
+@contextmanager
+def marked_alive(data: Path) -> Iterator[None]:
+    """Mark this flow run as alive, and end in Prefect those of this data folder whose process was killed.
+
+    A killed process does not report its end, and Prefect looks for it only through the worker that started it.
+    """
+    folder = runs(data)
+    for mark in folder.glob(f"{MARKED}*{MARK}"):
+        if not is_in_use(mark.with_suffix("")):
+            with tolerating("the end of a killed run"):
+                _end_killed(UUID(mark.stem.removeprefix(MARKED)))
+                mark.unlink(missing_ok=True)
+    with in_use(folder / f"{MARKED}{flow_run.id}"):
+        yield
+
+
+def _end_killed(run_id: UUID) -> None:
+    with suppress(ObjectNotFound), get_client(sync_client=True) as client:
+        state = client.read_flow_run(run_id).state
+        if state is not None and state.is_running():
+            ended: State[Any] = Crashed(message="its process was killed; this was noticed when the next run began")
+            client.set_flow_run_state(run_id, ended, force=True)
 
 
 @cache

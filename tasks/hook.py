@@ -25,7 +25,7 @@ from prefect.futures import PrefectFuture
 from prefect.results import ResultRecord  # type: ignore[attr-defined]  # from a private module
 from prefect.task_engine import AsyncTaskRunEngine, SyncTaskRunEngine
 from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import allow_failure, opaque, quote, unmapped
+from prefect.utilities.annotations import BaseAnnotation
 
 from crucible_lineage.errors import InputError, OnHoldError
 from crucible_lineage.json_types import JsonObject
@@ -122,7 +122,7 @@ def _task_runs(value: object, depth: int = 4) -> Iterator[str]:
     elif isinstance(value, State):
         if value.state_details.task_run_id:
             yield str(value.state_details.task_run_id)
-    elif isinstance(value, (unmapped, allow_failure, opaque, quote)):
+    elif isinstance(value, BaseAnnotation):
         yield from _task_runs(value.unwrap(), depth)
     elif depth and isinstance(value, (list, tuple, set, dict)) and len(value) <= MOST_FUTURES:
         for item in value.values() if isinstance(value, dict) else value:
