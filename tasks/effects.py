@@ -34,7 +34,7 @@ _CODE = (".py", ".pyc", ".pyi", ".pyd", ".so", ".pth", ".dll")
 _SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/run", "/lib", "/lib64", "/bin", "/sbin")
 
 _watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
-_writers: dict[str, OpenedFiles] = {}  # by path, the last call that opened the file for writing
+_written: dict[str, None] = {}  # files that calls opened for writing, the last ones
 _running: list[OpenedFiles] = []
 _lock = threading.RLock()
 
@@ -131,7 +131,7 @@ class OpenedFiles:
         name = name_of(path)
         if name in self.wrote:
             return True
-        if _writers.get(name) is not None:
+        if name in _written:
             return False
         if not self.is_local:  # writes by other processes are not seen; those of this call mostly are
             return not self.wrote
@@ -205,7 +205,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 def _note(call: OpenedFiles, name: str, flags: object) -> None:
     if isinstance(flags, int) and flags & _WRITES:
         call.wrote.add(name)
-        _writers[name] = call
+        _written.pop(name, None)
+        _written[name] = None
+        while len(_written) > MOST_FILES:
+            del _written[next(iter(_written))]
         if flags & os.O_TRUNC or (flags & os.O_CREAT and not flags & (os.O_APPEND | os.O_RDWR)):
             return
     call.read.add(name)
