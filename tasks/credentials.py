@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect.blocks.abstract import CredentialsBlock
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import ConfigDict, Field, HttpUrl, SecretStr, field_validator
 
 from crucible_lineage.settings import api_address
 
@@ -23,6 +23,8 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
 
     Flows take the block's name: `CrucibleConnection(block="NAME")`, or `{"block": "NAME"}` in JSON.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # the key is among it
 
     _block_type_name = "Crucible Credentials"
     _block_type_slug = "crucible-credentials"

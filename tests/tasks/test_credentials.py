@@ -78,3 +78,18 @@ def test_its_key_is_masked_and_its_address_checked() -> None:
     assert KEY not in block.model_dump_json()
     with pytest.raises(ValidationError, match="starts with http"):
         CrucibleCredentials(url="crucible.example", api_key=KEY)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"api_key": KEY},
+        {"url": "https://crucible.example", "api_key": [KEY]},
+        {"url": f"{KEY}@crucible", "api_key": KEY},
+        {"url": "https://crucible.example", "api_key": KEY, "read_timeout_s": KEY},
+    ],
+)
+def test_an_error_of_it_prints_no_part_of_the_key(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        CrucibleCredentials(**fields)
+    assert KEY[:6] not in str(refused.value)
