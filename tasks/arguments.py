@@ -256,7 +256,9 @@ class _Tracer:
         if shown is _INPUT:
             return shown
         if (origin := self.recording.origins.of_object(value)) is not None:
-            return self.object(role, value, origin)
+            return self.object(role, value, origin, "changed in", "the same object, changed since it was made")
+        if (origin := self.recording.origins.of_view(value)) is not None:
+            return self.object(role, value, origin, "taken in", "a view of its memory")
         if isinstance(value, (list, tuple, dict)) and (not is_plain(value) or self.is_traced_inside(value)):
             return self.container(role, value, depth)
         return self.other(role, shown)
@@ -360,16 +362,16 @@ class _Tracer:
             self.arguments.objects[role] = (value, stored.digest)
             yield stored if stored.is_whole else None
 
-    def object(self, role: str, value: Any, origin: Origin) -> Any:
-        """Add a known object; if the flow's code has changed it, register that state as a child dataset."""
+    def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:
+        """Add a known object; if the flow's code has changed it, or taken a part, register that as a child dataset."""
         if not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
             return self.known_object(role, value, origin)
         with self.stored(role, value) as stored:
             if stored is None or stored.digest == origin.digest:
                 return self.known_object(role, value, origin)
-            changed = self.keep(role, stored, "changed in the flow's code", (origin,))
-        self.recording.origins.note_object(value, changed)
-        return self.add(role, changed, "the same object, changed since it was made")
+            kept = self.keep(role, stored, f"{how} the flow's code", (origin,))
+        self.recording.origins.note_object(value, kept, owns=False)
+        return self.add(role, kept, known_by)
 
     def known_object(self, role: str, value: Any, origin: Origin) -> Any:
         """Add a known object as an input; if it is an item of a larger value, return a parameter that tells which."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -103,7 +104,7 @@ class Origins:
         self.notes = notes
         self.is_shared = False  # with other processes, by the notes
         self._lock = threading.Lock()
-        self._objects = _ByIdentity()
+        self._objects, self._memory = _ByIdentity(), _ByIdentity()
         self._runs: dict[str, Origin] = {}
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
@@ -112,8 +113,8 @@ class Origins:
 
     # ------------------------------------------------------------ noting
 
-    def note_object(self, value: object, origin: Origin) -> None:
-        """Note the dataset of an object.
+    def note_object(self, value: object, origin: Origin, *, owns: bool = True) -> None:
+        """Note the dataset of an object, and of the memory that it `owns`.
 
         A number or text that two calls returned as the same object is a constant in their code and belongs to neither.
         """
@@ -122,6 +123,9 @@ class Origins:
         with self._lock:
             known = self._objects.get(value, origin) if isinstance(value, CONSTANT) else origin
             self._objects[value] = origin if known is not None and known.dataset.mfid == origin.dataset.mfid else None
+            for owner in _owners(value) if owns else ():
+                first = self._memory.get(owner, origin)
+                self._memory[owner] = first if first and first.dataset.mfid == origin.dataset.mfid else None
 
     def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
         """Note the dataset of the items of a list, tuple, set or dict.
@@ -193,9 +197,15 @@ class Origins:
         known: Origin | None = None if _is_shared_object(value) else self._objects.get(value)
         return known
 
+    def of_view(self, value: object) -> Origin | None:
+        """Return the origin of the array or table whose memory this one shares; None if those are several."""
+        found = [self._memory.get(owner) for owner in _owners(value)]
+        mfids = {origin.dataset.mfid if origin else "" for origin in found}
+        return found[0] if len(mfids) == 1 else None
+
     def parents_of(self, value: object) -> list[Origin]:
         """Return the origins of a value of the flow's code, or of the items in it, each once."""
-        known = self.of_object(value) or (self.of_path(value) if isinstance(value, Path) else None)
+        known = self.of_object(value) or (self.of_path(value) if isinstance(value, Path) else self.of_view(value))
         found = [known] if known else filter(None, map(self.of_object, items_of(value)))
         return list({parent.dataset.mfid: parent for parent in found}.values())
 
@@ -241,6 +251,16 @@ def _is_shared_object(value: object) -> bool:
     if isinstance(value, str):
         return len(value) < 4 or value.replace("-", "_").isidentifier()
     return isinstance(value, (bytes, tuple, frozenset)) and len(value) < 2
+
+
+def _owners(value: Any) -> Iterator[Any]:
+    """Yield the arrays that own the memory of an array of NumPy or a table of pandas."""
+    numpy, kept = sys.modules.get("numpy"), getattr(value, "_mgr", None)
+    for array in [value] if numpy and type(value) is numpy.ndarray else getattr(kept, "arrays", ()):
+        while (base := getattr(array, "base", None)) is not None:
+            array = base
+        if numpy and type(array) is numpy.ndarray:
+            yield array
 
 
 def items_of(value: object) -> Iterator[Any]:

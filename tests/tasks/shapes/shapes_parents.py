@@ -101,12 +101,7 @@ def a_filtered_table(lab: Lab) -> Any:
     return filtered()
 
 
-@shape(
-    "-> image",
-    *["part (from the flow) -> total"] * 2,
-    says="no parent known for part of total",
-    fast=True,
-)
+@shape(*["image -> part (taken)", "part (taken) -> total"] * 2, fast=True)
 def slices_and_a_transposed_array(lab: Lab) -> Any:
     @lab.task
     def image() -> np.ndarray:
@@ -122,6 +117,28 @@ def slices_and_a_transposed_array(lab: Lab) -> Any:
         return [total(whole[5:20]), total(whole.T)]
 
     return slicing()
+
+
+@shape("measure -> table (taken)", "table (taken) -> fit", "measure -> column (taken)", "column (taken) -> mean")
+def columns_and_rows_of_a_table(lab: Lab) -> Any:
+    @lab.task
+    def measure() -> pd.DataFrame:
+        return pd.DataFrame({"q": np.arange(50.0), "i": np.arange(50.0) ** 2})
+
+    @lab.task
+    def fit(table: pd.DataFrame) -> float:
+        return float(table["i"].mean())
+
+    @lab.task
+    def mean(column: Any) -> float:
+        return float(column.mean())
+
+    @lab.flow
+    def columns() -> list[float]:
+        table = measure()
+        return [fit(table.iloc[5:20]), mean(table["q"])]
+
+    return columns()
 
 
 @shape(
