@@ -22,6 +22,8 @@ from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.machine.pictures import save_picture
@@ -225,8 +227,6 @@ def _is_number(value: object) -> bool:
 
 
 def _by_pydantic(value: object) -> Any:
-    from pydantic_core import to_json
-
     try:
         return json.loads(to_json(value, inf_nan_mode="strings", fallback=_number))
     except Exception as error:  # whatever a class of the user raises
