@@ -140,7 +140,7 @@ class Session:
             return self._mirror
 
     @property
-    def stated(self) -> StatementEffects:
+    def effects(self) -> StatementEffects:
         """The effects of the statements about datasets, as of now."""
         return StatementEffects(self.mirror, self._waiting, is_away=self.is_away)
 

@@ -252,7 +252,7 @@ class PrefectEngine:
         """Wait for the task and return its outcome."""
         running.wait()
         if self._progress:  # report the step's progress before its end
-            self._progress.look()
+            self._progress.publish()
         try:
             outcome = running.result()
         except Exception as error:
@@ -261,7 +261,7 @@ class PrefectEngine:
             raise
         self._task_runs |= dict.fromkeys(outcome["outputs"].values(), running)
         made_elsewhere = min(outcome["outputs"].values()) if self._progress and self.deliverer else ""
-        if made_elsewhere and self.deliverer and (waiting := self.session.outbox.look(made_elsewhere)):
+        if made_elsewhere and self.deliverer and (waiting := self.session.outbox.label(made_elsewhere)):
             self.deliverer.add(waiting)  # the other process may have left delivery to this one
         return made_from_json(outcome, self.session)
 

@@ -147,7 +147,7 @@ def require_free(result: TaskResult) -> None:
     if not result.arguments.inputs or result.recording.is_away():
         return
     session.refresh_statements()
-    if not (stated := session.stated).holds_any:
+    if not (stated := session.effects).holds_any:
         return
     mfids = [parent.origin.dataset.mfid for parent in known_inputs(result) if parent.origin]
     stated.require_free(mfids, result.code.digest, result.recording.destination.project)

@@ -127,5 +127,5 @@ def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> Deliv
         return None
     session.set_agent(driver.agent)
     for name in driver.parents:
-        session.outbox.look(name)
+        session.outbox.label(name)
     return nothing

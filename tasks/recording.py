@@ -193,7 +193,7 @@ class Recording:
         """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it."""
         session, dataset = self.session, new.ref(new.mfid)
         with session.turn(new.mfid):  # another flow may make the same
-            label = session.outbox.look(new.mfid)
+            label = session.outbox.label(new.mfid)
             if label is None:
                 sources = {file.ref.sha256: file.path for file in new.files}
                 label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id)

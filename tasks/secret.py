@@ -14,7 +14,7 @@ from pydantic import Secret, SecretBytes, SecretStr
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import secret_digest
-from crucible_lineage.text.masking import is_known, is_secret_name, known, learn, masked_text, texts_in
+from crucible_lineage.text.masking import is_known, is_secret_name, learn, masked_text, redactor_of, texts_in
 
 LARGEST_SCANNED = 4 << 20  # bytes of a file that is searched
 
@@ -66,4 +66,4 @@ def holds_secret(path: Path) -> bool:
     """Return whether a file of moderate size, or its name, contains a secret."""
     if masked_text(path.name) != path.name:
         return True
-    return path.stat().st_size <= LARGEST_SCANNED and known().holds(path.read_bytes())
+    return path.stat().st_size <= LARGEST_SCANNED and redactor_of().holds(path.read_bytes())

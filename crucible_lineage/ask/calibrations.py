@@ -70,7 +70,7 @@ def _certified(session: Session, record: Mapping[str, object]) -> Iterator[Calib
 
 def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
     for one in match.valid:
-        valid = range_text(one.span_at(moment) or one.stated)
+        valid = range_text(one.span_at(moment) or one.declared)
         yield f"{valid}, for {one.scope}, {one.attribution} (certificate {one.statement})"
     if len({one.dataset for one in match.valid}) > 1:
         yield "they contradict each other and are not used: lift one of the certificates"
@@ -78,14 +78,14 @@ def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
         yield f"as none is certified for {moment_text(moment)}"
         if nearest := match.nearest(moment):
             one, side, seconds = nearest
-            yield f"{one.dataset} is valid {range_text(one.stated)}, {span_text(seconds)} {side}"
+            yield f"{one.dataset} is valid {range_text(one.declared)}, {span_text(seconds)} {side}"
 
 
 def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
     """Yield what follows once a certificate is lifted: what is certified in its place, and what was made with it."""
     others = [one for one in session.mirror.certificates(lifted.project) if one.key == lifted.key]
-    now = sorted({one.dataset for one in overlapping(lifted.stated, others)})
-    yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.stated)}: {', '.join(now) or 'none'} is certified now"
+    now = sorted({one.dataset for one in overlapping(lifted.declared, others)})
+    yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.declared)}: {', '.join(now) or 'none'} is certified now"
     made = made_with(session, lifted.project, lifted.dataset)
     yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
 

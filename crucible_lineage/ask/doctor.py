@@ -297,7 +297,7 @@ class _Trial:
         """Return where the plain dataset stands, and whether a plan would refuse it."""
         found = self.client.datasets.get(self.plain, include_metadata=True, include_links=True)
         stands = standing_of(self.session, found).state
-        return stands, bool(self.session.stated.reasons([self.plain], "", self.project))
+        return stands, bool(self.session.effects.reasons([self.plain], "", self.project))
 
     def _lists_with_metadata(self) -> Outcome:
         self._child()

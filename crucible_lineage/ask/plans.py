@@ -96,7 +96,7 @@ def plan(
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
     planned = make_plan(bound, session, forced, as_of, trial)
-    return PlanAnswer(bound.name, planned, is_alarm=bool(session.stated.unvouched(bound.spec.project)))
+    return PlanAnswer(bound.name, planned, is_alarm=bool(session.effects.unvouched(bound.spec.project)))
 
 
 def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str]) -> PlanAnswer:

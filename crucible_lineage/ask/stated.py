@@ -123,12 +123,12 @@ def statements(
 def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
     """Return the statements about a dataset, the certificates for data, or all that this key can see."""
     if measured is None and dataset is None:
-        return session.stated.all(None)
+        return session.effects.all(None)
     if measured is None:
         return show_dataset(session, find_mfid(session, dataset or "")).statements
     uses = show_dataset(session, find_mfid(session, measured)).calibrations
     fitting = {mfid for use in uses for mfid in use.certificates}
-    return [one for one in session.stated.all(None) if one.statement.mfid in fitting]
+    return [one for one in session.effects.all(None) if one.statement.mfid in fitting]
 
 
 def _signer(statement: Statement, allowed: Path) -> str | None:

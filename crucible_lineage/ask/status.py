@@ -145,7 +145,7 @@ def status(
         pipelines=journal.pipelines(project),
         failed=list(failures(session, project).values()),
         elsewhere=failed_elsewhere(session, project),
-        holds=session.stated.holds(project),
+        holds=session.effects.holds(project),
         waiting=waiting,
         others=others,
         damaged=session.outbox.set_aside(),

@@ -213,7 +213,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         },
         metadata={key: value for key, value in given_metadata(record).items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
-        statements=session.stated.about(mfid, found.project_id or "", entry.summary),
+        statements=session.effects.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
         calibrations=calibrations_of(session, record),
         overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),

@@ -178,7 +178,7 @@ def lift_command(
 def _follows(session: Session, lifted: Statement) -> Iterator[str]:
     """Yield what follows from lifting a statement."""
     if lifted.verb in (HOLD, SIGN):
-        doubts = session.stated.doubts(lifted.about.datasets, lifted.project)
+        doubts = session.effects.doubts(lifted.about.datasets, lifted.project)
         for mfid in lifted.about.datasets:
             yield doubts[mfid].message(mfid) if mfid in doubts else f"{mfid} is not on hold"
     if lifted.verb == PROMOTE:

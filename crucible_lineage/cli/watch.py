@@ -87,17 +87,17 @@ def watch_command(
         arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
     watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
     if once:
-        watch.look()
+        watch.poll()
         if arrivals and arrivals.waiting:
             time.sleep(settle_s)
-            watch.look()
+            watch.poll()
         sys.exit(FAILURE if watch.failed else 0)
     from crucible_lineage.pipeline.watch import Marks, watching
 
     looked, marks = False, Marks(session)
     while True:
         try:
-            watch.look()
+            watch.poll()
             looked = True
             marks.set(watching(str(project or "")), {"at": datetime.now(UTC).isoformat()})
         except (LineageError, OSError) as error:
@@ -118,12 +118,12 @@ class _Watch:
         self.started = False
         self.failed: set[Path] = set()  # files that have arrived and could not be registered
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Register the files that have arrived, and report events to Prefect."""
         if self.watcher and not self.started:
             self.watcher.begin(self.since)
             self.started = True
-        for arrival in self.arrivals.look() if self.arrivals else ():
+        for arrival in self.arrivals.poll() if self.arrivals else ():
             if arrival.dataset:
                 self.failed.discard(arrival.path)
                 click.echo(plain(f"registered {arrival.dataset.mfid}  {utf8_name(arrival.path.name)}"))
@@ -138,7 +138,7 @@ def _report_events(watcher: Watcher) -> None:
     # Importing Prefect costs over a second; registering files alone needs none.
     from crucible_lineage.flows.reports import emit_events
 
-    for changes in watcher.look():
+    for changes in watcher.poll():
         emit_events(changes)
         for change in changes:
             click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))

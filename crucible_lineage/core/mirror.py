@@ -359,7 +359,7 @@ class Mirror:
         is_empty = token is not None and token.startswith("0:")
         listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
         is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
-        rows, removed = self._read_stated(known, changed, latest, is_empty=is_empty, is_recent=is_recent)
+        rows, removed = self._read_statements(known, changed, latest, is_empty=is_empty, is_recent=is_recent)
         after = FeedState(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
@@ -369,12 +369,12 @@ class Mirror:
             db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", members)
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
             if rows or removed or before is None:
-                tables.set_stated(db)
+                tables.store_in_force(db)
 
         if rows or removed or after != before or not is_recent:
             self.database.transaction(store)
 
-    def _read_stated(
+    def _read_statements(
         self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
     ) -> tuple[list[Row], Collection[str]]:
         """Read new and changed statements; return their rows, and the removed ids: all, if `is_empty`."""
@@ -402,14 +402,14 @@ class Mirror:
         late = set(own) & set(absent)
         return set(absent) - (fetch_datasets(self._client(), late).found.keys() if late else set())
 
-    def note_stated(self, mfid: str) -> None:
+    def note_statement(self, mfid: str) -> None:
         """Read a statement that this machine has made: it counts at once, however late the lists are."""
         rows = self._read([mfid], is_stated=True)
 
         def store(db: sqlite3.Connection) -> None:
             tables.write(db, rows)
             db.execute("INSERT OR IGNORE INTO member VALUES (?, ?, ?, '')", (EVERYTHING, KEYWORD, mfid))
-            tables.set_stated(db)
+            tables.store_in_force(db)
 
         self.database.transaction(store)
 
@@ -426,7 +426,7 @@ class Mirror:
         self.forget([mfid])
         self.database.transaction(lambda db: tables.write(db, rows))
 
-    def stated(self, verb: str) -> StatementIndex:
+    def statement_index(self, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb that are in force, as of the last sync."""
         return StatementIndex.from_json(self._stated(verb))
 
@@ -456,7 +456,7 @@ class Mirror:
         """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""
         row = self.database.row("SELECT found FROM stated WHERE verb = ?", verb)
         if row is None or (stored := unsealed(row[0], verb)) is None:
-            self.database.transaction(tables.set_stated)
+            self.database.transaction(tables.store_in_force)
             return self._stated(verb)
         return stored
 
@@ -548,7 +548,7 @@ class Mirror:
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
         new = listed - present
         rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
-        gone = self._gone(present - listed, self.database.transaction(tables.stated_here))
+        gone = self._gone(present - listed, self.database.transaction(tables.unlisted_statements))
 
         def reconcile(db: sqlite3.Connection) -> None:
             tables.drop(db, gone)

@@ -332,7 +332,7 @@ def of_project(project: str) -> str:
 def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> int:
     """Store rows, with `everything` as the complete project, never over later ones; return how many are new."""
     if everything:
-        drop(db, ids_of(db, project) - {row.mfid for row in rows} - stated_here(db))
+        drop(db, ids_of(db, project) - {row.mfid for row in rows} - unlisted_statements(db))
         set_feed(db, project, EVERYTHING, FeedState("", ""))
     latest = max((row.modified for row in rows), default="")
     row = db.execute("SELECT state FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
@@ -393,7 +393,7 @@ def drop(db: sqlite3.Connection, mfids: Iterable[str]) -> None:
         _renew(db)
 
 
-def set_stated(db: sqlite3.Connection) -> None:
+def store_in_force(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
@@ -437,7 +437,7 @@ def _renew(db: sqlite3.Connection) -> None:
     db.execute("UPDATE feed SET token = hex(randomblob(8))")
 
 
-def stated_here(db: sqlite3.Connection) -> set[str]:
+def unlisted_statements(db: sqlite3.Connection) -> set[str]:
     """Return the statements of this machine that no list has shown yet."""
     return {mfid for (mfid,) in db.execute("SELECT mfid FROM member WHERE scope = ? AND seen = ''", (KEYWORD,))}
 

@@ -14,7 +14,7 @@ from typing import Self
 
 from crucible_lineage.errors import LineageError
 from crucible_lineage.machine.disk import private_file, private_folder, storage_error
-from crucible_lineage.text.masking import Redactor, known
+from crucible_lineage.text.masking import Redactor, redactor_of
 
 STEP_LOG = "step.log"  # what the step printed; it becomes a file of the child
 LOG_LIMIT_BYTES = 1 << 20  # half of it for the beginning, half for the end
@@ -53,7 +53,7 @@ class StepLog:
 
     def __init__(self, path: Path, redactor: Redactor | None = None, on_line: LineCallback | None = None) -> None:
         self.path = path
-        self.redactor = redactor or known()
+        self.redactor = redactor or redactor_of()
         self.size = 0
         self._on_line = on_line
         self._lock = threading.Lock()
@@ -141,7 +141,7 @@ def record_fault(error: BaseException, data: Path) -> tuple[str, str]:
     """Write the traceback to a file, or else into the message. Return the message and the file, without secrets."""
     if isinstance(error, OSError) and (refused := storage_error(error)) is not None:
         return str(refused), ""
-    redactor = known()
+    redactor = redactor_of()
     trace = redactor.text("".join(traceback.format_exception(error)))
     line = redactor.text(f"{type(error).__name__}: {error}".removesuffix(": "))
     message = f"{line}; this is a fault of crucible-lineage, please report it"

@@ -89,7 +89,7 @@ class Watcher:
             open_ = [request.id for request in requests if request.is_open]
             self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
 
-    def look(self) -> Iterator[list[DatasetEvent]]:
+    def poll(self) -> Iterator[list[DatasetEvent]]:
         """Yield the events in two lists. A list counts as reported when the next one is requested."""
         yield from self._new_datasets()
         yield from self._ended_ingestions()
@@ -232,7 +232,7 @@ class Folder:
         """The number of files that may still be growing."""
         return len(self._seen)
 
-    def look(self) -> Iterator[Arrival]:
+    def poll(self) -> Iterator[Arrival]:
         """Register and yield each file that has arrived since the last look."""
         present = {path: current for path in sorted(self.folder.glob(self.pattern)) if (current := _stamp(path))}
         for path in self._seen.keys() - present.keys():

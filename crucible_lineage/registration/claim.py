@@ -197,7 +197,7 @@ def claim(
         return first
     watch = _Watch(created, patience_s)
     while True:
-        dataset = watch.look(client, new.mfid)
+        dataset = watch.read(client, new.mfid)
         require_own(client, dataset, new.project, record.recipe_sha256, f"registering {new.name!r}")
         known = registrations(dataset.stored_metadata)
         move = next_move(watch.evidence(known, dataset, own))
@@ -287,7 +287,7 @@ class _OwnMarks:
         self.took_over = False
 
     @property
-    def stated(self) -> tuple[str, ...]:
+    def own_marks(self) -> tuple[str, ...]:
         """The names of this process's own marks, without those that it resumed."""
         return tuple(self._names - self._resumed)
 
@@ -350,7 +350,7 @@ class _OwnMarks:
 
         A contested one is certain when the registration that took over has had time to see this and removed nothing.
         """
-        holder, before = known.holder, known.without(*self.stated).complete
+        holder, before = known.holder, known.without(*self.own_marks).complete
         kept = before or finished
         assert holder is not None
         assert kept is not None
@@ -418,7 +418,7 @@ class _Watch:
         """The registration that finished and whose files are all present, as far as they were listed."""
         return self._finished[0] if self._finished else None
 
-    def look(self, client: CrucibleClient, mfid: str) -> Dataset:
+    def read(self, client: CrucibleClient, mfid: str) -> Dataset:
         """Read the dataset; again if the answer took so long that it may be outdated."""
         self._finished = None
         for _ in range(MAX_RETRIES + 1):
@@ -430,7 +430,7 @@ class _Watch:
 
     def evidence(self, known: Registrations, dataset: Dataset, own: _OwnMarks) -> ClaimEvidence:
         """Return the facts that decide the next move."""
-        others = known.without(*own.stated)
+        others = known.without(*own.own_marks)
         current = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
         if is_news := current != self._last:
             self._last = current

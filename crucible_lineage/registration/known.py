@@ -98,7 +98,7 @@ class KnownResults:
                 self._slots = currency_of(self.mirror.snapshot(self.project))
             return self._slots
 
-    def look(self, mfids: Iterable[str], *, ask: bool = True) -> None:
+    def look_up(self, mfids: Iterable[str], *, ask: bool = True) -> None:
         """Look up these datasets together; with `ask`, also those that no sync has seen."""
         with self._lock:
             new = [mfid for mfid in dict.fromkeys(mfids) if mfid not in self._trusted]
@@ -111,7 +111,7 @@ class KnownResults:
     def known(self, mfid: str, *, ask: bool = True) -> DatasetRef | None:
         """Return the dataset if it exists, is complete and may be relied on."""
         if mfid not in self._trusted:
-            self.look([mfid], ask=ask)
+            self.look_up([mfid], ask=ask)
         return self._trusted.get(mfid)
 
     def attempt(self, first: str) -> int:

@@ -94,7 +94,7 @@ class Outbox:
             entry = self._refs.get(mfid)
         return entry[1] if entry else None
 
-    def look(self, name: str) -> Payload | None:
+    def label(self, name: str) -> Payload | None:
         """Return the label of the payload with this least id, even if another process has just added it."""
         with self._lock:
             known = self._known.get(name)

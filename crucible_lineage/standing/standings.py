@@ -130,7 +130,7 @@ def _standings(
     session: Session, selected: Iterable[Summary], currency: Currency, known: Mapping[str, Summary], viewer: str
 ) -> dict[str, Standing]:
     """Return where these datasets stand, as a project sees it; for EVERYTHING, each as its own project does."""
-    selected, stated = list(selected), session.stated
+    selected, stated = list(selected), session.effects
     viewers: dict[str, list[str]] = {}
     for one in selected:
         viewers.setdefault(viewer or one.status.project, []).append(one.mfid)

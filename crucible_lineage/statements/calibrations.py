@@ -60,7 +60,7 @@ class Certificate:
         return self.kind, tuple((name, _value(name, value)) for name, value in self.fields), self.where
 
     @property
-    def stated(self) -> Span:
+    def declared(self) -> Span:
         """The range as stated, without an end if it lasts until the next one begins."""
         return self.since, _end(self.until)
 
@@ -121,7 +121,7 @@ def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
     one = certificate_in(stated)
     if one is None:
         return ""
-    lasts = ", ".join(map(range_text, spans)) or range_text(one.stated)
+    lasts = ", ".join(map(range_text, spans)) or range_text(one.declared)
     return f"{one.kind} of {one.scope} {lasts}, certified" + (f" in try {stated.trial}" if stated.trial else "")
 
 
@@ -148,7 +148,7 @@ def certificates_of(active: ActiveStatements, trial: str = "") -> list[Certifica
     cuts = _cuts(active, certificates)
     remaining = []
     for one in certificates:
-        since, until = one.stated
+        since, until = one.declared
         if one.until == NEXT:
             moments = begins[one.project.casefold(), one.key]
             at = bisect_right(moments, since)
@@ -200,7 +200,7 @@ def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict
         for mfid in over if isinstance(over, list | tuple) else ():
             one = by_statement.get(str(mfid))
             if one and one.key == ending.key and active.counts(ending, one.project):
-                cuts.setdefault(one, []).append(ending.stated)
+                cuts.setdefault(one, []).append(ending.declared)
     return cuts
 
 

@@ -81,11 +81,11 @@ class StatementEffects:
 
     @cached_property
     def _holds(self) -> StatementIndex:
-        return self.mirror.stated(HOLD)
+        return self.mirror.statement_index(HOLD)
 
     @cached_property
     def _flags(self) -> StatementIndex:
-        return self.mirror.stated(FLAG)
+        return self.mirror.statement_index(FLAG)
 
     @property
     def says_any(self) -> bool:

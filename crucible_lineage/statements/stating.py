@@ -149,7 +149,7 @@ def state(
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
     _register(session, statement)
-    session.mirror.note_stated(mfid)
+    session.mirror.note_statement(mfid)
     session.mirror.sync_statements()
     return StatementOutcome(session.mirror.statements([mfid]).get(mfid, statement), is_new=True)
 
@@ -465,7 +465,8 @@ def _refusal(own: Certificate, conflicts: list[Certificate]) -> str:
     )
     more = f"; and {amount(len(conflicts) - 3, 'certificate')} more" if len(conflicts) > 3 else ""
     return (
-        f"certify {own.dataset} {range_text(own.stated)}: another {own.kind} of {own.scope} is certified in that time: "
+        f"certify {own.dataset} {range_text(own.declared)}: "
+        f"another {own.kind} of {own.scope} is certified in that time: "
         f"{named}{more}. Nothing was stated; --replace ends the others for that time, --until shortens this one"
     )
 

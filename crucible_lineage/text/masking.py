@@ -137,7 +137,7 @@ def learn(secrets: Iterable[str | None] = ()) -> None:
             _gate = Redactor(_known)
 
 
-def known(more: Iterable[str] = ()) -> Redactor:
+def redactor_of(more: Iterable[str] = ()) -> Redactor:
     """Return the mask of the secrets that this process knows, and of more."""
     learn()
     more = set(more) - _known

@@ -301,7 +301,7 @@ def test_a_result_is_sent_as_soon_as_its_missing_parent_is_made_again(machines: 
     with machine.delivering() as deliverer:
         eventually(lambda: [row for row in machine.journal.waiting() if row.state == LACKING], 30)
         parent = machine.put("parent", "1")
-        deliverer.add(machine.outbox.look(parent.mfid))
+        deliverer.add(machine.outbox.label(parent.mfid))
         assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (parent, child)] == ["complete"] * 2
     assert machine.ended(REFUSED) == set()
@@ -372,7 +372,7 @@ def test_a_refused_result_blocks_only_its_descendants(machines: Any) -> None:
 def test_a_failed_immediate_delivery_records_the_reason(machines: Any, status: int, refused: bool) -> None:
     machine = machines()
     new = machine.put("a", "a")
-    payload = machine.outbox.look(new.mfid)
+    payload = machine.outbox.label(new.mfid)
     machine.wire.fail = lambda request: status
     with pytest.raises(CrucibleError):
         deliver_now(machine.context(), payload)

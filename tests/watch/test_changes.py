@@ -37,7 +37,7 @@ def new(session: Session) -> Callable[..., str]:
 
 
 def events_of(watcher: Watcher) -> list[DatasetEvent]:
-    return [event for events in watcher.look() for event in events]
+    return [event for events in watcher.poll() for event in events]
 
 
 def test_a_new_dataset_is_reported_once_with_attributes_for_triggers(
@@ -78,7 +78,7 @@ def test_a_project_may_be_watched_before_it_exists(session: Session, new: Any) -
 
 def test_unreported_events_come_again_with_the_same_ids(watched: Watcher, new: Any, session: Session) -> None:
     new("scan")
-    (lost,) = next(iter(watched.look()))  # reporting them failed, so that the rest was not requested
+    (lost,) = next(iter(watched.poll()))  # reporting them failed, so that the rest was not requested
     (again,) = events_of(watched)
     assert as_event(lost).id == as_event(again).id
     assert as_event(again).resource["prefect.resource.id"] == f"crucible.dataset.{again.mfid}"

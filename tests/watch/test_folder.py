@@ -52,7 +52,7 @@ def names(arrivals: Any) -> list[str]:
 
 def settle(folder: Folder, clock: Clock) -> None:
     """See the files of a folder, and let the time pass after which they have arrived."""
-    list(folder.look())
+    list(folder.poll())
     clock.now += 11
 
 
@@ -69,13 +69,13 @@ def test_a_growing_file_is_registered_when_it_has_settled(
     for part in range(3):
         with scan.open("a") as growing:
             growing.write(f"{part}\n")
-        assert names(folder.look()) == []
+        assert names(folder.poll()) == []
         assert folder.waiting == 1
         clock.now += 9
-    assert names(folder.look()) == []
+    assert names(folder.poll()) == []
     clock.now += 2
-    assert names(folder.look()) == ["scan.txt"]
-    assert (folder.waiting, names(folder.look())) == (0, [])
+    assert names(folder.poll()) == ["scan.txt"]
+    assert (folder.waiting, names(folder.poll())) == (0, [])
     (dataset,) = datasets(session)
     assert (dataset.dataset_name, dataset.measurement, dataset.data_type) == ("scan.txt", "counting", "raw")
     (file,) = session.client.datasets.list_files(dataset.unique_id)
@@ -88,17 +88,17 @@ def test_after_a_restart_or_without_marks_a_file_is_the_same_dataset(
 ) -> None:
     (inbox / "scan.txt").write_text("1\n")
     first = watcher()
-    list(first.look())
+    list(first.poll())
     restarted = watcher()  # before the file had settled
-    assert names(restarted.look()) == []
+    assert names(restarted.poll()) == []
     clock.now += 11
-    assert names(restarted.look()) == ["scan.txt"]
-    assert names(watcher().look()) == []
+    assert names(restarted.poll()) == ["scan.txt"]
+    assert names(watcher().poll()) == []
     session.store.database.write("DELETE FROM mark")
     forgetful = watcher()
     settle(forgetful, clock)
-    assert names(forgetful.look()) == ["scan.txt"]
-    assert names(first.look()) == []
+    assert names(forgetful.poll()) == ["scan.txt"]
+    assert names(first.poll()) == []
     assert len(datasets(session)) == 1
 
 
@@ -112,10 +112,10 @@ def test_the_same_bytes_are_one_dataset_and_changed_bytes_another(
         scan.write_text(text)
         os.utime(scan, (1_700_000_000, 1_700_000_000 + len(text)))
         settle(folder, clock)
-        assert names(folder.look()) == ["scan.txt"]
+        assert names(folder.poll()) == ["scan.txt"]
     os.utime(scan, (1_800_000_000, 1_800_000_000))
     settle(folder, clock)
-    assert names(folder.look()) == ["scan.txt"]
+    assert names(folder.poll()) == ["scan.txt"]
     assert len(datasets(session)) == 2
 
 
@@ -125,10 +125,10 @@ def test_a_file_that_is_open_for_writing_is_waited_for(inbox: Path, watcher: Any
     with scan.open("w") as slow:
         slow.write("1\n")
         slow.flush()
-        list(folder.look())
+        list(folder.poll())
         clock.now += 60
-        assert names(folder.look()) == []
-    assert names(folder.look()) == ["scan.txt"]
+        assert names(folder.poll()) == []
+    assert names(folder.poll()) == ["scan.txt"]
 
 
 def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
@@ -149,18 +149,18 @@ def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
         (inbox / name).write_text(name)
     folder = watcher()
     settle(folder, clock)
-    faulty, away, good = folder.look()
+    faulty, away, good = folder.poll()
     expected = "no such instrument; it will be tried again when it has changed, or at the next start"
     assert (faulty.dataset, faulty.error) == (None, expected)
     assert away.error == "no answer; it will be tried again"
     assert good.dataset is not None
     del fails["b.txt"]
-    assert names(folder.look()) == ["b.txt"], "a service that was away is tried again, a faulty file is not"
+    assert names(folder.poll()) == ["b.txt"], "a service that was away is tried again, a faulty file is not"
     assert len(datasets(session)) == 2
     fails.clear()
     restarted = watcher()
     settle(restarted, clock)
-    assert names(restarted.look()) == ["a.txt"], "the instrument may exist at the next start"
+    assert names(restarted.poll()) == ["a.txt"], "the instrument may exist at the next start"
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_other_errors_are_retried_until_registration_succeeds(
     with monkeypatch.context() as broken:
         broken.setattr(arrivals, "hash_files", refuse)
         for _ in range(2):
-            (arrival,) = folder.look()
+            (arrival,) = folder.poll()
             assert arrival.error == f"{fault}; it will be tried again"
-    assert names(folder.look()) == ["scan.txt"]
+    assert names(folder.poll()) == ["scan.txt"]
 
 
 def test_an_interrupted_registration_is_completed(
@@ -200,10 +200,10 @@ def test_an_interrupted_registration_is_completed(
     settle(folder, clock)
     with monkeypatch.context() as broken:
         broken.setattr(registering, "complete", lose)
-        (arrival,) = folder.look()
+        (arrival,) = folder.poll()
     assert arrival.error == "no answer; it will be tried again"
     (half,) = datasets(session)
-    assert names(folder.look()) == ["scan.txt"]
+    assert names(folder.poll()) == ["scan.txt"]
     (complete,) = datasets(session)
     assert complete.unique_id == half.unique_id
     assert verify_project(session, "lab").findings == ()
@@ -218,8 +218,8 @@ def test_a_missing_project_is_not_the_files_fault(
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(Settings, "embedded", False)
         with pytest.raises(InputError, match="project 'lab' does not exist"):
-            list(folder.look())
-    assert names(folder.look()) == ["scan.txt"]
+            list(folder.poll())
+    assert names(folder.poll()) == ["scan.txt"]
 
 
 def test_folders_and_other_names_are_ignored(inbox: Path, watcher: Any, clock: Clock) -> None:
@@ -227,7 +227,7 @@ def test_folders_and_other_names_are_ignored(inbox: Path, watcher: Any, clock: C
     (inbox / "scan.tmp").write_text("1\n")
     folder = watcher()
     settle(folder, clock)
-    assert (names(folder.look()), folder.waiting) == ([], 0)
+    assert (names(folder.poll()), folder.waiting) == ([], 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
@@ -245,7 +245,7 @@ def test_odd_files_are_registered_or_refused_by_name(
     (inbox / "within.txt").symlink_to(long_name)
     folder = watcher()
     settle(folder, clock)
-    found = {os.fsencode(one.path.name): one for one in folder.look()}
+    found = {os.fsencode(one.path.name): one for one in folder.poll()}
     assert "is empty" in found[b"empty.txt"].error
     assert "a link out of" in found[b"out.txt"].error
     escaped = found[b"caf\xe9.txt"].dataset
@@ -255,11 +255,11 @@ def test_odd_files_are_registered_or_refused_by_name(
     assert found[long_name.encode()].dataset
     assert found[b"within.txt"].dataset
     settle(folder, clock)
-    assert list(folder.look()) == [], "each is reported once"
+    assert list(folder.poll()) == [], "each is reported once"
     assert verify_project(session, "lab", read_bytes=True).findings == ()
     again = watcher()  # a new start
     settle(again, clock)
-    assert {one.path.name for one in again.look()} == {"empty.txt", "out.txt"}, "only what is not registered"
+    assert {one.path.name for one in again.poll()} == {"empty.txt", "out.txt"}, "only what is not registered"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file can be called so there")

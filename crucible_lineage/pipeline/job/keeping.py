@@ -45,7 +45,7 @@ from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
-from crucible_lineage.text.masking import is_key_file, known, masked, masked_text
+from crucible_lineage.text.masking import is_key_file, masked, masked_text, redactor_of
 
 if TYPE_CHECKING:
     from crucible_lineage.registration.payload import Payload
@@ -164,7 +164,7 @@ def _register(
     if known := session.known(mfid):
         return {**entry, "mfid": known.mfid}
     with session.turn(mfid):
-        session.outbox.look(mfid)
+        session.outbox.label(mfid)
         if known := session.known(mfid):
             return {**entry, "mfid": known.mfid}
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
@@ -249,7 +249,7 @@ def _archive(
 
     Equal files give equal bytes on every machine.
     """
-    mask, left_out, placed, content = known(secrets), list[str](), dict[str, Path](), io.BytesIO()
+    mask, left_out, placed, content = redactor_of(secrets), list[str](), dict[str, Path](), io.BytesIO()
     for file in dict.fromkeys(files):
         path = _archive_path(file, roots)
         if not path:

@@ -48,7 +48,7 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
-from crucible_lineage.text.masking import MIN_ENCODED, known, learn, masked_text, texts_in
+from crucible_lineage.text.masking import MIN_ENCODED, learn, masked_text, redactor_of, texts_in
 
 
 def materialize_step(
@@ -60,7 +60,7 @@ def materialize_step(
     step prints, as do the listeners of this process.
     """
     with session.turn(job.mfid) as turn:
-        session.outbox.look(job.mfid)
+        session.outbox.label(job.mfid)
         present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
         if all(present.values()):
             existing = {output: dataset for output, dataset in present.items() if dataset}
@@ -69,7 +69,7 @@ def materialize_step(
                     deliveries(label)  # made by another process of this data folder, which may have ended
             return Materialized(_deliver_before_use(existing, job, session, deliveries), executed=False)
         parents = [one.dataset.mfid for one in job.used]
-        session.stated.require_free(parents, job.inspection.code.fingerprint, job.project)
+        session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         report_phase(job, STARTED, session.settings.data)
         work = session.settings.data / "work"
@@ -370,7 +370,7 @@ def call_step(
     on_line: LineCallback | None = None,
 ) -> CallOutcome:
     """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
-    redactor = known(secrets)
+    redactor = redactor_of(secrets)
     with StepLog(folder / STEP_LOG, redactor, on_line) as log:
         try:
             return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log)

@@ -72,11 +72,11 @@ class ProgressReader:
         self._lock = threading.Lock()
 
     def poll(self, stop: threading.Event) -> None:
-        """Look at intervals until `stop` is set."""
+        """Publish at intervals until `stop` is set."""
         while not stop.wait(EVERY_S):
-            self.look()
+            self.publish()
 
-    def look(self) -> None:
+    def publish(self) -> None:
         """Publish everything that was reported up to now."""
         with self._lock:
             with self._path.open("rb") as stream:
@@ -109,7 +109,7 @@ def reading_progress(data: Path, run_id: str) -> Iterator[ProgressReader]:
         finally:
             stop.set()
             thread.join()
-            reader.look()
+            reader.publish()
             remove_folder(folder)
 
 

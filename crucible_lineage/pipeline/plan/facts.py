@@ -38,7 +38,7 @@ class ParentFacts:
         self._read: dict[str, tuple[DatasetFacts, tuple[str, ...]]] = {}  # own facts; datasets of the first input
         self._facts: dict[str, DatasetFacts] = {}  # including those shared by the data that a result is about
 
-    def look_ahead(self, mfids: Collection[str]) -> None:
+    def prefetch(self, mfids: Collection[str]) -> None:
         """Read these datasets and those that they are about, as far as visible, several at a time."""
         missing = {mfid for mfid in mfids if mfid not in self._facts}
         while missing:
@@ -88,7 +88,7 @@ class ParentFacts:
 
     def of(self, used: Sequence[UsedDataset]) -> dict[str, list[dict[str, object]]]:
         """Return the facts about these parents for a recipe, by role. Raises InputError if one cannot be read."""
-        self.look_ahead([part.dataset.mfid for part in used])
+        self.prefetch([part.dataset.mfid for part in used])
         by_role: dict[str, list[JsonObject]] = {}
         for part in used:
             facts = self._known(part.dataset.mfid)

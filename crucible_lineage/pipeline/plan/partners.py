@@ -372,7 +372,7 @@ class _Chooser:
         self, certificate: Certificate, moment: datetime, rule: str = VALID, side: str = "", seconds: float = 0.0
     ) -> Partner:
         """Return a calibration by the range of its certificate that contains the moment."""
-        document = certificate_document(certificate, certificate.span_at(moment) or certificate.stated, self._as_of)
+        document = certificate_document(certificate, certificate.span_at(moment) or certificate.declared, self._as_of)
         dataset, same = certificate.dataset, dict(certificate.fields)
         return Partner(dataset, dataset, side, seconds, rule, same, certificate=document)
 

@@ -173,7 +173,7 @@ def plan(
                 drafts.append(_draft(instance, used_datasets(instance, inputs, results), index))
             except InputError as error:  # a fault of this step does not stop the others
                 done[name] = _blocked(instance, [str(error)])
-        index.results.look([planned.mfid for draft in drafts for planned in draft.outputs])
+        index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             name, is_forced = draft.name, draft.name in forced or draft.step in forced
             done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
@@ -324,7 +324,7 @@ def _look_ahead(
     step = instance.step.name
     feeds = (feed for other in instances.values() if other.step.name == step for feed in other.feeds)
     datasets = (feed.dataset(inputs, lambda name: done[name].results if name in done else {}) for feed in feeds)
-    index.facts.look_ahead([dataset.mfid for dataset in datasets if dataset])
+    index.facts.prefetch([dataset.mfid for dataset in datasets if dataset])
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:

@@ -53,29 +53,29 @@ class ProjectIndex:
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self.facts = ParentFacts(session, project)
         self._has_begun = False
-        self._stated: StatementEffects | None = None
+        self._effects: StatementEffects | None = None
         self._of_project: Currency | None = None
         self._held: dict[str, str] = {}
 
     def sync(self) -> None:
         """Synchronize the index: one cheap call if nothing changed."""
         self.results.sync()
-        self._stated = self._of_project = None
+        self._effects = self._of_project = None
 
     def refresh_statements(self) -> None:
         """Read statements again when they are next needed."""
-        self._stated = None
+        self._effects = None
 
     def on_hold(self, used: Collection[str], code: str) -> tuple[str, ...]:
         """Return why these datasets or this code must not be used: the holds on them, by whom and why."""
-        self._stated = self._stated or self.session.stated
+        self._effects = self._effects or self.session.effects
         own = [self._held[mfid] for mfid in used if mfid in self._held]
-        return tuple(dict.fromkeys(own)) or self._stated.reasons(used, code, self.project)
+        return tuple(dict.fromkeys(own)) or self._effects.reasons(used, code, self.project)
 
     def doubts(self, mfids: Collection[str]) -> dict[str, Doubt]:
         """Return why the doubtful ones among these datasets are doubtful."""
-        self._stated = self._stated or self.session.stated
-        return self._stated.doubts(mfids, self.project)
+        self._effects = self._effects or self.session.effects
+        return self._effects.doubts(mfids, self.project)
 
     def superseded_text(self, mfid: str) -> str:
         """Return what is current instead of a result of this pipeline, in words; empty if it is current itself."""
@@ -91,9 +91,9 @@ class ProjectIndex:
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""
         mirror = self.session.mirror
-        if mfid not in mirror.stated(AWAIT).datasets:
+        if mfid not in mirror.statement_index(AWAIT).datasets:
             return False
-        doubt = self.session.stated.doubts([mfid], self.project).get(mfid)
+        doubt = self.session.effects.doubts([mfid], self.project).get(mfid)
         return doubt is not None and doubt.source == mfid and doubt.is_candidate
 
     def note_on_hold(self, mfid: str, reason: str) -> None:
@@ -219,7 +219,7 @@ def plan_pipeline(
     left = undeclared(filled, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
-    warnings = [one.warning for one in session.stated.unvouched(spec.project)]
+    warnings = [one.warning for one in session.effects.unvouched(spec.project)]
     if until := session.mirror.statements_until():
         warnings.append(f"the service's lists are late: statements of others up to {time_shown(until)} are applied")
     return replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))

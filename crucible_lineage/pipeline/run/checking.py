@@ -57,14 +57,14 @@ class RunChecks:
     _new: dict[str, dict[str, dict[str, tuple[Check, Verdict]]]] = field(default_factory=dict)
     _known: Mapping[str, Mapping[str, CheckResult]] | None = None
 
-    def look_at_inputs(self, inputs: Inputs) -> None:
+    def evaluate_inputs(self, inputs: Inputs) -> None:
         """Evaluate the checks of inputs whose metadata Crucible has ingested."""
         for name, declared in self.pipeline.spec.inputs.items():
             if declared.checks:
                 mfids = [item.dataset.mfid for item in inputs.get(name, ()) if item.dataset]
                 self._look([_Subject(name, name, mfid, declared.checks) for mfid in mfids], {})
 
-    def look(
+    def evaluate(
         self, instances: Sequence[tuple[Instance, Mapping[str, DatasetRef]]], returned: Returned | None = None
     ) -> None:
         """Evaluate the checks of these instances on their results, except for conditions evaluated before.
@@ -143,7 +143,9 @@ class RunChecks:
     def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
         key, mirror = self._key(subject, name), self.session.mirror
-        mentions = (entry for verb in (HOLD, FLAG) for entry in mirror.stated(verb).datasets.get(subject.mfid, ()))
+        mentions = (
+            entry for verb in (HOLD, FLAG) for entry in mirror.statement_index(verb).datasets.get(subject.mfid, ())
+        )
         ids = [Mention(*entry).mfid for entry in mentions]
         before = [found for found in mirror.statements(ids).values() if found.body.get("check") == key] if ids else []
         if not verdict.passed:
@@ -185,7 +187,7 @@ class Approving:
     index: ProjectIndex
     waiting: dict[str, str] = field(default_factory=dict)
 
-    def look(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
+    def await_signatures(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
         """State that results wait for signatures, if their step declares so; collect those that do."""
         approve = instance.step.spec.approve
         if approve is None:
@@ -207,7 +209,7 @@ class Approving:
         policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
         if approve.other_than:
             policy["not"] = approve.other_than
-        mentions = (Mention(*one) for one in self.session.mirror.stated(AWAIT).datasets.get(mfid, ()))
+        mentions = (Mention(*one) for one in self.session.mirror.statement_index(AWAIT).datasets.get(mfid, ()))
         stated = self.session.mirror.statements({one.mfid for one in mentions if one.account})
         if any(policy.items() <= one.body.items() for one in stated.values()):
             return

@@ -171,7 +171,7 @@ class Run:
 
     def adopt(self, plan: PipelinePlan) -> None:
         """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
-        self.checking.look_at_inputs(self.inputs)
+        self.checking.evaluate_inputs(self.inputs)
         reused, left_out, todo = [], [], []
         for step in plan.steps:
             if step.exists:
@@ -221,13 +221,13 @@ class Run:
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
         for name, outputs in results.items():
-            self.approving.look(self.instances[name], outputs, self.slot_writer)
+            self.approving.await_signatures(self.instances[name], outputs, self.slot_writer)
         instances = ((self.instances[name], outputs) for name, outputs in results.items())
         checked = [(one, outputs) for one, outputs in instances if one.step.spec.checks]
         if not checked:
             return
         returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
-        self.checking.look(checked, returned)
+        self.checking.evaluate(checked, returned)
         for name in results:
             if error := self.checking.failed.get(name):
                 self.end_step(name, FAILED, self.steps[name].results, error)

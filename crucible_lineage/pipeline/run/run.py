@@ -289,7 +289,7 @@ def _confirm_reused(run: Run) -> None:
     now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
         now.sync()
-        now.results.look(mfids)
+        now.results.look_up(mfids)
         missing = {mfid for mfid in mfids if now.complete(mfid) is None}
     except TRANSIENT as error:
         run.unseen = str(error).partition("\n")[0]
@@ -363,7 +363,7 @@ def _held_steps(run: Run) -> dict[str, str]:
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}
-    doubts = run.session.stated.doubts(results, run.pipeline.spec.project)
+    doubts = run.session.effects.doubts(results, run.pipeline.spec.project)
     held |= {results[mfid]: f"{mfid} {doubt.message(mfid)}" for mfid, doubt in doubts.items()}
     for name, state in run.steps.items():  # parents come before their children
         above = [need for need in run.instances[name].needs if need in held and run.steps[need].results is None]

@@ -146,11 +146,11 @@ def test_events_report_the_end_of_an_ingestion(
 
     assert run("{wait: true}").ok
     monkeypatch.setattr(IngestionCalls, "iter", ended)
-    news = [one for portion in watcher.look() for one in portion if one.event.startswith("crucible.ingestion")]
+    news = [one for portion in watcher.poll() for one in portion if one.event.startswith("crucible.ingestion")]
     assert [(one.event, one.attributes["status"], one.attributes["error"]) for one in news] == [
         (event, status, "it is damaged")
     ]
-    assert not [one for portion in watcher.look() for one in portion], "each event is reported once"
+    assert not [one for portion in watcher.poll() for one in portion], "each event is reported once"
 
 
 @pytest.mark.parametrize(
