@@ -49,19 +49,22 @@ class UploadSession:
     present: frozenset[int] = frozenset()
 
 
-def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | FileRecord:
-    """Open a session for the file; return the file's record if the dataset has these bytes already."""
+def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | UploadedFile:
+    """Open a session for the file; return the file if the dataset has these bytes already, or now has them.
+
+    The embedded Crucible adds what it stores already, in a dataset that this key may read.
+    """
     answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/multipart/initiate",
         outgoing.action,
         mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
-        headers={"Idempotency-Key": uuid.uuid4().hex},
+        headers={"Idempotency-Key": uuid.uuid4().hex, "Crucible-Reuse": "true"},
         repeatable=True,
         is_final=is_switched_off,
     )
-    return parse_session(answer, outgoing.action)
+    return parse_session(answer, outgoing)
 
 
 def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str, etag: str | None) -> UploadSession:
@@ -76,8 +79,8 @@ def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str,
         repeatable=True,
         is_final=is_switched_off,
     )
-    session = parse_session(answer, outgoing.action)
-    if isinstance(session, FileRecord):
+    session = parse_session(answer, outgoing)
+    if isinstance(session, UploadedFile):
         raise ServerError(f"could not {outgoing.action}: Crucible answered a replacement with an existing file")
     return session
 
@@ -134,10 +137,12 @@ def is_switched_off(error: CrucibleError) -> bool:
     return error.status == 503 and "multipart uploads are disabled" in str(error).lower()
 
 
-def parse_session(answer: Any, action: str) -> UploadSession | FileRecord:
+def parse_session(answer: Any, outgoing: Outgoing) -> UploadSession | UploadedFile:
     """Parse the answer of `initiate`."""
+    action = outgoing.action
     if isinstance(answer, dict) and answer.get("existing_file") is not None:
-        return parse(FileRecord, answer["existing_file"], action)
+        file = parse(FileRecord, answer["existing_file"], action)
+        return existing(outgoing, file, existed=answer.get("state") != "reused")
     try:
         session = UploadSession(str(answer["upload_id"]), int(answer["part_size"]), frozenset(_numbers(answer)))
     except (KeyError, TypeError, ValueError) as cause:
@@ -303,7 +308,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file of the dataset. `existed`: it had these bytes under this name before, so nothing was sent."""
+    """A file of the dataset. `existed`: the dataset had these bytes under this name before."""
 
     file: FileRecord
     existed: bool
@@ -360,14 +365,14 @@ class Mark:
         self._meter.add(-self._count)
 
 
-def existing(outgoing: Outgoing, file: FileRecord) -> UploadedFile:
+def existing(outgoing: Outgoing, file: FileRecord, *, existed: bool = True) -> UploadedFile:
     """Return the file that the service says it has, if its checksum agrees."""
     if file.sha256_hash not in (None, outgoing.checksums.sha256):
         raise ServerError(
             f"could not {outgoing.action}: Crucible says it has these bytes, but its file {file.mfid} has others",
             mfid=file.mfid,
         )
-    return UploadedFile(file, existed=True)
+    return UploadedFile(file, existed)
 
 
 def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: str, **checksums: str) -> FileRecord:

@@ -122,8 +122,8 @@ class Uploader:
                 return present
             replaces = present.file_mfid
             session = open_replacement(self._connection, outgoing, present.file_mfid, present.etag)
-        if isinstance(session, FileRecord):
-            return existing(outgoing, session)
+        if isinstance(session, UploadedFile):
+            return session
         if outgoing.checksums.size > session.part_size:  # a single part is sent again completely
             self._memory.keep(outgoing, UnfinishedUpload(session.upload_id, session.part_size, replaces))
         return session

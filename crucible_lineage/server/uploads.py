@@ -23,7 +23,7 @@ from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.call import Call, Service, Visit
 from crucible_lineage.server.database import PREFIX, JsonObject, now
 from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
-from crucible_lineage.server.records import etag, file_record
+from crucible_lineage.server.records import Conditions, etag, file_record
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
@@ -74,7 +74,8 @@ class Completion(Form):
 
 @post("/datasets/{mfid}/upload/multipart/initiate", 201)
 def initiate_signed(call: Call, mfid: str, body: NewUpload) -> Json:
-    return _present(call, mfid, body) or _state(call, _begin_new(call, mfid, body, "signed"))
+    known = _present(call, mfid, body) or _reused(call, mfid, body)
+    return known or _state(call, _begin_new(call, mfid, body, "signed"))
 
 
 @post("/files/{mfid}/upload/multipart/initiate", 201)
@@ -158,6 +159,25 @@ def _present(call: Call, mfid: str, body: NewUpload) -> Json | None:
             return _existing(register(db, dataset["id"], *announced))
     is_intact = file is not None and call.service.storage.holds(body.sha256_hash, body.size)
     return _existing(file) if file is not None and is_intact else None
+
+
+def _reused(call: Call, mfid: str, body: NewUpload) -> Json | None:
+    """Add a file with bytes that another dataset has, if the caller may read it and asks for that; else return None."""
+    if "crucible-reuse" not in call.request.headers:
+        return None
+    readable = Conditions("NOT resource.hidden")
+    readable.limit_to(call.caller)
+    readable.add("file.sha256 = ?", body.sha256_hash)
+    with call.service.database.read() as db:
+        if not readable.rows(db, FILES, "file.id", 1):
+            return None
+    if not call.service.storage.holds(body.sha256_hash, body.size):
+        return None
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        if not readable.rows(db, FILES, "file.id", 1):  # deleted meanwhile, and its bytes with it
+            return None
+        return {**_existing(register(db, dataset["id"], body.filename, body.size, body.sha256_hash)), "state": "reused"}
 
 
 def _begin_new(call: Call, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
