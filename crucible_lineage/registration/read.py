@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -177,33 +177,9 @@ def refusals(
     return refused
 
 
-def find_by_recipe(
-    client: CrucibleClient, mfid: str, project: str, matches: Callable[[Mapping[str, object]], bool]
-) -> Registered | None:
-    """Return the complete dataset of the project with the keyword of this recipe; None if there is none.
-
-    `matches` checks the recipe, since anybody can set a keyword.
-    """
-    keyword = recipe_keyword(mfid)
-    with suppress(NotFoundError, RefusedError):  # the project does not exist yet
-        for dataset in client.datasets.iter(
-            keyword=keyword, project_id=project, include_metadata=True, include_links=True
-        ):
-            found = registered(client, dataset)
-            if found.ref is not None and found.record is not None and matches(found.record.recipe):
-                require_own_files(client, dataset, found.record)
-                return found
-    return None
-
-
 def datasets_with(client: CrucibleClient, sha256: str) -> set[str]:
     """Return the datasets that have a file with this hash."""
     return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
-
-
-def recipe_keyword(mfid: str) -> str:
-    """Return the keyword of results of the recipe that gives `mfid`, made under other ids."""
-    return f"recipe:{mfid}"
 
 
 def taken_of(dataset: Dataset) -> str:
