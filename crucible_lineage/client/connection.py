@@ -185,8 +185,9 @@ class Connection:
             in_doubt = in_doubt or _is_in_doubt(outcome)
             counted_tries += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
-            wait_s = decide(_attempt(counted_tries, elapsed_s, is_repeatable, outcome), self.policy)
-            if wait_s is None or self._is_hopeless(outcome, tries) or (is_final is not None and is_final(outcome)):
+            wait_s = self.policy.wait_s(counted_tries, elapsed_s, outcome.retry_after_s)
+            is_hopeless = not may_repeat(outcome, is_repeatable) or self._is_hopeless(outcome, tries)
+            if wait_s is None or is_hopeless or (is_final is not None and is_final(outcome)):
                 raise self._final_error(outcome, tries, elapsed_s, in_doubt)
             self.wait(wait_s, outcome)
             if find_effect is not None and in_doubt and (effect := find_effect()) is not None:
@@ -321,18 +322,6 @@ def _is_reached(error: CrucibleError) -> bool:
 def _is_in_doubt(error: CrucibleError) -> bool:
     """Return whether the call may have taken effect nevertheless: no answer, or one from a gateway."""
     return _is_reached(error) and error.status in (None, 502, 503, 504)
-
-
-def _attempt(number: int, elapsed_s: float, repeatable: bool, error: CrucibleError) -> RetryState:
-    return RetryState(
-        number=number,
-        elapsed_s=elapsed_s,
-        repeatable=repeatable,
-        status=error.status,
-        reached=_is_reached(error),
-        retry_after_s=error.retry_after_s,
-        jitter=random.SystemRandom().random(),  # spreads retries, and leaves the sequence that a program has seeded
-    )
 
 
 def _extension(connect_s: float, read_s: float) -> dict[str, float]:
@@ -522,35 +511,32 @@ class RetryPolicy:
     longest_wait_s: float = 20.0
     asked_total_s: float = 300.0
 
+    def wait_s(self, number: int, elapsed_s: float, asked_s: float | None, jitter: float | None = None) -> float | None:
+        """Return the seconds to wait after `number` counted tries, or None to give up.
 
-@dataclass(frozen=True)
-class RetryState:
-    """The state after a try; `number` counts tries without a named time, `jitter` is the caller's, from 0 to 1."""
+        Waits double, and the upper half of each is random, by `jitter` from 0 to 1. The service may have `asked_s`.
+        """
+        if self.attempts <= 1:
+            return None
+        if asked_s:  # zero is no information
+            return asked_s if elapsed_s + asked_s <= self.asked_total_s else None
+        left_s = self.total_s - elapsed_s
+        if number >= self.attempts or left_s <= 0:
+            return None
+        if jitter is None:  # leaves the sequence that a program has seeded
+            jitter = random.SystemRandom().random()
+        ceiling: float = min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(number - 1, 30))
+        return min(ceiling * (0.5 + jitter / 2), left_s)
 
-    number: int
-    elapsed_s: float
-    repeatable: bool
-    status: int | None = None
-    reached: bool = True
-    retry_after_s: float | None = None
-    jitter: float = 0.5
 
+def may_repeat(error: CrucibleError, repeatable: bool) -> bool:
+    """Return whether a call may be sent again after this error: a transient one, and it is repeatable or had no effect.
 
-def decide(attempt: RetryState, policy: RetryPolicy = RetryPolicy()) -> float | None:
-    """Return the seconds to wait before the next try, or None to give up.
-
-    A call that may not be repeated is tried again only if it certainly had no effect: the service was not reached
-    (`reached` False), or it answered 429. A status of None means that no answer came.
+    It certainly had none if the service was not reached, or answered 429.
     """
-    if policy.attempts <= 1 or (attempt.status is not None and attempt.status not in TRANSIENT):
-        return None
-    without_effect = attempt.status == 429 or (attempt.status is None and not attempt.reached)
-    if not (attempt.repeatable or without_effect):
-        return None
-    if attempt.retry_after_s:  # zero is no information
-        return attempt.retry_after_s if attempt.elapsed_s + attempt.retry_after_s <= policy.asked_total_s else None
-    left_s = policy.total_s - attempt.elapsed_s
-    return None if attempt.number >= policy.attempts or left_s <= 0 else min(_wait_s(attempt, policy), left_s)
+    if error.status is None:
+        return repeatable or not _is_reached(error)
+    return error.status in TRANSIENT and (repeatable or error.status == 429)
 
 
 def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
@@ -564,10 +550,3 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     except ValueError:
         return None
     return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
-
-
-def _wait_s(attempt: RetryState, policy: RetryPolicy) -> float:
-    """Return a doubling wait, the upper half of which is random."""
-    doublings = min(max(attempt.number, 1) - 1, 30)
-    ceiling: float = min(policy.longest_wait_s, policy.first_wait_s * 2.0**doublings)
-    return ceiling * (0.5 + attempt.jitter / 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import random
 import re
 import socket
 import threading
@@ -16,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.connection import RetryPolicy, RetryState, Timeouts, decide, read_answer, retry_after_s
+from crucible_lineage.client.connection import RetryPolicy, Timeouts, read_answer, retry_after_s
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -192,12 +191,9 @@ def storage_wait_s(
 
     Only tries and waits are bounded, since sending may take minutes.
     """
-    if error.status == FULL:
+    if error.status == FULL or not isinstance(error, transient):
         return None
-    may_succeed = isinstance(error, transient)
-    status = 503 if may_succeed and error.status is not None else error.status
-    jitter = random.SystemRandom().random()  # leaves the sequence that a program has seeded
-    return decide(RetryState(number, waited_s, may_succeed, status, True, error.retry_after_s, jitter), policy)
+    return policy.wait_s(number, waited_s, error.retry_after_s)
 
 
 class LinkHosts:

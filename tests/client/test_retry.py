@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
-from crucible_lineage.client.connection import RetryPolicy, RetryState, decide, retry_after_s
+from crucible_lineage.client.connection import RetryPolicy, may_repeat, retry_after_s
+from crucible_lineage.errors import CrucibleError
 
 POLICY = RetryPolicy(attempts=4, total_s=60.0, first_wait_s=1.0, longest_wait_s=3.0)
 
 
-def waits(**fields: object) -> float | None:
-    defaults = {"number": 1, "elapsed_s": 0.0, "repeatable": True, "jitter": 1.0}
-    return decide(RetryState(**{**defaults, **fields}), POLICY)  # type: ignore[arg-type]
+def waits(
+    status: int | None,
+    number: int = 1,
+    elapsed_s: float = 0.0,
+    *,
+    repeatable: bool = True,
+    reached: bool = True,
+    retry_after_s: float | None = None,
+) -> float | None:
+    error = CrucibleError("no answer", status=status)
+    error.__cause__ = None if reached else httpx.ConnectError("refused")
+    return POLICY.wait_s(number, elapsed_s, retry_after_s, 1.0) if may_repeat(error, repeatable) else None
 
 
 @pytest.mark.parametrize("status", [None, 429, 502, 503, 504])
@@ -56,7 +67,7 @@ def test_the_last_try_is_made_when_the_time_is_just_over() -> None:
 
 def test_the_defaults_go_on_for_a_restart() -> None:
     policy, elapsed_s, number = RetryPolicy(), 0.0, 1
-    while (wait_s := decide(RetryState(number, elapsed_s, True, 503, jitter=0.0), policy)) is not None:
+    while (wait_s := policy.wait_s(number, elapsed_s, None, 0.0)) is not None:
         elapsed_s, number = elapsed_s + wait_s, number + 1
     assert elapsed_s == policy.total_s == 90.0
 
