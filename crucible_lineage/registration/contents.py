@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import DERIVED
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.signed import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-MANY, UPLOADS_AT_ONCE = 8, 4  # chosen: so many files are worth threads; small uploads mostly wait for answers
+MANY = 8  # chosen: so many files are worth threads
 SMALL = 1 << 20  # bytes; chosen: sending them in vain costs no more than waiting for permission
 MAX_CONFLICTS = 3  # chosen: an overtaken registration may send each file once more
 
@@ -158,18 +159,11 @@ def _upload_all(
     client: CrucibleClient, claimed: Claim, files: list[LocalFile], sent: SentContent
 ) -> list[UploadedFile]:
     """Upload the files, several at a time if there are many; return the uploads in their order."""
-    if len(files) < MANY:
-        return [_upload(client, claimed, file, sent) for file in files]
-    from concurrent.futures import ThreadPoolExecutor  # planning imports this module, and sends nothing
-
-    pool = ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload")
-    try:
-        return list(pool.map(lambda file: _upload(client, claimed, file, sent), files))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    upload = partial(_upload, client, claimed, sent)
+    return list(map(upload, files) if len(files) < MANY else in_threads(upload, files))
 
 
-def _upload(client: CrucibleClient, claimed: Claim, file: LocalFile, sent: SentContent) -> UploadedFile:
+def _upload(client: CrucibleClient, claimed: Claim, sent: SentContent, file: LocalFile) -> UploadedFile:
     """Upload a file, after removing any file of this name that an unfinished attempt at another result left.
 
     That is safe, since only files of complete records are ever used. The old file is not replaced: a replacement takes
