@@ -20,7 +20,7 @@ from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
-from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.provenance.record import step_activity, step_record
 from crucible_lineage.refs import DatasetRef, last_taken
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.tasks.arguments import (
@@ -258,7 +258,7 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
             result.logger.warning("%s: %s", description.name, support.note)
     run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
     ids = {"flow_run_id": result.flow_run_id, "task_run_id": result.task_run_id}
-    activity = Activity(
+    activity = step_activity(
         step=description.name,
         function=result.code.name,
         fingerprint=result.code.digest,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.errors import ChecksumError
 from crucible_lineage.ids import canonical_json
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.marks import KEY, record_in
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef, FileRef
@@ -33,47 +33,31 @@ T = TypeVar("T", bound="ProvenanceRecord")
 ATTACHED_NAME = "crucible-lineage-provenance.json"
 MAX_RECORD_BYTES = 256 << 10  # chosen: a thousand records of a project's list fit into one answer
 MOVED = ("recipe", "used", "generated")
+OF_CODE = ("pieces", "read", "archive", "left_out", "program")  # known about code beside what is always known
 
 
-@dataclass(frozen=True)
-class Activity:
-    """One execution of a step: the code, the times, and the run."""
-
-    step: str
-    function: str
-    fingerprint: str
-    started: str
-    ended: str
-    source: str = ""
-    pieces: Mapping[str, str] = field(default_factory=dict)
-    not_covered: tuple[str, ...] = ()
-    git: Mapping[str, object] | None = None
-    run: Mapping[str, object] | None = None
-    declared: Mapping[str, object] | None = None
-    gaps: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    archive: Mapping[str, str] | None = None
-    left_out: tuple[str, ...] = ()
-    program: Mapping[str, str] | None = None
-
-    def to_json(self) -> dict[str, object]:
-        """Return the `activity` part of the record."""
-        code: dict[str, object] = {"fingerprint": self.fingerprint, "source": self.source[:20_000]}
-        code |= {"pieces": dict(self.pieces)} if self.pieces else {}
-        code |= {"not_covered": list(self.not_covered), **({"read": list(self.read)} if self.read else {})}
-        code |= {"archive": dict(self.archive)} if self.archive else {}
-        code |= {"left_out": list(self.left_out)} if self.left_out else {}
-        code |= {"program": dict(self.program)} if self.program else {}
-        return {
-            "step": self.step,
-            "function": self.function,
-            "code": {**code, "git": dict(self.git) if self.git else None},
-            "started": self.started,
-            "ended": self.ended,
-            "run": dict(self.run) if self.run else None,
-            **({"declared": dict(self.declared)} if self.declared else {}),
-            **({"gaps": list(self.gaps)} if self.gaps else {}),
-        }
+def step_activity(
+    step: str,
+    function: str,
+    fingerprint: str,
+    started: str,
+    ended: str,
+    *,
+    source: str = "",
+    git: Mapping[str, object] | None = None,
+    run: Mapping[str, object] | None = None,
+    not_covered: Sequence[str] = (),
+    **others: Sequence[str] | Mapping[str, object] | None,
+) -> JsonObject:
+    """Return the `activity` part of a record; of `others` those that are not empty, in their places of the schema."""
+    known: JsonObject = {
+        name: list(one) if isinstance(one, Sequence) else dict(one) for name, one in others.items() if one
+    }
+    code: JsonObject = {name: known.pop(name) for name in OF_CODE if name in known}
+    code |= {"fingerprint": fingerprint, "source": source[:20_000], "not_covered": list(not_covered)}
+    code["git"] = dict(git) if git else None
+    times = {"started": started, "ended": ended, "run": dict(run) if run else None}
+    return {"step": step, "function": function, "code": code, **times, **known}
 
 
 def step_record(
@@ -82,7 +66,7 @@ def step_record(
     pipeline: Mapping[str, object] | None,
     used: Sequence[UsedDataset],
     generated: Sequence[FileRef],
-    activity: Activity,
+    activity: JsonMapping,
     software: Mapping[str, object],
     who: Mapping[str, object],
     supersedes: str | None,
@@ -104,7 +88,7 @@ def step_record(
                 for part in used
             ],
             "generated": [file.to_json() for file in generated],
-            "activity": activity.to_json(),
+            "activity": activity,
             "agent": dict(who),
             "software": dict(software),
             "supersedes": supersedes,

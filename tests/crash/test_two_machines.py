@@ -24,7 +24,7 @@ from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
+from crucible_lineage.provenance.record import KEY, read_record, step_activity, step_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
@@ -132,7 +132,7 @@ class Machine:
             pipeline=None,
             used=[UsedDataset("spectrum", DatasetRef(parent, "spectrum", ()), ())],
             generated=[file.ref for file in files],
-            activity=Activity("sample", "lab:sample", "c0de", NOW, NOW, run=run),
+            activity=step_activity("sample", "lab:sample", "c0de", NOW, NOW, run=run),
             software=software(()),
             who=agent({"unique_id": None, "username": self.name, "is_service_account": None}),
             supersedes=None,

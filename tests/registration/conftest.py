@@ -12,7 +12,7 @@ from crucible_lineage.ids import derive_mfid, mfid_time
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import Activity, step_record
+from crucible_lineage.provenance.record import step_activity, step_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.session import Session
@@ -53,7 +53,7 @@ def smoothed_dataset(parent: str, path: Path, recipe: Mapping[str, Any] | None =
         pipeline=None,
         used=[spectrum],
         generated=[file.ref],
-        activity=Activity("smooth", "lab:smooth", CODE, now, now),
+        activity=step_activity("smooth", "lab:smooth", CODE, now, now),
         software=software(()),
         who=agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_service_account": False}),
         supersedes=None,

@@ -39,7 +39,7 @@ from crucible_lineage.machine.checksums import FileChecksums
 from crucible_lineage.marks import record_in, registrations, settled
 from crucible_lineage.provenance.environment import agent, software
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import KEY, Activity, read_record, step_record
+from crucible_lineage.provenance.record import KEY, read_record, step_activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration import contents, register
@@ -424,7 +424,7 @@ class Machine:
             pipeline=None,
             used=[UsedDataset("from", used, used.files)],
             generated=[file.ref for file in local],
-            activity=Activity(step, f"lab:{step}", "c0de", now, now, run={"engine": "local", "run_id": attempt}),
+            activity=step_activity(step, f"lab:{step}", "c0de", now, now, run={"engine": "local", "run_id": attempt}),
             software=SOFTWARE,
             who=AGENT,
             supersedes=None,

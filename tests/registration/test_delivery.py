@@ -23,7 +23,7 @@ from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
-from crucible_lineage.provenance.record import KEY, Activity, step_record
+from crucible_lineage.provenance.record import KEY, step_activity, step_record
 from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
@@ -147,7 +147,7 @@ def dataset(folder: Path, name: str, content: str, *parents: NewDataset) -> NewD
     }  # fmt: skip
     record = step_record(
         recipe=recipe, pipeline=None, used=used, generated=[file.ref],
-        activity=Activity(name, f"lab:{name}", "c0de", NOW, NOW), software=SOFTWARE,
+        activity=step_activity(name, f"lab:{name}", "c0de", NOW, NOW), software=SOFTWARE,
         who=AGENT, supersedes=None,
     )  # fmt: skip
     return NewDataset(

@@ -41,7 +41,7 @@ from crucible_lineage.pipeline.processes.side_files import (
 from crucible_lineage.pipeline.processes.worker import call_function
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
-from crucible_lineage.provenance.record import ATTACHED_NAME, Activity, step_record
+from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
 from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
@@ -151,7 +151,7 @@ def _execute(
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
     support = planned_support.register(job.project, session, deliveries)
-    activity = Activity(
+    activity = step_activity(
         step=job.inspection.step,
         function=job.inspection.uses,
         fingerprint=job.inspection.fingerprint,
@@ -207,7 +207,7 @@ def new_dataset(
     planned: PlannedOutput,
     metadata: JsonMapping,
     files: tuple[LocalFile, ...],
-    activity: Activity,
+    activity: JsonMapping,
     agent: Mapping[str, object],
     name: str,
     support: KeptSupport,
