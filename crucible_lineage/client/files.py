@@ -16,7 +16,7 @@ import httpx
 from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
 from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, sent_filters
 from crucible_lineage.client.models import FileRecord, IngestionRequest
-from crucible_lineage.client.signed import Outgoing, Progress, UploadedFile, UploadMemory
+from crucible_lineage.client.signed import Outgoing, UploadedFile, UploadMemory
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.uploads import Uploader
 from crucible_lineage.client.wire import parse, parse_all, segment
@@ -27,8 +27,6 @@ from crucible_lineage.machine.process import traffic
 from crucible_lineage.text.times import utc
 
 Received = TypeVar("Received")
-DownloadProgress = Callable[[int, int | None], None]
-"""Called with the bytes received so far and the size of the file, if known."""
 
 
 class FileCalls(Calls):
@@ -46,7 +44,6 @@ class FileCalls(Calls):
         *,
         filename: str | None = None,
         checksums: FileChecksums | None = None,
-        progress: Progress | None = None,
         replace: bool = False,
     ) -> UploadedFile:
         """Upload a file to the dataset and return its record; bytes that the service has are not sent.
@@ -56,7 +53,7 @@ class FileCalls(Calls):
         content. Raises FileChangedError, and stores nothing, if the file changes meanwhile.
         """
         outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
-        return self._uploader.upload(outgoing, replace=replace, progress=progress)
+        return self._uploader.upload(outgoing, replace=replace)
 
     def list(self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object) -> list[FileRecord]:
         """Return the files of a dataset, or without one all that this key may read."""
@@ -82,24 +79,22 @@ class FileCalls(Calls):
         path = f"/files/{segment(file_mfid, 'file')}"
         self._connection.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
 
-    def download(self, file: str | FileRecord, folder: str | Path, *, progress: DownloadProgress | None = None) -> Path:
+    def download(self, file: str | FileRecord, folder: str | Path) -> Path:
         """Download the file to `folder` and return its path, with its SHA-256 checked against the record.
 
         A file that exists with the right bytes is downloaded again; an interrupted download is continued.
         """
         record = self._downloadable(file)
-        return self.fetch(record, local_path(Path(folder), record), progress=progress)
+        return self.fetch(record, local_path(Path(folder), record))
 
     def download_bytes(self, file: str | FileRecord) -> bytes:
         """Return the content of a file that fits into memory, checked against the record."""
         record = self._downloadable(file)
         return self._repeated(record, lambda url: _fetch_bytes(self._storage, record, url))
 
-    def fetch(
-        self, file: FileRecord, target: Path, *, link: str | None = None, progress: DownloadProgress | None = None
-    ) -> Path:
+    def fetch(self, file: FileRecord, target: Path, *, link: str | None = None) -> Path:
         """Download the file to `target` and return it; the first try uses the `link`, if one is given."""
-        return self._repeated(file, lambda url: _fetch(self._storage, file, url, target, progress), link)
+        return self._repeated(file, lambda url: _fetch(self._storage, file, url, target), link)
 
     def _repeated(self, file: FileRecord, receive: Callable[[str], Received], link: str | None = None) -> Received:
         """Return what `receive` returns for a link to the file. Repeats it as calls are, each time with a new link."""
@@ -147,9 +142,7 @@ def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: Fi
     return Outgoing(segment(dataset_mfid), path, name, checksums)
 
 
-def _fetch(
-    storage: Storage, file: FileRecord, url: str, target: Path, progress: DownloadProgress | None = None
-) -> Path:
+def _fetch(storage: Storage, file: FileRecord, url: str, target: Path) -> Path:
     """Download a file to `target` and return it.
 
     The bytes go to a draft beside `target`, which is renamed once its SHA-256 is the recorded one. A draft of an
@@ -166,7 +159,7 @@ def _fetch(
         traffic.find(present)
         if response.status_code in (200, 206):
             try:
-                _append(response, partial, digest, present, file, progress)
+                _append(response, partial, digest, present, file)
             except (ChecksumError, UnreachableError):
                 partial.unlink()
                 raise
@@ -244,7 +237,6 @@ def _append(
     digest: hashlib._Hash,
     present: int,
     record: FileRecord,
-    progress: DownloadProgress | None,
 ) -> None:
     with partial.open("ab" if present else "wb") as file:
         for block in _bounded(response, present, record):
@@ -252,8 +244,6 @@ def _append(
             digest.update(block)
             present += len(block)
             traffic.receive(len(block))
-            if progress:
-                progress(present, record.size)
 
 
 def _bounded(response: httpx.Response, present: int, file: FileRecord) -> Iterator[bytes]:

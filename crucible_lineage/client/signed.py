@@ -12,7 +12,7 @@ import itertools
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
@@ -107,18 +107,10 @@ def resume_session(connection: Connection, outgoing: Outgoing, upload_id: str, p
             return UploadSession(upload_id, part_size, frozenset(numbers))
 
 
-def send_parts(
-    connection: Connection,
-    storage: Storage,
-    outgoing: Outgoing,
-    session: UploadSession,
-    progress: Progress | None = None,
-) -> FileRecord:
+def send_parts(connection: Connection, storage: Storage, outgoing: Outgoing, session: UploadSession) -> FileRecord:
     """Send all missing parts, complete the upload and return the record of the file."""
     missing = [part for part in parts_of(outgoing, session.part_size) if part.number not in session.present]
-    meter = Meter(outgoing.checksums.size, progress)
-    meter.add(outgoing.checksums.size - sum(part.size for part in missing))
-    PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(session.upload_id)}", meter).send(missing)
+    PartSender(connection, storage, outgoing, f"{_path(outgoing)}/{quoted(session.upload_id)}").send(missing)
     require_unchanged(outgoing.path, outgoing.checksums)
     checksum = crc32c_text(outgoing.checksums.crc32c)
     return complete(connection, outgoing, f"{_path(outgoing)}/complete", session.upload_id, crc32c=checksum)
@@ -191,12 +183,11 @@ class _Link:
 class PartSender:
     """Signs and sends the parts of one session, whose routes begin with `path`."""
 
-    def __init__(self, connection: Connection, storage: Storage, outgoing: Outgoing, path: str, meter: Meter) -> None:
+    def __init__(self, connection: Connection, storage: Storage, outgoing: Outgoing, path: str) -> None:
         self._connection = connection
         self._storage = storage
         self._outgoing = outgoing
         self._path = path
-        self._meter = meter
         self._stopped = threading.Event()
 
     def send(self, parts: list[UploadPart]) -> None:
@@ -239,20 +230,18 @@ class PartSender:
 
     def _try(self, part: UploadPart, link: _Link, action: str) -> CrucibleError | None:
         """Send the part once; return None if storage has it, else the error."""
-        mark = Mark(self._meter)
-        content = self._content(part, mark)
         try:
-            response = self._storage.put(link.url, action, headers=link.headers, content=content, size=part.size)
+            response = self._storage.put(
+                link.url, action, headers=link.headers, content=self._content(part), size=part.size
+            )
         except UnreachableError as error:
-            mark.undo()
             return error
         if response.status_code == 200:
             return None
-        mark.undo()
         require_unchanged(self._outgoing.path, self._outgoing.checksums)
         return storage_error(response, action)
 
-    def _content(self, part: UploadPart, mark: Mark) -> Iterator[bytes]:
+    def _content(self, part: UploadPart) -> Iterator[bytes]:
         sent = 0
         try:
             for block in blocks(self._outgoing.path, part.offset, part.size):
@@ -260,7 +249,6 @@ class PartSender:
                     raise UnreachableError(f"part {part.number} was cancelled because another one failed")
                 yield block
                 sent += len(block)
-                mark.add(len(block))
                 traffic.send(len(block))
         except FileNotFoundError as cause:
             raise FileChangedError(f"{self._outgoing.path} was deleted after it was read") from cause
@@ -302,10 +290,6 @@ def _link(item: JsonMapping) -> _Link:
     return _Link(str(item["url"]), dict(item.get("headers") or {}), utc(expires) if expires else None)
 
 
-Progress = Callable[[int, int], None]
-"""Called with the bytes sent so far and the size of the file; by several threads, but never concurrently."""
-
-
 @dataclass(frozen=True)
 class UploadedFile:
     """A file of the dataset. `existed`: the dataset had these bytes under this name before."""
@@ -331,38 +315,6 @@ class Outgoing:
     def body(self) -> dict[str, object]:
         """Return the fields that every protocol sends first."""
         return {"filename": self.filename, "size": self.checksums.size, "sha256_hash": self.checksums.sha256}
-
-
-class Meter:
-    """Counts sent bytes and reports them; bytes of a failed try are subtracted."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total = total
-        self._progress = progress
-        self._sent = 0
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        if self._progress is None or not count:
-            return
-        with self._lock:
-            self._sent += count
-            self._progress(self._sent, self._total)
-
-
-class Mark:
-    """The bytes of one try."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._count = 0
-
-    def add(self, count: int) -> None:
-        self._count += count
-        self._meter.add(count)
-
-    def undo(self) -> None:
-        self._meter.add(-self._count)
 
 
 def existing(outgoing: Outgoing, file: FileRecord, *, existed: bool = True) -> UploadedFile:

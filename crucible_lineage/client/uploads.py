@@ -17,9 +17,7 @@ import httpx
 from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.signed import (
-    Meter,
     Outgoing,
-    Progress,
     UnfinishedUpload,
     UploadedFile,
     UploadMemory,
@@ -61,38 +59,38 @@ class Uploader:
         self._memory = memory
         self._has_signed = True  # until the service says otherwise
 
-    def upload(self, outgoing: Outgoing, *, replace: bool, progress: Progress | None) -> UploadedFile:
+    def upload(self, outgoing: Outgoing, *, replace: bool) -> UploadedFile:
         """Upload the file and return its record: in signed parts, else in one piece."""
         if outgoing.checksums.size and (replace or self._has_signed):  # no empty file is accepted in parts
             try:
-                uploaded = self._upload_signed(outgoing, replace, progress)
+                uploaded = self._upload_signed(outgoing, replace)
             except ServerError as error:
                 if replace or not is_switched_off(error):
                     raise
                 self._has_signed = False
-                uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
+                uploaded = upload_resumable(self._connection, self._storage, outgoing)
         else:
-            uploaded = upload_resumable(self._connection, self._storage, outgoing, progress)
+            uploaded = upload_resumable(self._connection, self._storage, outgoing)
         return uploaded
 
-    def _upload_signed(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
+    def _upload_signed(self, outgoing: Outgoing, replace: bool) -> UploadedFile:
         for _ in range(SESSION_TRIES - 1):
             try:
-                return self._upload_in_session(outgoing, replace, progress)
+                return self._upload_in_session(outgoing, replace)
             except FileConflictError:
                 raise
             except (NotFoundError, ConflictError):
                 # Another process was uploading the same content, and finished or aborted the session that both
                 # had got. The next attempt finds out which.
                 self._memory.forget(outgoing)
-        return self._upload_in_session(outgoing, replace, progress)
+        return self._upload_in_session(outgoing, replace)
 
-    def _upload_in_session(self, outgoing: Outgoing, replace: bool, progress: Progress | None) -> UploadedFile:
+    def _upload_in_session(self, outgoing: Outgoing, replace: bool) -> UploadedFile:
         session = self._resume(outgoing, replace) or self._open(outgoing, replace)
         if isinstance(session, UploadedFile):
             return session
         try:
-            file = send_parts(self._connection, self._storage, outgoing, session, progress)
+            file = send_parts(self._connection, self._storage, outgoing, session)
         except (NotFoundError, ConflictError):
             raise  # do not close the session: another process finished it, or is using it
         except BaseException as error:
@@ -167,9 +165,7 @@ CHUNK_UNIT = 256 << 10  # storage accepts multiples of this
 CHUNK_READ_S = 120.0
 
 
-def upload_resumable(
-    connection: Connection, storage: Storage, outgoing: Outgoing, progress: Progress | None = None
-) -> UploadedFile:
+def upload_resumable(connection: Connection, storage: Storage, outgoing: Outgoing) -> UploadedFile:
     """Upload the file and return its record. Raises FileChangedError if it changes meanwhile."""
     answer = connection.call(
         "POST",
@@ -188,7 +184,7 @@ def upload_resumable(
     if outgoing.checksums.size:
         hint = answer.get("chunk_size_hint") or 0
         chunk_size = max(int(hint), SMALLEST_CHUNK) // CHUNK_UNIT * CHUNK_UNIT
-        _Chunks(storage, outgoing, url, chunk_size, Meter(outgoing.checksums.size, progress)).send(connection)
+        _Chunks(storage, outgoing, url, chunk_size).send(connection)
     require_unchanged(outgoing.path, outgoing.checksums)
     path = f"/datasets/{outgoing.dataset_mfid}/upload/complete"
     return UploadedFile(complete(connection, outgoing, path, upload_id), existed=False)
@@ -197,17 +193,15 @@ def upload_resumable(
 class _Chunks:
     """Sends a file to one link, in chunks."""
 
-    def __init__(self, storage: Storage, outgoing: Outgoing, url: str, chunk_size: int, meter: Meter) -> None:
+    def __init__(self, storage: Storage, outgoing: Outgoing, url: str, chunk_size: int) -> None:
         self._storage = storage
         self._outgoing = outgoing
         self._action = f"send {outgoing.filename}"
         self._url = url
         self._chunk_size = chunk_size
-        self._meter = meter
 
     def send(self, connection: Connection) -> None:
         """Send all bytes. After a failure, ask storage how many it has and continue there."""
-        size = self._outgoing.checksums.size
         offset: int | None = 0
         failures, waited_s = itertools.count(1), 0.0
         failed = False
@@ -222,7 +216,6 @@ class _Chunks:
                 waited_s += wait_s
                 failed = True
                 continue
-            self._meter.add((size if received is None else received) - offset)
             if not failed:
                 failures, waited_s = itertools.count(1), 0.0
             failed = False

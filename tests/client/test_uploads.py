@@ -152,17 +152,6 @@ def test_a_file_that_changes_while_it_is_sent_is_not_stored(
     assert stub.sessions == {}
 
 
-def test_progress_ends_at_the_size_of_the_file_also_when_a_part_is_sent_twice(
-    client: CrucibleClient, stub: Any, dsid: str, movie: Path
-) -> None:
-    seen: list[tuple[int, int]] = []
-    stub.fault("PUT", "/part/upload-1/1", status=503)
-    client.files.upload(dsid, movie, progress=lambda sent, total: seen.append((sent, total)))
-    size = movie.stat().st_size
-    assert seen[-1] == (size, size)
-    assert max(sent for sent, _ in seen) == size
-
-
 def test_full_storage_is_an_error_at_once(client: CrucibleClient, stub: Any, dsid: str, spectrum: Path) -> None:
     stub.fault("PUT", "/part/", status=507)  # once: the next part would be accepted
     with pytest.raises(ServerError, match="storage answered 507"):
