@@ -68,7 +68,10 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif", ".bmp", ".webp"}
 INGESTORS: tuple[Ingestor, ...] = (
     Ingestor("H5Ingestor", {".h5", ".hdf5", ".hdf", ".he5", ".nxs", ".nx5"}, readers.read_hdf5),
     Ingestor("ImageIngestor", _IMAGES, readers.read_image),
-    *(Ingestor(name, suffixes, partial(readers.read_signals, plugin)) for name, (plugin, suffixes) in _PLUGINS.items()),
+    *(
+        Ingestor(name, suffixes, partial(readers.read_signals, plugin, min(suffixes)))
+        for name, (plugin, suffixes) in _PLUGINS.items()
+    ),
     Ingestor("WorkbookIngestor", {".xlsx", ".xlsm", ".xls", ".ods"}, readers.read_workbook),
     Ingestor("JsonIngestor", {".json"}, readers.read_json),
     Ingestor("DelimitedTextIngestor", {".csv", ".tsv", ".txt", ".dat"}, readers.read_table),
@@ -153,8 +156,9 @@ class Isolation:
         if not path.is_file():
             raise FileNotFoundError(path)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        with tempfile.TemporaryFile() as messages:
-            said, ended = self._run([str(path), filename, requested or "", str(limit_s)], messages.fileno(), limit_s)
+        with tempfile.TemporaryDirectory() as folder, Path(folder, "messages").open("w+b") as messages:
+            arguments = [str(path), filename, requested or "", str(limit_s)]
+            said, ended = self._run(arguments, {"TMPDIR": folder}, messages.fileno(), limit_s)
             messages.seek(-min(LOGGED_BYTES, messages.seek(0, os.SEEK_END)), os.SEEK_END)
             if output := messages.read().decode("utf-8", "replace").strip():  # for the server's administrator
                 log.warning("Ingesting %s: %s", filename, output)
@@ -170,11 +174,17 @@ class Isolation:
             if self._process is not None:
                 _kill(self._process)
 
-    def _run(self, arguments: list[str], messages: int, limit_s: float) -> tuple[bytes, str]:
+    def _run(self, arguments: list[str], variables: dict[str, str], messages: int, limit_s: float) -> tuple[bytes, str]:
         """Run the process; return what it said, and how it ended, in words."""
         command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
         path = os.pathsep.join(entry for entry in sys.path if entry)  # ingestors of other packages may need it
-        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            **variables,
+            "PYTHONPATH": path,
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from importlib import import_module
@@ -38,7 +40,8 @@ THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own wor
 
 _TIMES = ("start_time", "timestamp", "datetime", "acquisition_time", "measurement_time")
 _INSTRUMENTS = ("instrument", "instrument_name", "spectrometer", "microscope", "diffractometer")
-_SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: \w+){0,2})\s*[:=]\s*(\S.*)")
+_SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: [A-Za-z]\w*){0,2})\s*[:=]\s*(\S.*)")  # not `Started 14:05`, a time
+_SENTENCE = re.compile(r"\b(the|an?|is|was|are|were|that|this|it|we)\b", re.IGNORECASE)
 _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
 _MISSING_CODE = re.compile(r"-9{3,}0*(\.9+)?|-9{2,}00|-99\.9+|-999\.25|9{4,}(\.9+)?|-?1e\+3\d|9\.96921e\+36")
 # Only these, whatever the file's name: Pillow would start Ghostscript for what looks like EPS.
@@ -101,7 +104,7 @@ def read_workbook(path: Path) -> Found | None:
         return None
     tables = {name: _table([list(map(_cell, row)) for row in rows if any(row)]) for name, rows in sheets.items()}
     if not any(tables.values()) or len(tables) > MAX_SHEETS:
-        return Found({"sheets": _unread(len(tables), "sheets")}) if tables else None
+        return Found({"sheets": _unread(len(tables), "sheet")}) if tables else None
     return Found(
         {"sheets": {name: {"table": table} if table else _unread(1, "sheet") for name, table in tables.items()}}
     )
@@ -115,7 +118,7 @@ def read_hdf5(path: Path) -> Found | None:
         root, nodes = _attributes(file), list[tuple[str, Any]]()
         file.visititems(lambda name, node: nodes.append((name, node)))  # no soft and no external links
         if len(nodes) > MAX_ENTRIES:
-            return Found({**root, "hdf5": _unread(len(nodes), "groups and arrays")}, None, _acquired(root))
+            return Found({**root, "hdf5": _unread(len(nodes), "object")}, None, _acquired(root))
         attributes = {name: found for name, node in nodes if (found := _attributes(node))}
         values = {name: found for name, node in nodes if (found := _scalar(node)) is not None}
         arrays = {
@@ -153,7 +156,7 @@ def read_image(path: Path) -> Found | None:
             described = {"width_px": image.width, "height_px": image.height, "mode": image.mode, "format": image.format}
             thumbnail = _thumbnail(image) if image.width * image.height <= MAX_PIXELS else None  # may shrink the image
             if (frames := getattr(image, "n_frames", 1)) > 1:
-                return Found({"image": {"format": image.format, "frames": _unread(frames, "frames")}}, thumbnail)
+                return Found({"image": {"format": image.format, "frames": _unread(frames, "frame")}}, thumbnail)
     except (UnidentifiedImageError, *_BROKEN):
         return None
     taken = str(tags.get("DateTimeOriginal", "")).replace(":", "-", 2)  # EXIF writes 2024:03:01 09:30:00
@@ -164,8 +167,8 @@ def read_image(path: Path) -> Found | None:
     return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail, fields)
 
 
-def read_signals(plugin: str, path: Path) -> Found | None:
-    """Under `signals`: axes and metadata as RosettaSciIO names them.
+def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
+    """Under `signals`: axes and metadata as RosettaSciIO names them; only their number if it warns of its own reading.
 
     None without RosettaSciIO, and for a file that refers to other files.
     """
@@ -176,17 +179,40 @@ def read_signals(plugin: str, path: Path) -> Found | None:
     with _hdf5(path) as file:
         if file is not None and _points_elsewhere(file):
             return None
-    try:
-        signals = list(reader(str(path), lazy=True))
-    except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
-        signals = list(reader(str(path)))
-    if len(signals) > MAX_SIGNALS:
-        return Found({"signals": _unread(len(signals), "signals")})
+    with tempfile.TemporaryDirectory() as folder, _doubts() as doubts:
+        named = Path(folder, f"content{suffix}")  # it refuses a name without a suffix
+        named.symlink_to(path.resolve())
+        try:
+            signals = list(reader(str(named), lazy=True))
+        except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
+            doubts.clear()
+            signals = list(reader(str(named)))
+        for one in signals:
+            general = one.get("metadata", {}).get("General", {})
+            if general.get("original_filename") == named.name:
+                del general["original_filename"]
+    if len(signals) > MAX_SIGNALS or doubts:
+        return Found({"signals": _unread(len(signals), "signal"), **({"doubts": doubts[:5]} if doubts else {})})
     return Found({"signals": [_signal(one) for one in signals]}, None, _signal_fields(signals))
 
 
-def _unread(count: int, things: str) -> str:
-    return f"{count} {things}, not summarised"
+@contextmanager
+def _doubts() -> Iterator[list[str]]:
+    """Yield a list that gets what RosettaSciIO warns of: what it guesses or does not understand of a file."""
+    doubts: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: doubts.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("rsciio")
+    log.addHandler(handler)
+    try:
+        yield doubts
+    finally:
+        log.removeHandler(handler)
+        doubts[:] = [plain(doubt) for doubt in doubts if "using generic signal class" not in doubt]
+
+
+def _unread(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}, not summarised"
 
 
 def _only(value: object) -> str | None:
@@ -196,23 +222,26 @@ def _only(value: object) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value of a file format to JSON, cut to a sensible length; NaN and infinities become None.
+    """Convert a value of a file format to JSON; NaN and infinities become None, of what is long only its length.
 
     Objects lose empty entries and the notes of a library on its own reading.
     """
     if hasattr(value, "tolist"):
         value = value.tolist() if getattr(value, "size", 1) <= MAX_LIST_ITEMS else f"{value.dtype} of {value.shape}"
     if isinstance(value, Mapping):
-        inner = {str(key): plain(item) for key, item in list(value.items())[:MAX_ENTRIES]}
+        if len(value) > MAX_ENTRIES:
+            return _unread(len(value), "item")
+        inner = {str(key): plain(item) for key, item in value.items()}
         own = {key: item for key, item in inner.items() if not key.startswith(("_", "FileIO"))}
         return {key: item for key, item in own.items() if item not in (None, "", {}, [])}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value[:MAX_LIST_ITEMS]]
+        return _unread(len(value), "item") if len(value) > MAX_LIST_ITEMS else [plain(item) for item in value]
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str | bytes | date):
         text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        return text.rstrip("\0")[:MAX_VALUE_CHARACTERS]
+        text = text.rstrip("\0")
+        return _unread(len(text), "character") if len(text) > MAX_VALUE_CHARACTERS else text
     try:
         number = float(value)  # also fractions, as pictures have them
     except (TypeError, ValueError, ZeroDivisionError):
@@ -264,7 +293,7 @@ def _text(path: Path, most_bytes: int) -> str | None:
 def _settings(lines: Sequence[str]) -> JsonObject:
     """Read lines `# name: value`; nothing if any of them is something else, such as part of a sentence."""
     matches = [_SETTING.fullmatch(line.strip()) for line in lines]
-    if not all(matches) or len(matches) > MAX_ENTRIES:
+    if len(matches) > MAX_ENTRIES or not all(match and not _SENTENCE.search(match[1]) for match in matches):
         return {}
     return {match[1]: _value(match[2]) for match in matches if match}
 
@@ -445,5 +474,6 @@ def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     metadata = signals[0].get("metadata", {}) if signals else {}
     general, instruments = metadata.get("General", {}), metadata.get("Acquisition_instrument", {})
     names = (one.get("microscope") for one in instruments.values() if isinstance(one, Mapping))
-    time = read_time(f"{general.get('date', '')}T{general.get('time', '')}")
+    zone = {"UTC": "+00:00", "": ""}.get(general.get("time_zone", ""), " of an unknown zone")
+    time = read_time(f"{general.get('date', '')}T{general.get('time', '')}{zone}")
     return _given(timestamp=time, instrument_name=next(filter(None, names), None))

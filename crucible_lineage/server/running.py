@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -104,7 +104,8 @@ def serve(
     `around` may wrap the API in another application, which then answers the requests that the API does not.
     """
     service, worker, _ = open_service(data_dir, api_key)
-    server = Serving(around(App(service, ROUTES)), host, port, certfile, keyfile)
+    files = {"ssl_certfile": certfile, "ssl_keyfile": keyfile and str(keyfile)}
+    server = Serving(around(App(service, ROUTES)), host, port, **files)
     server.on_ready = lambda: on_ready(_url(server, host, secure=certfile is not None))
     try:
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped
@@ -115,37 +116,19 @@ def serve(
         raise RuntimeError(f"The embedded Crucible could not listen on {host}:{port}: {server.error}")
 
 
+_OPTIONS: dict[str, Any] = {
+    "loop": "asyncio", "http": "httptools", "ws": "none", "lifespan": "off", "log_config": None,
+    "log_level": "critical", "access_log": False, "server_header": False, "date_header": False,
+    "timeout_keep_alive": 75,  # with uvicorn's 5 s, pooled connections fail when they are reused
+    "timeout_graceful_shutdown": CLOSE_TIMEOUT_S,
+}  # fmt: skip
+
+
 class Serving(uvicorn.Server):
     """uvicorn that tells when it is ready, and why it did not start."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        host: str,
-        port: int,
-        certfile: Path | str | None = None,
-        keyfile: Path | str | None = None,
-        keep_alive_s: int = 75,  # with uvicorn's 5 s, pooled connections fail when they are reused
-    ) -> None:
-        config = uvicorn.Config(
-            app,
-            host=host,
-            port=port,
-            loop="asyncio",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=keep_alive_s,
-            timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
-            ssl_certfile=certfile,
-            ssl_keyfile=str(keyfile) if keyfile else None,
-        )
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, host: str, port: int, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, host=host, port=port, **{**_OPTIONS, **options}))
         self.ready = threading.Event()
         self.on_ready: Callable[[], None] = lambda: None
         self.error: str | None = None
@@ -198,7 +181,7 @@ class _Shared(Serving):
     """A server that announces its address, and stops when it has had no client for a while."""
 
     def __init__(self, folder: DataFolder, database: Database, app: ASGIApp, port: int) -> None:
-        super().__init__(app, HOST, port, keep_alive_s=1 << 30)
+        super().__init__(app, HOST, port, timeout_keep_alive=1 << 30)
         self.folder = folder
         self.database = database
         self.on_ready = self._announce

@@ -107,7 +107,7 @@ class ContentStore:
         path.write_bytes(b"")
 
     def part(self, upload_id: str, number: int) -> Path:
-        """Return the path of a verified part, or of the only file of a resumable upload, which grows: number 0."""
+        """Return the path of a verified part, from 1, or of the only file of a resumable upload, which grows."""
         return self.folder.uploads / upload_id / f"{number}.part"
 
     def discard_upload(self, upload_id: str) -> None:

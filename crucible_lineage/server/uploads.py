@@ -9,9 +9,9 @@ import asyncio
 import mimetypes
 import re
 import secrets
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from sqlite3 import Connection, Row
 from typing import Annotated, Literal
 from weakref import WeakValueDictionary
 
@@ -74,8 +74,19 @@ class Completion(Form):
 
 @post("/datasets/{mfid}/upload/multipart/initiate", 201)
 def initiate_signed(call: Call, mfid: str, body: NewUpload) -> Json:
-    known = _present(call, mfid, body) or _reused(call, mfid, body)
-    return known or _state(call, _begin_new(call, mfid, body, "signed"))
+    present, upload = _initiated(call, mfid, body, "signed")
+    return present if upload is None else _state(call, upload)
+
+
+@post("/datasets/{mfid}/upload/initiate", 201)
+def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
+    present, upload = _initiated(call, mfid, body, "resumable")
+    if upload is None:
+        return present
+    uri = call.service.links.sign(
+        call.base_url, f"/storage/resumable/{upload['id']}", size=str(body.size), lifetime_s=7 * 86_400
+    )
+    return {"upload_id": upload["id"], "resumable_uri": uri, "chunk_size_hint": 8 << 20, "existing_file": None}
 
 
 @post("/files/{mfid}/upload/multipart/initiate", 201)
@@ -114,9 +125,12 @@ def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json
 
 @post("/datasets/{mfid}/upload/multipart/complete")
 def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
-    upload = _upload_of(call, mfid, body.upload_id, "signed")
-    parts = [call.service.storage.part(upload["id"], number) for number in range(1, _part_count(upload) + 1)]
-    return _complete(call, upload, body, parts)
+    return _complete(call, _upload_of(call, mfid, body.upload_id, "signed"), body)
+
+
+@post("/datasets/{mfid}/upload/complete")
+def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
+    return _complete(call, _upload_of(call, mfid, body.upload_id, "resumable"), body)
 
 
 @delete("/datasets/{mfid}/upload/multipart/{upload_id}", 204)
@@ -128,43 +142,32 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     return Response(status_code=204)
 
 
-@post("/datasets/{mfid}/upload/initiate", 201)
-def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
-    if (present := _present(call, mfid, body)) is not None:
-        return present
-    upload = _begin_new(call, mfid, body, "resumable")
-    uri = call.service.links.sign(
-        call.base_url, f"/storage/resumable/{upload['id']}", size=str(body.size), lifetime_s=7 * 86_400
-    )
-    return {"upload_id": upload["id"], "resumable_uri": uri, "chunk_size_hint": 8 << 20, "existing_file": None}
-
-
-@post("/datasets/{mfid}/upload/complete")
-def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
-    upload = _upload_of(call, mfid, body.upload_id, "resumable")
-    return _complete(call, upload, body, [call.service.storage.part(upload["id"], 0)])
-
-
-def _present(call: Call, mfid: str, body: NewUpload) -> Json | None:
-    """Return the response to an upload of what the dataset has undamaged, or of nothing; None if bytes must be sent."""
-    announced = (body.filename, body.size, body.sha256_hash)
-    with call.service.database.read() as db:
+def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json, Row | None]:
+    """Return the answer if the file is stored undamaged, or is empty; else the upload to which its bytes must be sent."""
+    announced, storage = (body.filename, body.size, body.sha256_hash), call.service.storage
+    may_reuse = kind == "signed" and "crucible-reuse" in call.request.headers
+    with call.write() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         file = find_same(db, dataset["id"], *announced)
-    if body.size == 0:
-        if body.sha256_hash != EMPTY_SHA256:
-            raise Refusal(422, "sha256_hash is not that of an empty file")
-        call.service.storage.keep_empty(EMPTY_SHA256)
-        with call.write() as db:
-            return _existing(register(db, dataset["id"], *announced))
-    is_intact = file is not None and call.service.storage.holds(body.sha256_hash, body.size)
-    return _existing(file) if file is not None and is_intact else None
+        if body.size == 0:
+            if body.sha256_hash != EMPTY_SHA256:
+                raise Refusal(422, "sha256_hash is not that of an empty file")
+            storage.keep_empty(EMPTY_SHA256)
+            return _existing(register(db, dataset["id"], *announced)), None
+        if file is None and not may_reuse:
+            return None, _begin(db, call, kind, dataset["id"], body.filename, body)
+    if file is not None and storage.holds(body.sha256_hash, body.size):
+        return _existing(file), None
+    if may_reuse and (reused := _reused(call, mfid, body)) is not None:
+        return reused, None
+    with call.write() as db:
+        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
+        find_same(db, dataset["id"], *announced)
+        return None, _begin(db, call, kind, dataset["id"], body.filename, body)
 
 
 def _reused(call: Call, mfid: str, body: NewUpload) -> Json | None:
-    """Add a file with bytes that another dataset has, if the caller may read it and asks for that; else return None."""
-    if "crucible-reuse" not in call.request.headers:
-        return None
+    """Add a file with bytes that another dataset has, if the caller may read that one; else return None."""
     readable = Conditions("NOT resource.hidden")
     readable.limit_to(call.caller)
     readable.add("file.sha256 = ?", body.sha256_hash)
@@ -180,25 +183,18 @@ def _reused(call: Call, mfid: str, body: NewUpload) -> Json | None:
         return {**_existing(register(db, dataset["id"], body.filename, body.size, body.sha256_hash)), "state": "reused"}
 
 
-def _begin_new(call: Call, mfid: str, body: NewUpload, kind: str) -> sqlite3.Row:
-    with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        find_same(db, dataset["id"], body.filename, body.size, body.sha256_hash)
-        return _begin(db, call, kind, dataset["id"], body.filename, body)
-
-
 def _begin(
-    db: sqlite3.Connection,
+    db: Connection,
     call: Call,
     kind: str,
     dataset_id: int,
     filename: str,
     body: NewContent,
     replaces_id: int | None = None,
-) -> sqlite3.Row:
+) -> Row:
     """Return an upload session for these bytes: the open one of this user, even of another process, or a new one."""
     announced = (dataset_id, kind, filename, body.size, body.sha256_hash, call.caller.id, replaces_id)
-    row: sqlite3.Row | None = db.execute(
+    row: Row | None = db.execute(
         "SELECT * FROM upload WHERE dataset_id = ? AND kind = ? AND filename = ? AND size = ? AND sha256 = ?"
         " AND user_id = ? AND replaces_id IS ? AND state = 'uploading' ORDER BY created DESC LIMIT 1",
         announced,
@@ -212,11 +208,11 @@ def _begin(
     return row
 
 
-def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> sqlite3.Row:
+def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> Row:
     """Return an upload of this dataset, to which the caller may add files."""
     with call.service.database.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        row: sqlite3.Row | None = db.execute(
+        row: Row | None = db.execute(
             "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset["id"], kind)
         ).fetchone()
     if row is None:
@@ -224,16 +220,16 @@ def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> sqlite3.Row:
     return row
 
 
-def _part_count(upload: sqlite3.Row) -> int:
-    return -(-int(upload["size"]) // PART_BYTES)
+def _part_count(upload: Row) -> int:
+    return -(-int(upload["size"]) // PART_BYTES) if upload["kind"] == "signed" else 1
 
 
-def _part_length(upload: sqlite3.Row, number: int) -> int:
+def _part_length(upload: Row, number: int) -> int:
     """Return the length of part `number`; all parts but the last have the same length."""
     return min(PART_BYTES, int(upload["size"]) - (number - 1) * PART_BYTES)
 
 
-def _state(call: Call, upload: sqlite3.Row) -> Json:
+def _state(call: Call, upload: Row) -> Json:
     """Return the state of a signed upload as its owner sees it."""
     numbers = range(1, _part_count(upload) + 1)
     present = [number for number in numbers if call.service.storage.part(upload["id"], number).exists()]
@@ -248,7 +244,7 @@ def _state(call: Call, upload: sqlite3.Row) -> Json:
     }
 
 
-def _signed_part(call: Call, upload: sqlite3.Row, part: AnnouncedPart) -> JsonObject:
+def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
     number, length = part.part_number, _part_length(upload, part.part_number)
     path = f"/storage/parts/{upload['id']}/{number}"
     expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
@@ -263,9 +259,10 @@ def _signed_part(call: Call, upload: sqlite3.Row, part: AnnouncedPart) -> JsonOb
     }
 
 
-def _complete(call: Call, upload: sqlite3.Row, body: Completion, parts: list[Path]) -> Json:
+def _complete(call: Call, upload: Row, body: Completion) -> Json:
     """Verify the parts, turn the upload into a file and return its record."""
     storage, announced = call.service.storage, (upload["size"], upload["sha256"])
+    parts = [storage.part(upload["id"], number) for number in range(1, _part_count(upload) + 1)]
     if upload["state"] == "completed":
         return _finish(call, upload, None)
     if body.sha256_hash != upload["sha256"]:
@@ -289,7 +286,7 @@ def _complete(call: Call, upload: sqlite3.Row, body: Completion, parts: list[Pat
     return _finish(call, upload, path)
 
 
-def _finish(call: Call, upload: sqlite3.Row, draft: Path | None) -> Json:
+def _finish(call: Call, upload: Row, draft: Path | None) -> Json:
     """Turn the upload into a file and return its record, atomically.
 
     `draft` holds the verified bytes, or is None if the store has them already. They get their final name inside the
@@ -316,7 +313,7 @@ def _finish(call: Call, upload: sqlite3.Row, draft: Path | None) -> Json:
     return record
 
 
-def _existing(row: sqlite3.Row) -> Json:
+def _existing(row: Row) -> Json:
     return {"upload_id": None, "state": "completed", "parts": [], "existing_file": file_record(row)}
 
 
@@ -355,7 +352,7 @@ async def put_chunk(call: Visit, upload_id: str, size: str, expires: str, signat
         return Response(status_code=200)
     if state != "uploading":
         raise Refusal(404, "The upload is not open")
-    path = service.storage.part(upload_id, 0)
+    path = service.storage.part(upload_id, 1)
     if match[1] is not None:
         async with _growing.setdefault(upload_id, asyncio.Lock()):
             await _grow(request, path, int(match[1]), int(match[2]), total)

@@ -66,3 +66,20 @@ def test_time_and_instrument_of_a_file_are_used_if_nobody_has_set_them(api, data
     later = dataset()
     api.patch(f"/datasets/{later}", json={"timestamp": "2021-01-01T00:00:00+00:00"}).raise_for_status()
     assert filled(later)[0] == "2021-01-01T00:00"
+
+
+def test_a_format_of_rosettasciio_is_read_though_the_store_has_no_file_names(ingested, tmp_path):
+    path = tmp_path / "eels.msa"
+    head = {"FORMAT": "EMSA/MAS Spectral Data File", "VERSION": "1.0", "TITLE": "zero loss", "NPOINTS": "2.0",
+            "NCOLUMNS": "1.0", "XUNITS": "eV", "YUNITS": "Counts", "DATATYPE": "Y", "XPERCHAN": "0.2",
+            "OFFSET": "-0.4", "SPECTRUM": ""}  # fmt: skip
+    lines = [f"#{name:12}: {value}" for name, value in head.items()]
+    path.write_text("\n".join([*lines, "1.0,", "9.0,", "#ENDOFDATA   :", ""]))
+    record, request = ingested(path)
+    assert (request["status"], request["ingestion_class"], request["error_message"]) == (
+        "complete",
+        "EMSAIngestor",
+        None,
+    )
+    (signal,) = record["scientific_metadata"]["signals"]
+    assert (signal["shape"], signal["metadata"]["General"]) == ([2], {"title": "zero loss"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
 from crucible_lineage.server.ingest import ingest
 from crucible_lineage.server.readers import Found, read_time
+from tests.server.ingest.judge import judge
 
 Read = Callable[..., Found]
 
@@ -64,6 +67,12 @@ def test_settings_above_a_table_count_only_if_all_lines_are_settings(read: Read)
     assert read("a.csv", "# Code: 007\n# gain = 2\nx,y\n1,2\n").metadata.keys() == {"Code", "gain", "table"}
     prose = "# Instrument: Shutter 5\n# Note: values below are those that the reader\n# would have seen\nx,y\n1,2\n"
     assert read("b.csv", prose).metadata.keys() == {"table"}
+    for line in (
+        "Started 14:05:12",
+        "the sample was: wet",
+        "1998-05-01 12:00",
+    ):  # times and half sentences are no names
+        assert read("c.csv", f"# gain = 2\n# {line}\nx,y\n1,2\n").metadata.keys() == {"table"}, line
 
 
 @pytest.mark.parametrize(
@@ -294,8 +303,25 @@ def test_what_is_not_modelled_in_full_is_counted_and_not_summarised(tmp_path: Pa
     }
     assert ingest(scans, scans.name, None)[1].metadata == {
         "operator": "Ada",
-        "hdf5": "501 groups and arrays, not summarised",
+        "hdf5": "501 objects, not summarised",
     }
+
+
+def test_of_what_is_long_only_the_length_is_said(read: Read, tmp_path: Path) -> None:
+    path = tmp_path / "settings.h5"
+    with h5py.File(path, "w") as file:
+        file["settings"] = "x" * 3000
+        file.attrs["note"] = "short"
+    found = read(path.name, path.read_bytes(), "H5Ingestor").metadata
+    assert (found["note"], found["hdf5"]["values"]) == ("short", {"settings": "3000 characters, not summarised"})
+
+
+def test_no_reader_states_a_wrong_value_about_real_files() -> None:
+    """CRUCIBLE_REAL_FILES names a folder of many more, as the test data of other packages."""
+    verdict = judge(Path(os.environ.get("CRUCIBLE_REAL_FILES") or matplotlib.get_data_path()))
+    assert verdict.wrong == []
+    assert verdict.judged.total() > 20
+    assert verdict.values.total() > 50
 
 
 def test_picture_that_was_cut_off_or_is_huge_is_described_without_a_thumbnail(tmp_path: Path) -> None:
@@ -321,6 +347,10 @@ def test_spectrum_of_a_microscope_tells_its_axis_and_metadata(read: Read) -> Non
     }  # fmt: skip
     lines = [*(f"#{name:12}: {value}" for name, value in head.items()), *("1.0,", "9.0,", "3.0,", "1.0,"),
              "#ENDOFDATA   :", ""]  # fmt: skip
+    odd = "\n".join(lines).replace("04-SEP-2012", "4.9.12")
+    doubted = read("odd.msa", odd, "EMSAIngestor")
+    assert (doubted.metadata["signals"], doubted.attributes) == ("1 signal, not summarised", {})
+    assert "malformed DATE" in doubted.metadata["doubts"][0], "what RosettaSciIO guesses is not stated"
     found = read("eels.msa", "\n".join(lines), "EMSAIngestor")
     (signal,) = found.metadata["signals"]
     assert (signal["shape"], signal["metadata"]["General"]["title"]) == ([4], "zero loss")
