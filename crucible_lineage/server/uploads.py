@@ -143,7 +143,7 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 
 def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json, Row | None]:
-    """Return the answer if the file is stored undamaged, or is empty; else the upload to which its bytes must be sent."""
+    """Return the answer if the file is stored undamaged, or empty; else the upload to which its bytes must be sent."""
     announced, storage = (body.filename, body.size, body.sha256_hash), call.service.storage
     may_reuse = kind == "signed" and "crucible-reuse" in call.request.headers
     with call.write() as db:
