@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.diff import result_text
@@ -14,6 +14,7 @@ from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.plans import PlanAnswer, why_step
 from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, question
 from crucible_lineage.ask.view import existing, visible_names
+from crucible_lineage.client.models import Dataset
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
@@ -36,9 +37,6 @@ from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About
 from crucible_lineage.text.amounts import time_text
 from crucible_lineage.text.times import moment_text, time_shown
-
-if TYPE_CHECKING:
-    from crucible_lineage.client.models import Dataset
 
 
 @dataclass(frozen=True, repr=False)

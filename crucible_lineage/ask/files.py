@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crucible_lineage.client.files import local_path
+from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
 from crucible_lineage.lineage.records import text
@@ -18,9 +18,6 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:
-    from crucible_lineage.client.models import FileRecord
 
 
 @dataclass(frozen=True)

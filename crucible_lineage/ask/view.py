@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
@@ -13,6 +13,8 @@ from crucible_lineage.ask.deleted import deletion_of, request_text
 from crucible_lineage.ask.files import own_files
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import argument, option, question
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.client.models import Dataset
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, object_of
@@ -35,11 +37,6 @@ from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import CHECK, REMAKE
 from crucible_lineage.text.amounts import size_text, time_text
 from crucible_lineage.text.times import time_shown, without_default_time
-
-if TYPE_CHECKING:
-    from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.client.models import Dataset
-
 
 MOST_RELATIVES = 20  # listed parents or children
 MOST_METADATA = 30  # listed entries that no step returned

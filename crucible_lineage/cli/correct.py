@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import ValidationError
 
@@ -28,11 +28,8 @@ from crucible_lineage.pipeline.plan.revisions import find_measured, replace_meas
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
-from crucible_lineage.standing.standings import standing_of
+from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.text.amounts import amount
-
-if TYPE_CHECKING:
-    from crucible_lineage.standing.standings import Standing
 
 MOST_SHOWN = 20
 Why = Annotated[str, option("Why, in your own words; recorded with author and time.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 
@@ -15,11 +15,9 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import announce, wants_json
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.text.amounts import amount
-
-if TYPE_CHECKING:
-    from crucible_lineage.session import Session
 
 
 @act("reproduce")

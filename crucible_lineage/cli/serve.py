@@ -8,24 +8,21 @@ import json
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urljoin
 
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.ask.doctor import examine
+from crucible_lineage.ask.doctor import Examination, examine
 from crucible_lineage.ask.question import BEFORE, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
 from crucible_lineage.cli.printing import result_stream
 from crucible_lineage.errors import InputError, LineageError, missing_library
 from crucible_lineage.machine.disk import storage_error
+from crucible_lineage.session import Session
 from crucible_lineage.settings import default_data_folder, key_in, valid_key
-
-if TYPE_CHECKING:
-    from crucible_lineage.ask.doctor import Examination
-    from crucible_lineage.session import Session
 
 MIN_KEY_CHARACTERS = 20  # random letters and digits: over a hundred bits
 

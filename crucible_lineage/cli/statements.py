@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from crucible_lineage.ask.answer import Done, next_command
 from crucible_lineage.ask.calibrations import after_lifting
@@ -11,9 +11,11 @@ from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option, read_pair
 from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import InputError
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.plan.corrections import read_value
+from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import certificate_in, range_text
-from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
+from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About, Statement
 from crucible_lineage.statements.stating import (
     LIFTED,
     certificates_as_of,
@@ -26,11 +28,6 @@ from crucible_lineage.statements.stating import (
 )
 from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import utc
-
-if TYPE_CHECKING:
-    from crucible_lineage.json_types import JsonObject
-    from crucible_lineage.session import Session
-    from crucible_lineage.statements.statements import Statement
 
 Why = Annotated[str, option("Why, in your own words.")]
 WhyOptional = Annotated[str, option("Why, in your own words.")]

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from sqlite3 import Connection
+from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import FileChecksums, scan_file, sealed, stamp, stamp_if_present, unsealed
 from crucible_lineage.refs import utf8_name
-
-if TYPE_CHECKING:
-    from sqlite3 import Connection
 
 SCHEMA = """
 CREATE TABLE file_checksums (

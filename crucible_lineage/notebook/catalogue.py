@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from crucible_lineage.ask.impact import RequestedDeletion, request_deletion
 from crucible_lineage.ask.listing import Listing
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import MODULES, NOTEBOOK, Question, find_question
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError, RunError, nearest
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import DOUBTFUL
@@ -29,9 +30,6 @@ from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
-
-if TYPE_CHECKING:
-    from crucible_lineage.client import CrucibleClient
 
 __all__ = ["Catalogue", "RunView"]
 

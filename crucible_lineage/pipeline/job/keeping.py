@@ -19,7 +19,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
@@ -40,15 +39,12 @@ from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, support_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.delivery import Deliver, deliver_now
-from crucible_lineage.registration.payload import LocalFile, NewDataset
+from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
 from crucible_lineage.text.masking import is_key_file, masked, masked_text, redactor_of
-
-if TYPE_CHECKING:
-    from crucible_lineage.registration.payload import Payload
 
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
@@ -21,10 +20,8 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.registration.ingestion import follow_ingestions
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.registration.payload import NewDataset
 
 INGESTED_WITHIN_S = 60.0  # chosen: ingestion mostly takes less than a second
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
@@ -36,7 +35,7 @@ from crucible_lineage.pipeline.plan.current import (
     apply_current_values,
     store_agreement,
 )
-from crucible_lineage.pipeline.plan.fetch import find_remote
+from crucible_lineage.pipeline.plan.fetch import RemoteFile, find_remote
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import read_header
 from crucible_lineage.pipeline.plan.partners import Partners, choose_calibrations
@@ -48,9 +47,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.text.times import measured_at, utc
-
-if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
-    from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
