@@ -431,6 +431,13 @@ class CheckResult(NamedTuple):
     passed: bool
     values: JsonMapping
 
+    @property
+    def values_text(self) -> str:
+        """The values in words."""
+        return ", ".join(
+            f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
+        )
+
 
 def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
     """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""

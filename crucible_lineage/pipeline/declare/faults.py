@@ -32,9 +32,12 @@ def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collect
         others = (location_of(other["loc"]) for other in errors)
         if error["type"] == "too_short" and any(other[:-1][: len(location)] == location for other in others):
             continue  # its items have faults of their own
-        if _is_other_form(error, location) or (error["type"] == "missing" and _is_misspelt(location, unknown)):
+        is_form = error["type"] in _NO_SOURCE
+        if is_form and _is_source(location) and len(location) == 4 and isinstance(error["input"], dict | list):
+            continue  # about the form (text, mapping, list) that a source was not written in
+        if error["type"] == "missing" and _is_misspelt(location, unknown):
             continue
-        type_only = "type" if error["type"] in _NO_SOURCE else error["type"] + error["msg"]
+        type_only = "type" if is_form else error["type"] + error["msg"]
         kind = "source" if _is_source(location) else type_only
         if (location, kind) not in reported:
             reported.add((location, kind))
@@ -45,16 +48,6 @@ def _is_misspelt(location: Location, unknown: Iterable[Location]) -> bool:
     """Return whether a missing key is present under a misspelt name, which is reported as unknown."""
     siblings = [other[-1] for other in unknown if other[:-1] == location[:-1]]
     return any(nearest_word(str(key), [str(location[-1])]) for key in siblings)
-
-
-def _is_other_form(error: Mapping[str, object], location: Location) -> bool:
-    """Return whether an error is about the form (text, mapping, list) that a source was not written in."""
-    return (
-        _is_source(location)
-        and len(location) == 4
-        and error["type"] in _NO_SOURCE
-        and isinstance(error["input"], dict | list)
-    )
 
 
 def _is_source(location: Location) -> bool:

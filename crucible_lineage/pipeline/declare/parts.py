@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -27,6 +26,7 @@ from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
+from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.text.times import LENGTH, seconds_in
 
 
@@ -103,21 +103,6 @@ FAIL, HOLD, WARN = "fail", "hold", "warn"
 PARTS = ("results", "params", "metadata")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Outcome of a check on a dataset, with the values that it used."""
-
-    passed: bool
-    values: Mapping[str, object]
-
-    @property
-    def values_text(self) -> str:
-        """The values in words."""
-        return ", ".join(
-            f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
-        )
-
-
 class Reproduce(DeclaredModel):
     """How a remade result is compared."""
 
@@ -145,7 +130,7 @@ class Check(DeclaredModel):
             raise ValueError("a check must use a value, as in results.rms < 0.03")
         return text
 
-    def of(self, fields: JsonMapping) -> Verdict:
+    def of(self, fields: JsonMapping) -> CheckResult:
         """Evaluate the condition for the fields of a dataset. It fails if they cannot be compared."""
         condition = parse_condition(self.that)
         value = partial(value_of, fields)
@@ -153,7 +138,7 @@ class Check(DeclaredModel):
             passed = condition.holds(value, "it")
         except InputError:
             passed = False
-        return Verdict(passed, {name: _plain(value(name)) for name in condition.names})
+        return CheckResult(self.that, passed, {name: _plain(value(name)) for name in condition.names})
 
 
 def declared_condition(text: str) -> Condition:

@@ -13,7 +13,7 @@ from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError, LineageError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of
-from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check, Verdict
+from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check
 from crucible_lineage.pipeline.declare.pipeline import Approve
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
@@ -43,8 +43,9 @@ class _Subject:
 
 @dataclass
 class RunChecks:
-    """The checks of one run. `failed` are steps that failed because of a check, `held` those whose results a check put
-    on hold, `messages` are by step; `has_lifted` says that a hold was revoked.
+    """The checks and candidates of one run. `failed` are steps that failed because of a check, `held` those whose
+    results a check put on hold, `waiting` those whose results need a signature, `messages` are by step; `has_lifted`
+    says that a hold was revoked.
     """
 
     pipeline: BoundPipeline
@@ -53,8 +54,9 @@ class RunChecks:
     messages: dict[str, list[str]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, str] = field(default_factory=dict)
     has_lifted: bool = False
-    _new: dict[str, dict[str, dict[str, tuple[Check, Verdict]]]] = field(default_factory=dict)
+    _new: dict[str, dict[str, dict[str, CheckResult]]] = field(default_factory=dict)
     _known: Mapping[str, Mapping[str, CheckResult]] | None = None
 
     def evaluate_inputs(self, inputs: Inputs) -> None:
@@ -88,9 +90,9 @@ class RunChecks:
             listed = sorted(verdicts.items())
             for first in range(0, len(listed), MAX_VERDICTS):
                 batch = dict(listed[first : first + MAX_VERDICTS])
-                conditions = {name: check.that for one in batch.values() for name, (check, _) in one.items()}
+                conditions = {name: it.that for one in batch.values() for name, it in one.items()}
                 entries = {
-                    mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, (_, it) in one.items()}
+                    mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, it in one.items()}
                     for mfid, one in batch.items()
                 }
                 body = {"of": f"{self.pipeline.name}/{declared_by}", "checks": conditions, "verdicts": entries}
@@ -110,7 +112,7 @@ class RunChecks:
                 else:
                     self._judge(subject, name, check, verdict)
 
-    def _judge(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _judge(self, subject: _Subject, name: str, check: Check, verdict: CheckResult) -> None:
         try:
             self._apply(subject, name, check, verdict)
         except CrucibleError as error:
@@ -118,7 +120,7 @@ class RunChecks:
             if not verdict.passed and check.otherwise != WARN:
                 self.index.note_on_hold(subject.mfid, f"{subject.mfid} is to be on hold: {check.that} does not hold")
         else:
-            self._new.setdefault(subject.declared_by, {}).setdefault(subject.mfid, {})[name] = check, verdict
+            self._new.setdefault(subject.declared_by, {}).setdefault(subject.mfid, {})[name] = verdict
 
     def _open(self, subject: _Subject) -> dict[str, Check]:
         """Return the checks without a verdict; report the failed ones among the others."""
@@ -130,7 +132,7 @@ class RunChecks:
             if before is None or before.that != check.that:
                 left[name] = check
             elif not before.passed:
-                self._note(subject, name, check, Verdict(False, before.values))
+                self._note(subject, name, check, before)
         return left
 
     def _fields(self, subject: _Subject, returned: Returned) -> JsonMapping:
@@ -140,7 +142,7 @@ class RunChecks:
         found = self.index.results.registered_as(subject.mfid)
         return fields_of(found.dataset.model_dump()) if found else {}
 
-    def _apply(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _apply(self, subject: _Subject, name: str, check: Check, verdict: CheckResult) -> None:
         """Put a dataset whose check failed on hold, or flag it; revoke the statements of earlier conditions."""
         key, mirror = self._key(subject, name), self.session.mirror
         mentions = (
@@ -162,7 +164,7 @@ class RunChecks:
         if before or not verdict.passed:
             self.index.refresh_statements()
 
-    def _note(self, subject: _Subject, name: str, check: Check, verdict: Verdict) -> None:
+    def _note(self, subject: _Subject, name: str, check: Check, verdict: CheckResult) -> None:
         message = f"check {name} failed: {check.that}, and {verdict.values_text}"
         self._add_message(subject, message)
         if check.otherwise == FAIL:
@@ -178,15 +180,6 @@ class RunChecks:
     def _key(self, subject: _Subject, name: str) -> str:
         return f"{self.pipeline.name}/{subject.declared_by}/{name}"
 
-
-@dataclass
-class Approving:
-    """The candidates of one run: `waiting` has a message for each step."""
-
-    session: Session
-    index: ProjectIndex
-    waiting: dict[str, str] = field(default_factory=dict)
-
     def await_signatures(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
         """State that results wait for signatures, if their step declares so; collect those that do."""
         approve = instance.step.spec.approve
@@ -195,7 +188,7 @@ class Approving:
         slots = writer.slots_of(instance)
         for output, dataset in results.items():
             try:
-                self._state(approve, instance.step.name, dataset.mfid, slots.get(output, {}))
+                self._await(approve, instance.step.name, dataset.mfid, slots.get(output, {}))
             except LineageError as error:
                 message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
                 self.index.note_on_hold(dataset.mfid, message)
@@ -204,7 +197,7 @@ class Approving:
             if self.index.is_candidate(dataset.mfid):
                 self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
 
-    def _state(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
+    def _await(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         names = account_ids(self.session, self.index.project, approve.by)
         policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
         if approve.other_than:

@@ -37,7 +37,7 @@ from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
-from crucible_lineage.pipeline.run.checking import Approving, RunChecks
+from crucible_lineage.pipeline.run.checking import RunChecks
 from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotWriter
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
@@ -144,7 +144,6 @@ class Run:
         self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.trial)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
-        self.approving = Approving(session, planned.index)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
@@ -221,7 +220,7 @@ class Run:
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
         for name, outputs in results.items():
-            self.approving.await_signatures(self.instances[name], outputs, self.slot_writer)
+            self.checking.await_signatures(self.instances[name], outputs, self.slot_writer)
         instances = ((self.instances[name], outputs) for name, outputs in results.items())
         checked = [(one, outputs) for one, outputs in instances if one.step.spec.checks]
         if not checked:

@@ -330,7 +330,7 @@ def _certify(run: Run) -> None:
         declared = run.instances[name].step.spec.certify
         if declared is None or not state.results or run.choice.trial or state.outcome not in (EXECUTED, REUSED):
             continue
-        if run.slot_writer.waits(state.results.values()) or name in run.approving.waiting:
+        if run.slot_writer.waits(state.results.values()) or name in run.checking.waiting:
             continue  # certified by the run after its delivery or its signature
 
         mfid = next(iter(state.results.values())).mfid
@@ -359,7 +359,7 @@ def _publish(run: Run) -> None:
 
 def _held_steps(run: Run) -> dict[str, str]:
     """Return the steps that a hold prevents, and those whose results a check has put on hold, with reasons."""
-    after = {**run.checking.held, **run.approving.waiting}  # of results; failed steps have another reason
+    after = {**run.checking.held, **run.checking.waiting}  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}
