@@ -98,33 +98,29 @@ def step_record(
     return record
 
 
-def raw_record(
+def files_record(
     recipe: Mapping[str, object],
     files: Sequence[FileRef],
     who: Mapping[str, object],
     parents: Sequence[DatasetRef] = (),
-    note: str | None = None,
-    supersedes: str | None = None,
+    **others: object,
 ) -> FilesRecord:
-    """Return the incomplete record of registered files: measured, or made from `parents` by a person."""
-    by_hand: dict[str, object] = {"activity": {"kind": "by hand", "note": note}} if parents or note else {}
-    by_hand |= {"supersedes": supersedes} if supersedes else {}
-    return _files_record(recipe, files, who, parents, by_hand)
+    """Return the incomplete record of registered files; `others` are its activity and what it supersedes, if known."""
+    from crucible_lineage.provenance.schema import FilesRecord, new_record
 
-
-def support_record(
-    recipe: Mapping[str, object], files: Sequence[FileRef], who: Mapping[str, object], kind: str
-) -> FilesRecord:
-    """Return the incomplete record of a dataset that results rely on. `kind` is SOURCE or SURROUNDINGS."""
-    return _files_record(recipe, files, who, (), {"activity": {"kind": kind}})
-
-
-def statement_record(
-    recipe: Mapping[str, object], who: Mapping[str, object], when: str, signature: str = ""
-) -> FilesRecord:
-    """Return the incomplete record of a statement."""
-    signed = {"signature": signature} if signature else {}
-    return _files_record(recipe, (), who, (), {"activity": {"kind": "statement", "when": when, **signed}})
+    record = new_record(
+        {
+            "schema": SCHEMA,
+            "status": INCOMPLETE,
+            "recipe": dict(recipe),
+            "used": [_used("parent", parent, ()) for parent in parents],
+            "generated": [file.to_json() for file in files],
+            "agent": dict(who),
+            **{name: value for name, value in others.items() if value},
+        }
+    )
+    assert isinstance(record, FilesRecord)
+    return record
 
 
 def read_record(scientific_metadata: Mapping[str, object] | None) -> StepRecord | FilesRecord | None:
@@ -137,30 +133,6 @@ def unreadable(scientific_metadata: Mapping[str, object] | None) -> str:
     """Return why the value under the record's key is not a readable record; empty if it is, or if there is none."""
     fault = _parsed(scientific_metadata)
     return fault if isinstance(fault, str) else ""
-
-
-def _files_record(
-    recipe: Mapping[str, object],
-    files: Sequence[FileRef],
-    who: Mapping[str, object],
-    parents: Sequence[DatasetRef],
-    activity: Mapping[str, object],
-) -> FilesRecord:
-    from crucible_lineage.provenance.schema import FilesRecord, new_record
-
-    record = new_record(
-        {
-            "schema": SCHEMA,
-            "status": INCOMPLETE,
-            "recipe": dict(recipe),
-            "used": [_used("parent", parent, ()) for parent in parents],
-            "generated": [file.to_json() for file in files],
-            "agent": dict(who),
-            **activity,
-        }
-    )
-    assert isinstance(record, FilesRecord)
-    return record
 
 
 def _used(role: str, dataset: DatasetRef, files: Sequence[FileRef]) -> dict[str, object]:

@@ -18,7 +18,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY, is_entry
-from crucible_lineage.provenance.record import statement_record
+from crucible_lineage.provenance.record import files_record
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
@@ -223,7 +223,9 @@ def _register(session: Session, statement: Statement) -> None:
         "data_type": statement.verb,
     }
     session.ensure_project(statement.project)
-    record = statement_record(statement.recipe(), session.agent, statement.when, signature_of(statement.signed_text))
+    signature = signature_of(statement.signed_text)
+    act = {"kind": "statement", "when": statement.when, **({"signature": signature} if signature else {})}
+    record = files_record(statement.recipe(), (), session.agent, activity=act)
     new = NewDataset(statement.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
     register_output(session.client, new, session.machine)
 

@@ -13,7 +13,7 @@ import pytest
 from crucible_lineage.core.tables import summary_of
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.provenance.recipe import raw_recipe
-from crucible_lineage.provenance.record import KEY, compact, expand, raw_record, read_record
+from crucible_lineage.provenance.record import KEY, compact, expand, files_record, read_record
 from crucible_lineage.provenance.schema import SCHEMA_FILE, FilesRecord, new_record, parse_record, schema_text
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import read, whole_record
@@ -33,9 +33,8 @@ def measured(count: int, parents: list[str] | None = None) -> FilesRecord:
     """Return the record of `count` files."""
     files = [FileRef(f"frame-{number:05}.tif", f"{number:064x}", number) for number in range(count)]
     parent_datasets = [DatasetRef(mfid, "", ()) for mfid in parents or ()]
-    return raw_record(
-        raw_recipe("lab", files, parent_datasets), files, WHO, parent_datasets, "stitched" if parents else None
-    )
+    activity = {"kind": "by hand", "note": "stitched"} if parents else None
+    return files_record(raw_recipe("lab", files, parent_datasets), files, WHO, parent_datasets, activity=activity)
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:

@@ -12,7 +12,7 @@ from crucible_lineage.core.journal import SENDING, Journal
 from crucible_lineage.machine.checksums import require_unchanged, scan_file
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
-from crucible_lineage.provenance.record import raw_record
+from crucible_lineage.provenance.record import files_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import COPIED_BYTES, LocalFile, NewDataset
@@ -31,7 +31,7 @@ def dataset(folder: Path, name: str = "a.txt", content: bytes = b"1\n", parents:
     return NewDataset(
         mfid=mfid,
         fields={"project_id": "lab", "dataset_name": name},
-        record=raw_record(recipe, [file.ref], AGENT),
+        record=files_record(recipe, [file.ref], AGENT),
         metadata={"n": 1},
         files=(file,),
         keywords=("k",),

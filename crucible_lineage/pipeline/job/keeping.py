@@ -36,7 +36,7 @@ from crucible_lineage.provenance.environment import (
     lock_text,
 )
 from crucible_lineage.provenance.recipe import raw_mfid, raw_recipe
-from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, support_record
+from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, files_record
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
@@ -173,7 +173,7 @@ def _register(
                     "measurement": kind,
                     "data_type": kind,
                 },
-                record=support_record(recipe, refs, session.agent, kind),
+                record=files_record(recipe, refs, session.agent, activity={"kind": kind}),
                 metadata={},
                 files=files,
                 keywords=(KEYWORD,),

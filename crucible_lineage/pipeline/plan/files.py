@@ -17,7 +17,7 @@ from crucible_lineage.ids import has_derived_id, is_mfid, is_timed, time_bits
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.fetch import remote_checksums
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
-from crucible_lineage.provenance.record import raw_record, read_record
+from crucible_lineage.provenance.record import files_record, read_record
 from crucible_lineage.refs import DatasetRef, FileRef, name_fault, utf8_name
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.registration.payload import LocalFile, NewDataset
@@ -338,10 +338,11 @@ def new_raw(
         if file.ref.name != file.path.name and file.ref.name == utf8_name(file.path.name)
     }
     origin = {"remote_files": {name: file.to_json() for name, file in raw.remote.items()}} if raw.remote else {}
+    by_hand = {"kind": "by hand", "note": note} if raw.parents or note else None
     return NewDataset(
         mfid=raw.mfid,
         fields=fields,
-        record=raw_record(raw.recipe, refs, session.agent, raw.parents, note, supersedes),
+        record=files_record(raw.recipe, refs, session.agent, raw.parents, activity=by_hand, supersedes=supersedes),
         metadata={**declared.metadata, **origin, **({"file_name_bytes": escaped} if escaped else {})},
         files=files,
         keywords=declared.keywords,
