@@ -182,7 +182,7 @@ class Connection:
                 return outcome.json
             if method == "DELETE" and in_doubt and outcome.status == 404:
                 return None
-            in_doubt = in_doubt or _is_in_doubt(outcome)
+            in_doubt = in_doubt or (_is_reached(outcome) and outcome.status in (None, 502, 503, 504))  # of a gateway
             counted_tries += not outcome.retry_after_s
             elapsed_s = time.monotonic() - started
             wait_s = self.policy.wait_s(counted_tries, elapsed_s, outcome.retry_after_s)
@@ -319,11 +319,6 @@ def _is_reached(error: CrucibleError) -> bool:
     return not isinstance(error.__cause__, NEVER_SENT)
 
 
-def _is_in_doubt(error: CrucibleError) -> bool:
-    """Return whether the call may have taken effect nevertheless: no answer, or one from a gateway."""
-    return _is_reached(error) and error.status in (None, 502, 503, 504)
-
-
 def _extension(connect_s: float, read_s: float) -> dict[str, float]:
     return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
 
@@ -375,7 +370,8 @@ def error_of(response: httpx.Response, action: str, *, mfid: str | None = None) 
     lines = [f"could not {action}: Crucible answered {status} {_text(detail) or response.reason_phrase}".rstrip()]
     if status in HINTS:
         lines.append(HINTS[status])
-    return _class_of(status)(
+    error_class = ERROR_CLASSES.get(status, RefusedError if 400 <= status < 500 else ServerError)
+    return error_class(
         "\n".join(lines),
         status=status,
         detail=detail,
@@ -413,10 +409,6 @@ def _is_lost(response: httpx.Response) -> bool:
     """Return whether a web page answers where Crucible would say what exists, from which conclusions are drawn."""
     is_page = response.headers.get("content-type", "").startswith("text/html")
     return is_page and bool(response.content) and response.status_code in (404, 409, 412)
-
-
-def _class_of(status: int) -> type[CrucibleError]:
-    return ERROR_CLASSES.get(status, RefusedError if 400 <= status < 500 else ServerError)
 
 
 def _detail(response: httpx.Response) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, get_args
 
@@ -162,7 +162,8 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             self.add_keyword(dsid, keyword)
         added = tuple(self.add_file_to_dataset(dsid, path, ingestor=ingestor) for path in paths)
         if wait or wait_for_ingestion_response:
-            added = tuple(self._wait_for_ingestion(file) for file in added)
+            wait_for = self._ingestions.wait
+            added = tuple(replace(one, ingestion=one.ingestion and wait_for(one.ingestion.id)) for one in added)
         return CreatedDataset(record, metadata, added)
 
     def get(
@@ -292,11 +293,6 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
                 raise
             return self.get(new.unique_id)
         return parse(Dataset, answer, action)
-
-    def _wait_for_ingestion(self, added: AddedFile) -> AddedFile:
-        if added.ingestion is None:
-            return added
-        return AddedFile(added.file, added.existed, self._ingestions.wait(added.ingestion.id))
 
     def _patch(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
         action = f"change dataset {dsid}"

@@ -310,7 +310,11 @@ class IngestionCalls(Calls):
         while (request := self.get(request_id)).is_open:
             left_s = end - time.monotonic()
             if left_s <= 0:
-                raise _overdue(request, timeout_s)
+                raise UnreachableError(
+                    f"ingestion request {request.id} is still {request.status!r} after {timeout_s:g} s\n"
+                    "the file is stored; ingestion may still finish: ask again later, or wait longer",
+                    mfid=request.file_mfid,
+                )
             self._connection.sleep(min(wait_s, left_s))
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         return request
@@ -338,11 +342,3 @@ def _is_after(created: str | None, since: datetime) -> bool:
         return utc(created or "") >= since
     except ValueError:
         return False
-
-
-def _overdue(request: IngestionRequest, timeout_s: float) -> UnreachableError:
-    return UnreachableError(
-        f"ingestion request {request.id} is still {request.status!r} after {timeout_s:g} s\n"
-        "the file is stored; ingestion may still finish: ask again later, or wait longer",
-        mfid=request.file_mfid,
-    )

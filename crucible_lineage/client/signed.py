@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,12 @@ from crucible_lineage.text.times import utc
 
 @dataclass(frozen=True)
 class UploadSession:
-    """An open session at the service, with the parts that have arrived."""
+    """An open session at the service, with the parts that have arrived. `replaces` is a file's MFID."""
 
     upload_id: str
     part_size: int
     present: frozenset[int] = frozenset()
+    replaces: str | None = None
 
 
 def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | UploadedFile:
@@ -85,14 +86,14 @@ def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str,
     return session
 
 
-def resume_session(connection: Connection, outgoing: Outgoing, upload_id: str, part_size: int) -> UploadSession | None:
+def resume_session(connection: Connection, outgoing: Outgoing, session: UploadSession) -> UploadSession | None:
     """Return an earlier session with the parts that have arrived; None if it no longer exists."""
     numbers: set[int] = set()
     marker: Any = None
     while True:
         try:
             answer = connection.get(
-                f"{_path(outgoing)}/{quoted(upload_id)}",
+                f"{_path(outgoing)}/{quoted(session.upload_id)}",
                 outgoing.action,
                 mfid=outgoing.dataset_mfid,
                 params={"part_number_marker": marker},
@@ -104,7 +105,7 @@ def resume_session(connection: Connection, outgoing: Outgoing, upload_id: str, p
         numbers.update(_numbers(answer))
         marker = answer.get("next_part_number_marker")
         if marker is None:
-            return UploadSession(upload_id, part_size, frozenset(numbers))
+            return replace(session, present=frozenset(numbers))
 
 
 def send_parts(connection: Connection, storage: Storage, outgoing: Outgoing, session: UploadSession) -> FileRecord:
@@ -341,15 +342,6 @@ def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: s
     return parse(FileRecord, answer, outgoing.action)
 
 
-@dataclass(frozen=True)
-class UnfinishedUpload:
-    """A signed upload that may be unfinished; the service knows which parts arrived. `replaces` is a file's MFID."""
-
-    upload_id: str
-    part_size: int
-    replaces: str | None = None
-
-
 class UploadMemory:
     """Remembers each unfinished upload in a file in `folder`; without a folder it remembers nothing."""
 
@@ -362,24 +354,25 @@ class UploadMemory:
         """Whether another process can read what is remembered."""
         return self._folder is not None
 
-    def recall(self, outgoing: Outgoing) -> UnfinishedUpload | None:
+    def recall(self, outgoing: Outgoing) -> UploadSession | None:
         """Return the unfinished upload of this content to this dataset, if there is one."""
         path = self._path(outgoing)
         if path is None:
             return None
         try:
-            return UnfinishedUpload(**json.loads(path.read_text(encoding="utf-8")))
+            return UploadSession(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):  # absent, or of another version: start again
             return None
 
-    def keep(self, outgoing: Outgoing, upload: UnfinishedUpload) -> None:
+    def keep(self, outgoing: Outgoing, session: UploadSession) -> None:
         """Remember the upload."""
         path = self._path(outgoing)
         if path is None:
             return
         private_folder(path.parent)
         with replacing(path) as draft:
-            draft.write_text(json.dumps(asdict(upload)), encoding="utf-8")
+            kept = {name: value for name, value in vars(session).items() if name != "present"}  # the service knows them
+            draft.write_text(json.dumps(kept), encoding="utf-8")
 
     def forget(self, outgoing: Outgoing) -> None:
         """Forget the upload, which is finished or aborted."""

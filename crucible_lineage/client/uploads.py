@@ -18,7 +18,6 @@ from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.signed import (
     Outgoing,
-    UnfinishedUpload,
     UploadedFile,
     UploadMemory,
     UploadSession,
@@ -104,7 +103,7 @@ class Uploader:
         unfinished = self._memory.recall(outgoing)
         if unfinished is None or (unfinished.replaces is not None and not replace):
             return None
-        session = resume_session(self._connection, outgoing, unfinished.upload_id, unfinished.part_size)
+        session = resume_session(self._connection, outgoing, unfinished)
         if session is None:
             self._memory.forget(outgoing)
         return session
@@ -123,7 +122,7 @@ class Uploader:
         if isinstance(session, UploadedFile):
             return session
         if outgoing.checksums.size > session.part_size:  # a single part is sent again completely
-            self._memory.keep(outgoing, UnfinishedUpload(session.upload_id, session.part_size, replaces))
+            self._memory.keep(outgoing, UploadSession(session.upload_id, session.part_size, replaces=replaces))
         return session
 
     def _same_or_conflict(
