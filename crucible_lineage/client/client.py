@@ -241,11 +241,13 @@ class RestartingTransport(httpx.BaseTransport):
         head = f"{request.method} {request.url.raw_path.decode('ascii')} HTTP/1.1\r\n".encode()
         head += b"".join(b"%s: %s\r\n" % pair for pair in request.headers.raw) + b"\r\n"
         assert isinstance(request.stream, httpx.SyncByteStream)
-        with suppress(OSError):  # the server may have answered before it had read everything
-            for block in chain((head,), request.stream):
-                wire.sendall(block)
         body = _AnswerBody(wire, self._idle)
         try:
+            for block in chain((head,), request.stream):
+                try:
+                    wire.sendall(block)
+                except OSError:  # the server may have answered before it had read everything
+                    break
             body.read_head()
         except BaseException:
             wire.close()
