@@ -30,7 +30,7 @@ from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.run import run_planned
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.driver import Options, Outcome
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
@@ -187,14 +187,14 @@ def _rerun(
     engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
     listener = step_listener(rerun_plan.pipeline)
     with reporting_if_stopped(rerun_plan.pipeline.name, listener) as reporter, engine:
-        result = run_planned(
+        result = plan_and_run(
             rerun_plan.pipeline,
-            rerun_plan.planned,
             session,
             lambda: engine,
             reporter,
             rerun_plan.choice,
             arrived=telling_arrived(),
+            planned=rerun_plan.planned,
         )
     show_result(result, session)
     if not result.ok:

@@ -20,7 +20,7 @@ from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
-from crucible_lineage.pipeline.run.run import plan_for_run, run_planned
+from crucible_lineage.pipeline.run.run import plan_and_run, plan_for_run
 from crucible_lineage.session import Session
 from crucible_lineage.text.masking import WAY_OUT, masked
 
@@ -85,7 +85,7 @@ def _run_here(
     pipeline, choice = request.pipeline, request.choice
     with collector_frozen():  # until the command ends
         planned = plan_for_run(pipeline, session, listener, choice)
-    return run_planned(pipeline, planned, session, engine, listener, choice, stop)
+    return plan_and_run(pipeline, session, engine, listener, choice, stop, planned=planned)
 
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:
@@ -127,7 +127,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     planned = plan_for_run(request.pipeline, session, listener, request.choice)
     if planned.is_done:
         engine = partial(_engine, LOCAL, session, 1)
-        return run_planned(request.pipeline, planned, session, engine, listener, request.choice, stop)
+        return plan_and_run(request.pipeline, session, engine, listener, request.choice, stop, planned=planned)
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     server = None

@@ -45,7 +45,7 @@ from crucible_lineage.pipeline.run.result import (
     RunResult,
     StepChoice,
 )
-from crucible_lineage.pipeline.run.run import noting_unstarted, run_planned
+from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.text.amounts import amount
@@ -289,8 +289,7 @@ def rerun_command(
     if dry_run:
         return PlanAnswer(found.pipeline.name, found.planned)
     with Progress(list(found.pipeline.steps), silent=wants_json()) as progress:
-        pipeline, planned, choice = found.pipeline, found.planned, found.choice
         engine, listen, stop = lambda: LocalEngine(session, jobs), progress.listen, progress.stop
-        result = run_planned(pipeline, planned, session, engine, listen, choice, stop)
+        result = plan_and_run(found.pipeline, session, engine, listen, found.choice, stop, planned=found.planned)
         returned = {} if wants_json() else returned_by(session, result)
     return _done(result, returned=returned)

@@ -17,7 +17,7 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.pipeline.run.run import plan_and_run, run_planned
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import register as registering
 from crucible_lineage.session import Session
 
@@ -109,7 +109,7 @@ def test_a_result_whose_pipeline_has_gone_on_with_more_data_is_finished_by_rerun
 ) -> None:
     found = plan_rerun(left_behind, session, None, {})
     engine = lambda: LocalEngine(session, 1)  # noqa: E731
-    made = run_planned(found.pipeline, found.planned, session, engine, lambda event: None, found.choice)
+    made = plan_and_run(found.pipeline, session, engine, lambda event: None, found.choice, planned=found.planned)
     assert made.ok, made.errors
     assert [one["out"] for one in made.datasets.values()] == [left_behind]
     assert verify_project(session, "lab").findings == ()

@@ -14,7 +14,7 @@ from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, N
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import RecordedPipeline, plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.pipeline.run.run import run_planned
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]
@@ -25,7 +25,7 @@ Rerun = Callable[..., RunResult]
 def make(session: Session) -> Callable[[RecordedPipeline], RunResult]:
     def made(found: RecordedPipeline) -> RunResult:
         engine = lambda: LocalEngine(session, 2)  # noqa: E731
-        return run_planned(found.pipeline, found.planned, session, engine, lambda event: None, found.choice)
+        return plan_and_run(found.pipeline, session, engine, lambda event: None, found.choice, planned=found.planned)
 
     return made
 

@@ -58,24 +58,6 @@ _SOON_S = 5.0  # chosen: after that the service is away, and a run uses what is 
 _INGESTED_HERE_S = 10.0  # chosen: this machine ingests the files itself, mostly within a second
 
 
-def plan_and_run(
-    pipeline: BoundPipeline,
-    session: Session,
-    engine: Callable[[], Engine],
-    listener: Listener,
-    choice: StepChoice = StepChoice(),
-    stop: Stop | None = None,
-    arrived: Arrived | None = None,
-) -> RunResult:
-    """Plan a pipeline and execute the steps that are not fresh.
-
-    `engine` is called only if a step has to be executed; `listener` receives every event, and `arrived` each payload
-    that this run has delivered.
-    """
-    planned = plan_for_run(pipeline, session, listener, choice)
-    return run_planned(pipeline, planned, session, engine, listener, choice, stop, arrived)
-
-
 def plan_for_run(
     pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice = StepChoice()
 ) -> PipelinePlan:
@@ -116,17 +98,22 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
         return plan()
 
 
-def run_planned(
+def plan_and_run(
     pipeline: BoundPipeline,
-    planned: PipelinePlan,
     session: Session,
     engine: Callable[[], Engine],
     listener: Listener,
     choice: StepChoice = StepChoice(),
     stop: Stop | None = None,
     arrived: Arrived | None = None,
+    planned: PipelinePlan | None = None,
 ) -> RunResult:
-    """Execute a plan; arguments and result are those of `plan_and_run`."""
+    """Plan a pipeline, unless that was done, and execute the steps that are not fresh.
+
+    `engine` is called only if a step has to be executed; `listener` receives every event, and `arrived` each payload
+    that this run has delivered.
+    """
+    planned = planned or plan_for_run(pipeline, session, listener, choice)
     away = planned.index.is_away
     new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
     if (not planned.is_done or new) and not away:
@@ -146,9 +133,7 @@ def run_planned(
                 run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
                 run.adopt(planned)
             if run.has_work or not session.outbox.is_empty:
-                from crucible_lineage.pipeline.job.delivering import (
-                    delivering,
-                )  # a run in which all is fresh needs none
+                from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
 
                 with delivering(session, run.note_delivery) as deliverer:
                     run.loop(engine, deliverer, stop or Stop(), arrived)

@@ -14,7 +14,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.command import split_command
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun
-from crucible_lineage.pipeline.run.run import run_planned
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 
 SCRIPT = """
@@ -142,9 +142,8 @@ def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Ses
     lab.file("a file.txt", "1\n3\n2\n")
     made = run(lab.declare(SHELL)).datasets["top"]["out"]
     again = plan_rerun(made, session, lab.folder, {"lines": 2})
-    result = run_planned(
-        again.pipeline, again.planned, session, lambda: LocalEngine(session, 1), lambda event: None, again.choice
-    )
+    engine = lambda: LocalEngine(session, 1)  # noqa: E731
+    result = plan_and_run(again.pipeline, session, engine, lambda event: None, again.choice, planned=again.planned)
     (outputs,) = result.datasets.values()
     (top,) = (f for f in session.client.datasets.list_files(outputs["out"]) if f.filename == "top")
     assert session.client.files.download_bytes(top) == b"3\n2\n"
