@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,16 +76,10 @@ def run_with_engine(
         way_out = "; --engine prefect uses it" if engine == AUTO else ""
         click.echo(f"note: runner {runner.type} is not used: steps run {location}{way_out}", err=True)
     name = LOCAL if engine == AUTO else engine
-    return _run_here(request, session, listener, lambda: _engine(name, session, jobs), stop)
-
-
-def _run_here(
-    request: RunRequest, session: Session, listener: Listener, engine: Callable[[], Engine], stop: Stop | None
-) -> RunResult:
-    pipeline, choice = request.pipeline, request.choice
     with collector_frozen():  # until the command ends
-        planned = plan_for_run(pipeline, session, listener, choice)
-    return plan_and_run(pipeline, session, engine, listener, choice, stop, planned=planned)
+        planned = plan_for_run(request.pipeline, session, listener, request.choice)
+    make = partial(_engine, name, session, jobs)
+    return plan_and_run(request.pipeline, session, make, listener, request.choice, stop, planned=planned)
 
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:

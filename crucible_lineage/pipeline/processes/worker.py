@@ -165,7 +165,7 @@ _janitor: threading.Thread | None = None
 
 def _take(call: ProcessCall) -> _Worker:
     """Return a suitable worker, started if need be. Raises StoppedError if the run was stopped."""
-    environment = _environment()
+    environment = (str(Path.cwd()), tuple(sorted(os.environ.items())))
     while True:
         worker = _reserve(environment, call.spec.folder)
         try:
@@ -192,10 +192,6 @@ def _reserve(environment: object, folder: Path) -> _Worker:
             _idle.remove(worker)
         worker.folder = folder
         return worker
-
-
-def _environment() -> object:
-    return (str(Path.cwd()), tuple(sorted(os.environ.items())))
 
 
 def _start_janitor() -> None:

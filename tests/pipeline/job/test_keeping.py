@@ -6,7 +6,6 @@ import io
 import json
 import os
 import sys
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -186,32 +185,6 @@ def test_the_origin_of_a_distribution_is_recorded_without_credentials_and_folder
     (folder / "direct_url.json").write_text(json.dumps(recorded))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert environment_document()["packages"]["odd"] == {"version": "1.0", **origin}
-
-
-def test_support_that_is_kept_already_costs_little(
-    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seconds: list[float] = []
-    support_of, register = module.support_of, module.PlannedSupport.register
-
-    def timed(call: Any) -> Any:
-        def measured(*given: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return call(*given)
-            finally:
-                seconds.append(time.perf_counter() - began)
-
-        return measured
-
-    monkeypatch.setattr("crucible_lineage.pipeline.job.materialize.support_of", timed(support_of))
-    monkeypatch.setattr(module.PlannedSupport, "register", timed(register))
-    run(lab.pipeline)
-    seconds.clear()
-    began = time.perf_counter()
-    for factor in range(10, 16):
-        run(lab.pipeline, **{"scaled__factor": factor})
-    assert sum(seconds) < 0.1 * (time.perf_counter() - began), "some 2 ms of 100"
 
 
 def test_a_plan_reads_neither_source_nor_environment(
