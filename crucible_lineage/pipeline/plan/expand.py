@@ -10,6 +10,7 @@ from itertools import product
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import REGISTERED, shared, value_of, values_of
+from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
@@ -65,7 +66,8 @@ class Instance:
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
     by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
-    `named` are values of the fields in the name of its result, as far as the data it is about agree in them.
+    `named` are values of the fields in the name of its result, as far as the data it is about agree in them. What it
+    `awaits` are parents whose returned values its partners in time share.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Instance:
     notes: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
     named: Mapping[str, object] = field(default_factory=dict)
+    awaits: tuple[str, ...] = ()
 
     @property
     def choices(self) -> dict[str, list[dict[str, object]]]:
@@ -204,6 +207,7 @@ class _Expansion:
             notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
             gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
             named=resolved.named,
+            awaits=tuple(name for part in parents.by_source.values() for name in part.awaits),
         )
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
@@ -388,9 +392,11 @@ class _Expansion:
         made = [self._made_fields(feed.instance)["metadata"] for feed in parents.first if feed.instance]
         fields = {"params": self.params[parents.name], "metadata": shared(made)}
         found = self.candidates[source].choose(_row(0, label, own, fields, source.same, source))
-        if found.fault and made and not {feed.instance for feed in parents.first} <= self.returned.keys():
-            found = replace(found, fault=f"{found.fault}; what a step returns is known once it has run: run again then")
-        return self._partner_feeds(source, role, found)
+        unknown = {feed.instance for feed in parents.first if feed.instance} - self.returned.keys()
+        if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.same):
+            return self._partner_feeds(source, role, found)
+        fault = f"{found.fault}; what a step returns is known once its result is at Crucible"
+        return _SourceParents((), fault, blocks=True, awaits=tuple(sorted(unknown)))
 
     def _made_fields(self, instance: str) -> dict[str, JsonMapping]:
         """Return the fields that results of an instance have beside those of its data."""
@@ -475,12 +481,16 @@ def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
 
 @dataclass(frozen=True)
 class _SourceParents:
-    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out."""
+    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out.
+
+    `awaits` are the instances whose returned values are needed to choose.
+    """
 
     feeds: tuple[InputEdge, ...] = ()
     fault: str = ""
     blocks: bool = False
     gaps: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import math
 import queue
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +35,7 @@ from crucible_lineage.pipeline.job.job import job_of
 from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
+from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.checking import RunChecks
@@ -151,7 +152,7 @@ class Run:
         self.began = datetime.now(UTC)
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # what the loop is to do next
         self._engine: Engine | None = None  # once a step was started
-        self._children: dict[str, list[str]] = {}
+        self._awaiting: dict[str, StepPlan] = {}  # blocked until steps of this run have returned values
         self._ready: list[str] = []
         self._jobs: dict[str, Job] = {}
         self._begun: dict[str, str] = {}  # start of the last job of each step
@@ -162,17 +163,32 @@ class Run:
         self._reported: set[str] = set()
         self._refuses_all = self._has_failed = False
         self._arrived: Arrived | None = None
-        for name, instance in self.instances.items():
-            for need in instance.needs:
-                self._children.setdefault(need, []).append(name)
+        self._children = _children(self.instances)
 
     # Before the loop
 
     def adopt(self, plan: PipelinePlan) -> None:
         """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
         self.checking.evaluate_inputs(self.inputs)
+        self._adopt(plan.steps)
+
+    @property
+    def awaiting(self) -> tuple[str, ...]:
+        """The steps that can be planned again: blocked so far, and steps have returned what their partners share."""
+        done = {name for name, state in self.steps.items() if state.results is not None}
+        return tuple(name for name in self._awaiting if not done.isdisjoint(self.instances[name].awaits))
+
+    def adopt_again(self, plan: PipelinePlan) -> None:
+        """Apply a later plan to the steps that were blocked until others have returned values."""
+        names, self._awaiting = self._awaiting, {}
+        self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
+        self._children = _children(self.instances)
+        self.index = self.slot_writer.index = self.checking.index = plan.index
+        self._adopt([step for step in plan.steps if step.name in names])
+
+    def _adopt(self, steps: Sequence[StepPlan]) -> None:
         reused, left_out, todo = [], [], []
-        for step in plan.steps:
+        for step in steps:
             if step.exists:
                 self._set_results(step.name, step.results)
                 reused.append(step)
@@ -187,11 +203,25 @@ class Run:
             self.listener(StepEvent(name, LEFT_OUT))
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
-            if step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
+            if self._has_to_await(step):
+                self._awaiting[step.name] = step
+            elif step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
                 self._note_held(step)
                 self.end_step(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
             else:
                 self._wait(step.name)
+
+    def _has_to_await(self, step: StepPlan) -> bool:
+        """Return whether a step is blocked only until steps that this run makes have returned values."""
+        instance = self.instances[step.name]
+        open_steps = {name for name in instance.awaits if not self.steps[name].outcome}
+        return bool(open_steps) or not self._awaiting.keys().isdisjoint(instance.needs)
+
+    def end_awaiting(self) -> None:
+        """End the steps for which values are still missing."""
+        awaiting, self._awaiting = self._awaiting, {}
+        for name, step in awaiting.items():
+            self.end_step(name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     @property
     def has_work(self) -> bool:
@@ -528,7 +558,7 @@ class Run:
                     self.end_step(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
                 else:
                     self.end_step(name, STOPPED, error=_ENDED)
-            elif not state.outcome:
+            elif not state.outcome and (self.stopped or name not in self._awaiting):
                 self.end_step(name, SKIPPED, error=self._skip_reason(name))
 
     def _skip_reason(self, name: str) -> str:
@@ -563,6 +593,15 @@ def _counted(job: Job) -> dict[str, object]:
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
     """Return {output: id of its dataset}."""
     return {output: dataset.mfid for output, dataset in outputs.items()}
+
+
+def _children(instances: Mapping[str, Instance]) -> dict[str, list[str]]:
+    """Return the instances that need each instance."""
+    found: dict[str, list[str]] = {}
+    for name, instance in instances.items():
+        for need in instance.needs:
+            found.setdefault(need, []).append(name)
+    return found
 
 
 def _missing(need: str) -> str:

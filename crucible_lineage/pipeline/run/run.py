@@ -137,6 +137,11 @@ def plan_and_run(
 
                 with delivering(session, run.note_delivery) as deliverer:
                     run.loop(engine, deliverer, stop or Stop(), arrived)
+                    while run.awaiting and not run.stopped:
+                        run.adopt_again(_plan_again(run))
+                        run.loop(engine, deliverer, stop or Stop(), arrived)
+                if not run.stopped:
+                    run.end_awaiting()
         unread: tuple[str, ...] = ()
         if not run.stopped:
             finish(run, away=away)
@@ -152,6 +157,12 @@ def plan_and_run(
         if message:
             listener(StepEvent("", WAITING, message))
     return result
+
+
+def _plan_again(run: Run) -> PipelinePlan:
+    """Plan the pipeline of a run with the values that its steps have returned."""
+    forced = {*run.choice.forced} & {part for name in run.awaiting for part in (name, run.instances[name].step.name)}
+    return plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of, trial=run.choice.trial)
 
 
 @contextmanager
