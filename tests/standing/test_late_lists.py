@@ -61,16 +61,20 @@ def away(begin: Any, tmp_path: Path) -> Iterator[tuple[list[str], CrucibleClient
         yield ["--data", str(tmp_path / "data"), "--url", printed["url"], "--api-key", key], client
 
 
-def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    options, client = away
-    late = Lateness(monkeypatch)
-
-    def ask(*words: object, code: int = 0) -> Any:
+@pytest.fixture
+def ask(lab: Any, away: Any) -> Ask:
+    def command(*words: object, code: int = 0) -> Any:
         sys.modules.pop(lab.module, None)
-        found = CliRunner().invoke(main, [*map(str, words), "--json", *options])
+        found = CliRunner().invoke(main, [*map(str, words), "--json", *away[0]])
         assert found.exit_code == code, (words, found.output)
         return json.loads(found.stdout)
 
+    return command
+
+
+def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, client = away
+    late = Lateness(monkeypatch)
     raw = ask("run", lab.pipeline)["inputs"]["first"][0]
     late.begin(client)
     ask("hold", raw, "--why", "saturated")
@@ -84,3 +88,50 @@ def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, monkeypatch: p
     assert ask("run", lab.pipeline, "--force", "scaled")["executed"] == ["scaled"]
     late.known = None
     assert ask("run", lab.pipeline)["input_notes"] == []
+
+
+MANY = """
+    pipeline: many
+    project: lab
+    inputs:
+      raw: {file: first.txt, each: true, ingest: false, measurement: counts, instrument_name: Raman 1,
+            timestamp: "2026-05-02T12:00:00Z"}
+      axis: {calibration: axis, for: raw}
+    steps:
+      both: {uses: "LABMODULE:add", inputs: {left: raw, right: axis}, output: {ingest: false}}
+"""
+SELECTS = """
+    pipeline: selects
+    project: lab
+    inputs:
+      raw: {select: {measurement: counts}, each: true}
+    steps:
+      scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
+"""
+
+
+def test_certificates_and_selections_follow_own_acts_while_lists_are_late(
+    lab: Any, away: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Lateness(monkeypatch)
+
+    def certify(number: int) -> str:
+        axis = ask("register", lab.file(f"axis{number}.txt", f"{number}"), "--project", "lab", "--measurement", "axis")
+        of = ("--for", "instrument=Raman 1", "--from", "2026-01-01", "--why", "measured", "--replace")
+        ask("certify", axis["mfid"], *of)
+        return str(axis["mfid"])
+
+    first = certify(1)
+    many, selects = lab.declare(MANY), lab.declare(SELECTS, "selects.yaml")
+    raw = ask("run", many)["inputs"]["raw"][0]
+    assert ask("run", selects)["executed"] == [f"scaled[{raw}]"]
+    late.begin(away[1])
+    second = certify(2)
+    made = ask("run", many)
+    assert (made["executed"], made["inputs"]["axis"]) == (["both[first.txt]"], [second]) != first
+    ask("hold", raw, "--why", "saturated")
+    assert {one["id"]: one["state"] for one in ask("lineage", selects)["nodes"]}[raw] == "doubtful"
+    assert ask("run", selects, code=4)["outcomes"] == {f"scaled[{raw}]": "reused"}
+    ask("lift", raw)
+    ask("set", raw, "measurement=spectra")
+    assert ask("plan", selects)["steps"] == []
