@@ -14,8 +14,9 @@ from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option, read_pair
 from crucible_lineage.cli.asking import act
+from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, no_file
+from crucible_lineage.errors import InputError, no_file
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL, SUPERSEDED
@@ -108,10 +109,7 @@ def _superseded(session: Session, mfid: str, project: str, by: str | None) -> St
     It may be superseded already by `by`, the dataset that these files were registered as before.
     """
     attempt = f"register what supersedes {mfid}"
-    try:
-        found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{attempt}: the dataset does not exist, or is not visible to this key") from error
+    found = visible_dataset(session.client, mfid, attempt)
     entry = standing_of(session, found)
     if lies_elsewhere(found, project):
         raise InputError(f"{attempt}: it belongs to project {found.project_id}, not to {project}")

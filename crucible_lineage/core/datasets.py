@@ -11,6 +11,7 @@ from crucible_lineage.json_types import JsonMapping
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.models import Dataset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,6 +45,15 @@ def fetch_datasets(client: CrucibleClient, mfids: Iterable[str], *, include_link
         else:
             fetched.found[mfid] = answer
     return fetched
+
+
+def visible_dataset(client: CrucibleClient, mfid: str, action: str = "", **included: bool) -> Dataset:
+    """Read a dataset with its metadata and links. Raises InputError, naming the action, if this key sees none."""
+    try:
+        return client.datasets.get(mfid, **{"include_metadata": True, "include_links": True, **included})
+    except (ForbiddenError, NotFoundError) as error:
+        attempt = f"{action}: " if action else ""
+        raise InputError(f"{attempt}dataset {mfid} does not exist, or is not visible to this key") from error
 
 
 def no_project(client: CrucibleClient, project: str, where: str) -> InputError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.datasets import no_project
+from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
@@ -20,7 +20,6 @@ from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
 from crucible_lineage.pipeline.plan.command import inspect_declared, is_command, split_command
-from crucible_lineage.pipeline.plan.corrections import visible_dataset
 from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -32,7 +31,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Filling, currency_with
+from crucible_lineage.standing.currency import Currency, Filling
 from crucible_lineage.statements.consent import Consent, recorded_code
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def plan_rerun(
 
     `folder` is searched for modules and scripts, `overrides` are other values for the step's parameters.
     """
-    dataset = visible_dataset(session, mfid)
+    dataset = visible_dataset(session.client, mfid)
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
     history = _History(session, dataset.project_id)
@@ -81,7 +80,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
-    history.currency = currency_with((), {})
+    history.currency = Currency((), {})
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")

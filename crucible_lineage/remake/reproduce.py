@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, shortened
+from crucible_lineage.core.datasets import visible_dataset
+from crucible_lineage.errors import ChecksumError, InputError, shortened
 from crucible_lineage.lineage import verify_bundle
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.machine.checksums import file_sha256
@@ -193,10 +194,7 @@ def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[l
 
 
 def _output(session: Session, mfid: str) -> tuple[KitStep, RecordedCode] | None:
-    try:
-        dataset = session.client.datasets.get(mfid, include_metadata=True, include_owner=True)
-    except NotFoundError as error:
-        raise InputError(f"reproduce {mfid}: the dataset does not exist, or is not visible to this key") from error
+    dataset = visible_dataset(session.client, mfid, "reproduce", include_owner=True)
     record = read_record(dataset.scientific_metadata)
     step = record.as_step if record is not None else None
     if step is None:

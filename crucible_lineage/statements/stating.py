@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.condition import parse_condition
+from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import SlotClaim, later_than
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
+from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.marks import KEY, is_entry
@@ -102,10 +103,7 @@ def project_of(session: Session, mfids: Collection[str], action: str) -> str:
 
 def _dataset(session: Session, mfid: str, action: str) -> Dataset:
     """Return a dataset of a project. Raises InputError, naming the action, if there is none."""
-    try:
-        found = session.client.datasets.get(mfid)
-    except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{action}: dataset {mfid} does not exist, or is not visible to this key") from error
+    found = visible_dataset(session.client, mfid, action)
     if not found.project_id:
         raise InputError(f"{action}: dataset {mfid} belongs to no project")
     return found

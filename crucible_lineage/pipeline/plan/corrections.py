@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, nearest, refused_as_input
+from crucible_lineage.core.datasets import visible_dataset
+from crucible_lineage.errors import InputError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
@@ -104,7 +105,7 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
             near = nearest(field, (*FIELDS, *LINKS))
             raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {near}")
-    dataset = visible_dataset(session, mfid)
+    dataset = visible_dataset(session.client, mfid)
     changes = []
     for field, value in values.items():
         if field in LINKS:
@@ -149,7 +150,7 @@ def _link_changes(
         yield value, None
         return
     if kind == "parent":
-        visible_dataset(session, value)
+        visible_dataset(session.client, value)
     if value not in present:
         yield None, value
     if field == "sample":
@@ -289,14 +290,6 @@ def uncorrected(metadata: JsonMapping) -> JsonObject:
 
 def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)
-
-
-def visible_dataset(session: Session, mfid: str) -> Dataset:
-    """Read a dataset with its metadata and links. Raises InputError if this key sees none."""
-    try:
-        return session.client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key") from error
 
 
 def _checked(field: str, value: Any) -> Any:

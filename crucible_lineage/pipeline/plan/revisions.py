@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
@@ -192,10 +193,7 @@ def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput
 
 def _read_measured(session: Session, mfid: str, action: str) -> Dataset:
     """Read a measured dataset with its metadata. Raises InputError if it does not exist or is a result."""
-    try:
-        found = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except (ForbiddenError, NotFoundError) as error:
-        raise InputError(f"{action}: the dataset does not exist, or is not visible to this key") from error
+    found = visible_dataset(session.client, mfid, action)
     if provenance(found.model_dump()).get("used"):
         raise InputError(
             f"{action}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "
