@@ -28,7 +28,7 @@ from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, g
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_with
+from crucible_lineage.standing.currency import Currency
 
 Record = StepRecord | FilesRecord
 
@@ -217,7 +217,7 @@ Summaries = Mapping[str, Summary]
 
 def slot_conflicts(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
     """Yield slots with several current results, or shared by two declarations."""
-    currency = currency_with((one.status for one in summaries.values()), promoted)
+    currency = Currency((one.status for one in summaries.values()), promoted)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -271,8 +271,8 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
     if not hidden:
         return
     promoted, visible = session.mirror.promoted(), [one.status for one in summaries.values()]
-    without = currency_with(visible, promoted)
-    everything = currency_with([*(one.status for _, one in hidden.values()), *visible], promoted)
+    without = Currency(visible, promoted)
+    everything = Currency([*(one.status for _, one in hidden.values()), *visible], promoted)
     for mfid, (request, summary) in hidden.items():
         slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in slots for other in without.current(key, project))

@@ -24,7 +24,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,15 +60,7 @@ OVERLAP = timedelta(seconds=10)  # transactions take time: a change may be dated
 MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
 
-@dataclass(frozen=True)
-class Judgements:
-    """Conclusions from records: trusted datasets by id, and attempts at recipes."""
-
-    trusted: Mapping[str, DatasetRef] = field(default_factory=dict)
-    attempts: Mapping[str, int] = field(default_factory=dict)
-
-
-Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Judgements]
+Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Mapping[str, DatasetRef]]
 
 
 class Mirror:
@@ -122,15 +113,16 @@ class Mirror:
 
     def note_attempt(self, first: str, attempt: int) -> None:
         """Record an attempt at a recipe that was made again, unless a later one is recorded."""
-        self.database.transaction(lambda db: tables.note_attempts(db, {first: attempt}))
+        sql = "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)"
+        self.database.write_many(sql, [(first, attempt)])
 
     # Datasets of one pipeline
 
     def sync(self, project: str, scope: str, judge: Judge) -> dict[str, DatasetStatus]:
         """Update the datasets of a pipeline in a project; `scope` is their keyword.
 
-        `judge` receives the new and changed records, and the ids of those that others have changed. Return the
-        complete datasets that fill slots of the pipeline, by id.
+        `judge` receives the new and changed records, and the ids of those that others have changed; it returns the
+        trusted ones. Return the complete datasets that fill slots of the pipeline, by id.
         """
         before = self._feed(project, scope)
         changes = self.changes(project, before.latest or None if before else None, scope)
@@ -166,7 +158,7 @@ class Mirror:
             missing = changed - found.keys()
         after = FeedState(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
         if rows or missing or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
-            judged = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else Judgements()
+            trusted = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else {}
 
             def store(db: sqlite3.Connection) -> None:
                 tables.drop(db, missing)
@@ -176,20 +168,15 @@ class Mirror:
                 tables.write(db, rows)
                 entries = [(project, scope, mfid, when) for mfid, when in seen.items()]
                 db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", entries)
-                tables.trust(db, judged.trusted)
-                tables.note_attempts(db, judged.attempts)
+                tables.trust(db, trusted)
                 tables.set_feed(db, project, scope, after)
 
             self.database.transaction(store)
-        slots = self._slots(project, scope)
+        slots = self.slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
 
-    def slots(self, project: str, scope: str) -> dict[str, DatasetStatus]:
-        """Return the result of the last `sync`, without a call."""
-        return self._slots(project, scope) or {}
-
-    def _slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
-        """Return the datasets seen at Crucible that fill slots; None after dropping damaged rows."""
+    def slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
+        """Return the result of the last `sync`, without a call; None after dropping damaged rows."""
         pipeline = scope.partition(":")[2]
         rows = self.database.rows(
             "SELECT mfid, slot, filled, (SELECT replaces FROM dataset WHERE dataset.mfid = slot.mfid)"
@@ -222,11 +209,6 @@ class Mirror:
         row = self.database.row("SELECT state FROM feed WHERE project = ? AND scope = ?", project, scope)
         state = unsealed(row[0], project.casefold(), scope) if row else None
         return FeedState(*state) if state else None
-
-    def latest(self, project: str, scope: str) -> str | None:
-        """Return the time of the latest change that a sync has seen, by the service's clock."""
-        feed = self._feed(project, scope)
-        return feed.latest or None if feed else None
 
     def is_synced(self, project: str, scope: str) -> bool:
         """Return whether a sync has found the project."""
@@ -510,7 +492,8 @@ class Mirror:
         row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
         if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S:
             return None
-        return self.latest(project, EVERYTHING)
+        feed = self._feed(project, EVERYTHING)
+        return feed.latest or None if feed else None
 
     def _changed_since(self, project: str, latest: str) -> list[Row]:
         """Read what was modified since then, unless a listing without metadata shows that all of it is known."""

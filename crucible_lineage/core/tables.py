@@ -370,13 +370,6 @@ def trust(db: sqlite3.Connection, datasets: Mapping[str, DatasetRef]) -> None:
     db.executemany("INSERT OR REPLACE INTO trusted VALUES (?, ?, ?)", rows)
 
 
-def note_attempts(db: sqlite3.Connection, attempts: Mapping[str, int]) -> None:
-    db.executemany(
-        "INSERT INTO attempt VALUES (?, ?) ON CONFLICT DO UPDATE SET attempt = max(attempt, excluded.attempt)",
-        list(attempts.items()),
-    )
-
-
 def forget_scope(db: sqlite3.Connection, project: str, scope: str) -> None:
     """Forget a pipeline whose project does not exist, and the trusted datasets that may be lost with it."""
     for table in ("feed", "member"):

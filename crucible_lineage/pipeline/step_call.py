@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.plan.plan import files_for_role
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, currency_with
+from crucible_lineage.standing.currency import Currency
 from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step
 
@@ -191,7 +191,7 @@ class FlowSlots:
         with self._lock:
             if project not in self._projects:
                 statuses = () if self.is_away() else self._read(project)  # results of this run are newer than all
-                self._projects[project] = currency_with(statuses, self._session.mirror.promoted())
+                self._projects[project] = Currency(statuses, self._session.mirror.promoted())
             return self._projects[project]
 
     def _read(self, project: str) -> Sequence[DatasetStatus]:

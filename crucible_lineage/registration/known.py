@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.core.mirror import Judgements, Mirror
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
@@ -33,7 +33,7 @@ from crucible_lineage.registration.read import (
     registered,
     withdrawn_text,
 )
-from crucible_lineage.standing.currency import Currency, currency_of, currency_with
+from crucible_lineage.standing.currency import Currency, currency_of
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
@@ -82,11 +82,11 @@ class KnownResults:
             self._found.clear()
             self._in_mirror.clear()
             if self.is_away:
-                filling = self.mirror.slots(self.project, self.scope)
+                filling = self.mirror.slots(self.project, self.scope) or {}
             else:
                 filling = self.mirror.sync(self.project, self.scope, self._judge)
             self.members = self.mirror.members(self.project, self.scope)
-            self._slots = currency_with(filling.values(), self.mirror.promoted())
+            self._slots = Currency(filling.values(), self.mirror.promoted())
             self._everything = self._attempts = None
             self._trim()
 
@@ -216,14 +216,11 @@ class KnownResults:
         return None if found.record is None else found
 
     def _trust(self, found: Iterable[Registered]) -> None:
-        judged = self._judgement([list(found)], frozenset())
-        if judged.trusted:
-            self.mirror.trust(judged.trusted)
-            self._trusted |= judged.trusted
-        for first, attempt in judged.attempts.items():
-            self.mirror.note_attempt(first, attempt)
+        if trusted := self._judgement([list(found)], frozenset()):
+            self.mirror.trust(trusted)
+            self._trusted |= trusted
 
-    def _judge(self, records: Mapping[str, JsonMapping], changed: Collection[str]) -> Judgements:
+    def _judge(self, records: Mapping[str, JsonMapping], changed: Collection[str]) -> dict[str, DatasetRef]:
         """Judge the records that a sync has read; `changed` are the ids of those that others have changed."""
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)
@@ -244,9 +241,9 @@ class KnownResults:
 
     def _judgement(
         self, batches: Iterable[Collection[Registered]], changed: Collection[str], files: Files = MappingProxyType({})
-    ) -> Judgements:
+    ) -> dict[str, DatasetRef]:
+        """Return the datasets to trust; note their attempts at recipes."""
         trusted: dict[str, DatasetRef] = {}
-        attempts: dict[str, int] = {}
         for batch in batches:
             refused = dict(self._refusals(batch, changed, files))
             self._refused |= refused
@@ -255,9 +252,8 @@ class KnownResults:
                     continue
                 trusted[item.mfid] = item.ref
                 if item.record.recipe.get("attempt"):
-                    first, attempt = first_attempt(item.record.recipe)
-                    attempts[first] = max(attempt, attempts.get(first, 0))
-        return Judgements(trusted, attempts)
+                    self.mirror.note_attempt(*first_attempt(item.record.recipe))
+        return trusted
 
     def _refusals(
         self, datasets: Collection[Registered], changed: Collection[str], files: Files

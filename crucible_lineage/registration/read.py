@@ -11,7 +11,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from crucible_lineage.core.datasets import in_threads
-from crucible_lineage.core.slots import DatasetStatus, slots_of
 from crucible_lineage.errors import (
     ChecksumError,
     CrucibleError,
@@ -51,18 +50,6 @@ class Registered:
     def mfid(self) -> str:
         """The dataset's id."""
         return self.dataset.unique_id
-
-    @property
-    def status(self) -> DatasetStatus:
-        """The facts that decide whether the dataset is current."""
-        return DatasetStatus(
-            mfid=self.mfid,
-            project=self.dataset.project_id or "",
-            complete=not self.is_begun,
-            derived=self.record is not None and self.record.is_derived,
-            slots=slots_of(self.dataset.scientific_metadata),
-            replaces=self.record.supersedes if self.record and not self.step_record else None,
-        )
 
     @property
     def step_record(self) -> StepRecord | None:

@@ -56,7 +56,7 @@ def _counting(status: DatasetStatus, promoted: Mapping[str, str], tried: _Tried)
 
 
 class Currency:
-    """Which datasets fill the slots of their projects. Only the functions below build it, from whole projects.
+    """Which datasets fill the slots of projects or pipelines of which all datasets are given, hidden ones, too.
 
     `promoted` has the moment of promotion of each promoted try.
     """
@@ -186,8 +186,3 @@ def currency_of(copy: Snapshot, *, without_try: str = "") -> Currency:
     if (found := _currencies.get(copy)) is None:
         found = _currencies[copy] = Currency((one.status for one in copy.summaries.values()), copy.promoted)
     return found
-
-
-def currency_with(statuses: Iterable[DatasetStatus], promoted: Mapping[str, str]) -> Currency:
-    """Return what fills the slots of projects or pipelines of which all datasets are given, hidden ones, too."""
-    return Currency(statuses, promoted)

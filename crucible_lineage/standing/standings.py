@@ -18,7 +18,7 @@ from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, INCOMPL
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, Filling, currency_of, currency_with
+from crucible_lineage.standing.currency import Currency, Filling, currency_of
 from crucible_lineage.statements.statements import CheckResult, Doubt, ReproductionCount
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def standings_of_records(
     projects = (one.status.project for mfid, one in present.items() if may_be_replaced(records[mfid]))
     copies = visible_copies(session, sorted(set(filter(None, projects)))) if copies is None else copies
     everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()} | present
-    currency = currency_with((one.status for one in everything.values()), session.mirror.promoted())
+    currency = Currency((one.status for one in everything.values()), session.mirror.promoted())
     withdrawn = {mfid: Standing(one, WITHDRAWN) for mfid, one in own.items() if mfid not in present}
     return withdrawn | _standings(session, present.values(), currency, everything, EVERYTHING)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.mirror import Judgements, Mirror
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.refs import DatasetRef, ProjectChanges
@@ -116,9 +116,9 @@ class Service:
         return len(self.records)
 
 
-def judge(records: Mapping[str, Mapping[str, Any]], changed: Any) -> Judgements:
+def judge(records: Mapping[str, Mapping[str, Any]], changed: Any) -> dict[str, DatasetRef]:
     """Trust complete datasets."""
-    return Judgements({mfid: trusted(mfid) for mfid, record in records.items() if is_complete(record)})
+    return {mfid: trusted(mfid) for mfid, record in records.items() if is_complete(record)}
 
 
 def trusted(mfid: str) -> DatasetRef:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
-from crucible_lineage.standing.currency import Filling, currency_with
+from crucible_lineage.standing.currency import Currency, Filling
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"
@@ -33,45 +33,45 @@ def test_a_claim_is_later_than_all_earlier_ones_whatever_the_clock(clock: int) -
 
 def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
-    currency = currency_with([old, new, other], {})
+    currency = Currency([old, new, other], {})
     assert currency.current(SLOT, "LAB") == ("b", "c")
     assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("b", "c"))
 
 
 def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_current_again() -> None:
     old, new = result("a", filled(1)), result("b", filled(2, "renamed.yaml", was=("raman.yaml",)))
-    assert currency_with([old, new], {}).current(SLOT, "lab") == ("b",)
+    assert Currency([old, new], {}).current(SLOT, "lab") == ("b",)
 
 
 def test_the_same_one_of_two_manual_replacements_is_current_in_any_order() -> None:
     old, first, second = result("a"), result("b", replaces="a"), result("c", replaces="a")
     for order in permutations([old, first, second]):
-        assert currency_with(order, {}).superseded_by("a") == ("c",)
+        assert Currency(order, {}).superseded_by("a") == ("c",)
 
 
 def test_slots_of_another_project_do_not_compete() -> None:
     here, there = result("a", filled(1)), result("b", filled(2), project="elsewhere")
-    currency = currency_with([here, there], {})
+    currency = Currency([here, there], {})
     assert (currency.current(SLOT, "lab"), currency.current(SLOT, "elsewhere")) == (("a",), ("b",))
 
 
 def test_a_replacement_counts_within_its_project_only() -> None:
     old = result("a")
     stranger = DatasetStatus("b", "elsewhere", True, False, {}, replaces="a")
-    assert currency_with([old, stranger], {}).filling("a") is Filling.CURRENT
+    assert Currency([old, stranger], {}).filling("a") is Filling.CURRENT
     own = DatasetStatus("c", "Lab", True, False, {}, replaces="a")
-    currency = currency_with([old, stranger, own], {})
+    currency = Currency([old, stranger, own], {})
     assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("c",))
 
 
 def test_an_incomplete_result_replaces_nothing() -> None:
     begun = DatasetStatus("b", "lab", False, True, {SLOT: filled(2)}, replaces="a")
-    assert currency_with([result("a", filled(1)), begun], {}).current(SLOT, "lab") == ("a",)
+    assert Currency([result("a", filled(1)), begun], {}).current(SLOT, "lab") == ("a",)
 
 
 def test_a_chain_of_manual_replacements_is_followed_also_in_a_circle() -> None:
     by_hand = {"second": "first", "first": "made", "x": "y", "y": "x"}
-    currency = currency_with([result(new, replaces=old) for new, old in by_hand.items()], {})
+    currency = Currency([result(new, replaces=old) for new, old in by_hand.items()], {})
     assert currency.replacements("made") == {"first", "second"}
     assert (currency.replacements("second"), currency.replacements("x")) == (set(), {"x", "y"})
 

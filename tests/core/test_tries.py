@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, trial_slot
-from crucible_lineage.standing.currency import Currency, Filling, currency_with
+from crucible_lineage.standing.currency import Currency, Filling
 from crucible_lineage.statements.statements import (
     PROMOTE,
     REVOKE,
@@ -88,7 +88,7 @@ class Laboratory:
 
 
 def currency(fills: Mapping[str, Mapping[str, SlotClaim]], promoted: Mapping[str, str]) -> Currency:
-    return currency_with((DatasetStatus(one, "lab", True, True, slots) for one, slots in fills.items()), promoted)
+    return Currency((DatasetStatus(one, "lab", True, True, slots) for one, slots in fills.items()), promoted)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -11,6 +11,7 @@ from functools import partial
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
+from crucible_lineage.core.slots import slots_of
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, value_of
@@ -419,7 +420,7 @@ def _selected_item(found: Registered, session: Session, refusal: str) -> InputIt
         return InputItem(mfid, None, fields, blocked=refusal)
     if found.ref is not None:
         session.mirror.trust({found.mfid: found.ref})
-        return InputItem(mfid, found.ref, fields, about=min(found.status.slots, default=""))
+        return InputItem(mfid, found.ref, fields, about=min(slots_of(found.dataset.scientific_metadata), default=""))
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)
     except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others

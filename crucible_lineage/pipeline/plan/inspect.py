@@ -5,7 +5,6 @@ Inspections are plain data and are cached: planning does not import an unchanged
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import inspect
@@ -332,25 +331,13 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
     if spec.annotation is inspect.Parameter.empty:
         return given[spec.name]
     try:
-        return _adapter(spec.annotation).validate_python(given[spec.name])
+        return TypeAdapter(spec.annotation).validate_python(given[spec.name])
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
         shown = "a secret" if spec.secret else repr(given[spec.name])
         fault = "it is of the wrong type" if spec.secret else error.errors()[0]["msg"]
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
-
-
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    try:
-        return _cached_adapter(annotation)
-    except TypeError:  # an annotation that cannot be a key
-        return TypeAdapter(annotation)
-
-
-@functools.lru_cache(maxsize=256, typed=True)
-def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
 
 
 def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:

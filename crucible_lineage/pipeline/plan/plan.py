@@ -98,9 +98,7 @@ class StepPlan:
     notes: tuple[str, ...] = ()
     choices: Mapping[str, list[JsonObject]] = field(default_factory=dict)
     on_hold: bool = False
-    json_keys: ClassVar = (
-        "name step=of_step state causes datasets supersedes code_diff roots notes on_hold choices estimate"
-    )
+    json_keys: ClassVar = "name step state causes datasets supersedes code_diff roots notes on_hold choices estimate"
 
     @property
     def exists(self) -> bool:
@@ -111,11 +109,6 @@ class StepPlan:
     def supersedes(self) -> dict[str, str]:
         """The earlier results that would be replaced, by output."""
         return {planned.output: planned.supersedes for planned in self.outputs if planned.supersedes}
-
-    @property
-    def of_step(self) -> str:
-        """The step that it is an instance of."""
-        return self.step or self.name
 
 
 @dataclass(frozen=True)
