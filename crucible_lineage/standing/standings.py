@@ -156,7 +156,7 @@ def _state(mfid: str, currency: Currency, doubt: Doubt | None) -> str:
     filling = currency.filling(mfid)
     if doubt is None or filling not in (Filling.CURRENT, Filling.RAW):
         return _STATES[filling]
-    return CANDIDATE if doubt.is_candidate and doubt.source == mfid else DOUBTFUL
+    return CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
 
 
 def visible_copies(session: Session, projects: Iterable[str]) -> list[Snapshot]:

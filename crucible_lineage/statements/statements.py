@@ -225,6 +225,10 @@ class Doubt:
         """Whether it waits for a signature."""
         return self.statement.verb == AWAIT
 
+    def is_of_candidate(self, mfid: str) -> bool:
+        """Return whether the dataset itself waits for a signature."""
+        return self.is_candidate and self.source == mfid
+
     def message(self, mfid: str = "") -> str:
         """Return the reason in words, for the doubtful dataset `mfid` if it is given."""
         own = f"on hold {self.statement.attribution}"

@@ -337,7 +337,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     "run what is selected": lambda it: (it.ada, "run", it.folder / "selects.yaml"),
     "correct": lambda it: (it.ada, "set", it.one(), f"metadata.power={it.chance.randrange(3)}"),
     "rename a measurement": lambda it: (
-        *(it.ada, "set", it.one("raw"), f"measurement={it.chance.choice(('counts', 'axis', 'other'))}"),
+        *(it.ada, "set", it.one("raw", "current"), f"measurement={it.chance.choice(('counts', 'axis', 'other'))}"),
     ),
     "link": lambda it: (it.ada, "set", it.one(results=True), f"parent+={it.one('raw')}"),
     "unlink": lambda it: (it.ada, "set", it.one(results=True), f"parent-={it.one('raw')}"),

@@ -189,6 +189,21 @@ def test_tables_and_lists_know_a_result_by_each_name_and_what_its_current_parent
             assert len(ask("list", "--project", "lab", *selected)["datasets"]) == 3
 
 
+def test_the_picture_of_a_declaration_has_selected_results_as_they_stand(lab: Any, ask: Ask) -> None:
+    (mfid,) = ask("run", lab.declare(MANY.replace("GAPS", "")))["datasets"]["total"].values()
+    ask("set", mfid, "measurement=pooled")
+    selects = """
+        pipeline: selects
+        project: lab
+        inputs:
+          raw: {select: {measurement: pooled}, each: true}
+        steps:
+          scaled: {uses: "LABMODULE:pool", inputs: {parts: raw}, output: {ingest: false}}
+    """
+    nodes = {one["id"]: one["state"] for one in ask("lineage", lab.declare(selects))["nodes"]}
+    assert nodes[mfid] == listed(ask)[mfid]["state"] == "current"
+
+
 def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask) -> None:
     ask("run", lab.pipeline)
     (copy := lab.folder.parent / "copy").mkdir()

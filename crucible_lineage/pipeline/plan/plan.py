@@ -195,7 +195,7 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str,
             reason = f"{'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why}"
             among = f"{held} of {len(step.used)} held ({reason})"
             cause = doubt.message(mfid) if is_own or len(step.used) == 1 else among
-            state = CANDIDATE if is_own and doubt.is_candidate else DOUBTFUL
+            state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
             found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
     return found
 

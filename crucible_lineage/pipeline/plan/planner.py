@@ -15,7 +15,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import DOUBTFUL, RAW, Edge, Node
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
@@ -33,9 +33,10 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, currency_of
+from crucible_lineage.standing.standings import Standing, standings_of_records, visible_copies
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
-from crucible_lineage.statements.statements import AWAIT, Doubt, trial_key
+from crucible_lineage.statements.statements import Doubt, trial_key
 from crucible_lineage.text.times import time_shown
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -90,11 +91,8 @@ class ProjectIndex:
 
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""
-        mirror = self.session.mirror
-        if mfid not in mirror.statement_index(AWAIT).datasets:
-            return False
         doubt = self.session.effects.doubts([mfid], self.project).get(mfid)
-        return doubt is not None and doubt.source == mfid and doubt.is_candidate
+        return doubt is not None and doubt.is_of_candidate(mfid)
 
     def note_on_hold(self, mfid: str, reason: str) -> None:
         """Treat a dataset as on hold before the hold can be stated at Crucible."""
@@ -327,8 +325,12 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
     ids = {step.name: next((one.mfid for one in step.results.values()), step.name) for step in planned.steps}
     items = [(name, item) for name, items in planned.inputs.items() for item in items]
-    doubts = planned.index.doubts([item.dataset.mfid for _, item in items if item.dataset])
-    nodes = [_input_node(project, name, item, doubts) for name, item in items]
+    mfids = {item.dataset.mfid for _, item in items if item.dataset}
+    copies = visible_copies(session, [project] if mfids else [])
+    records = {mfid: copy.records[mfid] for copy in copies for mfid in mfids & copy.records.keys()}
+    records |= session.mirror.read(mfids - records.keys())
+    stand = standings_of_records(session, records, {}, copies or None)
+    nodes = [_input_node(project, name, item, stand) for name, item in items]
     edges = []
     for step in planned.steps:
         instance = planned.instances[step.name]
@@ -354,7 +356,7 @@ def _item_id(name: str, item: InputItem) -> str:
     return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
 
 
-def _input_node(project: str, name: str, item: InputItem, doubts: Collection[str]) -> Node:
+def _input_node(project: str, name: str, item: InputItem, stand: Mapping[str, Standing]) -> Node:
     shown = item.shown or (item.dataset.name if item.dataset else item.label)
-    state = MISSING if item.dataset is None else DOUBTFUL if item.dataset.mfid in doubts else RAW
+    state = found.state if (found := stand.get(item.mfid or "")) else MISSING
     return Node(_item_id(name, item), name=shown, data_type=f"input {name}", project=project, state=state)
