@@ -194,15 +194,19 @@ class Mirror:
                 damaged.add(mfid)
             else:
                 slots.setdefault(mfid, {})[key] = SlotClaim.from_json(entry)
-        if not damaged:
-            return {mfid: DatasetStatus(mfid, project, True, True, one, replaces[mfid]) for mfid, one in slots.items()}
+        if damaged:
+            self._read_again(project, damaged)
+            return None
+        return {mfid: DatasetStatus(mfid, project, True, True, one, replaces[mfid]) for mfid, one in slots.items()}
 
-        def list_again(db: sqlite3.Connection) -> None:
+    def _read_again(self, project: str, damaged: Collection[str]) -> None:
+        """Drop damaged rows, and let the next sync and snapshot of the project read everything."""
+
+        def drop(db: sqlite3.Connection) -> None:
             tables.drop(db, damaged)
-            db.execute("DELETE FROM feed WHERE project = ? AND scope <> ''", (project,))
+            db.execute("DELETE FROM feed WHERE project = ?", (project,))
 
-        self.database.transaction(list_again)
-        return None
+        self.database.transaction(drop)
 
     def _feed(self, project: str, scope: str) -> FeedState | None:
         """Return the state of Crucible at the last sync; None if there was none."""
@@ -556,13 +560,7 @@ class Mirror:
                 return snapshot
         token, found, damaged = self.database.transaction(lambda db: tables.snapshot_of(db, project))
         if damaged:
-            rows = self._modified_since(project)
-
-            def replace_all(db: sqlite3.Connection) -> None:
-                tables.drop(db, damaged)
-                tables.store(db, project, rows, everything=True)
-
-            self.database.transaction(replace_all)
+            self._read_again(project, damaged)
         if damaged or token is None:  # meanwhile the file was replaced by an empty one
             return self.snapshot(project)
         with _held_lock:
