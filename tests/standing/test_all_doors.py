@@ -131,6 +131,10 @@ class Project:
         path.write_text(f"{self.name} new {self.tries}")
         return path
 
+    def more(self) -> str:
+        """A new file among the inputs."""
+        return str(self.file().rename(self.folder / "data" / f"more{self.tries}.txt"))
+
     def certificate(self, who: Machine) -> tuple[Any, ...]:
         axis = who("register", self.file(), "--project", self.name, "--measurement", "axis")["mfid"]
         of = ("--for", "instrument=Raman 1", "--from", "2026-01-01", "--why", "measured", "--replace")
@@ -348,8 +352,10 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     "run": lambda it: it.declared(),
     "run of another": lambda it: (it.bob, *it.declared()[1:]),
     "run with another value": lambda it: (*it.declared(), "--set", "scaled.factor=3"),
+    "try": lambda it: (*it.declared(), "--try", "t", *it.chance.choice(((), ("--set", "scaled.factor=5")))),
+    "promote": lambda it: (it.ada, "promote", "t", "--project", it.name, "--why", "better"),
     "run again": lambda it: (*it.declared(), "--force", it.chance.choice(("scaled", "total"))),
-    "add data": lambda it: it.declared(more=str(it.file().rename(it.folder / "data" / f"more{it.tries}.txt"))),
+    "add data": lambda it: (*it.declared(more=it.more()), *it.chance.choice(((), ("--try", "t")))),
     "rename the pipeline": lambda it: it.declared(pipeline="few" if it.pipeline == "many" else "many"),
     "allow gaps": lambda it: it.declared(gaps="" if it.gaps else ", gaps: allow"),
     "delete": lambda it: it.deletion(),

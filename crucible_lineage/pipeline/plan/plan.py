@@ -170,7 +170,7 @@ def plan(
         for draft in drafts:
             name, is_forced = draft.name, draft.name in forced or draft.step in forced
             done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
-        done |= _not_in_use({name: done[name] for name in generation}, index)
+        done |= _not_in_use({name: done[name] for name in generation}, index, held)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
@@ -178,22 +178,26 @@ def plan(
     return PipelinePlan(tuple(done[name] for name in instances), planned_instances, inputs, index)
 
 
-def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
-    """Return those of the fresh steps whose results are superseded, or doubtful, or wait for a signature, as such."""
+def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, held: dict[str, Doubt]) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are not current, or doubtful, as such; add the doubts to `held`."""
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
     doubts = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
+    held |= doubts
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if doubts else {}
     found = {}
     for name, step in fresh.items():
-        if by := [text for one in step.results.values() if (text := index.superseded_text(one.mfid))]:
-            found[name] = replace(step, state=SUPERSEDED, causes=tuple(by), roots=tuple(f"{name}: {one}" for one in by))
+        if other := [one for dataset in step.results.values() if any(one := index.not_current(dataset.mfid))]:
+            causes = tuple(cause for _, cause in other)
+            found[name] = replace(
+                step, state=other[0][0], causes=causes, roots=tuple(f"{name}: {one}" for one in causes)
+            )
             continue
         own = [(one.mfid, doubts[one.mfid]) for one in step.results.values() if one.mfid in doubts]
         if own:
-            (mfid, doubt), held = own[0], sum(part.dataset.mfid in above for part in step.used)
+            (mfid, doubt), count = own[0], sum(part.dataset.mfid in above for part in step.used)
             is_own = doubt.source == mfid
             reason = f"{'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why}"
-            among = f"{held} of {len(step.used)} held ({reason})"
+            among = f"{count} of {len(step.used)} held ({reason})"
             cause = doubt.message(mfid) if is_own or len(step.used) == 1 else among
             state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
             found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
@@ -224,7 +228,8 @@ def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], held: Ma
     """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
     if feed.instance:
         parent = done[feed.instance]
-        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state in (BLOCKED, DOUBTFUL, CANDIDATE) else ""
+        is_held = parent.state in (DOUBTFUL, CANDIDATE) and any(one.mfid in held for one in parent.results.values())
+        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or is_held else ""
     item = feed.item(inputs)
     doubt = held.get(item.dataset.mfid) if item.dataset else None
     return f"{item.shown or item.label}: {doubt.message(item.mfid or '')}" if doubt else ""

@@ -15,7 +15,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.model import CANDIDATE, SUPERSEDED, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, Pipe
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, currency_of
+from crucible_lineage.standing.currency import Currency, Filling, currency_of
 from crucible_lineage.standing.standings import Standing, standings_of_records, visible_copies
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
@@ -78,16 +78,21 @@ class ProjectIndex:
         self._effects = self._effects or self.session.effects
         return self._effects.doubts(mfids, self.project)
 
-    def superseded_text(self, mfid: str) -> str:
-        """Return what is current instead of a result of this pipeline, in words; empty if it is current itself."""
-        by = self.results.slots.superseded_by(mfid)
-        if by and not self.is_away:  # it may be current in a slot of another pipeline
-            self._of_project = self._of_project or currency_of(self.session.mirror.snapshot(self.project))
-            by = self._of_project.superseded_by(mfid)
-        if not by:
-            return ""
-        stays = not self.results.slots.replacements(mfid).isdisjoint(by)
-        return f"superseded by {', '.join(by)}" + (", made by hand" if stays else "; a run makes it current again")
+    def not_current(self, mfid: str) -> tuple[str, str]:
+        """Return how a result stands that exists and is not current, and why in words; two empty texts for others."""
+        found = self.results.slots
+        if found.filling(mfid) is not Filling.CURRENT and not self.is_away:  # it may have slots of another pipeline
+            if self._of_project is None:
+                copies = visible_copies(self.session, [self.project])
+                self._of_project = currency_of(copies[0]) if copies else found
+            found = self._of_project
+        if found.filling(mfid) is Filling.CANDIDATE:
+            return CANDIDATE, "a candidate of a try; a run without it makes it current"
+        if not (by := found.superseded_by(mfid)):
+            return "", ""
+        stays = not found.replacements(mfid).isdisjoint(by)
+        text = f"superseded by {', '.join(by)}" + (", made by hand" if stays else "; a run makes it current again")
+        return SUPERSEDED, text
 
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""
