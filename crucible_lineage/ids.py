@@ -47,6 +47,14 @@ def is_mfid(text: object) -> bool:
     return isinstance(text, str) and _PATTERN.fullmatch(text) is not None
 
 
+def require_mfid(text: str, way_out: str = "") -> None:
+    """Raise InputError, which ends with the way out, unless `text` has the form of an MFID."""
+    if not is_mfid(text):
+        raise InputError(
+            f"{text!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u){way_out}"
+        )
+
+
 def is_orcid(text: str) -> bool:
     """Return whether `text` has the form of an ORCID."""
     return ORCID.fullmatch(text) is not None

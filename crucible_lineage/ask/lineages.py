@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crucible_lineage.ask.deleted import deletion_of
+from crucible_lineage.ask.view import existing
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.tables import Snapshot, Summary
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.ids import is_mfid
+from crucible_lineage.errors import NotFoundError
+from crucible_lineage.ids import require_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
@@ -49,8 +49,7 @@ def fetch_lineages(session: Session, mfids: Iterable[str], *, most: int = 1, thu
     """Return the connected lineages of datasets or samples as one graph; of unconnected ones the first `most`."""
     linked, alone = LineageGraph(()), LineageGraph(())
     for mfid in mfids:
-        if not is_mfid(mfid):
-            raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+        require_mfid(mfid)
         if mfid in linked or mfid in alone:
             continue
         if not most:
@@ -59,7 +58,8 @@ def fetch_lineages(session: Session, mfids: Iterable[str], *, most: int = 1, thu
         try:
             linked = _joint(linked, LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True)))
         except NotFoundError:
-            alone = _joint(alone, _alone(session, mfid))
+            found = existing(session, mfid)  # lists and graphs hide what is to be deleted
+            alone = _joint(alone, with_states(session, LineageGraph.from_records([found.model_dump()])))
     datasets = [node for node in linked.nodes.values() if node.kind == "dataset"]
     if not datasets:
         return _joint(linked, alone)
@@ -72,17 +72,6 @@ def fetch_lineages(session: Session, mfids: Iterable[str], *, most: int = 1, thu
 def _joint(first: LineageGraph, second: LineageGraph) -> LineageGraph:
     nodes, edges = {**first.nodes, **second.nodes}, {**first.edges, **second.edges}
     return LineageGraph(nodes.values(), edges.values())
-
-
-def _alone(session: Session, mfid: str) -> LineageGraph:
-    """Return a dataset that lists and graphs hide, since it is to be deleted. Raises InputError if there is none."""
-    try:
-        dataset = session.client.datasets.get(mfid, include_metadata=True, include_links=True)
-    except (ForbiddenError, NotFoundError) as error:
-        deletion = deletion_of(session, mfid)
-        absent = f"there is no dataset or sample {mfid} here ({session.settings.describe()})"
-        raise InputError(deletion.text if deletion else absent) from error
-    return with_states(session, LineageGraph.from_records([dataset.model_dump()]))
 
 
 def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:

@@ -39,7 +39,7 @@ from crucible_lineage.ask.rules import (
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import BAD_INPUT, ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
-from crucible_lineage.ids import has_derived_id, is_mfid
+from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
@@ -208,8 +208,7 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
 
     Files are compared, and read, of the dataset and its ancestors.
     """
-    if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    require_mfid(mfid)
     fetched = fetch_datasets(session.client, [mfid], include_links=True)
     if mfid in fetched.absent:
         of_sample = [one.unique_id for one in session.client.datasets.list(sample_mfid=mfid)]

@@ -266,12 +266,8 @@ def log_of_dataset(session: Session, mfid: str) -> str | None:
 
     Raises InputError if there is no such dataset.
     """
-    try:
-        files = session.client.datasets.list_files(mfid)
-    except (ForbiddenError, NotFoundError) as error:
-        service = session.settings.describe()
-        raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
-    for file in files:
+    existing(session, mfid)
+    for file in session.client.datasets.list_files(mfid):
         if file.filename == STEP_LOG:
             return session.client.files.download_bytes(file).decode(errors="replace")
     return None

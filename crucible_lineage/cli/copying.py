@@ -28,7 +28,7 @@ from crucible_lineage.cli.printing import print_line, warn
 from crucible_lineage.cli.working import ProgressDisplay, showing_work
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
-from crucible_lineage.ids import is_mfid
+from crucible_lineage.ids import require_mfid
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
@@ -143,10 +143,8 @@ def pull_command(
     """
     if not mfids and not pipelines:
         raise InputError("name what to copy: MFIDs of datasets, or a pipeline file with --for")
-    if wrong := [mfid for mfid in mfids if not is_mfid(mfid)]:
-        way_out = f"; for the inputs of a pipeline: --for {wrong[0]}" if wrong[0].endswith((".yaml", ".yml")) else ""
-        fault = f"{wrong[0]!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)"
-        raise InputError(fault + way_out)
+    for mfid in mfids:
+        require_mfid(mfid, f"; for the inputs of a pipeline: --for {mfid}" if mfid.endswith((".yaml", ".yml")) else "")
     folder = data_folder()
     remote = resolve_settings(api_url=option_value("url"), api_key=option_value("api_key"))
     if remote.embedded:

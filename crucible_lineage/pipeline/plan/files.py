@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
-from crucible_lineage.ids import has_derived_id, is_mfid, is_timed, time_bits
+from crucible_lineage.ids import has_derived_id, is_timed, require_mfid, time_bits
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.fetch import remote_checksums
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
@@ -134,8 +134,7 @@ def require_possible_id(raw: RawFiles) -> None:
     mfid = raw.mfid
     if raw.parents:
         raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")
-    if not is_mfid(mfid):
-        raise InputError(f"{mfid!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
+    require_mfid(mfid)
     if not gives_id(raw.recipe, mfid):
         raise InputError(
             f"register {raw.label} as {mfid}: that id follows from a recipe, and not from that of these files in "
