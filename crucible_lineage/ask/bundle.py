@@ -104,7 +104,7 @@ def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -
 
 def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph:
     """Return the lineage of all datasets of these projects, as `lineage_to_share` does."""
-    graph = with_named_parents(session, fetch_projects(session, projects).graph)
+    graph = with_named_parents(session, fetch_projects(session, projects))
     return with_whole_records(session, with_hidden_parents(graph))
 
 

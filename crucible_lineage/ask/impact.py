@@ -180,7 +180,7 @@ def dataset_impact(session: Session, mfid: str) -> RedoList:
         deletion = deletion_of(session, mfid)
         if deletion is None or not deletion.project:
             raise
-        graph = _with_recorded_children(fetch_projects(session, [deletion.project]).graph, deletion)
+        graph = _with_recorded_children(fetch_projects(session, [deletion.project]), deletion)
         return RedoList(graph, impact_of_dataset(graph, mfid), deletion=deletion)
     return RedoList(graph, impact_of_dataset(graph, mfid))
 
@@ -197,7 +197,7 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str]) -> RedoL
     """Return what comes from a file in any dataset of the projects. InputError if none has or used it."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
-    graph = fetch_projects(session, projects).graph
+    graph = fetch_projects(session, projects)
     owners = _owners(session, sha256) & graph.nodes.keys()
     impact = impact_of_file(graph, sha256, owners)
     if (
@@ -211,7 +211,7 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str]) -> RedoL
 
 def code_impact(session: Session, fingerprint: str, projects: Sequence[str]) -> RedoList:
     """Return what code made, named by its fingerprint or a unique beginning, and what comes from that."""
-    graph = fetch_projects(session, projects).graph
+    graph = fetch_projects(session, projects)
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
     matching = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
     if len(matching) != 1 or not fingerprint:
@@ -234,7 +234,7 @@ def instrument_impact(
     until: datetime | None = None,
 ) -> RedoList:
     """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
-    graph = fetch_projects(session, projects).graph
+    graph = fetch_projects(session, projects)
     known = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
     if instrument not in known:
         state = f"no dataset of {named_projects(projects)} names it; {_alternatives(known)}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from crucible_lineage.ask.view import existing
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
-from crucible_lineage.core.tables import Snapshot, Summary
+from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.ids import require_mfid
 from crucible_lineage.json_types import JsonMapping
@@ -27,14 +26,6 @@ from crucible_lineage.standing.standings import (
 )
 
 Record = Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class ProjectLineage:
-    """The lineage of whole projects, and the summaries of their datasets."""
-
-    graph: LineageGraph
-    summaries: Mapping[str, Summary]
 
 
 def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
@@ -74,7 +65,7 @@ def _joint(first: LineageGraph, second: LineageGraph) -> LineageGraph:
     return LineageGraph(nodes.values(), edges.values())
 
 
-def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
+def fetch_projects(session: Session, projects: Iterable[str]) -> LineageGraph:
     """Return the lineage of all datasets of these projects, with what they are linked to elsewhere.
 
     Only changes since the last time are downloaded. Raises InputError if there is no such project.
@@ -84,8 +75,7 @@ def fetch_projects(session: Session, projects: Iterable[str]) -> ProjectLineage:
     found: dict[str, Standing] = {}
     for project, copy in copies.items():
         found |= standings(session, project, copy=copy)
-    summaries = {mfid: one.summary for mfid, one in found.items()}
-    return ProjectLineage(_standing(LineageGraph.from_records(records), found), summaries)
+    return _standing(LineageGraph.from_records(records), found)
 
 
 def with_named_parents(session: Session, graph: LineageGraph) -> LineageGraph:

@@ -134,9 +134,9 @@ def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -
     superseded = {mfid for mfid, one in entries.items() if one.state == SUPERSEDED}
     if not any(one.state in IN_PLACE and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
         return Counter()
-    fetched = fetch_projects(session, [project])
-    found = (one for node in fetched.graph.nodes.values() for one in made_of_superseded(fetched.graph, node))
-    return Counter(fetched.summaries[one.ids[0]].pipeline for one in found)
+    graph = fetch_projects(session, [project])
+    found = (one for node in graph.nodes.values() for one in made_of_superseded(graph, node))
+    return Counter(entries[one.ids[0]].summary.pipeline for one in found)
 
 
 def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:

@@ -21,9 +21,10 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
+from crucible_lineage.registration.read import taken_of
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.masking import masked_text
-from crucible_lineage.text.times import measured_at, utc
+from crucible_lineage.text.times import utc
 
 _MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 
@@ -68,7 +69,7 @@ def _environment() -> Environment:
         "in_json": _in_json,
         "linked": _linked,
         "moment": _minute,
-        "taken": _measured_at,
+        "taken": taken_of,
         "picture": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "query": _query,
         "segment": lambda text: quote(str(text), safe=""),
@@ -98,12 +99,6 @@ def _minute(text: str | None) -> str:
         return utc(text or "").astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except ValueError:
         return text or ""
-
-
-def _measured_at(record: Any) -> str:
-    """Return the time of measurement of a dataset; empty if it is unknown."""
-    known = measured_at({"timestamp": record.timestamp, "creation_time": record.creation_time})
-    return known.isoformat() if known else ""
 
 
 def _query(values: Mapping[str, object], **changed: object) -> str:

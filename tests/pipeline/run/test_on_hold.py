@@ -59,7 +59,7 @@ def test_a_dataset_linked_to_one_on_hold_is_shown_as_doubtful_everywhere(lab: An
         assert states(session)[mfid] == "doubtful"
         assert show_dataset(session, mfid).entry.state == "doubtful"
         assert fetch_lineage(session, mfid).nodes[mfid].state == "doubtful"
-        assert fetch_projects(session, ["lab"]).graph.nodes[mfid].state == "doubtful"
+        assert fetch_projects(session, ["lab"]).nodes[mfid].state == "doubtful"
         story = explain(session, mfid)
         assert story.entry.state == "doubtful"
         assert f"Doubtful: comes from {first}, which is on hold" in str(story)
