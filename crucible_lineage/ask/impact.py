@@ -10,9 +10,8 @@ from datetime import datetime, time
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.ask.deleted import NOT_LISTED, Deletion, deletion_of
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
-from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.names import NOT_LISTED, Deletion, deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
 from crucible_lineage.errors import InputError, refused_as_input, shortened
 from crucible_lineage.lineage.compare import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from crucible_lineage.ask.deleted import NOT_LISTED, deleted_in, deletion_requests
+from crucible_lineage.ask.names import NOT_LISTED, deleted_in, deletion_requests
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.core.datasets import fetch_datasets

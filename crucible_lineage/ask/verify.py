@@ -2,11 +2,7 @@
 
 A project is read in pages: its datasets with metadata and links, and its files if that takes fewer calls than reading
 them by dataset. Findings about files are confirmed by reading the files of that dataset alone, since a list that
-changes while it is paged may skip some.
-
-Damaged and lost files are repaired by intact bytes with the same SHA-256: from this data folder (its cache, its
-embedded Crucible), from other data folders, from another dataset that has them, or from rerunning a step. A file counts
-as repaired when it was read back."""
+changes while it is paged may skip some."""
 
 from __future__ import annotations
 
@@ -14,16 +10,15 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Coloured
-from crucible_lineage.ask.deleted import deletion_of
 from crucible_lineage.ask.lineages import with_states
-from crucible_lineage.ask.names import find_mfid, find_project
+from crucible_lineage.ask.names import deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import AFTER, HERE, argument, option, question
+from crucible_lineage.ask.repair import DamagedFile, repair
 from crucible_lineage.ask.rules import (
     Evidence,
     Record,
@@ -38,22 +33,18 @@ from crucible_lineage.ask.rules import (
 )
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
-from crucible_lineage.errors import BAD_INPUT, ChecksumError, ForeignCodeError, InputError, LineageError, NotFoundError
+from crucible_lineage.errors import BAD_INPUT, ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import text, used_mfids
-from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.job.keeping import ENVIRONMENT_NAME, LOCK_NAME, present_environment
-from crucible_lineage.pipeline.plan.fetch import LOST, send_again
+from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
-from crucible_lineage.remake.confine import network_cut
-from crucible_lineage.remake.reproduce import remade_files
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.text.amounts import amount
@@ -475,97 +466,3 @@ def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:
     if not mfids or session.client.account.profile().authorization.get("effective_privilege_mode") == "elevated":
         return set(mfids)
     return {mfid for mfid in mfids if session.mirror.known(mfid) or deletion_of(session, mfid)}
-
-
-@dataclass(frozen=True)
-class DamagedFile:
-    """A file of a dataset that Crucible should have with this hash, but does not.
-
-    After a repair, `source` is where the intact bytes came from, or `error` says why there are none.
-    """
-
-    mfid: str
-    filename: str
-    sha256: str
-    finding: Finding | None = field(default=None, compare=False)
-    source: str = ""
-    error: str = ""
-    is_refused: bool = False  # since the code is of others
-    json_keys: ClassVar = "mfid filename sha256 source error"
-
-
-def repair(
-    session: Session, damaged: Sequence[DamagedFile], folders: Sequence[Path], consent: Consent
-) -> list[DamagedFile]:
-    """Send intact bytes for each damaged file, in this order, in which parents come first."""
-    repairs = {file: _from_copies(session, file, folders) for file in damaged}
-    for mfid in dict.fromkeys(file.mfid for file in repairs.values() if file.error):
-        files = [file for file, outcome in repairs.items() if file.mfid == mfid and outcome.error]
-        repairs |= _by_rerunning(session, mfid, files, consent)
-    return [repairs[file] for file in damaged]
-
-
-def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -> DamagedFile:
-    errors = []
-    with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-        for source, path in _copies(session, file, folders, Path(folder)):
-            try:
-                _send(session, file, path)
-            except LineageError as error:
-                errors.append(f"{error} (intact bytes are in {source})")
-            else:
-                return replace(file, source=source)
-    return replace(file, error="; ".join(errors) or "no copy was found")
-
-
-def _copies(session: Session, file: DamagedFile, folders: Sequence[Path], scratch: Path) -> Iterator[tuple[str, Path]]:
-    """Yield copies with the right bytes, each with its name, the nearest first."""
-    if session.cache.holds(file.sha256):
-        yield "this data folder's cache", session.cache.path(file.sha256)
-    head, tail = file.sha256[:2], file.sha256[2:]
-    for folder in (session.settings.data, *folders):
-        for path in (
-            folder / "cache" / head / file.sha256,
-            folder / "crucible" / "contents" / head / tail,
-            folder / "contents" / head / tail,
-            *folder.glob(f"outbox/*/*/{file.sha256}"),
-        ):
-            if path.is_file() and file_sha256(path) == file.sha256:
-                yield str(path), path
-    for name, content in present_environment(session) if file.filename in (ENVIRONMENT_NAME, LOCK_NAME) else ():
-        (scratch / name).write_bytes(content)
-        if file_sha256(scratch / name) == file.sha256:
-            yield "the environment of this Python", scratch / name
-    try:
-        others = session.client.files.list(sha256_hash=file.sha256)
-    except LineageError:  # the service does not look up files by hash
-        return
-    for other in others:
-        if (other.dataset_mfid, other.filename) != (file.mfid, file.filename):
-            with suppress(LineageError):
-                yield f"dataset {other.dataset_mfid}", session.client.files.download(other, scratch / other.mfid)
-
-
-def _by_rerunning(
-    session: Session, mfid: str, files: Sequence[DamagedFile], consent: Consent
-) -> dict[DamagedFile, DamagedFile]:
-    """Rerun the step of a dataset, and send the files that have the same bytes as before."""
-    done: dict[DamagedFile, DamagedFile] = {}
-    how = "" if network_cut() else ", with the network, which nothing here cuts off"
-    try:
-        with remade_files(session, mfid, consent) as made:
-            for file in files:
-                if file.sha256 in made:
-                    _send(session, file, made[file.sha256])
-                    done[file] = replace(file, source=f"rerunning its step{how}")
-                else:
-                    done[file] = replace(file, error="no copy was found, and the remade file differs")
-    except LineageError as error:
-        reason = f"no copy was found, and rerunning its step failed: {error}"
-        is_refused = isinstance(error, ForeignCodeError)
-        done |= {file: replace(file, error=reason, is_refused=is_refused) for file in files if file not in done}
-    return done
-
-
-def _send(session: Session, file: DamagedFile, path: Path) -> None:
-    send_again(session.client, file.mfid, file.filename, file.sha256, path)

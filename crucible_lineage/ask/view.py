@@ -9,9 +9,8 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.ask.columns import as_json
-from crucible_lineage.ask.deleted import deletion_of, request_text
 from crucible_lineage.ask.files import own_files
-from crucible_lineage.ask.names import find_mfid
+from crucible_lineage.ask.names import deletion_of, find_mfid, request_text
 from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset
