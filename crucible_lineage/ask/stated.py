@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.ask.calibrations import CalibrationUse
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import AFTER, COMMAND, ELSEWHERE, Project, argument, option, question
-from crucible_lineage.ask.view import show_dataset, visible_names
+from crucible_lineage.ask.view import CalibrationUse, show_dataset, visible_names
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session

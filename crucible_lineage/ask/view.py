@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, next_command
-from crucible_lineage.ask.calibrations import CalibrationUse, calibrations_of
 from crucible_lineage.ask.columns import as_json
 from crucible_lineage.ask.files import own_files
 from crucible_lineage.ask.names import deletion_of, find_mfid, request_text
@@ -17,10 +18,14 @@ from crucible_lineage.client.models import Dataset
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, object_of
+from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.labels import first_lines, value_text
+from crucible_lineage.lineage.model import IN_PLACE
 from crucible_lineage.lineage.records import (
     given_metadata,
     maker,
+    mapping,
+    mappings,
     parents_as_used,
     provenance,
     returned_values,
@@ -31,11 +36,19 @@ from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.plan.corrections import overwritten
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import Standing, standing_of
+from crucible_lineage.standing.standings import Standing, standing_of, standings
+from crucible_lineage.statements.calibrations import (
+    Calibrations,
+    Certificate,
+    CertificateMatch,
+    certified_text,
+    overlapping,
+    range_text,
+)
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import CHECK, REMAKE
-from crucible_lineage.text.amounts import size_text, time_text
-from crucible_lineage.text.times import time_shown, without_default_time
+from crucible_lineage.text.amounts import amount, size_text, time_text
+from crucible_lineage.text.times import measured_at, moment_text, span_text, time_shown, without_default_time
 
 MOST_RELATIVES = 20  # listed parents or children
 MOST_METADATA = 30  # listed entries that no step returned
@@ -66,6 +79,19 @@ class File:
 
     def __str__(self) -> str:
         return f"{self.name}  {'' if self.size is None else size_text(self.size)}  sha256 {self.sha256}"
+
+
+@dataclass(frozen=True)
+class CalibrationUse:
+    """A calibration of a dataset: its role or kind, the calibrations that qualify, their certificates, and why."""
+
+    kind: str
+    datasets: tuple[str, ...]
+    certificates: tuple[str, ...]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {', '.join(self.datasets) or 'none'}, {self.why}"
 
 
 @dataclass(frozen=True)
@@ -344,3 +370,62 @@ def _values(values: Mapping[str, object]) -> Iterator[str]:
 
 def _named(mfid: str, names: Mapping[str, str]) -> str:
     return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid
+
+
+def calibrations_of(session: Session, record: Mapping[str, object]) -> tuple[CalibrationUse, ...]:
+    """Return the calibrations that a result was made with by certificate, or those certified for measured data."""
+    recorded = provenance(record)
+    if recorded.get("recipe"):
+        return tuple(_chosen(mappings(recorded.get("used"))))
+    return tuple(_certified(session, record))
+
+
+def _chosen(used: Iterable[Mapping[str, object]]) -> Iterator[CalibrationUse]:
+    for entry in used:
+        if certificate := mapping(mapping(entry.get("chosen")).get("certificate")):
+            statement = str(certificate.get("statement"))
+            why = f"{certified_text(certificate)} by {certificate.get('by')} (certificate {statement})"
+            yield CalibrationUse(str(entry.get("role")), (str(entry.get("mfid")),), (statement,), why)
+
+
+def _certified(session: Session, record: Mapping[str, object]) -> Iterator[CalibrationUse]:
+    project, moment = str(record.get("project_id") or ""), measured_at(record)
+    certificates = session.mirror.certificates(project)
+    if moment is None or not certificates:
+        return
+    calibrations = Calibrations(certificates)
+    value = partial(value_of, fields_of(record))
+    for kind in calibrations.kinds:
+        match = calibrations.fitting(kind, value, moment)
+        if match.valid or match.before or match.after:
+            datasets = tuple(dict.fromkeys(one.dataset for one in match.valid))
+            statements = tuple(one.statement for one in match.valid)
+            yield CalibrationUse(kind, datasets, statements, "; ".join(_reasons(match, moment)))
+
+
+def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
+    for one in match.valid:
+        valid = range_text(one.span_at(moment) or one.declared)
+        yield f"{valid}, for {one.scope}, {one.attribution} (certificate {one.statement})"
+    if len({one.dataset for one in match.valid}) > 1:
+        yield "they contradict each other and are not used: lift one of the certificates"
+    if not match.valid:
+        yield f"as none is certified for {moment_text(moment)}"
+        if nearest := match.nearest(moment):
+            one, side, seconds = nearest
+            yield f"{one.dataset} is valid {range_text(one.declared)}, {span_text(seconds)} {side}"
+
+
+def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
+    """Yield what follows once a certificate is lifted: what is certified in its place, and what was made with it."""
+    others = [one for one in session.mirror.certificates(lifted.project) if one.key == lifted.key]
+    now = sorted({one.dataset for one in overlapping(lifted.declared, others)})
+    yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.declared)}: {', '.join(now) or 'none'} is certified now"
+    made = made_with(session, lifted.project, lifted.dataset)
+    yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
+
+
+def made_with(session: Session, project: str, calibration: str) -> list[Standing]:
+    """Return the current results of a project that were made with a calibration."""
+    found = standings(session, project).values()
+    return [one for one in found if one.state in IN_PLACE and calibration in one.summary.parents]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from crucible_lineage.ask.answer import Done, next_command
-from crucible_lineage.ask.calibrations import after_lifting
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option, read_pair
+from crucible_lineage.ask.view import after_lifting
 from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject

@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 import networkx
 from rooms import PARTS, ROOT, House
 
-from crucible_lineage.lineage.svg import Layout, Point, layout
+from crucible_lineage.lineage.layout import Layout, Point, layout
 
 __all__ = ["drawn"]
 

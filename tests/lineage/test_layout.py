@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
+from crucible_lineage.lineage.layout import layout
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.svg import layout, render_svg
+from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.view import STATE_COLOURS, view
 from tests.page import page_data
 
