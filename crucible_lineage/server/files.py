@@ -38,7 +38,6 @@ from crucible_lineage.server.storage import (
     update_size,
 )
 
-Disposition = Literal["attachment", "inline"]
 _SIGNATURES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -60,10 +59,10 @@ def list_dataset_files(db: Connection, row: Row) -> Json:
 
 
 @get("/datasets/{mfid}/download_links", of="dataset")
-def dataset_download_links(call: Call, db: Connection, row: Row, disposition: Disposition = "attachment") -> Json:
+def dataset_download_links(call: Call, db: Connection, row: Row) -> Json:
     if not (files := files_of(db, row["id"])):
         raise Refusal(404, "The dataset has no files")
-    return {file["mfid"]: _link(call, file, disposition) for file in files}
+    return {file["mfid"]: _link(call, file) for file in files}
 
 
 @get("/files")
@@ -92,14 +91,13 @@ def delete_file(call: Call, db: Connection, mfid: str) -> Response:
 
 
 @get("/files/{mfid}/download_link")
-def file_download_link(call: Call, db: Connection, mfid: str, disposition: Disposition = "attachment") -> Json:
-    return {"url": _link(call, file_of(db, call.caller, mfid, VIEWER), disposition), "expires_in": LIFETIME_S}
+def file_download_link(call: Call, db: Connection, mfid: str) -> Json:
+    return {"url": _link(call, file_of(db, call.caller, mfid, VIEWER)), "expires_in": LIFETIME_S}
 
 
-def _link(call: Call, file: Row, disposition: Disposition) -> str:
+def _link(call: Call, file: Row) -> str:
     """Return a link to the content, not the file: it gives the same bytes after the file was replaced."""
-    path = f"/storage/contents/{file['sha256']}/{file['filename']}"
-    return call.service.links.sign(call.base_url, path, disposition=disposition)
+    return call.service.links.sign(call.base_url, f"/storage/contents/{file['sha256']}/{file['filename']}")
 
 
 class NewThumbnail(Form):

@@ -6,13 +6,12 @@ A signed upload has parts, each verified as it arrives; a resumable one has a si
 from __future__ import annotations
 
 import asyncio
-import mimetypes
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from sqlite3 import Connection, Row
-from typing import Annotated, Literal
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 from pydantic import Field
@@ -40,7 +39,6 @@ from crucible_lineage.server.storage import (
 PART_BYTES = 64 << 20  # as the official client slices; with any other size it reads the file twice
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
-_ACTIVE_TYPES = ("html", "svg", "xml", "javascript")  # never shown inline: they could act with the reader's rights
 
 _growing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # held while a chunk is written
 
@@ -384,27 +382,13 @@ async def _grow(request: Request, path: Path, first: int, last: int, total: int)
 
 
 @get("/storage/contents/{sha256}/{filename}", is_open=True)
-def get_content(
-    call: Visit,
-    sha256: str,
-    filename: str,
-    expires: str,
-    signature: str,
-    disposition: Literal["attachment", "inline"] = "attachment",
-) -> Response:
+def get_content(call: Visit, sha256: str, filename: str, expires: str, signature: str) -> Response:
     path = _authorized_service(call).storage.folder.content(sha256)
     if not path.exists():
         raise Refusal(404, "This content is no longer stored")
-    media_type = mimetypes.guess_type(filename)[0] or "application/octet-stream"
-    if any(word in media_type for word in _ACTIVE_TYPES):
-        media_type, disposition = "application/octet-stream", "attachment"
-    return _Content(
-        path,
-        media_type=media_type,
-        filename=filename,
-        content_disposition_type=disposition,
-        headers={"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox", "ETag": f'"{sha256}"'},
-    )
+    # Never shown by a browser: a page or picture with a script could act with the reader's rights.
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox", "ETag": f'"{sha256}"'}
+    return _Content(path, media_type="application/octet-stream", filename=filename, headers=headers)
 
 
 class _Content(FileResponse):

@@ -237,11 +237,11 @@ def test_odd_file_name_survives_the_round_trip(client, dataset, tmp_path, name):
     assert Path(paths[1]).read_bytes() == path.read_bytes()
 
 
-def test_html_is_never_shown_inline(client, dataset, tmp_path, storage):
+def test_no_content_is_shown_by_a_browser(client, dataset, tmp_path, storage):
     page = tmp_path / "page.html"
     page.write_text("<script>alert(1)</script>")
     file = client.datasets.add_file(dataset(), str(page))["associated_file"]
-    answer = storage.get(client.files.get_download_link(file["mfid"], disposition="inline"))
+    answer = storage.get(client.files.get_download_link(file["mfid"]))
     assert answer.headers["Content-Disposition"].startswith("attachment")
 
 

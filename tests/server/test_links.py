@@ -40,4 +40,4 @@ def test_graph_leaves_out_what_the_caller_may_not_read(client, guest, dataset):
     client.datasets.link(secret, shown)
     client.datasets.set_public(shown)
     assert [node["id"] for node in guest.graphs.get(shown)["nodes"]] == [shown]
-    assert guest.get_links(shown) == []
+    assert guest.datasets.get(shown, include_links=True)["links"] == []

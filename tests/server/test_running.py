@@ -90,7 +90,7 @@ def test_closed_server_answers_no_more_and_leaves_no_thread(tmp_path):
     server.close()
     server.close()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(server.url + "/health/live")
+        httpx.get(server.url + "/health/ready")
     assert [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("crucible")] == []
 
 

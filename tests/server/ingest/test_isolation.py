@@ -152,7 +152,7 @@ def killed(tmp_path, plugin, monkeypatch):
             added = client.datasets.add_file(client.datasets.create(Dataset(dataset_name="x"))["dsid"], str(path))
             number = added["ingestion_request"]["id"]
             while not list(data.glob("contents/*/*.seen")):
-                httpx.get(url + "/health/live")
+                httpx.get(url + "/health/ready")
         finally:
             process.kill()
     monkeypatch.delenv("LAB_HANGS")
@@ -177,7 +177,7 @@ def test_closing_server_ends_the_process_in_hand_and_leaves_its_request_to_the_n
         added = client.datasets.add_file(client.datasets.create(Dataset(dataset_name="x"))["dsid"], str(path))
         number = added["ingestion_request"]["id"]
         while not list((tmp_path / "data").glob("contents/*/*.seen")):
-            httpx.get(server.url + "/health/live")
+            httpx.get(server.url + "/health/ready")
     monkeypatch.delenv("LAB_HANGS")
     with start_server(tmp_path / "data") as server:
         assert (
