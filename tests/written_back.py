@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import change, merged, read_metadata, write_metadata, written_metadata
+from crucible_lineage.server.resources import change, merged, metadata_of, write_metadata, written_metadata
 from crucible_lineage.server.worker import Worker, fill, replace_thumbnail
 
 
@@ -22,7 +22,7 @@ def writing_back(folder: Path, pick_up_s: float, parse_s: float) -> Iterator[Run
         def _ingest(self, file: sqlite3.Row) -> tuple[str | None, str]:
             self._closing.wait(pick_up_s)
             with self._database.read() as db:
-                self._picked_up = read_metadata(db, file["dataset_id"]) or {}
+                self._picked_up = metadata_of(db, [file["dataset_id"]]).get(file["dataset_id"], {})
                 sql = "SELECT dataset_name, measurement, session_name, timestamp FROM dataset WHERE id = ?"
                 self._fields = dict(db.execute(sql, (file["dataset_id"],)).fetchone())
             self._closing.wait(parse_s)
