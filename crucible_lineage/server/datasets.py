@@ -87,21 +87,14 @@ def _add_search(kind: str) -> None:
     """Add the search by name for one kind of resource."""
 
     @get(f"/{kind}s/search")
-    def search(
-        call: Call,
-        db: Connection,
-        q: Words,
-        limit: Hits = 20,
-        project_id: str | None = None,
-        include_owner: bool = False,
-    ) -> Json:
+    def search(call: Call, db: Connection, q: Words, limit: Hits = 20, project_id: str | None = None) -> Json:
         conditions = Conditions("NOT hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
         if kind in ("dataset", "sample"):
             conditions.limit_to(call.caller)
         if project_id is not None:
             conditions.add("project_id = ?", named_row(db, "project", project_id, 422)["id"])
         rows = conditions.rows(db, SELECTS[kind], f"length({_NAMES[kind]}), mfid", limit)
-        return {"items": records(db, call.caller, kind, rows, Includes(include_owner=include_owner))}
+        return {"items": records(db, call.caller, kind, rows)}
 
 
 for _kind in _NAMES:

@@ -94,13 +94,15 @@ def records(
             "capabilities": _capabilities(role, kind),
         }
         if kind in ("dataset", "sample"):
-            record |= _in_project(row, projects.get(row["project_id"]))
+            record |= {"public": bool(row["public"]), **_reference("project", "title", projects.get(row["project_id"]))}
             record["links"] = links.get(number, []) if embed.include_links else None
         else:
             record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
             record |= {f"{kind}_id": row["slug"], "members": None}
         if kind == "dataset":
-            record |= _of_instrument(row, instruments.get(row["instrument_id"]))
+            instrument = instruments.get(row["instrument_id"])
+            record["instrument_name"] = instrument["instrument_name"] if instrument else row["instrument_label"]
+            record |= _reference("instrument", "instrument_name", instrument)
         if kind == "project":
             record |= {"lead": owner, "project_lead_orcid": owner and owner["unique_id"]}
             record["members"] = members(db, number) if embed.include_members and role >= VIEWER else None
@@ -111,24 +113,12 @@ def records(
     return result
 
 
-def _in_project(row: sqlite3.Row, project: sqlite3.Row | None) -> JsonObject:
-    mfid, slug = (project["mfid"], project["slug"]) if project else (None, None)
-    return {
-        "public": bool(row["public"]),
-        "project_id": slug,
-        "project_mfid": mfid,
-        "project": {"unique_id": mfid, "project_id": slug, "title": project["title"]} if project else None,
-        "project_relation": None,
-    }
-
-
-def _of_instrument(row: sqlite3.Row, instrument: sqlite3.Row | None) -> JsonObject:
-    if instrument is None:
-        named = dict.fromkeys(("instrument_id", "instrument_mfid", "instrument"))
-        return {"instrument_name": row["instrument_label"], **named}
-    mfid, slug, name = (instrument[column] for column in ("mfid", "slug", "instrument_name"))
-    own = {"unique_id": mfid, "instrument_id": slug, "instrument_name": name}
-    return {"instrument_name": name, "instrument_id": slug, "instrument_mfid": mfid, "instrument": own}
+def _reference(kind: str, named: str, row: sqlite3.Row | None) -> JsonObject:
+    """Return the fields of a record that refer to its project, or instrument."""
+    if row is None:
+        return dict.fromkeys((kind, f"{kind}_id", f"{kind}_mfid"))
+    own = {"unique_id": row["mfid"], f"{kind}_id": row["slug"], named: row[named]}
+    return {kind: own, f"{kind}_id": row["slug"], f"{kind}_mfid": row["mfid"]}
 
 
 def deletion_records(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> dict[int, JsonObject]:
@@ -191,14 +181,12 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
     ends = names(db, {end for parent, child, *_ in found for end in (parent, child)})
     role_of = roles(db, caller, ends)
     links: dict[int, list[JsonObject]] = defaultdict(list)
-    older_names = {"source": "parent", "target": "child", "undirected": "associated"}
     for parent, child, kind, is_tie in found:
         for near, far, direction in ((child, parent, "source"), (parent, child, "target")):
             direction = "undirected" if is_tie else direction
             if near in wanted and role_of[far] >= VIEWER:
                 end = {name: ends[far][name] for name in ("unique_id", "resource_type", "name")}
-                relation = {"relationship": older_names[direction], "relationship_type": kind}
-                links[near].append({**end, "direction": direction, **relation})
+                links[near].append({**end, "direction": direction, "relationship_type": kind})
     return links
 
 
@@ -317,8 +305,6 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQu
     rows = conditions.rows(db, SELECTS[kind], f"{column} {direction}, mfid {direction}", query.limit + 1)
     more, rows = len(rows) > query.limit, rows[: query.limit]
     items = records(db, caller, kind, rows, query)
-    for item in items if query.project_id or query.project_mfid else ():
-        item["project_relation"] = "assigned"
     last = json.dumps((rows[-1][name] or "", rows[-1]["mfid"])) if more and rows else None
     next_cursor = None if last is None else base64.urlsafe_b64encode(last.encode()).decode()
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}

@@ -137,7 +137,6 @@ def instrument_columns(
 
 
 MAX_DOCUMENT_BYTES = 4 << 20  # chosen: a hundred thousand numbers; larger data belong in a file
-MAX_DEPTH = 100  # chosen: far beyond any instrument's header, far below Python's recursion limit
 
 
 def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
@@ -189,7 +188,6 @@ def written_metadata(db: sqlite3.Connection, resource_id: int) -> JsonObject:
 
 def write_metadata(db: sqlite3.Connection, resource_id: int, document: JsonObject) -> None:
     """Store the metadata that people wrote."""
-    _check_depth(document)
     if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
     db.execute("INSERT OR REPLACE INTO metadata (id, document) VALUES (?, ?)", (resource_id, text))
@@ -201,18 +199,3 @@ def to_json(document: Mapping[str, object]) -> str:
         return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         raise Refusal(422, "Metadata may not hold NaN or infinite numbers; JSON has none") from None
-
-
-def _check_depth(document: dict[str, object]) -> None:
-    level: list[object] = [document]
-    for _ in range(MAX_DEPTH):
-        inner: list[object] = []
-        for value in level:
-            if isinstance(value, dict):
-                inner.extend(value.values())
-            elif isinstance(value, list):
-                inner.extend(value)
-        if not inner:
-            return
-        level = inner
-    raise Refusal(422, f"Metadata is nested more than {MAX_DEPTH} levels deep")

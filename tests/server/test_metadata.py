@@ -22,7 +22,7 @@ def test_body_that_is_no_good_object_is_refused(api, dataset, body):
 def test_metadata_has_bounds(api, dataset):
     path = f"/resources/{dataset()}/metadata"
     deep: object = 1
-    for _ in range(150):
+    for _ in range(250):
         deep = {"a": deep}
     assert api.patch(path, json=deep).status_code == 422
     assert api.patch(path, json={"a": "x" * (5 << 20)}).status_code == 413
