@@ -41,44 +41,6 @@ from typing import Any
 
 from crucible_lineage.text.masking import masked_text
 
-__all__ = [
-    "TRANSIENT",
-    "CertificateError",
-    "ChecksumError",
-    "ConflictError",
-    "CrucibleError",
-    "Fault",
-    "FileChangedError",
-    "FileConflictError",
-    "ForbiddenError",
-    "IdTakenError",
-    "InputError",
-    "LineageError",
-    "NotFoundError",
-    "OnHoldError",
-    "PreconditionError",
-    "PrefectAwayError",
-    "RateLimitedError",
-    "RecipeConflictError",
-    "RefusedError",
-    "RunError",
-    "ServerError",
-    "StepError",
-    "StoppedError",
-    "StorageError",
-    "UnauthorizedError",
-    "UnreachableError",
-    "WithdrawnError",
-    "missing_library",
-    "nearest",
-    "nearest_word",
-    "no_file",
-    "refused_as_input",
-    "require_library",
-    "shortened",
-    "shown_path",
-]
-
 MOST_NEAR = 3  # possible words that a message about an unknown one suggests
 NEXT_BEST = 0.03  # below the best likeness, of 1, that is still a suggestion
 MOST_LISTED = 12  # possible words that it lists where none is near

@@ -20,14 +20,6 @@ from crucible_lineage.marks import correct, is_own, settled
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.text.times import utc
 
-__all__ = [
-    "Account", "Dataset", "DatasetCreate", "DeletedRecord", "DeletionRequest", "FileRecord",
-    "IngestionRequest", "Instrument", "InstrumentCreate", "Keyword", "Link", "Member", "Metadata", "Person", "Profile",
-    "Project", "ProjectCreate", "ReceivedModel", "Sample", "SampleCreate", "SearchHit", "SentModel",
-    "Thumbnail",
-]  # fmt: skip
-
-
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 
 
