@@ -135,18 +135,13 @@ def _bound(
 
         faults += filter(None, [schedule_fault(spec)])
     if declared and spec and (named := named_ingestors(spec)):
-        faults += _ingestor_faults(file, declared, sorted(set(named.values())))
+        try:
+            faults += ingestor_faults(declared, _ingestors())
+        except CrucibleError as error:
+            names = ", ".join(sorted(set(named.values())))
+            note = f"note: {file}: could not check that the ingestors {names} exist: {error}"
+            click.echo(plain_lines(note), err=True)
     return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))
-
-
-def _ingestor_faults(file: Path, declared: Declaration, named: Sequence[str]) -> list[Fault]:
-    """Return faults for ingestors that this Crucible does not have; print a note if it cannot be asked."""
-    try:
-        return ingestor_faults(declared, _ingestors())
-    except CrucibleError as error:
-        note = f"{file}: could not check that the ingestors {', '.join(named)} exist: {error}"
-        click.echo(plain_lines(f"note: {note}"), err=True)
-        return []
 
 
 def _ingestors() -> tuple[str, ...]:

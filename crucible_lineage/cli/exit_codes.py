@@ -46,16 +46,12 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
         error = storage_error(error) or error
     code = _exit_code(error)
     if code is None:
-        error, code = RunError(_fault_message(error)), FAILURE
+        error, code = RunError(record_fault(error, data_folder())[0]), FAILURE
     if as_json:
         click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False), file=result_stream())
     for line in _lines(error):
         click.echo(line, err=True)
     return code
-
-
-def _fault_message(error: BaseException) -> str:
-    return record_fault(error, data_folder())[0]
 
 
 def _exit_code(error: BaseException) -> int | None:

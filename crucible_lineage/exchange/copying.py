@@ -368,17 +368,14 @@ class Sender:
                 content = base64.b64decode(picture.thumbnail_b64str)
                 client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
         if missing.files:
-            self._send_files(source, missing.files)
+            with self._files() as local:
+                for file in (one for one in source.files if one.filename in missing.files):
+                    sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
+                    if file.mfid in self.ingested and not sent.existed:
+                        self.client.ingestions.request(sent.file.mfid)
         if missing.slots:
             project = str(source.entry.get("project_id") or "")
             make_current(self.target.mirror, client, project, mfid, missing.slots)
-
-    def _send_files(self, source: DatasetParts, names: frozenset[str]) -> None:
-        with self._files() as local:
-            for file in (one for one in source.files if one.filename in names):
-                sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
-                if file.mfid in self.ingested and not sent.existed:
-                    self.client.ingestions.request(sent.file.mfid)
 
     @contextmanager
     def _files(self) -> Iterator[Callable[[FileRecord], Path]]:
