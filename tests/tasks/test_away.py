@@ -1,4 +1,4 @@
-"""A flow runs while Crucible is unreachable: its results wait in the outbox, and are delivered afterwards."""
+"""A flow runs while Crucible is unreachable, or is killed: its results wait in the outbox for the next flow run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 FLOW = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 
 import pandas as pd
@@ -47,10 +48,13 @@ def note(text: str) -> dict:
 crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
 
 @flow
-@registering("lab", crucible=crucible, undelivered=undelivered)
+@registering("lab", crucible=crucible, undelivered=undelivered.replace("killed", "warn"))
 def process(path: Path, by: int) -> int:
     note("begun")
-    return total(scale(read(path), by))
+    found = total(scale(read(path), by))
+    if undelivered == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
 
 state = process(path, number, return_state=True)
 print(json.dumps([state.name, state.result(raise_on_failure=False) if state.is_completed() else str(state.message)]))
@@ -90,6 +94,9 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
             "CRUCIBLE_LINEAGE_RETRY_SECONDS": "0.2",
         }
         ran = prefect.python("-c", FLOW, data, path, undelivered, number, **environment)
+        if undelivered == "killed":
+            assert ran.returncode == -9
+            return None, ran.stderr
         assert ran.returncode == 0, ran.stderr[-3000:]
         return json.loads(ran.stdout.splitlines()[-1]), ran.stderr
 
@@ -123,3 +130,10 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
         names_of = [one.dataset_name for one in session.client.datasets.list(project_id="lab", limit=None)]
     assert names_of.count("scan.csv") == 1  # the files that the service had are not registered again
     assert names_of.count("note [begun]") == 1
+
+    run(5, "killed")
+    assert run(4)[0] == ["Completed", 3120]
+    with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
+        names_of = [one.dataset_name for one in session.client.datasets.list(project_id="lab", limit=None)]
+        assert verify_project(session, "lab").findings == ()
+    assert [names_of.count(f"scan.csv (scale [{number}])") for number in (4, 5)] == [1, 1]
