@@ -349,9 +349,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
-@contextmanager
-def open_recording(request: Destination) -> Iterator[Recording]:
-    """Record tasks and steps called in this block. Raises InputError if this Prefect has no place to see them."""
+def _opened(request: Destination) -> Recording:
+    """Begin to record for the running flow. Raises InputError if this Prefect has no place to see its tasks."""
     from crucible_lineage.tasks.hook import install, note_sent_by  # they import this module
 
     install()
@@ -360,31 +359,19 @@ def open_recording(request: Destination) -> Iterator[Recording]:
     session = session_for(request.crucible)
     is_block = isinstance(request.crucible, CrucibleCredentials)
     settled = request.crucible if is_block else connection_of(request.crucible).settled(session.settings)
-    running = FlowRunContext.get()
+    running, within, run_id = FlowRunContext.get(), _open.get(), uuid.uuid4().hex
     flow = running.flow if running else None
     if running is not None:
         note_sent_by(running.task_runner)
     name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
-    outer = _open.get()  # of the parent flow: the two share their known values
-    if outer is not None and outer.session is not session:
-        outer = None
-    run_id, begun = uuid.uuid4().hex, datetime.now(UTC).isoformat()
-    is_inside = _open.get() is not None  # another Crucible's notes may then be those of the flow run
-    shared_by = str(running.flow_run.id) if running and running.flow_run and not is_inside else run_id
-    notes = outer.destination.notes if outer else shared_by  # a task worker knows the flow run alone
+    outer = within if within and within.session is session else None  # the parent flow: they share known values
+    # A task worker knows the flow run alone; within another Crucible's recording, its notes may be those of the run.
+    shared_by = str(running.flow_run.id) if running and running.flow_run and not within else run_id
+    notes, begun = outer.destination.notes if outer else shared_by, datetime.now(UTC).isoformat()
     destination = replace(request, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
     recording = Recording(destination, session, owner=True, origins=outer.origins if outer else None)
     recording.begin()
-    _here[destination.run_id] = recording
-    token = _open.set(recording)
-    try:
-        yield recording
-    finally:
-        _open.reset(token)
-        try:
-            recording.close()
-        finally:
-            _here.pop(destination.run_id, None)
+    return recording
 
 
 def current(destination: Destination | None = None) -> Recording | None:
@@ -544,21 +531,25 @@ def _await_tasks(returned: Any) -> Any:
 @contextmanager
 def _registered(request: Destination) -> Iterator[Recording]:
     """Record tasks and steps called in this block, and show what was registered."""
-    with open_recording(request) as recording:
-        runner = functools.partial(_run_step, recording)
-        token = step_runner.set(runner)
-        open_runners.append(runner)
-        failed = True
+    recording = _opened(request)
+    _here[recording.destination.run_id] = recording
+    runner, failed = functools.partial(_run_step, recording), True
+    opened, running = _open.set(recording), step_runner.set(runner)
+    open_runners.append(runner)
+    try:
+        yield recording
+        failed = False
+    finally:
+        step_runner.reset(running)
+        open_runners.remove(runner)
         try:
-            yield recording
-            failed = False
-        finally:
-            step_runner.reset(token)
-            open_runners.remove(runner)
             recording.close(failed=failed)
             _show_results(recording)
-        if (waiting := recording.left()) and recording.destination.undelivered == "fail":
-            raise RunError(_waiting_message(recording, len(waiting)))
+        finally:
+            _open.reset(opened)
+            del _here[recording.destination.run_id]
+    if (waiting := recording.left()) and recording.destination.undelivered == "fail":
+        raise RunError(_waiting_message(recording, len(waiting)))
 
 
 def _run_step(
