@@ -62,7 +62,9 @@ SENT = "__crucible_sent__"  # attribute of a flow that is sent to another proces
 
 @dataclass(frozen=True)
 class Destination:
-    """Where the results of a run go. It is pickled for other processes; a block in it carries its key along."""
+    """Where the results of a run go. It goes with a flow's context to other processes; a block in it carries its key
+    along, and whoever reads its pickle installs the hooks.
+    """
 
     project: str
     crucible: CrucibleConnection | Any
@@ -74,10 +76,6 @@ class Destination:
     undelivered: Literal["warn", "fail"] = "warn"
     notes: str = ""  # the run whose notes it shares: its outer run, else its own
 
-
-class Sent(Destination):
-    """A destination that goes with a flow's context to another process; whoever reads its pickle installs the hooks."""
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         from crucible_lineage.tasks.hook import install  # it imports this module
 
@@ -88,7 +86,7 @@ class Sent(Destination):
 def sent_by(flow: Any, destination: Destination) -> Any:
     """Return a copy of a flow that carries the destination to another process."""
     copied = copy(flow)
-    setattr(copied, SENT, Sent(**vars(destination)))
+    setattr(copied, SENT, destination)
     return copied
 
 

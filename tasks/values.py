@@ -201,11 +201,9 @@ def spelled(value: object, level: int = 0) -> Any:
         value = list(value.items())
     if isinstance(value, (list, tuple, set, frozenset)):
         return [spelled(item, level + 1) for item in _in_order(value)]
-    if _is_number(value):
-        return value.item()  # type: ignore[attr-defined]
     if isinstance(value, (*SCALARS, complex)) or is_model(value) or is_dataclass(value):
         return _by_pydantic(value)
-    raise NotJsonError
+    return _number(value)
 
 
 def _in_order(value: Any) -> Any:
@@ -218,14 +216,6 @@ def _in_order(value: Any) -> Any:
         return sorted(value, key=repr)
 
 
-def _is_number(value: object) -> bool:
-    """Return whether a value is a NumPy number that JSON represents exactly."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, numpy.generic):
-        return False
-    return value.dtype.kind in "biuf" and value.dtype.itemsize <= 8
-
-
 def _by_pydantic(value: object) -> Any:
     try:
         return json.loads(to_json(value, inf_nan_mode="strings", fallback=_number))
@@ -234,7 +224,11 @@ def _by_pydantic(value: object) -> Any:
 
 
 def _number(value: Any) -> Any:
-    if not _is_number(value):
+    """Return a NumPy number that JSON represents exactly. Raises NotJsonError for other values."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, numpy.generic):
+        raise NotJsonError
+    if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
         raise NotJsonError
     return value.item()
 
