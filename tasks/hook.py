@@ -296,40 +296,37 @@ def _required(call: TaskCall | Exception | None, transaction: Any = None) -> Tas
     return None
 
 
+@contextmanager
+def _followed(engine: Any, call: TaskCall | None) -> Iterator[None]:
+    """Let the call take what the engine hands on as the result of the function in this block."""
+    if call is None:
+        yield
+        return
+
+    def succeeded(result: Any, transaction: Any) -> Any:
+        call.returned(result, transaction)
+        return type(engine).handle_success(engine, result, transaction=transaction)
+
+    engine.handle_success = succeeded
+    try:
+        with call.watched():
+            yield
+    finally:
+        del engine.handle_success
+
+
 def _calling(call_task_fn: Any) -> Any:
     def called(self: Any, transaction: Any) -> Any:
-        if (call := _required(self.crucible_call, transaction)) is None:
+        with _followed(self, _required(self.crucible_call, transaction)):
             return call_task_fn(self, transaction)
-
-        def succeeded(result: Any, transaction: Any) -> None:
-            call.returned(result, transaction)
-            type(self).handle_success(self, result, transaction=transaction)
-
-        self.handle_success = succeeded
-        try:
-            with call.watched():
-                return call_task_fn(self, transaction)
-        finally:
-            del self.handle_success
 
     return called
 
 
 def _awaiting(call_task_fn: Any) -> Any:
     async def called(self: Any, transaction: Any) -> Any:
-        if (call := _required(self.crucible_call, transaction)) is None:
+        with _followed(self, _required(self.crucible_call, transaction)):
             return await call_task_fn(self, transaction)
-
-        async def succeeded(result: Any, transaction: Any) -> None:
-            await asyncio.to_thread(call.returned, result, transaction)
-            await type(self).handle_success(self, result, transaction=transaction)
-
-        self.handle_success = succeeded
-        try:
-            with call.watched():
-                return await call_task_fn(self, transaction)
-        finally:
-            del self.handle_success
 
     return called
 
