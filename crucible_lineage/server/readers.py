@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +102,8 @@ def read_workbook(path: Path) -> Found | None:
             sheets = {name: workbook.get_sheet_by_name(name).to_python() for name in workbook.sheet_names}
     except (CalamineError, OSError, ValueError):
         return None
-    tables = {name: _table([list(map(_cell, row)) for row in rows if any(row)]) for name, rows in sheets.items()}
+    filled = {name: [[str(cell) for cell in row] for row in rows] for name, rows in sheets.items()}
+    tables = {name: _table([row for row in rows if any(row)]) for name, rows in filled.items()}
     if not any(tables.values()) or len(tables) > MAX_SHEETS:
         return Found({"sheets": _unread(len(tables), "sheet")}) if tables else None
     return Found(
@@ -338,14 +339,6 @@ def _column(name: str, cells: Sequence[str]) -> JsonObject:
         return described
     ends = {"min": min(numbers), "max": max(numbers)}
     return described if any(_MISSING_CODE.fullmatch(f"{end:g}") for end in ends.values()) else described | ends
-
-
-def _cell(cell: object) -> str:
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
-        return str(int(cell))
-    if isinstance(cell, date | datetime | time):
-        return cell.isoformat()
-    return str(cell.total_seconds() if isinstance(cell, timedelta) else cell)
 
 
 def _hdf5(path: Path) -> AbstractContextManager[Any]:

@@ -139,18 +139,9 @@ def _start(folder: DataFolder, port: int) -> HTTPConnection:
         )
     assert process.stdout is not None
     with process.stdout as pipe:
-        report = next(filter(None, map(_report_in, pipe)), None)
+        report = next((json.loads(line) for line in pipe if line.startswith((b'{"ready"', b'{"text"'))), None)
     process.returncode = 0  # it outlives this process; do not wait for it
     if (lease := _lease_running(folder)) is not None:
         return lease
     refusal = report or {"text": f"its process died; its output is in {log}"}
     raise RuntimeError(refusal["text"])
-
-
-def _report_in(line: bytes) -> dict[str, Any] | None:
-    """Return the report of the server; None for what a library prints as it is imported."""
-    try:
-        report: Any = json.loads(line)
-    except ValueError:
-        return None
-    return report if isinstance(report, dict) and report.keys() & {"ready", "text"} else None
