@@ -8,7 +8,7 @@ from functools import partial
 from sqlite3 import Connection, Row
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 from starlette.responses import JSONResponse, Response
 
 from crucible_lineage import __version__
@@ -61,38 +61,13 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 Role = Literal["viewer", "contributor", "editor", "admin"]
 
 
-class NewProject(BaseModel):
-    project_id: Slug
-    organization: Text | None = None
-    title: Text | None = None
-    status: Text = "active"
-    project_lead: str | None = None
-    project_lead_orcid: str | None = None
-    project_lead_email: str | None = None
-    project_lead_username: str | None = None
-
-
-class NewInstrument(BaseModel):
-    instrument_id: Slug
-    instrument_name: Name
-    location: Text
-    manufacturer: Text | None = None
-    model: Text | None = None
-    instrument_type: Text | None = None
-    description: Text | None = None
-    other_id: Text | None = None
-    other_id_source: Text | None = None
-    owner: str | None = None
-    owner_orcid: str | None = None
-
-
 class _Page(Includes):
     include_total: bool = True
     limit: Limit = 100
     offset: Offset = 0
 
 
-def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str, ...]) -> None:
+def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], needed: dict[str, Any]) -> None:
     """Add the routes that list, create and read projects, or instruments. Everybody may know that they exist."""
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
@@ -112,7 +87,7 @@ def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str
         named = [name for owner in owners if (name := getattr(body, owner)) is not None]
         if kind == "project" and len(named) != 1:
             raise Refusal(400, "Name exactly one project lead")
-        slug, values = getattr(body, f"{kind}_id"), {name: getattr(body, name) for name in new_fields}
+        slug, values = getattr(body, f"{kind}_id"), {name: getattr(body, name) for name in FIELDS[kind]}
         owner = choose_owner(db, call.caller, *named)
         if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
             raise Refusal(409, f"The {kind}_id {slug} is taken: such a {kind} already exists")
@@ -124,9 +99,10 @@ def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str
         call.add_revision(db, row["id"] if kind == "project" else None)
         return load(db, call.caller, kind, row["id"], query)
 
-    new_fields = [name for name in FIELDS[kind] if name in new.__annotations__]
+    optional = dict.fromkeys((*FIELDS[kind], *owners), (Text | None, None))
+    fields: dict[str, Any] = optional | {f"{kind}_id": (Slug, ...), "status": (Text, "active"), **needed}
     by_filter: dict[str, Any] = dict.fromkeys(filters, (str | None, None))
-    create.__annotations__["body"] = new
+    create.__annotations__["body"] = create_model(f"new_{kind}", **fields)
     list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=_Page, **by_filter)
     get(f"/{kind}s")(list_all)
     post(f"/{kind}s", 201)(create)
@@ -134,9 +110,10 @@ def _add_routes(kind: str, new: type, filters: dict[str, str], owners: tuple[str
 
 
 _LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_lead_username")
-_add_routes("project", NewProject, {"project_id": "slug"}, _LEADS)
+_add_routes("project", {"project_id": "slug"}, _LEADS, {})
 _BY = {"instrument_id": "slug", "instrument_name": "instrument_name", "status": "status"}
-_add_routes("instrument", NewInstrument, _BY, ("owner", "owner_orcid"))
+_NEEDED = {"instrument_name": (Name, ...), "location": (Text, ...)}
+_add_routes("instrument", _BY, ("owner", "owner_orcid"), _NEEDED)
 
 
 @get("/projects/{reference}/users")
