@@ -191,14 +191,6 @@ def test_bytes_that_do_not_have_the_announced_sha256_become_no_file(api, upload,
     assert api.post(path, json=complete).status_code == 200
 
 
-def test_same_announcement_finds_the_open_session_again(api, dataset):
-    mfid = dataset()
-    body = {"filename": "big.bin", "size": 200 << 20, "sha256_hash": "b" * 64}
-    first, second = (api.post(f"/datasets/{mfid}/upload/multipart/initiate", json=body).json() for _ in range(2))
-    assert first["upload_id"] == second["upload_id"]
-    assert first["part_count"] == 4
-
-
 def test_aborted_session_takes_no_more_parts(api, upload, storage):
     mfid, part, complete = upload(b"d" * 10)
     assert api.delete(f"/datasets/{mfid}/upload/multipart/{complete['upload_id']}").status_code == 204
