@@ -44,8 +44,10 @@ _FIELDS = (  # of a record, in the order of the panel
 
 
 def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "", superseded: bool = False) -> str:
-    """Return the page as text, with at most forty boxes at first; the rest unfolds. With `focus` it has that dataset's
-    ancestors and descendants. A button shows superseded results, or `superseded` from the beginning.
+    """Return the page as text, at first with the boxes of the picture; of over a hundred, with the forty nearest.
+
+    The rest unfolds. With `focus` it has that dataset's ancestors and descendants. A button shows superseded results,
+    or `superseded` from the beginning.
 
     The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
