@@ -103,7 +103,7 @@ class Lineage(Answer):
 
 
 def _fits_together(
-    dataset: str | None = None, projects: Sequence[str] = (), measurement: str | None = None, run: str | None = None,
+    dataset: str | None = None, projects: Sequence[str] = (), run: str | None = None,
     depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
     kind: str | None = None, files: bool = False, license_url: str = "", **_: object,
 ) -> None:  # fmt: skip
@@ -113,7 +113,7 @@ def _fits_together(
         _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
-        _refuse(bool(measurement or run), "--measurement and --run go with --project, not with an MFID")
+        _refuse(bool(run), "--run goes with --project, not with an MFID")
     _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
     _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
     _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
@@ -128,9 +128,6 @@ def lineage(
     projects: Annotated[
         Sequence[str], option("Show this project; by default, the folder's, or the only one.", "--project")
     ] = (),
-    measurement: Annotated[
-        str | None, option("With --project: only datasets of this measurement.", metavar="NAME")
-    ] = None,
     run: Annotated[
         str | None, option("With --project: what this run made or used, and from what.", metavar="ID")
     ] = None,
@@ -172,7 +169,8 @@ def lineage(
 
     if dataset is None:
         within = list(projects) or [find_project(session, None)]
-        graph = _chosen_part(session, projects_to_share(session, within), within, measurement, run)
+        graph = projects_to_share(session, within)
+        graph = _of_run(session, graph, within, run) if run else graph
         return _written(Lineage(graph, None, chosen, output, every, superseded))
     mfid = find_mfid(session, dataset)
     if chosen == BUNDLE and output is not None:
@@ -206,21 +204,12 @@ def _declared_graph(session: Session, name: str) -> LineageGraph:
     return draw_plan(bind_file(located(name), session.store), session)
 
 
-def _chosen_part(
-    session: Session, graph: LineageGraph, projects: Sequence[str], measurement: str | None, run_id: str | None
-) -> LineageGraph:
-    """Return the selected part of the lineage of projects. InputError if it is empty, or there is no such run."""
-    part = graph
-    if run_id is not None:
-        found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
-        part = graph.with_parents(found.datasets)
-    if measurement is not None:
-        part = part.subgraph([mfid for mfid, node in part.nodes.items() if node.measurement == measurement])
+def _of_run(session: Session, graph: LineageGraph, projects: Sequence[str], run_id: str) -> LineageGraph:
+    """Return what a run made or used, and from what. Raises InputError if that is nothing, or there is no such run."""
+    found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
+    part = graph.with_parents(found.datasets)
     if len(part) == 0 and len(graph):
-        selection = " and ".join(
-            f"{kind} {name!r}" for kind, name in (("run", run_id), ("measurement", measurement)) if name is not None
-        )
-        raise InputError(f"lineage of {selection}: none of {nodes_text(len(graph))} matches")
+        raise InputError(f"lineage of run {run_id!r}: none of {nodes_text(len(graph))} matches")
     return part
 
 
