@@ -38,11 +38,6 @@ def test_the_newest_run_of_a_declaration_decides() -> None:
     assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("b", "c"))
 
 
-def test_a_declaration_that_was_renamed_does_not_make_its_earlier_results_current_again() -> None:
-    old, new = result("a", filled(1)), result("b", filled(2, "renamed.yaml", was=("raman.yaml",)))
-    assert Currency([old, new], {}).current(SLOT, "lab") == ("b",)
-
-
 def test_the_same_one_of_two_manual_replacements_is_current_in_any_order() -> None:
     old, first, second = result("a"), result("b", replaces="a"), result("c", replaces="a")
     for order in permutations([old, first, second]):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, trial_slot
-from crucible_lineage.standing.currency import Currency, Filling
+from crucible_lineage.standing.currency import Currency
 from crucible_lineage.statements.statements import (
     PROMOTE,
     REVOKE,
@@ -108,19 +108,6 @@ def test_any_interleaving_of_runs_tries_and_promotions_equals_a_sequential_order
     chance.shuffle(lab.statements)
     assert promoted_in(in_force(lab.statements)) == promoted, "in whatever order statements arrive"
     assert len(lab.statements) == 6
-
-
-def test_a_candidate_is_neither_current_nor_superseded_until_its_try_is_promoted() -> None:
-    old = {"s": SlotClaim("2026-01-01T00:00:00+00:00", "1")}
-    new = {trial_slot("s", "neon"): SlotClaim("2026-01-02T00:00:00+00:00", "2", trial="neon")}
-    before = currency({"old": old, "new": new}, {})
-    assert (before.filling("old"), before.filling("new")) == (Filling.CURRENT, Filling.CANDIDATE)
-    assert before.current("s", "lab") == ("old",)
-    assert before.candidates("neon", "Lab") == {"s": "new"}
-    assert [*before.all_slots()] == [("lab", "s")]
-    after = currency({"old": old, "new": new}, {"lab/neon": "2026-01-03T00:00:00+00:00"})
-    assert (after.filling("old"), after.filling("new")) == (Filling.SUPERSEDED, Filling.CURRENT)
-    assert after.superseded_by("old") == ("new",)
 
 
 def test_a_promotion_counts_in_its_own_project_while_it_is_in_force() -> None:

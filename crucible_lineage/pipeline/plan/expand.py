@@ -100,17 +100,12 @@ class Instance:
 Inspect = Callable[[BoundStep, Mapping[str, object]], Inspection]
 
 
-def expand(
-    pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect, returned: Mapping[str, JsonMapping]
-) -> dict[str, Instance]:
-    """Expand steps into instances, in an order of execution; `inspect` inspects one with parameters from records.
+class Expansion:
+    """Expands steps into instances; `inspect` inspects one with parameters from records.
 
     `returned` are the metadata of existing results, by instance, as far as partners in time share them.
     """
-    return _Expansion(pipeline, inputs, inspect, returned).expand()
 
-
-class _Expansion:
     def __init__(
         self, pipeline: BoundPipeline, inputs: Inputs, inspect: Inspect, returned: Mapping[str, JsonMapping]
     ) -> None:
@@ -133,6 +128,7 @@ class _Expansion:
         self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
 
     def expand(self) -> dict[str, Instance]:
+        """Return the instances, in an order of execution."""
         for step in self.pipeline.steps.values():
             self._group(step)
             sizes = [self._size(dimension) for dimension in step.dimensions]

@@ -50,7 +50,6 @@ BOUND = "bound/2"  # counts changes of how declarations are bound
 RULES = " ".join(
     (__version__, BOUND, CODE_TAG.decode().strip(), RECIPE_TAGS[2].decode().strip(), sys.version.split()[0])
 )
-_TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
 
 
 def with_reads(inspection: Inspection, files: Mapping[str, Path]) -> Inspection:
@@ -107,13 +106,10 @@ class Inspection:
     @classmethod
     def from_json(cls, stored: object) -> Inspection | None:
         """Return an inspection from JSON; None unless it has exactly the fields of this version."""
-        if (
-            not isinstance(stored, dict)
-            or stored.keys() != _NAMES
-            or not all(isinstance(stored[n], list) for n in _TUPLES)
-        ):
+        if not isinstance(stored, dict) or stored.keys() != _NAMES:
             return None
-        return cls(**{**stored, **{name: tuple(stored[name]) for name in _TUPLES}})
+        known: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        return cls(**known)
 
 
 _NAMES = {item.name for item in fields(Inspection)}

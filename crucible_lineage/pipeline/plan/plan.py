@@ -250,12 +250,8 @@ def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
 def plan_instance(
     instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex, *, forced: bool = False
 ) -> StepPlan:
-    """Plan an instance whose parents all exist."""
-    try:
-        draft = _draft(instance, used, index)
-    except InputError as error:
-        return _blocked(instance, [str(error)])
-    return _planned(instance, draft, index, forced=forced)
+    """Plan an instance whose parents all exist. Raises InputError if facts about a parent cannot be read."""
+    return _planned(instance, _draft(instance, used, index), index, forced=forced)
 
 
 def _draft(instance: Instance, used: Sequence[UsedDataset], index: ProjectIndex) -> StepPlan:

@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, requi
 from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
-from crucible_lineage.pipeline.plan.expand import Instance, expand
+from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
@@ -212,7 +212,7 @@ def plan_pipeline(
     )
     inspect, returned = partial(_inspect_with_params, session.store, {}), dict[str, JsonMapping]()
     for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
-        instances = expand(pipeline, inputs, inspect, returned)
+        instances = Expansion(pipeline, inputs, inspect, returned).expand()
         require_names(pipeline, forced, instances)
         planned = plan(instances, inputs, index, forced)
         before, returned = returned, _returned(pipeline, planned, index)

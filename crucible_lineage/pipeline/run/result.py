@@ -127,7 +127,8 @@ class RunResult:
     @property
     def end(self) -> str:
         """How the run ended, in the words of `runs`: stopped, on hold, complete or failed."""
-        return "stopped" if self.stopped else ON_HOLD if self.is_held else "complete" if self.ok else FAILED
+        held = self.is_held and not self.unseen
+        return "stopped" if self.stopped else ON_HOLD if held else "complete" if self.ok else FAILED
 
     @property
     def is_held(self) -> bool:

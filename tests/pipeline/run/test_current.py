@@ -21,13 +21,8 @@ from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.standing.slots import make_current_now
-from crucible_lineage.standing.standings import standings
+from tests.runs import listed_states as states
 from tests.runs import run
-
-
-def states(session: Session, project: str = "lab") -> dict[str, str]:
-    """The state of each dataset, as anybody sees it who asks Crucible."""
-    return {mfid: one.state for mfid, one in standings(session, project).items()}
 
 
 def current(session: Session, step: str) -> set[str]:
@@ -38,16 +33,6 @@ def current(session: Session, step: str) -> set[str]:
         for mfid, one in found.items()
         if one.step_record and one.step_record.declared_step == step and now[mfid] == "current"
     }
-
-
-def test_a_parameter_is_changed_and_restored(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline).datasets["total"]["out"]
-    other = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
-    assert (states(session)[first], states(session)[other]) == ("superseded", "current")
-    back = run(session, lab.pipeline)
-    assert (back.executed, sorted(back.current_again)) == ([], ["scaled", "total"])
-    assert (states(session)[first], states(session)[other]) == ("current", "superseded")
-    assert current(session, "total") == {first}
 
 
 def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -> None:
@@ -109,13 +94,6 @@ def test_a_step_with_a_lost_output_is_executed_again(lab: Any, session: Session)
     session.client.deletions.delete(first.datasets["parts"]["high"], force=True, elevated=True)
     again = run(session, path)
     assert (again.executed, again.ok, again.datasets) == (["parts"], True, first.datasets)
-
-
-def test_two_declarations_of_one_name_are_distinguished_by_their_files(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline).datasets["total"]["out"]
-    other = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "other.yaml")
-    second = run(session, other).datasets["total"]["out"]
-    assert current(session, "total") == {first, second}
 
 
 def test_declarations_of_one_name_that_share_a_result_do_not_supersede_each_other(lab: Any, session: Session) -> None:
