@@ -148,8 +148,8 @@ class _OwnHistory(ProjectIndex):
         super().__init__(session, project, None)
         self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
 
-    def has_current(self, slot: str) -> bool:
-        return slot in self.forerunners
+    def current_in(self, slot: str) -> tuple[str, ...]:
+        return (self.forerunners[slot],) if slot in self.forerunners else ()
 
     def current(self, slot: str) -> Ingredients | None:
         mfid = self.forerunners.get(slot)

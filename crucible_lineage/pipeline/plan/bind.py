@@ -43,16 +43,6 @@ from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection,
 from crucible_lineage.refs import DESCRIPTIVE, FIELDS
 
 
-def bind(declared: Declaration, store: Store | None = None) -> BoundPipeline:
-    """Bind a pipeline to its functions. Raises InputError with every fault, each with file, line and column.
-
-    Faults from reading the file are included: the readable part is checked in any case.
-    """
-    if declared.spec is None:
-        raise InputError("", declared.faults)
-    return _Binder(declared.spec, declared, store).bind()
-
-
 class _Binder:
     def __init__(self, spec: PipelineSpec, declared: Declaration, store: Store | None) -> None:
         self.spec = spec
@@ -490,9 +480,12 @@ def collects(source: Source, shape: str | None) -> bool:
 
 
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, object] | None = None) -> BoundPipeline:
-    """Bind the pipeline declared in a file. Raises InputError with every fault in it.
+    """Bind the pipeline declared in a file. Raises InputError with every fault, each with file, line and column.
 
     `overrides` holds parameters for one run, as in {"axis.degree": 4}. With a store, functions whose source files are
     unchanged are not imported again.
     """
-    return bind(read_declaration(path, overrides), store)
+    declared = read_declaration(path, overrides)
+    if declared.spec is None:
+        raise InputError("", declared.faults)
+    return _Binder(declared.spec, declared, store).bind()

@@ -373,7 +373,7 @@ def _waiting(
 ) -> StepPlan:
     """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name
-    has_current = any(map(index.has_current, (key for keys in instance.slots.values() for key in keys)))
+    has_current = any(map(index.current_in, (key for keys in instance.slots.values() for key in keys)))
     results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
     earlier = next(filter(None, results), None)
     changed = [_new_input(feed, feed.item(inputs), earlier) for feed in new]

@@ -136,10 +136,6 @@ class ProjectIndex:
         earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
         return max(earlier, key=lambda result: result.mfid, default=None)
 
-    def has_current(self, slot: str) -> bool:
-        """Return whether a slot has a current result."""
-        return bool(self.current_in(slot))
-
     def current_in(self, slot: str) -> tuple[str, ...]:
         """Return the current results in a slot."""
         return self.results.slots.current(slot, self.project)

@@ -114,16 +114,16 @@ class SlotWriter:
         return ready
 
     def _write_now(self, updates: list[SlotUpdate]) -> dict[str, str]:
-        needed = [update for update in updates if self._is_needed(update) and not self._is_candidate(update)]
+        needed = [
+            update
+            for update in updates  # results that wait for a signature stay, whatever the declaration says now
+            if self._is_needed(update) and not any(self.index.is_candidate(one.mfid) for one in update.results.values())
+        ]
         if not needed:  # the usual case
             return {}
         client = self.client or self.session.client
         outcomes = client.at_once(*(partial(self._try, update, client) for update in needed))
         return {update.instance.name: error for update, error in zip(needed, outcomes, strict=True) if error}
-
-    def _is_candidate(self, update: SlotUpdate) -> bool:
-        """Return whether a result waits for a signature, whatever the declaration says of its step now."""
-        return any(self.index.is_candidate(one.mfid) for one in update.results.values())
 
     def _is_needed(self, update: SlotUpdate) -> bool:
         return bool(_new_parents(update)) or any(
