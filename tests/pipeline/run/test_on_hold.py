@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.explain import explain
-from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.table import make_table
@@ -48,21 +46,6 @@ def put_on_hold(session: Session, mfid: str, project: str = "lab", **more: Any) 
 def blocked(session: Session, path: Path, *forced: str) -> dict[str, str]:
     steps = make_plan(bind_file(path, session.store), session, forced).steps
     return {step.name: "; ".join(step.causes) for step in steps if step.state == "blocked"}
-
-
-def test_a_dataset_linked_to_one_on_hold_is_shown_as_doubtful_everywhere(lab: Any, session: Session, run: Run) -> None:
-    made = run(lab.pipeline)
-    (first, second), total = (made.inputs[name][0] for name in ("first", "second")), made.datasets["total"]["out"]
-    session.client.datasets.link_parent_child(first, second)
-    put_on_hold(session, first)
-    for mfid in (second, total):
-        assert states(session)[mfid] == "doubtful"
-        assert show_dataset(session, mfid).entry.state == "doubtful"
-        assert fetch_lineage(session, mfid).nodes[mfid].state == "doubtful"
-        assert fetch_projects(session, ["lab"]).nodes[mfid].state == "doubtful"
-        story = explain(session, mfid)
-        assert story.entry.state == "doubtful"
-        assert f"Doubtful: comes from {first}, which is on hold" in str(story)
 
 
 def test_a_doubtful_result_can_be_superseded_manually(
