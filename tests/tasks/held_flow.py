@@ -1,4 +1,4 @@
-"""A flow over one file, run again when the file is on hold: `held_flow.py DATA FOLDER`; prints JSON."""
+"""A flow over one file put on hold, and then its result to be deleted: `held_flow.py DATA FOLDER`; prints JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import HOLD, About
 from crucible_lineage.statements.stating import lift, state
-from crucible_lineage.tasks import CrucibleConnection, registering
+from crucible_lineage.tasks import CrucibleConnection, lineage, registering
 
 DATA, FOLDER = map(Path, sys.argv[1:])
 
@@ -24,6 +24,7 @@ def scaled(path: Path, factor: float) -> list[float]:
 
 
 @task
+@lineage.options(measurement="sum")
 def total(values: list[float]) -> float:
     """Return their sum."""
     return sum(values)
@@ -37,7 +38,7 @@ def summed(path: Path, factor: float) -> float:
 
 
 def main() -> None:
-    """Print the flow's results: free, on hold, free again."""
+    """Print the flow's results: free, on hold, free again, and to be deleted."""
     path = FOLDER / "counts.txt"
     path.write_text("1\n2\n", encoding="utf-8")
     answers: list[object] = [summed(path, 2.0)]
@@ -50,6 +51,10 @@ def main() -> None:
         answers.append(f"{type(error).__name__}: {error}".replace(raw.unique_id, "MFID"))
     with Session(Settings(DATA)) as session:
         lift(session, [raw.unique_id], "it was on")
+    answers.append(summed(path, 4.0))
+    with Session(Settings(DATA)) as session:
+        for made in session.client.datasets.list(measurement="sum"):
+            session.client.datasets.delete(made.unique_id, "it was wrong")
     answers.append(summed(path, 4.0))
     print(json.dumps(answers))
 
