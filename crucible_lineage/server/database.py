@@ -30,11 +30,9 @@ REVISION = (
 )
 
 # The datasets with a keyword that contains a text without upper-case letters.
-WITH_KEYWORD = "SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id WHERE instr(folded, ?)"
+WITH_KEYWORD = "SELECT dataset_id FROM keyword WHERE instr(folded, ?)"
 # A text that changes when a dataset with the keyword of statements is added, removed or modified.
-_STATEMENT_IDS = (
-    "SELECT dataset_id FROM attached_keyword JOIN keyword ON keyword.id = keyword_id WHERE folded = 'statement'"
-)
+_STATEMENT_IDS = "SELECT dataset_id FROM keyword WHERE folded = 'statement'"
 STATEMENTS = (
     "SELECT count(*) || ':' || coalesce(max(modified), '') || ':' || (SELECT count(*) || ':' || coalesce(max(id), 0)"  # noqa: S608  constant texts
     f" FROM deletion_request WHERE resource_id IN ({_STATEMENT_IDS}))"

@@ -280,30 +280,20 @@ _add_record_routes("sample")
 
 @get("/datasets/{mfid}/keywords", of="dataset")
 def list_keywords(db: Connection, row: Row) -> Json:
-    rows = db.execute(
-        "SELECT attached_keyword.* FROM attached_keyword JOIN keyword ON keyword.id = keyword_id"
-        " WHERE dataset_id = ? ORDER BY folded",
-        (row["id"],),
-    )
+    rows = db.execute("SELECT * FROM keyword WHERE dataset_id = ? ORDER BY folded", (row["id"],))
     return [{"id": keyword["id"], "keyword": keyword["spelling"]} for keyword in rows]
 
 
 @post("/datasets/{mfid}/keywords", 201, of="dataset", role=CONTRIBUTOR, is_short=True)
 def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
     """Attach a keyword; one that the dataset has keeps its first spelling."""
-    db.execute("INSERT OR IGNORE INTO keyword (folded) VALUES (?)", (keyword.casefold(),))
-    (number,) = db.execute("SELECT id FROM keyword WHERE folded = ?", (keyword.casefold(),)).fetchone()
-    added = db.execute(
-        "INSERT OR IGNORE INTO attached_keyword (dataset_id, keyword_id, spelling) VALUES (?, ?, ?)",
-        (row["id"], number, keyword),
-    ).rowcount
-    mine = "SELECT * FROM attached_keyword WHERE dataset_id = ?"
-    if added:
+    new = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
+    if db.execute(new, (row["id"], keyword.casefold(), keyword)).rowcount:
         touch(db, row["id"])
-        if len(db.execute(mine, (row["id"],)).fetchall()) > MAX_KEYWORDS:
-            raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
-    attached = db.execute(f"{mine} AND keyword_id = ?", (row["id"], number)).fetchone()
-    return {"id": attached["id"], "keyword": attached["spelling"]}
+    attached = list_keywords(db, row)
+    if len(attached) > MAX_KEYWORDS:
+        raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
+    return next(one for one in attached if one["keyword"].casefold() == keyword.casefold())
 
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)

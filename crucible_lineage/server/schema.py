@@ -16,7 +16,7 @@ from functools import lru_cache
 # ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
 
 SEALED = ("user", "resource", "project", "instrument", "dataset", "sample", "member", "metadata", "parsed", "keyword",
-          "attached_keyword", "link", "association", "file", "thumbnail")  # fmt: skip
+          "link", "association", "file", "thumbnail")  # fmt: skip
 REMEDY = "restore a backup: crucible-lineage data restore"
 _SEAL = re.compile(r"(\w+)_seal(\d+)")
 
@@ -184,16 +184,12 @@ CREATE TABLE metadata (
 
 CREATE TABLE keyword (
     id INTEGER PRIMARY KEY,
-    folded TEXT NOT NULL UNIQUE                   -- without regard to case
-) STRICT;
-CREATE TABLE attached_keyword (                   -- in the spelling that was given with this dataset
-    id INTEGER PRIMARY KEY,
     dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
-    keyword_id INTEGER NOT NULL REFERENCES keyword,
+    folded TEXT NOT NULL,                         -- without regard to case
     spelling TEXT NOT NULL,
-    UNIQUE (dataset_id, keyword_id)
+    UNIQUE (dataset_id, folded)
 ) STRICT;
-CREATE INDEX attached_keyword_dataset ON attached_keyword (keyword_id, dataset_id);
+CREATE INDEX keyword_dataset ON keyword (folded, dataset_id);
 
 CREATE TABLE link (
     parent_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
