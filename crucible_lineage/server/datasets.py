@@ -67,9 +67,7 @@ _COMPONENT = """
     WITH RECURSIVE reached(id) AS (
         SELECT :start
         UNION SELECT child_id FROM reached JOIN link ON parent_id = reached.id
-        UNION SELECT parent_id FROM reached JOIN link ON child_id = reached.id
-        UNION SELECT sample_id FROM reached JOIN association ON dataset_id = reached.id
-        UNION SELECT dataset_id FROM reached JOIN association ON sample_id = reached.id)
+        UNION SELECT parent_id FROM reached JOIN link ON child_id = reached.id)
     SELECT id FROM reached
 """
 
@@ -365,7 +363,7 @@ def make_private(db: Connection, row: Row) -> Json:
 @post("/datasets/{dataset}/samples/{sample}", 201)
 def associate(call: Call, db: Connection, dataset: str, sample: str) -> Json:
     ends = _ends(db, call, sample, "sample", dataset, "dataset")
-    if db.execute("INSERT OR IGNORE INTO association (sample_id, dataset_id) VALUES (?, ?)", ends).rowcount:
+    if db.execute("INSERT OR IGNORE INTO link (parent_id, child_id) VALUES (?, ?)", ends).rowcount:
         touch(db, ends[1])
     return {"dataset_id": dataset, "sample_id": sample}
 
@@ -373,7 +371,7 @@ def associate(call: Call, db: Connection, dataset: str, sample: str) -> Json:
 @delete("/datasets/{dataset}/samples/{sample}")
 def dissociate(call: Call, db: Connection, dataset: str, sample: str) -> Json:
     ends = _ends(db, call, sample, "sample", dataset, "dataset")
-    if not db.execute("DELETE FROM association WHERE sample_id = ? AND dataset_id = ?", ends).rowcount:
+    if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
         raise Refusal(404, "The dataset and the sample are not linked")
     touch(db, ends[1])
     return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
@@ -385,13 +383,13 @@ def entity_graph(call: Call, db: Connection, row: Row, recursive: bool = False) 
 
     It has those that the caller may read; edges run from parent to child.
     """
-    ids = {row["id"]}.union(*((parent, child) for parent, child, *_ in edges(db, [row["id"]])))
+    ids = {row["id"]}.union(*edges(db, [row["id"]]))
     if recursive:
         ids = {number for (number,) in db.execute(_COMPONENT, {"start": row["id"]})}
     named = names(db, (number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER))
     shown = [
         {"source": named[parent]["unique_id"], "target": named[child]["unique_id"], "relationship_type": kind}
-        for parent, child, kind, _ in edges(db, named)
+        for (parent, child), kind in edges(db, named).items()
         if parent in named and child in named
     ]
     nodes = [

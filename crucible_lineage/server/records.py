@@ -164,24 +164,20 @@ def etag(row: sqlite3.Row) -> str:
     return f'"{row["sha256"][:16]}-{row["version"]}"'
 
 
-def edges(db: sqlite3.Connection, ids: Iterable[int]) -> list[tuple[int, int, str | None, bool]]:
-    """Return the edges at these resources: parent, child, type, and whether it ties a sample and its dataset."""
-    found, ids = {}, set(ids)
-    for table, parent, child in (("link", "parent_id", "child_id"), ("association", "sample_id", "dataset_id")):
-        for column in (child, parent):
-            for row in rows_of(db, f"SELECT * FROM {table}", ids, column):
-                is_tie = table == "association"
-                found[row[parent], row[child]] = None if is_tie else row["relationship_type"], is_tie
-    return [(parent, child, kind, is_tie) for (parent, child), (kind, is_tie) in found.items()]
+def edges(db: sqlite3.Connection, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
+    """Return the type of each edge at these resources, by its parent and child."""
+    rows = [row for end in ("parent_id", "child_id") for row in rows_of(db, "SELECT * FROM link", ids, end)]
+    return {(row["parent_id"], row["child_id"]): row["relationship_type"] for row in rows}
 
 
 def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
     """Return the links of each resource, as seen from it, to resources that the caller may read."""
     found, wanted = edges(db, ids), set(ids)
-    ends = names(db, {end for parent, child, *_ in found for end in (parent, child)})
+    ends = names(db, {end for pair in found for end in pair})
     role_of = roles(db, caller, ends)
     links: dict[int, list[JsonObject]] = defaultdict(list)
-    for parent, child, kind, is_tie in found:
+    for (parent, child), kind in found.items():
+        is_tie = ends[parent]["resource_type"] != ends[child]["resource_type"]
         for near, far, direction in ((child, parent, "source"), (parent, child, "target")):
             direction = "undirected" if is_tie else direction
             if near in wanted and role_of[far] >= VIEWER:
@@ -262,8 +258,8 @@ _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
     "modification_time_gte": "modified >= ?",
     "modification_time_lte": "modified <= ?",
     "project_mfid_is_null": "(project_id IS NULL) = ?",
-    "sample_mfid": "resource.id IN (SELECT dataset_id FROM association WHERE sample_id = READ)",
-    "dataset_mfid": "resource.id IN (SELECT sample_id FROM association WHERE dataset_id = READ)",
+    "sample_mfid": "resource.id IN (SELECT child_id FROM link WHERE parent_id = READ)",
+    "dataset_mfid": "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)",
     "instrument_mfid": "instrument_id = READ",
     "instrument_name": "COALESCE((SELECT instrument_name FROM instrument WHERE instrument.id = instrument_id),"
                        " instrument_label) = ?",

@@ -16,7 +16,7 @@ from functools import lru_cache
 # ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
 
 SEALED = ("user", "resource", "project", "instrument", "dataset", "sample", "member", "metadata", "parsed", "keyword",
-          "link", "association", "file", "thumbnail")  # fmt: skip
+          "link", "file", "thumbnail")  # fmt: skip
 REMEDY = "restore a backup: crucible-lineage data restore"
 _SEAL = re.compile(r"(\w+)_seal(\d+)")
 
@@ -191,7 +191,7 @@ CREATE TABLE keyword (
 ) STRICT;
 CREATE INDEX keyword_dataset ON keyword (folded, dataset_id);
 
-CREATE TABLE link (
+CREATE TABLE link (                               -- also from a sample to its datasets
     parent_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     child_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     relationship_type TEXT CHECK (relationship_type IN ('is_derived_from', 'is_part_of')),
@@ -199,13 +199,6 @@ CREATE TABLE link (
     CHECK (parent_id <> child_id)
 ) STRICT;
 CREATE INDEX link_child ON link (child_id, parent_id);
-
-CREATE TABLE association (
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
-    sample_id INTEGER NOT NULL REFERENCES sample ON DELETE CASCADE,
-    PRIMARY KEY (dataset_id, sample_id)
-) STRICT;
-CREATE INDEX association_sample ON association (sample_id, dataset_id);
 
 CREATE TABLE file (
     id INTEGER PRIMARY KEY,
@@ -306,7 +299,6 @@ _LOSSES = (
     ("file", "UPDATE OF sha256, filename", "OLD.sha256 IS NOT NEW.sha256 OR OLD.filename <> NEW.filename",
      _HOME.format("dataset_id")),
     ("link", "DELETE", "1", _HOME.format("child_id")),
-    ("association", "DELETE", "1", _HOME.format("dataset_id")),
     ("member", "DELETE", "1", "OLD.project_id"),
 )  # fmt: skip
 LOSE = "UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = "
