@@ -150,8 +150,10 @@ def _capabilities(role: int, kind: str) -> JsonObject:
 
 def file_record(row: sqlite3.Row) -> JsonObject:
     """Return the record of a row of `file` that is joined with its dataset's MFID as `dataset_mfid`."""
+    stored = row["filename"] if row["version"] == 1 else f"{row['mfid']}.{row['version']}"
     return {
-        **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size", "storage_path")},
+        **{name: row[name] for name in ("mfid", "dataset_mfid", "filename", "size")},
+        "storage_path": f"crucible-local/{row['dataset_mfid']}/_files/{stored}",
         "sha256_hash": row["sha256"],
         "storage_backend": "gcs",  # what clients call files that the service itself stores
         "access_note": None,

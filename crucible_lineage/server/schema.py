@@ -207,7 +207,6 @@ CREATE TABLE file (
     filename TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
-    storage_path TEXT NOT NULL,
     version INTEGER NOT NULL DEFAULT 1,
     UNIQUE (dataset_id, filename)
 ) STRICT;

@@ -32,7 +32,6 @@ from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import touch
 
 BLOCK_BYTES = 1 << 20
-BUCKET = "crucible-local"
 MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
 UNUSED_LIFETIME = timedelta(days=7)  # of sessions and of replaced contents: the contract's minimum
 LIFETIME_S = 3600  # as Crucible documents for its download links
@@ -227,11 +226,9 @@ def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, 
         raise Refusal(
             422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
         )
-    mfid = new_mfid()
     number = db.execute(
-        "INSERT INTO file (mfid, dataset_id, filename, size, sha256, storage_path) SELECT ?, id, ?, ?, ?,"
-        " ? || '/' || mfid || '/_files/' || ? FROM resource WHERE id = ?",
-        (mfid, filename, size, sha256, BUCKET, mfid, dataset_id),
+        "INSERT INTO file (mfid, dataset_id, filename, size, sha256) VALUES (?, ?, ?, ?, ?)",
+        (new_mfid(), dataset_id, filename, size, sha256),
     ).lastrowid
     update_size(db, dataset_id)
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
@@ -243,12 +240,8 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
     release(db, file_id)
     db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file_id,))
-    db.execute(
-        "UPDATE file SET size = ?, sha256 = ?, version = version + 1,"
-        " storage_path = ? || (SELECT mfid FROM resource WHERE id = dataset_id)"
-        " || '/_files/' || mfid || '.' || (version + 1) WHERE id = ?",
-        (size, sha256, BUCKET + "/", file_id),
-    )
+    changed = "UPDATE file SET size = ?, sha256 = ?, version = version + 1 WHERE id = ?"
+    db.execute(changed, (size, sha256, file_id))
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
     update_size(db, row["dataset_id"])
     return row
