@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 import httptools
 import httpx
 
-from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, Timeouts, count_of, pages
+from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, Timeouts
 from crucible_lineage.client.contents import MetadataCalls
 from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
-from crucible_lineage.client.filters import SAMPLE_FILTERS, sent_filters
+from crucible_lineage.client.filters import SAMPLE_FILTERS
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.signed import UploadMemory
@@ -374,7 +374,7 @@ def _node_link(answer: object, action: str) -> JsonObject:
 class SampleCalls(LinkedCalls[Sample]):
     """`client.samples`: the measured samples, and which was made from which."""
 
-    _collection, _kind, _model = "/samples", "sample", Sample
+    _collection, _kind, _model, _allowed = "/samples", "sample", Sample, SAMPLE_FILTERS
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
         """Create a sample. With a `unique_id` of your own, the call is repeated if its answer is lost."""
@@ -396,21 +396,11 @@ class SampleCalls(LinkedCalls[Sample]):
         answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", action, mfid=mfid, params=params)
         return parse(Sample, answer, action)
 
-    def list(self, *, limit: int | None = None, **filters: object) -> list[Sample]:
-        """Return the samples that match all filters, newest first, all or `limit` of them."""
-        return list(self.iter(limit=limit, **filters))
-
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Sample]:
-        """Yield what `list` returns, reading each page when it is needed."""
-        params = {"include_datasets": False, **sent_filters(filters, SAMPLE_FILTERS)}
-        return pages(self._connection, "/samples", Sample, "list samples", params, limit)
-
-    def count(self, **filters: object) -> int:
-        """Count the samples that match all filters."""
-        return count_of(self._connection, "/samples", "count samples", sent_filters(filters, SAMPLE_FILTERS))
-
     def update(self, mfid: str, **fields: object) -> Sample:
         """Change `fields` (sample_name, sample_type, description, timestamp) of the sample and return it."""
         action = f"change sample {mfid}"
         path = f"/samples/{segment(mfid, 'sample')}"
         return parse(Sample, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
+
+    def _filters(self, filters: Mapping[str, object]) -> JsonObject:
+        return {"include_datasets": False, **super()._filters(filters)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
-from crucible_lineage.client.connection import PAGE, Calls, count_of, pages
+from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls
-from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, sent_filters
+from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, ListedCalls
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -80,12 +80,10 @@ class DatasetModel(Protocol):
         """Return the fields that are set."""
 
 
-class LinkedCalls(Calls, Generic[Record]):
+class LinkedCalls(ListedCalls[Record]):
     """The part of `client.datasets` and of `client.samples` that deals with parents and children."""
 
-    _collection: str
     _kind: str
-    _model: type[Record]
 
     def link_parent_child(self, parent_id: str, child_id: str, relationship_type: str | None = None) -> None:
         """Make one dataset or sample a child of another; a given relationship replaces the stored one.
@@ -130,7 +128,7 @@ class LinkedCalls(Calls, Generic[Record]):
 class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
     """`client.datasets`. Calls about the contents of a dataset (keywords, files, pictures) are in `ContentCalls`."""
 
-    _collection, _kind, _model = "/datasets", "dataset", Dataset
+    _collection, _kind, _model, _allowed = "/datasets", "dataset", Dataset, DATASET_FILTERS
 
     def create(
         self,
@@ -179,15 +177,6 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         answer = self._connection.get(f"/datasets/{segment(dsid)}", action, mfid=dsid, params=params)
         return parse(Dataset, answer, action)
 
-    def list(self, *, limit: int | None = None, **filters: object) -> list[Dataset]:
-        """Return the datasets that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
-        return list(self.iter(limit=limit, **filters))
-
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Dataset]:
-        """Yield what `list` returns, reading each page when it is needed."""
-        params = self._filters(filters)
-        return pages(self._connection, "/datasets", Dataset, "list datasets", params, limit)
-
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with a keyword that were modified since then, and the project's revision.
 
@@ -205,10 +194,6 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             datasets = list(self.iter(**filters))
         modified = {dataset.unique_id: dataset.modification_time or "" for dataset in datasets}
         return ProjectChanges(headers.get("crucible-revision", ""), modified, headers.get("crucible-statements"))
-
-    def count(self, **filters: object) -> int:
-        """Count the datasets that match all filters."""
-        return count_of(self._connection, "/datasets", "count datasets", self._filters(filters))
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
         """Return datasets whose name resembles `q` (3 letters or more), best first, at most 50."""
@@ -301,7 +286,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
-        params = sent_filters(filters, DATASET_FILTERS)
+        params = super()._filters(filters)
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = InstrumentCalls(self._connection).get(slug).unique_id
         return params
@@ -335,8 +320,10 @@ def _selector(kind: str, name: str) -> dict[str, str]:
     return {f"{kind}_mfid" if is_mfid(name) else f"{kind}_id": name}
 
 
-class DeletionCalls(Calls):
+class DeletionCalls(ListedCalls[DeletionRequest]):
     """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
+
+    _collection, _model, _allowed = "/deletion_requests", DeletionRequest, DELETION_FILTERS
 
     def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
@@ -350,12 +337,6 @@ class DeletionCalls(Calls):
         """Return the current state of the request."""
         action = f"read deletion request {request_id}"
         return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", action), action)
-
-    def list(self, *, limit: int | None = None, **filters: object) -> list[DeletionRequest]:
-        """Return deletion requests, all or `limit` of them."""
-        params = sent_filters(filters, DELETION_FILTERS)
-        action = "list deletion requests"
-        return list(pages(self._connection, "/deletion_requests", DeletionRequest, action, params, limit))
 
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
         """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""

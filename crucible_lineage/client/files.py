@@ -14,7 +14,7 @@ from typing import TypeVar
 import httpx
 
 from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
-from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, sent_filters
+from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, ListedCalls, sent_filters
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.signed import Outgoing, UploadedFile, UploadMemory
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
@@ -260,8 +260,10 @@ LONGEST_WAIT_S = 5.0
 CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between the service's clock and ours
 
 
-class IngestionCalls(Calls):
+class IngestionCalls(ListedCalls[IngestionRequest]):
     """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
+
+    _collection, _model, _allowed = "/ingestion_requests", IngestionRequest, INGESTION_FILTERS
 
     def request(
         self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"
@@ -286,17 +288,6 @@ class IngestionCalls(Calls):
         """Return the current state of the request."""
         action = f"read ingestion request {request_id}"
         return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", action), action)
-
-    def list(self, *, limit: int | None = None, **filters: object) -> list[IngestionRequest]:
-        """Return ingestion requests, all or `limit` of them."""
-        return list(self.iter(limit=limit, **filters))
-
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[IngestionRequest]:
-        """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, INGESTION_FILTERS)
-        return pages(
-            self._connection, "/ingestion_requests", IngestionRequest, "list ingestion requests", params, limit
-        )
 
     def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
         """Wait until nobody works on the request any more, and return it; its status says how it ended.

@@ -1,11 +1,13 @@
-"""The filters of each list: their names, synonyms, and the form in which they are sent."""
+"""Lists of records, and their filters: names, synonyms, and the form in which they are sent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from crucible_lineage.client.connection import Calls, count_of, pages
+from crucible_lineage.client.models import ReceivedModel
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.text.times import utc
@@ -41,6 +43,33 @@ INGESTION_FILTERS = ("dataset_mfid", "file_mfid")
 DELETION_FILTERS = ("direction", "project_mfid", "scope", "sort", "status")
 
 SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}  # of Crucible's own page
+
+Record = TypeVar("Record", bound=ReceivedModel)
+
+
+class ListedCalls(Calls, Generic[Record]):
+    """Calls that list the records of one collection."""
+
+    _collection: str
+    _model: type[Record]
+    _allowed: tuple[str, ...]  # filters
+
+    def list(self, *, limit: int | None = None, **filters: object) -> list[Record]:
+        """Return the records that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
+        return list(self.iter(limit=limit, **filters))
+
+    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Record]:
+        """Yield what `list` returns, reading each page when it is needed."""
+        action = f"list {self._collection.strip('/').replace('_', ' ')}"
+        return pages(self._connection, self._collection, self._model, action, self._filters(filters), limit)
+
+    def count(self, **filters: object) -> int:
+        """Count the records that match all filters."""
+        action = f"count {self._collection.strip('/')}"
+        return count_of(self._connection, self._collection, action, self._filters(filters))
+
+    def _filters(self, filters: Mapping[str, object]) -> JsonObject:
+        return sent_filters(filters, self._allowed)
 
 
 def sent_filters(filters: Mapping[str, object], allowed: tuple[str, ...]) -> JsonObject:

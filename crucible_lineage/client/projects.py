@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from crucible_lineage.client.connection import Calls, Connection, pages
-from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, sent_filters
+from crucible_lineage.client.connection import Connection, pages
+from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, ListedCalls
 from crucible_lineage.client.models import (
     Account,
     Instrument,
@@ -27,8 +27,10 @@ LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_le
 Record = TypeVar("Record", bound=ReceivedModel)
 
 
-class ProjectCalls(Calls):
+class ProjectCalls(ListedCalls[Project]):
     """`client.projects`: the projects that data belong to, by their MFID or their `project_id`."""
+
+    _collection, _model, _allowed = "/projects", Project, PROJECT_FILTERS
 
     def get(self, project: str) -> Project:
         """Return the project with this MFID or `project_id`."""
@@ -37,15 +39,6 @@ class ProjectCalls(Calls):
     def find(self, project_id: str) -> Project | None:
         """Return the project of that name, in upper or lower case; None if this key sees none."""
         return _named(self._connection, "project", project_id, Project)
-
-    def list(self, *, limit: int | None = None, **filters: object) -> list[Project]:
-        """Return the projects that this key sees, all or `limit` of them."""
-        return list(self.iter(limit=limit, **filters))
-
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Project]:
-        """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, PROJECT_FILTERS)
-        return pages(self._connection, "/projects", Project, "list projects", params, limit)
 
     def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
         """Create a project, from a record or from its fields; without a lead, the owner of the key leads it.
@@ -78,8 +71,10 @@ class ProjectCalls(Calls):
         self._connection.call("POST", path, action, params={"role": role})
 
 
-class InstrumentCalls(Calls):
-    """`client.instruments`: the instruments, by their MFID or their `instrument_id`."""
+class InstrumentCalls(ListedCalls[Instrument]):
+    """`client.instruments`: the instruments, by their MFID or their `instrument_id`; lists have active ones only."""
+
+    _collection, _model, _allowed = "/instruments", Instrument, INSTRUMENT_FILTERS
 
     def get(self, instrument: str) -> Instrument:
         """Return the instrument with this MFID or `instrument_id`."""
@@ -88,15 +83,6 @@ class InstrumentCalls(Calls):
     def find(self, instrument_id: str) -> Instrument | None:
         """Return the instrument of that name, in upper or lower case and of any status; None if there is none."""
         return _named(self._connection, "instrument", instrument_id, Instrument)
-
-    def list(self, *, limit: int | None = None, **filters: object) -> list[Instrument]:
-        """Return instruments, all or `limit` of them; only active ones unless `status` says otherwise."""
-        return list(self.iter(limit=limit, **filters))
-
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[Instrument]:
-        """Yield what `list` returns, reading each page when it is needed."""
-        params = sent_filters(filters, INSTRUMENT_FILTERS)
-        return pages(self._connection, "/instruments", Instrument, "list instruments", params, limit)
 
     def create(self, instrument: InstrumentCreate | Mapping[str, object] | None = None, **fields: object) -> Instrument:
         """Return the instrument with this `instrument_id`, created if it does not exist."""
