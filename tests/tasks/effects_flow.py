@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import os
 import subprocess
@@ -79,10 +80,13 @@ def other_decorators() -> Any:
     def decorated(values: list[float]) -> float:
         return values[0] * 3
 
+    library = "from prefect import task\n\n\n@task\ndef peak(values):\n    return [max(values), 0.5]\n"
+    (FOLDER / "otherlab.py").write_text(library)
+    sys.path.insert(0, str(FOLDER))
     after()
     kept = final(make(3))
     after()
-    return decorated(kept)
+    return decorated(importlib.import_module("otherlab").peak(kept))
 
 
 def a_child_process() -> Any:

@@ -19,10 +19,10 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not
 CASES = {
     "a_text_of_one_part": (15, [" -> make", "make -> save", "save -> load"]),
     "other_decorators": (
-        4.5,
+        7.5,
         [
-            *(" -> make", " -> s3://lab/final", "final -> after", "final -> decorated", "make -> final"),
-            "s3://lab/final -> after",
+            *(" -> make", " -> s3://lab/final", "final -> after", "final -> peak", "make -> final"),
+            *("peak -> decorated", "s3://lab/final -> after"),
         ],
     ),
     "a_child_process": ("content of acontent of b", [" -> a.txt", " -> b.txt", "a.txt + b.txt -> joined"]),
