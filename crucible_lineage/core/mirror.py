@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ from crucible_lineage.statements.statements import (
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.models import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,7 @@ class Mirror:
 
     def known(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it is trusted to be complete with exactly these files."""
-        row = self.database.row("SELECT ref FROM trusted WHERE mfid = ?", mfid)
-        return DatasetRef.from_json(ref) if row and (ref := unsealed(row[0], mfid)) else None
+        return self.known_among([mfid]).get(mfid)
 
     def known_among(self, mfids: Collection[str]) -> dict[str, DatasetRef]:
         """Return the trusted ones among these datasets, by the requested ids."""
@@ -503,32 +503,25 @@ class Mirror:
         """Read what was modified since then, unless a listing without metadata shows that all of it is known."""
         sql = f"SELECT mfid, modified FROM dataset WHERE {tables.of_project(project)}"  # noqa: S608  a text of ours
         known = dict(self.database.rows(sql, project))
-        earliest = datetime.fromisoformat(latest) - OVERLAP
-        listed = self._client().datasets.iter(
-            sort="updated", direction="asc", modification_time_gte=earliest, **_within(project)
-        )
-        try:
-            new = [one.modification_time for one in listed if known.get(one.unique_id) != (one.modification_time or "")]
-        except (NotFoundError, RefusedError) as error:
-            raise self._no_project(project, error) from error
+        listed = self._all_of(project, modification_time_gte=datetime.fromisoformat(latest) - OVERLAP)
+        new = [one.modification_time for one in listed if known.get(one.unique_id) != (one.modification_time or "")]
         times = [datetime.fromisoformat(each) for each in new if each]
         return self._modified_since(project, min(times)) if times else []
 
     def _modified_since(self, project: str, earliest: datetime | None = None) -> list[Row]:
         """Read what was modified since then, or all; oldest first, so that changes made meanwhile are listed too."""
-        filters = {**_within(project), **({"modification_time_gte": earliest} if earliest else {})}
-        listed = self._client().datasets.iter(
-            include_metadata=True, include_links=True, sort="updated", direction="asc", **filters
-        )
-        try:
-            return [Row.of(dataset.model_dump()) for dataset in listed]
-        except (NotFoundError, RefusedError) as error:
-            raise self._no_project(project, error) from error
+        since: dict[str, Any] = {"modification_time_gte": earliest} if earliest else {}
+        listed = self._all_of(project, include_metadata=True, include_links=True, **since)
+        return [Row.of(dataset.model_dump()) for dataset in listed]
 
-    def _no_project(self, project: str, error: Exception) -> InputError:
-        if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
-            return InputError(f"list the datasets of project {project!r}: {error}")
-        return no_project(self._client(), project, self._where)
+    def _all_of(self, project: str, **filters: Any) -> Iterator[Dataset]:
+        """List the datasets of a project. InputError without such a project."""
+        try:
+            yield from self._client().datasets.iter(sort="updated", direction="asc", **_within(project), **filters)
+        except (NotFoundError, RefusedError) as error:
+            if isinstance(error, RefusedError) and self._client().projects.find(project) is not None:
+                raise InputError(f"list the datasets of project {project!r}: {error}") from error
+            raise no_project(self._client(), project, self._where) from error
 
     def _reconcile(self, project: str, present: set[str]) -> None:
         """Drop removed datasets; read those that appeared without being modified."""
