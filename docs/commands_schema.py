@@ -126,7 +126,7 @@ PRINTED: Mapping[str, Any] = {
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},
     "set": {"changed": bool, "changes": list[FieldChange]}, "delete": RequestedDeletion,
     "hold": StatementOutcome, "sign": SignatureOutcome, "certify": both(StatementOutcome, {"certificate": Certificate}),
-    "promote": both(StatementOutcome, {"candidates": TEXTS}), "lift": {"lifted": list[Statement], "follows": TEXTS},
+    "lift": {"lifted": list[Statement], "follows": TEXTS},
     "project trust": one_of(StatementOutcome, {"file": str}),
     "reproduce": one_of({"results": list[Outcome]}, {"code": TEXTS}),
     "push": one_of({"mfids": TEXTS, "waiting": list[ResultRow], "damaged": list[SetAside]}, BROUGHT), "pull": BROUGHT,

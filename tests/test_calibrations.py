@@ -23,7 +23,6 @@ from crucible_lineage.statements.calibrations import (
 )
 from crucible_lineage.statements.statements import (
     CERTIFY,
-    PROMOTE,
     REVOKE,
     TRUST,
     About,
@@ -58,7 +57,7 @@ def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Statement]:
-    """Certificates, some of which cut others or belong to a try, and revocations; one project of three is trusted."""
+    """Certificates, some of which cut others, and revocations; one project of three is trusted."""
     found: list[Statement] = []
     trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", body={"whose": ["beamline"]})
     found.append(replace(trusts, mfid=statement_id(trusts)))
@@ -69,13 +68,10 @@ def histories(draw: st.DrawFn) -> list[Statement]:
         names = [one.mfid for one in found if one.verb == CERTIFY]
         over = sorted(draw(st.sets(st.sampled_from(names), max_size=3))) if names else []
         on, why = dataset(draw(st.integers(0, 3))), str(number)
-        kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, PROMOTE, REVOKE]))
+        kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, REVOKE]))
         if kind == CERTIFY:
             more = {"over": over} if over else {}
-            more |= {"try": "neon"} if draw(st.integers(0, 3)) == 0 else {}
             found.append(stated(CERTIFY, body(since, until, **more), on, project, why))
-        elif kind == PROMOTE:
-            found.append(stated(PROMOTE, {"try": "neon", "since": day(0).isoformat()}, on, project, why))
         elif kind == REVOKE and len(found) > 1:
             one = Statement("", project, REVOKE, About(), "user", "2026-11-01", why, revokes=(found[-1].mfid,))
             found.append(replace(one, mfid=statement_id(one)))
@@ -85,12 +81,7 @@ def histories(draw: st.DrawFn) -> list[Statement]:
 def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
     """On which days each certificate is valid, by the definition, day by day."""
     standing = in_force(history)
-    promoted = {one.project for one in standing.statements.values() if one.verb == PROMOTE}
-    certificates = {
-        mfid: one
-        for mfid, one in standing.statements.items()
-        if one.verb == CERTIFY and (not one.trial or one.project in promoted)
-    }
+    certificates = {mfid: one for mfid, one in standing.statements.items() if one.verb == CERTIFY}
     found = {}
     for mfid, one in certificates.items():
         begins = [number(other) for other in certificates.values() if other.project == one.project]

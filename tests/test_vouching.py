@@ -16,7 +16,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About
+from crucible_lineage.statements.statements import HOLD, REVOKE, SIGN, About
 from crucible_lineage.statements.stating import state
 from tests.web.conftest import served
 
@@ -145,15 +145,13 @@ def test_a_name_of_no_member_is_an_error(crucible: Lab) -> None:
     assert "total" not in ran["executed"]
 
 
-def test_a_maker_does_not_lift_or_loosen_what_waits_nor_promotes_it(crucible: Lab) -> None:
+def test_a_maker_does_not_lift_or_loosen_what_waits(crucible: Lab) -> None:
     crucible.approved("{count: 1, not: maker}")
-    scaled = crucible.run("ada", "--try", "fast", codes=(4,))["datasets"]["scaled"]["out"]
+    scaled = crucible.run("ada", codes=(4,))["datasets"]["scaled"]["out"]
     waiting = next(one["mfid"] for one in statements(crucible, "ada", (0,)).values() if one["verb"] == "await")
     assert "the maker of a result" in crucible.ask("ada", "lift", waiting, codes=(2,)).stderr
     with crucible.session("ada") as ada:
         state(ada, "lab", REVOKE, About(), revokes=[waiting])
-        state(ada, "lab", PROMOTE, About(project="lab"), body={"try": "fast", "since": "2126-01-01T00:00:00+00:00"})
-    crucible.ask("ada", "promote", "fast", "--why", "mine", codes=(2,))
     assert crucible.state_of("bob", scaled) == "candidate"
     assert f"{scaled} is not signed yet" in crucible.run("bob", codes=(4,))["errors"]["total"]["message"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,20 +10,17 @@ from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
-from crucible_lineage.ask.names import find_mfid, find_project, visible_projects
-from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
+from crucible_lineage.ask.names import find_mfid, visible_projects
+from crucible_lineage.ask.question import BEFORE, Projects, argument, question
 from crucible_lineage.ask.runs import find_run
-from crucible_lineage.ask.trend import spread_of
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.compare import Change, Difference, diff
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.records import returned_numbers, used_mfids
+from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.lineage.text import shown_edges
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_of
-from crucible_lineage.statements.statements import trial_key
 from crucible_lineage.text.amounts import amount, change_text
 
 
@@ -111,28 +106,15 @@ class LineageComparison(Answer):
         return shown_edges(self.old, self.difference.removed_edges)
 
 
-def _two_or_try(old: str | None = None, new: str | None = None, trial: str | None = None, **_: object) -> None:
-    if (old is None, new is None) != (bool(trial), bool(trial)):
-        raise InputError("diff: name two datasets or two runs, or a try with --try")
-
-
-@question("diff", announced=BEFORE, check=_two_or_try)
+@question("diff", announced=BEFORE)
 def compare(
-    session: Session, old: Annotated[str | None, argument()] = None, new: Annotated[str | None, argument()] = None, *,
-    trial: Annotated[
-        str | None, option("Instead, the candidates of a try and what is current.", "--try", metavar="NAME")
-    ] = None,
-    projects: Projects = (),
-) -> LineageComparison | TrialComparison:  # fmt: skip
+    session: Session, old: Annotated[str, argument()], new: Annotated[str, argument()], *, projects: Projects = ()
+) -> LineageComparison:
     """Show the differences between the datasets OLD and NEW, including their ancestors: first the values that steps
     returned, then datasets added, removed and changed, each with the parameter, code, input or file that differs.
 
-    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run. With --try,
-    show the differences of every number that steps return, over all candidates of the try.
+    OLD and NEW may also be two runs, named by the id, or its beginning, of a run or a Prefect flow run.
     """
-    if trial:
-        return compare_candidates(session, find_project(session, next(iter(projects), None)), trial)
-    old, new = str(old), str(new)
     try:
         datasets = find_mfid(session, old, projects), find_mfid(session, new, projects)
     except InputError as no_dataset:
@@ -205,81 +187,3 @@ def _described(node: Node) -> str:
 def _link(graph: LineageGraph, edge: Edge) -> str:
     ends = f"{graph.label(edge.source)} -> {graph.label(edge.target)}"
     return plain(f"{ends}  {edge.relationship or 'untyped link'}")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A current result and the candidate for its slot."""
-
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
-class EffectOnPair(Pair):
-    """The difference of a number, new minus old."""
-
-    difference: float
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The differences of a number that a step returns, for each pair of current result and candidate."""
-
-    step: str
-    number: str
-    differences: tuple[EffectOnPair, ...]
-    json_keys: ClassVar = "step number median spread differences"
-
-    @property
-    def median(self) -> float:
-        """The median difference."""
-        return statistics.median(one.difference for one in self.differences)
-
-    @property
-    def spread(self) -> float:
-        """The scaled median absolute deviation of the differences."""
-        return spread_of([one.difference for one in self.differences])
-
-
-@dataclass(frozen=True)
-class TrialComparison(Answer):
-    """The comparison of a try: pairs of current result and candidate, and candidates without a current result."""
-
-    trial: str
-    pairs: tuple[Pair, ...]
-    unpaired: tuple[str, ...]
-    effects: tuple[Effect, ...]
-    json_keys: ClassVar = "try=trial pairs unpaired effects"
-
-    def lines(self) -> Iterator[str]:
-        yield f"{amount(len(self.pairs), 'pair')}; without a current result: {len(self.unpaired)}"
-        for one in self.effects:
-            most = max(one.differences, key=lambda effect: abs(effect.difference))
-            figures = f"median {one.median:.6g}, spread {one.spread:.3g}, most {most.difference:.6g}"
-            count = amount(len(one.differences), "difference")
-            yield f"{one.step}.{one.number}: {count}, {figures}: {most.old} -> {most.new}"
-
-
-def compare_candidates(session: Session, project: str, trial: str) -> TrialComparison:
-    """Compare the candidates of a try with the results that are current without it. Changes nothing.
-
-    Raises InputError if the try has no candidates.
-    """
-    copy = session.mirror.snapshot(project)
-    currency = currency_of(copy, without_try=trial_key(project, trial))
-    candidates = currency.candidates(trial, project)
-    if not candidates:
-        raise InputError(f"project {project} has no candidates of a try {trial!r} (run --try {trial})")
-    pairs, unpaired, found = [], [], defaultdict[tuple[str, str], list[EffectOnPair]](list)
-    for slot, new in candidates.items():
-        current = currency.current(slot, project)
-        if not current:
-            unpaired.append(new)
-        for old in current[:1] if new not in current else ():
-            pairs.append(Pair(old, new))
-            before, after = returned_numbers(copy.records[old]), returned_numbers(copy.records[new])
-            for name in before.keys() & after.keys():
-                found[copy.summaries[new].step, name].append(EffectOnPair(old, new, after[name] - before[name]))
-    effects = tuple(Effect(*at, tuple(differences)) for at, differences in sorted(found.items()))
-    return TrialComparison(trial, tuple(pairs), tuple(unpaired), effects)

@@ -91,11 +91,10 @@ class PlanAnswer(Answer):
 def plan(
     session: Session, pipeline: Annotated[str, argument()], *, overrides: Overrides = (), forced: Forced = (),
     as_of: AsOf = "",
-    trial: Annotated[str, option("Candidates, which `promote NAME` makes current.", "--try", metavar="NAME")] = "",
 ) -> PlanAnswer:  # fmt: skip
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-    planned = make_plan(bound, session, forced, as_of, trial)
+    planned = make_plan(bound, session, forced, as_of)
     return PlanAnswer(bound.name, planned, is_alarm=bool(session.effects.unvouched(bound.spec.project)))
 
 

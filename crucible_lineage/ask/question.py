@@ -215,7 +215,7 @@ def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
     is_list = get_origin(hint) is Sequence
     kind = get_args(hint)[0] if is_list else hint
     name = param.flags[-1].partition("/")[0].lstrip("-").replace("-", "_") if param.flags else given.name
-    name = given.name if iskeyword(name) else name  # --try
+    name = given.name if iskeyword(name) else name  # --from
     return Parameter(name, given.name, kind, is_list, given.default, param)
 
 

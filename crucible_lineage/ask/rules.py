@@ -215,9 +215,9 @@ MOST_NAMED = 100  # files whose names are fetched
 Summaries = Mapping[str, Summary]
 
 
-def slot_conflicts(graph: LineageGraph, summaries: Summaries, promoted: Mapping[str, str]) -> Iterator[Finding]:
+def slot_conflicts(graph: LineageGraph, summaries: Summaries) -> Iterator[Finding]:
     """Yield slots with several current results, or shared by two declarations."""
-    currency = Currency((one.status for one in summaries.values()), promoted)
+    currency = Currency(one.status for one in summaries.values())
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -270,9 +270,9 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                 hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    promoted, visible = session.mirror.promoted(), [one.status for one in summaries.values()]
-    without = Currency(visible, promoted)
-    everything = Currency([*(one.status for _, one in hidden.values()), *visible], promoted)
+    visible = [one.status for one in summaries.values()]
+    without = Currency(visible)
+    everything = Currency([*(one.status for _, one in hidden.values()), *visible])
     for mfid, (request, summary) in hidden.items():
         slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in slots for other in without.current(key, project))

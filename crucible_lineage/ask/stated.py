@@ -105,7 +105,7 @@ def statements(
     ] = None,
     every: Annotated[bool, option("Include statements that are no longer in force.", "--all")] = False,
 ) -> Statements:  # fmt: skip
-    """List statements about results, or about DATASET, oldest first: holds, flags, certificates, promotions, trust."""
+    """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
     session.mirror.sync_statements()
     found = [
         one

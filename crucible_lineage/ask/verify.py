@@ -188,7 +188,7 @@ def verify_project(
     reported = {mfid for finding in found.findings for mfid in finding.ids}
     more = [one for one in missing_datasets(session, project, datasets.keys()) if one.ids[0] not in reported]
     copy = session.mirror.snapshot(project)
-    more += slot_conflicts(graph, copy.summaries, copy.promoted)
+    more += slot_conflicts(graph, copy.summaries)
     more += withdrawn(session, project, copy.summaries)
     more += overwritten(copy.records)
     return replace(found, findings=tuple(worst_first([*found.findings, *more])))

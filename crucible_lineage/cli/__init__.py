@@ -52,8 +52,7 @@ SECTIONS = {
         "hold": ("statements", "Stop steps that would use datasets, an instrument's data, or code."),
         "sign": ("statements", "Sign results; a candidate with all its signatures is current."),
         "certify": ("statements", "Certify a calibration for an instrument and a time."),
-        "promote": ("statements", "Make the candidates of a try (`run --try`) current. Computes nothing."),
-        "lift": ("statements", "Lift a hold, flag, signature, certificate or promotion, and say what follows."),
+        "lift": ("statements", "Lift a hold, flag, signature or certificate, and say what follows."),
         "statements": (ASKED, "List statements about results: who made them, and whether they are in force."),
     },
     "Sharing": {

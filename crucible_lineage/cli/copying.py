@@ -33,7 +33,6 @@ from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
-from crucible_lineage.statements.statements import PROMOTE
 from crucible_lineage.text.amounts import size_text
 
 
@@ -172,8 +171,6 @@ def _inputs(path: Path, session: Session) -> list[str]:
     statement_ids: set[str] = set()
     new = {str(chosen.certificate["statement"]) for one in choices for chosen in one.chosen}
     statements = session.mirror.statements().values() if new else ()
-    tries = {(one.project, one.trial) for one in statements if one.mfid in new and one.trial}
-    new |= {one.mfid for one in statements if one.verb == PROMOTE and (one.project, one.trial) in tries}
     while new:  # what ends a certificate may be ended itself
         statement_ids |= new
         new = {

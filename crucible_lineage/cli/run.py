@@ -77,9 +77,6 @@ def run_command(
     keep_going: Annotated[
         bool, option("What to do once a step has failed.  [default: continue]", "--keep-going/--fail-fast")
     ] = True,
-    trial: Annotated[
-        str | None, option("Candidates, which `promote NAME` makes current.", "--try", metavar="NAME")
-    ] = None,
     patience: Patience = PATIENCE, as_of: AsOf = "",
     quiet: Annotated[bool, option("Print failures only.", "-q", "--quiet")] = False,
     verbose: Annotated[bool, option("Also show what steps print.", "-v", "--verbose")] = False,
@@ -95,13 +92,10 @@ def run_command(
         announce(session)
     values = parse_overrides(overrides)
     path = located(pipeline)
-    if trial is not None and not trial.strip():
-        raise InputError("run --try: give the try a name")
     with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
         bound = bind_file(path, session.store, values)
-    if trial is None:
-        note_same_name(bound, session)
-    choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of, trial or "")
+    note_same_name(bound, session)
+    choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of)
     request = RunRequest(bound, values, choice)
     request.choice.require_steps(bound)  # refuse unknown names before any request
     shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)

@@ -1,4 +1,4 @@
-"""Statements of people about results: `hold`, `sign`, `certify`, `promote`, `lift`."""
+"""Statements of people about results: `hold`, `sign`, `certify`, `lift`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.plan.corrections import read_value
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import certificate_in, range_text
-from crucible_lineage.statements.statements import HOLD, PROMOTE, REVOKE, SIGN, About, Statement
+from crucible_lineage.statements.statements import HOLD, REVOKE, SIGN, About, Statement
 from crucible_lineage.statements.stating import (
     LIFTED,
     certificates_as_of,
     certify,
     lift,
     moment,
-    promote,
     put_on_hold,
     sign,
 )
@@ -120,7 +119,6 @@ def certify_command(
     kind: Annotated[str, option("The kind of calibration; by default, what was measured in it.")] = "",
     why: Why,
     replaced: Annotated[bool, option("End, for that time, others for the same data.", "--replace")] = False,
-    trial: Annotated[str, option("Only for `run --try NAME`, until it is promoted.", "--try", metavar="NAME")] = "",
     project: Annotated[
         str, option("Project of the statement; by default, the calibration's.", metavar="P")
     ] = "",
@@ -132,28 +130,13 @@ def certify_command(
     mfid = find_mfid(session, calibration)
     outcome = certify(
         session, mfid, _values_of(fields), since, until, kind=kind, where=where, why=why, project=project,
-        replaced=replaced, trial=trial,
+        replaced=replaced,
     )  # fmt: skip
-    known = certificates_as_of(session, outcome.statement.project, trial=trial)
+    known = certificates_as_of(session, outcome.statement.project)
     (one,) = (one for one in known if one.statement == outcome.statement.mfid)
-    valid = ", ".join(map(range_text, one.spans)) + (f" in try {trial}" if trial else "")
+    valid = ", ".join(map(range_text, one.spans))
     line = f"{mfid} is the {one.kind} of {one.scope} {valid}{'' if outcome.is_new else ' (as before)'}"
     return Done({**outcome.to_json(), "certificate": one}, [line, _undo(outcome.statement)])
-
-
-@act("promote")
-def promote_command(
-    session: Session, name: Annotated[str, argument()], *, why: Why,
-    project: Annotated[str | None, option("Project of the try; optional if there is only one.", metavar="P")] = None,
-) -> Done:  # fmt: skip
-    """Make the candidates of try NAME (`run --try NAME`) current, and its certificates valid. Computes nothing."""
-    stating, candidates = promote(session, find_project(session, project), name, why)
-    lines = [
-        f"try {name} is promoted: {amount(len(candidates), 'candidate')} current, unless a later run replaced it",
-        "write what you tried into the pipeline: a run as declared before makes the earlier results current again",
-        _undo(stating.statement),
-    ]
-    return Done({**stating.to_json(), "candidates": candidates}, lines)
 
 
 @act("lift")
@@ -162,7 +145,7 @@ def lift_command(
     kind: Annotated[str | None, option("Which of the statements about a DATASET.", choices=LIFTED)] = None,
     why: WhyOptional = "",
 ) -> Done:  # fmt: skip
-    """Lift a hold, flag, signature, certificate, promotion or other statement, and say what follows.
+    """Lift a hold, flag, signature, certificate or other statement, and say what follows.
 
     A DATASET stands for all statements of one kind about it. Nothing is computed; the statement is kept, as lifted.
     """
@@ -178,8 +161,6 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         doubts = session.effects.doubts(lifted.about.datasets, lifted.project)
         for mfid in lifted.about.datasets:
             yield doubts[mfid].message(mfid) if mfid in doubts else f"{mfid} is not on hold"
-    if lifted.verb == PROMOTE:
-        yield f"the results from before the promotion of try {lifted.trial} are current again"
     if lifted.verb == REVOKE:
         for one in session.mirror.statements(lifted.revokes).values():
             yield f"{one}: the {one.kind} {one.attribution} counts again"

@@ -430,10 +430,6 @@ class Mirror:
         stored = self._stated(REMAKE).get(project.casefold(), {})
         return {mfid: ReproductionCount(*one) for mfid, one in stored.items()}
 
-    def promoted(self) -> dict[str, str]:
-        """Return {PROJECT/TRY: moment of its promotion}, as of the last sync."""
-        return self.database.transaction(tables.promoted_now)
-
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
         return counting_certificates(self._stated(CERTIFY), project, kind)

@@ -22,8 +22,7 @@ class SlotClaim:
     """A dataset's claim to a slot: the run that relied on it last, when that began, and the file that declares it.
 
     `also` are other files that declare the same slot and still rely on the dataset. `was` are former names of the file:
-    results made under those names do not become current again. The claim of a `trial`, under a key of its own, counts
-    from the promotion of that try on.
+    results made under those names do not become current again.
     """
 
     since: str
@@ -31,7 +30,6 @@ class SlotClaim:
     declared_in: str = ""
     also: tuple[str, ...] = ()
     was: tuple[str, ...] = ()
-    trial: str = ""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -41,15 +39,13 @@ class SlotClaim:
     def to_json(self) -> dict[str, object]:
         """Return the entry for the scientific metadata."""
         others = {"also": list(self.also), "was": list(self.was)} if self.also or self.was else {}
-        trial = {"try": self.trial} if self.trial else {}
-        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others, **trial}
+        return {"since": self.since, "run": self.run, "declared_in": self.declared_in, **others}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, object]) -> SlotClaim:
         """Parse an entry of the scientific metadata. Unreadable fields are ignored."""
         also, was = _texts(entry.get("also")), _texts(entry.get("was"))
-        declared_in, trial = str(entry.get("declared_in", "")), str(entry.get("try") or "")
-        return cls(str(entry["since"]), str(entry.get("run", "")), declared_in, also, was, trial)
+        return cls(str(entry["since"]), str(entry.get("run", "")), str(entry.get("declared_in", "")), also, was)
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class DatasetStatus:
 
     `replaces` is the dataset that it was made by hand to replace, which no run undoes. A dataset that
     is neither derived nor a replacement is measured data and fills none, whatever its metadata says. Claims count only
-    within the dataset's own `project`. A candidate fills slots only once a try is promoted.
+    within the dataset's own `project`.
     """
 
     mfid: str
@@ -67,22 +63,11 @@ class DatasetStatus:
     derived: bool
     slots: Mapping[str, SlotClaim]
     replaces: str | None = None
-    is_candidate: bool = False
 
     @property
     def fills(self) -> Mapping[str, SlotClaim]:
         """The slots that count."""
         return self.slots if self.derived or self.replaces else {}
-
-
-def trial_slot(slot: str, trial: str) -> str:
-    """Return the key under which a dataset claims a slot for a try, or for good if `trial` is empty."""
-    return f"{slot}{trial_suffix(trial)}"
-
-
-def trial_suffix(trial: str) -> str:
-    """Return what is added to the key of a slot for a try."""
-    return f" (try {trial})" if trial else ""
 
 
 def pipeline_keyword(pipeline: str) -> str:

@@ -38,14 +38,12 @@ from crucible_lineage.statements.statements import (
     FLAG,
     HOLD,
     KEYWORD,
-    PROMOTE,
     REMAKE,
     SIGN,
     Statement,
     StatementIndex,
     SubjectFacts,
     in_force,
-    promoted_in,
     remade_in,
     statement_in,
     verdicts_in,
@@ -289,11 +287,10 @@ class StoredRecord(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A project's datasets by id, read-only, one object for all callers; `promoted` are moments by try."""
+    """A project's datasets by id, read-only, one object for all callers."""
 
     records: dict[str, JsonMapping]
     summaries: dict[str, Summary]
-    promoted: Mapping[str, str] = field(default_factory=dict)
 
 
 class Row(NamedTuple):
@@ -393,20 +390,9 @@ def store_in_force(db: sqlite3.Connection) -> None:
     projects = {one.project.casefold(): active.within(one.project) for one in active.statements.values()}
     found |= {CHECK: {project: verdicts_in(within) for project, within in projects.items()}}
     found |= {REMAKE: {project: remade_in(within) for project, within in projects.items()}}
-    found[PROMOTE] = promoted_in(active)
     found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
-    before = promoted_now(db)
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
-    if promoted_now(db) != before:
-        _renew(db)
-
-
-def promoted_now(db: sqlite3.Connection) -> dict[str, str]:
-    row = db.execute("SELECT found FROM stated WHERE verb = ?", (PROMOTE,)).fetchone()
-    if row is not None and (promoted := unsealed(row[0], PROMOTE)) is not None:
-        return dict(promoted)
-    return promoted_in(in_force(statements_of(db, None).values()))  # damaged, or of an earlier version
 
 
 def statements_of(db: sqlite3.Connection, mfids: Collection[str] | None) -> dict[str, Statement]:
@@ -458,7 +444,7 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
                 continue  # asked of the row, since its damage might hide it
             records[columns[0]] = StoredRecord(columns[-1])
             summaries[columns[0]] = Summary.from_columns(columns[:width])
-    return row[0] if row else None, Snapshot(records, summaries, promoted_now(db)), damaged
+    return row[0] if row else None, Snapshot(records, summaries), damaged
 
 
 def seal_of(values: Sequence[object]) -> int:

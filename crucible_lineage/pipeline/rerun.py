@@ -80,7 +80,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
-    history.currency = Currency((), {})
+    history.currency = Currency(())
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")

@@ -191,7 +191,7 @@ class FlowSlots:
         with self._lock:
             if project not in self._projects:
                 statuses = () if self.is_away() else self._read(project)  # results of this run are newer than all
-                self._projects[project] = Currency(statuses, self._session.mirror.promoted())
+                self._projects[project] = Currency(statuses)
             return self._projects[project]
 
     def _read(self, project: str) -> Sequence[DatasetStatus]:

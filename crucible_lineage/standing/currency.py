@@ -7,64 +7,25 @@ why a `Filling` is no state that may be shown: `standings` turns it into one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from enum import Enum
 from weakref import WeakKeyDictionary
 
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, trial_suffix
+from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.marks import order_of_claims
-from crucible_lineage.statements.statements import trial_key
 
 
 class Filling(Enum):
     """What slots and replacements alone say of a dataset."""
 
-    CURRENT, SUPERSEDED, CANDIDATE, INCOMPLETE, RAW = range(5)
-
-
-_Tried = dict[tuple[str, str, str], tuple[str, str]]  # by project, try and slot: when, and the dataset
-
-
-def _tried_last(statuses: Iterable[DatasetStatus]) -> _Tried:
-    """Return the dataset that each try relied on last in each slot."""
-    found: _Tried = {}
-    for status in statuses:
-        for key, claim in status.slots.items():
-            if claim.trial and status.complete and status.derived:
-                at = status.project.casefold(), claim.trial, key.removesuffix(trial_suffix(claim.trial))
-                before, own = found.get(at, ("", "")), (claim.since, status.mfid)
-                found[at] = max(before, own, key=lambda one: (order_of_claims(one[0]), one[1]))
-    return found
-
-
-def _counting(status: DatasetStatus, promoted: Mapping[str, str], tried: _Tried) -> DatasetStatus:
-    """Return the status with the claims that count: not those of tries, unless promoted, from that moment on."""
-    claims = {key: claim for key, claim in status.slots.items() if claim.trial}
-    if not claims:
-        return status
-    slots, is_candidate = {key: claim for key, claim in status.slots.items() if not claim.trial}, False
-    for key, claim in claims.items():
-        slot = key.removesuffix(trial_suffix(claim.trial))
-        moment = promoted.get(trial_key(status.project, claim.trial))
-        _, last = tried.get((status.project.casefold(), claim.trial, slot), ("", ""))
-        if moment is None or last != status.mfid:
-            is_candidate = True
-        elif slot not in slots or order_of_claims(slots[slot].since) < order_of_claims(moment):
-            slots[slot] = replace(claim, since=moment, trial="")
-    return replace(status, slots=slots, is_candidate=is_candidate)
+    CURRENT, SUPERSEDED, INCOMPLETE, RAW = range(4)
 
 
 class Currency:
-    """Which datasets fill the slots of projects or pipelines of which all datasets are given, hidden ones, too.
+    """Which datasets fill the slots of projects or pipelines of which all datasets are given, hidden ones, too."""
 
-    `promoted` has the moment of promotion of each promoted try.
-    """
-
-    def __init__(self, statuses: Iterable[DatasetStatus], promoted: Mapping[str, str]) -> None:
-        listed = list(statuses)
-        self._tried = _tried_last(listed)
-        self._statuses = {status.mfid: _counting(status, promoted, self._tried) for status in listed}
+    def __init__(self, statuses: Iterable[DatasetStatus]) -> None:
+        self._statuses = {status.mfid: status for status in statuses}
         self._claimants: dict[tuple[str, str], list[DatasetStatus]] = {}
         self._claims: dict[tuple[str, str], list[SlotClaim]] = {}
         self._successors: dict[str, set[str]] = {}
@@ -105,15 +66,6 @@ class Currency:
         """Return all claims to a slot: past ones, and those of incomplete datasets, too."""
         return self._claims.get((project.casefold(), key), ())
 
-    def tried(self, key: str, trial: str, project: str) -> tuple[str, str]:
-        """Return when a try relied on a dataset in a slot last, and on which; empty if it did not."""
-        return self._tried.get((project.casefold(), trial, key), ("", ""))
-
-    def candidates(self, trial: str, project: str) -> dict[str, str]:
-        """Return the dataset that a try relied on last in each slot."""
-        own = project.casefold(), trial
-        return {slot: mfid for (*of, slot), (_, mfid) in sorted(self._tried.items()) if tuple(of) == own}
-
     def all_slots(self) -> Iterable[tuple[str, str]]:
         """Return the project (in lower case) and key of each slot that a complete dataset fills."""
         return self._claimants.keys()
@@ -131,8 +83,6 @@ class Currency:
             return Filling.INCOMPLETE
         if status.fills and any(self._is_current(status, key) for key in status.fills):
             return Filling.CURRENT
-        if status.is_candidate:
-            return Filling.CANDIDATE
         if status.fills or mfid in self._successors:
             return Filling.SUPERSEDED
         return Filling.CURRENT if status.derived else Filling.RAW
@@ -178,11 +128,8 @@ class Currency:
 _currencies: WeakKeyDictionary[Snapshot, Currency] = WeakKeyDictionary()
 
 
-def currency_of(copy: Snapshot, *, without_try: str = "") -> Currency:
-    """Return what fills the slots of a project, or what would if a try (its `trial_key`) were not promoted."""
-    if without_try:
-        promoted = {key: when for key, when in copy.promoted.items() if key != without_try}
-        return Currency((one.status for one in copy.summaries.values()), promoted)
+def currency_of(copy: Snapshot) -> Currency:
+    """Return what fills the slots of a project."""
     if (found := _currencies.get(copy)) is None:
-        found = _currencies[copy] = Currency((one.status for one in copy.summaries.values()), copy.promoted)
+        found = _currencies[copy] = Currency(one.status for one in copy.summaries.values())
     return found

@@ -8,14 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import (
-    SlotClaim,
-    later_than,
-    pipeline_keyword,
-    slots_of,
-    slots_stated,
-    trial_slot,
-)
+from crucible_lineage.core.slots import SlotClaim, later_than, pipeline_keyword, slots_of, slots_stated
 from crucible_lineage.standing.currency import Currency, currency_of
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -55,21 +48,16 @@ class ClaimingRun:
     """A run of a pipeline or flow as it claims slots of a project: its id, its begin, and the file that declares it.
 
     Without a file, results take over the slots of recorded ones. Other names in a slot belong to other declarations if
-    a file of that name is in `folder`; else they are former names of this one. Results of a `trial` are its candidates,
-    and become current with its promotion.
+    a file of that name is in `folder`; else they are former names of this one.
     """
 
     id: str
     begun: datetime
     file: str | None
     folder: Path | None = None
-    trial: str = ""
 
     def current(self, currency: Currency, project: str, key: str) -> set[str]:
-        """Return the datasets that are current in a slot for this declaration, or that the try relied on last."""
-        _, tried = currency.tried(key, self.trial, project)
-        if tried:
-            return {tried}
+        """Return the datasets that are current in a slot for this declaration."""
         found = currency.current(key, project)
         return {mfid for mfid in found if self.file is None or self.file in currency.slots(mfid)[key].files}
 
@@ -78,11 +66,6 @@ class ClaimingRun:
 
         The processes of a run claim a slot as of the same moment.
         """
-        if self.trial:
-            tried, _ = currency.tried(key, self.trial, project)
-            current = currency.current(key, project)
-            files = sorted({file for one in current for file in currency.slots(one)[key].files}) or [self.file or ""]
-            return SlotClaim(later_than(self.begun, [tried]), self.id, files[0], tuple(files[1:]), trial=self.trial)
         claims = currency.claims(key, project)
         own = [one.since for one in claims if one.run == self.id]
         since = max(own) if own else later_than(self.begun, (one.since for one in claims))
@@ -101,6 +84,6 @@ class ClaimingRun:
         by_hand = currency.replacements(mfid)
         made = [key for key in keys if by_hand.isdisjoint(currency.current(key, project))]
         if made:
-            claims = {trial_slot(key, self.trial): self.claim(currency, project, key, mfid) for key in made}
+            claims = {key: self.claim(currency, project, key, mfid) for key in made}
             make_current(mirror, client, project, mfid, claims)
         return made

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
 NEVER = ReproductionCount()
-_STATES = dict(zip(Filling, (CURRENT, SUPERSEDED, CANDIDATE, INCOMPLETE, RAW), strict=True))
+_STATES = dict(zip(Filling, (CURRENT, SUPERSEDED, INCOMPLETE, RAW), strict=True))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def standings_of_records(
     projects = (one.status.project for mfid, one in present.items() if may_be_replaced(records[mfid]))
     copies = visible_copies(session, sorted(set(filter(None, projects)))) if copies is None else copies
     everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()} | present
-    currency = Currency((one.status for one in everything.values()), session.mirror.promoted())
+    currency = Currency(one.status for one in everything.values())
     withdrawn = {mfid: Standing(one, WITHDRAWN) for mfid, one in own.items() if mfid not in present}
     return withdrawn | _standings(session, present.values(), currency, everything, EVERYTHING)
 

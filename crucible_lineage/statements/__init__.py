@@ -1,1 +1,1 @@
-"""What people and runs say of results: holds, flags, signatures, certificates, promotions and failures."""
+"""What people and runs say of results: holds, flags, signatures, certificates and failures."""

@@ -3,7 +3,7 @@
 A certificate is a statement: a dataset calibrates data of one kind, with given fields, from a moment (included) until
 another one (excluded), in UTC. Certificates are never edited. A later one that names them in `over` cuts its own range
 out of them, which splits, shortens or ends them; the order in which statements arrive does not matter. One that lasts
-`until: next` ends where the next certificate of the same data begins. One of a try counts once that is promoted.
+`until: next` ends where the next certificate of the same data begins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement, promoted_in, trial_key
+from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement
 from crucible_lineage.text.amounts import value_text
 from crucible_lineage.text.times import moment_text, utc
 
@@ -35,7 +35,7 @@ class Certificate:
     """A certificate in force: `dataset` is the calibration of this `kind` of the data with `fields` and `where`.
 
     `since` and `until` are as stated, `until` empty for no end; `spans` are the ranges that remain. `declared_by` is
-    the pipeline and step that declared it, empty for a person; `trial` is the key of the try that it belongs to.
+    the pipeline and step that declared it, empty for a person.
     """
 
     statement: str
@@ -51,7 +51,6 @@ class Certificate:
     when: str
     why: str
     declared_by: str = ""
-    trial: str = ""
     spans: tuple[Span, ...] = ()
 
     @property
@@ -122,7 +121,7 @@ def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
     if one is None:
         return ""
     lasts = ", ".join(map(range_text, spans)) or range_text(one.declared)
-    return f"{one.kind} of {one.scope} {lasts}, certified" + (f" in try {stated.trial}" if stated.trial else "")
+    return f"{one.kind} of {one.scope} {lasts}, certified"
 
 
 def _moment(moment: datetime) -> str:
@@ -134,14 +133,9 @@ def _until(until: datetime) -> str | None:
     return None if until == NO_END else until.isoformat()
 
 
-def certificates_of(active: ActiveStatements, trial: str = "") -> list[Certificate]:
-    """Return the certificates in force with their remaining ranges, the earliest first.
-
-    Those of a try count once it is promoted, and those of `trial`, a try's key, as if it were.
-    """
-    counting = {"", trial, *promoted_in(active)}
-    found = (certificate_in(stated) for stated in active.statements.values())
-    certificates = [one for one in found if one and one.trial in counting]
+def certificates_of(active: ActiveStatements) -> list[Certificate]:
+    """Return the certificates in force with their remaining ranges, the earliest first."""
+    certificates = [one for stated in active.statements.values() if (one := certificate_in(stated))]
     begins: dict[tuple[str, _Key], list[datetime]] = {}
     for one in sorted(certificates, key=lambda one: one.since):
         begins.setdefault((one.project.casefold(), one.key), []).append(one.since)
@@ -187,7 +181,6 @@ def certificate_in(stated: Statement) -> Certificate | None:
         when=stated.when,
         why=stated.why,
         declared_by=str(body.get("place") or ""),
-        trial=trial_key(stated.project, stated.trial) if stated.trial else "",
     )
 
 

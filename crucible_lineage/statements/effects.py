@@ -47,7 +47,7 @@ class AppliedStatement:
         if self.is_unvouched and not self.in_force:
             return f"{content} {one.attribution}"
         if self.in_force:
-            content += " (replaced)" if one.verb == CERTIFY and not self.spans and not one.trial else ""
+            content += " (replaced)" if one.verb == CERTIFY and not self.spans else ""
             elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
             return f"{content} {one.attribution}{elsewhere}"
         by = self.revoked_by

@@ -23,17 +23,15 @@ from crucible_lineage.text.times import utc
 KEYWORD = MEASUREMENT = LABEL
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CERTIFY = "certify"  # when a calibration is valid
-PROMOTE = "promote"  # the candidates of a try count from now on
 REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
-HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, PROMOTE, REMAKE, FAIL)  # release nothing if their content is lost
+HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, REMAKE, FAIL)  # release nothing if their content is lost
 KINDS = {  # of statements that people make, as commands and pages name them
     "hold": HOLD,
     "flag": FLAG,
     "signature": SIGN,
     "certificate": CERTIFY,
-    "promotion": PROMOTE,
     "trust": TRUST,
     "check": CHECK,
 }
@@ -126,11 +124,6 @@ class Statement:
         return str(self.body.get("flag") or "") if self.verb == FLAG else ""
 
     @property
-    def trial(self) -> str:
-        """The name of the try that it promotes, or whose certificate it is; empty for others."""
-        return str(self.body.get("try") or "")
-
-    @property
     def needed(self) -> int:
         """How many signatures a result waits for, and how many accounts revoke that; else 1."""
         count = self.body.get("count")
@@ -159,8 +152,7 @@ class Statement:
         return f"nobody vouches for statement {self.mfid}, which {effect}: {self.fault}"
 
     def __str__(self) -> str:
-        subject = f"try {self.trial}" if self.verb == PROMOTE else str(self.about)
-        return subject or ", ".join(self.revokes)
+        return str(self.about) or ", ".join(self.revokes)
 
     def is_about(self, mfid: str, facts: SubjectFacts) -> bool:
         """Return whether it is about this dataset, by id or by condition."""
@@ -414,18 +406,6 @@ def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
-
-
-def trial_key(project: str, trial: str) -> str:
-    """Return the key of a try of a project in the mapping of promoted ones."""
-    return f"{project.casefold()}/{trial}"
-
-
-def promoted_in(active: ActiveStatements) -> dict[str, str]:
-    """Return the keys of the promoted tries, each with the moment of its latest promotion."""
-    promotions = (one for one in active.statements.values() if one.verb == PROMOTE)
-    moments = sorted((str(one.body.get("since") or one.when), trial_key(one.project, one.trial)) for one in promotions)
-    return {key: moment for moment, key in moments}
 
 
 class CheckResult(NamedTuple):

@@ -1,4 +1,4 @@
-"""Making statements (holds, signatures, certificates, promotions), and lifting them. Equal ones are registered once."""
+"""Making statements (holds, signatures, certificates), and lifting them. Equal ones are registered once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import visible_dataset
-from crucible_lineage.core.slots import SlotClaim, later_than
+from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonMapping, mapping
@@ -23,11 +23,9 @@ from crucible_lineage.provenance.record import files_record
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.standing.slots import make_current_now
 from crucible_lineage.statements.calibrations import (
     NEXT,
-    NO_END,
     Certificate,
     certificates_of,
     overlapping,
@@ -41,7 +39,6 @@ from crucible_lineage.statements.statements import (
     KEYWORD,
     KINDS,
     MEASUREMENT,
-    PROMOTE,
     REVOKE,
     SIGN,
     About,
@@ -53,7 +50,6 @@ from crucible_lineage.statements.statements import (
     signed_by,
     signers_text,
     statement_id,
-    trial_key,
     why_not_sign,
 )
 from crucible_lineage.statements.vouching import UNFINISHED, owner_of
@@ -228,26 +224,6 @@ def _register(session: Session, statement: Statement) -> None:
     register_output(session.client, new, session.machine)
 
 
-def promote(session: Session, project: str, trial: str, why: str = "") -> tuple[StatementOutcome, tuple[str, ...]]:
-    """Make the candidates of a try current, and its certificates valid, by one statement. Return the candidates, too.
-
-    Nothing is computed. Raises InputError, and states nothing, if it is promoted already, or has neither of them.
-    """
-    copy = session.mirror.snapshot(project)
-    currency = currency_of(copy)
-    candidates = currency.candidates(trial, project)
-    active = _in_force_now(session)
-    own = (one for one in active.statements.values() if one.verb == CERTIFY and one.trial == trial)
-    if trial_key(project, trial) in copy.promoted:
-        raise InputError(f"promote {trial}: it is promoted already; nothing was stated")
-    if not candidates and not any(one.project.casefold() == project.casefold() for one in own):
-        raise InputError(f"promote {trial}: project {project} has no candidates of this try (`run --try {trial}`)")
-    before = [claim.since for slot in candidates for claim in currency.claims(slot, project)]
-    body = {"try": trial, "since": later_than(datetime.now(UTC), before)}
-    stating = state(session, project, PROMOTE, About(project=project), why=why, body=body)
-    return stating, tuple(candidates.values())
-
-
 @dataclass(frozen=True)
 class SignatureOutcome:
     """A signature, and for each dataset how many more it needs, 0 also if it needed none, and `whose`, in words."""
@@ -339,14 +315,12 @@ def certify(
     project: str = "",
     replaced: bool | Collection[str] = False,
     declared_by: str = "",
-    trial: str = "",
 ) -> StatementOutcome:
     """State that a dataset is a valid calibration of the data with these fields from one moment until another one.
 
     `until` is empty for no end, or `next`: until the next certificate of the same data begins. An overlap with another
     certificate is refused, unless that is `replaced`: True for all, or the ids of their statements. `declared_by` is
-    the pipeline and step that declares it. With `trial`, it counts in that try only, instead of all others, until that
-    is promoted. Raises InputError for invalid arguments, and if the dataset does not exist.
+    the pipeline and step that declares it. Raises InputError for invalid arguments, and if the dataset does not exist.
     """
     stated = validity(fields, since, until, where)
     record = _dataset(session, dataset, "certify")
@@ -354,23 +328,14 @@ def certify(
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
     active = _in_force_now(session)
-    body = {
-        "kind": kind,
-        **stated,
-        **({"place": declared_by} if declared_by else {}),
-        **({"try": trial} if trial else {}),
-    }
+    body = {"kind": kind, **stated, **({"place": declared_by} if declared_by else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
     own, same = _among(active, new)
     for one in same:
         if (one.dataset, one.since, one.until, one.spans) == (own.dataset, own.since, own.until, own.spans):
             return StatementOutcome(active.statements[one.statement], is_new=False)
     conflicts = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
-    if (
-        not trial
-        and replaced is not True
-        and (left := [one for one in conflicts if one.statement not in (replaced or ())])
-    ):
+    if replaced is not True and (left := [one for one in conflicts if one.statement not in (replaced or ())]):
         raise InputError(_refusal(own, left))
     _require_counting(session, active, project, conflicts)
     before = [one for one in same if (one.dataset, one.since, one.until) == (own.dataset, own.since, own.until)]
@@ -379,21 +344,15 @@ def certify(
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
 
 
-def certificates_as_of(
-    session: Session, project: str, kind: str | None = None, as_of: str = "", trial: str = ""
-) -> list[Certificate]:
-    """Return the certificates that count in a project, with `as_of` by the statements made until then.
-
-    With `trial`, return them as if that try were promoted.
-    """
+def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:
+    """Return the certificates that count in a project, with `as_of` by the statements made until then."""
     if not session.is_away:
         session.mirror.sync_statements()
-    if not as_of and not trial:
+    if not as_of:
         return session.mirror.certificates(project, kind)
-    until = as_of_moment(as_of) if as_of else NO_END
+    until = as_of_moment(as_of)
     stated = in_force(one for one in session.mirror.statements().values() if utc(one.when) < until)
-    found = certificates_of(stated, trial_key(project, trial) if trial else "")
-    return [one for one in found if kind in (None, one.kind) and stated.counts(one, project)]
+    return [one for one in certificates_of(stated) if kind in (None, one.kind) and stated.counts(one, project)]
 
 
 def as_of_moment(text: str) -> datetime:
@@ -443,7 +402,7 @@ def _named(name: str) -> str:
 def _among(active: ActiveStatements, new: Statement) -> tuple[Certificate, list[Certificate]]:
     """Return the new certificate, and the others of the same data in its project, as they would be with it."""
     both = ActiveStatements({**active.statements, new.mfid: new}, active.trusted)
-    found = certificates_of(both, trial_key(new.project, new.trial) if new.trial else "")
+    found = certificates_of(both)
     own = next(one for one in found if not one.statement)
     return own, [one for one in found if one.statement and one.key == own.key and both.counts(one, new.project)]
 

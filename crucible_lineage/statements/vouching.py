@@ -7,7 +7,7 @@ The id of a statement is derived from its content, and its content names its aut
 - it lies in the project that it names (a dataset can be moved),
 - the account that Crucible says registered it is the author's (a dataset can be handed over).
 
-Any other statement counts for nobody: it signs, certifies, promotes, trusts, revokes and lifts nothing. A hold still
+Any other statement counts for nobody: it signs, certifies, trusts, revokes and lifts nothing. A hold still
 blocks, since nobody may release what it holds without a name. Names of people in a record are decoration.
 """
 

@@ -33,7 +33,7 @@ def test_a_claim_is_later_than_all_earlier_ones_whatever_the_clock(clock: int) -
 
 def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
-    currency = Currency([old, new, other], {})
+    currency = Currency([old, new, other])
     assert currency.current(SLOT, "LAB") == ("b", "c")
     assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("b", "c"))
 
@@ -41,32 +41,32 @@ def test_the_newest_run_of_a_declaration_decides() -> None:
 def test_the_same_one_of_two_manual_replacements_is_current_in_any_order() -> None:
     old, first, second = result("a"), result("b", replaces="a"), result("c", replaces="a")
     for order in permutations([old, first, second]):
-        assert Currency(order, {}).superseded_by("a") == ("c",)
+        assert Currency(order).superseded_by("a") == ("c",)
 
 
 def test_slots_of_another_project_do_not_compete() -> None:
     here, there = result("a", filled(1)), result("b", filled(2), project="elsewhere")
-    currency = Currency([here, there], {})
+    currency = Currency([here, there])
     assert (currency.current(SLOT, "lab"), currency.current(SLOT, "elsewhere")) == (("a",), ("b",))
 
 
 def test_a_replacement_counts_within_its_project_only() -> None:
     old = result("a")
     stranger = DatasetStatus("b", "elsewhere", True, False, {}, replaces="a")
-    assert Currency([old, stranger], {}).filling("a") is Filling.CURRENT
+    assert Currency([old, stranger]).filling("a") is Filling.CURRENT
     own = DatasetStatus("c", "Lab", True, False, {}, replaces="a")
-    currency = Currency([old, stranger, own], {})
+    currency = Currency([old, stranger, own])
     assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("c",))
 
 
 def test_an_incomplete_result_replaces_nothing() -> None:
     begun = DatasetStatus("b", "lab", False, True, {SLOT: filled(2)}, replaces="a")
-    assert Currency([result("a", filled(1)), begun], {}).current(SLOT, "lab") == ("a",)
+    assert Currency([result("a", filled(1)), begun]).current(SLOT, "lab") == ("a",)
 
 
 def test_a_chain_of_manual_replacements_is_followed_also_in_a_circle() -> None:
     by_hand = {"second": "first", "first": "made", "x": "y", "y": "x"}
-    currency = Currency([result(new, replaces=old) for new, old in by_hand.items()], {})
+    currency = Currency([result(new, replaces=old) for new, old in by_hand.items()])
     assert currency.replacements("made") == {"first", "second"}
     assert (currency.replacements("second"), currency.replacements("x")) == (set(), {"x", "y"})
 

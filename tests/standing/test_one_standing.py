@@ -204,23 +204,6 @@ def test_the_picture_of_a_declaration_has_selected_results_as_they_stand(lab: An
     assert nodes[mfid] == listed(ask)[mfid]["state"] == "current"
 
 
-def test_a_plan_calls_a_candidate_of_a_try_what_a_list_calls_it(lab: Any, ask: Ask) -> None:
-    path = lab.declare(MANY.replace("GAPS", ", gaps: allow"))
-    ask("run", path)
-    lab.file("data/3.txt", "3\n")
-    ask("run", path, "--try", "t")
-    steps, every = plan(ask, path), listed(ask)
-    assert {every[mfid]["state"] for one in steps.values() for mfid in one["datasets"].values()} == {
-        "current",
-        "candidate",
-    }
-    for name, one in steps.items():
-        (mfid,) = one["datasets"].values()
-        assert one["state"] == {"current": "fresh"}.get(every[mfid]["state"], every[mfid]["state"]), name
-    assert len(ask("run", path)["current_again"]) == 2
-    assert {one["state"] for one in plan(ask, path).values()} == {"fresh"}
-
-
 def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask) -> None:
     ask("run", lab.pipeline)
     (copy := lab.folder.parent / "copy").mkdir()

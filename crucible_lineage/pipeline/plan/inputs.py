@@ -116,12 +116,12 @@ def joint_span(spans: Iterable[Span | None]) -> Span | None:
 
 
 def known_inputs(
-    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, with_fields: bool, as_of: str = "", trial: str = ""
+    spec: PipelineSpec, session: Session, results_of: ResultsOf, *, with_fields: bool, as_of: str = ""
 ) -> dict[str, tuple[InputItem, ...]]:
     """Return the datasets of each input, including those still to be registered. Changes nothing.
 
     `with_fields` tells whether the declaration uses fields of their records (`used_fields`). Calibrations are those
-    certified `as_of` a moment, or as if a `trial` were promoted.
+    certified `as_of` a moment.
     """
     zone, found = ZoneInfo(spec.timezone), {}
     read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
@@ -130,7 +130,7 @@ def known_inputs(
         found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
-            _calibrate(name, declared, found, spec.project, session, as_of, trial)
+            _calibrate(name, declared, found, spec.project, session, as_of)
     return found
 
 
@@ -141,7 +141,6 @@ def _calibrate(
     project: str,
     session: Session,
     as_of: str,
-    trial: str,
 ) -> None:
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
@@ -150,7 +149,7 @@ def _calibrate(
         (item.shown or item.label, item.fields, item.span if not item.new or item.fields.get("timestamp") else None)
         for item in data
     ]
-    choices = choose_calibrations(name, declared, measured, project, session, as_of, trial)
+    choices = choose_calibrations(name, declared, measured, project, session, as_of)
     found[declared.of] = tuple(
         replace(item, calibrations={**item.calibrations, name: choice})
         for item, choice in zip(data, choices, strict=True)

@@ -288,14 +288,10 @@ def choose_calibrations(
     project: str,
     session: Session,
     as_of: str = "",
-    trial: str = "",
 ) -> list[Partners]:
-    """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment.
-
-    With `trial`, as if that try were promoted.
-    """
-    certificates = certificates_as_of(session, project, declared.calibration, as_of, trial) if data else []
-    others = certificates_as_of(session, project, None, as_of, trial) if data and not certificates else []
+    """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment."""
+    certificates = certificates_as_of(session, project, declared.calibration, as_of) if data else []
+    others = certificates_as_of(session, project, None, as_of) if data and not certificates else []
     kinds = shortened(sorted({other.kind for other in others}), MOST_KINDS)
     hint = f"; other kinds that exist: {kinds}" if others else ""
     chooser = _Chooser(name, declared, Calibrations(certificates), as_of, hint)

@@ -15,7 +15,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import CANDIDATE, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
@@ -36,7 +36,7 @@ from crucible_lineage.standing.currency import Currency, Filling, currency_of
 from crucible_lineage.standing.standings import Standing, standings_of_records, visible_copies
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
-from crucible_lineage.statements.statements import Doubt, trial_key
+from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import time_shown
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -86,8 +86,6 @@ class ProjectIndex:
                 copies = visible_copies(self.session, [self.project])
                 self._of_project = currency_of(copies[0]) if copies else found
             found = self._of_project
-        if found.filling(mfid) is Filling.CANDIDATE:
-            return CANDIDATE, "a candidate of a try; a run without it makes it current"
         if not (by := found.superseded_by(mfid)):
             return "", ""
         stays = not found.replacements(mfid).isdisjoint(by)
@@ -160,11 +158,9 @@ def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> I
     return Ingredients(record.recipe, code.source, code.pieces or {}, used, mfid)
 
 
-def make_plan(
-    pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "", trial: str = ""
-) -> PipelinePlan:
+def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str] = (), as_of: str = "") -> PipelinePlan:
     """Plan a pipeline, with estimates from earlier runs. Changes nothing."""
-    planned = plan_pipeline(pipeline, session, forced, as_of=as_of, trial=trial)
+    planned = plan_pipeline(pipeline, session, forced, as_of=as_of)
     estimates = {step: Estimate(*figures) for step, figures in session.journal.took(pipeline.name).items()}
     results = [(step.name, dataset.mfid, planned.instances[step.name].step.spec.output)
                for step in planned.steps for dataset in step.results.values()]  # fmt: skip
@@ -185,27 +181,21 @@ def plan_pipeline(
     forced: Collection[str] = (),
     within: tuple[Path, ...] = (),
     as_of: str = "",
-    trial: str = "",
 ) -> PipelinePlan:
     """Plan a pipeline. `within` are the files of the pipelines that it is planned for.
 
-    Calibrations are those certified `as_of` a moment, by default now, or as if a `trial` were promoted.
+    Calibrations are those certified `as_of` a moment, by default now.
     """
     spec = pipeline.spec
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
-    if trial and trial_key(spec.project, trial) in session.mirror.promoted():
-        raise InputError(f"try {trial!r} of project {spec.project} is promoted; choose another name")
-
     fields = used_fields(spec)
     with_metadata = any(name.startswith(METADATA_PREFIX) for name in fields)
 
     def results_of(declared: ResultInput) -> Iterator[InputItem]:
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
 
-    inputs = read_first(
-        pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of, trial=trial)
-    )
+    inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of))
     inspect, returned = partial(_inspect_with_params, session.store, {}), dict[str, JsonMapping]()
     for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
         instances = Expansion(pipeline, inputs, inspect, returned).expand()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, trial_slot
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -38,14 +38,12 @@ class SlotUpdate:
 class SlotWriter:
     """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call."""
 
-    def __init__(
-        self, session: Session, index: ProjectIndex, pipeline: str, run_id: str, path: Path | None, trial: str = ""
-    ) -> None:
+    def __init__(self, session: Session, index: ProjectIndex, pipeline: str, run_id: str, path: Path | None) -> None:
         self.session = session
         self.index = index
         self.pipeline = pipeline
         file, folder = (path.name, path.parent) if path else (None, None)
-        self.run = ClaimingRun(run_id, datetime.now(UTC), file, folder, trial)
+        self.run = ClaimingRun(run_id, datetime.now(UTC), file, folder)
         self._relied_on: dict[str, str] = {}  # by slot, the result that this run relies on
         self._lock = threading.Lock()
         self.again: list[str] = []  # instances whose result became current again
@@ -69,8 +67,7 @@ class SlotWriter:
     def slots_of(self, instance: Instance) -> dict[str, dict[str, SlotClaim]]:
         """Return the slots that the result of each output fills with this run, or once it is signed."""
         return {
-            output: {trial_slot(key, self.run.trial): self.run.claim(*self._slots, key) for key in keys}
-            for output, keys in instance.slots.items()
+            output: {key: self.run.claim(*self._slots, key) for key in keys} for output, keys in instance.slots.items()
         }
 
     def note_made(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
@@ -159,7 +156,7 @@ class SlotWriter:
             made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
             self.wrote = self.wrote or bool(made)
             changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
-        if changed and not self.run.trial:  # and not only the declaration has another name
+        if changed:  # and not only the declaration has another name
             with self._lock:
                 self.again.append(update.instance.name)
         self._note(update.instance, update.results)

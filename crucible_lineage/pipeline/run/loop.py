@@ -142,7 +142,7 @@ class Run:
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
-        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in, choice.trial)
+        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
         self.held: dict[str, str] = {}

@@ -43,8 +43,7 @@ class StepChoice:
 
     `forced` steps are executed again; with `only`, just these; with `from_`, these and their descendants. Without
     `keep_going`, nothing is started after a step has failed. At the end, the run waits up to `patience_s` for a
-    Crucible that is away. Calibrations are those certified `as_of` a moment. With a `trial`, the run makes candidates
-    of the try of that name, which count once it is promoted.
+    Crucible that is away. Calibrations are those certified `as_of` a moment.
     """
 
     forced: tuple[str, ...] = ()
@@ -53,12 +52,11 @@ class StepChoice:
     keep_going: bool = True
     patience_s: float = 180.0
     as_of: str = ""
-    trial: str = ""
 
     @property
     def is_whole(self) -> bool:
         """Whether the choice is the complete pipeline as declared."""
-        return not (self.only or self.from_ or self.trial or self.as_of)
+        return not (self.only or self.from_ or self.as_of)
 
     def require_steps(self, pipeline: BoundPipeline) -> None:
         """Raise InputError for an unknown name of a step; instances are known only from a plan."""

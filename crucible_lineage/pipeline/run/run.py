@@ -72,7 +72,7 @@ def plan_for_run(
 
 
 def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PipelinePlan:
-    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of, trial=choice.trial)
+    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of)
     if session.settings.embedded:
         return plan()
     is_set = bool(retries_from_environment())
@@ -162,7 +162,7 @@ def plan_and_run(
 def _plan_again(run: Run) -> PipelinePlan:
     """Plan the pipeline of a run with the values that its steps have returned."""
     forced = {*run.choice.forced} & {part for name in run.awaiting for part in (name, run.instances[name].step.name)}
-    return plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of, trial=run.choice.trial)
+    return plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of)
 
 
 @contextmanager
@@ -324,7 +324,7 @@ def _certify(run: Run) -> None:
     stated = {(one.body.get("place"), one.about.datasets) for one in run.session.mirror.statements().values()}
     for name, state in run.steps.items():
         declared = run.instances[name].step.spec.certify
-        if declared is None or not state.results or run.choice.trial or state.outcome not in (EXECUTED, REUSED):
+        if declared is None or not state.results or state.outcome not in (EXECUTED, REUSED):
             continue
         if run.slot_writer.waits(state.results.values()) or name in run.checking.waiting:
             continue  # certified by the run after its delivery or its signature
@@ -344,7 +344,7 @@ def _publish(run: Run) -> None:
         step = run.instances[name].step
         if state.results is None or step.spec.output.publish is None or name not in run.taking_part:
             continue
-        if run.choice.trial or run.slot_writer.waits(state.results.values()):
+        if run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
         try:
             for dataset in state.results.values():

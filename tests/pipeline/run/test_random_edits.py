@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
+from crucible_lineage.core.tables import summary_of
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, Filling
@@ -161,7 +162,7 @@ def holding(session: Session) -> dict[str, str]:
     """The current result of each step, as anybody sees it who asks Crucible."""
     listed = session.client.datasets.list(project_id="lab", include_metadata=True, include_links=True, limit=None)
     found = [registered(session.client, dataset) for dataset in listed]
-    currency = Currency((one.status for one in found), {})
+    currency = Currency(summary_of(one.dataset.model_dump()).status for one in found)
     steps = [(one.step_record, one.mfid) for one in found]
     held = [
         (record.declared_step, mfid) for record, mfid in steps if record and currency.filling(mfid) is Filling.CURRENT
