@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, DeploymentSchedule
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
@@ -33,6 +33,7 @@ SLUG = "declared"  # of the declared schedule
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)  # of intervals, so that deploying again does not shift the runs
 REMEDY = "check that the server runs and that PREFECT_API_URL names it, then repeat the command: that is always safe"
 FLOW = run_pipeline.name
+KEPT = {"schedule", "active", "max_scheduled_runs", "parameters", "slug"}  # of an operator's schedule
 
 
 @dataclass(frozen=True)
@@ -192,19 +193,8 @@ def _keep_settings(
     for schedule in deployment.schedules or ():
         schedule.active = active.get(schedule.slug, schedule.active)
     if None in active:  # such as schedules from its UI: Prefect then replaces all schedules by the ones sent
-        others = (schedule for schedule in existing.schedules if schedule.slug != SLUG)
-        deployment.schedules = [*(deployment.schedules or ()), *map(_copy_of, others)]
-
-
-def _copy_of(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
-    """Return the request to create an equal schedule."""
-    return DeploymentScheduleCreate(
-        schedule=schedule.schedule,
-        active=schedule.active,
-        max_scheduled_runs=schedule.max_scheduled_runs,
-        parameters=schedule.parameters,
-        slug=schedule.slug,
-    )
+        others = [schedule.model_dump(include=KEPT) for schedule in existing.schedules if schedule.slug != SLUG]
+        deployment.schedules = [*(deployment.schedules or ()), *map(DeploymentScheduleCreate.model_validate, others)]
 
 
 def _schedule(declared: Schedule) -> PrefectSchedule:

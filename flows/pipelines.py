@@ -21,17 +21,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.states import Crashed
 from prefect.task_runners import TaskRunner
 
 from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
 from crucible_lineage.errors import LineageError, PrefectAwayError, RunError, StepError
 from crucible_lineage.flows.reports import (
     failing_with_message,
-    reasons_of,
-    reporting_if_stopped,
-    show_result,
-    step_listener,
+    reporting,
+    state_of,
     tolerating,
 )
 from crucible_lineage.flows.runners import THREADS, task_runner
@@ -44,7 +42,7 @@ from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, ma
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent, Stop
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
@@ -99,6 +97,7 @@ def _run_name() -> str:
 
 
 @flow(name="run-pipeline", flow_run_name=_run_name, persist_result=False, task_runner=THREADS)
+@failing_with_message
 def run_pipeline(
     pipeline: str,
     crucible: CrucibleConnection | None = None,
@@ -117,43 +116,21 @@ def run_pipeline(
         force: Make these steps again, and keep their earlier results.
         runner: What steps run on, instead of the declared runner.
     """
-    choice = StepChoice(forced=tuple(force), only=tuple(only))
-    return failing_with_message(lambda: _run_pipeline(pipeline, crucible, overrides, choice, runner))
-
-
-def _run_pipeline(
-    pipeline: str,
-    crucible: CrucibleConnection | None,
-    overrides: JsonObject | None,
-    choice: StepChoice,
-    runner: Runner | None,
-) -> State[Any]:
     session = session_for(crucible)
     path = located(pipeline)
     with noting_unstarted(session, path) if not overrides else nullcontext():
         bound = bind_file(path, session.store, overrides)
     get_run_logger().info(session.settings.describe())
-    observer, note = _current_observer(), step_listener(bound)
-
-    def listen(event: StepEvent) -> None:
-        note(event)
-        if observer:
-            observer.listener(event)
-
+    observer = _current_observer()
+    heard = observer.listener if observer else None
     engine = PrefectEngine(session, crucible, runner or bound.spec.runner)
-    with marked_alive(session.settings.data), reporting_if_stopped(bound.name, listen) as reporter, engine:
-        choice, stop = (observer.choice, observer.stop) if observer else (choice, None)
-        result = plan_and_run(bound, session, lambda: engine, reporter, choice, stop, telling_arrived())
+    with marked_alive(session.settings.data), reporting(bound, heard) as listen, engine:
+        chosen = StepChoice(forced=tuple(force), only=tuple(only))
+        choice, stop = (observer.choice, observer.stop) if observer else (chosen, None)
+        result = plan_and_run(bound, session, lambda: engine, listen, choice, stop, telling_arrived())
     if observer:
         observer.result = result
-    show_result(result, session)
-    if result.stopped:
-        return Cancelled(message=f"pipeline {bound.name}: the run was stopped")
-    if not result.ok:
-        return Failed(message=f"pipeline {bound.name}: {reasons_of(result)}")
-    delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
-    message = f"pipeline {bound.name}: {len(result.executed)} executed{delivered}"
-    return Completed(message=message, data=result.to_json())
+    return state_of(result, session, f"pipeline {bound.name}")
 
 
 @contextmanager

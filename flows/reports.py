@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from functools import wraps
+from inspect import get_annotations, signature
+from typing import Any, ParamSpec
 
 import httpx
 from prefect import task
@@ -17,7 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import Event, get_events_client
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
@@ -46,20 +48,10 @@ from crucible_lineage.tasks.artifacts import (
 )
 from crucible_lineage.text.amounts import amount
 
-
-def step_listener(pipeline: BoundPipeline) -> Listener:
-    """Return a listener that logs how the steps of a pipeline end, and emits an event for each that fails."""
-    logger = get_run_logger()
-
-    def listen(event: StepEvent) -> None:
-        if event.outcome not in PASSING:
-            logger.info("%s: %s %s", event.step or pipeline.name, event.outcome, event.detail)
-        tell_failed(pipeline.name, pipeline.spec.project, event)
-
-    return listen
+P = ParamSpec("P")
 
 
-def show_result(result: RunResult, session: Session) -> None:
+def _show_result(result: RunResult, session: Session) -> None:
     """Log the notes on steps, show those that were reused as cached, and create the artifacts of the results."""
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
@@ -165,20 +157,33 @@ async def _emit(events: Sequence[Event]) -> None:
             await client.emit(event)
 
 
-def failing_with_message(run: Callable[[], State[Any]]) -> State[Any]:
-    """Return the state of `run`, or Failed with the message of one of our errors, without a traceback."""
-    try:
-        return run()
-    except LineageError as error:
-        get_run_logger().error("%s", error)
-        return Failed(message=str(error), data=error)
+def failing_with_message(function: Callable[P, State[Any]]) -> Callable[P, State[Any]]:
+    """Let the function of a flow end as Failed with the message of one of our errors, without a traceback."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> State[Any]:
+        try:
+            return function(*args, **kwargs)
+        except LineageError as error:
+            get_run_logger().error("%s", error)
+            return Failed(message=str(error), data=error)
+
+    vars(run)["__signature__"] = signature(function, eval_str=True)  # Prefect evaluates texts where the wrapper is
+    run.__annotations__ = get_annotations(function, eval_str=True)
+    return run
 
 
-def reasons_of(result: RunResult) -> str:
-    """Return the errors of the steps, and the results that are not in Crucible."""
-    errors = [*map(result.error_line, result.errors)]
-    unseen = f"existing results were not confirmed by Crucible: {result.unseen}" if result.unseen else ""
-    return "; ".join([*errors, *filter(None, [waiting_message(result), unseen])])
+def state_of(result: RunResult, session: Session, subject: str) -> State[Any]:
+    """Show the result of a run in Prefect, and return the state in which its flow run ends."""
+    _show_result(result, session)
+    if result.stopped:
+        return Cancelled(message=f"{subject}: the run was stopped")
+    if not result.ok:
+        unseen = f"existing results were not confirmed by Crucible: {result.unseen}" if result.unseen else ""
+        reasons = (*map(result.error_line, result.errors), waiting_message(result), unseen)
+        return Failed(message=f"{subject}: {'; '.join(filter(None, reasons))}")
+    delivered = f", {len(result.delivered)} earlier ones delivered" if result.delivered else ""
+    return Completed(message=f"{subject}: {len(result.executed)} executed{delivered}", data=result.to_json())
 
 
 def waiting_message(result: RunResult) -> str:
@@ -197,25 +202,29 @@ REMEDY = "results are kept: retry this run or start another one to continue from
 
 
 @contextmanager
-def reporting_if_stopped(pipeline: str, listener: Listener) -> Iterator[Listener]:
-    """Yield a listener for the run in this block that also calls `listener`.
+def reporting(pipeline: BoundPipeline, listener: Listener | None = None) -> Iterator[Listener]:
+    """Yield a listener for the run in this block that logs how steps end and emits an event for each that fails.
 
-    If the flow run is stopped, its log and the artifact `stopped` list the steps that ended, since Prefect's worker
-    gives a cancelled run a message of its own.
+    It also calls `listener`. If the flow run is stopped, its log and the artifact `stopped` list the steps that ended,
+    since Prefect's worker gives a cancelled run a message of its own.
     """
-    ended: dict[str, StepEvent] = {}
+    logger, ended = get_run_logger(), dict[str, StepEvent]()
 
     def listen(event: StepEvent) -> None:
+        if event.outcome not in PASSING:
+            logger.info("%s: %s %s", event.step or pipeline.name, event.outcome, event.detail)
+        tell_failed(pipeline.name, pipeline.spec.project, event)
         if event.outcome in ENDINGS:
             ended[event.step] = event
-        listener(event)
+        if listener:
+            listener(event)
 
     try:
         yield listen
     except Exception:
         raise
     except BaseException:  # the end of the process
-        _report_stop(pipeline, ended)
+        _report_stop(pipeline.name, ended)
         raise
 
 

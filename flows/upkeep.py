@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,23 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from crucible_lineage.ask.verify import Verification
 from crucible_lineage.ask.verify import verify_project as verify
 from crucible_lineage.errors import InputError
 from crucible_lineage.flows.pipelines import PrefectEngine
 from crucible_lineage.flows.reports import (
     failing_with_message,
-    reasons_of,
-    reporting_if_stopped,
-    show_result,
-    step_listener,
+    reporting,
+    state_of,
     tolerating,
 )
 from crucible_lineage.flows.runners import THREADS
+from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.remake.driver import Options, Outcome
+from crucible_lineage.remake.driver import Options
 from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
 from crucible_lineage.session import Session
@@ -44,6 +41,7 @@ MOST_ROWS = 500
 
 
 @flow(name="verify-project", flow_run_name="verify {project}", persist_result=False)
+@failing_with_message
 def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleConnection | None = None) -> State[Any]:
     """Verify a project. The flow run is Completed if there is no error, else Failed; a table lists the findings.
 
@@ -54,10 +52,6 @@ def verify_project(project: str, read_bytes: bool = False, crucible: CrucibleCon
         read_bytes: Also download and hash every file.
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
     """
-    return failing_with_message(lambda: _verify_project(project, read_bytes, crucible))
-
-
-def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection | None) -> State[Any]:
     session = session_for(crucible)
     logger = get_run_logger()
     logger.info(session.settings.describe())
@@ -65,7 +59,9 @@ def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection
     findings = amount(len(verification.findings), "finding") if verification.findings else "no findings"
     message = f"project {project}: {findings} in {verification.scope}"
     if verification.findings:
-        _create_findings_table(project, verification)
+        rows = [json_of(finding) for finding in verification.findings[:MOST_ROWS]]
+        with tolerating("the table of findings"):
+            create_table_artifact(table=rows, key="findings", description=f"What verification found in {project}")
     if verification.ok:
         return Completed(message=message, data=verification.to_json())
     for finding in verification.findings[:MOST_ROWS]:
@@ -73,22 +69,8 @@ def _verify_project(project: str, read_bytes: bool, crucible: CrucibleConnection
     return Failed(message=f"{message}; the first: {plain(verification.findings[0].message)}")
 
 
-def _create_findings_table(project: str, verification: Verification) -> None:
-    rows = [
-        {
-            "class": finding.check,
-            "severity": finding.severity,
-            "datasets": " ".join(finding.ids),
-            "what": plain(finding.message),
-            "way out": finding.command,
-        }
-        for finding in verification.findings[:MOST_ROWS]
-    ]
-    with tolerating("the table of findings"):
-        create_table_artifact(table=rows, key="findings", description=f"What verification found in project {project}")
-
-
 @flow(name="reproduce-sample", flow_run_name="reproduce {sample} of {project}", persist_result=False)
+@failing_with_message
 def reproduce_sample(
     project: str,
     sample: int = 20,
@@ -109,23 +91,19 @@ def reproduce_sample(
         run_code_of: Accounts whose code may run, beside the worker's own and `project trust --code`.
         network: Let the steps use the network.
     """
-    consent, options = Consent(run_code_of), Options(here=here, network=network)
-    return failing_with_message(lambda: _reproduce(project, sample, crucible, options, consent))
-
-
-def _reproduce(
-    project: str, sample: int, crucible: CrucibleConnection | None, options: Options, consent: Consent
-) -> State[Any]:
     session = session_for(crucible)
     logger = get_run_logger()
     logger.info(session.settings.describe())
     mfids = sampled(session, project, sample)
-    options = replace(options, environments=session.settings.data / BUILT)
-    outcomes = reproduce_datasets(session, mfids, options, logger.info, consent=consent)
+    options = Options(here=here, network=network, environments=session.settings.data / BUILT)
+    outcomes = reproduce_datasets(session, mfids, options, logger.info, consent=Consent(run_code_of))
     _, faults = state_receipts(session, outcomes)
     for fault in faults:
         logger.warning("%s", plain(fault))
-    _create_outcomes_table(project, outcomes)
+    told = [outcome.to_json() for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)]
+    rows = [{name: one[name] for name in ("name", "mfids", "verdict", "said", "causes")} for one in told]
+    with tolerating("the table of what was made again"):
+        create_table_artifact(table=rows, key="made-again", description=f"Results of {project}, made again")
     good = sum(outcome.is_good for outcome in outcomes)
     message = f"project {project}: {good} of {amount(len(outcomes), 'result')} reproduced"
     bad = [outcome for outcome in outcomes if not outcome.is_good]
@@ -136,22 +114,8 @@ def _reproduce(
     return Failed(message=f"{message}; the first: {plain(next(bad[0].lines()))}")
 
 
-def _create_outcomes_table(project: str, outcomes: list[Outcome]) -> None:
-    rows = [
-        {
-            "step": outcome.name,
-            "datasets": " ".join(outcome.mfids),
-            "verdict": outcome.verdict,
-            "said": plain(outcome.note),
-            "why": plain("; ".join(outcome.causes)),
-        }
-        for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)
-    ]
-    with tolerating("the table of what was made again"):
-        create_table_artifact(table=rows, key="made-again", description=f"Results of project {project}, made again")
-
-
 @flow(name="rerun", persist_result=False, task_runner=THREADS)
+@failing_with_message
 def rerun(
     mfid: str | None = None,
     project: str | None = None,
@@ -168,16 +132,6 @@ def rerun(
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
         runner: What steps run on. By default, the runner in their pipeline's declaration, if that still exists.
     """
-    return failing_with_message(lambda: _rerun(mfid, project, folder, crucible, runner))
-
-
-def _rerun(
-    mfid: str | None,
-    project: str | None,
-    folder: Path | None,
-    crucible: CrucibleConnection | None,
-    runner: Runner | None,
-) -> State[Any]:
     if (mfid is None) == (project is None):
         raise InputError("rerun needs either a dataset or a project; nothing was made")
     session = session_for(crucible)
@@ -185,21 +139,17 @@ def _rerun(
     for dataset, reason in rerun_plan.left_out.items():
         get_run_logger().warning("%s is left out: %s", dataset, reason)
     engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
-    listener = step_listener(rerun_plan.pipeline)
-    with reporting_if_stopped(rerun_plan.pipeline.name, listener) as reporter, engine:
+    with reporting(rerun_plan.pipeline) as listen, engine:
         result = plan_and_run(
             rerun_plan.pipeline,
             session,
             lambda: engine,
-            reporter,
+            listen,
             rerun_plan.choice,
             arrived=telling_arrived(),
             planned=rerun_plan.planned,
         )
-    show_result(result, session)
-    if not result.ok:
-        return Failed(message=f"rerun: {reasons_of(result)}")
-    return Completed(message=f"rerun: {len(result.executed)} executed", data=result.to_json())
+    return state_of(result, session, "rerun")
 
 
 def _declared_runner(pipeline: str, session: Session) -> Runner | None:

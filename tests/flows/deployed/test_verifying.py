@@ -40,4 +40,4 @@ def test_a_link_that_went_fails_the_verification_and_stands_in_its_table(
     asked = {"artifacts": {"flow_run_id": {"any_": [spoilt[2]]}, "key": {"any_": ["findings"]}}}
     (table,) = prefect.post("artifacts/filter", asked)
     assert child in table["data"]
-    assert "way out" in table["data"]
+    assert "crucible link -p" in table["data"]
