@@ -18,7 +18,13 @@ HEAVY |= {"starlette", "uvicorn", "yaml"}
 OPTIONAL = {"PIL", "dask", "dask_jobqueue", "h5py", "matplotlib", "numpy", "pandas", "prefect_dask", "prefect_ray"}
 OPTIONAL |= {"prov", "pyarrow", "python_calamine", "rocrate"}
 # Modules of ours that cost as much: what registers, what starts processes, what reads the installed distributions.
-ROOMS = {"pipeline.processes.supervised", "provenance.environment", "registration.deliver", "registration.register"}
+ROOMS = {
+    "pipeline.job.job",
+    "pipeline.processes.supervised",
+    "provenance.environment",
+    "registration.deliver",
+    "registration.register",
+}
 BOUNDARY = {
     "cli": "the entry of all commands, of which --version imports none",
     "remake.run_step": "copied into bundles, where the package may be missing",

@@ -31,7 +31,6 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.job.job import job_of
 from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
@@ -374,6 +373,8 @@ class Run:
             return
         self.listener(StepEvent(name, QUEUED))
         slots = self.slot_writer.new_slots(instance)
+        from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh has no job
+
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
         self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(
