@@ -109,7 +109,7 @@ def test_other_bytes_of_the_same_step_are_never_sent(made: Any, monkeypatch: pyt
     def other(session: Any, mfid: str, consent: Any) -> Any:
         yield {"0" * 64: Path(__file__)}
 
-    monkeypatch.setattr("crucible_lineage.ask.verify.remade_files", other)
+    monkeypatch.setattr("crucible_lineage.ask.repair.remade_files", other)
     found = verify_project(made.session, "lab", read_bytes=True)
     left, (outcome,) = repaired(made.session, found, lambda: verify_project(made.session, "lab"), ())
     assert outcome.error == "no copy was found, and the remade file differs"
