@@ -7,7 +7,7 @@ from functools import partial
 from sqlite3 import Connection, Row
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, create_model
+from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
 from crucible_lineage.server.call import Call
@@ -60,7 +60,7 @@ from crucible_lineage.server.schema import LOSE
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 MAX_KEYWORDS = 1000  # chosen: per dataset
-Keyword = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Keyword = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=500)]
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
 
 _COMPONENT = """
