@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from crucible_lineage.server.access import READABLE, VIEWER, Caller, require, role_on
 from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
-from crucible_lineage.server.schema import REMEDY
+from crucible_lineage.server.schema import REMEDY, DamagedError
 from crucible_lineage.server.storage import ContentStore, Links
 
 MAX_BODY_BYTES = 8 << 20  # chosen: half for metadata, half for thumbnails; files use the storage routes
@@ -177,7 +177,9 @@ def _authenticated(visit: Visit) -> Call:
 def _refused(error: Exception) -> tuple[int, Any]:
     """Return status and detail for an error, also a full disk, a busy or damaged database, text that is no Unicode."""
     code, cause = getattr(error, "sqlite_errorcode", 0) & 0xFF, getattr(error, "strerror", None) or str(error)
-    is_damage = isinstance(error, UnicodeDecodeError) or "Could not decode to UTF-8" in cause
+    # Python's module meets undecodable text when it reads a row or computes its checksum.
+    undecodable = ("Could not decode to UTF-8", "user-defined function raised exception")
+    is_damage = isinstance(error, DamagedError | UnicodeDecodeError) or any(words in cause for words in undecodable)
     if isinstance(error, Refusal):
         return error.status, error.detail
     if isinstance(error, UnicodeEncodeError):

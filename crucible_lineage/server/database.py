@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ids import EMBEDDED_USER, new_mfid
-from crucible_lineage.server.schema import REMEDY, SCHEMA, damage
+from crucible_lineage.server.schema import REMEDY, SCHEMA, checksum, create_tables, seal_rows
 
-_VERSION = hashlib.sha256(SCHEMA.encode()).hexdigest()
 PREFIX = "/api/v3"
 # A project's revision. The text left of the last colon changes when anything is lost (deleted, requested to be deleted,
 # replaced, unlinked, moved away, no longer shared), or when the address gets another database. Right of it is the
@@ -195,10 +194,10 @@ def open_database(path: Path) -> Database:
     try:
         _create(path)
         with database.read() as db:
-            if setting(db, "schema") != _VERSION:
+            if setting(db, "schema") != str(checksum(SCHEMA)):
                 raise sqlite3.DatabaseError("another version of crucible-lineage made it")
-            if problems := [*damage(db, "quick_check")]:
-                raise sqlite3.DatabaseError("; ".join(problems))
+            if setting(db, "schema_seal") != _schema_seal(db):
+                raise sqlite3.DatabaseError("its schema is not what was written")
     except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError) as error:
         database.close()
         raise RuntimeError(
@@ -240,12 +239,12 @@ def stored_time(text: str) -> str:
 
 
 def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
-    """Connect to a database of this server."""
+    """Connect to a database of this server, with the SQL function that its triggers need."""
     # A connection is used by one thread at a time, but not always by the same one.
     connection = sqlite3.connect(
         path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512
     )
-    connection.row_factory = sqlite3.Row
+    seal_rows(connection)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
@@ -258,9 +257,10 @@ def _create(path: Path) -> None:
     with closing(connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
         if db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None:
-            db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}")
+            create_tables(db)
             settings = {
-                "schema": _VERSION,
+                "schema": str(checksum(SCHEMA)),
+                "schema_seal": _schema_seal(db),
                 "instance_id": secrets.token_hex(16),
                 "link_secret": secrets.token_hex(32),
             }
@@ -271,3 +271,7 @@ def _create(path: Path) -> None:
                 {**LOCAL_USER, "unique_id": new_mfid()},  # another machine's local user is somebody else
             )
             db.execute("COMMIT")
+
+
+def _schema_seal(db: sqlite3.Connection) -> str:
+    return str(checksum(*(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY name"))))

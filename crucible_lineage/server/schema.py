@@ -1,16 +1,91 @@
-"""The tables, as SQL one can read, and what SQLite finds wrong with them."""
+"""The tables, as SQL one can read; and checksums of rows: what a failing disk changed is refused, not served.
+
+Each sealed table has a last column such as `file_seal10`, the checksum of the ten columns before it. Triggers write it,
+and the connection compares it in each row that is read whole (`file.*`), so that no code can forget to. `damage` reads
+everything, and so also finds lost rows and damaged indexes.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 
+# ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
+
+SEALED = ("user", "resource", "project", "instrument", "dataset", "sample", "member", "metadata", "parsed", "keyword",
+          "link", "file", "thumbnail")  # fmt: skip
 REMEDY = "restore a backup: crucible-lineage data restore"
+_SEAL = re.compile(r"(\w+)_seal(\d+)")
 
 
-def damage(db: sqlite3.Connection, check: str = "integrity_check") -> Iterator[str]:
-    """Yield what is wrong with the database: pages and, unless by `quick_check`, indexes. Reads all of it."""
-    return (str(line) for (line,) in db.execute(f"PRAGMA {check}(20)") if line != "ok")
+class DamagedError(Exception):
+    """A row that differs from what was written."""
+
+    def __init__(self, table: str, row: object) -> None:
+        super().__init__(f"a row of its table {table!r} ({row}) is not what was written")
+
+
+def checksum(*values: object) -> int:
+    """Return the CRC-32 of a row's values: it detects every change of up to 32 bits, and nearly every other one."""
+    return zlib.crc32("\x1f".join(map(_text, values)).encode("utf-8", "surrogatepass"))
+
+
+def seal_rows(connection: sqlite3.Connection) -> None:
+    """Give a connection the SQL function that writes seals, and rows that compare them."""
+    connection.create_function("checksum", -1, checksum, deterministic=True)
+    connection.row_factory = _checked_row
+
+
+def _checked_row(cursor: sqlite3.Cursor, values: tuple[object, ...]) -> sqlite3.Row:
+    for table, first, seal in _seals(tuple(column[0] for column in cursor.description)):
+        if values[seal] != checksum(*values[first:seal]) and any(one is not None for one in values[first : seal + 1]):
+            raise DamagedError(table, values[first])
+    return sqlite3.Row(cursor, values)
+
+
+@lru_cache
+def _seals(columns: tuple[str, ...]) -> list[tuple[str, int, int]]:
+    """Return tables that were read whole, each with the place of its first column and of its seal."""
+    seals = ((at, match) for at, name in enumerate(columns) if (match := _SEAL.fullmatch(name)))
+    return [(match[1], at - int(match[2]), at) for at, match in seals]
+
+
+def create_tables(db: sqlite3.Connection) -> None:
+    """Create tables, and triggers that seal their rows."""
+    db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}")
+    for table in SEALED:
+        columns = [row["name"] for row in db.execute(f"PRAGMA table_info({table})")]
+        seal = f"{table}_seal{len(columns)}"
+        db.execute(f"ALTER TABLE {table} ADD COLUMN {seal} INTEGER")
+        for event in ("INSERT", f"UPDATE OF {', '.join(columns)}"):
+            db.execute(
+                f"CREATE TRIGGER {table}_sealed_{event[:6].lower()} AFTER {event} ON {table} BEGIN UPDATE {table}"
+                f" SET {seal} = checksum({', '.join(f'NEW.{name}' for name in columns)}) WHERE rowid = NEW.rowid; END"
+            )
+
+
+def damage(db: sqlite3.Connection) -> Iterator[str]:
+    """Yield what is wrong with the database, after reading all of it: pages, indexes, and changed rows."""
+    for (line,) in db.execute("PRAGMA integrity_check(20)"):
+        if line != "ok":
+            yield str(line)
+    for table in SEALED:
+        *columns, seal = (row["name"] for row in db.execute(f"PRAGMA table_info({table})"))
+        sealed = f"SELECT COUNT(*) FROM {table} WHERE {seal} IS NOT checksum({', '.join(columns)})"
+        (changed,) = db.execute(sealed).fetchone()
+        if changed:
+            yield f"{changed} rows of table {table!r} are not what was written"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "n"
+    if isinstance(value, bytes):
+        return f"b{len(value)}:{zlib.crc32(value)}"
+    return f"{'s' if isinstance(value, str) else 'i'}{value}"
 
 
 TABLES = """

@@ -93,29 +93,36 @@ def is_told(answer: tuple[int, Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("text", [b"spectrum-7", b"helium-neon-7", b"Crystalline-1", b"picture-7", b"silicon wafer"])
-def test_text_that_is_none_is_refused_wherever_it_is_read(truth: Answers, copy: Path, text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "bit"),
+    [
+        *(
+            (text, bit)
+            for text in (b"spectrum-7", b"helium-neon-7", b"Crystalline-1", b"counts-7.txt")
+            for bit in (0, 7)
+        ),
+        *((text, 0) for text in (b"picture-7", b"silicon wafer", b"Raman laboratory", b"raman-shift")),
+    ],
+)
+def test_altered_text_is_refused_wherever_it_is_read(truth: Answers, copy: Path, text: bytes, bit: int) -> None:
     stored = (copy / "crucible.db").read_bytes()
     for position in [at for at in range(len(stored)) if stored.startswith(text, at)]:
-        flip(copy, position + 2, 7)
+        flip(copy, position + 2, bit)
     found = answers(copy)
     altered = [path for path, answer in found.items() if answer != truth[path]]
     assert altered
     assert all(is_told(found[path]) for path in altered), [found[path] for path in altered]
 
 
-def test_a_page_that_was_altered_is_refused_at_the_start(copy: Path) -> None:
-    stored = (copy / "crucible.db").read_bytes()
-    size = int.from_bytes(stored[16:18], "big")
-    page = stored.index(b"spectrum-7") // size * size
-    for position in range(page, page + 8):
-        flip(copy, position, 6)
-    with pytest.raises(RuntimeError, match=r"cannot be used: .*nothing was changed.*data restore"):
-        start_server(copy)
-
-
 def test_the_database_of_another_version_is_refused(copy: Path) -> None:
     with closing(connect(copy / "crucible.db")) as db:
         db.execute("UPDATE setting SET value = '1' WHERE name = 'schema'")
     with pytest.raises(RuntimeError, match="another version of crucible-lineage made it"):
+        start_server(copy)
+
+
+def test_a_schema_that_was_altered_is_refused_at_the_start(copy: Path) -> None:
+    stored = (copy / "crucible.db").read_bytes()
+    flip(copy, stored.index(b"measurement TEXT") + 3, 1)
+    with pytest.raises(RuntimeError, match="its schema is not what was written"):
         start_server(copy)
