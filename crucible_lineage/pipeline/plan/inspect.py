@@ -5,6 +5,7 @@ Inspections are plain data and are cached: planning does not import an unchanged
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -108,11 +109,13 @@ class Inspection:
         """Return an inspection from JSON; None unless it has exactly the fields of this version."""
         if not isinstance(stored, dict) or stored.keys() != _NAMES:
             return None
-        known: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        return cls(**known)
+        if not all(isinstance(stored[name], list) for name in _TUPLES):
+            return None
+        return cls(**{**stored, **{name: tuple(stored[name]) for name in _TUPLES}})
 
 
 _NAMES = {item.name for item in fields(Inspection)}
+_TUPLES = ("required", "outputs", "not_covered", "reached_packages", "keywords", "files")
 
 
 _searched: dict[str, None] = {}  # folders of declarations on the search path, the latest last
@@ -327,13 +330,25 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
     if spec.annotation is inspect.Parameter.empty:
         return given[spec.name]
     try:
-        return TypeAdapter(spec.annotation).validate_python(given[spec.name])
+        return _adapter(spec.annotation).validate_python(given[spec.name])
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
         shown = "a secret" if spec.secret else repr(given[spec.name])
         fault = "it is of the wrong type" if spec.secret else error.errors()[0]["msg"]
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # an annotation that cannot be a key
+        return TypeAdapter(annotation)
+
+
+@functools.lru_cache(maxsize=256, typed=True)  # making one takes half a millisecond
+def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
