@@ -129,7 +129,7 @@ class Recording:
         self.owner = owner
         self.process = os.getpid()
         flows = session.settings.data / "flows"
-        self.folder = flows / destination.run_id  # for files that are being stored
+        self.folder = flows / destination.run_id if owner else flows  # for files that are being stored
         self.folder.mkdir(parents=True, exist_ok=True)
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
         self._has_own_notes = origins is None
