@@ -148,7 +148,7 @@ def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
 ) -> None:
     from crucible_lineage.pipeline.job.job import job_from_json, job_of, job_to_json
     from crucible_lineage.pipeline.job.materialize import materialize_step
-    from crucible_lineage.pipeline.plan.expand import expand
+    from crucible_lineage.pipeline.plan.expand import Expansion
     from crucible_lineage.pipeline.plan.inputs import known_inputs, register_inputs
     from crucible_lineage.pipeline.plan.plan import used_datasets
     from crucible_lineage.provenance.recipe import planned_outputs
@@ -156,7 +156,7 @@ def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
     bound = bind_file(asking.pipeline)
     session.ensure_project("lab")
     inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), with_fields=False), session)
-    instances = expand(bound, inputs, lambda step, given: step.inspection, {})
+    instances = Expansion(bound, inputs, lambda step, given: step.inspection, {}).expand()
     for name in ("asked", "command"):
         used, inspection = used_datasets(instances[name], inputs, {}), instances[name].inspection
         outputs = planned_outputs("lab", inspection.code, inspection.outputs, inspection.params, used)
