@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.core.datasets import REQUESTS_AT_ONCE
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration import contents
@@ -68,7 +69,7 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
     under_way, most, broken = 0, 0, True
     lock, upload = threading.Lock(), contents._upload
 
-    def watched(client: Any, held: Any, file: Any, put: Any) -> Any:
+    def watched(client: Any, held: Any, sent: Any, file: Any) -> Any:
         nonlocal under_way, most
         if broken and file.ref.name == "f20.txt":
             raise UnreachableError("the line is down")
@@ -76,7 +77,7 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
             under_way += 1
             most = max(most, under_way)
         try:
-            return upload(client, held, file, put)
+            return upload(client, held, sent, file)
         finally:
             with lock:
                 under_way -= 1
@@ -97,4 +98,4 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
     assert made.executed == [], "made once, sent now"
     names = [file.filename for file in session.client.datasets.list_files(mfid)]
     assert sorted(names) == sorted(f"f{number}.txt" for number in range(40))
-    assert 1 < most <= contents.UPLOADS_AT_ONCE
+    assert 1 < most <= REQUESTS_AT_ONCE
