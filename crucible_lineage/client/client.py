@@ -25,7 +25,7 @@ from crucible_lineage.client.models import Account, NewAccount, Profile, Sample,
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.signed import UploadMemory
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
-from crucible_lineage.client.wire import parse, segment, to_send
+from crucible_lineage.client.wire import segment, to_send
 from crucible_lineage.errors import ServerError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.settings import official_access
@@ -231,17 +231,17 @@ class AccountCalls(Calls):
 
     def whoami(self) -> Account:
         """Return the account of the key."""
-        return parse(Account, self._connection.get("/account", "read the account"), "read the account")
+        return self._connection.record(Account, "GET", "/account", "read the account")
 
     def profile(self) -> Profile:
         """Return the owner of the account, with roles and capabilities."""
-        return parse(Profile, self._connection.get("/account/profile", "read the profile"), "read the profile")
+        return self._connection.record(Profile, "GET", "/account/profile", "read the profile")
 
     def create(self, username: str, unique_id: str | None = None) -> NewAccount:
         """Create the account of another user, with a key; only administrators may. Raises ConflictError for a name."""
         action = f"create the account {username}"
         body = {"username": username, "unique_id": unique_id}
-        return parse(NewAccount, self._connection.call("POST", "/service_accounts", action, body=body), action)
+        return self._connection.record(NewAccount, "POST", "/service_accounts", action, body=body)
 
 
 class GraphCalls(Calls):
@@ -274,27 +274,25 @@ class SampleCalls(LinkedCalls[Sample]):
         """Create a sample. With a `unique_id` of your own, the call is repeated if its answer is lost."""
         new = to_send(SampleCreate, fields if sample is None else sample)
         action = f"create sample {new.sample_name or ''}".rstrip()
-        answer = self._connection.call(
-            "POST", "/samples", action, mfid=new.unique_id, body=new.body(), repeatable=new.unique_id is not None
+        is_own = new.unique_id is not None
+        return self._connection.record(
+            Sample, "POST", "/samples", action, mfid=new.unique_id, body=new.body(), repeatable=is_own
         )
-        return parse(Sample, answer, action)
 
     def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
         """Return the sample; `scientific_metadata` and `links` are None unless they are included."""
-        action = f"read sample {mfid}"
         params = {
             "include_metadata": include_metadata or None,
             "include_links": include_links or None,
             "include_datasets": False,
         }
-        answer = self._connection.get(f"/samples/{segment(mfid, 'sample')}", action, mfid=mfid, params=params)
-        return parse(Sample, answer, action)
+        path = f"/samples/{segment(mfid, 'sample')}"
+        return self._connection.record(Sample, "GET", path, f"read sample {mfid}", mfid=mfid, params=params)
 
     def update(self, mfid: str, **fields: object) -> Sample:
         """Change `fields` (sample_name, sample_type, description, timestamp) of the sample and return it."""
-        action = f"change sample {mfid}"
         path = f"/samples/{segment(mfid, 'sample')}"
-        return parse(Sample, self._connection.call("PATCH", path, action, mfid=mfid, body=fields), action)
+        return self._connection.record(Sample, "PATCH", path, f"change sample {mfid}", mfid=mfid, body=fields)
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         return {"include_datasets": False, **super()._filters(filters)}

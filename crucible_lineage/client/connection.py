@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from crucible_lineage.client.models import ReceivedModel
-from crucible_lineage.client.wire import Params, encoded, json_bytes, parse
+from crucible_lineage.client.wire import Params, encoded, json_bytes, parse, parse_all
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,
@@ -77,6 +77,7 @@ HINTS = {
 
 
 Record = TypeVar("Record", bound=ReceivedModel)
+Answer = tuple[Any, Mapping[str, str]]  # in 2xx: its JSON, None without a body, and its headers
 PAGE = 1000  # the largest page of the service
 
 
@@ -89,14 +90,6 @@ class Timeouts:
     complete_s: float = 120.0
     storage_connect_s: float = 10.0
     storage_read_s: float = 300.0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer in 2xx: its JSON, None without a body, and its headers."""
-
-    json: Any
-    headers: Mapping[str, str]
 
 
 class Connection:
@@ -145,6 +138,14 @@ class Connection:
         """Return the JSON of GET `path`."""
         return self.call("GET", path, action, mfid=mfid, params=params)
 
+    def record(self, model: type[Record], method: str, path: str, action: str, **options: Any) -> Record:
+        """Return the record in the answer. Takes the options of `call`."""
+        return parse(model, self.call(method, path, action, **options), action)
+
+    def records(self, model: type[Record], path: str, action: str, **options: Any) -> list[Record]:
+        """Return the records in the answer of GET `path`. Takes the options of `call`."""
+        return parse_all(model, self.call("GET", path, action, **options), action)
+
     def call(
         self,
         method: str,
@@ -178,8 +179,8 @@ class Connection:
             outcome = self._once(request, action, mfid)
             if not isinstance(outcome, CrucibleError):
                 if on_headers is not None:
-                    on_headers(outcome.headers)
-                return outcome.json
+                    on_headers(outcome[1])
+                return outcome[0]
             if method == "DELETE" and in_doubt and outcome.status == 404:
                 return None
             in_doubt = in_doubt or (_is_reached(outcome) and outcome.status in (None, 502, 503, 504))  # of a gateway
@@ -215,16 +216,16 @@ class Connection:
         return is_elsewhere or isinstance(error, CertificateError)
 
     def _once(self, request: httpx.Request, action: str, mfid: str | None) -> Answer | CrucibleError:
-        """Try once: return the answer if it is 2xx, else the error to raise or to retry on."""
+        """Try once: return the JSON and headers of an answer in 2xx, else the error to raise or to retry on."""
         started = time.monotonic()
         try:
             response = read_answer(self._http.send(request, stream=True), action, mfid=mfid)
             self._latencies.append(time.monotonic() - started)
             if not response.is_success and not _is_lost(response):
                 return error_of(response, action, mfid=mfid)
-            answer = Answer(json_of(response, action, mfid=mfid), response.headers)
+            answer = json_of(response, action, mfid=mfid)
             self._has_answered = True
-            return answer
+            return answer, response.headers
         except (ServerError, UnreachableError) as unread:
             return unread
         except httpx.TransportError as cause:

@@ -46,11 +46,9 @@ class ContentCalls(Calls):
         """Add a keyword to the dataset and return it; adding it again changes nothing."""
         if not keyword.strip():
             raise InputError("the keyword is empty; nothing was sent")
-        action = f"add keyword {keyword!r} to dataset {dsid}"
-        path = f"/datasets/{segment(dsid)}/keywords"
+        path, action = f"/datasets/{segment(dsid)}/keywords", f"add keyword {keyword!r} to dataset {dsid}"
         params = {"keyword": masked_text(keyword)}
-        answer = self._connection.call("POST", path, action, mfid=dsid, params=params, repeatable=True)
-        return parse(Keyword, answer, action)
+        return self._connection.record(Keyword, "POST", path, action, mfid=dsid, params=params, repeatable=True)
 
     def get_keywords(self, dataset_id: str) -> list[Keyword]:
         """Return the keywords of the dataset."""
@@ -100,9 +98,8 @@ class ContentCalls(Calls):
 
     def get_thumbnails(self, dsid: str) -> list[Thumbnail]:
         """Return the thumbnails of the dataset."""
-        action = f"read the thumbnails of dataset {dsid}"
-        answer = self._connection.get(f"/datasets/{segment(dsid)}/thumbnails", action, mfid=dsid)
-        return parse_all(Thumbnail, answer, action)
+        path, action = f"/datasets/{segment(dsid)}/thumbnails", f"read the thumbnails of dataset {dsid}"
+        return self._connection.records(Thumbnail, path, action, mfid=dsid)
 
     def delete_thumbnail(self, dsid: str, thumbnail_id: int) -> None:
         """Delete the thumbnail."""
@@ -182,9 +179,8 @@ class MetadataCalls(Calls):
 
     def search(self, q: str, *, limit: int = 20) -> list[SearchHit]:
         """Return resources whose metadata contain all words of `q` in keys or values, best first, at most 50."""
-        action = f"search metadata for {q!r}"
-        answer = self._connection.get("/resources/metadata/search", action, params={"q": q, "limit": limit})
-        return parse_all(SearchHit, answer, action)
+        path, params = "/resources/metadata/search", {"q": q, "limit": limit}
+        return self._connection.records(SearchHit, path, f"search metadata for {q!r}", params=params)
 
     def _write(
         self, method: str, mfid: str, metadata: Mapping[str, object], params: Mapping[str, object] | None
@@ -192,8 +188,8 @@ class MetadataCalls(Calls):
         action = f"write the metadata of {mfid}"
         metadata = {key: value if key == KEY else masked({key: value})[key] for key, value in metadata.items()}
         path = f"/resources/{segment(mfid, 'resource')}/metadata"
-        answer = self._connection.call(method, path, action, mfid=mfid, params=params, body=metadata, repeatable=True)
-        return parse(Metadata, answer, action).scientific_metadata
+        options = {"mfid": mfid, "params": params, "body": metadata, "repeatable": True}
+        return self._connection.record(Metadata, method, path, action, **options).scientific_metadata
 
 
 class Figure(Protocol):

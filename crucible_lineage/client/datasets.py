@@ -19,7 +19,7 @@ from crucible_lineage.client.models import (
     Relationship,
 )
 from crucible_lineage.client.projects import InstrumentCalls
-from crucible_lineage.client.wire import parse, parse_all, segment, to_send
+from crucible_lineage.client.wire import parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -171,11 +171,10 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
         Raises NotFoundError if no dataset has that MFID, or this key may not read it.
         """
-        action = f"read dataset {dsid}"
         includes = {"metadata": include_metadata, "links": include_links, "owner": include_owner}
         params = {f"include_{name}": included or None for name, included in includes.items()}
-        answer = self._connection.get(f"/datasets/{segment(dsid)}", action, mfid=dsid, params=params)
-        return parse(Dataset, answer, action)
+        path = f"/datasets/{segment(dsid)}"
+        return self._connection.record(Dataset, "GET", path, f"read dataset {dsid}", mfid=dsid, params=params)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with a keyword that were modified since then, and the project's revision.
@@ -197,9 +196,8 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
     def search(self, q: str, *, limit: int = 20, project_id: str | None = None) -> Sequence[Dataset]:
         """Return datasets whose name resembles `q` (3 letters or more), best first, at most 50."""
-        action = f"search datasets for {q!r}"
         params = {"q": q, "limit": limit, "project_id": project_id}
-        return parse_all(Dataset, self._connection.get("/datasets/search", action, params=params), action)
+        return self._connection.records(Dataset, "/datasets/search", f"search datasets for {q!r}", params=params)
 
     def update(self, dsid: str, **fields: object) -> Dataset:
         """Change fields of the dataset, and return it.
@@ -215,7 +213,10 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
                 del fields["instrument_name"]
         instrument = _one_of(fields, "instrument_mfid", "instrument_id")
         project = _one_of(fields, "project_mfid", "project_id")
-        record = self._patch(dsid, fields) if fields else None
+        record = None
+        if fields:
+            path, action = f"/datasets/{segment(dsid)}", f"change dataset {dsid}"
+            record = self._connection.record(Dataset, "PATCH", path, action, mfid=dsid, body=masked(fields))
         if project is not None:
             self.assign_project(dsid, project)
         if instrument is not None:
@@ -270,19 +271,13 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         named_fields = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
         action = f"create dataset {new.unique_id}"
         try:
-            answer = self._connection.call(
-                "POST", "/datasets", action, mfid=new.unique_id, body=masked(new.body()), repeatable=True
+            return self._connection.record(
+                Dataset, "POST", "/datasets", action, mfid=new.unique_id, body=masked(new.body()), repeatable=True
             )
         except ConflictError:
             if "unique_id" in named_fields:
                 raise
             return self.get(new.unique_id)
-        return parse(Dataset, answer, action)
-
-    def _patch(self, dsid: str, fields: Mapping[str, object]) -> Dataset:
-        action = f"change dataset {dsid}"
-        answer = self._connection.call("PATCH", f"/datasets/{segment(dsid)}", action, mfid=dsid, body=masked(fields))
-        return parse(Dataset, answer, action)
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
@@ -329,14 +324,12 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
         action = f"request deletion of {mfid}"
         path = f"/resources/{segment(mfid, 'resource')}/delete"
-        return parse(
-            DeletionRequest, self._connection.call("POST", path, action, mfid=mfid, params={"reason": reason}), action
-        )
+        return self._connection.record(DeletionRequest, "POST", path, action, mfid=mfid, params={"reason": reason})
 
     def get(self, request_id: int) -> DeletionRequest:
         """Return the current state of the request."""
-        action = f"read deletion request {request_id}"
-        return parse(DeletionRequest, self._connection.get(f"/deletion_requests/{int(request_id)}", action), action)
+        path = f"/deletion_requests/{int(request_id)}"
+        return self._connection.record(DeletionRequest, "GET", path, f"read deletion request {request_id}")
 
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
         """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""

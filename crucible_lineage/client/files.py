@@ -19,7 +19,7 @@ from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.signed import Outgoing, UploadedFile, UploadMemory
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.uploads import Uploader
-from crucible_lineage.client.wire import parse, parse_all, segment
+from crucible_lineage.client.wire import parse, segment
 from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
 from crucible_lineage.machine.checksums import FileChecksums, blocks, require_unchanged, scan_file
 from crucible_lineage.machine.disk import draft_beside
@@ -59,10 +59,10 @@ class FileCalls(Calls):
         """Return the files of a dataset, or without one all that this key may read."""
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
-        action = f"list the files of {dataset_mfid}"
-        answer = self._connection.get(f"/datasets/{segment(dataset_mfid)}/files", action, mfid=dataset_mfid)
+        path, action = f"/datasets/{segment(dataset_mfid)}/files", f"list the files of {dataset_mfid}"
+        files = self._connection.records(FileRecord, path, action, mfid=dataset_mfid)
         digest = filters.get("sha256_hash")
-        return [file for file in parse_all(FileRecord, answer, action) if digest in (None, file.sha256_hash)][:limit]
+        return [file for file in files if digest in (None, file.sha256_hash)][:limit]
 
     def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[FileRecord]:
         """Yield all files that this key may read; each page is read when it is needed."""
@@ -70,9 +70,8 @@ class FileCalls(Calls):
 
     def get(self, file_mfid: str) -> FileRecord:
         """Return the record of a file."""
-        action = f"read file {file_mfid}"
-        answer = self._connection.get(f"/files/{segment(file_mfid, 'file')}", action, mfid=file_mfid)
-        return parse(FileRecord, answer, action)
+        path = f"/files/{segment(file_mfid, 'file')}"
+        return self._connection.record(FileRecord, "GET", path, f"read file {file_mfid}", mfid=file_mfid)
 
     def delete(self, file_mfid: str) -> None:
         """Delete the file from its dataset."""
@@ -286,8 +285,8 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
 
     def get(self, request_id: int) -> IngestionRequest:
         """Return the current state of the request."""
-        action = f"read ingestion request {request_id}"
-        return parse(IngestionRequest, self._connection.get(f"/ingestion_requests/{int(request_id)}", action), action)
+        path = f"/ingestion_requests/{int(request_id)}"
+        return self._connection.record(IngestionRequest, "GET", path, f"read ingestion request {request_id}")
 
     def wait(self, request_id: int, *, timeout_s: float = 300.0) -> IngestionRequest:
         """Wait until nobody works on the request any more, and return it; its status says how it ended.

@@ -332,7 +332,18 @@ class SentModel(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-class DatasetCreate(SentModel):
+class _OwnedCreate(SentModel):
+    """The fields that new datasets and samples share."""
+
+    timestamp: Timestamp | None = None
+    public: bool = False
+    owner: str | None = None
+    owner_orcid: str | None = None
+    project_id: str | None = None
+    project_mfid: Mfid | None = None
+
+
+class DatasetCreate(_OwnedCreate):
     """A dataset to create. The client chooses its MFID, not the service."""
 
     unique_id: Mfid = Field(default_factory=new_mfid)
@@ -341,31 +352,19 @@ class DatasetCreate(SentModel):
     data_type: str | None = None
     data_format: str | None = None
     session_name: str | None = None
-    timestamp: Timestamp | None = None
-    public: bool = False
     size: int | None = None
-    owner: str | None = None
-    owner_orcid: str | None = None
-    project_id: str | None = None
-    project_mfid: Mfid | None = None
     instrument_name: str | None = None
     instrument_id: str | None = None
     instrument_mfid: Mfid | None = None
 
 
-class SampleCreate(SentModel):
+class SampleCreate(_OwnedCreate):
     """A sample to create. Without `unique_id` the service chooses one, and the call cannot be repeated safely."""
 
     unique_id: Mfid | None = None
     sample_name: str | None = None
     sample_type: str | None = None
     description: str | None = None
-    timestamp: Timestamp | None = None
-    public: bool = False
-    owner: str | None = None
-    owner_orcid: str | None = None
-    project_id: str | None = None
-    project_mfid: Mfid | None = None
 
 
 class ProjectCreate(SentModel):

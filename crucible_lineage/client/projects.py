@@ -16,7 +16,7 @@ from crucible_lineage.client.models import (
     ProjectCreate,
     ReceivedModel,
 )
-from crucible_lineage.client.wire import parse, parse_all, quoted, to_send
+from crucible_lineage.client.wire import quoted, to_send
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 
@@ -53,11 +53,9 @@ class ProjectCalls(ListedCalls[Project]):
                 f"{action}: {empty[0]} is empty; name a user, or leave it out to lead the project yourself"
             )
         if not leads:
-            account = parse(Account, self._connection.get("/account", action), action)
+            account = self._connection.record(Account, "GET", "/account", action)
             record = record.model_copy(update={"project_lead": account.user_unique_id})
-        return parse(
-            Project, self._connection.call("POST", "/projects", action, body=record.body(), repeatable=True), action
-        )
+        return self._connection.record(Project, "POST", "/projects", action, body=record.body(), repeatable=True)
 
     def members(self, project: str) -> Sequence[Member]:
         """List the members of a project except its lead. Raises ForbiddenError for non-members."""
@@ -91,14 +89,13 @@ class InstrumentCalls(ListedCalls[Instrument]):
         if existing is not None:
             return existing
         action = f"create instrument {record.instrument_id}"
-        return parse(Instrument, self._connection.call("POST", "/instruments", action, body=record.body()), action)
+        return self._connection.record(Instrument, "POST", "/instruments", action, body=record.body())
 
 
 def _referred(connection: Connection, kind: str, reference: str, model: type[Record]) -> Record:
     """Return the project or instrument with this MFID or short name."""
     if is_mfid(reference):
-        action = f"read {kind} {reference}"
-        return parse(model, connection.get(f"/{kind}s/{reference}", action, mfid=reference), action)
+        return connection.record(model, "GET", f"/{kind}s/{reference}", f"read {kind} {reference}", mfid=reference)
     record = _named(connection, kind, reference, model)
     if record is None:
         raise NotFoundError(
@@ -113,7 +110,7 @@ def _named(connection: Connection, kind: str, name: str, model: type[Record]) ->
     if not name:
         raise InputError(f"the {field} is empty")
     action = f"look up {field} {name}"
-    matches = parse_all(model, connection.get(f"/{kind}s", action, params={field: name, "limit": 2}), action)
+    matches = connection.records(model, f"/{kind}s", action, params={field: name, "limit": 2})
     if len(matches) > 1:
         raise ServerError(f"could not {action}: Crucible has more than one with that name")
     return matches[0] if matches else None

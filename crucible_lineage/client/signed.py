@@ -330,7 +330,8 @@ def existing(outgoing: Outgoing, file: FileRecord, *, existed: bool = True) -> U
 
 def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: str, **checksums: str) -> FileRecord:
     """Complete an upload by a POST to `path`: the service checks the file and returns its record."""
-    answer = connection.call(
+    return connection.record(
+        FileRecord,
         "POST",
         path,
         outgoing.action,
@@ -339,7 +340,6 @@ def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: s
         repeatable=True,
         read_s=connection.timeouts.complete_s,
     )
-    return parse(FileRecord, answer, outgoing.action)
 
 
 class UploadMemory:

@@ -10,7 +10,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterator
-from typing import Literal
 
 import httpx
 
@@ -45,7 +44,6 @@ from crucible_lineage.errors import (
 from crucible_lineage.machine.checksums import blocks, crc32c_text, require_unchanged
 from crucible_lineage.machine.process import traffic
 
-Protocol = Literal["auto", "signed", "resumable"]
 SESSION_TRIES = 3
 
 
@@ -62,15 +60,12 @@ class Uploader:
         """Upload the file and return its record: in signed parts, else in one piece."""
         if outgoing.checksums.size and (replace or self._has_signed):  # no empty file is accepted in parts
             try:
-                uploaded = self._upload_signed(outgoing, replace)
+                return self._upload_signed(outgoing, replace)
             except ServerError as error:
                 if replace or not is_switched_off(error):
                     raise
                 self._has_signed = False
-                uploaded = upload_resumable(self._connection, self._storage, outgoing)
-        else:
-            uploaded = upload_resumable(self._connection, self._storage, outgoing)
-        return uploaded
+        return upload_resumable(self._connection, self._storage, outgoing)
 
     def _upload_signed(self, outgoing: Outgoing, replace: bool) -> UploadedFile:
         for _ in range(SESSION_TRIES - 1):
@@ -132,8 +127,8 @@ class Uploader:
         detail = error.detail if isinstance(error.detail, dict) else {}
         if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
             raise error
-        answer = self._connection.get(f"/files/{detail['file_mfid']}", outgoing.action, mfid=detail["file_mfid"])
-        present = parse(FileRecord, answer, outgoing.action)
+        path, mfid = f"/files/{detail['file_mfid']}", detail["file_mfid"]
+        present = self._connection.record(FileRecord, "GET", path, outgoing.action, mfid=mfid)
         if (present.sha256_hash, present.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
             return UploadedFile(present, existed=True)
         conflict = FileConflictError(
