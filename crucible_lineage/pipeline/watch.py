@@ -308,11 +308,6 @@ def _stamp(path: Path) -> FileStamp | None:
         return None
 
 
-def watching(project: str) -> str:
-    """Return the name of the mark of the time when `watch` last looked at a project, or at all."""
-    return f"watching {project}"
-
-
 class Marks:
     """The marks of a data folder for one Crucible. Threads and processes may share them."""
 

@@ -133,14 +133,18 @@ class Deliverer:
                 self._where |= dict.fromkeys(label.mfids, label.name)
             for label in new:
                 self._numbers += 1
-                needs = self._blocking(label) - self._begun
-                self._entries[label.name] = _Entry(label, self._numbers, needs, from_before)
-                for parent in needs:
-                    self._children.setdefault(parent, set()).add(label.name)
-                if not needs:
-                    heapq.heappush(self._ready, (self._numbers, label.name))
+                entry = _Entry(label, self._numbers, self._blocking(label) - self._begun, from_before)
+                self._entries[label.name] = entry
+                self._queue(entry)
             self._staff()
             self._changed.notify_all()
+
+    def _queue(self, entry: _Entry) -> None:
+        """Put a payload where it waits for the parents that it needs, or among those that may be sent."""
+        for parent in entry.needs:
+            self._children.setdefault(parent, set()).add(entry.label.name)
+        if not entry.needs:
+            heapq.heappush(self._ready, (entry.number, entry.label.name))
 
     def waiting(self) -> int:
         """Return the number of payloads that wait."""
@@ -295,11 +299,11 @@ class Deliverer:
                 self._ended(entry)
             outbox.journal.move_waiting(label.name, LACKING, error=str(error))
         except Exception as error:
-            if entry.from_before or self._is_intact(entry):
-                message, log = (
-                    (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
-                )
-                self._refuse(entry, message, log)
+            if not entry.from_before and outbox.checked(label) is None:
+                self._drop(entry, _DAMAGED)
+                return
+            message, log = (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
+            self._refuse(entry, message, log)
 
     def _register(self, entry: _Entry) -> dict[str, DatasetRef]:
         refs = {}
@@ -314,13 +318,6 @@ class Deliverer:
             refs[new.mfid] = self.context.register(new, stages)
             self._served()
         return refs
-
-    def _is_intact(self, entry: _Entry) -> bool:
-        """Return whether all files of a payload match their hashes; if not, set it aside and drop it."""
-        if self.context.outbox.checked(entry.label) is not None:
-            return True
-        self._drop(entry, _DAMAGED)
-        return False
 
     def _note_begun(self, mfid: str) -> None:
         self._served()
@@ -476,10 +473,7 @@ class Deliverer:
         """Send the payload again when its waiting parents have been begun again or delivered."""
         with self._changed:
             entry.needs = self._blocking(entry.label)
-            for parent in entry.needs:
-                self._children.setdefault(parent, set()).add(entry.label.name)
-            if not entry.needs:
-                heapq.heappush(self._ready, (entry.number, entry.label.name))
+            self._queue(entry)
             self._ended(entry)
 
     def _retry(self, entry: _Entry, wait_s: float) -> None:

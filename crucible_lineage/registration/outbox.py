@@ -70,7 +70,8 @@ class Outbox:
     def folder(self) -> Path:
         """The folder of this account's payloads for this service."""
         service, account = self.journal.service, self.journal.account
-        return self._root / _digest(f"{service}\n{account}" if account else service)
+        owner = f"{service}\n{account}" if account else service
+        return self._root / hashlib.sha256(owner.encode()).hexdigest()[:16]
 
     def put(
         self, step: str, project: str, datasets: Sequence[NewDataset], sources: Mapping[str, Path], run: str = ""
@@ -267,10 +268,6 @@ class Outbox:
         if (label := self._known.pop(name, None)) is not None:
             for mfid in label.mfids:
                 self._refs.pop(mfid, None)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _set_aside(folder: Path) -> SetAside:

@@ -164,11 +164,6 @@ def refusals(
     return refused
 
 
-def datasets_with(client: CrucibleClient, sha256: str) -> set[str]:
-    """Return the datasets that have a file with this hash."""
-    return {file.dataset_mfid for file in client.files.list(sha256_hash=sha256) if file.dataset_mfid}
-
-
 def taken_of(dataset: Dataset) -> str:
     """Return when the data of a dataset were measured, in ISO 8601; empty if that is unknown."""
     known = measured_at({"timestamp": dataset.timestamp, "creation_time": dataset.creation_time})

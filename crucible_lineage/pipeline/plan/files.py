@@ -22,7 +22,6 @@ from crucible_lineage.refs import DatasetRef, FileRef, name_fault, utf8_name
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import (
-    datasets_with,
     lies_elsewhere,
     read,
     read_own,
@@ -255,7 +254,8 @@ def _candidates(
     `renamed`, of other bytes), and the same bytes with another time of measurement, which are other data.
     """
     found = []
-    for mfid in sorted(datasets_with(session.client, raw.files[0].ref.sha256)):
+    files = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
+    for mfid in sorted({file.dataset_mfid for file in files if file.dataset_mfid}):
         dataset = session.client.datasets.get(mfid, include_metadata=True)
         record = read_record(dataset.scientific_metadata)
         if lies_elsewhere(dataset, raw.project):

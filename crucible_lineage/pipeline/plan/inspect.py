@@ -275,7 +275,12 @@ def checked_params(
     step: Step[..., Any], given: Mapping[str, object], pending: Collection[str] = ()
 ) -> dict[str, object]:
     """Return all parameters in canonical form, secrets as digests. Raises InputError with all faults."""
-    faults = list(_package_faults(step))
+    faults = []
+    for package in sorted(step.packages):
+        try:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
+            faults.append(Fault(f"step {step.name!r} lists the package {package!r}, which is not installed"))
     try:
         checked = canonical_params(validated_params(step, given, pending), step)
         faults += secret_faults(step.name, checked)
@@ -349,14 +354,6 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 @functools.lru_cache(maxsize=256, typed=True)  # making one takes half a millisecond
 def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
-
-
-def _package_faults(step: Step[..., Any]) -> Iterator[Fault]:
-    for package in sorted(step.packages):
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            yield Fault(f"step {step.name!r} lists the package {package!r}, which is not installed")
 
 
 def _import(name: str, folder: Path) -> object:

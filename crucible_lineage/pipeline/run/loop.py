@@ -205,8 +205,7 @@ class Run:
             if self._has_to_await(step):
                 self._awaiting[step.name] = step
             elif step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
-                self._note_held(step)
-                self.end_step(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+                self._end_blocked(step)
             else:
                 self._wait(step.name)
 
@@ -242,9 +241,10 @@ class Run:
             self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
         self._check({step.name: step.results for step in steps if self.steps[step.name].outcome == REUSED})
 
-    def _note_held(self, step: StepPlan) -> None:
+    def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
+        self.end_step(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
@@ -368,8 +368,7 @@ class Run:
             self._rely_on(name, planned.results, used)
             return
         if planned.state == BLOCKED:
-            self._note_held(planned)
-            self.end_step(name, FAILED, error=f"blocked: {'; '.join(planned.causes)}")
+            self._end_blocked(planned)
             return
         self.listener(StepEvent(name, QUEUED))
         slots = self.slot_writer.new_slots(instance)
