@@ -12,6 +12,7 @@ from typing import Protocol
 from crucible_lineage.client.connection import Calls, Connection
 from crucible_lineage.client.files import FileCalls, IngestionCalls, is_selected, local_path
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, Metadata, SearchHit, Thumbnail
+from crucible_lineage.client.signed import UploadedFile
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject
@@ -23,11 +24,9 @@ __all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_bod
 
 
 @dataclass(frozen=True)
-class AddedFile:
+class AddedFile(UploadedFile):
     """A file that was added to a dataset, and the request for its ingestion."""
 
-    file: FileRecord
-    existed: bool
     ingestion: IngestionRequest | None
 
 
