@@ -32,9 +32,9 @@ def slow_crucible(delay_ms: int) -> Iterator[Place]:
         yield Place(url, "benchmark")
 
 
-def cost(client: str, task: str, place: Place, **arguments: object) -> Cost:
-    """What `task` of tasks.py costs when `client` does it."""
-    command = [sys.executable, str(HERE / "tasks.py"), client, task, place.url, place.api_key, json.dumps(arguments)]
+def cost(client: str, place: Place, count: int, threads: int) -> Cost:
+    """What so many registrations cost when `client` makes them in so many threads."""
+    command = [sys.executable, str(HERE / "tasks.py"), client, place.url, place.api_key, str(count), str(threads)]
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Cost(**json.loads(ran.stdout.splitlines()[-1]))
 
@@ -52,22 +52,6 @@ def alternated(rounds: int, task: Callable[[str], Cost]) -> dict[str, list[Cost]
 def compare(title: str, costs: Mapping[str, Sequence[Cost]]) -> None:
     """Prints a table: medians of both clients and ours as a share of the other's."""
     print(f"\n{title}\n\n| | {OURS} | {OFFICIAL} | ratio |\n|---|---|---|---|")
-    for label, get in (("wall, s", _wall), ("CPU, s", _cpu), ("memory beyond idle, MiB", _memory)):
-        ours, other = (median(get(one) for one in costs[client]) for client in (OURS, OFFICIAL))
-        print(
-            f"| {label} | {ours:.2f} | {other:.2f} | {ours / other:.2f} |"
-            if other
-            else f"| {label} | {ours:.2f} | 0 | |"
-        )
-
-
-def _wall(cost: Cost) -> float:
-    return cost.wall_s
-
-
-def _cpu(cost: Cost) -> float:
-    return cost.cpu_s
-
-
-def _memory(cost: Cost) -> float:
-    return cost.extra_mib
+    for label, part in (("wall, s", "wall_s"), ("CPU, s", "cpu_s"), ("memory beyond idle, MiB", "extra_mib")):
+        ours, other = (median(getattr(one, part) for one in costs[client]) for client in (OURS, OFFICIAL))
+        print(f"| {label} | {ours:.2f} | {other:.2f} | {f'{ours / other:.2f}' if other else ''} |")

@@ -17,13 +17,13 @@ def main() -> None:
     given = arguments(count=1000, rounds=3, delay_ms=20, delayed_count=160)
     print(heading())
     with tempfile.TemporaryDirectory() as folder, embedded_crucible(Path(folder)) as place:
-        task = partial(cost, task="registrations", place=place, count=given.count, threads=1)
+        task = partial(cost, place=place, count=given.count, threads=1)
         costs = alternated(given.rounds, task)
         compare(f"{given.count} registrations in sequence, embedded Crucible", costs)
     rates: dict[tuple[str, int], float] = {}
     with slow_crucible(given.delay_ms) as place:
         for threads in (1, 8):
-            task = partial(cost, task="registrations", place=place, count=given.delayed_count, threads=threads)
+            task = partial(cost, place=place, count=given.delayed_count, threads=threads)
             costs = alternated(given.rounds, task)
             compare(f"{given.delayed_count} registrations, {threads} at once, {given.delay_ms} ms per answer", costs)
             for client in (OURS, OFFICIAL):

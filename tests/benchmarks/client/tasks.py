@@ -1,4 +1,4 @@
-"""One client doing one task in this process: `tasks.py CLIENT TASK URL KEY ARGUMENTS`; prints what it cost as JSON."""
+"""Registrations by one client in this process: `tasks.py CLIENT URL KEY COUNT THREADS`; prints their cost as JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import resource  # Linux and macOS; nothing else counts a process's peak memory without another dependency
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,7 +40,7 @@ class Official:
 
         self.client = CrucibleClient(url, key)
         self.dataset = Dataset
-        self.client.live()
+        self.client.whoami()
 
     def register(self, parent: str) -> str:
         made = self.client.datasets.create(self.dataset(**FIELDS), scientific_metadata=METADATA, keywords=KEYWORDS)
@@ -49,7 +49,7 @@ class Official:
         return str(made["dsid"])
 
 
-def registrations(client: Any, *, count: int, threads: int) -> None:
+def registrations(client: Any, count: int, threads: int) -> None:
     """`count` datasets, each linked to the one before, by so many threads."""
 
     def chain(length: int) -> None:
@@ -57,15 +57,8 @@ def registrations(client: Any, *, count: int, threads: int) -> None:
         for _ in range(length):
             parent = client.register(parent)
 
-    run_in(threads, chain, [count // threads] * threads)
-
-
-def run_in(threads: int, work: Callable[[int], None], shares: Iterable[int]) -> None:
-    if threads == 1:
-        work(sum(shares))
-        return
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, shares))
+        list(pool.map(chain, [count // threads] * threads))
 
 
 def measured(work: Callable[[], None]) -> dict[str, float]:
@@ -80,9 +73,7 @@ def measured(work: Callable[[], None]) -> dict[str, float]:
     }
 
 
-TASKS: dict[str, Callable[..., None]] = {"registrations": registrations}
-
 if __name__ == "__main__":
-    name, task, url, key, arguments = sys.argv[1:]
+    name, url, key, count, threads = sys.argv[1:]
     subject = {"crucible-lineage": Ours, "nano-crucible": Official}[name](url, key)
-    print(json.dumps(measured(lambda: TASKS[task](subject, **json.loads(arguments)))))
+    print(json.dumps(measured(lambda: registrations(subject, int(count), int(threads)))))

@@ -1,4 +1,4 @@
-"""How plan, run, no-op, status, list and page grow with the number of instances of a step.
+"""How plan, run, no-op and status grow with the number of instances of a step.
 
     python tests/benchmarks/runs/growth.py [--instances 1000,10000]
 
@@ -10,18 +10,12 @@ beside how often as many instances there are.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
-import psutil
 from peers import Cost, measured
 
 STEP = '''"""The benchmark's step."""
@@ -46,16 +40,10 @@ steps:
 PROGRAM = [sys.executable, "-m", "crucible_lineage"]
 COMMANDS = (
     ("plan", ["plan", "pipeline.yaml"]),
-    ("plan again", ["plan", "pipeline.yaml"]),
     ("run", ["run", "pipeline.yaml", "--engine", "local", "--quiet"]),
     ("no-op", ["run", "pipeline.yaml", "--engine", "local"]),
-    ("plan, all fresh", ["plan", "pipeline.yaml"]),
     ("status", ["status"]),
-    ("status --all", ["status", "--all"]),
-    ("list", ["list", "--project", "growth"]),
-    ("list --all --json", ["list", "--project", "growth", "--all", "--json"]),
 )
-PAGES = ("/projects/growth", "/pipelines", "/datasets", "/projects/growth/datasets.csv")
 
 
 def main() -> None:
@@ -81,7 +69,7 @@ def main() -> None:
 
 
 def costs(folder: Path, instances: int) -> Iterator[tuple[str, Cost]]:
-    """What each command and page costs, in a fresh folder."""
+    """What each command costs, in a fresh folder."""
     (folder / "measured").mkdir(parents=True)
     for number in range(instances):
         (folder / "measured" / f"{number:06}.txt").write_text(str(number))
@@ -90,41 +78,6 @@ def costs(folder: Path, instances: int) -> Iterator[tuple[str, Cost]]:
     here = {"CRUCIBLE_LINEAGE_DATA": str(folder / "data")}
     for name, command in COMMANDS:
         yield name, measured([*PROGRAM, *command], folder, here)
-    yield from _pages(folder / "data")
-
-
-def _pages(data: Path) -> Iterator[tuple[str, Cost]]:
-    """What pages cost the server, whose peak is that since it was started."""
-    command = [*PROGRAM, "serve", "--data", str(data), "--json"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        told, process = json.loads(server.stdout.readline()), psutil.Process(server.pid)
-        site, key = told["pages"].rstrip("/"), (data / "crucible" / "api_key").read_text().strip()
-        with httpx.Client(base_url=site, timeout=600) as browser:
-            browser.post("/sign-in", data={"key": key}, headers={"Origin": site})
-            for path in PAGES:
-                for name in ("first", "again"):
-                    before, began = _cpu_s(process), time.monotonic()
-                    browser.get(path).raise_for_status()
-                    took = time.monotonic() - began
-                    yield f"{path}, {name}", Cost(_cpu_s(process) - before, took, _peak_mib(process))
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def _peak_mib(process: psutil.Process) -> float:
-    with suppress(OSError):
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return float(process.memory_info().rss) / 1024**2
 
 
 if __name__ == "__main__":

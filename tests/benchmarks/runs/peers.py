@@ -1,10 +1,9 @@
 """The cost of declared pipelines beside other tools: first run, no-op, one leaf changed, the root changed.
 
-    python tests/benchmarks/runs/peers.py --tools ours,doit,snakemake,dvc,prefect --sizes 100,1000 --shapes layered
+    python tests/benchmarks/runs/peers.py --tools ours,doit,snakemake,prefect --sizes 100,1000
 
 Each tool is installed into an environment of its own in `--folder`, once. Every step reads its parents' files of 10 kB
-and writes one. CPU is user and system time of the whole process tree; ratios are to ours. DVC's first run of many
-steps takes very long (it writes its lock after each), so above 100 steps its outputs are made by hand and committed.
+and writes one. CPU is user and system time of the whole process tree; ratios are to ours.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-PINS = {"doit": "doit==0.37.0", "snakemake": "snakemake==9.27.1", "dvc": "dvc==3.67.1"}
+PINS = {"doit": "doit==0.37.0", "snakemake": "snakemake==9.27.1"}
 PHASES = ("first", "noop", "leaf", "root")
 
 WORK = '''"""One step of the benchmark: mixes its parents' bytes."""
@@ -54,11 +53,9 @@ class Graph:
 
 
 def graph_of(shape: str, size: int) -> Graph:
-    """A chain, a fan (1 to many to 1), or ten layers of steps with three parents each."""
+    """A chain, or ten layers of steps with three parents each."""
     if shape == "chain":
         return Graph([[number - 1] if number else [] for number in range(size)])
-    if shape == "fan":
-        return Graph([[], *([0] for _ in range(size - 2)), list(range(1, size - 1))])
     width = size // 10
     return Graph(
         [
@@ -124,15 +121,6 @@ def _snakemake(graph: Graph, folder: Path) -> None:
     (folder / "Snakefile").write_text("\n".join(lines))
 
 
-def _dvc(graph: Graph, folder: Path) -> None:
-    lines = ["stages:"]
-    for number in range(len(graph.parents)):
-        sources, target = graph.sources(number), f"out/s{number}.dat"
-        lines += [f"  s{number}:", f"    cmd: {sys.executable} work.py {number} {target} {' '.join(sources)}"]
-        lines += ["    deps:", *(f"    - {source}" for source in ("work.py", *sources)), "    outs:", f"    - {target}"]
-    (folder / "dvc.yaml").write_text("\n".join(lines) + "\n")
-
-
 def _prefect(graph: Graph, folder: Path) -> None:
     table = {number: graph.sources(number) for number in range(len(graph.parents))}
     (folder / "bare_flow.py").write_text(
@@ -186,9 +174,6 @@ def _tools(folder: Path, cores: int) -> dict[str, Tool]:
             lambda env, _: [str(env / "bin" / "snakemake"), "--cores", str(cores), "--quiet", "all"],
             {},
         ),
-        "dvc": Tool(
-            "dvc", _dvc, lambda env, _: [str(env / "bin" / "dvc"), "repro", "--quiet"], {"DVC_NO_ANALYTICS": "1"}
-        ),
         "prefect": Tool("prefect", _prefect, lambda *_: [sys.executable, "bare_flow.py"], prefect),
     }
 
@@ -228,15 +213,7 @@ def phases(tool: Tool, graph: Graph, folder: Path, repeats: int) -> Iterator[tup
     (work / "leaf.dat").write_text("leaf\n" * 2000)
     tool.declare(graph, work)
     command = tool.command(folder / tool.name, work)
-    if tool.name == "dvc":
-        subprocess.run([command[0], "init", "--no-scm", "--quiet"], cwd=work, check=True)
-    if tool.name == "dvc" and len(graph.parents) > 100:
-        for number in range(len(graph.parents)):
-            arguments = [str(number), f"out/s{number}.dat", *graph.sources(number)]
-            subprocess.run([sys.executable, "work.py", *arguments], cwd=work, check=True)
-        subprocess.run([command[0], "commit", "--force", "--quiet"], cwd=work, check=True)
-    else:
-        yield "first", measured(command, work, tool.environment)
+    yield "first", measured(command, work, tool.environment)
     if tool.name.startswith("ours-") or tool.name == "prefect":
         return  # bare Prefect has no no-op; ours is the same on both engines, and needs what was registered
     for _ in range(repeats):
@@ -244,9 +221,8 @@ def phases(tool: Tool, graph: Graph, folder: Path, repeats: int) -> Iterator[tup
     for number in range(repeats):
         (work / "leaf.dat").write_text(f"leaf {number}\n" * 2000)
         yield "leaf", measured(command, work, tool.environment)
-    if tool.name != "dvc" or len(graph.parents) <= 100:
-        (work / "root.dat").write_text("root 2\n" * 2000)
-        yield "root", measured(command, work, tool.environment)
+    (work / "root.dat").write_text("root 2\n" * 2000)
+    yield "root", measured(command, work, tool.environment)
 
 
 def install(tool: str, folder: Path) -> None:
@@ -257,12 +233,12 @@ def install(tool: str, folder: Path) -> None:
         subprocess.run(pip, check=True)
 
 
-def table(rows: Mapping[tuple[str, int, str], Mapping[str, list[Cost]]]) -> Iterator[str]:
+def table(rows: Mapping[tuple[int, str], Mapping[str, list[Cost]]]) -> Iterator[str]:
     """Median CPU seconds, by the clock, and the ratio of CPU to ours; lines of Markdown."""
-    yield "| shape | steps | tool | " + " | ".join(PHASES) + " | peak MiB |"
-    yield "|---|---|---|" + "---|" * (len(PHASES) + 1)
-    for (shape, size, tool), costs in rows.items():
-        ours = rows.get((shape, size, "ours"), {})
+    yield "| steps | tool | " + " | ".join(PHASES) + " | peak MiB |"
+    yield "|---|---|" + "---|" * (len(PHASES) + 1)
+    for (size, tool), costs in rows.items():
+        ours = rows.get((size, "ours"), {})
         cells = []
         for phase in PHASES:
             if phase not in costs:
@@ -273,15 +249,14 @@ def table(rows: Mapping[tuple[str, int, str], Mapping[str, list[Cost]]]) -> Iter
             ratio = f" ({cpu / base:.2g}x)" if base and tool != "ours" else ""
             cells.append(f"{cpu:.3g} / {wall:.3g}{ratio}")
         peak = max(cost.peak_mib for found in costs.values() for cost in found)
-        yield f"| {shape} | {size} | {tool} | {' | '.join(cells)} | {peak:.0f} |"
+        yield f"| {size} | {tool} | {' | '.join(cells)} | {peak:.0f} |"
 
 
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", default="ours,doit,snakemake,dvc,prefect")
+    parser.add_argument("--tools", default="ours,doit,snakemake,prefect")
     parser.add_argument("--sizes", default="100,1000")
-    parser.add_argument("--shapes", default="layered")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=1, help="Snakemake's; ours takes all that there are")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-peers"))
@@ -289,16 +264,15 @@ def main() -> None:
     folder = asked.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     tools = _tools(folder, asked.cores)
-    rows: dict[tuple[str, int, str], dict[str, list[Cost]]] = {}
+    rows: dict[tuple[int, str], dict[str, list[Cost]]] = {}
     for name in asked.tools.split(","):
         install(name, folder)
-    for shape in asked.shapes.split(","):
-        for size in map(int, asked.sizes.split(",")):
-            for name in asked.tools.split(","):
-                costs = rows.setdefault((shape, size, name), {})
-                for phase, cost in phases(tools[name], graph_of(shape, size), folder, asked.repeats):
-                    costs.setdefault(phase, []).append(cost)
-                    print(f"{shape} {size} {name} {phase}: {cost}", file=sys.stderr)
+    for size in map(int, asked.sizes.split(",")):
+        for name in asked.tools.split(","):
+            costs = rows.setdefault((size, name), {})
+            for phase, cost in phases(tools[name], graph_of("layered", size), folder, asked.repeats):
+                costs.setdefault(phase, []).append(cost)
+                print(f"{size} {name} {phase}: {cost}", file=sys.stderr)
     print("\n".join(table(rows)))
 
 
