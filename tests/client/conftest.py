@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.ids import new_mfid
+from tests.client.stub import Stub
+from tests.client.stub_routes import ROUTES
 
-
-def load(name: str) -> ModuleType:
-    """Import a module from this folder."""
-    full_name = f"client_tests_{name}"
-    spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full_name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-STUB = load("stub")
-ROUTES = load("stub_routes").ROUTES
 QUICK = RetryPolicy(attempts=4, first_wait_s=0.002, longest_wait_s=0.01, total_s=10.0)
 
 
 @pytest.fixture
 def stub() -> Iterator[Any]:
     """Crucible and its storage host, empty."""
-    stub = STUB.Stub(ROUTES)
+    stub = Stub(ROUTES)
     yield stub
     stub.close()
 

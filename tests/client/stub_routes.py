@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from client_tests_stub import Call, Refusal, Session, Stub, crc
+from tests.client.stub import Call, Refusal, Session, Stub, crc
 
 
 def page(call: Call, items: list[Any]) -> dict[str, Any]:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 
 from crucible_lineage.server import RunningServer, start_server
+from tests.contract.users import Official, Ours
+from tests.contract.variants import VARIANTS, Door
 
 PROJECT = {"project_id": "raman-lab", "organization": "Molecular Foundry", "project_lead": "local"}
 INSTRUMENT = {"instrument_id": "raman-1", "instrument_name": "Raman microscope", "location": "B67"}
@@ -24,22 +23,6 @@ PNG = bytes.fromhex(
 )
 MFID = re.compile(r"(?<![0-9a-z])[0-9a-hjkmnp-tv-z]{26}(?![0-9a-z])")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+\+00:00")
-
-
-def load(name: str) -> ModuleType:
-    """Import a module from this folder."""
-    full_name = f"contract_{name}"
-    spec = importlib.util.spec_from_file_location(full_name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full_name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-USERS = load("users")
-VARIANTS = load("variants")
 
 
 def everything(server: RunningServer) -> dict[str, Any]:
@@ -85,7 +68,7 @@ def outcomes(tmp_path: Path) -> Callable[[Scenario], list[Any]]:
 
     def run(scenario: Scenario) -> list[Any]:
         found = []
-        for kind in (USERS.Ours, USERS.Official):
+        for kind in (Ours, Official):
             with start_server(tmp_path / kind.__name__) as server:
                 user = kind(server.url, server.api_key)
                 with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
@@ -115,7 +98,7 @@ def behind(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
             http.post("/projects", json={**PROJECT, "project_id": "lab"}).raise_for_status()
 
         def open_door(variant: str) -> Any:
-            door = VARIANTS.Door(server.url, server.api_key, VARIANTS.VARIANTS[variant])
+            door = Door(server.url, server.api_key, VARIANTS[variant])
             stack.callback(door.close)
             return door
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.server import RunningServer, start_server
+from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.crash.conftest import Misbehaving, service
+
+__all__ = ["service"]  # a fixture
 
 FLOW = """
 import json, os, signal, sys
@@ -62,23 +64,9 @@ print(json.dumps([state.name, state.result(raise_on_failure=False) if state.is_c
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[RunningServer]:
-    """Provide a Crucible as a separate service, with the project `lab`."""
-    with start_server(tmp_path / "service") as server:
-        with Session(Settings(tmp_path / "direct", server.url, server.api_key)) as session:
-            session.client.projects.create(project_id="lab", organization="x", project_lead="local")
-        yield server
-
-
-@pytest.fixture
 def away(service: RunningServer) -> Iterator[Any]:
     """Provide a connection to the service that can be closed and opened."""
-    spec = importlib.util.spec_from_file_location("crash", Path(__file__).parents[1] / "crash" / "conftest.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    proxy = module.Misbehaving(service.url.removeprefix("http://").partition("/")[0], 1, 0.0, ())
+    proxy = Misbehaving(service.url.removeprefix("http://").partition("/")[0], 1, 0.0, ())
     yield proxy
     proxy.close()
 

@@ -22,7 +22,7 @@ class Ours:
         from crucible_lineage.client import CrucibleClient  # only the client that is measured is imported
 
         self.client = CrucibleClient(url, key)
-        self.client.account.whoami()
+        self.register("")  # opens the connection
 
     def register(self, parent: str) -> str:
         made = self.client.datasets.create(FIELDS, scientific_metadata=METADATA, keywords=KEYWORDS)
@@ -40,7 +40,7 @@ class Official:
 
         self.client = CrucibleClient(url, key)
         self.dataset = Dataset
-        self.client.whoami()
+        self.register("")  # opens the connection
 
     def register(self, parent: str) -> str:
         made = self.client.datasets.create(self.dataset(**FIELDS), scientific_metadata=METADATA, keywords=KEYWORDS)
