@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx
 import pytest
@@ -27,42 +28,25 @@ def waits(
     return POLICY.wait_s(number, elapsed_s, retry_after_s, 1.0) if may_repeat(error, repeatable) else None
 
 
-@pytest.mark.parametrize("status", [None, 429, 502, 503, 504])
-def test_a_repeatable_call_is_tried_again_after_a_transient_failure(status: int | None) -> None:
-    assert waits(status=status) == 1.0
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 500, 501])
-def test_a_definite_answer_is_never_tried_again(status: int) -> None:
-    assert waits(status=status) is None
-
-
-def test_a_call_that_may_have_had_its_effect_is_not_repeated_unless_it_may_be() -> None:
-    assert waits(repeatable=False, status=None) is None
-    assert waits(repeatable=False, status=503) is None
-
-
-def test_a_call_without_effect_is_repeated_whatever_it_is() -> None:
-    assert waits(repeatable=False, status=429) == 1.0
-    assert waits(repeatable=False, status=None, reached=False) == 1.0
-
-
-def test_waits_double_up_to_the_longest() -> None:
-    assert [waits(number=number, status=503) for number in (1, 2, 3)] == [1.0, 2.0, 3.0]
-
-
-def test_the_service_decides_the_wait_if_it_names_one() -> None:
-    assert waits(status=503, retry_after_s=17.0) == 17.0
-
-
-def test_requested_waits_are_bounded_by_their_own_limit_only() -> None:
-    assert waits(status=429, number=9, elapsed_s=200.0, retry_after_s=60.0) == 60.0
-    assert waits(status=429, number=1, elapsed_s=250.0, retry_after_s=60.0) is None
-
-
-def test_the_last_try_is_made_when_the_time_is_just_over() -> None:
-    assert waits(status=503, number=3, elapsed_s=58.0) == 2.0
-    assert waits(status=503, number=3, elapsed_s=60.0) is None
+@pytest.mark.parametrize(
+    ("statuses", "asked", "expected"),
+    [
+        pytest.param((None, 429, 502, 503, 504), {}, 1.0, id="a transient failure of a repeatable call"),
+        pytest.param((400, 401, 403, 404, 409, 412, 422, 500, 501), {}, None, id="a definite answer"),
+        pytest.param((None, 503), {"repeatable": False}, None, id="a call that may have had its effect"),
+        pytest.param((429,), {"repeatable": False}, 1.0, id="a call without effect, refused"),
+        pytest.param((None,), {"repeatable": False, "reached": False}, 1.0, id="a call without effect, not sent"),
+        pytest.param((503,), {"number": 2}, 2.0, id="waits double"),
+        pytest.param((503,), {"number": 3}, 3.0, id="waits double up to the longest"),
+        pytest.param((503,), {"retry_after_s": 17.0}, 17.0, id="the service decides the wait if it names one"),
+        pytest.param((429,), {"number": 9, "elapsed_s": 200.0, "retry_after_s": 60.0}, 60.0, id="a limit of their own"),
+        pytest.param((429,), {"elapsed_s": 250.0, "retry_after_s": 60.0}, None, id="beyond their own limit"),
+        pytest.param((503,), {"number": 3, "elapsed_s": 58.0}, 2.0, id="the last try when the time is just over"),
+        pytest.param((503,), {"number": 3, "elapsed_s": 60.0}, None, id="none after it"),
+    ],
+)
+def test_a_call_is_tried_again_after(statuses: Any, asked: Any, expected: float | None) -> None:
+    assert [waits(status, **asked) for status in statuses] == [expected] * len(statuses)
 
 
 def test_the_defaults_go_on_for_a_restart() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crucible_lineage.lineage.compare import impact_of_dataset, impact_of_file, impact_of_instrument
+from crucible_lineage.lineage.compare import impact_of_dataset, impact_of_instrument
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 
@@ -43,21 +43,6 @@ def test_impact_of_a_dataset_is_all_below_it_each_with_a_shortest_chain(graph, s
         assert (chain[0], chain[-1]) == (start, mfid)
         assert all(ends in graph.edges for ends in pairwise(chain))
         assert len(chain) - 1 == networkx.shortest_path_length(graph.nx, start, mfid)
-
-
-def test_a_wrong_file_spares_the_child_that_used_another_file(lab):
-    scan = lab.raw("scan")
-    user = lab.derived("corrected", "correct", scan)
-    below = lab.derived("volume", "reconstruct", user)
-    spared = lab.derived("log read", "read", scan)
-    unknown = lab.raw("by hand", links=[lab._link(scan, "source", "is_derived_from")])
-    written = lab.records[spared]["scientific_metadata"]["crucible_lineage"]
-    written["used"][0]["files"] = [{"name": "log.txt", "sha256": "other", "size": 1}]
-
-    impact = impact_of_file(lab.graph, lab.files(scan)[0]["sha256"])
-
-    assert impact.ids == (user, unknown, below)
-    assert impact.chain(below) == (scan, user, below)
 
 
 @pytest.mark.parametrize(("since", "until", "expected"), [(0, 0, 1), (1, None, 0), (None, None, 1), (None, -1, 0)])

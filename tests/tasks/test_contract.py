@@ -20,28 +20,23 @@ def reports(tmp_path_factory: pytest.TempPathFactory, prefect_program: Any) -> d
     return found
 
 
-def test_results_are_named_by_the_arguments_that_were_given(reports: dict[str, Any]) -> None:
-    assert reports["names"] == ["acquire [2.5]", "acquire [2.5] (total)", "acquire [5.0, dark]"]
-
-
-def test_a_failed_run_has_its_artifact_with_all_results(reports: dict[str, Any]) -> None:
-    assert reports["failed"] == ["Failed", [True, True, True, True]]
-
-
-def test_a_strict_flow_fails_where_no_parent_is_known(reports: dict[str, Any]) -> None:
-    assert reports["strict"] == ["LineageError", "no parent known for image of total", 1472.0]
-
-
-def test_unknown_parents_are_in_the_metadata(reports: dict[str, Any]) -> None:
-    assert reports["unknown"] == [["image"]]
-
-
-def test_a_task_describes_its_result_and_names_what_it_used(reports: dict[str, Any]) -> None:
-    assert reports["described"] == [2, "reduced 5f", "gold", "tiled://raw/5f", False]
-
-
-def test_numbers_of_numpy_are_numbers(reports: dict[str, Any]) -> None:
-    assert reports["numbers"] == [True, ["value.json"], 8.166667, 50, ["means [50] (summary)"]]
+@pytest.mark.parametrize(
+    ("case", "left"),
+    [
+        pytest.param(
+            "names", ["acquire [2.5]", "acquire [2.5] (total)", "acquire [5.0, dark]"], id="names by arguments"
+        ),
+        pytest.param("failed", ["Failed", [True] * 4], id="a failed run has its artifact with all results"),
+        pytest.param(
+            "strict", ["LineageError", "no parent known for image of total", 1472.0], id="a strict flow fails"
+        ),
+        pytest.param("unknown", [["image"]], id="unknown parents are in the metadata"),
+        pytest.param("described", [2, "reduced 5f", "gold", "tiled://raw/5f", False], id="a result that is described"),
+        pytest.param("numbers", [True, ["value.json"], 8.166667, 50, ["means [50] (summary)"]], id="numbers of numpy"),
+    ],
+)
+def test_a_registering_flow_leaves_behind(reports: dict[str, Any], case: str, left: Any) -> None:
+    assert reports[case] == left
 
 
 def test_outside_of_registering_nothing_is_said(reports: dict[str, Any]) -> None:

@@ -212,7 +212,9 @@ def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) 
     assert session.client.datasets.get(made).dataset_name.startswith("1 of 2024-05-01T12:00:00")
 
 
-def test_every_variant_of_a_matrix_is_current_and_a_removed_one_is_reported(lab: Any, session: Session) -> None:
+def test_every_variant_of_a_matrix_is_current_and_removed_ones_and_steps_are_reported(
+    lab: Any, session: Session
+) -> None:
     text = lab.pipeline.read_text().replace("params: {factor: 3}", "matrix: {factor: [2, 3]}")
     first = run(session, lab.declare(text))
     assert len(current(session, "scaled")) == 2
@@ -222,6 +224,11 @@ def test_every_variant_of_a_matrix_is_current_and_a_removed_one_is_reported(lab:
     assert current(session, "scaled") == {
         outputs["out"] for name, outputs in first.datasets.items() if name.startswith("scaled")
     }
+    alone = text.replace("[2, 3]", "[3]").partition("  total:")[0]
+    removed = ("scaled/out/first.txt, factor=2", "total/out/first.txt, factor=2", "total/out/first.txt, factor=3")
+    assert run(session, lab.declare(alone)).undeclared == removed
+    moved = alone.replace("{counts: first}", "{counts: second}")
+    assert "scaled/out/first.txt, factor=3" not in run(session, lab.declare(moved)).undeclared, "for other data"
 
 
 POOL = """
