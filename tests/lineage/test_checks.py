@@ -95,14 +95,3 @@ def test_what_looks_derived_and_has_no_parent_is_an_orphan(lab):
 
     assert orphans.keys() == {(by_name,), (by_type,)}
     assert "its data type contains 'normalized'" in orphans[(by_type,)].message
-
-
-def test_a_dataset_elsewhere_than_its_record_says_is_reported_also_in_no_project(lab):
-    scan = lab.raw("scan")
-    here, nowhere, elsewhere = (lab.derived(name, name, scan) for name in ("here", "nowhere", "elsewhere"))
-    for mfid, project in ((here, "Demo"), (nowhere, None), (elsewhere, "other")):
-        lab.records[mfid]["project_id"] = project
-        lab.records[mfid]["scientific_metadata"]["crucible_lineage"]["recipe"]["project"] = "demo"
-
-    assert {finding.ids for finding in found(lab.graph, "wrong-project")} >= {(nowhere,), (elsewhere,)}
-    assert "no project" in next(f.message for f in found(lab.graph, "wrong-project") if f.ids == (nowhere,))

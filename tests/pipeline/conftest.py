@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.record import read_record
+from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 from tests.runs import run as run_file
 
 
@@ -104,3 +106,13 @@ def cli(data: Path) -> Callable[..., Result]:
         return CliRunner().invoke(main, [*map(str, arguments), "--data", str(data)])
 
     return invoke
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
+    """Two machines at one service with the project `lab`."""
+    with start_server(tmp_path / "service") as server:
+        settings = [Settings(tmp_path / name, server.url, server.api_key) for name in ("alpha", "beta")]
+        with Session(settings[0]) as alpha, Session(settings[1]) as beta:
+            alpha.client.projects.create(project_id="lab", organization="lab", project_lead="local")
+            yield alpha, beta

@@ -149,7 +149,9 @@ class Disturbed:
 def disturbed(judging: Any, tmp_path_factory: pytest.TempPathFactory, other_python: str) -> Disturbed:
     folder = tmp_path_factory.mktemp("disturbed")
     first, second = (distribution(folder / f"{n}/site-packages", f"{n}.0") for n in "12")
-    shutil.copytree(MATERIAL, folder / "laboratory", ignore=shutil.ignore_patterns("__pycache__"))
+    for material in (judging.MATERIAL / "labkit", MATERIAL):
+        laboratory = folder / "laboratory" / material.name.removeprefix("disturbed")
+        shutil.copytree(material, laboratory, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     ran = judging.crucible(
         *("run", "pipeline.yaml", "--engine", "local", "--data", folder / "data"),
         cwd=folder / "laboratory",

@@ -21,14 +21,8 @@ def test_body_that_is_no_good_object_is_refused(api, dataset, body):
 
 def test_metadata_has_bounds(api, dataset):
     path = f"/resources/{dataset()}/metadata"
-    deep: object = 1
-    for _ in range(250):
-        deep = {"a": deep}
-    assert api.patch(path, json=deep).status_code == 422
     assert api.patch(path, json={"a": "x" * (5 << 20)}).status_code == 413
     assert api.patch(path, json={"a": "x" * (9 << 20)}).status_code == 413
-    headers = {"Content-Type": "application/json"}
-    assert api.patch(path, content="[" * 200_000, headers=headers).status_code in (400, 422)
     assert api.get(path).json() is None
 
 

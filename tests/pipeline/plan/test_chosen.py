@@ -11,6 +11,7 @@ import pytest
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
+from crucible_lineage.session import Session
 
 Run = Callable[..., RunResult]
 
@@ -65,7 +66,9 @@ def test_from_makes_a_step_and_all_that_depend_on_it(lab: Any, run: Run) -> None
     assert result.outcomes["total[factor=4]"] == "failed", "its other parent does not exist"
 
 
-def test_force_accepts_a_step_or_one_of_its_instances(lab: Any, run: Run, planned: Any, record_of: Any) -> None:
+def test_force_accepts_a_step_or_one_of_its_instances(
+    lab: Any, session: Session, run: Run, planned: Any, record_of: Any
+) -> None:
     lab.declare(PIPELINE)
     first = run(lab.pipeline)
     states = {name: step.state for name, step in planned(lab.pipeline, ("scaled[factor=3]",)).items()}
@@ -83,6 +86,9 @@ def test_force_accepts_a_step_or_one_of_its_instances(lab: Any, run: Run, planne
     assert record_of(mfid)["supersedes"] == first.datasets["scaled[factor=3]"]["out"]
     third = run(lab.pipeline, StepChoice(forced=("scaled",)))
     assert len(third.executed) == 2
+    assert session.client.datasets.get(mfid).unique_id, "a new attempt stands beside the old one"
+    assert run(lab.pipeline).datasets == third.datasets, "the latest attempt is the one that counts"
+    session.mirror.forget()
     assert run(lab.pipeline).datasets == third.datasets
 
 
@@ -98,7 +104,8 @@ def test_a_run_goes_on_after_a_failure_and_the_next_one_resumes(lab: Any, run: R
     lab.declare(FAILING)
     result = run(lab.pipeline)
     assert sum(outcome == "executed" for outcome in result.outcomes.values()) == 5
-    assert (result.outcomes["broken"], result.outcomes["below"]) == ("failed", "skipped")
+    assert (result.outcomes["broken"], result.outcomes["below"], result.ok) == ("failed", "skipped", False)
+    assert "RuntimeError: the lamp was off" in result.errors["broken"]
     again = run(lab.pipeline)
     assert (again.executed, again.outcomes["broken"]) == ([], "failed"), "a failed step is tried again"
     corrected = FAILING.replace('LABMODULE:fail", inputs:', 'LABMODULE:scale", params: {factor: 9}, inputs:')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
@@ -42,16 +40,6 @@ steps:
   scaled: {uses: "LABMODULE_many:scale", inputs: {part: part}, output: {ingest: false}}
   total: {uses: "LABMODULE_many:total", inputs: {parts: scaled}, output: {ingest: false}}
 """
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[tuple[Session, Session]]:
-    """Two machines at one service with the project `lab`."""
-    with start_server(tmp_path / "service") as server:
-        settings = [Settings(tmp_path / name, server.url, server.api_key) for name in ("alpha", "beta")]
-        with Session(settings[0]) as alpha, Session(settings[1]) as beta:
-            alpha.client.projects.create(project_id="lab", organization="lab", project_lead="local")
-            yield alpha, beta
 
 
 def declared(lab: Any, parts: int) -> Path:

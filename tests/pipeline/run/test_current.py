@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.plans import PlanAnswer
+from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
@@ -17,9 +17,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
 from crucible_lineage.registration.read import registered
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 from crucible_lineage.standing.slots import make_current_now
 from tests.runs import listed_states as states
 from tests.runs import run
@@ -74,6 +72,7 @@ def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Ses
     assert len(shown.parents) == 2, "an equal parent is named once, beside the recorded one"
     assert shown.equal == {first.datasets["scaled"]["out"]: (scaled,)}
     assert current(session, "scaled") == {scaled}
+    assert not verify_project(session, "lab").findings, "its parents are current"
     assert run(session, lab.pipeline).executed == []
 
 
@@ -121,17 +120,8 @@ def test_a_renamed_declaration_keeps_its_results(lab: Any, session: Session) -> 
     assert current(session, "total") == {new}
 
 
-@pytest.fixture
-def two_machines(tmp_path: Path) -> Any:
-    with start_server(tmp_path / "service") as server:
-        with Session(Settings(tmp_path / "east", server.url, server.api_key)) as east:
-            with Session(Settings(tmp_path / "west", server.url, server.api_key)) as west:
-                east.client.projects.create(project_id="lab", organization="x", project_lead="local")
-                yield east, west
-
-
-def test_machines_agree_that_the_newest_run_decides(lab: Any, two_machines: tuple[Session, Session]) -> None:
-    east, west = two_machines
+def test_machines_agree_that_the_newest_run_decides(lab: Any, machines: tuple[Session, Session]) -> None:
+    east, west = machines
     first = run(east, lab.pipeline).datasets["total"]["out"]
     other = run(west, lab.pipeline, scaled__factor=4).datasets["total"]["out"]
     assert (states(east)[first], states(east)[other]) == ("superseded", "current")
@@ -142,8 +132,8 @@ def test_machines_agree_that_the_newest_run_decides(lab: Any, two_machines: tupl
     assert run(east, lab.pipeline).current_again == ()
 
 
-def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, two_machines: tuple[Session, Session]) -> None:
-    east, _ = two_machines
+def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, machines: tuple[Session, Session]) -> None:
+    east, _ = machines
     steps = re.sub(r"^(    uses: )", r"    output: {ingest: false}\n\1", lab.pipeline.read_text(), flags=re.MULTILINE)
     lab.declare(steps)  # ingestion modifies results later
     calls: list[str] = []
@@ -155,8 +145,8 @@ def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, two_machine
         assert [call for call in calls if "include_metadata" in call] == []
 
 
-def test_results_lost_by_the_service_are_made_again(lab: Any, two_machines: tuple[Session, Session]) -> None:
-    east, _ = two_machines
+def test_results_lost_by_the_service_are_made_again(lab: Any, machines: tuple[Session, Session]) -> None:
+    east, _ = machines
     first = run(east, lab.pipeline)
     total = first.datasets["total"]["out"]
     request = east.client.datasets.delete(total, "a test")

@@ -9,8 +9,7 @@ import pytest
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.planner import make_plan
-from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
+from crucible_lineage.pipeline.run.result import StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
@@ -71,14 +70,6 @@ def test_a_changed_parameter_makes_new_children_which_name_the_old_ones_that_the
 ) -> None:
     first = run(session, lab.pipeline)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 4"))
-    planned = make_plan(bind_file(lab.pipeline, session.store), session)
-    scaled, total = planned.steps
-    assert scaled.state == "stale"
-    assert "parameter factor changed: 3.0 -> 4.0" in scaled.causes[0]
-    assert (total.state, total.causes) == (
-        "stale",
-        ("parent scaled will be rerun; this result is kept if the output is identical",),
-    )
     second = run(session, lab.pipeline)
     assert second.executed == ["scaled", "total"]
     assert set(second.datasets["total"].values()).isdisjoint(first.datasets["total"].values())
@@ -94,16 +85,6 @@ def test_a_changed_input_file_is_a_new_dataset(lab: Any, session: Session) -> No
     second = run(session, lab.pipeline)
     assert second.executed == ["total"]
     assert second.inputs["second"] != first.inputs["second"]
-
-
-def test_a_failed_step_stops_only_its_descendants(lab: Any, session: Session) -> None:
-    text = lab.pipeline.read_text().replace("inputs: {left: scaled", "inputs: {left: broken")
-    broken = f"  broken:\n    uses: {lab.module}:fail\n    inputs: {{counts: first}}\n"
-    lab.declare(text + broken)
-    result = run(session, lab.pipeline)
-    assert dict(result.outcomes) == {"scaled": "executed", "broken": "failed", "total": "skipped"}
-    assert "RuntimeError: the lamp was off" in result.errors["broken"]
-    assert not result.ok
 
 
 def test_a_step_may_have_several_outputs(lab: Any, session: Session) -> None:
@@ -154,24 +135,6 @@ def test_files_without_a_time_are_adopted_by_their_bytes(lab: Any, session: Sess
     second = run(session, lab.pipeline)
     assert second.inputs == first.inputs
     assert second.executed == []
-
-
-def test_an_existing_dataset_may_be_an_input(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline)
-    scaled = first.datasets["scaled"]["out"]
-    lab.declare(
-        f"""
-        pipeline: more
-        project: lab
-        inputs:
-          counts: {{dataset: {scaled}}}
-        steps:
-          again: {{uses: "LABMODULE:scale", inputs: {{counts: counts}}}}
-        """
-    )
-    result = run(session, lab.pipeline)
-    assert result.ok, result.errors
-    assert [d.unique_id for d in session.client.datasets.list_parents(result.datasets["again"]["out"])] == [scaled]
 
 
 def test_a_missing_dataset_is_reported_before_anything_is_changed(lab: Any, session: Session) -> None:
@@ -226,20 +189,6 @@ def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Ses
     assert states(session, lab.pipeline) == {"scaled": "missing", "total": "missing"}
     other = run(session, lab.pipeline)
     assert supersedes(other.datasets["total"]["out"], session) is None
-
-
-def test_a_forced_step_is_a_new_attempt_beside_the_old_one(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline)
-    forced = run(session, lab.pipeline, StepChoice(forced=("scaled",)))
-    assert forced.executed == ["scaled"]
-    assert forced.stayed == ("total",), "it was made again with the same bytes"
-    assert forced.datasets["scaled"] != first.datasets["scaled"]
-    assert supersedes(forced.datasets["scaled"]["out"], session) == first.datasets["scaled"]["out"]
-    assert session.client.datasets.get(first.datasets["scaled"]["out"]).unique_id
-    later = run(session, lab.pipeline)
-    assert (later.executed, later.datasets) == ([], forced.datasets), "the latest attempt is the one that counts"
-    session.mirror.forget()
-    assert run(session, lab.pipeline).datasets == forced.datasets
 
 
 def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:

@@ -1,1 +1,0 @@
-"""Helpers of a laboratory, which its steps import."""

@@ -1,1 +1,0 @@
-"""What lies two imports away from a step."""
