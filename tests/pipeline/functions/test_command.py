@@ -92,24 +92,6 @@ def test_a_failed_command_is_reported_with_its_output(commands: Any, run: Any, s
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("{params.factor}", "{params.facto}", "the command has {params.facto}; did you mean 'params.factor'?"),
-        (" {out}", "", "the command does not use {out}"),
-        (sys.executable, "no-such-program", "there is no command 'no-such-program'"),
-        ("scale.py", "'scale.py", "cannot be split"),
-        ("run:", "rum:", "unknown key 'rum'; did you mean 'run'?"),
-        ("    inputs:", "    uses: lab:scale\n    inputs:", "one of the keys uses"),
-    ],
-)
-def test_a_wrong_command_is_refused_before_anything_runs(commands: Any, old: str, new: str, words: str) -> None:
-    commands.declare(PIPELINE.replace(old, new, 1))
-    with pytest.raises(InputError) as caught:
-        bind_file(commands.pipeline)
-    assert words in str(caught.value)
-
-
 SHELL = """
 pipeline: commands
 project: lab
