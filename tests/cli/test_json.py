@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,24 +47,6 @@ def test_every_command_with_json_is_in_the_schema() -> None:
         has_json = any("--json" in parameter.opts for parameter in command.params)
         assert has_json == (name not in NO_JSON), name
         assert not has_json or name in SCHEMA["$defs"], name
-
-
-PRINTING = """
-import subprocess, sys
-import click
-from crucible_lineage.cli.printing import only_result, result_stream
-with only_result():
-    print("a library of this process")
-    subprocess.run([sys.executable, "-c", "print('a library of a child process')"], check=True)
-    click.echo('{"answer": 42}', file=result_stream())
-"""
-
-
-def test_output_of_libraries_and_child_processes_does_not_reach_stdout() -> None:
-    ran = subprocess.run([sys.executable, "-c", PRINTING], capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout) == {"answer": 42}
-    assert "a library of this process" in ran.stderr
-    assert "a library of a child process" in ran.stderr
 
 
 def test_output_of_commands_matches_the_schema(lab: Any, ask: Ask, data: Path) -> None:

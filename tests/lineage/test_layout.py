@@ -121,10 +121,6 @@ def test_lines_to_the_next_band_lead_around_the_boxes():
                 assert y != to_y or max(x, to_x) <= at_x - 90 or min(x, to_x) >= at_x + 90 or abs(y - at_y) > 30
 
 
-def test_an_empty_graph_has_an_empty_picture():
-    assert layout([], []).centres == ()
-
-
 def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
     lab, _ = tomography(23)
 

@@ -76,15 +76,6 @@ def test_files_are_fetched_checked_and_never_overwritten(changed: Changed, tmp_p
     assert "the dataset is superseded" in changed.ask("get", changed.old_total, "-o", tmp_path / "old").stderr
 
 
-def test_an_interrupted_download_continues(changed: Changed, tmp_path: Path) -> None:
-    (file,) = [one for one in changed.session.client.files.list(changed.total) if one.filename == "note.txt"]
-    part = tmp_path / f".note.txt.{(file.sha256_hash or '')[:16]}.part"
-    part.write_bytes(b"both ")
-    changed.ask("get", changed.total, "-o", tmp_path)
-    assert (tmp_path / "note.txt").read_text() == "both added"
-    assert not part.exists()
-
-
 def test_damaged_bytes_are_not_fetched(changed: Changed, tmp_path: Path) -> None:
     (file,) = changed.session.client.files.list(changed.first)
     digest = file.sha256_hash or ""

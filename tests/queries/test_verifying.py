@@ -143,14 +143,6 @@ def test_running_again_restores_a_deleted_dataset(made: Any, lab: Any) -> None:
     assert made.findings(read_bytes=True) == set()
 
 
-def test_the_suggested_command_restores_a_link(made: Any) -> None:
-    made.session.client.datasets.unlink(made.first, made.scaled)
-    (finding,) = verify_project(made.session, "lab").findings
-    assert finding.command == f"crucible link -p {made.first} -c {made.scaled} --relationship-type is_derived_from"
-    made.session.client.datasets.link_parent_child(made.first, made.scaled, relationship_type="is_derived_from")
-    assert made.findings() == set()
-
-
 def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made: Any, command: Any) -> None:
     made.session.client.datasets.unlink(made.first, made.scaled)
     ran = command("verify", made.total, "--data", made.session.settings.data)

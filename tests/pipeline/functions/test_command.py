@@ -84,14 +84,6 @@ def test_a_file_name_stays_one_argument(commands: Any, run: Any, session: Sessio
     assert not list(session.settings.data.rglob("pwned"))
 
 
-def test_a_failed_command_is_reported_with_its_output(commands: Any, run: Any, session: Session) -> None:
-    commands.file("scale.py", "import sys\nprint('no lamp')\nsys.exit(7)\n")
-    result = run(commands.pipeline)
-    assert "exit code 7" in result.errors["scaled"]
-    assert "no lamp" in result.errors["scaled"]
-    assert len(session.client.datasets.list(project_id="lab", limit=None)) == 1
-
-
 SHELL = """
 pipeline: commands
 project: lab

@@ -58,13 +58,6 @@ def test_a_second_run_makes_nothing_and_requests_nothing(lab: Any, session: Sess
         assert later._client is None, "an up-to-date run must not start the embedded Crucible"
 
 
-def test_a_new_machine_finds_the_results_at_crucible(lab: Any, session: Session) -> None:
-    first = run(session, lab.pipeline)
-    session.mirror.forget()
-    second = run(session, lab.pipeline)
-    assert (second.executed, second.datasets, second.inputs) == ([], first.datasets, first.inputs)
-
-
 def test_a_changed_parameter_makes_new_children_which_name_the_old_ones_that_they_supersede(
     lab: Any, session: Session
 ) -> None:
@@ -167,28 +160,6 @@ def test_events_report_the_course_of_a_run(lab: Any, session: Session) -> None:
         ("registering", "registering measured files: 1 of 2, 0.0 of 0.0 MB", {}),
         ("planned", "", {"scaled": None, "total": None}),
     ]
-
-
-def test_a_step_that_changes_its_input_is_refused(lab: Any, session: Session) -> None:
-    code = 'def spoil(counts: "Path", *, out: "Path"):\n    import os\n    os.chmod(counts, 0o644)\n'
-    code += '    counts.write_text("0")\n    (out / "x.txt").write_text("1")\n'
-    lab.file(f"{lab.module}_spoil.py", f"from pathlib import Path\n{code}")
-    text = lab.pipeline.read_text() + f"  spoilt:\n    uses: {lab.module}_spoil:spoil\n    inputs: {{counts: first}}\n"
-    lab.declare(text)
-    result = run(session, lab.pipeline)
-    assert "changed its input 'first.txt' while it ran" in result.errors["spoilt"]
-    assert "spoilt" not in result.datasets
-
-
-def test_results_of_other_measurements_are_not_superseded(lab: Any, session: Session) -> None:
-    run(session, lab.pipeline)
-    lab.file("third.txt", "7\n")
-    lab.file("fourth.txt", "8\n")
-    text = lab.pipeline.read_text().replace("first.txt", "third.txt").replace("second.txt", "fourth.txt")
-    lab.declare(text)
-    assert states(session, lab.pipeline) == {"scaled": "missing", "total": "missing"}
-    other = run(session, lab.pipeline)
-    assert supersedes(other.datasets["total"]["out"], session) is None
 
 
 def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, session: Session) -> None:
