@@ -18,19 +18,10 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.registration.read import lies_elsewhere
-from crucible_lineage.tasks.api_files import OnFailure, add_all, checked_files
+from crucible_lineage.tasks.api_files import OnFailure, add_files, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, api_task, chosen_mfid, session_for, words
 from crucible_lineage.text.amounts import amount
-
-__all__ = [
-    "add_keywords", "check_lineage", "count_datasets", "create_dataset", "create_sample", "delete_dataset",
-    "ensure_project", "get_dataset", "get_keywords", "get_metadata", "link_parent_child", "link_sample",
-    "list_children", "list_datasets", "list_parents", "list_projects", "list_samples", "register_child",
-    "render_lineage", "replace_metadata", "search_datasets", "search_metadata", "unlink", "unlink_sample",
-    "update_dataset", "update_metadata",
-]  # fmt: skip
-
 
 _FIELDS = (
     *("dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "timestamp", "public"),
@@ -87,7 +78,7 @@ def create_dataset(
     is created, if a file is missing; ConflictError if `dsid` is another dataset.
     """
     arguments = {name: value for name, value in locals().items() if name not in ("dsid", "crucible")}
-    paths = checked_files(files)
+    checked_files(files)
     fields = {name: arguments[name] for name in _FIELDS if arguments[name] is not None}
     client = session_for(crucible).client
     mfid = _create(client, {"unique_id": dsid or chosen_mfid("dataset", arguments), **fields})
@@ -99,7 +90,14 @@ def create_dataset(
         client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
     for sample in words(samples):
         client.datasets.add_sample(mfid, sample)
-    add_all(client, mfid, paths, ingestor=ingestor, wait=wait_for_ingestion, on_failed_ingestion=on_failed_ingestion)
+    add_files.fn(
+        mfid,
+        files,
+        ingestor=ingestor,
+        wait_for_ingestion=wait_for_ingestion,
+        on_failed_ingestion=on_failed_ingestion,
+        crucible=crucible,
+    )
     return mfid
 
 
@@ -332,7 +330,7 @@ def register_child(
     `note` says how it was made. The default project is that of the first parent. Raises InputError, before anything is
     registered, if a parent or a file is missing.
     """
-    paths, parent_ids = checked_files(files), words(parents)
+    given, paths, parent_ids = locals(), checked_files(files), words(parents)
     if not parent_ids or not paths:
         raise InputError("a child has at least one parent and one file; nothing was registered")
     session = session_for(crucible)
@@ -343,18 +341,11 @@ def register_child(
     inherited = dict.fromkeys(sample for parent in datasets for sample in parent.samples)
     declared = FileInput(
         file=(str(paths[0]),),
-        dataset_name=dataset_name,
-        measurement=measurement,
-        data_type=data_type,
-        session_name=session_name,
-        instrument_name=instrument_name,
-        instrument_id=instrument_id,
-        timestamp=timestamp,
-        public=public,
         metadata=dict(scientific_metadata or {}),
         keywords=words(keywords),
         samples=tuple(inherited) if samples is None else words(samples),
         ingestor=ingestor,
+        **{name: given[name] for name in _FIELDS if name in given and name != "project_id"},
     )
     raw = hash_files(project, paths, None, session, parents=datasets)
     name = dataset_name or f"{datasets[0].name} ({paths[0].stem})"

@@ -14,12 +14,6 @@ from crucible_lineage.errors import InputError, RunError
 from crucible_lineage.tasks.recording import run_logger
 from crucible_lineage.tasks.sessions import Crucible, api_task, session_for
 
-__all__ = [
-    "OnFailure", "add_all", "add_files", "add_thumbnail", "checked_files", "download_dataset", "get_download_links",
-    "get_thumbnails", "list_files", "request_ingestion", "upload_file", "wait_for_ingestion",
-]  # fmt: skip
-
-
 Paths = str | Path | Sequence[str | Path]
 
 
@@ -56,15 +50,14 @@ def add_files(
     With `wait_for_ingestion`, wait until it has ended; raises RunError if it failed, unless `on_failed_ingestion` is
     "warn". Raises InputError, before anything is sent, if a file is missing or two have the same name.
     """
-    client = session_for(crucible).client
-    return add_all(
-        client,
-        dsid,
-        checked_files(files),
-        ingestor=ingestor,
-        wait=wait_for_ingestion,
-        on_failed_ingestion=on_failed_ingestion,
-    )
+    client, records, requests = session_for(crucible).client, [], []
+    for path in checked_files(files):
+        records.append(client.files.upload(dsid, path).file)
+        requests.append(request_once(client, records[-1].mfid, ingestor))
+    if wait_for_ingestion:
+        for request in requests:
+            check_ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
+    return records
 
 
 @api_task("files of {dsid}")
@@ -104,26 +97,6 @@ def checked_files(files: Paths) -> list[Path]:
     if duplicates := [name for name, count in Counter(path.name for path in paths).items() if count > 1]:
         raise InputError(f"two of the files are called {duplicates[0]!r}; a dataset's files have different names")
     return paths
-
-
-def add_all(
-    client: CrucibleClient,
-    mfid: str,
-    paths: Sequence[Path],
-    *,
-    ingestor: str | None,
-    wait: bool,
-    on_failed_ingestion: OnFailure,
-) -> list[FileRecord]:
-    """Upload files, with one ingestion request for each, and return their records."""
-    records, requests = [], []
-    for path in paths:
-        records.append(client.files.upload(mfid, path).file)
-        requests.append(request_once(client, records[-1].mfid, ingestor))
-    if wait:
-        for request in requests:
-            check_ended(client.ingestions.wait(request.id, timeout_s=600), on_failed_ingestion)
-    return records
 
 
 @api_task("thumbnail {thumbnail_name} of {dsid}")
