@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import prefect
-from prefect import Task, task_engine
+from prefect import Flow, Task, task_engine
 from prefect.client.schemas.objects import State, TaskRunResult
 from prefect.context import EngineContext, FlowRunContext
 from prefect.futures import PrefectFuture
@@ -43,6 +43,7 @@ ENGINES = (SyncTaskRunEngine, AsyncTaskRunEngine)
 PLACES = (
     *((engine, name) for engine in ENGINES for name in ("start", "run_context", "call_task_fn", "handle_success")),
     (EngineContext, "serialize"),
+    (Flow, "validate_parameters"),
     (task_engine, "run_generator_task_sync"),
     (task_engine, "run_generator_task_async"),
 )
@@ -64,6 +65,7 @@ def install() -> None:
     _replace(task_engine, "run_generator_task_sync", functools.partial(_generating, _yielding))
     _replace(task_engine, "run_generator_task_async", functools.partial(_generating, _yielding_async))
     _replace(EngineContext, "serialize", _serializing)
+    _replace(Flow, "validate_parameters", _validating)
     Task.__getstate__ = _with_code  # type: ignore[assignment, method-assign]
 
 
@@ -189,9 +191,6 @@ class TaskCall:
     """A call between its begin, before Prefect limits its time, and its end, when it has been stored."""
 
     def __init__(self, engine: Any, recording: Recording) -> None:
-        within = FlowRunContext.get()
-        if within is not None and within.flow_run and within.flow_run.parent_task_run_id:
-            recording.origins.note_copies(str(within.flow_run.id), (within.parameters or {}).values())
         task, run = engine.task, engine.task_run
         signature = inspect.signature(task.fn)
         named = by_name(signature, engine.parameters or {})
@@ -381,6 +380,19 @@ def _yielding_async(function: Callable[..., Any], calls: list[TaskCall | Excepti
             yield item
 
     return called
+
+
+def _validating(validate: Any) -> Any:
+    """Know the parameters of a subflow again, which Prefect copies where it checks them."""
+
+    def validated(self: Any, parameters: Mapping[str, Any]) -> Any:
+        copies = validate(self, parameters)
+        if is_recording() and FlowRunContext.get() is not None and (recording := current()) is not None:
+            for name, copied in copies.items():
+                recording.origins.note_copy(parameters.get(name), copied)
+        return copies
+
+    return validated
 
 
 # ---------------------------------------------------------------- what goes to other processes

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, is_dataclass, replace
 from enum import Enum
@@ -90,12 +90,6 @@ class _ByIdentity:
     def get(self, value: object, default: Any = None) -> Any:
         return self._known[id(value)][1] if value in self else default
 
-    def items(self) -> Iterator[tuple[Any, Any]]:
-        """Yield the objects and what is known of them, newest first."""
-        for reference, known in reversed(list(self._known.values())):
-            if (value := reference()) is not None:
-                yield value, known
-
 
 class Origins:
     """Known values of one flow run and their origins. Thread-safe."""
@@ -109,7 +103,6 @@ class Origins:
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
         self._keywords: dict[str, Origin] = {}
-        self._copied: set[str] = set()
 
     # ------------------------------------------------------------ noting
 
@@ -137,24 +130,12 @@ class Origins:
             if id(item) not in but:
                 self.note_object(item, replace(part, digest=plain_digest(item)))
 
-    def note_copies(self, flow_run_id: str, parameters: Iterable[object]) -> None:
-        """Note the origins of a subflow's parameters, which Prefect copies: each that of the only known equal value."""
-        with self._lock:
-            if flow_run_id in self._copied:
-                return
-            self._copied.add(flow_run_id)
-        copies = [item for value in parameters for item in (value, *items_of(value)) if self.of_object(item) is None]
-        copies = [item for item in copies if isinstance(item, COPIED) and not _is_shared_object(item)]
-        if not copies:
-            return
-        known: dict[object, list[Origin]] = {}
-        for value, origin in self.objects():
-            if isinstance(value, COPIED):
-                known.setdefault(_content(value), []).append(origin)
-        for copy in copies:
-            equal = known.get(_content(copy), [])
-            if len({origin.dataset.mfid for origin in equal}) == 1:
-                self.note_object(copy, equal[0])
+    def note_copy(self, value: object, copied: object) -> None:
+        """Note the origins of a value and of its items for an equal copy of it."""
+        for one, copy in zip((value, *items_of(value)), (copied, *items_of(copied)), strict=False):
+            origin = self.of_object(one) if one is not copy and isinstance(one, COPIED) else None
+            if origin is not None and _content(one) == _content(copy):
+                self.note_object(copy, origin)
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """Note the dataset of a task run's result."""
@@ -229,10 +210,6 @@ class Origins:
         """Return the origin of the dataset of this run with a keyword."""
         return self._keywords.get(keyword)
 
-    def objects(self) -> Iterator[tuple[Any, Origin]]:
-        """Yield the known objects, newest first."""
-        return ((value, origin) for value, origin in self._objects.items() if origin is not None)
-
     def has_results(self) -> bool:
         """Return whether a task of this run has returned a result."""
         return bool(self._runs)
@@ -240,7 +217,7 @@ class Origins:
 
 def _is_shared_object(value: object) -> bool:
     """Return whether Python shares equal values as one object, so that identity says nothing."""
-    if isinstance(value, NEVER) or not isinstance(value, object):
+    if isinstance(value, NEVER):
         return True
     if type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_"):
         return True
