@@ -36,7 +36,6 @@ from crucible_lineage.tasks.arguments import (
 )
 from crucible_lineage.tasks.description import TaskCode, TaskDescription
 from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_data_file, is_under, name_of
-from crucible_lineage.tasks.lineage import Effects
 from crucible_lineage.tasks.recording import Arrival, Recording
 from crucible_lineage.tasks.secret import hidden
 from crucible_lineage.tasks.values import Stored
@@ -76,9 +75,9 @@ class TaskResult:
         keys = (keyword_of("cache", self.key),) if self.key else ()
         return (*keys, *(keyword_of("address", one) for one in self.addresses))
 
-    def after(self, effects: Effects, number: int | None, key: str) -> TaskResult:
+    def after(self, number: int | None, key: str) -> TaskResult:
         """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
-        arguments = self.arguments
+        arguments, effects = self.arguments, self.opened.declared
         if effects.used:
             arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
             effects.used.clear()

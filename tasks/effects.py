@@ -22,6 +22,7 @@ from typing import Any
 
 from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.text.masking import is_key_file
 
@@ -33,7 +34,7 @@ _CHILDREN = frozenset({"subprocess.Popen", "os.system", "os.posix_spawn", "os.sp
 _CODE = (".py", ".pyc", ".pyi", ".pyd", ".so", ".pth", ".dll")
 _SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/run", "/lib", "/lib64", "/bin", "/sbin")
 
-_watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
+watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
 _written: dict[str, None] = {}  # files that calls opened for writing, the last ones
 _running: list[OpenedFiles] = []
 _lock = threading.RLock()
@@ -105,16 +106,28 @@ def is_under(path: Path, folders: Iterable[Path]) -> bool:
 # ---------------------------------------------------------------- what a call opens
 
 
+@dataclass
+class Effects:
+    """Effects that one call has declared so far."""
+
+    used: list[object] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    metadata: JsonObject = field(default_factory=dict)
+    fields: JsonObject = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class OpenedFiles:
     """The files that one call opens, by their names, and whether other calls wrote to the same paths meanwhile.
 
     `paths` are those in its arguments. `outside` are files there that were read and `changed` those that were written
     to, by whomever; `others` are files that other code of this process has opened; `is_seen` says whether that is
-    known. `has_children` is true if it has started processes.
+    known. `has_children` is true if it has started processes. `declared` are effects that none of this shows.
     """
 
     paths: tuple[Path, ...]
+    declared: Effects = field(default_factory=Effects)
     read: set[str] = field(default_factory=set)
     wrote: set[str] = field(default_factory=set)
     outside: set[str] = field(default_factory=set)
@@ -156,18 +169,21 @@ def name_of(path: str | bytes | os.PathLike[Any]) -> str:
 
 @contextmanager
 def watching(opened: OpenedFiles) -> Iterator[None]:
-    """Attribute files opened in this block to the call. Calls that write to the same paths are not alone."""
+    """Attribute files opened and effects declared in this block to the call.
+
+    Calls that write to the same paths are not alone.
+    """
     with _lock:
         for other in _running:
             if any(_overlap(path, second) for path in opened.paths for second in other.paths):
                 opened.is_alone = other.is_alone = False
         _running.append(opened)
         opened.is_seen = _system().watch(opened)
-    token = _watched.set(opened)
+    token = watched.set(opened)
     try:
         yield
     finally:
-        _watched.reset(token)
+        watched.reset(token)
         with _lock:
             _running.remove(opened)
             _system().leave(opened)
@@ -185,7 +201,7 @@ def watch_files() -> None:
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event in _CHILDREN:
-        if (call := _watched.get()) is not None:
+        if (call := watched.get()) is not None:
             call.has_children = True
         return
     if event not in ("open", "os.rename", "sqlite3.connect") or not _running:
@@ -193,7 +209,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     path = arguments[1] if event == "os.rename" else arguments[0]
     if not isinstance(path, (str, bytes, os.PathLike)):
         return
-    call, name = _watched.get(), name_of(path)
+    call, name = watched.get(), name_of(path)
     for other in list(_running):
         if other is not call:
             other.others.add(name)

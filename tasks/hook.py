@@ -32,8 +32,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.arguments import Runs, trace_arguments
 from crucible_lineage.tasks.dataset import TaskResult, require_free
 from crucible_lineage.tasks.description import code_of, description_of
-from crucible_lineage.tasks.effects import OpenedFiles, watching
-from crucible_lineage.tasks.lineage import Effects, declaring
+from crucible_lineage.tasks.effects import Effects, OpenedFiles, watching
 from crucible_lineage.tasks.recording import Recording, current, is_recording, run_logger, sent_by, sent_with, warn
 from crucible_lineage.tasks.results import link_cached, record_result
 
@@ -200,7 +199,7 @@ class TaskCall:
         arguments.defaults = frozenset(
             name for name, known in signature.parameters.items() if named.get(name, signature) is known.default
         )
-        self.effects = Effects(addresses=[asset.key for asset in getattr(task, "assets", ())])
+        declared = Effects(addresses=[asset.key for asset in getattr(task, "assets", ())])
         self.result = TaskResult(
             code=code_of(task),
             description=description,
@@ -209,17 +208,11 @@ class TaskCall:
             logger=run_logger(),
             flow_run_id=str(run.flow_run_id or ""),
             task_run_id=str(run.id),
-            opened=OpenedFiles(tuple(arguments.paths.values()), is_local=recording.owner),
+            opened=OpenedFiles(tuple(arguments.paths.values()), declared, is_local=recording.owner),
         )
         self._returned: Any = _NOTHING
         self._key = ""
         self._is_cached = False
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Attribute files opened and effects declared in this block to the call, until it has returned."""
-        with watching(self.result.opened), declaring(self.effects):
-            yield
 
     def returned(self, value: Any, transaction: Any) -> None:
         """Take what the function, or Prefect's cache, has returned; in a strict flow, record it at once."""
@@ -259,7 +252,7 @@ class TaskCall:
             warn("the result of %s is not recorded: %s: %s", name, type(error).__name__, error)
 
     def _store(self, value: Any, number: int | None) -> None:
-        result = self.result.after(self.effects, number, self._key)
+        result = self.result.after(number, self._key)
         is_recorded = record_result(result, value)
         if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
             record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
@@ -308,7 +301,7 @@ def _followed(engine: Any, call: TaskCall | None) -> Iterator[None]:
 
     engine.handle_success = succeeded
     try:
-        with call.watched():
+        with watching(call.result.opened):
             yield
     finally:
         del engine.handle_success
@@ -350,7 +343,7 @@ def _yielding(function: Callable[..., Any], calls: list[TaskCall | Exception | N
         generator = function(*args, **kwargs)
         for number in itertools.count():
             try:
-                with call.watched() if call else nullcontext():
+                with watching(call.result.opened) if call else nullcontext():
                     item = next(generator)
             except StopIteration as end:
                 return end.value
@@ -371,7 +364,7 @@ def _yielding_async(function: Callable[..., Any], calls: list[TaskCall | Excepti
         items = aiter(function(*args, **kwargs))
         for number in itertools.count():
             try:
-                with call.watched() if call else nullcontext():
+                with watching(call.result.opened) if call else nullcontext():
                     item = await anext(items)
             except StopAsyncIteration:
                 return

@@ -16,19 +16,16 @@ Outside of a flow that is `registering` these do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect.context import TaskRunContext
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.tasks.arguments import keep_derived
 from crucible_lineage.tasks.description import OPTIONS, checked_options
+from crucible_lineage.tasks.effects import Effects, watched
 from crucible_lineage.tasks.recording import current
 
 __all__ = ["derived", "describe", "options", "used", "wrote"]
@@ -36,30 +33,6 @@ __all__ = ["derived", "describe", "options", "used", "wrote"]
 T = TypeVar("T")
 
 _FIELDS = ("measurement", "data_type", "dataset_name")
-
-
-@dataclass
-class Effects:
-    """Effects that one call has declared so far."""
-
-    used: list[object] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-    metadata: JsonObject = field(default_factory=dict)
-    fields: JsonObject = field(default_factory=dict)
-
-
-_current: ContextVar[Effects | None] = ContextVar("effects", default=None)
-
-
-@contextmanager
-def declaring(effects: Effects | None) -> Iterator[None]:
-    """Attribute effects declared in this block to that call; None if it is not recorded."""
-    token = _current.set(effects)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 def options(**given: Any) -> Callable[[T], T]:
@@ -121,8 +94,8 @@ def derived(value: T, *sources: object) -> T:
 
 
 def _of_task(function: str) -> Effects | None:
-    effects = _current.get()
+    call = watched.get()
     is_plain_call = TaskRunContext.get() is not None  # of a task that is not recorded, such as one called directly
-    if effects is None and current() is not None and not is_plain_call:
+    if call is None and current() is not None and not is_plain_call:
         raise InputError(f"lineage.{function} is for the body of a task; in a flow's own code, use lineage.derived")
-    return effects
+    return call.declared if call else None
