@@ -19,13 +19,13 @@ from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.machine.checksums import FileStamp, scan_file, stamp_if_present
+from crucible_lineage.machine.checksums import FileStamp, stamp_if_present
 from crucible_lineage.pipeline.plan.files import existing_dataset, raw_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.description import TaskDescription
-from crucible_lineage.tasks.effects import FolderFiles, files_at, is_folder, name_of, possible_path
+from crucible_lineage.tasks.effects import FolderFiles, files_at, name_of, possible_path
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
 from crucible_lineage.tasks.recording import Arrival, Recording, run_logger, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
@@ -43,6 +43,7 @@ from crucible_lineage.text.masking import is_secret_name, masked_text
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 ASSET = "crucible://dataset/"
 METADATA = "flow"  # the metadata key for what the flow records about a result
+FIXED = (str, bytes, int, float, complex, tuple, Path)  # values that cannot be changed in place
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
 
 GIVEN = "a file that the flow was given"
@@ -160,13 +161,14 @@ class _Tracer:
         if is_secret_name(role):
             arguments.params[role] = shown_secret(value, role, self.description.name)
             return
-        self.in_list = isinstance(value, list) or (isinstance(value, (str, Path)) and is_folder(value))
+        path = value if isinstance(value, Path) else possible_path(value)
+        self.in_list = isinstance(value, list) or (path is not None and path.is_dir())
         found = [origins.of_run(run) for run in given]
         for origin in filter(None, found):
             self.add(role, origin, PROVEN)
         if found and all(found):
             arguments.params[role] = {"results": len(found)}
-            if len(found) == 1 and found[0] is not None and not _is_fixed(value):
+            if len(found) == 1 and found[0] is not None and not isinstance(value, FIXED):
                 arguments.objects[role] = (value, found[0].digest)
             return
         before = len(arguments.inputs)
@@ -204,10 +206,9 @@ class _Tracer:
         if (known := of_keyword(keyword_of("address", address), self.recording)) is not None:
             return known
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
-            path = Path(folder) / "address.json"
-            path.write_bytes(canonical_json({"address": address}))
+            stored = store_value({"address": address}, Path(folder))
             dataset = self.recording.put_files(
-                [LocalFile.of(path, scan_file(path))],
+                stored.files,
                 "data of another catalogue, which lie at their address",
                 Arrival(f"the address {address}", run_logger()),
                 is_result=False,
@@ -215,13 +216,12 @@ class _Tracer:
                 metadata={"address": address},
                 ingest=False,
             )
-        return Origin(dataset, ("address.json",), about=(address,))
+        return Origin(dataset, tuple(file.ref.name for file in stored.files), about=(address,))
 
     def conclude(self) -> None:
         """Note arguments whose parents are not known, though the flow's own code had results in hand."""
-        arguments = self.arguments
-        unknown = list(dict.fromkeys(self.unknown))
-        if not self.recording.origins.has_results():
+        arguments, unknown = self.arguments, list(dict.fromkeys(self.unknown))
+        if not self.recording.origins.runs:
             return
         arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.params)
         if not unknown:  # a number, text or list of the flow's own may have no parents
@@ -364,7 +364,7 @@ class _Tracer:
 
     def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:
         """Add a known object; if the flow's code has changed it, or taken a part, register that as a child dataset."""
-        if not origin.digest or isinstance(value, (str, bytes, int, float, tuple)):
+        if not origin.digest or isinstance(value, FIXED):
             return self.known_object(role, value, origin)
         with self.stored(role, value) as stored:
             if stored is None or stored.digest == origin.digest:
@@ -461,13 +461,6 @@ def opaque(value: Any) -> JsonObject:
     return {"object": f"{type(value).__module__}.{name}"}
 
 
-def _is_fixed(value: object) -> bool:
-    """Return whether a value cannot be changed in place."""
-    if isinstance(value, (str, bytes, int, float, complex, tuple)):
-        return True
-    return not isinstance(value, (list, dict, set)) and not is_data(value)
-
-
 def keyword_of(kind: str, key: str) -> str:
     """Return the keyword of datasets that have this key: in Prefect's cache (`cache`), or as an `address`."""
     return f"{kind}:{hashlib.sha256(key.encode()).hexdigest()[:32]}"
@@ -475,7 +468,7 @@ def keyword_of(kind: str, key: str) -> str:
 
 def of_keyword(keyword: str, recording: Recording, digest: str = "") -> Origin | None:
     """Return the dataset of this run, else the last one of the project, with a keyword and, if given, this content."""
-    known, session = recording.origins.of_keyword(keyword), recording.session
+    known, session = recording.origins.keywords.get(keyword), recording.session
     if (known is not None and digest in ("", known.digest)) or recording.is_away():
         return known
     found = session.client.datasets.list(
@@ -508,8 +501,6 @@ def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
     """Register a file that the flow was given, with its current bytes."""
     file, session = _local_file(path, recording), recording.session
     sha256 = file.ref.sha256
-    if (origin := recording.origins.of_path(path, sha256)) is not None:
-        return origin
     session.cache.add(path, sha256)  # from where it is sent: the flow may change it
     copy = replace(file, path=session.cache.path(sha256))
     arrival = Arrival(f"the file {path.name}", logger, cached=sha256)

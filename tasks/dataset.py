@@ -123,10 +123,9 @@ def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tupl
 def _registered(parent: Input, result: TaskResult) -> Input:
     if parent.origin or parent.path is None:
         return parent
-    if parent.text or parent.role == "opened":
-        origin, known_by = origin_of_file(parent.path, result.recording)
-        if origin is not None:
-            return replace(parent, origin=origin, known_by=known_by)
+    origin, known_by = origin_of_file(parent.path, result.recording)
+    if origin is not None:
+        return replace(parent, origin=origin, known_by=known_by)
     return replace(parent, origin=register_file(parent.path, result.recording, result.logger))
 
 
@@ -153,32 +152,24 @@ def require_free(result: TaskResult) -> None:
 
 
 def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Sequence[Path]]) -> Iterator[Input]:
-    arguments, opened = result.arguments, result.opened
-    outputs = {arguments.paths[role] for role in written if role in arguments.paths}
-    changed = {path for paths in written.values() for path in paths}
-    read = {one.folder for one in inputs if one.folder and one.path and opened.has_read(one.path)}
-    for parent in inputs:
-        if parent.path is None or _is_used(parent, parent.path, opened, outputs, changed, read):
-            yield parent
-
-
-def _is_used(
-    parent: Input, path: Path, opened: OpenedFiles, outputs: set[Path], changed: set[Path], read: set[Path]
-) -> bool:
-    """Return whether a file is an input of the call, with its content from before the call.
+    """Yield the inputs of the call, files with their content from before it.
 
     Without a trace of reading, a file that a `Path` names is one, and all files of a folder are that is not written to.
     """
-    has_read = opened.has_read(path)
-    if path in changed or path in outputs:
-        if parent.origin is None:  # the earlier content has to be known
-            return False
-        return has_read is not False  # or it was opened by a library in C
-    if parent.text:
-        return opened.is_read(path)
-    if parent.folder is not None and (parent.folder in read or is_under(path, outputs)):
-        return bool(has_read)
-    return True
+    arguments, opened = result.arguments, result.opened
+    outputs = {arguments.paths[role] for role in written if role in arguments.paths}
+    changed = {*outputs, *(path for paths in written.values() for path in paths)}
+    read = {one.folder for one in inputs if one.folder and one.path and opened.has_read(one.path)}
+    for parent in inputs:
+        path, is_used = parent.path, True
+        if path in changed:  # its earlier content has to be known; it may have been opened by a library in C
+            is_used = parent.origin is not None and opened.has_read(path) is not False
+        elif path and parent.text:
+            is_used = opened.is_read(path)
+        elif path and parent.folder is not None and (parent.folder in read or is_under(path, outputs)):
+            is_used = bool(opened.has_read(path))
+        if is_used:
+            yield parent
 
 
 def call_label(result: TaskResult) -> str:

@@ -92,12 +92,6 @@ def names_file(text: str) -> bool:
     return path is not None and len(path.parts) > 1 and path.is_file()
 
 
-def is_folder(value: object) -> bool:
-    """Return whether a value is the path of a folder, also as text."""
-    path = value if isinstance(value, Path) else possible_path(value)
-    return path is not None and path.is_dir()
-
-
 def is_under(path: Path, folders: Iterable[Path]) -> bool:
     """Return whether a path is one of these, or below one of these."""
     return any(path == folder or folder in path.parents for folder in folders)
@@ -175,7 +169,8 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
     """
     with _lock:
         for other in _running:
-            if any(_overlap(path, second) for path in opened.paths for second in other.paths):
+            pairs = ((opened.paths, other.paths), (other.paths, opened.paths))
+            if any(is_under(path, theirs) for ours, theirs in pairs for path in ours):
                 opened.is_alone = other.is_alone = False
         _running.append(opened)
         opened.is_seen = _system().watch(opened)
@@ -187,10 +182,6 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
         with _lock:
             _running.remove(opened)
             _system().leave(opened)
-
-
-def _overlap(first: Path, second: Path) -> bool:
-    return is_under(first, (second,)) or is_under(second, (first,))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
@@ -74,7 +75,7 @@ class GcsFiles:
         bucket, name = self._parts(file.url)
         blob = self._client.bucket(bucket).blob(name, generation=int(file.generation))
         with _errors_of_bucket(f"download {file.address}"):
-            blob.download_to_file(_Stream(write), raw_download=True, checksum=None)  # the caller checks
+            blob.download_to_file(SimpleNamespace(write=write), raw_download=True, checksum=None)  # the caller checks
 
     def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
         """Upload a file to this address. Nothing is overwritten: existing equal content is kept."""
@@ -97,17 +98,6 @@ class GcsFiles:
         if self._only and bucket != self._only:
             raise InputError(f"{url}: the block gives access to the bucket {self._only!r}, not to {bucket!r}")
         return bucket, name
-
-
-class _Stream:
-    """The file object that the Google library writes to."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self._write = write
-
-    def write(self, block: bytes) -> int:
-        self._write(block)
-        return len(block)
 
 
 def _remote(url: str, blob: Any) -> RemoteFile:

@@ -99,10 +99,10 @@ class Origins:
         self.is_shared = False  # with other processes, by the notes
         self._lock = threading.Lock()
         self._objects, self._memory = _ByIdentity(), _ByIdentity()
-        self._runs: dict[str, Origin] = {}
+        self.runs: dict[str, Origin] = {}  # the results of task runs
         self._paths: dict[str, tuple[str, Origin]] = {}
         self._contents: dict[str, list[Origin]] = {}
-        self._keywords: dict[str, Origin] = {}
+        self.keywords: dict[str, Origin] = {}  # by that of a key in Prefect's cache, or of an address written to
 
     # ------------------------------------------------------------ noting
 
@@ -125,10 +125,9 @@ class Origins:
 
         `but` are the object ids of items from elsewhere.
         """
-        part = replace(origin, digest="", part=True)
         for item in items_of(value):
             if id(item) not in but:
-                self.note_object(item, replace(part, digest=plain_digest(item)))
+                self.note_object(item, replace(origin, digest=plain_digest(item), part=True))
 
     def note_copy(self, value: object, copied: object) -> None:
         """Note the origins of a value and of its items for an equal copy of it."""
@@ -139,7 +138,7 @@ class Origins:
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
         """Note the dataset of a task run's result."""
-        self._runs[task_run_id] = origin
+        self.runs[task_run_id] = origin
         if self.is_shared and task_run_id:
             self.notes.write(f"run-{task_run_id}", origin)
 
@@ -157,16 +156,12 @@ class Origins:
         if self.is_shared:
             self.notes.write(f"content-{digest}", origin)
 
-    def note_keyword(self, keyword: str, origin: Origin) -> None:
-        """Note the dataset with a keyword of its key in Prefect's cache, or of an address that it was written to."""
-        self._keywords[keyword] = origin
-
     def share(self) -> None:
         """Share the origins of contents and task runs, and those to come, with other processes."""
         if self.is_shared:
             return
         self.is_shared = True
-        named = {f"run-{run}": origin for run, origin in self._runs.items() if run}
+        named = {f"run-{run}": origin for run, origin in self.runs.items() if run}
         named |= {f"content-{digest}": known[0] for digest, known in self._contents.items() if len(known) == 1}
         for name, origin in named.items():
             self.notes.write(name, origin)
@@ -192,7 +187,7 @@ class Origins:
 
     def of_run(self, task_run_id: str) -> Origin | None:
         """Return the origin of a task run's result, in this process or another."""
-        return self._runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
+        return self.runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
 
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
         """Return the origin of the file at a path; with `sha256`, only if it has these bytes."""
@@ -205,14 +200,6 @@ class Origins:
         if len(known) > 1:
             return None
         return known[0] if known else self.notes.read(f"content-{digest}")
-
-    def of_keyword(self, keyword: str) -> Origin | None:
-        """Return the origin of the dataset of this run with a keyword."""
-        return self._keywords.get(keyword)
-
-    def has_results(self) -> bool:
-        """Return whether a task of this run has returned a result."""
-        return bool(self._runs)
 
 
 def _is_shared_object(value: object) -> bool:

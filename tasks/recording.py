@@ -143,7 +143,7 @@ class Recording:
         self.reused = 0
         self.reason = ""  # why results wait
         self._away_until = 0.0
-        self._reasons: set[str] = set()
+        self.not_stored: set[str] = set()  # reasons not to store a value, as warnings have told them
         self._made: dict[str, DatasetRef] = {}
         self._arrivals: dict[str, list[Arrival]] = {}
         self._lock = threading.Lock()
@@ -178,12 +178,6 @@ class Recording:
         """Note that the service did not answer: ask nothing of it for a while."""
         self.reason = str(error).partition("\n")[0]
         self._away_until = time.monotonic() + RETRY_AFTER_S
-
-    def is_new(self, *reasons: str) -> bool:
-        """Return whether one of these reasons not to store a value has not been given in this flow run."""
-        new = set(reasons) - self._reasons
-        self._reasons |= new
-        return bool(new)
 
     # ------------------------------------------------------------ results
 
@@ -447,7 +441,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         undelivered: Literal["warn", "fail"] = "warn",
     ) -> None:
         self._request = Destination(project, crucible, strict=strict, undelivered=undelivered)
-        self._open: list[tuple[AbstractContextManager[Recording], Recording]] = []
+        self._open: list[tuple[AbstractContextManager[Recording], Recording]] = []  # replaced, as a copy shares it
 
     def __call__(self, function: Function) -> Function:
         """Wrap the function of a flow."""
@@ -459,7 +453,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             async def yields_async(*args: Any, **kwargs: Any) -> Any:
-                async with self._for_run():
+                async with copy(self):
                     async for item in function(*args, **kwargs):
                         yield item
 
@@ -468,7 +462,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             async def awaited(*args: Any, **kwargs: Any) -> Any:
-                async with self._for_run():
+                async with copy(self):
                     return await asyncio.to_thread(_await_tasks, await function(*args, **kwargs))
 
             wrapped = awaited
@@ -476,7 +470,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             def yields(*args: Any, **kwargs: Any) -> Any:
-                with self._for_run():
+                with copy(self):
                     return _await_tasks((yield from function(*args, **kwargs)))
 
             wrapped = yields
@@ -484,7 +478,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
 
             @functools.wraps(function)
             def called(*args: Any, **kwargs: Any) -> Any:
-                with self._for_run():
+                with copy(self):
                     return _await_tasks(function(*args, **kwargs))
 
             wrapped = called
@@ -497,11 +491,11 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         """Begin to record. The recording's `datasets()` are those registered so far."""
         within = _registered(self._request)
         recording = within.__enter__()
-        self._open.append((within, recording))
+        self._open = [*self._open, (within, recording)]
         return recording
 
     def __exit__(self, *failure: Any) -> None:
-        within, _ = self._open.pop()
+        *self._open, (within, _) = self._open
         within.__exit__(*failure)
 
     async def __aenter__(self) -> Recording:
@@ -512,12 +506,6 @@ class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator
         # Remaining registrations do not block the event loop.
         await asyncio.to_thread(functools.partial(recording.close, failed=failure[0] is not None))
         self.__exit__(*failure)
-
-    def _for_run(self) -> registering:
-        """Return a copy for one run, since a flow may run several times at once."""
-        copied = copy(self)
-        copied._open = []
-        return copied
 
 
 def _await_tasks(returned: Any) -> Any:

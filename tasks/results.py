@@ -63,7 +63,7 @@ def record_result(result: TaskResult, value: object) -> bool:
     if result.output == "out":
         origins.note_run(result.task_run_id, origin)
         for keyword in result.keywords:
-            origins.note_keyword(keyword, origin)
+            origins.keywords[keyword] = origin
     by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
     for part, names in parts_of(stored.document, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, stored, origin)
@@ -104,7 +104,7 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
     recording.reused += 1
     origins.note_run(result.task_run_id, origin)
     origins.note_object(value, origin)
-    origins.note_keyword(keyword_of("cache", key), origin)
+    origins.keywords[keyword_of("cache", key)] = origin
     claims = slots_of(result, about_of(known_inputs(result)))
     recording.slots.rely(recording.destination.project, claims, origin.dataset, made=False)
     recording.note(origin.dataset)
@@ -119,7 +119,8 @@ def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
             file.path.unlink()
         result.logger.warning("the result of %s holds a secret; it is described, not stored", name)
         return described_only("", folder, "a value that holds a secret")
-    if stored.described and result.recording.is_new(*stored.described.values()):
+    if new := set(stored.described.values()) - result.recording.not_stored:
+        result.recording.not_stored |= new
         result.logger.warning(
             "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how to "
             "store it",

@@ -51,11 +51,6 @@ class CrucibleConnection(BaseModel):
         default=None, title="Block", description="The name of a Crucible Credentials block: address and key."
     )
 
-    @classmethod
-    def of(cls, settings: Settings) -> CrucibleConnection:
-        """Return the connection that these settings describe."""
-        return cls(data=str(settings.data), api_url=settings.api_url)
-
     def settled(self, settings: Settings) -> CrucibleConnection:
         """Return the connection with data folder and address filled in: it means the same in another process."""
         return self.model_copy(update={"data": str(settings.data), "api_url": settings.api_url})
@@ -184,10 +179,8 @@ R = TypeVar("R")
 SHOWN_CHARACTERS = 60  # per argument in the name of a task run
 
 
-Call = tuple[str, int, str]  # flow run, its attempt, digest of the request
-
-_lock = threading.Lock()
-_calls: dict[Call, list[str]] = {}  # task runs with the same request in this attempt of the flow run
+# Task runs with the same request, by flow run, its attempt, and the digest of the request.
+_calls: dict[tuple[str, int, str], list[str]] = {}
 
 
 class ApiTask(Task[P, R]):
@@ -274,16 +267,12 @@ def chosen_mfid(kind: str, arguments: Mapping[str, object]) -> str:
     if flow is None or flow.flow_run is None or flow.detached:  # on another machine, calls are not counted
         return _mfid([str(task_run.id), request], task_run.created)
     call = (str(flow.flow_run.id), flow.flow_run.run_count, request)
-    return _mfid([call[0], request, _call_number(call, str(task_run.id))], flow.flow_run.created or task_run.created)
-
-
-def _call_number(call: Call, task_run_id: str) -> int:
-    """Return the index of this task run among those with the same request. A retried task run keeps its index."""
     with _lock:
         callers = _calls.setdefault(call, [])
-        if task_run_id not in callers:
-            callers.append(task_run_id)
-        return callers.index(task_run_id)
+        if str(task_run.id) not in callers:  # a retried task run keeps its index
+            callers.append(str(task_run.id))
+        parts = [call[0], request, callers.index(str(task_run.id))]
+    return _mfid(parts, flow.flow_run.created or task_run.created)
 
 
 def _mfid(parts: list[Any], moment: datetime | None) -> str:

@@ -315,15 +315,6 @@ def _stored(value: object, folder: Path, prefix: str, given: Collection[Path]) -
     raise NotStorableError(f"a {_class_name(value)}")
 
 
-def _items(value: object) -> Iterable[Any]:
-    """Return the items of a list, tuple or mapping, or the fields of a model or dataclass."""
-    if (fields := fields_of(value)) is not None:
-        return fields.values()
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) and len(value) <= MOST_PARTS else ()
-
-
 def described_only(value: object, folder: Path, reason: str, prefix: str = "") -> Stored:
     """Write a file with the class of a value that is not stored."""
     path = folder / f"{prefix}value.txt"
@@ -341,7 +332,9 @@ def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str,
     """Yield a stored value and those stored in it, each with the names of its files (none: all of the files)."""
     yield value, tuple(document.get("files", ()))
     if "parts" in document:
-        for part, item in zip(document["parts"], _items(value), strict=True):
+        whole = value if (fields := fields_of(value)) is None else fields
+        items = whole.values() if isinstance(whole, Mapping) else whole
+        for part, item in zip(document["parts"], items, strict=True):
             yield from parts_of(part, item)
 
 

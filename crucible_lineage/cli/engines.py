@@ -139,7 +139,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     if server:  # Prefect has read it; processes that steps start must not use this run's server
         del os.environ["PREFECT_API_URL"]
     share_session(session)
-    path, connection = str(request.pipeline.spec.path), CrucibleConnection.of(session.settings)
+    path, connection = str(request.pipeline.spec.path), CrucibleConnection().settled(session.settings)
     if masked(dict(request.overrides)) != dict(request.overrides):
         raise InputError(f"run --set: Prefect keeps parameters of a run, and one is or holds a secret; {WAY_OUT}")
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
