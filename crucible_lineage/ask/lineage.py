@@ -35,10 +35,10 @@ RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
     "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
-    "mmd": lambda graph, focus, every: "\n".join(render_mermaid(_near(graph, focus), focus, superseded=every)),
-    "json": lambda graph, focus, _: json.dumps(to_node_link(_near(graph, focus)), indent=1, ensure_ascii=False),
-    "prov-json": lambda graph, focus, _: render_prov_json(_near(graph, focus)),
-    "prov-n": lambda graph, focus, _: render_prov_n(_near(graph, focus)),
+    "mmd": lambda graph, focus, every: "\n".join(render_mermaid(graph.around(focus), focus, superseded=every)),
+    "json": lambda graph, focus, _: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
+    "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
+    "prov-n": lambda graph, focus, _: render_prov_n(graph.around(focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 CRATE, BUNDLE = "ro-crate", "zip"
@@ -88,7 +88,7 @@ class Lineage(Answer):
 
     def to_json(self) -> JsonObject:
         """Return nodes and links, for `lineage --json`."""
-        return to_node_link(_near(self.graph, self.focus))
+        return to_node_link(self.graph.around(self.focus))
 
     def lines(self) -> Iterator[str]:
         """Yield the tree, or the file that was written."""
@@ -96,7 +96,7 @@ class Lineage(Answer):
             yield str(self.output)
             return
         fold_beyond = None if self.every or len(self) <= MOST_SINGLE else FOLD_BEYOND
-        yield from render_tree(self.graph, self.focus, fold_beyond=fold_beyond, superseded=self.superseded).split("\n")
+        yield from render_tree(self.graph, self.focus, fold_beyond=fold_beyond, superseded=self.superseded)
 
     def _repr_html_(self) -> str:
         return f'<div style="overflow:auto;max-width:100%">{self.picture}</div>'
@@ -237,10 +237,6 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     if chosen in LIBRARIES:
         require_library(chosen, LIBRARIES[chosen], "export")
     return chosen
-
-
-def _near(graph: LineageGraph, focus: str | None) -> LineageGraph:
-    return graph if focus is None else graph.around(focus)
 
 
 def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:

@@ -129,7 +129,7 @@ def _report(result: RunResult, session: Session) -> Done:
         write_picture(graph, mfids["bands"], path, kind)
     table = _band_table(session, mfids["bands"])
     document = {"datasets": mfids, "executed": result.executed, "lineage": pictures, "bands": table}
-    tree = ["", *render_tree(graph, mfids["bands"]).split("\n"), ""]
+    tree = ["", *render_tree(graph, mfids["bands"]), ""]
     written = ["", f"lineage as a picture: {pictures['svg']}", f"lineage to explore:   {pictures['html']}"]
     end = [] if result.executed else ["everything is up to date; nothing was run"]
     return Done(document, [*tree, *_table_lines(table), *written, *end])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import DERIVED, Edge, Node
@@ -22,7 +22,6 @@ from crucible_lineage.lineage.records import (
     PROVENANCE_KEY,
     SLOTS_KEY,
     Rights,
-    mapping,
     mappings,
     provenance,
     recorded_files,

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_args
 import networkx
 
 from crucible_lineage.ids import is_mfid, is_timed, mfid_time
+from crucible_lineage.json_types import mapping
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import DERIVED, IN_PLACE, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
 from crucible_lineage.lineage.records import (
@@ -18,7 +19,7 @@ from crucible_lineage.lineage.records import (
     lists_all_used,
     provenance,
     recipe_digest,
-    recorded_project,
+    text,
     used_mfids,
 )
 from crucible_lineage.machine.process import collector_paused
@@ -221,7 +222,8 @@ def wrong_project(graph: LineageGraph, node: Node) -> Iterator[Finding]:
     """Find that a dataset is outside its recorded project, or in one without any parent; not so for parts."""
     if node.kind != "dataset":
         return
-    recorded, command = recorded_project(node.record), f"crucible get {node.id}"
+    recorded = text(mapping(provenance(node.record).get("recipe")).get("project"))
+    command = f"crucible get {node.id}"
     if recorded and recorded.casefold() != node.project.casefold():
         location = f"project {node.project}" if node.project else "no project"
         message = f"{graph.label(node.id)} was made in project {recorded} according to its record, but is in {location}"

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonObject, mapping
 from crucible_lineage.lineage.graph import LineageGraph, descent
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
@@ -17,8 +17,6 @@ from crucible_lineage.lineage.records import (
     flattened,
     generated_files,
     instruments,
-    mapping,
-    moment,
     provenance,
     returned_values,
     slot_keys,
@@ -26,6 +24,7 @@ from crucible_lineage.lineage.records import (
     used_files,
     used_roles,
 )
+from crucible_lineage.text.times import measured_at
 
 Slot = str | tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -262,7 +261,7 @@ def _taken(graph: LineageGraph, instrument: str) -> Iterator[tuple[str, datetime
     """Yield the data that an instrument took, with their time."""
     for node in graph.nodes.values():
         if instrument in instruments(node.record) and not node.step:
-            yield node.id, moment(node.record)
+            yield node.id, measured_at(mapping(node.record))
 
 
 def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:

@@ -22,8 +22,9 @@ from crucible_lineage.lineage.activities import (
 )
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
-from crucible_lineage.lineage.records import Creator, Rights, license_iri, moment
+from crucible_lineage.lineage.records import Creator, Rights, license_iri
 from crucible_lineage.statements.statements import Statement
+from crucible_lineage.text.times import measured_at
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
 ADDED_TERMS = {  # to the context of RO-Crate 1.1
@@ -148,7 +149,7 @@ class DataEntities:
                 entity["creativeWorkStatus"] = "doubtful"
                 entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))
             self._add_rights(entity, self.lineage.rights.get(node.id, Rights()))
-            taken = moment(record)
+            taken = measured_at(record)
             entity["dateCreated"] = instant(taken.isoformat() if taken else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
                 self._add_file(node.id, number, file)

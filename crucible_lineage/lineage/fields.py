@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import given_metadata, mapping, provenance, returned_values
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.lineage.records import given_metadata, provenance, returned_values
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.text.amounts import distinct
 from crucible_lineage.text.times import measured_at

@@ -149,8 +149,10 @@ class LineageGraph:
         """Return the same nodes without links of type `is_part_of`, as of collections and runs."""
         return LineageGraph(self.nodes.values(), (e for e in self.edges.values() if e.relationship != PART))
 
-    def around(self, focus: str, depth: int | None = None, direction: Direction = "both") -> LineageGraph:
-        """Return the ancestors of `focus`, its descendants, or both, within `depth` edges."""
+    def around(self, focus: str | None, depth: int | None = None, direction: Direction = "both") -> LineageGraph:
+        """Return the ancestors of `focus`, its descendants, or both, within `depth` edges; all if it is None."""
+        if focus is None:
+            return self
         selected = {focus}
         if direction != "descendants":
             selected |= self.ancestors(focus, depth)

@@ -14,10 +14,11 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import declared_step, given_metadata, moment, provenance, recorded_files
+from crucible_lineage.lineage.records import declared_step, given_metadata, provenance, recorded_files
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
 from crucible_lineage.text.masking import masked
+from crucible_lineage.text.times import measured_at
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
 _THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
@@ -33,6 +34,7 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "superseded_by": lambda node: list(node.superseded_by),
 }
 _FIELDS = (  # of a record, in the order of the panel
+    "timestamp",
     "creation_time",
     "instrument_name",
     "session_name",
@@ -54,7 +56,7 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
     datasets' own pages up to the MFID, for links.
     """
     script, style = _script(), _resource("page.css")
-    graph = graph if focus is None else graph.around(focus)
+    graph = graph.around(focus)
     names = public_ids(graph)
     drawable = _drawable(graph, focus, names)
     redact = redactor(graph)
@@ -104,7 +106,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
         "foldBeyond": FOLD_BEYOND,
         "colours": {plain(kind): colour for kind, colour in colours(graph.nodes.values()).items()},
         "badStates": list(STATE_COLOURS),
-        "leftOut": sorted(number_of[mfid] for mfid in dispensable(graph, [focus] if focus else [])),
+        "leftOut": sorted(number_of[mfid] for mfid in dispensable(graph, focus)),
     }
 
 
@@ -115,12 +117,10 @@ def _detail(node: Node) -> JsonObject | None:
     written = provenance(node.record)
     recipe = written.get("recipe")
     thumbnail = node.record.get("thumbnail")
-    is_timed = node.record.get("timestamp") not in (None, "")
+    is_unknown = node.record.get("timestamp") not in (None, "") and measured_at(node.record) is None
+    record = {**node.record, "timestamp": "not known"} if is_unknown else node.record
     return {
-        "record": {
-            **({"timestamp": node.record["timestamp"] if moment(node.record) else "not known"} if is_timed else {}),
-            **{key: node.record[key] for key in _FIELDS if node.record.get(key) not in (None, "")},
-        },
+        "record": {key: record[key] for key in _FIELDS if record.get(key) not in (None, "")},
         "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
         "metadata": given_metadata(node.record),
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,

@@ -11,14 +11,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import takewhile
 
 from crucible_lineage.ids import ORCID, canonical_json
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
-from crucible_lineage.text.times import measured_at, span_text, utc
+from crucible_lineage.text.times import span_text, utc
 
 PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
 SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
@@ -144,7 +143,7 @@ def slot_keys(record: JsonMapping | None) -> tuple[str, ...]:
 
 def swept_in(keys: Iterable[str]) -> str:
     """Return the combinations of swept parameters in the keys of slots, as in names of instances; empty if none."""
-    scopes = (key.split("/", 3)[-1].partition(" (try ")[0].split(", ") for key in keys)
+    scopes = (key.split("/", 3)[-1].split(", ") for key in keys)
     variants = (list(takewhile(_SWEPT.match, reversed(scope))) for scope in scopes)
     return "; ".join(sorted({", ".join(reversed(variant)) for variant in variants if variant}))
 
@@ -234,30 +233,15 @@ def is_withdrawn(record: JsonMapping | None) -> bool:
     return asks_for_deletion(((record or {}).get("deletion_request") or {}).get("status"))
 
 
-def recorded_project(record: JsonMapping | None) -> str:
-    """Return the project of the dataset in its provenance; empty if there is none."""
-    return text(mapping(provenance(record).get("recipe")).get("project"))
-
-
 def instruments(record: JsonMapping | None) -> frozenset[str]:
     """Return all names of a dataset's instrument: its name, its slug, its MFID."""
     keys = ("instrument_name", "instrument_id", "instrument_mfid")
     return frozenset(name for key in keys if (name := text(mapping(record).get(key))))
 
 
-def moment(record: JsonMapping | None) -> datetime | None:
-    """Return when the data were taken, if recorded; a time without zone counts as UTC."""
-    return measured_at(mapping(record))
-
-
 def text(value: object) -> str:
     """Return `value` if it is a string, else an empty one."""
     return value if isinstance(value, str) else ""
-
-
-def mapping(value: object) -> JsonMapping:
-    """Return `value` if it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def mappings(value: object) -> Iterator[JsonMapping]:

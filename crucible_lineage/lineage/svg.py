@@ -37,9 +37,6 @@ from crucible_lineage.lineage.view import (
 )
 from crucible_lineage.text.masking import masked_text
 
-__all__ = ["MOST_PIXELS", "render_png", "render_svg"]
-
-
 _FONT = "font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\""
 _NAME_PX, _SMALL_PX = 13, 10.5
 _PADDING, _BAR, _MARGIN = 10.0, 5.0, 16.0
@@ -72,8 +69,7 @@ def render_svg(graph: LineageGraph, focus: str | None = None, *, superseded: boo
     requested or needed by a shown one. The full name and id of each node are in its <title>. The background is white,
     so that the picture can be printed and pasted anywhere.
     """
-    selected = graph if focus is None else graph.around(focus)
-    drawn = view(selected, keep=[focus] if focus else [], superseded=superseded)
+    drawn = view(graph.around(focus), focus, superseded=superseded)
     boxes = [_box(item) for item in drawn.items]
     arrangement = layout([box.size for box in boxes], drawn.edges)
     colour_of = colours(node for item in drawn.items for node in item.nodes)

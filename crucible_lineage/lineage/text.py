@@ -77,7 +77,7 @@ def shown_edges(graph: LineageGraph, edges: Iterable[Edge]) -> list[Edge]:
 
 def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> list[str]:
     """Return Mermaid flowcharts: one if the graph fits, else several. Superseded results are only counted."""
-    drawn = view(graph, keep=[focus] if focus else [], superseded=superseded)
+    drawn = view(graph, focus, superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
     linked = {number for ends in drawn.edges for number in ends}
     lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
@@ -160,19 +160,14 @@ _BRANCHES = ("├── ", "└── ", "│   ", "    ")
 
 def render_tree(
     graph: LineageGraph, focus: str | None = None, *, fold_beyond: int | None = None, superseded: bool = False
-) -> str:
-    """Return the tree as text, one line per node: id, name, kind of data and step, state.
+) -> Iterator[str]:
+    """Yield the tree, one line per node: id, name, kind of data and step, state.
 
     With `focus` it shows that dataset's ancestors and descendants, else the whole graph. A node with several parents is
     below the first of them and marked `(see above)` below the others. Superseded results are only counted, unless
     requested or needed by a shown one.
     """
-    return "\n".join(_lines(graph, focus, fold_beyond, superseded))
-
-
-def _lines(graph: LineageGraph, focus: str | None, fold_beyond: int | None, superseded: bool) -> Iterator[str]:
-    selected = graph if focus is None else graph.around(focus)
-    drawn = view(selected, fold_beyond=fold_beyond, keep=[focus] if focus else [], superseded=superseded)
+    drawn = view(graph.around(focus), focus, fold_beyond=fold_beyond, superseded=superseded)
     items: networkx.DiGraph[int] = networkx.DiGraph()
     items.add_nodes_from(range(_TOP, len(drawn.items)))
     items.add_edges_from(drawn.edges)

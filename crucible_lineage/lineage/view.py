@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import networkx
@@ -95,23 +95,23 @@ class View:
 
 
 def view(
-    graph: LineageGraph, *, fold_beyond: int | None = FOLD_BEYOND, keep: Collection[str] = (), superseded: bool = False
+    graph: LineageGraph, focus: str | None = None, *, fold_beyond: int | None = FOLD_BEYOND, superseded: bool = False
 ) -> View:
     """Select the items and edges to draw. More than `fold_beyond` siblings become one item; None folds nothing.
 
     Fewer do if there would be more than MOST_BOXES items.
 
     Siblings have the same parents after folding, the same roles in their children, and the same step of one pipeline,
-    or the same kind of data if no step made them. The nodes in `keep`, and their ancestors if few, stay single.
+    or the same kind of data if no step made them. The `focus`, and its ancestors if few, stay single.
     Superseded results are omitted, unless requested or needed by a drawn one.
     """
-    omitted = frozenset() if superseded else dispensable(graph, keep)
+    omitted = frozenset() if superseded else dispensable(graph, focus)
     if omitted:
         graph = graph.subgraph(graph.nodes.keys() - omitted)
     edges = list(_informative_edges(graph))
     groups = {mfid: mfid for mfid in graph.nodes}
     for most in range(fold_beyond or 0, 0, -1):
-        groups = _folded(graph, edges, most, _with_parents(graph, keep, most))
+        groups = _folded(graph, edges, most, _with_parents(graph, focus, most))
         if len(set(groups.values())) <= MOST_BOXES:
             break
     members: dict[str, list[Node]] = {}
@@ -189,17 +189,17 @@ def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
     return {mfid: frozenset(roles) for mfid, roles in roles_by_id.items()}
 
 
-def _with_parents(graph: LineageGraph, keep: Collection[str], most: int) -> set[str]:
-    """Return the nodes to keep single with their ancestors, up to nodes with more parents than `most`."""
+def _with_parents(graph: LineageGraph, focus: str | None, most: int) -> set[str]:
+    """Return the node to keep single with its ancestors, up to nodes with more parents than `most`."""
     few = networkx.subgraph_view(graph.nx, filter_edge=lambda _, child: len(graph.nx.pred[child]) <= most)
-    return set().union(*({mfid, *networkx.ancestors(few, mfid)} for mfid in keep if mfid in graph))
+    return {focus, *networkx.ancestors(few, focus)} if focus is not None else set()
 
 
-def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]:
+def dispensable(graph: LineageGraph, focus: str | None) -> frozenset[str]:
     """Return the superseded results without a current or requested descendant.
 
-    A parent replaced by one with equal bytes is not needed. A superseded result in `keep` is shown with all its
-    ancestors and descendants.
+    A parent replaced by one with equal bytes is not needed. A superseded `focus` is shown with all its ancestors
+    and descendants.
     """
     superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
     if not superseded:
@@ -207,8 +207,8 @@ def dispensable(graph: LineageGraph, keep: Iterable[str] = ()) -> frozenset[str]
     upwards = networkx.DiGraph((child, parent) for child in graph.nodes for parent in _needed_parents(graph, child))
     upwards.add_edges_from(("", mfid) for mfid in graph.nodes.keys() - superseded)
     needed = networkx.descendants(upwards, "") if "" in upwards else set[str]()
-    for mfid in superseded.intersection(keep):
-        needed |= {mfid, *graph.ancestors(mfid), *graph.descendants(mfid)}
+    if focus in superseded:
+        needed |= graph.around(focus).nodes.keys()
     return frozenset(superseded - needed)
 
 

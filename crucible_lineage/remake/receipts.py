@@ -17,8 +17,8 @@ from crucible_lineage import __version__
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import activity_code, mapping, provenance
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.lineage.records import activity_code, provenance
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.claim import is_of_machine

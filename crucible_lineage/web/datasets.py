@@ -17,7 +17,7 @@ from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.lineage.activities import shareable, with_hidden_parents
 from crucible_lineage.lineage.graph import LineageGraph, with_record
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -27,7 +27,6 @@ from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
     PROVENANCE_KEY,
     SLOTS_KEY,
-    mapping,
     parents_as_used,
     provenance,
     text,

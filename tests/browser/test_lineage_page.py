@@ -114,7 +114,7 @@ def test_the_page_shows_the_boxes_of_the_picture_with_all_swept_axes(opened, axe
     for focus in ("lamp", "axis-1", "raw-2", "cal-1-2", "bands-0-0"):
         page = opened(graph, focus)
         shown = {box.get_attribute("data-id") for box in page.locator(".item").all()}
-        assert shown == {item.node.id for item in view(graph.around(focus), keep=[focus]).items}, focus
+        assert shown == {item.node.id for item in view(graph.around(focus), focus).items}, focus
         contained = page_data(render_html(graph, focus))["nodes"]["id"]
         assert contained == [node["id"] for node in to_node_link(graph.around(focus))["nodes"]]
 

@@ -18,7 +18,7 @@ RAW, MADE, HIDDEN = Node("raw", name="raw"), Node("made", name="made", step="sca
 GRAPH = LineageGraph([RAW, MADE, HIDDEN], [Edge("raw", "made"), Edge("h", "made")])
 
 FORMATS: dict[str, Callable[[LineageGraph], str]] = {
-    "tree": render_tree,
+    "tree": lambda graph: "\n".join(render_tree(graph)),
     "svg": render_svg,
     "mermaid": lambda graph: "".join(render_mermaid(graph)),
 }
@@ -38,7 +38,7 @@ def test_a_group_says_how_many_were(kind: str) -> None:
     graph = LineageGraph([RAW, *many], [Edge("raw", one.id) for one in many]).with_fields(
         {"m2": {"remade": 1}, "m3": {"remade": 4}}
     )
-    drawn = FORMATS[kind](graph) if kind != "tree" else render_tree(graph, fold_beyond=4)
+    drawn = FORMATS[kind](graph) if kind != "tree" else "\n".join(render_tree(graph, fold_beyond=4))
     if kind in ("tree", "svg"):  # the others fold nothing
         assert "2 of 9 remade" in drawn
     else:
