@@ -15,7 +15,7 @@ import networkx
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import DERIVED, MEASURED, PART, STANDINGS, Edge, Kind, Node
+from crucible_lineage.lineage.model import DERIVED, MEASURED, NODE_TEXTS, PART, STANDINGS, Edge, Kind, Node
 from crucible_lineage.lineage.records import (
     PROVENANCE_KEY,
     provenance,
@@ -57,16 +57,54 @@ class LineageGraph:
             networkx.freeze(self.nx)
 
     @classmethod
-    def from_api(cls, payload: Mapping[str, object]) -> LineageGraph:
+    @collector_paused()
+    def from_api(cls, payload: JsonMapping) -> LineageGraph:
         """Create a graph from an answer of Crucible's graph endpoints (node-link JSON)."""
-        with collector_paused():
-            return cls(*nodes_and_edges_of_api(payload))
+        entries = payload.get("nodes")
+        if not isinstance(entries, Sequence) or isinstance(entries, str):
+            raise InputError(f"read a lineage graph: its `nodes` are {type(entries).__name__}, a list was expected")
+        nodes = {node.id: node for node in map(_api_node, entries)}
+        return cls(nodes.values(), [_api_edge(link, nodes) for link in payload.get("edges") or ()])
 
     @classmethod
-    def from_records(cls, records: Iterable[Mapping[str, object]]) -> LineageGraph:
-        """Create a graph from the links in records, or from their provenance if links were not fetched."""
-        with collector_paused():
-            return cls(*nodes_and_edges_of_records(records))
+    @collector_paused()
+    def from_records(cls, records: Iterable[JsonMapping]) -> LineageGraph:
+        """Create a graph from records of datasets and samples, with the far ends of their links.
+
+        Fetched links (`links` is a list) are the edges. Without them, the parents are those in the provenance. A far
+        end without a record has the name in the link, and is hidden if there is none. Of two records of one id, the
+        first counts. A child's record takes precedence over its parents': a link changes only the child's modification
+        time, so the parent's record may be outdated.
+        """
+        nodes: dict[str, Node] = {}
+        far_ends: dict[str, Node] = {}
+        edges: dict[tuple[str, str], Edge] = {}
+        claimed: dict[tuple[str, str], Edge] = {}  # by a parent's record, not by the child's
+        linked: set[str] = set()  # ids whose records have links
+        same: dict[str, str] = {}  # a million links with their own copies of ids take 140 MB more
+        for record in records:
+            mfid = _required_id(record, "unique_id")
+            if mfid in nodes:
+                continue
+            mfid = same.setdefault(mfid, mfid)
+            nodes[mfid] = node = with_record(Node(mfid), record)
+            if isinstance(record.get("links"), list | tuple):
+                linked.add(mfid)
+            for edge, far_end in _record_edges(node, record):
+                source, target = (same.setdefault(end, end) for end in (edge.source, edge.target))
+                ends = source, target
+                if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
+                    far_ends[far_end.id] = far_end
+                if source is mfid is not target and edge.relationship != MEASURED:
+                    if ends not in edges:
+                        claimed[ends] = Edge(source, target, intern(edge.relationship))
+                    continue
+                claimed.pop(ends, None)
+                if ends not in edges or not edges[ends].relationship:
+                    edges[ends] = Edge(source, target, intern(edge.relationship))
+        edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in linked}
+        others = (node for mfid, node in far_ends.items() if mfid not in nodes)
+        return cls([*nodes.values(), *others], edges.values())
 
     def with_records(self, records: Mapping[str, Mapping[str, object]]) -> LineageGraph:
         """Return the same links, with each node described by its record; records of unknown ids are ignored."""
@@ -174,56 +212,7 @@ def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:
     return dict(networkx.bfs_predecessors(below, "")) if "" in below else {}
 
 
-Parts = tuple[list[Node], list[Edge]]
 _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
-
-
-def nodes_and_edges_of_api(payload: JsonMapping) -> Parts:
-    """Return the parts of a node-link object of Crucible. An undirected association becomes sample -> dataset."""
-    entries = payload.get("nodes")
-    if not isinstance(entries, Sequence) or isinstance(entries, str):
-        raise InputError(f"read a lineage graph: its `nodes` are {type(entries).__name__}, a list was expected")
-    nodes = {node.id: node for node in map(_api_node, entries)}
-    links: Iterable[object] = payload.get("edges") or ()
-    return list(nodes.values()), [_directed(_api_edge(link), nodes) for link in links]
-
-
-def nodes_and_edges_of_records(records: Iterable[JsonMapping]) -> Parts:
-    """Return the parts in records of datasets and samples, with the far ends of their links.
-
-    Fetched links (`links` is a list) are the edges. Without them, the parents are those in the provenance. A far end
-    without a record has the name in the link, and is hidden if there is none. Of two records of one id, the first
-    counts. A child's record takes precedence over its parents': a link changes only the child's modification time, so
-    the parent's record may be outdated.
-    """
-    nodes: dict[str, Node] = {}
-    far_ends: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
-    claimed: dict[tuple[str, str], Edge] = {}  # by a parent's record, not by the child's
-    linked: set[str] = set()  # ids whose records have links
-    same: dict[str, str] = {}  # a million links with their own copies of ids take 140 MB more
-    for record in records:
-        mfid = _required_id(record, "unique_id")
-        if mfid in nodes:
-            continue
-        mfid = same.setdefault(mfid, mfid)
-        nodes[mfid] = node = with_record(Node(mfid), record)
-        if isinstance(record.get("links"), list | tuple):
-            linked.add(mfid)
-        for edge, far_end in _record_edges(node, record):
-            ends = source, target = same.setdefault(edge.source, edge.source), same.setdefault(edge.target, edge.target)
-            if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
-                far_ends[far_end.id] = far_end
-            if source is mfid is not target and edge.relationship != MEASURED:
-                if ends not in edges:
-                    claimed[ends] = Edge(source, target, intern(edge.relationship))
-                continue
-            claimed.pop(ends, None)
-            if ends not in edges or not edges[ends].relationship:
-                edges[ends] = Edge(source, target, intern(edge.relationship))
-    edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in linked}
-    others = (node for mfid, node in far_ends.items() if mfid not in nodes)
-    return [*nodes.values(), *others], list(edges.values())
 
 
 def with_record(node: Node, record: JsonMapping) -> Node:
@@ -256,34 +245,18 @@ def with_record(node: Node, record: JsonMapping) -> Node:
 def _api_node(entry: Any) -> Node:
     """Return a node of the graph endpoint, or of our export."""
     mfid = _required_id(entry, "id")
-    kind = _KINDS.get(text(entry.get("entity_type")), "dataset")
-    return Node(
-        id=mfid,
-        kind=kind,
-        name=text(entry.get("name")),
-        measurement=text(entry.get("measurement")),
-        data_type=text(entry.get("data_type")),
-        project=text(entry.get("project_id")),
-        state=text(entry.get("state")),
-        step=text(entry.get("step")),
-        superseded_by=tuple(filter(None, map(text, entry.get("superseded_by") or ()))),
-        swept=text(entry.get("swept")),
-    )
+    texts: dict[str, Any] = {attribute: text(entry.get(key)) for key, attribute in NODE_TEXTS.items()}
+    superseded_by = tuple(filter(None, map(text, entry.get("superseded_by") or ())))
+    return Node(mfid, _KINDS.get(text(entry.get("entity_type")), "dataset"), superseded_by=superseded_by, **texts)
 
 
-def _api_edge(entry: Any) -> Edge:
+def _api_edge(entry: Any, nodes: Mapping[str, Node]) -> Edge:
+    """Return an edge; an association of sample and dataset is directed from the sample to the dataset."""
     source, target = _required_id(entry, "source"), _required_id(entry, "target")
-    return Edge(source, target, text(entry.get("relationship_type")))
-
-
-def _directed(edge: Edge, nodes: Mapping[str, Node]) -> Edge:
-    """Return the edge, with an association of sample and dataset directed from the sample to the dataset."""
-    ends = [nodes[end].kind if end in nodes else "hidden" for end in (edge.source, edge.target)]
+    ends = [nodes[end].kind if end in nodes else "hidden" for end in (source, target)]
     if ends == ["dataset", "sample"]:
-        return Edge(edge.target, edge.source, MEASURED)
-    if ends == ["sample", "dataset"]:
-        return Edge(edge.source, edge.target, MEASURED)
-    return edge
+        return Edge(target, source, MEASURED)
+    return Edge(source, target, MEASURED if ends == ["sample", "dataset"] else text(entry.get("relationship_type")))
 
 
 def _record_edges(node: Node, record: JsonMapping) -> Iterator[tuple[Edge, Node]]:

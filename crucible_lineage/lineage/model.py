@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -57,6 +58,12 @@ class Node:
     def visible_id(self) -> str | None:
         """The id; None if the reader may not see it."""
         return None if self.kind == "hidden" else self.id
+
+
+NODE_TEXTS: Mapping[str, str] = {  # attributes of a node by their keys in node-link JSON
+    **{key: key for key in ("name", "measurement", "data_type")},
+    **{"project_id": "project", "state": "state", "step": "step", "swept": "swept"},
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import networkx
 from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
-from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, NODE_TEXTS, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
 from crucible_lineage.text.masking import masked_text
 
@@ -81,7 +81,9 @@ def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded:
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
     linked = {number for ends in drawn.edges for number in ends}
     lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
-    lines += [(ends, _mermaid_edge(ends, relationship)) for ends, relationship in sorted(drawn.edges.items())]
+    for ends, relationship in sorted(drawn.edges.items()):
+        arrow = "-->" if relationship == DERIVED else f'-. "{_mermaid_escaped(relationship or "untyped")}" .->'
+        lines.append((ends, f"  n{ends[0]} {arrow} n{ends[1]}"))
     if drawn.left_out:
         boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
         lines.append(((len(boxes) - 1,), ""))
@@ -114,13 +116,7 @@ def _node_entry(node: Node, name: str) -> dict[str, object]:
     entry = {
         "id": name,
         "entity_type": node.kind,
-        "name": node.name,
-        "measurement": node.measurement,
-        "data_type": node.data_type,
-        "project_id": node.project,
-        "state": node.state,
-        "step": node.step,
-        "swept": node.swept,
+        **{key: getattr(node, attribute) for key, attribute in NODE_TEXTS.items()},
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,
         "remade": node.remade,
@@ -141,12 +137,6 @@ def _mermaid_box(number: int, item: DrawnItem) -> str:
     label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
     style = {SUPERSEDED: ":::superseded", DOUBTFUL: ":::doubtful"}.get(item.state, "")
     return f'  n{number}{opening}"{label}"{closing}{style}'
-
-
-def _mermaid_edge(ends: tuple[int, int], relationship: str) -> str:
-    if relationship == DERIVED:
-        return f"  n{ends[0]} --> n{ends[1]}"
-    return f'  n{ends[0]} -. "{_mermaid_escaped(relationship or "untyped")}" .-> n{ends[1]}'
 
 
 def _mermaid_escaped(text: str) -> str:
