@@ -100,11 +100,6 @@ class ExportedLineage:
     files: Mapping[str, tuple[StoredFile, ...]]
     rights: Mapping[str, Rights] = field(default_factory=dict)
 
-    @property
-    def makers(self) -> Mapping[str, ExportedActivity]:
-        """The activity that made each dataset, if recorded."""
-        return {made.mfid: activity for activity in self.activities for made in activity.made}
-
 
 def exported(
     graph: LineageGraph,

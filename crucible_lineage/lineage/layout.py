@@ -116,10 +116,8 @@ def _bands(
     the band, below it, and left of the next one.
     """
     ends = [0.0, *accumulate(width + gap for width in widths)]
-    edges_of = [
-        [(ys[n] - heights[n] / 2, ys[n] + heights[n] / 2) for n in column] or [(0.0, 0.0)] for column in columns
-    ]
-    spans = [(min(top for top, _ in one), max(bottom for _, bottom in one)) for one in edges_of]
+    tops = [min((ys[n] - heights[n] / 2 for n in column), default=0.0) for column in columns]
+    bottoms = [max((ys[n] + heights[n] / 2 for n in column), default=0.0) for column in columns]
     crossing = [[number for number in column if lines.succ[number]] for column in columns]
     clear = [at for at in range(1, len(columns)) if len(crossing[at - 1]) <= _CLEAR]
 
@@ -129,7 +127,7 @@ def _bands(
 
     def size_of(most: int) -> Point:
         bands = list(pairwise(breaks_of(most)))
-        height = sum(max(b for _, b in spans[one:end]) - min(t for t, _ in spans[one:end]) for one, end in bands)
+        height = sum(max(bottoms[one:end]) - min(tops[one:end]) for one, end in bands)
         return max(ends[end] - ends[one] for one, end in bands), height + 2 * _BEND * (len(bands) - 1)
 
     breaks = breaks_of(_best(range(1, max(2, min(len(columns), MOST_BOXES))), size_of)) if columns else [0]
@@ -137,8 +135,8 @@ def _bands(
     xs, turns, top = list[float](), dict[int, tuple[float, float, float]](), 0.0
     for first, end in pairwise(breaks):
         band, right = [number for column in columns[first:end] for number in column], left
-        above = min(one for one, _ in spans[first:end])
-        below = max(one for _, one in spans[first:end]) - above + top
+        above = min(tops[first:end])
+        below = max(bottoms[first:end]) - above + top
         for number in band:
             ys[number] += top - above
         for width in widths[first:end]:
@@ -186,7 +184,7 @@ def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[li
         rightwards = sweep % 2 == 0
         for index in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
             adjacent = columns[index - 1] if rightwards else columns[index + 1]
-            position = {number: float(row) for row, number in enumerate(adjacent)}
+            position = {number: row for row, number in enumerate(adjacent)}
             _sort_by_neighbours(columns[index], position, lines.pred if rightwards else lines.succ)
         crossings = _crossings(columns, lines)
         if crossings < fewest:
@@ -194,15 +192,10 @@ def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[li
     return best
 
 
-def _sort_by_neighbours(
-    column: list[int], position: dict[int, float], neighbours: Mapping[int, Collection[int]]
-) -> None:
+def _sort_by_neighbours(column: list[int], position: dict[int, int], neighbours: Mapping[int, Collection[int]]) -> None:
     """Sort a column by the mean position of the neighbours; a number without any keeps its position."""
-    preferred = {}
-    for row, number in enumerate(column):
-        rows = [position[other] for other in neighbours[number]]
-        preferred[number] = sum(rows) / len(rows) if rows else float(row)
-    column.sort(key=preferred.__getitem__)
+    rows = {number: [position[other] for other in neighbours[number]] or [row] for row, number in enumerate(column)}
+    column.sort(key=lambda number: sum(rows[number]) / len(rows[number]))
 
 
 def _crossings(columns: list[list[int]], lines: networkx.DiGraph[int]) -> int:
@@ -252,11 +245,8 @@ def _spread(
     ys: list[float],
 ) -> None:
     """Set `ys` of a column closest to the preferred ones, without overlap, by pooling adjacent violators."""
-    offsets, offset = [], 0.0
-    for above, number in zip([None, *column], column, strict=False):
-        if above is not None:
-            offset += (heights[above] + heights[number]) / 2 + row_gap
-        offsets.append(offset)
+    steps = ((heights[above] + heights[below]) / 2 + row_gap for above, below in pairwise(column))
+    offsets = list(accumulate(steps, initial=0.0))[: len(column)]
     blocks: list[tuple[float, float, int]] = []  # (mean preferred height without offsets, weight, count)
     for height, weight, offset in zip(preferred, weights, offsets, strict=True):
         mean, total, count = height - offset, weight, 1

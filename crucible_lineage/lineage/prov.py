@@ -64,9 +64,8 @@ def prov_document(lineage: ExportedLineage) -> ProvDocument:
             about = {"prov:type": "cl:File", "prov:label": file.name, "cl:sha256": file.sha256, "cl:size": file.size}
             document.entity(f"file:{mfid}-{number}", _attributes(document, about))
             document.hadMember(f"mfid:{mfid}", f"file:{mfid}-{number}")
-    _add_plans_and_agents(document, lineage)
     _add_activities(document, lineage)
-    makers = lineage.makers
+    makers = {made.mfid: activity for activity in lineage.activities for made in activity.made}
     for edge in lineage.edges:
         _add_edge(document, edge, makers.get(edge.target))
     for node in lineage.nodes.values():
@@ -74,19 +73,18 @@ def prov_document(lineage: ExportedLineage) -> ProvDocument:
     return document
 
 
-def _add_plans_and_agents(document: ProvDocument, lineage: ExportedLineage) -> None:
+def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
+    """Add the activities, with the code that they executed and the agents."""
     sources = {(activity.function, activity.code): activity.source for activity in lineage.activities}
-    for (function, code), name in _plan_names(lineage).items():
+    plans, agents = _plan_names(lineage), _agent_names(lineage)
+    for (function, code), name in plans.items():
         source = sources[function, code]
         about = {"prov:type": "prov:Plan", "prov:label": function, "cl:fingerprint": code, "cl:source": source}
         document.entity(name, _attributes(document, about))
-    for agent, name in _agent_names(lineage).items():
+    for agent, name in agents.items():
         kind = "prov:SoftwareAgent" if agent.is_service else "prov:Person"
         document.agent(name, _attributes(document, {"prov:type": kind, "prov:label": agent.name}))
 
-
-def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
-    plans, agents = _plan_names(lineage), _agent_names(lineage)
     for activity in lineage.activities:
         activity_id = f"activity:{activity.id}"
         about = _attributes(document, _about_activity(activity))

@@ -244,10 +244,6 @@ def render_png(graph: LineageGraph, focus: str | None = None, *, superseded: boo
             "(on Debian: apt install fonts-dejavu-core), or write .svg"
         )
     svg = render_svg(graph, focus, superseded=superseded)
-    return svg_to_bytes(svg_string=svg, zoom=_zoom(svg), sans_serif_family=family)
-
-
-def _zoom(svg: str) -> float:
-    match = re.search(r'width="(\d+)" height="(\d+)"', svg)
-    width, height = (int(number) for number in match.groups()) if match else (1, 1)
-    return min(ZOOM, math.sqrt(MOST_PIXELS / (width * height)))
+    width, height = map(int, re.findall(r'(?:width|height)="(\d+)"', svg)[:2])
+    zoom = min(ZOOM, math.sqrt(MOST_PIXELS / (width * height)))
+    return svg_to_bytes(svg_string=svg, zoom=zoom, sans_serif_family=family)

@@ -81,7 +81,10 @@ def of_files(folder: Path, bundle: Any) -> Iterator[str]:
 
 def of_datasets(folder: Path, bundle: Any) -> Iterator[str]:
     """Check every dataset against its record."""
-    hashes = {dataset["mfid"]: hashes_of(dataset) for dataset in bundle["datasets"]}
+    hashes = {  # of all files, also those whose bytes are not in the bundle
+        dataset["mfid"]: {entry["name"]: entry["sha256"] for entry in [*dataset["files"], *dataset["absent"]]}
+        for dataset in bundle["datasets"]
+    }
     links = {(link["parent"], link["child"]): link["relationship"] for link in bundle["links"]}
     for dataset in bundle["datasets"]:
         mfid = dataset["mfid"]
@@ -208,11 +211,6 @@ def record_of(folder: Path, dataset: Any) -> Any:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def hashes_of(dataset: Any) -> dict[str, str]:
-    """Return {name: SHA-256} of a dataset's files, including those whose bytes are not in the bundle."""
-    return {entry["name"]: entry["sha256"] for entry in [*dataset["files"], *dataset["absent"]]}
 
 
 def inputs_of(recipe: Any) -> list[tuple[str, str, dict[str, str]]]:
