@@ -20,7 +20,7 @@ from crucible_lineage.lineage.compare import (
     impact_of_dataset,
     impact_of_file,
     impact_of_instrument,
-    taken_without_time,
+    taken,
 )
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -238,7 +238,7 @@ def instrument_impact(
     if instrument not in known:
         state = f"no dataset of {named_projects(projects)} names it; {_alternatives(known)}"
         raise InputError(f"find what comes from instrument {instrument!r}: {state}")
-    untimed = tuple(taken_without_time(graph, instrument)) if since or until else ()
+    untimed = tuple(mfid for mfid, at in taken(graph, instrument) if at is None) if since or until else ()
     return RedoList(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
 
 

@@ -44,10 +44,6 @@ class Series:
         """Whether the last value lies beyond the limits."""
         return self.points[-1].beyond
 
-    def is_beyond(self, value: float) -> bool:
-        """Return whether a value lies beyond the limits."""
-        return self.low is not None and self.high is not None and not self.low <= value <= self.high
-
     def lines(self) -> Iterator[str]:
         """Yield its span and limits in words, and the values beyond them."""
         limits = f", limits {self.low:.6g} to {self.high:.6g}" if self.low is not None and self.high is not None else ""
@@ -67,16 +63,13 @@ def series_of(label: str, points: Iterable[TrendPoint]) -> Series:
     """Return points by time, with limits if there are enough; doubtful ones do not count for the limits."""
     ordered = sorted(points, key=lambda one: (one.time, one.mfid))
     good = [one.value for one in ordered if not one.doubtful] or [one.value for one in ordered]
-    median, limit = statistics.median(good), SIGMAS * spread_of(good)
-    low, high = (median - limit, median + limit) if len(good) >= FEWEST else (None, None)
-    series = Series(label, (), median, low, high)
-    return replace(series, points=tuple(replace(one, beyond=series.is_beyond(one.value)) for one in ordered))
-
-
-def spread_of(values: Sequence[float]) -> float:
-    """Return the scaled median absolute deviation."""
-    median = statistics.median(values)
-    return SCALED * statistics.median(abs(value - median) for value in values)
+    median = statistics.median(good)
+    if len(good) < FEWEST:
+        return Series(label, tuple(ordered), median, None, None)
+    limit = SIGMAS * SCALED * statistics.median(abs(value - median) for value in good)
+    low, high = median - limit, median + limit
+    points = tuple(replace(one, beyond=not low <= one.value <= high) for one in ordered)
+    return Series(label, points, median, low, high)
 
 
 def series_svg(series: Sequence[Series], title: str) -> str:

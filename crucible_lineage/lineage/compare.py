@@ -248,17 +248,16 @@ def impact_of_instrument(
     graph: LineageGraph, instrument: str, *, since: datetime | None = None, until: datetime | None = None
 ) -> Impact:
     """Find all descendants of data that an instrument took between two moments, both included, or without a time."""
-    taken = (mfid for mfid, at in _taken(graph, instrument) if _is_within(at, since, until))
-    return _impact(graph, [(mfid, child) for mfid in taken for child in graph.children(mfid)])
+    affected = (
+        mfid
+        for mfid, at in taken(graph, instrument)
+        if at is None or ((since is None or at >= since) and (until is None or at <= until))
+    )
+    return _impact(graph, [(mfid, child) for mfid in affected for child in graph.children(mfid)])
 
 
-def taken_without_time(graph: LineageGraph, instrument: str) -> Iterator[str]:
-    """Yield the data of an instrument without a known time."""
-    return (mfid for mfid, at in _taken(graph, instrument) if at is None)
-
-
-def _taken(graph: LineageGraph, instrument: str) -> Iterator[tuple[str, datetime | None]]:
-    """Yield the data that an instrument took, with their time."""
+def taken(graph: LineageGraph, instrument: str) -> Iterator[tuple[str, datetime | None]]:
+    """Yield the data that an instrument took, with their time if it is known."""
     for node in graph.nodes.values():
         if instrument in instruments(node.record) and not node.step:
             yield node.id, measured_at(mapping(node.record))
@@ -279,7 +278,3 @@ def _may_use(child: Node, parent: str, sha256: str) -> bool:
         return True
     named = used_files(child.record).get(parent)
     return not named or sha256 in named.values()
-
-
-def _is_within(at: datetime | None, since: datetime | None, until: datetime | None) -> bool:
-    return at is None or ((since is None or at >= since) and (until is None or at <= until))
