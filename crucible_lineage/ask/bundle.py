@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, with_named_parents, with_whole_records
+from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping
@@ -98,15 +98,13 @@ class _Stored:
 
 
 def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
-    """Return the lineage of a dataset with complete records, and a node for each parent hidden from this key."""
-    graph = with_named_parents(session, fetch_lineage(session, mfid, thumbnails=thumbnails))
-    return with_whole_records(session, with_hidden_parents(graph))
+    """Return the lineage of a dataset, as `to_share` does."""
+    return to_share(session, fetch_lineage(session, mfid, thumbnails=thumbnails))
 
 
-def projects_to_share(session: Session, projects: Sequence[str]) -> LineageGraph:
-    """Return the lineage of all datasets of these projects, as `lineage_to_share` does."""
-    graph = with_named_parents(session, fetch_projects(session, projects))
-    return with_whole_records(session, with_hidden_parents(graph))
+def to_share(session: Session, graph: LineageGraph) -> LineageGraph:
+    """Return a lineage with complete records, and a node for each parent hidden from this key."""
+    return with_whole_records(session, with_hidden_parents(with_named_parents(session, graph)))
 
 
 def write_crate(
@@ -121,7 +119,7 @@ def write_crate(
         raise InputError(f"write an RO-Crate to {folder}: the folder is not empty; name a new one")
     with _draft_folder(folder) as part:
         stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
-        _write_metadata(graph, mfid, part, stored, _header(session, graph, mfid, license_url))
+        _write_metadata(graph, part, stored, _header(session, graph, mfid, license_url))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -139,7 +137,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
         records = _write_records(graph, part)
         own = [*records.values(), *_write_kit(session, graph, mfid, stored, part)]
         header = _header(session, graph, mfid, license_url)
-        metadata_files = _write_metadata(graph, mfid, part, stored, header, [*own, *_CHECKING])
+        metadata_files = _write_metadata(graph, part, stored, header, [*own, *_CHECKING])
         entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
         entries["others"] = [
             {"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]
@@ -153,18 +151,13 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
 
 
 def _write_metadata(
-    graph: LineageGraph,
-    mfid: str,
-    folder: Path,
-    stored: Mapping[str, _Stored],
-    header: CrateHeader,
-    more: Sequence[TextFile] = (),
+    graph: LineageGraph, folder: Path, stored: Mapping[str, _Stored], header: CrateHeader, more: Sequence[TextFile] = ()
 ) -> list[TextFile]:
     """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
     pictures = [
-        TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, mfid)),
-        TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, mfid)),
+        TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, header.about)),
+        TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, header.about)),
     ]
     stored_files = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
     crate = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])

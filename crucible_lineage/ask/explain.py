@@ -92,30 +92,24 @@ def explain(session: Session, mfid: str) -> Explanation:
     name = dataset.dataset_name or mfid
     record = read_record(dataset.scientific_metadata)
     entry = standing_of(session, dataset)
+    opening, origin = [f"{name} ({mfid})"], list[Iterator[str]]()
     if record is None:
         reason = unreadable(dataset.scientific_metadata)
         problem = f"its provenance record cannot be read: {reason}" if reason else "it has no provenance record"
         note = "How it was made is unknown; it was registered by another program or manually."
-        corrected = tuple(_corrected(corrections(dataset.scientific_metadata)))
-        paragraphs = [
-            (f"{name} ({mfid})", f"{problem}. {note}"),
-            tuple(_status(entry, _names(session, entry.superseded_by))),
-            corrected,
+        opening.append(f"{problem}. {note}")
+    else:
+        record = whole_record(session.client, mfid, record)
+        opening += [] if record.is_complete else [INCOMPLETE]
+        opening += _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
+        origin = [
+            _parents(record, _names(session, record.parents), _equal(dataset, record.parents)),
+            *(_params(record), _facts(record), _circumstances(record), _succession(session, mfid, record)),
         ]
-        return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), None, entry)
-    record = whole_record(session.client, mfid, record)
-    made = _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
-    paragraphs = [
-        (f"{name} ({mfid})", *([] if record.is_complete else [INCOMPLETE]), *made),
-        tuple(_status(entry, _names(session, entry.superseded_by))),
-        tuple(_parents(record, _names(session, record.parents), _equal(dataset, record.parents))),
-        tuple(_params(record)),
-        tuple(_facts(record)),
-        tuple(_circumstances(record)),
-        tuple(_succession(session, mfid, record)),
-        tuple(_corrected(corrections(dataset.scientific_metadata))),
-    ]
-    return Explanation(mfid, name, tuple(paragraph for paragraph in paragraphs if paragraph), record, entry)
+    status = _status(entry, _names(session, entry.superseded_by))
+    corrected = _corrected(corrections(dataset.scientific_metadata))
+    paragraphs = tuple(filter(None, map(tuple, (opening, status, *origin, corrected))))
+    return Explanation(mfid, name, paragraphs, record, entry)
 
 
 def _names(session: Session, mfids: Sequence[str]) -> dict[str, str]:

@@ -165,11 +165,12 @@ def lineage(
     if dataset is not None and dataset.endswith(DECLARATIONS):
         return _written(Lineage(_declared_graph(session, dataset), None, chosen, output, every, superseded))
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.ask.bundle import lineage_to_share, projects_to_share, write_bundle, write_crate
+    from crucible_lineage.ask.bundle import lineage_to_share, to_share, write_bundle, write_crate
+    from crucible_lineage.ask.lineages import fetch_projects
 
     if dataset is None:
         within = list(projects) or [find_project(session, None)]
-        graph = projects_to_share(session, within)
+        graph = to_share(session, fetch_projects(session, within))
         graph = _of_run(session, graph, within, run) if run else graph
         return _written(Lineage(graph, None, chosen, output, every, superseded))
     mfid = find_mfid(session, dataset)

@@ -113,13 +113,13 @@ class Question:
     name: str
     function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
-    is_table: bool
-    announced: str
-    doors: tuple[str, ...]
-    patience_s: float | None
     tells: bool
     opens: bool
-    check: Callable[..., None] | None
+    is_table: bool = False
+    announced: str = ""
+    doors: tuple[str, ...] = EVERYWHERE
+    patience_s: float | None = None
+    check: Callable[..., None] | None = None
 
     @property
     def help(self) -> str:
@@ -159,39 +159,22 @@ class Question:
 _DECLARED: dict[str, Question] = {}
 
 
-def question(
-    name: str,
-    *,
-    is_table: bool = False,
-    announced: str = "",
-    doors: tuple[str, ...] = EVERYWHERE,
-    patience_s: float | None = None,
-    check: Callable[..., None] | None = None,
-) -> Callable[[F], F]:
-    """Declare a function a question of this name."""
+def question(name: str, **more: Any) -> Callable[[F], F]:
+    """Declare a function a question of this name, with `more` fields of Question."""
 
     def declare(function: F) -> F:
-        _DECLARED[name] = question_of(name, function, is_table, announced, doors, patience_s, check)
+        _DECLARED[name] = question_of(name, function, **more)
         return function
 
     return declare
 
 
-def question_of(
-    name: str,
-    function: Callable[..., Any],
-    is_table: bool = False,
-    announced: str = "",
-    doors: tuple[str, ...] = (COMMAND,),
-    patience_s: float | None = None,
-    check: Callable[..., None] | None = None,
-) -> Question:
+def question_of(name: str, function: Callable[..., Any], **more: Any) -> Question:
     """Return the question, or act, of a function, with the parameters in its signature."""
     given = inspect.signature(function).parameters
     known = function.__globals__
     parameters = tuple(_parameter(one, known) for one in given.values() if one.name not in ("session", "tell"))
-    tells, opens = "tell" in given, "session" in given
-    return Question(name, function, parameters, is_table, announced, doors, patience_s, tells, opens, check)
+    return Question(name, function, parameters, "tell" in given, "session" in given, **more)
 
 
 def find_question(name: str) -> Question:

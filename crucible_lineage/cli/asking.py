@@ -36,7 +36,7 @@ def act(
     """
 
     def declare(function: Callable[..., Answer | None]) -> click.Command:
-        acted = question_of(name, function, announced=announced)
+        acted = question_of(name, function, announced=announced, doors=(COMMAND,))
         command = _command(acted, has_crucible=has_crucible, has_json=has_json)
         if group:
             group.add_command(command)
