@@ -16,7 +16,7 @@ from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.compare import Change, Difference, diff
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_hash, short_id, title
+from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_id, title
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.lineage.text import shown_edges
@@ -176,7 +176,9 @@ def _shown(value: object) -> str:
 def _value(value: object) -> str:
     if value in (None, ""):
         return "nothing"
-    return short_hash(value) if isinstance(value, str) else repr(value)
+    if not isinstance(value, str):
+        return repr(value)
+    return f"{value[:12]}…" if len(value) == 64 and value.isalnum() else value  # a SHA-256
 
 
 def _described(node: Node) -> str:

@@ -176,11 +176,6 @@ def deletion_of(session: Session, mfid: str) -> Deletion | None:
     return Deletion(mfid, name, _project(found[0]), time=time, reason=reason)
 
 
-def request_text(status: str | None) -> str:
-    """Return what a request for deletion with this status means for its dataset."""
-    return "is to be deleted" if status == "approved" else "was asked to be deleted"
-
-
 def deletion_requests(session: Session) -> Iterator[DeletionRequest]:
     """Yield the pending and approved requests for the deletion of datasets, as far as this key can see them."""
     with suppress(*NOT_LISTED):

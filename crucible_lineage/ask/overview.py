@@ -111,9 +111,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
         again = next_command("run", declared.get(name) or "PIPELINE.yaml")
         todo = (
             *_late(name, declared.get(name, ""), newest, again),
-            *_ended(runs.get(name), again),
-            *_unusual(runs.get(name), journal),
-            *_held(runs.get(name), project),
+            *(_of_run(runs[name], journal, again) if name in runs else ()),
             *(
                 ActionItem(one.message, one.since, next_command("runs", "--pipeline", name, "--project", project))
                 for one in elsewhere
@@ -139,22 +137,17 @@ def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -
     return Counter(entries[one.ids[0]].summary.pipeline for one in found)
 
 
-def _ended(run: ListedRun | None, again: str) -> Iterator[ActionItem]:
-    if run and run.state in ("failed", "cut short", "stopped"):
+def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem]:
+    """Yield what is wrong with the last run of a pipeline."""
+    if run.state in ("failed", "cut short", "stopped"):
         reason = run.error.partition("\n")[0]
         problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
         yield ActionItem(problem, run.ended or run.started, again)
-
-
-def _unusual(run: ListedRun | None, journal: Journal) -> Iterator[ActionItem]:
-    if run and (problem := unusual(run, journal)):
+    if problem := unusual(run, journal):
         command = next_command("runs", "--pipeline", run.pipeline, "--project", run.project)
         yield ActionItem(f"the last run here is {problem}", run.started, command)
-
-
-def _held(run: ListedRun | None, project: str) -> Iterator[ActionItem]:
-    if run and run.state == ON_HOLD:
-        command = next_command("statements", "--project", project)
+    if run.state == ON_HOLD:
+        command = next_command("statements", "--project", run.project)
         yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 
 

@@ -341,8 +341,10 @@ class ProjectFacts:
         head, _, rest = column.partition(".")
         if not rest:
             return self._inherited(mfid, column) if column in ("instrument", "sample") else None
+        if head == "metadata":
+            return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
         if head in PARTS:
-            return self._of_measured(mfid, column) if head == "metadata" else None
+            return None
         ancestors = self.ancestors(mfid).get(head, ())
         if head == RAW and mfid in self._two_raws:
             raise InputError(
@@ -383,10 +385,6 @@ class ProjectFacts:
         if (raw_named := named.get(RAW)) and set(raw_named) != set(raw):
             self._two_raws.add(mfid)
         return {**named, RAW: tuple(raw)}
-
-    def _of_measured(self, mfid: str, column: str) -> object:
-        """Return the value of the measured data that a result comes from."""
-        return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
 
     def _inherited(self, mfid: str, column: str) -> object:
         return _one_or_all(self._about(one, column) or None for one in self.ancestors(mfid)[RAW])
@@ -448,7 +446,7 @@ def _one_or_all(values: Iterable[object]) -> object:
     return found[0] if len(found) == 1 else found or None
 
 
-def require_target(path: Path, *, is_picture: bool = False) -> None:
+def require_target(path: Path, *, is_picture: bool) -> None:
     """Raise InputError if no table can be written to this file because of its ending or a missing library."""
     endings = (*ENDINGS, PICTURE) if is_picture else ENDINGS
     if path.suffix.lower() == ".parquet":
@@ -462,8 +460,7 @@ def require_target(path: Path, *, is_picture: bool = False) -> None:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """Write the whole table to the file, in the format of its ending. InputError as for `require_target`."""
-    require_target(path, is_picture=bool(table.series))
+    """Write the whole table to the file, in the format of its ending, which `require_target` has accepted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ending = path.suffix.lower()
     with replacing(path) as draft:

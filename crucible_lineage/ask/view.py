@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.columns import as_json
 from crucible_lineage.ask.files import own_files
-from crucible_lineage.ask.names import deletion_of, find_mfid, request_text
+from crucible_lineage.ask.names import deletion_of, find_mfid
 from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset
@@ -304,7 +304,7 @@ def _status(found: DatasetView) -> Iterator[str]:
     yield from found.remarks
     if found.deletion:
         requested = time_shown(str(found.deletion.get("request_time") or ""))
-        state = request_text(found.deletion.get("status"))
+        state = "is to be deleted" if found.deletion.get("status") == "approved" else "was asked to be deleted"
         reason = found.deletion.get("reason")
         yield (f"{state} (request {found.deletion.get('id')} of {requested}){f': {reason}' if reason else ''}")
     for other in entry.superseded_by:

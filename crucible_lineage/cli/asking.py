@@ -13,8 +13,9 @@ import click
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question, question_of
 from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json, wants_json
-from crucible_lineage.cli.printing import CSV, print_csv, print_line, warn
+from crucible_lineage.cli.printing import CSV, print_line, warn
 from crucible_lineage.cli.working import showing_work
+from crucible_lineage.lineage.labels import csv_text
 
 
 def command_of(name: str) -> click.Command:
@@ -105,7 +106,7 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
     elif (content := answer.content) is not None:
         click.echo(content, nl=content[-1:] not in ("\n", b"\n"))
     elif as_csv and (table := answer.table()):
-        print_csv(*table)
+        click.echo(csv_text(*table), nl=False)
     else:
         for line in answer.lines():
             print_line(line)

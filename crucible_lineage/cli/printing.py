@@ -11,14 +11,14 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
 import click
 
 from crucible_lineage.ask.answer import Coloured
-from crucible_lineage.lineage.labels import csv_text, plain, plain_lines
+from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.text.masking import masked_text
 
 CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
@@ -41,11 +41,6 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
         click.echo(before + coloured(part, line.colour, stream) + after, file=stream)
     else:
         click.echo(shown(masked_text(line)), file=stream)
-
-
-def print_csv(names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print CSV on stdout."""
-    click.echo(csv_text(names, rows), nl=False)
 
 
 def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:

@@ -109,7 +109,8 @@ def exported(
     """Return a graph's exportable content; `files` overrides those in records, `projects` are rights by project id."""
     graph = shareable(graph)
     names = public_ids(graph)
-    nodes = {names[mfid]: _public(node, names[mfid]) for mfid, node in graph.nodes.items()}
+    nodes = {names[mfid]: replace(node, id=names[mfid], name=node.name or mfid) for mfid, node in graph.nodes.items()}
+    nodes |= {names[mfid]: Node(names[mfid], "hidden", HIDDEN_NAME) for mfid in graph.hidden}
     edges = tuple(shown_edges(graph, graph.edges.values()))
     recorded = {mfid: [StoredFile(*file) for file in recorded_files(node.record)] for mfid, node in nodes.items()}
     nonempty_files = {mfid: tuple(own) for mfid, own in {**recorded, **(files or {})}.items() if own and mfid in nodes}
@@ -123,12 +124,6 @@ def instant(moment: str, timespec: str = "auto") -> str:
         return utc(moment).astimezone(UTC).isoformat(timespec=timespec)
     except ValueError:
         return ""
-
-
-def _public(node: Node, name: str) -> Node:
-    if node.kind == "hidden":
-        return Node(name, "hidden", HIDDEN_NAME)
-    return replace(node, id=name, name=node.name or node.id)
 
 
 def _activities(nodes: Mapping[str, Node]) -> tuple[ExportedActivity, ...]:

@@ -117,7 +117,10 @@ def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) 
         before = text(provenance(node.record).get("supersedes"))
         if before in removed_ids and before not in pairs:
             pairs[before] = node.id
-    for slots_of in (lambda node: slot_keys(node.record), _slot_by_name):
+    for slots_of in (
+        lambda node: slot_keys(node.record),
+        lambda node: [(node.kind, node.step, text(provenance(node.record).get("output")), node.name)],
+    ):
         removed_by_slot = _by_unique_slot((node for node in removed if node.id not in pairs), slots_of)
         paired = set(pairs.values())
         for slot, node in _by_unique_slot((node for node in added if node.id not in paired), slots_of).items():
@@ -133,10 +136,6 @@ def _by_unique_slot(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[S
         for slot in slots_of(node):
             by_slot.setdefault(slot, []).append(node)
     return {slot: members[0] for slot, members in by_slot.items() if len(members) == 1 and members[0].kind != "hidden"}
-
-
-def _slot_by_name(node: Node) -> Iterable[Slot]:
-    yield (node.kind, node.step, text(provenance(node.record).get("output")), node.name)
 
 
 def returned_changes(old: Node, new: Node) -> Iterator[Change]:

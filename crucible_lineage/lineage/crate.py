@@ -296,24 +296,23 @@ class _Builder(DataEntities):
         for activity in self.steps:
             key = activity.function, activity.code
             tool, step = self._tools[key], self.entities[steps[key]["@id"]]
-            for use in activity.used:
-                target = self._parameter(tool, "input", use.role)
-                if use.mfid in makers:
-                    maker, role = makers[use.mfid]
+            passed = [(use.role, use.mfid, self.dataset_id(use.mfid)) for use in activity.used]
+            params = activity.params or {}
+            passed += [(name, "", f"#{activity.id}/param/{quote(name, safe='')}") for name in params]
+            for name, mfid, example in passed:
+                target = self._parameter(tool, "input", name)
+                if mfid in makers:
+                    maker, role = makers[mfid]
                     source = self._parameter(self._tools[maker.function, maker.code], "output", role)
                 else:
-                    source = self._workflow_input(inputs, tool, use.role, "Dataset", self.dataset_id(use.mfid))
+                    source = self._workflow_input(inputs, tool, name, target, example)
                 self._connect(step, source, target)
-            for name, value in (activity.params or {}).items():
-                kind = _PARAMETER_TYPES.get(type(value), "Text")
-                value_id = f"#{activity.id}/param/{quote(name, safe='')}"
-                source = self._workflow_input(inputs, tool, name, kind, value_id)
-                self._connect(step, source, self._parameter(tool, "input", name))
         return list(inputs.values())
 
-    def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, kind: str, example: str) -> str:
+    def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, target: str, example: str) -> str:
         parameter_id = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
         if parameter_id not in inputs:
+            kind = self.entities[target]["additionalType"]
             inputs[parameter_id] = self._add_parameter(parameter_id, f"{tool['name']}: {name}", kind)
         self._add_example(parameter_id, example)
         self._parameter_values[example] = None

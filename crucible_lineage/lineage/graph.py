@@ -224,8 +224,8 @@ def with_record(node: Node, record: JsonMapping) -> Node:
         known_state = node.state
     if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
         known_state = node.state
-    return Node(
-        id=node.id,
+    return replace(
+        node,
         kind=kind,
         name=text(record.get(f"{kind}_name")) or node.name,
         # Texts of many records are in memory once.
@@ -234,9 +234,6 @@ def with_record(node: Node, record: JsonMapping) -> Node:
         project=intern(text(record.get("project_id")) or node.project),
         state=intern(known_state),
         step=intern(text(written.get("step")) or unknown_inputs(written) or node.step),
-        superseded_by=node.superseded_by,
-        doubt=node.doubt,
-        remade=node.remade,
         swept=intern(swept_in(slot_keys(record)) or node.swept),
         record=record,
     )

@@ -8,7 +8,6 @@ import json
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import Node
@@ -46,13 +45,6 @@ def detail(node: Node) -> str:
     return plain(" · ".join(part for part in (kind, node.instance) if part))
 
 
-def detail_lines(node: Node, width: float, size: float) -> list[str]:
-    """Return the detail on one line if it fits, else kind of data and step on a line each."""
-    if text_width(detail(node), size) <= width or not node.step:
-        return [detail(node)]
-    return [detail(replace(node, step="")), plain(node.instance)]
-
-
 def group_title(nodes: Sequence[Node]) -> str:
     """Return the common title of several siblings: their number, and their step or measurement."""
     first = nodes[0]
@@ -75,11 +67,6 @@ def first_lines(lines: Iterable[str], most: int, rest: str = "  and {} more") ->
 def short_id(mfid: str) -> str:
     """Return an MFID without its middle: the time at its head, and the random tail that distinguishes neighbours."""
     return mfid if len(mfid) <= 12 else f"{mfid[:5]}…{mfid[-5:]}"
-
-
-def short_hash(text: str) -> str:
-    """Return the beginning of a text that is a SHA-256; another text unchanged."""
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
 
 
 def plain(text: str) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import (
     detail,
-    detail_lines,
     ellipsised,
     first_lines,
     group_title,
@@ -93,7 +92,9 @@ def _box(item: DrawnItem) -> _Box:
         small = [kind_of_data(node) if node.step else "", f"{title(node)} …"]
     else:
         name = wrapped(title(node), _TEXT_WIDTH, _NAME_PX)
-        small = detail_lines(node, _TEXT_WIDTH, _SMALL_PX)
+        small = [detail(node)]
+        if node.step and text_width(small[0], _SMALL_PX) > _TEXT_WIDTH:  # kind of data and step on a line each
+            small = [detail(replace(node, step="")), node.instance]
         if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
     small += [item.gaps_text, item.remade_text, item.state_text.upper()]

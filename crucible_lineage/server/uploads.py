@@ -222,11 +222,6 @@ def _part_count(upload: Row) -> int:
     return -(-int(upload["size"]) // PART_BYTES) if upload["kind"] == "signed" else 1
 
 
-def _part_length(upload: Row, number: int) -> int:
-    """Return the length of part `number`; all parts but the last have the same length."""
-    return min(PART_BYTES, int(upload["size"]) - (number - 1) * PART_BYTES)
-
-
 def _state(call: Call, upload: Row) -> Json:
     """Return the state of a signed upload as its owner sees it."""
     numbers = range(1, _part_count(upload) + 1)
@@ -243,7 +238,8 @@ def _state(call: Call, upload: Row) -> Json:
 
 
 def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
-    number, length = part.part_number, _part_length(upload, part.part_number)
+    number, offset = part.part_number, (part.part_number - 1) * PART_BYTES
+    length = min(PART_BYTES, int(upload["size"]) - offset)  # of all parts but the last the same
     path = f"/storage/parts/{upload['id']}/{number}"
     expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
     return {
@@ -251,7 +247,7 @@ def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
         "url": call.service.links.sign(call.base_url, path, crc32c=part.crc32c, size=str(length)),
         "method": "PUT",
         "headers": {"x-goog-hash": f"crc32c={part.crc32c}", "Content-Length": str(length)},
-        "offset": (number - 1) * PART_BYTES,
+        "offset": offset,
         "size": length,
         "expires_at": expires.isoformat(timespec="seconds"),
     }
