@@ -13,7 +13,7 @@ from crucible_lineage.lineage.checks import check
 from crucible_lineage.lineage.compare import impact_of_code, impact_of_dataset, impact_of_file, impact_of_instrument
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.records import moment
+from crucible_lineage.text.times import measured_at
 
 MANY = settings(max_examples=60, deadline=None)
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -160,7 +160,7 @@ def test_impact_is_what_is_below_the_cause(graph, number, sha256, second):
     until = START + timedelta(seconds=second)
     taken = {
         m for m, node in graph.nodes.items()
-        if (node.record or {}).get("instrument_name") == "beamline" and moment(node.record) <= until
+        if (node.record or {}).get("instrument_name") == "beamline" and measured_at(node.record) <= until
     }  # fmt: skip
     assert set(impact_of_instrument(graph, "beamline", until=until).ids) == below(graph, children(graph, taken))
 
