@@ -35,6 +35,7 @@ from crucible_lineage.server.records import (
     Includes,
     cursor_page,
     edges,
+    link_records,
     list_query,
     load,
     names,
@@ -307,6 +308,16 @@ def assign_instrument(call: Call, db: Connection, row: Row, body: InstrumentForm
         "previous_instrument_name": previous["instrument_name"],
         "instrument": load(db, call.caller, "dataset", row["id"])["instrument"],
     }
+
+
+@get("/resources/{mfid}")
+def get_resource(call: Call, db: Connection, row: Row, query: Includes) -> Json:
+    return load(db, call.caller, row["type"], row["id"], query)
+
+
+@get("/resources/{mfid}/links")
+def list_links(call: Call, db: Connection, row: Row) -> Json:
+    return link_records(db, call.caller, [row["id"]])[row["id"]]
 
 
 @get("/resources/{mfid}/metadata", is_short=True)

@@ -162,6 +162,11 @@ class NewAccount(Form):
     unique_id: Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")] | None = None
 
 
+@get("/health/live", is_open=True)
+def live() -> Json:
+    return {"status": "ok"}
+
+
 @get("/health/ready", is_open=True)
 def ready(call: Visit) -> Response:
     build = {"api_version": "3.0.0", "git_commit": f"crucible-lineage {__version__}", "branch": "embedded"}
