@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -17,6 +17,7 @@ from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.text.amounts import Names, amount, size_text
 
 if TYPE_CHECKING:
+    from crucible_lineage.core.tables import Summary
     from crucible_lineage.standing.standings import Standing
     from crucible_lineage.statements.statements import CheckResult
 
@@ -149,12 +150,11 @@ def columns_at(surface: Surface) -> list[Column]:
     return [column for column in COLUMNS if surface in column.shown]
 
 
-def columns_of(entries: Iterable[Standing]) -> dict[str, Column]:
+def columns_of(summaries: Collection[Summary]) -> dict[str, Column]:
     """Return the columns of these datasets by name and key, with each returned number and each swept parameter."""
     columns = {name: one for one in COLUMNS if one.name != "results" for name in (one.name, one.label)}
-    entries = list(entries)
-    numbers = dict.fromkeys(name for entry in entries for name in entry.summary.numbers)
-    swept = dict.fromkeys(name for entry in entries if entry.summary.swept for name in _swept(entry))
+    numbers = dict.fromkeys(name for one in summaries for name in one.numbers)
+    swept = dict.fromkeys(name for one in summaries if one.swept for name in _swept_values(one.swept))
     columns |= {f"results.{name}": _number_column(name) for name in numbers}
     return columns | {f"swept.{name}": Column(name, name, partial(_swept, name=name)) for name in swept}
 
@@ -171,14 +171,17 @@ def _number_column(name: str) -> Column:
     return Column(f"results.{name}", name, lambda entry: entry.summary.numbers.get(name))
 
 
-def _swept(entry: Standing, name: str = "") -> Any:
-    """Return the swept parameters of a dataset, or one of them: its value, or several that are equal to any of them."""
+def _swept_values(swept: str) -> dict[str, list[str]]:
+    """Return the values of each swept parameter in the text of a dataset."""
     found: dict[str, list[str]] = {}
-    for part in filter(None, entry.summary.swept.replace("; ", ", ").split(", ")):
+    for part in filter(None, swept.replace("; ", ", ").split(", ")):
         found.setdefault(part.partition("=")[0], []).append(part.partition("=")[2])
-    if not name:
-        return found
-    values = found.get(name) or [""]
+    return found
+
+
+def _swept(entry: Standing, name: str) -> Any:
+    """Return a swept parameter of a dataset: its value, or several that are equal to any of them."""
+    values = _swept_values(entry.summary.swept).get(name) or [""]
     return _number_in(values[0]) if len({*values}) == 1 else Names(values)
 
 
@@ -220,13 +223,12 @@ def as_texts(entries: Sequence[Standing]) -> tuple[list[str], list[list[str]]]:
     return [columns[at].heading for at in filled], [[row[at] for at in filled] for row in rows]
 
 
-def in_order(entries: Iterable[Standing], sort: str) -> list[Standing]:
-    """Sort by a column, with a minus before its name in descending order. Entries without a value come last.
+def in_order(entries: Sequence[Standing], sort: str, columns: Mapping[str, Column]) -> list[Standing]:
+    """Sort by one of the columns, with a minus before its name in descending order. Entries without a value come last.
 
     The sort is stable. Raises InputError if there is no such column.
     """
-    entries = list(entries)
-    column, is_descending = column_of(sort.removeprefix("-"), columns_of(entries)), sort.startswith("-")
+    column, is_descending = column_of(sort.removeprefix("-"), columns), sort.startswith("-")
     cells = [(column.cell(entry), entry) for entry in entries]
     present = [(cell.casefold() if isinstance(cell, str) else cell, entry) for cell, entry in cells if cell is not None]
     present.sort(key=lambda pair: pair[0], reverse=is_descending)

@@ -87,9 +87,9 @@ def list_datasets(
         key=lambda one: (one.status.derived, "" if one.status.derived else one.mfid[:10], one.created, one.mfid)
     )
     entries = list(standings(session, project, copy=copy, among=[one.mfid for one in matching]).values())
+    known = columns_of(summaries) if where or sort else {}
     if where:
         condition = parse_condition(where)
-        known = columns_of(entries)
         columns = {name: column_of(name, known) for name in condition.names}
 
         def value(entry: Standing, name: str) -> object:
@@ -97,7 +97,7 @@ def list_datasets(
 
         entries = [one for one in entries if condition.holds(partial(value, one), one.mfid)]
     shown = [entry for entry in entries if every or entry.is_usable]
-    shown = in_order(shown, sort) if sort else shown
+    shown = in_order(shown, sort, known) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
 
