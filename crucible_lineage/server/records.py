@@ -178,7 +178,7 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
     ends = names(db, {end for pair in found for end in pair})
     role_of = roles(db, caller, ends)
     links: dict[int, list[JsonObject]] = defaultdict(list)
-    for (parent, child), kind in found.items():
+    for (parent, child), kind in sorted(found.items()):  # in one order, whatever is asked for with it
         is_tie = ends[parent]["resource_type"] != ends[child]["resource_type"]
         for near, far, direction in ((child, parent, "source"), (parent, child, "target")):
             direction = "undirected" if is_tie else direction
