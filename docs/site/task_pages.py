@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from importlib import import_module
 
 from crucible_lineage import tasks
@@ -18,7 +17,8 @@ def api_tasks() -> str:
     parts = []
     for name in modules:
         module = import_module(name)
-        public = [item for item in module.__all__ if not inspect.isfunction(getattr(module, item))]
+        own = {id(getattr(tasks, item)) for item in tasks.API_TASKS}
+        public = [item for item, value in vars(module).items() if id(value) in own]
         options = "    options: {show_root_heading: false, show_root_toc_entry: false, heading_level: 4, members: "
         parts.append(f"### {name.rpartition('.')[2].capitalize()}\n\n::: {name}\n{options}[{', '.join(public)}]}}")
     return "\n\n".join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.folders import machine_id
-from crucible_lineage.core.slots import SlotClaim, slots_stated
+from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated
 from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.registration import claim as claims
@@ -161,5 +161,6 @@ def test_merging_back_older_metadata_changes_nothing(
     else:
         session.client.metadata.merge(new.mfid, older)
     after = read(session.client, new.mfid)
-    assert (after.ref, after.record, after.status) == (before.ref, before.record, before.status)
+    was, now = before.dataset.scientific_metadata, after.dataset.scientific_metadata
+    assert (after.ref, after.record, slots_of(now)) == (before.ref, before.record, slots_of(was))
     assert after.dataset.scientific_metadata["seed"] == 2

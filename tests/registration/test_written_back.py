@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.core.slots import SlotClaim, slots_stated
+from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
@@ -66,7 +66,8 @@ def test_histories(client: CrucibleClient, dataset: Any, tmp_path: Path, monkeyp
     for mfid, before in expected.items():
         after = read(client, mfid)
         assert after is not None
-        assert (after.ref, after.record, after.status) == (before.ref, before.record, before.status)
+        was, now = before.dataset.scientific_metadata, after.dataset.scientific_metadata
+        assert (after.ref, after.record, slots_of(now)) == (before.ref, before.record, slots_of(was))
         assert after.dataset.scientific_metadata["seed"] == before.dataset.scientific_metadata["seed"]
         written_back += "table" in (after.dataset.scientific_metadata or {})
     assert written_back > HISTORIES // 3
