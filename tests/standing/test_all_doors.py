@@ -131,7 +131,7 @@ class Project:
         path.write_text(f"{self.name} new {self.tries}")
         return path
 
-    def more(self) -> str:
+    def new_input(self) -> str:
         """A new file among the inputs."""
         return str(self.file().rename(self.folder / "data" / f"more{self.tries}.txt"))
 
@@ -353,7 +353,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     "run of another": lambda it: (it.bob, *it.declared()[1:]),
     "run with another value": lambda it: (*it.declared(), "--set", "scaled.factor=3"),
     "run again": lambda it: (*it.declared(), "--force", it.chance.choice(("scaled", "total"))),
-    "add data": lambda it: it.declared(more=it.more()),
+    "add data": lambda it: it.declared(more=it.new_input()),
     "rename the pipeline": lambda it: it.declared(pipeline="few" if it.pipeline == "many" else "many"),
     "allow gaps": lambda it: it.declared(gaps="" if it.gaps else ", gaps: allow"),
     "delete": lambda it: it.deletion(),
