@@ -85,7 +85,8 @@ def run_command(
 
     Exit code 0 if every step has its result at Crucible, 1 if a step failed or a result waits for delivery (run
     again to continue), 2 if the input is wrong, 3 if Crucible is away and no step had to run, as far as known
-    here, 130 if the run was stopped by Ctrl-C or SIGTERM.
+    here, 4 if nothing but a hold or a missing signature stopped a step or doubts a result, 130 if the run was stopped
+    by Ctrl-C or SIGTERM.
     """
     require_engine(engine)
     if not quiet:
