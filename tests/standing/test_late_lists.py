@@ -128,7 +128,8 @@ def test_certificates_and_selections_follow_own_acts_while_lists_are_late(
     late.begin(away[1])
     second = certify(2)
     made = ask("run", many)
-    assert (made["executed"], made["inputs"]["axis"]) == (["both[first.txt]"], [second]) != first
+    assert second != first
+    assert (made["executed"], made["inputs"]["axis"]) == (["both[first.txt]"], [second])
     ask("hold", raw, "--why", "saturated")
     assert {one["id"]: one["state"] for one in ask("lineage", selects)["nodes"]}[raw] == "doubtful"
     assert ask("run", selects, code=4)["outcomes"] == {f"scaled[{raw}]": "reused"}
