@@ -195,14 +195,14 @@ def open_database(path: Path) -> Database:
         _create(path)
         with database.read() as db:
             if setting(db, "schema") != str(checksum(SCHEMA)):
-                raise sqlite3.DatabaseError("another version of crucible-lineage made it")
+                raise sqlite3.DatabaseError("another version of crucible-lineage made it; use that version")
             if setting(db, "schema_seal") != _schema_seal(db):
                 raise sqlite3.DatabaseError("its schema is not what was written")
     except (sqlite3.DatabaseError, UnicodeDecodeError, TypeError) as error:
         database.close()
         raise RuntimeError(
-            f"{path} cannot be used: {error}; nothing was changed. If it is damaged, {REMEDY}; "
-            "if it cannot be written, free disk space or change its permissions, or name another data folder"
+            f"{path} cannot be used: {error}; it was not changed. If it is damaged, {REMEDY}; if it cannot be written, "
+            "free disk space or change its permissions; or name another data folder (CRUCIBLE_LINEAGE_DATA)"
         ) from error
     return database
 

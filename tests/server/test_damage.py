@@ -117,7 +117,7 @@ def test_altered_text_is_refused_wherever_it_is_read(truth: Answers, copy: Path,
 def test_the_database_of_another_version_is_refused(copy: Path) -> None:
     with closing(connect(copy / "crucible.db")) as db:
         db.execute("UPDATE setting SET value = '1' WHERE name = 'schema'")
-    with pytest.raises(RuntimeError, match="another version of crucible-lineage made it"):
+    with pytest.raises(RuntimeError, match="another version of crucible-lineage made it; use that version"):
         start_server(copy)
 
 
