@@ -141,8 +141,8 @@ class _Reader:
             raise self._unsupported(part)
 
         def calculated(names: Names) -> object:
-            one, other = left(names), right(names)
-            return None if one is None or other is None else operation(_number(one), _number(other))
+            value, other = left(names), right(names)
+            return None if value is None or other is None else operation(_number(value), _number(other))
 
         return calculated
 
@@ -196,21 +196,21 @@ def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
     if isinstance(kind, ast.Eq | ast.Is):
         return is_equal
     if isinstance(kind, ast.NotEq | ast.IsNot):
-        return lambda one, other: not is_equal(one, other)
+        return lambda value, other: not is_equal(value, other)
     if isinstance(kind, ast.In):
         return _is_in
     if isinstance(kind, ast.NotIn):
-        return lambda one, other: not _is_in(one, other)
+        return lambda value, other: not _is_in(value, other)
     if (order := ORDER.get(type(kind))) is not None:
-        return lambda one, other: one is not None and other is not None and bool(order(one, other))
+        return lambda value, other: value is not None and other is not None and bool(order(value, other))
     return None
 
 
-def _is_in(one: Any, other: Any) -> bool:
+def _is_in(value: Any, other: Any) -> bool:
     """Return whether a value is in a list, or a text in a text."""
     if isinstance(other, list | tuple):
-        return any(is_equal(one, each) for each in other)
-    return other is not None and one in other
+        return any(is_equal(value, each) for each in other)
+    return other is not None and value in other
 
 
 def _number(value: object) -> object:

@@ -117,8 +117,8 @@ def nearest(word: str, possible: Iterable[str], otherwise: str = "there are", mo
 
     words = list(dict.fromkeys(possible))
     near = difflib.get_close_matches(word, words, n=MOST_NEAR)
-    alike = [difflib.SequenceMatcher(a=one, b=word).ratio() for one in near]
-    if near := [one for one, ratio in zip(near, alike, strict=True) if ratio > alike[0] - NEXT_BEST]:
+    alike = [difflib.SequenceMatcher(a=candidate, b=word).ratio() for candidate in near]
+    if near := [candidate for candidate, ratio in zip(near, alike, strict=True) if ratio > alike[0] - NEXT_BEST]:
         return f"did you mean {' or '.join(map(repr, near))}?"
     return f"{otherwise}: {shortened(words, most)}"
 

@@ -100,9 +100,9 @@ class Facts(Mapping[str, tuple[DatasetFacts, ...]]):
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Return {input: [the facts of each dataset]}."""
-        return {role: [one.to_json() for one in datasets] for role, datasets in self._by_role.items()}
+        return {role: [dataset.to_json() for dataset in datasets] for role, datasets in self._by_role.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
         """Return the facts that were stored as JSON."""
-        return cls({role: [DatasetFacts.from_json(one) for one in entries] for role, entries in stored.items()})
+        return cls({role: [DatasetFacts.from_json(entry) for entry in entries] for role, entries in stored.items()})

@@ -19,8 +19,8 @@ def json_keys(kind: type) -> Mapping[str, str]:
 
     A key is the attribute's name, or KEY=ATTRIBUTE.
     """
-    keys = getattr(kind, "json_keys", "").split() or [one.name for one in fields(kind)]
-    return {key: attribute or key for key, _, attribute in (one.partition("=") for one in keys)}
+    keys = getattr(kind, "json_keys", "").split() or [field.name for field in fields(kind)]
+    return {key: attribute or key for key, _, attribute in (key.partition("=") for key in keys)}
 
 
 def json_of(value: Any) -> Any:
@@ -34,12 +34,12 @@ def json_of(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return json_of(value._asdict())
     if isinstance(value, Mapping):
-        return {key: json_of(one) for key, one in value.items()}
-    return [json_of(one) for one in value] if isinstance(value, list | tuple | set | frozenset) else str(value)
+        return {key: json_of(part) for key, part in value.items()}
+    return [json_of(part) for part in value] if isinstance(value, list | tuple | set | frozenset) else str(value)
 
 
 def object_of(value: Any) -> JsonObject:
     """Return a dataclass as a JSON object by its keys."""
-    optional = {one.name for one in fields(value) if one.default == ""}
+    optional = {field.name for field in fields(value) if field.default == ""}
     found = ((key, name, attrgetter(name)(value)) for key, name in json_keys(type(value)).items())
-    return {key: None if one == "" and name in optional else json_of(one) for key, name, one in found}
+    return {key: None if part == "" and name in optional else json_of(part) for key, name, part in found}

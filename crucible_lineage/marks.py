@@ -76,13 +76,17 @@ class Registrations:
     @cached_property
     def holder(self) -> Registration | None:
         """The registration that may continue."""
-        return max(self.by_name.values(), key=lambda one: one.order, default=None)
+        return max(self.by_name.values(), key=lambda registration: registration.order, default=None)
 
     @cached_property
     def complete(self) -> Registration | None:
         """The registration that completed the dataset, if one did."""
-        counting = (one for one in self.by_name.values() if not one.keeps or one.name in self.ended)
-        last = max(counting, key=lambda one: one.order, default=None)
+        counting = (
+            registration
+            for registration in self.by_name.values()
+            if not registration.keeps or registration.name in self.ended
+        )
+        last = max(counting, key=lambda registration: registration.order, default=None)
         if last is None or last.name not in self.ended:
             return None
         return replace(last, name=last.keeps, keeps="") if last.keeps else last
@@ -92,23 +96,31 @@ class Registrations:
         """The registrations that finished while another one took over: which came first is unknown."""
         if self.complete is not None:
             return ()
-        return tuple(one for name, one in self.by_name.items() if name in self.ended and not one.keeps)
+        return tuple(
+            registration for name, registration in self.by_name.items() if name in self.ended and not registration.keeps
+        )
 
     @cached_property
     def shown(self) -> Registration | None:
         """The registration whose record counts: the complete one, else the latest with a record."""
         if self.complete is not None:
             return self.complete
-        return max((one for one in self.by_name.values() if one.record), key=lambda one: one.order, default=None)
+        return max(
+            (registration for registration in self.by_name.values() if registration.record),
+            key=lambda registration: registration.order,
+            default=None,
+        )
 
     @property
     def next_rank(self) -> int:
         """The rank of the next registration to take over."""
-        return max((one.rank for one in self.by_name.values()), default=0) + 1
+        return max((registration.rank for registration in self.by_name.values()), default=0) + 1
 
     def without(self, *names: str) -> Registrations:
         """Return the registrations as if these had written nothing."""
-        return Registrations({name: one for name, one in self.by_name.items() if name not in names}, self.ended)
+        return Registrations(
+            {name: registration for name, registration in self.by_name.items() if name not in names}, self.ended
+        )
 
 
 def registrations(metadata: JsonMapping | None) -> Registrations:

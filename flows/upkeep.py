@@ -101,7 +101,7 @@ def reproduce_sample(
     for fault in faults:
         logger.warning("%s", plain(fault))
     told = [outcome.to_json() for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)]
-    rows = [{name: one[name] for name in ("name", "mfids", "verdict", "said", "causes")} for one in told]
+    rows = [{name: outcome[name] for name in ("name", "mfids", "verdict", "said", "causes")} for outcome in told]
     with tolerating("the table of what was made again"):
         create_table_artifact(table=rows, key="made-again", description=f"Results of {project}, made again")
     good = sum(outcome.is_good for outcome in outcomes)

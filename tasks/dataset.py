@@ -73,7 +73,7 @@ class TaskResult:
     def keywords(self) -> tuple[str, ...]:
         """The keywords by which the dataset is found again: those of its cache key and addresses."""
         keys = (keyword_of("cache", self.key),) if self.key else ()
-        return (*keys, *(keyword_of("address", one) for one in self.addresses))
+        return (*keys, *(keyword_of("address", address) for address in self.addresses))
 
     def after(self, number: int | None, key: str) -> TaskResult:
         """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
@@ -103,7 +103,7 @@ class TaskResult:
 
     def read_elsewhere(self) -> list[Input]:
         """Return the files that the call has read where no argument leads."""
-        known = {name_of(one.path) for one in self.arguments.inputs if one.path is not None}
+        known = {name_of(read.path) for read in self.arguments.inputs if read.path is not None}
         own = (self.recording.session.settings.data,)
         read = filter(is_data_file, sorted(self.opened.read - self.opened.wrote - known))
         paths = [path for path in map(Path, read) if not is_under(path, own)]
@@ -159,7 +159,7 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
     arguments, opened = result.arguments, result.opened
     outputs = {arguments.paths[role] for role in written if role in arguments.paths}
     changed = {*outputs, *(path for paths in written.values() for path in paths)}
-    read = {one.folder for one in inputs if one.folder and one.path and opened.has_read(one.path)}
+    read = {read.folder for read in inputs if read.folder and read.path and opened.has_read(read.path)}
     for parent in inputs:
         path, is_used = parent.path, True
         if path in changed:  # its earlier content has to be known; it may have been opened by a library in C

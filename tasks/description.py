@@ -38,7 +38,7 @@ def description_of(task: Any) -> TaskDescription:
 
 def checked_options(options: JsonMapping) -> JsonObject:
     """Return options of a function, with `ignore` as a tuple. Raises InputError for one that there is not."""
-    known = [one.name for one in fields(TaskDescription) if one.name not in ("name", "metadata")]
+    known = [option.name for option in fields(TaskDescription) if option.name not in ("name", "metadata")]
     if unknown := [name for name in options if name not in known]:
         raise InputError(f"lineage.options has no option {unknown[0]!r}; it has {', '.join(sorted(known))}")
     ignore = options.get("ignore", ())

@@ -131,9 +131,9 @@ class Origins:
 
     def note_copy(self, value: object, copied: object) -> None:
         """Note the origins of a value and of its items for an equal copy of it."""
-        for one, copy in zip((value, *items_of(value)), (copied, *items_of(copied)), strict=False):
-            origin = self.of_object(one) if one is not copy and isinstance(one, COPIED) else None
-            if origin is not None and _content(one) == _content(copy):
+        for original, copy in zip((value, *items_of(value)), (copied, *items_of(copied)), strict=False):
+            origin = self.of_object(original) if original is not copy and isinstance(original, COPIED) else None
+            if origin is not None and _content(original) == _content(copy):
                 self.note_object(copy, origin)
 
     def note_run(self, task_run_id: str, origin: Origin) -> None:
@@ -150,7 +150,7 @@ class Origins:
         """Note the dataset of these bytes, unless so few that other values may have them too."""
         with self._lock:
             known = self._contents.setdefault(digest, [])
-            if size < LEAST_BYTES or any(one.dataset.mfid == origin.dataset.mfid for one in known):
+            if size < LEAST_BYTES or any(other.dataset.mfid == origin.dataset.mfid for other in known):
                 return
             known.append(origin)
         if self.is_shared:

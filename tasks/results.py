@@ -97,7 +97,7 @@ def link_cached(result: TaskResult, value: object, key: str) -> None:
             "run it once with refresh_cache=True",
             result.description.name,
         )
-        names = {one.role: one.path.name if one.path else one.known_by for one in result.arguments.inputs}
+        names = {read.role: read.path.name if read.path else read.known_by for read in result.arguments.inputs}
         arguments = replace(result.arguments, inputs=[], paths={}, params={**names, **result.arguments.params})
         record_result(replace(result, arguments=arguments, key=key, is_cached=True), value)
         return

@@ -44,9 +44,12 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
 
     kind = inspect.Parameter.KEYWORD_ONLY
     answer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter(one.name, kind, annotation=one.annotation, default=one.default) for one in parameters]
+        [
+            inspect.Parameter(parameter.name, kind, annotation=parameter.annotation, default=parameter.default)
+            for parameter in parameters
+        ]
     )
-    answer.__annotations__ = {one.name: one.annotation for one in parameters}
+    answer.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     answer.__name__, answer.__doc__ = question.name, question.help_at(TOOL)
     return answer
 
@@ -61,11 +64,13 @@ def _within_folder(folder: Path, question: str, pipeline: str) -> str:
 def _without_empty(value: Any) -> Any:
     """Return JSON without what is empty in the objects of its lists, which would leave less room for others."""
     if isinstance(value, Mapping):
-        return {key: _without_empty(one) for key, one in value.items()}
+        return {key: _without_empty(part) for key, part in value.items()}
     if isinstance(value, list):
         return [
-            {key: part for key, part in one.items() if part not in (None, "", [], {})} if isinstance(one, dict) else one
-            for one in value
+            {key: part for key, part in entry.items() if part not in (None, "", [], {})}
+            if isinstance(entry, dict)
+            else entry
+            for entry in value
         ]
     return value
 
@@ -103,8 +108,10 @@ def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> 
     if len(value) > items:
         cut.append(f"{path}: {len(value)} {'entries' if isinstance(value, Mapping) else 'items'}")
     if isinstance(value, Mapping):
-        return {str(key): _within(one, f"{path}.{key}", items, text, cut) for key, one in islice(value.items(), items)}
-    return [_within(one, f"{path}[{at}]", items, text, cut) for at, one in enumerate(value[:items])]
+        return {
+            str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in islice(value.items(), items)
+        }
+    return [_within(part, f"{path}[{at}]", items, text, cut) for at, part in enumerate(value[:items])]
 
 
 INSTRUCTIONS = """\

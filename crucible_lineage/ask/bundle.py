@@ -159,7 +159,7 @@ def _write_metadata(
         TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, header.about)),
         TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, header.about)),
     ]
-    stored_files = {name: (*one.files, *(file for file, _ in one.absent)) for name, one in stored.items()}
+    stored_files = {name: (*kept.files, *(file for file, _ in kept.absent)) for name, kept in stored.items()}
     crate = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])
     metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
     written = [file for file in (metadata, *crate.files) if file not in more]
@@ -247,7 +247,7 @@ def _write_kit(
             outputs.append(KitStep(node.id, step, metadata))
     if not outputs:
         return []
-    paths = {(mfid, file.name, file.sha256): file.path for mfid, one in stored.items() for file in one.files}
+    paths = {(mfid, file.name, file.sha256): file.path for mfid, kept in stored.items() for file in kept.files}
     written = write_kit(
         *(folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256))),
         lambda kept: kept_bytes(session, kept),
@@ -297,14 +297,14 @@ def _entry(file: StoredFile) -> dict[str, object]:
 
 
 def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
-    files = [file for one in stored.values() for file in one.files if file.path]
+    files = [file for kept in stored.values() for file in kept.files if file.path]
     return BundleReport(
         output=output,
         datasets=sum(1 for _ in _datasets(graph)),
         unseen=len(graph.hidden),
         files=len(files),
         bytes=sum(file.size or 0 for file in files),
-        absent=tuple(f"{mfid}: {reason}" for mfid, one in stored.items() for _, reason in one.absent),
+        absent=tuple(f"{mfid}: {reason}" for mfid, kept in stored.items() for _, reason in kept.absent),
         list_sha256=list_sha256,
     )
 

@@ -152,9 +152,9 @@ def columns_at(surface: Surface) -> list[Column]:
 
 def columns_of(summaries: Collection[Summary]) -> dict[str, Column]:
     """Return the columns of these datasets by name and key, with each returned number and each swept parameter."""
-    columns = {name: one for one in COLUMNS if one.name != "results" for name in (one.name, one.label)}
-    numbers = dict.fromkeys(name for one in summaries for name in one.numbers)
-    swept = dict.fromkeys(name for one in summaries if one.swept for name in _swept_values(one.swept))
+    columns = {name: column for column in COLUMNS if column.name != "results" for name in (column.name, column.label)}
+    numbers = dict.fromkeys(name for summary in summaries for name in summary.numbers)
+    swept = dict.fromkeys(name for summary in summaries if summary.swept for name in _swept_values(summary.swept))
     columns |= {f"results.{name}": _number_column(name) for name in numbers}
     return columns | {f"swept.{name}": Column(name, name, partial(_swept, name=name)) for name in swept}
 
@@ -193,7 +193,7 @@ def _number_in(text: str) -> float | str:
 
 def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
     """Return the failed checks of a dataset, or that all passed; empty without checks."""
-    failed = [name.rpartition("/")[2] for name, one in verdicts.items() if not one.passed]
+    failed = [name.rpartition("/")[2] for name, verdict in verdicts.items() if not verdict.passed]
     return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
 
 

@@ -147,7 +147,7 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
                 f"compare run {run.run_id}: {named_projects(projects)} has no dataset that it made or used"
             )
     relied = runs[0].datasets | runs[1].datasets
-    graph = fetch_projects(session, [one for one, copy in copies.items() if relied & copy.records.keys()])
+    graph = fetch_projects(session, [project for project, copy in copies.items() if relied & copy.records.keys()])
     earlier, later = (with_whole_records(session, graph.with_parents(run.datasets)) for run in runs)
     return LineageComparison(earlier, later, diff(earlier, later))
 

@@ -102,7 +102,7 @@ class Examination(Answer):
             if found.holds is False:
                 yield f"{'':{width}}         needed: {found.needed}"
         yield "made for this test; deletion requested:"
-        yield from (f"  {one.mfid}  {one.name}  ({one.deletion})" for one in self.made)
+        yield from (f"  {probe.mfid}  {probe.name}  ({probe.deletion})" for probe in self.made)
 
 
 def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Examination:
@@ -214,11 +214,11 @@ class _Trial:
     def _keywords(self) -> Outcome:
         word = "pipeline:" + "doctor" * 5 + "a"  # 40 characters
         self.client.datasets.add_keyword(self.plain, word)
-        keywords = [one.keyword for one in self.client.datasets.get_keywords(self.plain)]
+        keywords = [keyword.keyword for keyword in self.client.datasets.get_keywords(self.plain)]
         if word not in keywords:
             return False, f"written as {keywords}"
         listed = self.client.datasets.list(keyword=word, project_id=self.project)
-        found = self.plain in [one.unique_id for one in listed]
+        found = self.plain in [dataset.unique_id for dataset in listed]
         return found, "kept and found" if found else "kept, but not found in lists"
 
     # Files
@@ -242,14 +242,14 @@ class _Trial:
     def _files_by_hash(self) -> Outcome:
         (file, *_) = self.client.files.list(self.plain)
         found = self.client.files.list(sha256_hash=str(file.sha256_hash))
-        others = [one for one in found if one.sha256_hash != file.sha256_hash]
-        is_found = (file.mfid, self.plain) in [(one.mfid, one.dataset_mfid) for one in found]
+        others = [file_record for file_record in found if file_record.sha256_hash != file.sha256_hash]
+        is_found = (file.mfid, self.plain) in [(file.mfid, file.dataset_mfid) for file in found]
         return is_found and not others, f"{len(found)} found, {len(others)} of them with another hash"
 
     def _file_deletion(self) -> Outcome:
         stored = self._file("to be deleted.txt", b"for a moment")
         self.client.files.delete(stored.mfid)
-        left = [one.mfid for one in self.client.files.list(self.plain)]
+        left = [file.mfid for file in self.client.files.list(self.plain)]
         return stored.mfid not in left, "deleted" if stored.mfid not in left else "accepted, but it is still there"
 
     # Lists, links, graphs
@@ -276,7 +276,7 @@ class _Trial:
         before = self._standing()
         held = self._state(HOLD, About((self.plain,)))
         began, counted = time.monotonic(), self._standing()
-        while is_late := not any(one.unique_id == held for one in self.client.datasets.iter(keyword=KEYWORD)):
+        while is_late := not any(dataset.unique_id == held for dataset in self.client.datasets.iter(keyword=KEYWORD)):
             if time.monotonic() - began > LATEST_S:
                 break
             time.sleep(TICK_S)
@@ -302,7 +302,7 @@ class _Trial:
     def _lists_with_metadata(self) -> Outcome:
         self._child()
         listed = self.client.datasets.iter(project_id=self.project, include_metadata=True, include_links=True)
-        found = next((one for one in listed if one.unique_id == self.plain), None)
+        found = next((dataset for dataset in listed if dataset.unique_id == self.plain), None)
         if found is None or not self.client.metadata.get(self.plain):
             return None, "the dataset is not listed yet, or has no metadata"
         parts = {"metadata": found.scientific_metadata, "links": found.links}

@@ -229,7 +229,7 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
         yield "  whose record cannot be read"
         return
     complete = whole_record(session.client, before, earlier)
-    then, now = (earlier_result(mfid, one, {}) for mfid, one in ((before, complete), (mfid, record)))
+    then, now = (earlier_result(mfid, step_record, {}) for mfid, step_record in ((before, complete), (mfid, record)))
     found = differences(then, now)
     for difference in found or _again(session, before, mfid):
         yield f"  {difference}"

@@ -77,7 +77,7 @@ class RedoList(Answer):
     def affected(self) -> list[Affected]:
         """The listed datasets, each with the chain that leads to it."""
         nodes, chain = self.graph.nodes, self.impact.chain
-        return [Affected(nodes[mfid], tuple(nodes[one].visible_id for one in chain(mfid))) for mfid in self.listed]
+        return [Affected(nodes[mfid], tuple(nodes[above].visible_id for above in chain(mfid))) for mfid in self.listed]
 
     @property
     def of_unknown_time(self) -> list[str]:
@@ -93,7 +93,7 @@ class RedoList(Answer):
             node = graph.nodes[mfid]
             if node.state != SUPERSEDED:
                 steps[node.step or "made manually or elsewhere"] += 1
-            chain = " -> ".join(graph.label(one) for one in self.impact.chain(mfid)[:-1])
+            chain = " -> ".join(graph.label(above) for above in self.impact.chain(mfid)[:-1])
             state = "  superseded" if node.state == SUPERSEDED else ""
             yield (node.visible_id or f"({HIDDEN_NAME})") + state
             yield f"  {node.name}" if not chain else f"  {node.name}, by way of {chain}"

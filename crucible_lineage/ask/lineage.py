@@ -207,7 +207,7 @@ def _declared_graph(session: Session, name: str) -> LineageGraph:
 
 def _of_run(session: Session, graph: LineageGraph, projects: Sequence[str], run_id: str) -> LineageGraph:
     """Return what a run made or used, and from what. Raises InputError if that is nothing, or there is no such run."""
-    found = find_run(session, run_id, {one: session.mirror.snapshot(one) for one in projects})
+    found = find_run(session, run_id, {project: session.mirror.snapshot(project) for project in projects})
     part = graph.with_parents(found.datasets)
     if len(part) == 0 and len(graph):
         raise InputError(f"lineage of run {run_id!r}: none of {nodes_text(len(graph))} matches")

@@ -70,7 +70,7 @@ def fetch_projects(session: Session, projects: Iterable[str]) -> LineageGraph:
 
     Only changes since the last time are downloaded. Raises InputError if there is no such project.
     """
-    copies = {one: session.mirror.snapshot(one) for one in projects}
+    copies = {project: session.mirror.snapshot(project) for project in projects}
     records = (record for copy in copies.values() for record in copy.records.values())
     found: dict[str, Standing] = {}
     for project, copy in copies.items():
@@ -149,10 +149,10 @@ def _standing(graph: LineageGraph, found: Mapping[str, Standing]) -> LineageGrap
     return graph.with_fields(
         {
             mfid: {
-                **{name: getattr(one, name) for name in ("state", "superseded_by", "doubt")},
-                "remade": one.remade.times,
+                **{name: getattr(standing, name) for name in ("state", "superseded_by", "doubt")},
+                "remade": standing.remade.times,
             }
-            for mfid, one in found.items()
+            for mfid, standing in found.items()
         }
     )
 

@@ -76,17 +76,22 @@ def list_datasets(
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
     _require_known(project, summaries, pipeline, step)
-    matching = [one for one in summaries if step is None or step in one.steps]
-    matching = [one for one in matching if pipeline is None or pipeline in one.pipelines]
+    matching = [summary for summary in summaries if step is None or step in summary.steps]
+    matching = [summary for summary in matching if pipeline is None or pipeline in summary.pipelines]
     if words:
-        matching = [one for one in matching if _has_words(one, words.casefold().split())]
+        matching = [summary for summary in matching if _has_words(summary, words.casefold().split())]
     if run is not None:
         found_run = find_run(session, run, {project: copy})
-        matching = [one for one in matching if one.mfid in found_run.datasets]
+        matching = [summary for summary in matching if summary.mfid in found_run.datasets]
     matching.sort(
-        key=lambda one: (one.status.derived, "" if one.status.derived else one.mfid[:10], one.created, one.mfid)
+        key=lambda summary: (
+            summary.status.derived,
+            "" if summary.status.derived else summary.mfid[:10],
+            summary.created,
+            summary.mfid,
+        )
     )
-    entries = list(standings(session, project, copy=copy, among=[one.mfid for one in matching]).values())
+    entries = list(standings(session, project, copy=copy, among=[summary.mfid for summary in matching]).values())
     known = columns_of(summaries) if where or sort else {}
     if where:
         condition = parse_condition(where)
@@ -95,7 +100,7 @@ def list_datasets(
         def value(entry: Standing, name: str) -> object:
             return columns[name].compared(entry)
 
-        entries = [one for one in entries if condition.holds(partial(value, one), one.mfid)]
+        entries = [standing for standing in entries if condition.holds(partial(value, standing), standing.mfid)]
     shown = [entry for entry in entries if every or entry.is_usable]
     shown = in_order(shown, sort, known) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
@@ -104,15 +109,21 @@ def list_datasets(
 
 def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:
     for kind, name, known in (
-        ("pipeline", pipeline, {name for one in summaries for name in one.pipelines}),
-        ("step", step, {name for one in summaries if not pipeline or pipeline in one.pipelines for name in one.steps}),
+        ("pipeline", pipeline, {name for summary in summaries for name in summary.pipelines}),
+        (
+            "step",
+            step,
+            {name for summary in summaries if not pipeline or pipeline in summary.pipelines for name in summary.steps},
+        ),
     ):
         if name is not None and name not in known:
             instead = nearest(name, sorted(known)) if known else "no step has made any"
             raise InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
 
 
-def _has_words(one: Summary, words: Sequence[str]) -> bool:
-    text = " ".join((one.name, one.step, *one.pipelines, one.measurement, one.data_type, one.instrument)).casefold()
+def _has_words(summary: Summary, words: Sequence[str]) -> bool:
+    text = " ".join(
+        (summary.name, summary.step, *summary.pipelines, summary.measurement, summary.data_type, summary.instrument)
+    ).casefold()
     # Only the beginning of an MFID counts: a short word occurs within a random id by chance.
-    return all(word in text or one.mfid.startswith(word) for word in words)
+    return all(word in text or summary.mfid.startswith(word) for word in words)

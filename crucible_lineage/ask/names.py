@@ -45,12 +45,12 @@ def find_mfid(session: Session, text: str, projects: Sequence[str] = ()) -> str:
     if is_mfid(text):
         return text
     copies = _copies(session, projects or visible_projects(session), text)
-    summaries = {mfid: one for copy in copies.values() for mfid, one in copy.summaries.items()}
+    summaries = {mfid: summary for copy in copies.values() for mfid, summary in copy.summaries.items()}
     found = _matching(session, text.strip(), summaries, copies)
     if len(found) == 1:
         return found[0]
     if not found:
-        near = nearest(text, sorted({one.name for one in summaries.values()}), most=MOST_NEAR)
+        near = nearest(text, sorted({summary.name for summary in summaries.values()}), most=MOST_NEAR)
         raise InputError(f"dataset {text!r}: no dataset has this name or an ID starting with it; {near}")
     in_several = len({summaries[mfid].status.project for mfid in found}) > 1
     location = {mfid: f" in {summaries[mfid].status.project}" if in_several else "" for mfid in found}
@@ -121,7 +121,7 @@ def _matching(session: Session, text: str, among: Mapping[str, Summary], copies:
     stands: dict[str, str] = {}
     for project, copy in copies.items():
         own = [mfid for mfid in found if mfid in copy.summaries]
-        stands |= {mfid: one.state for mfid, one in standings(session, project, copy=copy, among=own).items()}
+        stands |= {mfid: standing.state for mfid, standing in standings(session, project, copy=copy, among=own).items()}
     for states in ((CURRENT, RAW, DOUBTFUL), (INCOMPLETE,)):
         current = [mfid for mfid in found if stands[mfid] in states]
         if len(current) == 1:
@@ -139,7 +139,7 @@ def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
 def _by_name(text: str, among: Mapping[str, Summary], *, exact: bool = True) -> list[str]:
     """Return the datasets of that name. Runs' records count too."""
     target = text if exact else text.casefold()
-    return [mfid for mfid, one in among.items() if (one.name if exact else one.name.casefold()) == target]
+    return [mfid for mfid, summary in among.items() if (summary.name if exact else summary.name.casefold()) == target]
 
 
 NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service
@@ -167,7 +167,7 @@ class Deletion:
 def deletion_of(session: Session, mfid: str) -> Deletion | None:
     """Return the deletion of a dataset, if this key can see it."""
     try:
-        found = [one for one in session.client.deletions.deleted(resource_id=mfid) if one.resource_id == mfid]
+        found = [record for record in session.client.deletions.deleted(resource_id=mfid) if record.resource_id == mfid]
     except NOT_LISTED:
         return None
     if not found:
@@ -190,7 +190,11 @@ def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
         deleted = list(session.client.deletions.deleted())
     except NOT_LISTED:
         return []
-    return [one for one in deleted if one.resource_type == "dataset" and _project(one).casefold() == project.casefold()]
+    return [
+        record
+        for record in deleted
+        if record.resource_type == "dataset" and _project(record).casefold() == project.casefold()
+    ]
 
 
 def _project(entry: DeletionRequest | DeletedRecord) -> str:

@@ -59,22 +59,24 @@ class Overview(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        return any(one.todo for one in self.pipelines)
+        return any(pipeline.todo for pipeline in self.pipelines)
 
     def table(self) -> Rows:
         rows = []
-        for one in self.pipelines:
-            states = ", ".join(f"{number} {state}" for state, number in one.states.items()) or "none"
-            began, state = (one.run.started, one.run.ending) if one.run else ("", "")
-            rows.append((one.project, one.pipeline, time_shown(began), state, time_shown(one.newest), states))
+        for pipeline in self.pipelines:
+            states = ", ".join(f"{number} {state}" for state, number in pipeline.states.items()) or "none"
+            began, state = (pipeline.run.started, pipeline.run.ending) if pipeline.run else ("", "")
+            rows.append(
+                (pipeline.project, pipeline.pipeline, time_shown(began), state, time_shown(pipeline.newest), states)
+            )
         return ("PROJECT", "PIPELINE", "LAST RUN", "STATE", "NEWEST RESULT", "RESULTS"), rows
 
     def lines(self) -> Iterator[str]:
         yield from in_columns(*self.table(), MOST_STEPS) if self.pipelines else ["no pipeline has run"]
-        for one in self.pipelines:
-            for todo in one.todo:
+        for pipeline in self.pipelines:
+            for todo in pipeline.todo:
                 since = f" since {time_shown(todo.since)}" if todo.since else ""
-                yield f"{one.project}/{one.pipeline}: {todo.what}{since}"
+                yield f"{pipeline.project}/{pipeline.pipeline}: {todo.what}{since}"
                 yield f"  {todo.command}"
 
 
@@ -85,26 +87,28 @@ def overview(session: Session, project: str | None = None) -> Overview:
     Raises UnreachableError if the service is away.
     """
     session.mirror.sync_statements()
-    visible = [one.project_id for one in session.client.projects.list()]
-    projects = [one for one in visible if project is None or one.casefold() == project.casefold()]
-    found = [one for name in projects for one in _of_project(session, name)]
-    return Overview(sorted(found, key=lambda one: (not one.todo, one.project.casefold(), one.pipeline)))
+    visible = [project.project_id for project in session.client.projects.list()]
+    projects = [name for name in visible if project is None or name.casefold() == project.casefold()]
+    found = [pipeline for name in projects for pipeline in _of_project(session, name)]
+    return Overview(
+        sorted(found, key=lambda pipeline: (not pipeline.todo, pipeline.project.casefold(), pipeline.pipeline))
+    )
 
 
 def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     copy, journal = session.mirror.snapshot(project), session.journal
     found = standings(session, project, copy=copy)
     results: dict[str, list[Standing]] = {}
-    for one in found.values():
-        for name in one.summary.pipelines:
-            results.setdefault(name, []).append(one)
+    for standing in found.values():
+        for name in standing.summary.pipelines:
+            results.setdefault(name, []).append(standing)
     outdated = _outdated(session, project, found)
     runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
-    ran_here = {one["run_id"]: one["pipeline"] for one in journal.recent_runs(project, -1)}
-    declared = {one["pipeline"]: str(one["declaration"] or "") for one in journal.pipelines(project)}
+    ran_here = {run["run_id"]: run["pipeline"] for run in journal.recent_runs(project, -1)}
+    declared = {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
     elsewhere, failed = failed_elsewhere(session, project), list(failures(session, project).values())
-    waiting = [one for one in session.outbox.waiting() if one.project.casefold() == project.casefold()]
-    named = {*(one.pipeline for one in failed), *(one.pipeline for one in elsewhere)}
+    waiting = [row for row in session.outbox.waiting() if row.project.casefold() == project.casefold()]
+    named = {*(failure.pipeline for failure in failed), *(run.pipeline for run in elsewhere)}
     for name in sorted({*results, *runs, *declared, *named}):
         states = Counter(entry.state for entry in results.get(name, ()))
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
@@ -113,12 +117,12 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             *_late(name, declared.get(name, ""), newest, again),
             *(_of_run(runs[name], journal, again) if name in runs else ()),
             *(
-                ActionItem(one.message, one.since, next_command("runs", "--pipeline", name, "--project", project))
-                for one in elsewhere
-                if one.pipeline == name
+                ActionItem(run.message, run.since, next_command("runs", "--pipeline", name, "--project", project))
+                for run in elsewhere
+                if run.pipeline == name
             ),
-            *(_failed(one, again) for one in failed if one.pipeline == name),
-            *_undelivered([one for one in waiting if ran_here.get(one.run) == name]),
+            *(_failed(failure, again) for failure in failed if failure.pipeline == name),
+            *_undelivered([row for row in waiting if ran_here.get(row.run) == name]),
             *_of_results(project, states, outdated[name], again),
         )
         yield PipelineOverview(project, name, dict(sorted(states.items())), runs.get(name), todo, newest)
@@ -129,12 +133,15 @@ def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -
 
     The project's lineage is fetched only if there may be any.
     """
-    superseded = {mfid for mfid, one in entries.items() if one.state == SUPERSEDED}
-    if not any(one.state in IN_PLACE and not superseded.isdisjoint(one.summary.parents) for one in entries.values()):
+    superseded = {mfid for mfid, standing in entries.items() if standing.state == SUPERSEDED}
+    if not any(
+        standing.state in IN_PLACE and not superseded.isdisjoint(standing.summary.parents)
+        for standing in entries.values()
+    ):
         return Counter()
     graph = fetch_projects(session, [project])
-    found = (one for node in graph.nodes.values() for one in made_of_superseded(graph, node))
-    return Counter(entries[one.ids[0]].summary.pipeline for one in found)
+    found = (finding for node in graph.nodes.values() for finding in made_of_superseded(graph, node))
+    return Counter(entries[finding.ids[0]].summary.pipeline for finding in found)
 
 
 def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem]:
@@ -151,17 +158,17 @@ def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem
         yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 
 
-def _failed(one: Failure, again: str) -> ActionItem:
-    reason = one.error.partition("\n")[0].removeprefix(f"step {one.step!r} failed: ")
-    return ActionItem(f"{one.step} failed {amount(one.failures, 'time')}: {reason}", one.last, again)
+def _failed(failure: Failure, again: str) -> ActionItem:
+    reason = failure.error.partition("\n")[0].removeprefix(f"step {failure.step!r} failed: ")
+    return ActionItem(f"{failure.step} failed {amount(failure.failures, 'time')}: {reason}", failure.last, again)
 
 
 def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
     if waiting:
-        refused = sum(one.refused for one in waiting)
+        refused = sum(row.refused for row in waiting)
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
-        yield ActionItem(problem, min(one.made for one in waiting), next_command("push"))
+        yield ActionItem(problem, min(row.made for row in waiting), next_command("push"))
 
 
 def _of_results(project: str, states: Counter[str], outdated: int, again: str) -> Iterator[ActionItem]:

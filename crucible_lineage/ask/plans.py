@@ -206,9 +206,9 @@ def _choices_by_time(instances: Sequence[StepPlan]) -> Iterator[str]:
     """Yield for each role how many instances chose an input by time, and the greatest distance."""
     roles = dict.fromkeys(role for step in instances for role in step.choices)
     for role in roles:
-        chosen = [(one, step.name) for step in instances for one in step.choices.get(role, ())]
-        if certified := [one for one, _ in chosen if "certificate" in one]:
-            names = sorted({one["name"] for one in certified})
+        chosen = [(choice, step.name) for step in instances for choice in step.choices.get(role, ())]
+        if certified := [choice for choice, _ in chosen if "certificate" in choice]:
+            names = sorted({choice["name"] for choice in certified})
             yield f"{role}: {amount(len(certified), 'instance')} by certificate, with {shortened(names, MOST_CAUSES)}"
             continue
         farthest, name = max(chosen, key=lambda choice: choice[0]["seconds"])

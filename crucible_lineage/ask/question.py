@@ -129,20 +129,24 @@ class Question:
     @property
     def reads_pipelines(self) -> bool:
         """Whether it reads a pipeline file, whose modules are imported."""
-        return any(one.name == "pipeline" and one.param.is_argument for one in self.parameters)
+        return any(parameter.name == "pipeline" and parameter.param.is_argument for parameter in self.parameters)
 
     def help_at(self, door: str) -> str:
         """Return the docstring, and the help of each parameter that a door has."""
-        lines = (f"{one.name}: {one.param.help}" for one in self.parameters_at(door) if one.param.help)
+        lines = (
+            f"{parameter.name}: {parameter.param.help}"
+            for parameter in self.parameters_at(door)
+            if parameter.param.help
+        )
         return "\n".join((self.help.replace("\b\n", ""), "", *lines))
 
     def parameters_at(self, door: str) -> list[Parameter]:
         """Return the parameters that a door has."""
-        return [one for one in self.parameters if door in one.param.doors]
+        return [parameter for parameter in self.parameters if door in parameter.param.doors]
 
     def named(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is given, by its names in Python."""
-        return {one.target: given[one.name] for one in self.parameters if one.name in given}
+        return {parameter.target: given[parameter.name] for parameter in self.parameters if parameter.name in given}
 
     def require(self, named: Mapping[str, Any]) -> None:
         """Raise InputError for what cannot be asked."""
@@ -173,7 +177,9 @@ def question_of(name: str, function: Callable[..., Any], **more: Any) -> Questio
     """Return the question, or act, of a function, with the parameters in its signature."""
     given = inspect.signature(function).parameters
     known = function.__globals__
-    parameters = tuple(_parameter(one, known) for one in given.values() if one.name not in ("session", "tell"))
+    parameters = tuple(
+        _parameter(parameter, known) for parameter in given.values() if parameter.name not in ("session", "tell")
+    )
     return Question(name, function, parameters, "tell" in given, "session" in given, **more)
 
 
@@ -185,7 +191,7 @@ def find_question(name: str) -> Question:
 
 def questions_at(door: str) -> list[Question]:
     """Return the questions of a door."""
-    return [one for one in map(find_question, MODULES) if door in one.doors]
+    return [found for found in map(find_question, MODULES) if door in found.doors]
 
 
 def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
@@ -194,7 +200,7 @@ def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
     if get_origin(hint) is Annotated:
         hint, param = get_args(hint)
     if isinstance(hint, UnionType):
-        hint = next(one for one in get_args(hint) if one is not NoneType)
+        hint = next(arg for arg in get_args(hint) if arg is not NoneType)
     is_list = get_origin(hint) is Sequence
     kind = get_args(hint)[0] if is_list else hint
     name = param.flags[-1].partition("/")[0].lstrip("-").replace("-", "_") if param.flags else given.name

@@ -217,7 +217,7 @@ Summaries = Mapping[str, Summary]
 
 def slot_conflicts(graph: LineageGraph, summaries: Summaries) -> Iterator[Finding]:
     """Yield slots with several current results, or shared by two declarations."""
-    currency = Currency(one.status for one in summaries.values())
+    currency = Currency(summary.status for summary in summaries.values())
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -234,7 +234,7 @@ def slot_conflicts(graph: LineageGraph, summaries: Summaries) -> Iterator[Findin
 def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
     """Return True for results of one run of a flow written by hand, which may have several for a slot."""
     records = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
-    return all(one.get("step") and not one.get("pipeline") for one in records)
+    return all(record.get("step") and not record.get("pipeline") for record in records)
 
 
 def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
@@ -270,9 +270,9 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                 hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    visible = [one.status for one in summaries.values()]
+    visible = [summary.status for summary in summaries.values()]
     without = Currency(visible)
-    everything = Currency([*(one.status for _, one in hidden.values()), *visible])
+    everything = Currency([*(summary.status for _, summary in hidden.values()), *visible])
     for mfid, (request, summary) in hidden.items():
         slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in slots for other in without.current(key, project))
@@ -297,7 +297,7 @@ def not_ingested(session: Session, graph: LineageGraph, mfids: Collection[str]) 
     for request in _requests(session.client, mfids):
         if request.file_mfid and request.dataset_mfid in mfids:
             previous = newest.setdefault(request.file_mfid, request)
-            newest[request.file_mfid] = max(previous, request, key=lambda one: one.id)
+            newest[request.file_mfid] = max(previous, request, key=lambda request: request.id)
     failed = [request for request in newest.values() if _is_failed(request)]
     for number, request in enumerate(failed):
         mfid = str(request.dataset_mfid)
@@ -333,7 +333,7 @@ def _name(client: CrucibleClient, file_mfid: str) -> str:
 
 def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
     """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
-    deleted = {str(one.resource_id): one for one in deleted_in(session, project)}
+    deleted = {str(record.resource_id): record for record in deleted_in(session, project)}
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
     known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
     suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}

@@ -94,8 +94,8 @@ def run_rows(runs: Sequence[ListedRun]) -> Rows:
     """Return names of columns and a row for each run, without empty columns."""
     names = ("RUN", "STARTED", "PIPELINE", "PROJECT", "STATE", "TOOK", "BY", "STEPS")
     rows = [
-        (one.run_id, time_shown(one.started), one.pipeline, one.project, one.ending, one.took, one.who or "", one.did)
-        for one in runs
+        (run.run_id, time_shown(run.started), run.pipeline, run.project, run.ending, run.took, run.who or "", run.did)
+        for run in runs
     ]
     filled = [at for at in range(len(names)) if any(row[at] for row in rows)]
     return [names[at] for at in filled], [[row[at] for at in filled] for row in rows]
@@ -175,8 +175,8 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
     """
     made = _datasets_by_run(copies.values())
-    known = {one for project in copies for one in session.journal.runs_of(project)}.union(made)
-    runs_by_id: Mapping[str, Collection[str]] = {one: (one,) for one in known}
+    known = {run_id for project in copies for run_id in session.journal.runs_of(project)}.union(made)
+    runs_by_id: Mapping[str, Collection[str]] = {run_id: (run_id,) for run_id in known}
     if not (found := _starting_with(text, runs_by_id)):
         runs_by_id = _runs_by_prefect_id(copies.values())
         found = _starting_with(text, runs_by_id)
@@ -195,8 +195,8 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
 
 
 def _starting_with(text: str, ids: Iterable[str]) -> list[str]:
-    return [one for one in ids if one == text] or sorted(
-        one for one in ids if len(text) >= LEAST and one.startswith(text)
+    return [mfid for mfid in ids if mfid == text] or sorted(
+        mfid for mfid in ids if len(text) >= LEAST and mfid.startswith(text)
     )
 
 
@@ -215,8 +215,8 @@ def _runs_by_prefect_id(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
     for copy in copies:
         for mfid, summary in copy.summaries.items():
             if made_by := summary.made_by:
-                for one in prefect_ids(copy.records[mfid]):
-                    found.setdefault(one, set()).add(made_by.run_id)
+                for flow_run_id in prefect_ids(copy.records[mfid]):
+                    found.setdefault(flow_run_id, set()).add(made_by.run_id)
     return found
 
 

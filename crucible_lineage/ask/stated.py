@@ -35,23 +35,27 @@ class Statements(Answer):
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        return "" in self.signers.values() or any(one.is_unvouched for one in self.statements)
+        return "" in self.signers.values() or any(applied.is_unvouched for applied in self.statements)
 
     @property
     def not_datasets(self) -> Collection[str]:  # type: ignore[override]
         """The accounts that made the statements."""
-        return {one.statement.by for one in self.statements}
+        return {applied.statement.by for applied in self.statements}
 
     def to_json(self) -> JsonObject:
-        signed = ({"signer": self.signers[one.statement.mfid]} if self.signers else {} for one in self.statements)
-        return {"statements": [{**one.to_json(), **by} for one, by in zip(self.statements, signed, strict=True)]}
+        signed = (
+            {"signer": self.signers[applied.statement.mfid]} if self.signers else {} for applied in self.statements
+        )
+        return {
+            "statements": [{**applied.to_json(), **by} for applied, by in zip(self.statements, signed, strict=True)]
+        }
 
     def lines(self) -> Iterator[str]:
-        for one in self.statements:
-            signature = _signature_text(self.signers[one.statement.mfid]) if self.signers else ""
-            names = ", ".join(self.names[mfid] for mfid in one.statement.about.datasets if mfid in self.names)
-            subject = f"{one.statement} ({names})" if names else str(one.statement)
-            yield f"{one.statement.mfid}  {subject}  {one.text}{signature}"
+        for applied in self.statements:
+            signature = _signature_text(self.signers[applied.statement.mfid]) if self.signers else ""
+            names = ", ".join(self.names[mfid] for mfid in applied.statement.about.datasets if mfid in self.names)
+            subject = f"{applied.statement} ({names})" if names else str(applied.statement)
+            yield f"{applied.statement.mfid}  {subject}  {applied.text}{signature}"
         yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
 
 
@@ -64,9 +68,10 @@ class CalibrationsInUse(Answer):
 
     def lines(self) -> Iterator[str]:
         yield from map(str, self.uses)
-        for one in self.certificates:
-            valid = ", ".join(map(range_text, one.spans))
-            yield f"{one.dataset}  {one.kind} of {one.scope} {valid}, {one.attribution} (certificate {one.statement})"
+        for certificate in self.certificates:
+            valid = ", ".join(map(range_text, certificate.spans))
+            stated = f"{valid}, {certificate.attribution} (certificate {certificate.statement})"
+            yield f"{certificate.dataset}  {certificate.kind} of {certificate.scope} {stated}"
         if not self.uses and not self.certificates:
             yield "no calibrations"
 
@@ -81,10 +86,14 @@ def calibrations(
     """
     if dataset is not None:
         view = show_dataset(session, find_mfid(session, dataset, [project] if project else ()))
-        return CalibrationsInUse(uses=tuple(one for one in view.calibrations if kind in (None, one.kind)))
+        return CalibrationsInUse(
+            uses=tuple(calibration for calibration in view.calibrations if kind in (None, calibration.kind))
+        )
     session.mirror.sync_statements()
     certified = session.mirror.certificates(find_project(session, project))
-    return CalibrationsInUse(certificates=tuple(one for one in certified if kind in (None, one.kind)))
+    return CalibrationsInUse(
+        certificates=tuple(certificate for certificate in certified if kind in (None, certificate.kind))
+    )
 
 
 @question("statements", announced=AFTER)
@@ -108,14 +117,20 @@ def statements(
     """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
     session.mirror.sync_statements()
     found = [
-        one
-        for one in _statements(session, dataset, measured)
-        if project is None or one.statement.project.casefold() == project.casefold()
-        if kind is None or one.statement.verb == KINDS[kind]
+        applied
+        for applied in _statements(session, dataset, measured)
+        if project is None or applied.statement.project.casefold() == project.casefold()
+        if kind is None or applied.statement.verb == KINDS[kind]
     ]
-    shown = [one for one in found if every or one.is_unvouched or (one.in_force and not one.statement.revokes)]
-    signers = {one.statement.mfid: _signer(one.statement, allowed) for one in shown} if allowed else {}
-    names = visible_names(session.client, dict.fromkeys(mfid for one in shown for mfid in one.statement.about.datasets))
+    shown = [
+        applied
+        for applied in found
+        if every or applied.is_unvouched or (applied.in_force and not applied.statement.revokes)
+    ]
+    signers = {applied.statement.mfid: _signer(applied.statement, allowed) for applied in shown} if allowed else {}
+    names = visible_names(
+        session.client, dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
+    )
     return Statements(shown, len(found) - len(shown), names, signers)
 
 
@@ -127,7 +142,7 @@ def _statements(session: Session, dataset: str | None, measured: str | None) -> 
         return show_dataset(session, find_mfid(session, dataset or "")).statements
     uses = show_dataset(session, find_mfid(session, measured)).calibrations
     fitting = {mfid for use in uses for mfid in use.certificates}
-    return [one for one in session.effects.all(None) if one.statement.mfid in fitting]
+    return [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]
 
 
 def _signer(statement: Statement, allowed: Path) -> str | None:

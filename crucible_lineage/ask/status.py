@@ -59,10 +59,10 @@ class FolderStatus(Answer):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        overdue = [one for one in self.holds if _is_overdue(one)]
+        late = [hold for hold in self.holds if _is_overdue(hold)]
         return [
             *self.unknown,
-            *(f"warning: {one.about} was to be on hold until {one.due}; lift it, or hold it again" for one in overdue),
+            *(f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again" for hold in late),
             *waiting_lines(self.waiting), *lines_of_others(self.others), *damaged_lines(self.damaged),
             *unread_lines(self.unread),
         ]  # fmt: skip
@@ -75,7 +75,7 @@ class FolderStatus(Answer):
     @property
     def dated_holds(self) -> list[JsonObject]:
         """The holds, and whether their due day has passed."""
-        return [{**one.to_json(), "overdue": _is_overdue(one)} for one in self.holds]
+        return [{**hold.to_json(), "overdue": _is_overdue(hold)} for hold in self.holds]
 
     def lines(self) -> Iterator[str]:
         yield from (
@@ -83,8 +83,8 @@ class FolderStatus(Answer):
         )
         yield from _pipelines(self.pipelines)
         yield from _failures(self.failed)
-        for one in self.elsewhere:
-            yield f"{one.project}/{one.pipeline}: {one.message} (since {time_shown(one.since)})"
+        for run in self.elsewhere:
+            yield f"{run.project}/{run.pipeline}: {run.message} (since {time_shown(run.since)})"
         yield from _holds(self.holds)
         names = {"cache": "copies of files", "work": "left by steps", "records": "records"}
         names |= {"crucible": "embedded Crucible"}
@@ -138,7 +138,7 @@ def status(
     journal = session.journal
     runs = recent_runs(journal, session.settings.data, project, MOST_RUNS)
     unknown += [
-        f"warning: run {one.run_id} of {one.pipeline}: {text}" for one in runs if (text := unusual(one, journal))
+        f"warning: run {run.run_id} of {run.pipeline}: {text}" for run in runs if (text := unusual(run, journal))
     ]
     return FolderStatus(
         runs=runs,
@@ -149,7 +149,7 @@ def status(
         waiting=waiting,
         others=others,
         damaged=session.outbox.set_aside(),
-        unread=[in_words(one) for one in session.store.ended_ingestions(MOST_UNREAD)],
+        unread=[in_words(ingestion) for ingestion in session.store.ended_ingestions(MOST_UNREAD)],
         disk=disk_usage(session.settings.data),
         unknown=unknown,
     )
@@ -161,7 +161,7 @@ def _pipelines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
     for pipeline in pipelines:
         yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
-            both = shared_name([Path(one) for one in (pipeline["declaration"], *others)])
+            both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
             yield f"    also declared by {', '.join(others)}: {both}"
 
 
@@ -182,7 +182,7 @@ def _waiting(session: Session, project: str | None, unknown: list[str]) -> tuple
     """Return the results that wait for delivery by this account, and by others; none if the account is unknown."""
     try:
         waiting = [
-            one for one in session.outbox.waiting() if project is None or one.project.casefold() == project.casefold()
+            row for row in session.outbox.waiting() if project is None or row.project.casefold() == project.casefold()
         ]
         return waiting, session.journal.waiting_of_others()
     except UnreachableError as error:
@@ -232,10 +232,10 @@ def _metrics(session: Session) -> Iterator[Metric]:
 
 def _deliveries(session: Session) -> Iterator[Metric]:
     waiting, now = session.outbox.waiting(), datetime.now(UTC)
-    ages = [(now - utc(one.made)).total_seconds() for one in waiting if one.made]
+    ages = [(now - utc(row.made)).total_seconds() for row in waiting if row.made]
     yield _gauge("waiting_results", "Results waiting for delivery.", len(waiting))
     yield _gauge("waiting_oldest_seconds", "Age of the oldest waiting result.", max(0.0, *ages, 0.0))
-    yield _gauge("waiting_refused", "Waiting results that Crucible refused.", sum(one.refused for one in waiting))
+    yield _gauge("waiting_refused", "Waiting results that Crucible refused.", sum(row.refused for row in waiting))
     damaged = len(session.outbox.set_aside())
     yield _gauge("damaged_results", "Results damaged while waiting.", damaged)
 

@@ -159,7 +159,7 @@ def make_table(
     With --over-time, --by gives a series for each value. Limits are the median, and three times the scaled median
     absolute deviation. Exit code 1 if the last value of a series is outside its limits.
     """
-    fields, by = ((one,) if isinstance(one, str) else one for one in (fields, by))
+    fields, by = ((columns,) if isinstance(columns, str) else columns for columns in (fields, by))
     rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, over_time, every)
     if output is not None:
         write_table(rows, output)
@@ -174,7 +174,7 @@ def _table(
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project)
     states = {CURRENT} if over_time is None else {CURRENT, DOUBTFUL}
-    results = {one.mfid: facts.entries[one.mfid].state for one in facts.results(step, pipeline)}
+    results = {summary.mfid: facts.entries[summary.mfid].state for summary in facts.results(step, pipeline)}
     chosen = [mfid for mfid, state in results.items() if every or state in states]
     others = dict(Counter(results.values()) - Counter(results[mfid] for mfid in chosen))
     for name in (*(condition.names if condition else ()), *fields, *by):
@@ -186,7 +186,9 @@ def _table(
         columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *swept, *fields)))
         own = {
             point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
-            for point in sorted((point for one in series for point in one.points), key=lambda one: (one.time, one.mfid))
+            for point in sorted(
+                (point for group in series for point in group.points), key=lambda group: (group.time, group.mfid)
+            )
         }
         own |= {mfid: {"measured": None, over_time: None, "beyond": None} for mfid in fitting if mfid not in own}
         rows = tuple(
@@ -248,9 +250,9 @@ def _require_column(facts: ProjectFacts, chosen: Sequence[str], name: str) -> No
     known: dict[str, None] = dict.fromkeys(OWN)
     for mfid in chosen[:100]:  # enough to suggest a similar name
         values = facts.of(mfid).values
-        known |= dict.fromkeys(one for one in values if one.partition(".")[0] in PARTS)
+        known |= dict.fromkeys(value for value in values if value.partition(".")[0] in PARTS)
         for label, ancestors in facts.ancestors(mfid).items():
-            known |= dict.fromkeys(f"{label}.{one}" for other in ancestors[:1] for one in facts.of(other).values)
+            known |= dict.fromkeys(f"{label}.{value}" for other in ancestors[:1] for value in facts.of(other).values)
     if name in known:  # every value is null
         return
     raise InputError(f"there is no column {name!r}; {nearest(name, sorted(known))}")
@@ -315,10 +317,14 @@ class ProjectFacts:
 
     def results(self, step: str, pipeline: str | None) -> list[Summary]:
         """Return the results of a step, oldest first. Raises InputError if there are none."""
-        made = [one for one in self.copy.summaries.values() if one.step and (not pipeline or pipeline in one.pipelines)]
-        if results := [one for one in made if step in one.steps]:
-            return sorted(results, key=lambda one: (one.created, one.mfid))
-        steps = sorted({name for one in made for name in one.steps})
+        made = [
+            summary
+            for summary in self.copy.summaries.values()
+            if summary.step and (not pipeline or pipeline in summary.pipelines)
+        ]
+        if results := [summary for summary in made if step in summary.steps]:
+            return sorted(results, key=lambda summary: (summary.created, summary.mfid))
+        steps = sorted({name for summary in made for name in summary.steps})
         instead = nearest(step, steps) if steps else "no step has made any"
         raise InputError(f"table of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
 
@@ -342,7 +348,7 @@ class ProjectFacts:
         if not rest:
             return self._inherited(mfid, column) if column in ("instrument", "sample") else None
         if head == "metadata":
-            return _one_or_all(self.of(one).values.get(column) for one in self.ancestors(mfid)[RAW])
+            return _one_or_all(self.of(ancestor).values.get(column) for ancestor in self.ancestors(mfid)[RAW])
         if head in PARTS:
             return None
         ancestors = self.ancestors(mfid).get(head, ())
@@ -351,7 +357,7 @@ class ProjectFacts:
                 f"column {column!r}: `raw` means the measured data that {mfid} comes from, but a role or step of its "
                 "lineage is also called raw and means others; name the step that made them, or another role"
             )
-        return _one_or_all(self.value(one, rest) for one in ancestors)
+        return _one_or_all(self.value(ancestor, rest) for ancestor in ancestors)
 
     def ancestors(self, mfid: str) -> Mapping[str, tuple[str, ...]]:
         """Return the ancestors of a dataset by their step, or by the role in which they were used.
@@ -387,7 +393,7 @@ class ProjectFacts:
         return {**named, RAW: tuple(raw)}
 
     def _inherited(self, mfid: str, column: str) -> object:
-        return _one_or_all(self._about(one, column) or None for one in self.ancestors(mfid)[RAW])
+        return _one_or_all(self._about(ancestor, column) or None for ancestor in self.ancestors(mfid)[RAW])
 
     # Summaries are tried first: they need no record to be unpacked.
 
@@ -435,8 +441,8 @@ class ProjectFacts:
         groups = parents_as_used(record, [*(mfid for mfids in roles.values() for mfid in mfids), *equal])
 
         def now(mfid: str) -> str:
-            usable = (one for one in (mfid, *groups.get(mfid, ())) if one in self.entries)
-            return next((one for one in usable if self.entries[one].is_usable), mfid)
+            usable = (member for member in (mfid, *groups.get(mfid, ())) if member in self.entries)
+            return next((member for member in usable if self.entries[member].is_usable), mfid)
 
         return {role: tuple(map(now, mfids)) for role, mfids in roles.items()}
 

@@ -61,14 +61,14 @@ class Series:
 
 def series_of(label: str, points: Iterable[TrendPoint]) -> Series:
     """Return points by time, with limits if there are enough; doubtful ones do not count for the limits."""
-    ordered = sorted(points, key=lambda one: (one.time, one.mfid))
-    good = [one.value for one in ordered if not one.doubtful] or [one.value for one in ordered]
+    ordered = sorted(points, key=lambda point: (point.time, point.mfid))
+    good = [point.value for point in ordered if not point.doubtful] or [point.value for point in ordered]
     median = statistics.median(good)
     if len(good) < FEWEST:
         return Series(label, tuple(ordered), median, None, None)
     limit = SIGMAS * SCALED * statistics.median(abs(value - median) for value in good)
     low, high = median - limit, median + limit
-    points = tuple(replace(one, beyond=not low <= one.value <= high) for one in ordered)
+    points = tuple(replace(point, beyond=not low <= point.value <= high) for point in ordered)
     return Series(label, points, median, low, high)
 
 
@@ -80,8 +80,8 @@ def series_svg(series: Sequence[Series], title: str) -> str:
         'font-family="system-ui, sans-serif" font-size="11" fill="#111111">',
         '<rect width="100%" height="100%" fill="#FFFFFF"/>',
     ]
-    for number, one in enumerate(series):
-        parts += _band(one, title, number * (HEIGHT + TOP) + TOP)
+    for number, group in enumerate(series):
+        parts += _band(group, title, number * (HEIGHT + TOP) + TOP)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

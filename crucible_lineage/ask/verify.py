@@ -88,7 +88,7 @@ class Verification(Answer):
     @property
     def exit_code(self) -> int:
         """2 if a step of others was not rerun."""
-        return BAD_INPUT if any(one.is_refused for one in self.repairs or ()) else super().exit_code
+        return BAD_INPUT if any(file.is_refused for file in self.repairs or ()) else super().exit_code
 
     @property
     def scope(self) -> str:
@@ -99,9 +99,9 @@ class Verification(Answer):
         return checked
 
     def lines(self) -> Iterator[str]:
-        for one in self.repairs or ():
-            if one.source:
-                yield f"repaired {one.filename} of {one.mfid}, from {one.source}"
+        for file in self.repairs or ():
+            if file.source:
+                yield f"repaired {file.filename} of {file.mfid}, from {file.source}"
         ordered = worst_first(self.findings)
         kinds = Counter((finding.severity, finding.check) for finding in ordered)
         yield from _finding_lines(ordered, kinds)
@@ -186,7 +186,9 @@ def verify_project(
     datasets = _project_datasets(session, project)
     found, graph = _verify(session, datasets, datasets.keys(), read_bytes, tell or _ignore)
     reported = {mfid for finding in found.findings for mfid in finding.ids}
-    more = [one for one in missing_datasets(session, project, datasets.keys()) if one.ids[0] not in reported]
+    more = [
+        finding for finding in missing_datasets(session, project, datasets.keys()) if finding.ids[0] not in reported
+    ]
     copy = session.mirror.snapshot(project)
     more += slot_conflicts(graph, copy.summaries)
     more += withdrawn(session, project, copy.summaries)
@@ -202,7 +204,7 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
     require_mfid(mfid)
     fetched = fetch_datasets(session.client, [mfid], include_links=True)
     if mfid in fetched.absent:
-        of_sample = [one.unique_id for one in session.client.datasets.list(sample_mfid=mfid)]
+        of_sample = [dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=mfid)]
         fetched = fetch_datasets(session.client, of_sample, include_links=True) if of_sample else fetched
     if not fetched.found:
         state = "it does not exist" if fetched.absent else "this key may not read it"
@@ -241,8 +243,8 @@ def _verify(
                   if mfid in of_files or mfid in fetched.found]  # fmt: skip
         damaged_files, bytes_read = _read_bytes(session, graph, stored, tell)
         copies = list(_damaged_copies(session, graph, stored))
-        findings += [one.finding for one in (*damaged_files, *copies) if one.finding]
-        lost += [one for one in damaged_files if one.sha256]
+        findings += [file.finding for file in (*damaged_files, *copies) if file.finding]
+        lost += [file for file in damaged_files if file.sha256]
     verification = Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
@@ -251,7 +253,7 @@ def _verify(
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
         damaged=_parents_first(lost, graph),
-        damaged_copies=tuple(one.sha256 for one in copies),
+        damaged_copies=tuple(copy.sha256 for copy in copies),
     )
     return verification, graph
 
@@ -264,8 +266,8 @@ def _graph(
     unseen: Collection[str],
 ) -> LineageGraph:
     """Return the graph of the datasets with their states, and the datasets that their records name as used."""
-    linked = LineageGraph.from_records(_with_record(one, records.get(mfid)) for mfid, one in datasets.items())
-    named = [Node(mfid, name=text(one.get("dataset_name"))) for mfid, one in parents.items()]
+    linked = LineageGraph.from_records(_with_record(dataset, records.get(mfid)) for mfid, dataset in datasets.items())
+    named = [Node(mfid, name=text(parent.get("dataset_name"))) for mfid, parent in parents.items()]
     named += [Node(mfid, "hidden") for mfid in unseen]
     nodes = [*linked.nodes.values(), *(node for node in named if node.id not in linked)]
     return with_states(session, LineageGraph(nodes, linked.edges.values()))
@@ -302,8 +304,8 @@ def repaired(
         session.cache.evict(sha256)
     repairs = repair(session, found.damaged, folders, consent or Consent())
     again = verify_again()
-    left = tuple(one for one in repairs if one.error)
-    findings = [*again.findings, *(one.finding for one in left if one.finding)]
+    left = tuple(file for file in repairs if file.error)
+    findings = [*again.findings, *(file.finding for file in left if file.finding)]
     findings = worst_first(_unrepaired(finding, left) for finding in findings)
     return replace(again, findings=tuple(findings), bytes_read=found.bytes_read, damaged=left), repairs
 
@@ -312,7 +314,7 @@ def _unrepaired(finding: Finding, left: Sequence[DamagedFile]) -> Finding:
     """Add to a finding about a file that could not be repaired the reason, and a command that was not tried yet."""
     if finding.check not in LOST_BYTES:
         return finding
-    errors = [one.error for one in left if one.mfid == finding.ids[0] and f" {one.filename}" in finding.message]
+    errors = [file.error for file in left if file.mfid == finding.ids[0] and f" {file.filename}" in finding.message]
     command = f"{repair_command(finding.ids[0])} --from FOLDER"
     return replace(finding, message=f"{finding.message}; not repaired: {'; '.join(errors)}", command=command)
 

@@ -135,7 +135,7 @@ class DatasetView(Answer):
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
-            *(one.text for one in single_statements(self.statements)),
+            *(applied.text for applied in single_statements(self.statements)),
             *filter(None, (entry.remade.summary(), self.varies)),
             *entry.verdicts,
             *self.overwritten,
@@ -145,12 +145,14 @@ class DatasetView(Answer):
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
         doubt = self.entry.doubt
-        return any(one.is_unvouched for one in self.statements) or (doubt is not None and bool(doubt.statement.fault))
+        return any(applied.is_unvouched for applied in self.statements) or (
+            doubt is not None and bool(doubt.statement.fault)
+        )
 
     @property
     def not_datasets(self) -> Collection[str]:  # type: ignore[override]
         """Its samples, and the accounts that made statements about it."""
-        return {*self.samples, *(one.statement.by for one in self.statements)}
+        return {*self.samples, *(applied.statement.by for applied in self.statements)}
 
     def lines(self) -> Iterator[str]:
         yield from _status(self)
@@ -199,7 +201,7 @@ def show(
 
 def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
     """Return the statements to show individually; verdicts of checks and reproductions are summarized elsewhere."""
-    return tuple(one for one in statements if one.statement.verb not in (CHECK, REMAKE))
+    return tuple(applied for applied in statements if applied.statement.verb not in (CHECK, REMAKE))
 
 
 def show_dataset(session: Session, mfid: str) -> DatasetView:
@@ -230,7 +232,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         made=_origin(record),
         facts={name: value for name in FACTS if (value := text(without_default_time(record).get(name)))},
         samples={
-            one.unique_id: one.name or one.unique_id for one in found.links or () if one.resource_type == "sample"
+            link.unique_id: link.name or link.unique_id for link in found.links or () if link.resource_type == "sample"
         },
         metadata={key: value for key, value in given_metadata(record).items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
@@ -397,28 +399,30 @@ def _certified(session: Session, record: Mapping[str, object]) -> Iterator[Calib
     for kind in calibrations.kinds:
         match = calibrations.fitting(kind, value, moment)
         if match.valid or match.before or match.after:
-            datasets = tuple(dict.fromkeys(one.dataset for one in match.valid))
-            statements = tuple(one.statement for one in match.valid)
+            datasets = tuple(dict.fromkeys(certificate.dataset for certificate in match.valid))
+            statements = tuple(certificate.statement for certificate in match.valid)
             yield CalibrationUse(kind, datasets, statements, "; ".join(_reasons(match, moment)))
 
 
 def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
-    for one in match.valid:
-        valid = range_text(one.span_at(moment) or one.declared)
-        yield f"{valid}, for {one.scope}, {one.attribution} (certificate {one.statement})"
-    if len({one.dataset for one in match.valid}) > 1:
+    for certificate in match.valid:
+        valid = range_text(certificate.span_at(moment) or certificate.declared)
+        yield f"{valid}, for {certificate.scope}, {certificate.attribution} (certificate {certificate.statement})"
+    if len({certificate.dataset for certificate in match.valid}) > 1:
         yield "they contradict each other and are not used: lift one of the certificates"
     if not match.valid:
         yield f"as none is certified for {moment_text(moment)}"
         if nearest := match.nearest(moment):
-            one, side, seconds = nearest
-            yield f"{one.dataset} is valid {range_text(one.declared)}, {span_text(seconds)} {side}"
+            found, side, seconds = nearest
+            yield f"{found.dataset} is valid {range_text(found.declared)}, {span_text(seconds)} {side}"
 
 
 def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
     """Yield what follows once a certificate is lifted: what is certified in its place, and what was made with it."""
-    others = [one for one in session.mirror.certificates(lifted.project) if one.key == lifted.key]
-    now = sorted({one.dataset for one in overlapping(lifted.declared, others)})
+    others = [
+        certificate for certificate in session.mirror.certificates(lifted.project) if certificate.key == lifted.key
+    ]
+    now = sorted({certificate.dataset for certificate in overlapping(lifted.declared, others)})
     yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.declared)}: {', '.join(now) or 'none'} is certified now"
     made = made_with(session, lifted.project, lifted.dataset)
     yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
@@ -427,4 +431,4 @@ def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
 def made_with(session: Session, project: str, calibration: str) -> list[Standing]:
     """Return the current results of a project that were made with a calibration."""
     found = standings(session, project).values()
-    return [one for one in found if one.state in IN_PLACE and calibration in one.summary.parents]
+    return [standing for standing in found if standing.state in IN_PLACE and calibration in standing.summary.parents]

@@ -19,18 +19,18 @@ def waiting_lines(waiting: Sequence[ResultRow]) -> Iterator[str]:
     """Yield the results that wait for delivery, since when, and why."""
     if not waiting:
         return
-    datasets = amount(sum(len(one.mfids) for one in waiting), "dataset")
-    yield f"not at Crucible yet: {datasets}, made and kept here since {time_shown(min(one.made for one in waiting))}"
+    datasets = amount(sum(len(row.mfids) for row in waiting), "dataset")
+    yield f"not at Crucible yet: {datasets}, made and kept here since {time_shown(min(row.made for row in waiting))}"
     more = f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}"
     yield from first_lines(map(_waiting_text, waiting), MOST_LINES, more)
     yield f"to deliver them: {next_command('push')}, or run the same command again; nothing is made twice"
 
 
-def _waiting_text(one: ResultRow) -> str:
-    word = "refused" if one.refused else "waits"
-    tried = f", tried {one.tries} times" if one.tries > 1 else ""
-    reason = f": {one.error.splitlines()[0]}" if one.error else ""
-    return f"  {', '.join(one.mfids)}  {one.step} ({one.project}) {word}{tried}{reason}"
+def _waiting_text(row: ResultRow) -> str:
+    word = "refused" if row.refused else "waits"
+    tried = f", tried {row.tries} times" if row.tries > 1 else ""
+    reason = f": {row.error.splitlines()[0]}" if row.error else ""
+    return f"  {', '.join(row.mfids)}  {row.step} ({row.project}) {word}{tried}{reason}"
 
 
 def lines_of_others(rows: Sequence[ResultRow]) -> Iterator[str]:
@@ -42,9 +42,9 @@ def lines_of_others(rows: Sequence[ResultRow]) -> Iterator[str]:
 
 def damaged_lines(damaged: Sequence[SetAside]) -> Iterator[str]:
     """Yield the payloads that were damaged while they waited, and what to do about them."""
-    for one in damaged:
-        result = f"{one.step} ({one.project})" if one.step else "a result"
-        yield f"damaged while it waited: {one.name}  {result}: {one.error}; kept in {one.folder}"
+    for set_aside in damaged:
+        result = f"{set_aside.step} ({set_aside.project})" if set_aside.step else "a result"
+        yield f"damaged while it waited: {set_aside.name}  {result}: {set_aside.error}; kept in {set_aside.folder}"
     if damaged:
         command = next_command("data", "clean", "--damaged", "MFID")
         yield f"run the pipeline again to remake it, then remove the damaged one: {command}"

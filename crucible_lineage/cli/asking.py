@@ -47,45 +47,48 @@ def act(
 
 
 def _command(question: Question, *, has_crucible: bool = True, has_json: bool = True) -> click.Command:
-    parameters = [_parameter(one) for one in question.parameters_at(COMMAND)]
+    parameters = [_parameter(parameter) for parameter in question.parameters_at(COMMAND)]
     command = click.Command(question.name, callback=lambda **given: _ask(question, **given), help=question.help)
     if has_crucible:
         crucible_options(command)
         command.params.reverse()  # those above a function are read from below
-    command.params[:0] = [one for one in parameters if isinstance(one, click.Argument)]
-    command.params += [one for one in parameters if isinstance(one, click.Option)]
+    command.params[:0] = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
+    command.params += [parameter for parameter in parameters if isinstance(parameter, click.Option)]
     for add in (*((CSV,) if question.is_table else ()), *((json_option,) if has_json else ())):
         add(command)
     return command
 
 
-def _parameter(one: Parameter) -> click.Parameter:
-    param, kind = one.param, _kind(one)
+def _parameter(parameter: Parameter) -> click.Parameter:
+    param, kind = parameter.param, _kind(parameter)
     if param.is_argument:
         return click.Argument(
-            [one.name], type=kind, required=one.is_required, nargs=-1 if one.is_list else 1, metavar=param.metavar,
-            **({} if one.is_required or one.is_list else {"default": one.default}),
+            [parameter.name], type=kind, required=parameter.is_required, metavar=param.metavar,
+            nargs=-1 if parameter.is_list else 1,
+            **({} if parameter.is_required or parameter.is_list else {"default": parameter.default}),
         )  # fmt: skip
-    names = [*(param.flags or (f"--{one.name.replace('_', '-')}",)), one.name]
-    if one.type is bool:
-        return click.Option(names, is_flag=True, default=one.default, help=param.help)
-    is_shown = one.default not in (None, (), "") and not one.is_required
+    names = [*(param.flags or (f"--{parameter.name.replace('_', '-')}",)), parameter.name]
+    if parameter.type is bool:
+        return click.Option(names, is_flag=True, default=parameter.default, help=param.help)
+    is_shown = parameter.default not in (None, (), "") and not parameter.is_required
     return click.Option(
-        names, type=kind, multiple=one.is_list, required=one.is_required, metavar=param.metavar, help=param.help,
-        envvar=param.envvar,
-        show_default=is_shown, **({} if one.is_required else {"default": one.default}),
+        names, type=kind, multiple=parameter.is_list, required=parameter.is_required, metavar=param.metavar,
+        help=param.help, envvar=param.envvar, show_default=is_shown,
+        **({} if parameter.is_required else {"default": parameter.default}),
     )  # fmt: skip
 
 
-def _kind(one: Parameter) -> Any:
-    if one.param.kind is not None:
-        return one.param.kind
-    if one.param.choices:
-        return click.Choice(one.param.choices)
-    if one.type is Path:
-        is_folder = one.param.metavar == "DIR"
-        return click.Path(one.param.exists, not is_folder, is_folder or not one.param.exists, path_type=Path)
-    return one.type if one.param.least is None else click.IntRange(one.param.least)
+def _kind(parameter: Parameter) -> Any:
+    if parameter.param.kind is not None:
+        return parameter.param.kind
+    if parameter.param.choices:
+        return click.Choice(parameter.param.choices)
+    if parameter.type is Path:
+        is_folder = parameter.param.metavar == "DIR"
+        return click.Path(
+            parameter.param.exists, not is_folder, is_folder or not parameter.param.exists, path_type=Path
+        )
+    return parameter.type if parameter.param.least is None else click.IntRange(parameter.param.least)
 
 
 def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:

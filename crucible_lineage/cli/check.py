@@ -79,9 +79,9 @@ class Checked(Answer):
         return [Coloured("red", "error", f": {f}") for file in self.files for f in file.faults]
 
     def lines(self) -> Iterator[str]:
-        for one in self.files:
-            if not one.faults:
-                line = f"{one.file}: pipeline {one.pipeline}, {amount(one.steps, 'step')}, "
+        for file in self.files:
+            if not file.faults:
+                line = f"{file.file}: pipeline {file.pipeline}, {amount(file.steps, 'step')}, "
                 yield Coloured("green", "no faults", before=line)
 
 

@@ -167,14 +167,16 @@ def _inputs(path: Path, session: Session) -> list[str]:
 
     inputs = plan_pipeline(bind_file(path, session.store), session).inputs
     datasets = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
-    choices = (one for items in inputs.values() for item in items for one in item.calibrations.values())
+    choices = (partners for items in inputs.values() for item in items for partners in item.calibrations.values())
     statement_ids: set[str] = set()
-    new = {str(chosen.certificate["statement"]) for one in choices for chosen in one.chosen}
+    new = {str(chosen.certificate["statement"]) for partners in choices for chosen in partners.chosen}
     statements = session.mirror.statements().values() if new else ()
     while new:  # what ends a certificate may be ended itself
         statement_ids |= new
         new = {
-            one.mfid for one in statements if new.intersection([*map(str, one.body.get("over") or ()), *one.revokes])
+            statement.mfid
+            for statement in statements
+            if new.intersection([*map(str, statement.body.get("over") or ()), *statement.revokes])
         } - statement_ids
     return [*datasets, *sorted(statement_ids)]
 
@@ -217,7 +219,7 @@ def _exchange(
 
 def _reasons(conflicts: Sequence[Conflict], heading: str) -> Iterator[str]:
     yield from [heading] if conflicts else ()
-    yield from _few(f"  {one.mfid}  {one.name}: {one.reason}" for one in conflicts)
+    yield from _few(f"  {conflict.mfid}  {conflict.name}: {conflict.reason}" for conflict in conflicts)
 
 
 def _few(lines: Iterable[str]) -> Iterator[str]:

@@ -167,7 +167,7 @@ def set_command(
     """
     if step is not None and dataset is not None:  # the first value
         values, dataset = (dataset, *values), None
-    if sum(one is not None for one in (dataset, step, table)) != 1 or (table is not None and values):
+    if sum(path is not None for path in (dataset, step, table)) != 1 or (table is not None and values):
         raise InputError("set: name a dataset and what to set (set MFID metadata.power_mW=5), or a table with --from")
     if table is not None:
         requests = read_table(table)

@@ -118,7 +118,7 @@ def clean_command(
     if found and not yes:
         click.confirm("remove this?", abort=True, err=True)
     failed = _remove_all(found)
-    freed = sum(one.bytes for one in found)
+    freed = sum(leftover.bytes for leftover in found)
     lines = [f"freed: {size_text(freed)}"] if found else []
     errors = [f"error: not removed: {line}" for line in failed]
     return Done({"removed": found, "bytes": freed, "failed": failed}, lines, FAILURE if failed else 0, errors)
@@ -126,8 +126,8 @@ def clean_command(
 
 def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None:
     click.echo(f"data folder: {data}")
-    for kind in dict.fromkeys(one.kind for one in found):
-        sizes = [one.bytes for one in found if one.kind == kind]
+    for kind in dict.fromkeys(leftover.kind for leftover in found):
+        sizes = [leftover.bytes for leftover in found if leftover.kind == kind]
         click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
     if not found:
         click.echo("nothing to remove")
@@ -139,9 +139,9 @@ def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None
 def _remove_all(found: Sequence[Leftover]) -> list[str]:
     """Remove the leftovers. Returns those that could not be removed, with the reason."""
     failed = []
-    for one in found:
+    for leftover in found:
         try:
-            remove(one)
+            remove(leftover)
         except OSError as error:
-            failed.append(f"{one.path}: {error.strerror}")
+            failed.append(f"{leftover.path}: {error.strerror}")
     return failed

@@ -55,10 +55,12 @@ def get_command(
     }
     found = fetch_many(session, folders, patterns, tell)
     lines = [
-        line for one in found for line in (*(f"{path}  already there" for path in one.present), *map(str, one.files))
+        line
+        for dataset in found
+        for line in (*(f"{path}  already there" for path in dataset.present), *map(str, dataset.files))
     ]
-    notes = [line for one in found for line in _notes(one, selected[one.mfid][1])]
-    code = FAILURE if any(one.absent for one in found) else 0
+    notes = [line for dataset in found for line in _notes(dataset, selected[dataset.mfid][1])]
+    code = FAILURE if any(dataset.absent for dataset in found) else 0
     return Done(_as_json(found, selected, several), lines, code, notes)
 
 
@@ -73,7 +75,7 @@ def _select(
         if not listed.entries:
             raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
         return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
-    mfids = dict.fromkeys(find_mfid(session, one, [project] if project else ()) for one in datasets)
+    mfids = dict.fromkeys(find_mfid(session, dataset, [project] if project else ()) for dataset in datasets)
     entries = [standing_of(session, existing(session, mfid)) for mfid in mfids]
     for named, entry in zip(datasets, entries, strict=False):
         if named == entry.summary.name:  # others may have it, too
@@ -83,8 +85,13 @@ def _select(
 
 def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
     each: list[JsonObject] = [
-        {"mfid": one.mfid, "state": selected[one.mfid][1], "files": [*one.present, *one.files], "absent": one.absent}
-        for one in found
+        {
+            "mfid": dataset.mfid,
+            "state": selected[dataset.mfid][1],
+            "files": [*dataset.present, *dataset.files],
+            "absent": dataset.absent,
+        }
+        for dataset in found
     ]
     return {"datasets": each} if several else each[0]
 

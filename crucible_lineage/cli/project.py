@@ -35,9 +35,9 @@ def list_projects_command(session: Session) -> Done:
     """List the projects that this key can see, with its role in each."""
     found = session.client.projects.list()
     names = {"unique_id", "project_id", "title", "role"}
-    rows = [(one.project_id, one.title or "", one.role or "", _name(one.lead)) for one in found]
+    rows = [(project.project_id, project.title or "", project.role or "", _name(project.lead)) for project in found]
     lines = in_columns(("PROJECT", "TITLE", "ROLE", "LEAD"), rows) if rows else ["no projects"]
-    return Done({"projects": [one.model_dump(include=names) for one in found]}, lines)
+    return Done({"projects": [project.model_dump(include=names) for project in found]}, lines)
 
 
 @act("create", project_command, announced=BEFORE)
@@ -73,8 +73,8 @@ def members_command(
         if user is not None:
             session.client.projects.add_member(project, user, role)
         found = session.client.projects.members(project)
-    listed = [one.model_dump(include={"unique_id", "username", "role"}) for one in found]
-    rows = [(_name(one), one.role or "") for one in found]
+    listed = [member.model_dump(include={"unique_id", "username", "role"}) for member in found]
+    rows = [(_name(member), member.role or "") for member in found]
     lines = in_columns(("USER", "ROLE"), rows) if rows else ["no members besides its lead"]
     return Done({"project_id": project, "members": listed}, lines)
 
@@ -118,7 +118,7 @@ def rights_command(
     if stated:
         session.client.metadata.merge(found.unique_id, stated)
     rights = stated_rights(session.client.metadata.get(found.unique_id))
-    people = [{"name": one.name, "orcid": one.orcid} for one in rights.creators]
+    people = [{"name": creator.name, "orcid": creator.orcid} for creator in rights.creators]
     fields = {"license": rights.license, "creators": people, "rights": rights.holder}
     lines = list(rights.lines()) or ["nothing is stated about the rights in its data"]
     return Done({"project_id": found.project_id, **fields}, lines)
@@ -140,10 +140,10 @@ def trust_command(
     Otherwise statements count for the datasets of their own project only.
     """
     target = "" if code else find_project(session, project)
-    for one in whose:
-        if not (is_mfid(one) or is_orcid(one)) and session.client.projects.find(one) is None:
+    for account in whose:
+        if not (is_mfid(account) or is_orcid(account)) and session.client.projects.find(account) is None:
             raise InputError(
-                f"this key sees no project {one!r} (list them: crucible-lineage project list), and the ID of an "
+                f"this key sees no project {account!r} (list them: crucible-lineage project list), and the ID of an "
                 "account is an ORCID or MFID"
             )
     if code:

@@ -68,7 +68,7 @@ def reproduce_command(
             click.echo(plain(line), err=True)
 
     options = Options(here, rtol, session.settings.data / "environments", is_all, network)
-    mfids = [] if bundle else [find_mfid(session, one) for one in results]
+    mfids = [] if bundle else [find_mfid(session, result) for result in results]
     if project:
         mfids = sampled(session, project, sample or 1)
     if show_code:
@@ -81,8 +81,8 @@ def reproduce_command(
         announce(session)
         found = reproduce_datasets(session, mfids, options, progress, keep, consent)
         faults = [] if no_receipt else list(state_receipts(session, found)[1])
-    good = sum(one.is_good for one in found)
-    lines = [line for one in found for line in one.lines()]
+    good = sum(outcome.is_good for outcome in found)
+    lines = [line for outcome in found for line in outcome.lines()]
     reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
     code = 0 if good == len(found) else FAILURE
     return Done({"results": found}, [*lines, reproduced], code, [f"note: {fault}" for fault in faults])
@@ -90,7 +90,7 @@ def reproduce_command(
 
 def _bundle(results: Sequence[str]) -> Path | None:
     """Return the named bundle, or None if datasets are named. InputError if a bundle is not named alone."""
-    bundles = [Path(one) for one in results if one.endswith(".zip") or Path(one).is_dir()]
+    bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]
     if bundles and len(results) > 1:
         raise InputError("reproduce: name one bundle and nothing else")
     return bundles[0] if bundles else None

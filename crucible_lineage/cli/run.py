@@ -201,7 +201,7 @@ def _print_notes(result: RunResult) -> None:
 
 def returned_by(session: Session, result: RunResult) -> Returned:
     """Return {(step, output): (MFID, returned values)} of the last datasets that a run made and delivered."""
-    waiting = {mfid for one in result.waiting for mfid in one.mfids}
+    waiting = {mfid for row in result.waiting for mfid in row.mfids}
     made = [
         (step, output, mfid)
         for step, outputs in result.datasets.items()

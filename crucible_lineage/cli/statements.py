@@ -78,9 +78,10 @@ def hold_command(
         about, due = About(tuple(ids), code=code or ""), last[:10]
     target = project or ("" if about.datasets else find_project(session, None))
     outcome = put_on_hold(session, about, why, project=target, flag=flag, due=due)
-    one = outcome.statement
-    stated = f"{one.about} {f'has the flag {one.flag}' if one.flag else 'is on hold'} {one.attribution}"
-    return Done(outcome, [f"{stated}{'' if outcome.is_new else ' (as before)'}", _undo(one)])
+    statement = outcome.statement
+    state = f"has the flag {statement.flag}" if statement.flag else "is on hold"
+    stated = f"{statement.about} {state} {statement.attribution}"
+    return Done(outcome, [f"{stated}{'' if outcome.is_new else ' (as before)'}", _undo(statement)])
 
 
 def _undo(statement: Statement) -> str:
@@ -133,10 +134,10 @@ def certify_command(
         replaced=replaced,
     )  # fmt: skip
     known = certificates_as_of(session, outcome.statement.project)
-    (one,) = (one for one in known if one.statement == outcome.statement.mfid)
-    valid = ", ".join(map(range_text, one.spans))
-    line = f"{mfid} is the {one.kind} of {one.scope} {valid}{'' if outcome.is_new else ' (as before)'}"
-    return Done({**outcome.to_json(), "certificate": one}, [line, _undo(outcome.statement)])
+    (certificate,) = (certificate for certificate in known if certificate.statement == outcome.statement.mfid)
+    valid = ", ".join(map(range_text, certificate.spans))
+    line = f"{mfid} is the {certificate.kind} of {certificate.scope} {valid}{'' if outcome.is_new else ' (as before)'}"
+    return Done({**outcome.to_json(), "certificate": certificate}, [line, _undo(outcome.statement)])
 
 
 @act("lift")
@@ -150,8 +151,8 @@ def lift_command(
     A DATASET stands for all statements of one kind about it. Nothing is computed; the statement is kept, as lifted.
     """
     lifted = lift(session, [find_mfid(session, text) for text in targets], why, kind=kind or "")
-    done = [f"{one}: the {one.kind} {one.attribution} is lifted" for one in lifted]
-    follows = [line for one in lifted for line in _follows(session, one)]
+    done = [f"{statement}: the {statement.kind} {statement.attribution} is lifted" for statement in lifted]
+    follows = [line for statement in lifted for line in _follows(session, statement)]
     return Done({"lifted": lifted, "follows": follows}, [*done, *follows])
 
 
@@ -162,8 +163,8 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
         for mfid in lifted.about.datasets:
             yield doubts[mfid].message(mfid) if mfid in doubts else f"{mfid} is not on hold"
     if lifted.verb == REVOKE:
-        for one in session.mirror.statements(lifted.revokes).values():
-            yield f"{one}: the {one.kind} {one.attribution} counts again"
+        for statement in session.mirror.statements(lifted.revokes).values():
+            yield f"{statement}: the {statement.kind} {statement.attribution} counts again"
     if certificate := certificate_in(lifted):
         yield from after_lifting(session, certificate)
 

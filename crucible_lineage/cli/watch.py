@@ -183,8 +183,8 @@ def deploy_command(
 
     deployed = deploy(requests, pool, reset=reset)
     lines = [
-        f"{one.name}: {'deployed' if one.created else 'updated'}, runs {'; '.join(one.runs) or 'when asked'}"
-        for one in deployed
+        f"{state.name}: {'deployed' if state.created else 'updated'}, runs {'; '.join(state.runs) or 'when asked'}"
+        for state in deployed
     ]
     lines.append(f"start a worker: prefect worker start --pool {pool}")
     lines.append(f"run one now: prefect deployment run {deployed[0].name}")
@@ -231,7 +231,7 @@ def _requests(
         crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
     return [
         DeploymentRequest(
-            one.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, limit, image
+            pipeline.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, limit, image
         )
-        for one, name in bound
+        for pipeline, name in bound
     ]

@@ -161,7 +161,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         added = tuple(self.add_file_to_dataset(dsid, path, ingestor=ingestor) for path in paths)
         if wait or wait_for_ingestion_response:
             wait_for = self._ingestions.wait
-            added = tuple(replace(one, ingestion=one.ingestion and wait_for(one.ingestion.id)) for one in added)
+            added = tuple(replace(file, ingestion=file.ingestion and wait_for(file.ingestion.id)) for file in added)
         return CreatedDataset(record, metadata, added)
 
     def get(

@@ -166,9 +166,9 @@ def remove_folder(folder: Path) -> None:
 
 
 def _entries(path: Path) -> Iterator[os.stat_result]:
-    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
+    for entry in (path, *path.rglob("*")) if path.is_dir() else (path,):
         with suppress(OSError):  # already removed
-            yield one.lstat()
+            yield entry.lstat()
 
 
 def _size(path: Path) -> int:

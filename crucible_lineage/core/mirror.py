@@ -197,7 +197,7 @@ class Mirror:
         if damaged:
             self._read_again(project, damaged)
             return None
-        return {mfid: DatasetStatus(mfid, project, True, True, one, replaces[mfid]) for mfid, one in slots.items()}
+        return {mfid: DatasetStatus(mfid, project, True, True, slot, replaces[mfid]) for mfid, slot in slots.items()}
 
     def _read_again(self, project: str, damaged: Collection[str]) -> None:
         """Drop damaged rows, and let the next sync and snapshot of the project read everything."""
@@ -423,12 +423,12 @@ class Mirror:
     def verdicts(self, project: str) -> dict[str, dict[str, CheckResult]]:
         """Return the verdicts of checks that count in a project: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
         stored = self._stated(CHECK).get(project.casefold(), {}).items()
-        return {mfid: {name: CheckResult(*one) for name, one in some.items()} for mfid, some in stored}
+        return {mfid: {name: CheckResult(*verdict) for name, verdict in some.items()} for mfid, some in stored}
 
     def remade(self, project: str) -> dict[str, ReproductionCount]:
         """Return how often each result was made again, by the receipts that count in a project."""
         stored = self._stated(REMAKE).get(project.casefold(), {})
-        return {mfid: ReproductionCount(*one) for mfid, one in stored.items()}
+        return {mfid: ReproductionCount(*counts) for mfid, counts in stored.items()}
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
@@ -466,7 +466,7 @@ class Mirror:
 
             def store(db: sqlite3.Connection) -> None:
                 tables.write(db, rows)
-                db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(one, time.time()) for one in absent])
+                db.executemany("INSERT OR REPLACE INTO absent VALUES (?, ?)", [(mfid, time.time()) for mfid in absent])
 
             self.database.transaction(store)
             found |= {row.mfid: row.summary for row in rows}
@@ -500,7 +500,11 @@ class Mirror:
         sql = f"SELECT mfid, modified FROM dataset WHERE {tables.of_project(project)}"  # noqa: S608  a text of ours
         known = dict(self.database.rows(sql, project))
         listed = self._all_of(project, modification_time_gte=datetime.fromisoformat(latest) - OVERLAP)
-        new = [one.modification_time for one in listed if known.get(one.unique_id) != (one.modification_time or "")]
+        new = [
+            dataset.modification_time
+            for dataset in listed
+            if known.get(dataset.unique_id) != (dataset.modification_time or "")
+        ]
         times = [datetime.fromisoformat(each) for each in new if each]
         return self._modified_since(project, min(times)) if times else []
 

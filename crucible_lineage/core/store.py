@@ -107,7 +107,7 @@ class Store:
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
         """Record requested ingestions and their status."""
-        rows = [(self.instance, *astuple(one)) for one in ingestions]
+        rows = [(self.instance, *astuple(ingestion)) for ingestion in ingestions]
         self.database.write_many("INSERT OR REPLACE INTO ingestion VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def open_ingestions(self) -> list[Ingestion]:

@@ -152,8 +152,8 @@ class Summary:
         return cls(*values)
 
 
-_STATUS, _PARENTS = ([one.name for one in fields(Summary)].index(name) for name in ("status", "parents"))
-_SLOTS = [one.name for one in fields(DatasetStatus)].index("slots")
+_STATUS, _PARENTS = ([column.name for column in fields(Summary)].index(name) for name in ("status", "parents"))
+_SLOTS = [column.name for column in fields(DatasetStatus)].index("slots")
 
 
 def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
@@ -386,7 +386,9 @@ def store_in_force(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
-    projects = {one.project.casefold(): active.within(one.project) for one in active.statements.values()}
+    projects = {
+        statement.project.casefold(): active.within(statement.project) for statement in active.statements.values()
+    }
     found |= {CHECK: {project: verdicts_in(within) for project, within in projects.items()}}
     found |= {REMAKE: {project: remade_in(within) for project, within in projects.items()}}
     found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}

@@ -140,7 +140,7 @@ def _mismatch(source: DatasetParts, target: DatasetParts) -> str:
     """Return why the target's dataset is another one, or withdrawn; empty if it is the same."""
     if is_withdrawn(target.entry):
         return f"its deletion is requested at the target (request {target.entry['deletion_request'].get('id')})"
-    project, own_project = (str(one.entry.get("project_id") or "") for one in (target, source))
+    project, own_project = (str(side.entry.get("project_id") or "") for side in (target, source))
     if project.casefold() != own_project.casefold():
         return f"its id is taken at the target by a dataset of project {project or 'none'!r}"
     if reason := unreadable(target.metadata):
@@ -212,7 +212,7 @@ def _equal_parents(ours: StepRecord | FilesRecord | None, theirs: StepRecord | F
     if ours is None or theirs is None:
         return {}
     existing = {*(theirs.equal_parents or {}), *theirs.parents}
-    return {one: other for one, other in (ours.equal_parents or {}).items() if one not in existing}
+    return {mfid: other for mfid, other in (ours.equal_parents or {}).items() if mfid not in existing}
 
 
 def _differs(name: str, ours: object, theirs: object) -> str:

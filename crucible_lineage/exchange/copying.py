@@ -110,7 +110,7 @@ def plan_project(source: Session, target: Session, project: str, tell: Tell) -> 
     """Plan the copy of a project. Raises InputError if either side lacks it."""
     tell(f"reading project {project} at the source", 0)
     ours = {**source.mirror.snapshot(project).records, **source.mirror.records_beside(project)}
-    project_id = next((str(one["project_id"]) for one in ours.values()), project)
+    project_id = next((str(mine["project_id"]) for mine in ours.values()), project)
     target.ensure_project(project_id)
     tell(f"reading project {project} at the target", 0)
     theirs = {**target.mirror.snapshot(project_id).records, **target.mirror.records_beside(project_id)}
@@ -125,9 +125,9 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
     if missing := [mfid for mfid in requested if mfid not in fetched.found]:
         where = source.settings.describe()
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
-    for project in sorted({str(one["project_id"]) for one in fetched.found.values() if one.get("project_id")}):
+    for project in sorted({str(record["project_id"]) for record in fetched.found.values() if record.get("project_id")}):
         target.ensure_project(project)
-    more = {mfid for one in fetched.found.values() for mfid in _support_of(one)} - fetched.found.keys()
+    more = {mfid for record in fetched.found.values() for mfid in _support_of(record)} - fetched.found.keys()
     records = fetched.found | (fetch_datasets(source.client, sorted(more), include_links=True).found if more else {})
     return _plan(source, target, records, {}, (), tell, needs_parents=False)
 
@@ -173,10 +173,12 @@ def _plan(
             )
         return ItemToCopy(here, missing, frozenset({*_parents(ours[mfid]), *linked(ours[mfid], "sample")})), faults
 
-    own_samples = {*samples, *(one for mfid in finished for one in linked(ours[mfid], "sample"))}
+    own_samples = {*samples, *(sample for mfid in finished for sample in linked(ours[mfid], "sample"))}
     pairs = [*_samples(source, target, own_samples), *in_threads(compared, finished)]
     conflicts = [Conflict(item.mfid, item.source.name, fault) for item, faults in pairs for fault in faults]
-    items, refused = _parents_first([item for item, _ in pairs if item.missing], {one.mfid for one in conflicts})
+    items, refused = _parents_first(
+        [item for item, _ in pairs if item.missing], {conflict.mfid for conflict in conflicts}
+    )
     differing = {item.mfid for item, faults in pairs if item.missing or faults}
     return CopyPlan(items, len(set(finished) - differing), tuple(conflicts), (*skipped, *refused))
 
@@ -194,7 +196,9 @@ def _parents(dataset: JsonMapping) -> set[str]:
 
 def _absent_parents(target: Session, datasets: Sequence[JsonMapping], theirs: Mapping[str, JsonMapping]) -> set[str]:
     """Return the parents that are not copied, and that the target lacks or does not show."""
-    outside = {parent for one in datasets for parent in _parents(one)} - {str(one["unique_id"]) for one in datasets}
+    outside = {parent for dataset in datasets for parent in _parents(dataset)} - {
+        str(dataset["unique_id"]) for dataset in datasets
+    }
     fetched = fetch_datasets(target.client, outside - theirs.keys())
     return fetched.absent | fetched.hidden
 
@@ -250,12 +254,12 @@ def _parents_first(
     for mfid in TopologicalSorter({item.mfid: sorted(item.parents) for item in items}).static_order():
         if (item := by_id.get(mfid)) is None or mfid in refused:
             continue
-        if (parent := next((one for one in sorted(item.parents) if one in refused), None)) is None:
+        if (parent := next((parent for parent in sorted(item.parents) if parent in refused), None)) is None:
             chosen.append(replace(item, parents=item.parents & by_id.keys()))
         else:
             reason = f"it was made from {parent}, which conflicts with the target"
             refused[mfid] = Conflict(mfid, item.source.name, reason)
-    return tuple(chosen), tuple(one for mfid, one in refused.items() if mfid not in conflicting)
+    return tuple(chosen), tuple(conflict for mfid, conflict in refused.items() if mfid not in conflicting)
 
 
 # Sending one dataset or sample
@@ -369,7 +373,7 @@ class Sender:
                 client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
         if missing.files:
             with self._files() as local:
-                for file in (one for one in source.files if one.filename in missing.files):
+                for file in (file for file in source.files if file.filename in missing.files):
                     sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
                     if file.mfid in self.ingested and not sent.existed:
                         self.client.ingestions.request(sent.file.mfid)
@@ -424,7 +428,7 @@ def bring(
     away_since, tries, reason = None, 0, "what it was made of is not there"
     with target.connect(at_most_s=ONE_CALL_S) as client, ThreadPoolExecutor(AT_ONCE, "bring") as pool:
         requests = source.client.ingestions.iter() if ingests and left else ()
-        ingested = frozenset(str(one.file_mfid) for one in requests if one.status != "not_requested")
+        ingested = frozenset(str(request.file_mfid) for request in requests if request.status != "not_requested")
         sender = Sender(source, target, client, ingested)
         while ready := [item for item in left.values() if item.parents.isdisjoint(left.keys() | refused)]:
             troubles: list[CrucibleError] = []

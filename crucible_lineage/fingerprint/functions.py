@@ -377,7 +377,10 @@ class CodeScope:
 
     def target(self, chain: Chain) -> Reference | None:
         """Resolve a chain of names as far as it leads through first-party modules."""
-        return next((one for one in self._resolved(chain, ObjectDescription()) if one.value is not _MISSING), None)
+        return next(
+            (reference for reference in self._resolved(chain, ObjectDescription()) if reference.value is not _MISSING),
+            None,
+        )
 
     def _value(self, chain: Chain) -> Any:
         """Resolve a chain of names to its last attribute; None if that is unknown."""

@@ -250,7 +250,7 @@ class ModuleSource:
         """Return the definition that compiles to `code`, of several the nearest; None without one, as after an edit."""
         essence = _essence(code)
         same = [definition for definition, other in self._compiled.get(code.co_name, ()) if other == essence]
-        return min(same, key=lambda one: abs(one.first_line - code.co_firstlineno), default=None)
+        return min(same, key=lambda definition: abs(definition.first_line - code.co_firstlineno), default=None)
 
     def definition_at(self, code: types.CodeType) -> Definition | None:
         """Return the only definition with the name and first line of `code`, if there is exactly one."""

@@ -58,8 +58,8 @@ def shared(fields: Iterable[JsonMapping]) -> JsonObject:
     """Return the fields in which data agree, nested ones too."""
     found = list(fields)
     agreed: JsonObject = {}
-    for name in dict.fromkeys(name for one in found for name in one):
-        values = [one.get(name) for one in found]
+    for name in dict.fromkeys(name for each in found for name in each):
+        values = [each.get(name) for each in found]
         if all(isinstance(value, Mapping) for value in values):
             agreed[name] = shared(values)  # type: ignore[arg-type]  # all are mappings
         elif len(distinct(values)) == 1 and None not in values:

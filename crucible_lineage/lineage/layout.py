@@ -63,7 +63,8 @@ def layout(
 def _best(choices: Iterable[int], size_of: Callable[[int], Point]) -> int:
     """Return the choice whose picture is shown largest on a screen, or the first one unless that is much better."""
     shrunk = {
-        one: max(1.0, *(side / most for side, most in zip(size_of(one), _SCREEN, strict=True))) for one in choices
+        choice: max(1.0, *(side / most for side, most in zip(size_of(choice), _SCREEN, strict=True)))
+        for choice in choices
     }
     first, best = next(iter(shrunk)), min(shrunk, key=shrunk.__getitem__)
     return best if shrunk[best] < _GAIN * shrunk[first] else first
@@ -83,8 +84,11 @@ def _layers(sizes: Sequence[Point], links: list[tuple[int, int]], column_gap: fl
     position = {number: place for place, number in enumerate(networkx.topological_sort(graph))}
     for source, target in links:  # some of those in cycles are turned
         graph.add_edge(*((source, target) if position[source] < position[target] else (target, source)))
-    generations = [list(one) for one in networkx.topological_generations(graph)]
-    outwards = [sorted(one, key=lambda number: -abs(2 * one.index(number) + 1 - len(one))) for one in generations]
+    generations = [list(generation) for generation in networkx.topological_generations(graph)]
+    outwards = [
+        sorted(generation, key=lambda number: -abs(2 * generation.index(number) + 1 - len(generation)))
+        for generation in generations
+    ]
     most = max(map(len, generations), default=1)
 
     def layered(rows: int) -> list[int]:
@@ -127,8 +131,8 @@ def _bands(
 
     def size_of(most: int) -> Point:
         bands = list(pairwise(breaks_of(most)))
-        height = sum(max(bottoms[one:end]) - min(tops[one:end]) for one, end in bands)
-        return max(ends[end] - ends[one] for one, end in bands), height + 2 * _BEND * (len(bands) - 1)
+        height = sum(max(bottoms[start:end]) - min(tops[start:end]) for start, end in bands)
+        return max(ends[end] - ends[start] for start, end in bands), height + 2 * _BEND * (len(bands) - 1)
 
     breaks = breaks_of(_best(range(1, max(2, min(len(columns), MOST_BOXES))), size_of)) if columns else [0]
     left = max((_BEND + _TRACK * len(crossing[at - 1]) for at in breaks[1:-1]), default=0.0)

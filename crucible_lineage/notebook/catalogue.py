@@ -72,7 +72,7 @@ class Catalogue:
         if name not in MODULES:
             raise AttributeError(f"a catalogue has no {name!r}; {nearest(name, MODULES)}")
         question = find_question(name)
-        names = [one.target for one in question.parameters if one.name != "project"]
+        names = [parameter.target for parameter in question.parameters if parameter.name != "project"]
 
         def ask(*given: object, params: Mapping[str, object] | None = None, **named: object) -> Any:
             named |= dict(zip(names, given, strict=False))
@@ -94,8 +94,10 @@ class Catalogue:
             if name in ("dataset", "old", "new"):
                 with suppress(InputError):  # it may be a run, a step or a file
                     found[name] = self._mfid(value)
-        has_project = any(one.target == "project" for one in question.parameters)
-        is_free = not any(one.param.is_argument and one.target in found for one in question.parameters)
+        has_project = any(parameter.target == "project" for parameter in question.parameters)
+        is_free = not any(
+            parameter.param.is_argument and parameter.target in found for parameter in question.parameters
+        )
         question.require(found)
         return {"project": self._project, **found} if has_project and is_free and self._project else found
 
@@ -119,7 +121,7 @@ class Catalogue:
         result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), lambda _: None, choice)
         if not result.ok:
             failed = [*map(result.error_line, result.errors)]
-            waiting = [f"{one.step}: waits for delivery: {one.error}" for one in result.waiting]
+            waiting = [f"{row.step}: waits for delivery: {row.error}" for row in result.waiting]
             unseen = [f"existing results were not checked at Crucible: {result.unseen}"] if result.unseen else []
             reasons = "\n".join((*failed, *waiting, *unseen)) or "it was stopped"
             raise RunError(f"run pipeline {bound.name!r}: some steps failed\n{reasons}")

@@ -147,7 +147,7 @@ class Dataset:
 
     def _is_preview(self, file: File) -> bool:
         ref = self._catalogue.session.known(self.mfid)
-        return ref is not None and any(one.name == file.name and not one.is_data for one in ref.files)
+        return ref is not None and any(known.name == file.name and not known.is_data for known in ref.files)
 
     def _fetch(self, file: File, target: Path) -> None:
         session = self._catalogue.session
@@ -155,7 +155,7 @@ class Dataset:
             ref = FileRef(file.name, file.sha256, file.size or 0)
             place_file(DatasetRef(self.mfid, self.name, (ref,)), ref, target, session)
             return
-        (stored,) = [one for one in session.client.files.list(self.mfid) if one.filename == file.name]
+        (stored,) = [listed for listed in session.client.files.list(self.mfid) if listed.filename == file.name]
         session.client.files.download(stored, target.parent)
 
     def __eq__(self, other: object) -> bool:
@@ -191,7 +191,7 @@ class Datasets(list[Dataset]):
         return f"<{amount(len(self), 'dataset')}{self._not_listed}>"
 
     def _repr_html_(self) -> str:
-        shown = [existing(self._session, one.mfid) for one in self[:MOST_LISTED]]
+        shown = [existing(self._session, dataset.mfid) for dataset in self[:MOST_LISTED]]
         more = f"and {len(self) - len(shown)} more" if len(self) > len(shown) else ""
         more = (more + self._not_listed).removeprefix("; ")
         return rows_table(*as_texts(standings_of(self._session, shown))) + f"<div>{escape(more)}</div>"

@@ -85,7 +85,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 def _refs(value: object, catalogue: Catalogue) -> Any:
     """Replace names of datasets in a step's argument by the datasets."""
     if isinstance(value, list | tuple):
-        return [_refs(one, catalogue) for one in value]
+        return [_refs(item, catalogue) for item in value]
     if isinstance(value, Dataset):
         return value.ref
     if not isinstance(value, str):

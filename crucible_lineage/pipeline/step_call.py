@@ -200,7 +200,7 @@ class FlowSlots:
             found = list(listed.iter(project_id=project, keyword=self.keywords[0], include_metadata=True))
         except (NotFoundError, RefusedError, *TRANSIENT):  # the project does not exist yet, or the service is away
             return ()
-        return [summary_of(one.model_dump()).status for one in found]
+        return [summary_of(dataset.model_dump()).status for dataset in found]
 
 
 def about_file(path: Path) -> About:

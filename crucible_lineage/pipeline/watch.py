@@ -101,7 +101,10 @@ class Watcher:
         unfinished = [dataset for dataset in found if not _is_complete(dataset) and dataset.unique_id not in reported]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in reported]
         data = [dataset for dataset in new if not _is_no_data(dataset)]
-        yield [self._event(DATASET_CREATED, one) for one in sorted(data, key=lambda one: one.creation_time or "")]
+        yield [
+            self._event(DATASET_CREATED, dataset)
+            for dataset in sorted(data, key=lambda dataset: dataset.creation_time or "")
+        ]
         newest = max((_created(dataset) for dataset in found), default=since)
         unfinished_times = (_created(dataset) for dataset in unfinished)
         until = max(since, min([newest, *(moment for moment in unfinished_times if newest - moment < PATIENCE)]))
@@ -118,7 +121,9 @@ class Watcher:
             except (NotFoundError, ForbiddenError):  # its dataset was deleted, or is now hidden from this key
                 continue
         ended = [
-            one for one in requests.values() if not one.is_open and one.status != "not_requested" and one.dataset_mfid
+            request
+            for request in requests.values()
+            if not request.is_open and request.status != "not_requested" and request.dataset_mfid
         ]
         yield [event for request in sorted(ended, key=lambda r: r.id) if (event := self._of_ingestion(request))]
         up_to = max([mark["up_to"], *requests])

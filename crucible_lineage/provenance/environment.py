@@ -177,7 +177,7 @@ def software(packages: Iterable[str], environment: Mapping[str, str] | None = No
 @functools.cache
 def _providers(package: str) -> tuple[str, ...]:
     """Return the names of the distributions with a package."""
-    return tuple(one.metadata["Name"] for one in _distributions().get(package, []))
+    return tuple(distribution.metadata["Name"] for distribution in _distributions().get(package, []))
 
 
 @functools.cache

@@ -55,7 +55,7 @@ def raw_recipe(
         recipe["salt"] = salt
     if parents:
         origins = sorted({parent.source for parent in parents})
-        recipe |= {"version": VERSION, "inputs": {"parent": [{"origin": one, "files": {}} for one in origins]}}
+        recipe |= {"version": VERSION, "inputs": {"parent": [{"origin": origin, "files": {}} for origin in origins]}}
     return recipe
 
 

@@ -51,7 +51,7 @@ def step_activity(
 ) -> JsonObject:
     """Return the `activity` part of a record; of `others` those that are not empty, in their places of the schema."""
     known: JsonObject = {
-        name: list(one) if isinstance(one, Sequence) else dict(one) for name, one in others.items() if one
+        name: list(value) if isinstance(value, Sequence) else dict(value) for name, value in others.items() if value
     }
     code: JsonObject = {name: known.pop(name) for name in OF_CODE if name in known}
     code |= {"fingerprint": fingerprint, "source": source[:20_000], "not_covered": list(not_covered)}

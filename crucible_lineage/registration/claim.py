@@ -248,11 +248,21 @@ def start_over(client: CrucibleClient, claimed: Claim) -> None:
     count more than before, and the list of what is to be tidied up.
     """
     now = require_claim(client, claimed)
-    others = (one for one in registrations(now).by_name.values() if one.name and one.name != claimed.registrar)
+    others = (
+        registration
+        for registration in registrations(now).by_name.values()
+        if registration.name and registration.name != claimed.registrar
+    )
     kept = ("generated", "attached", "result")
     outlines = [
-        begin_mark(one.name, one.rank, {key: one.record[key] for key in kept if key in one.record}, {}, one.keeps)
-        for one in others
+        begin_mark(
+            registration.name,
+            registration.rank,
+            {key: registration.record[key] for key in kept if key in registration.record},
+            {},
+            registration.keeps,
+        )
+        for registration in others
     ]
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if claimed.is_same else {}
@@ -340,7 +350,11 @@ class _OwnMarks:
             self._mark_of(holder),
             taken_over=self.took_over,
             is_alone=isinstance(first, Mapping) and first.get("registrar") == name,
-            others=tuple(one.record for one in known.by_name.values() if one.record and one.name != name),
+            others=tuple(
+                registration.record
+                for registration in known.by_name.values()
+                if registration.record and registration.name != name
+            ),
         )
 
     def keep(
@@ -453,7 +467,9 @@ class _Watch:
             self._files = files
             self.start_again()
         finished = (
-            one for one in known.contested if _has_all(client, mfid, one, listed, {**stored, **(one.metadata or {})})
+            registration
+            for registration in known.contested
+            if _has_all(client, mfid, registration, listed, {**stored, **(registration.metadata or {})})
         )
         self._finished = (next(finished, None),)
 

@@ -160,7 +160,7 @@ class Deliverer:
             if self._stopped:
                 return True
             queued = (*self._ready, *((number, name) for _, number, name in self._later))
-            can_go_on = self._running or any(self._sendable(*one) for one in queued)
+            can_go_on = self._running or any(self._sendable(*entry) for entry in queued)
             if not self._sending and (not self._entries or self._refusal is not None or not can_go_on):
                 return True
             now = time.monotonic()

@@ -125,10 +125,10 @@ def confirmed(
             "keyword": keyword,
             "modification_time_gte": since - CLOCKS_DIFFER,
         }
-        for one in client.datasets.iter(**filters, include_metadata=True):
-            listed[one.unique_id] = (one.modification_time or "", slots_of(one.scientific_metadata))
-            if ref := left.pop(one.unique_id, None):
-                reasons[ref.mfid] = _fault(client, read_record(one.scientific_metadata), ref)
+        for current in client.datasets.iter(**filters, include_metadata=True):
+            listed[current.unique_id] = (current.modification_time or "", slots_of(current.scientific_metadata))
+            if ref := left.pop(current.unique_id, None):
+                reasons[ref.mfid] = _fault(client, read_record(current.scientific_metadata), ref)
         for mfid, ref in left.items():
             try:
                 dataset = client.datasets.get(mfid, include_metadata=True)

@@ -30,8 +30,17 @@ def note_ingestions(store: Store, dataset: DatasetRef, requests: Mapping[str, In
     """Store these requests, so that they are followed."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     store.note_ingestions(
-        Ingestion(one.id, dataset.mfid, dataset.name, name, _status(one), one.ingestion_class, one.error_message, now)
-        for name, one in requests.items()
+        Ingestion(
+            request.id,
+            dataset.mfid,
+            dataset.name,
+            name,
+            _status(request),
+            request.ingestion_class,
+            request.error_message,
+            now,
+        )
+        for name, request in requests.items()
     )
 
 
@@ -63,15 +72,15 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
     listed: dict[int, IngestionRequest] = {}
     if len(left) > 1:
         newest = client.ingestions.iter(limit=LISTED_FOR_ONE * len(left))
-        listed = {one.id: one for one in takewhile(lambda one: one.id >= left[0].request, newest)}
+        listed = {request.id: request for request in takewhile(lambda request: request.id >= left[0].request, newest)}
     ended: list[Ingestion] = []
-    for one in random.SystemRandom().sample(left, len(left)):  # stuck ones do not block the others
-        found = listed.get(one.request)
+    for ingestion in random.SystemRandom().sample(left, len(left)):  # stuck ones do not block the others
+        found = listed.get(ingestion.request)
         if found is None and time.monotonic() > until:
             continue
         with suppress(NotFoundError):
-            found = found or client.ingestions.get(one.request)
-        now = _updated(one, found)
+            found = found or client.ingestions.get(ingestion.request)
+        now = _updated(ingestion, found)
         ended += [now] if now.status not in OPEN else []
     return ended
 

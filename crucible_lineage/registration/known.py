@@ -105,7 +105,7 @@ class KnownResults:
             self._trusted |= self.mirror.known_among(new) if new else {}
             rest = [mfid for mfid in new if mfid not in self._trusted and mfid not in self._refused]
             self._find([mfid for mfid in rest if ask or mfid in self.members])
-            self._trust(one for mfid in rest if (one := self._found.get(mfid)) and one.ref is not None)
+            self._trust(found for mfid in rest if (found := self._found.get(mfid)) and found.ref is not None)
             self._trim()
 
     def known(self, mfid: str, *, ask: bool = True) -> DatasetRef | None:
@@ -156,8 +156,12 @@ class KnownResults:
             records = self.mirror.records(self.members)
             if len(records) < len(self.members):
                 records = self.mirror.read_scope(self.project, self.scope)
-        found = {mfid: one for mfid, record in records.items() if (one := self._registered(record)).record is not None}
-        self._trust(one for one in found.values() if one.ref is not None)
+        found = {
+            mfid: dataset
+            for mfid, record in records.items()
+            if (dataset := self._registered(record)).record is not None
+        }
+        self._trust(dataset for dataset in found.values() if dataset.ref is not None)
         return found
 
     def _find(self, mfids: Collection[str]) -> None:

@@ -244,7 +244,7 @@ class Outbox:
 
     def _set_aside(self, folder: Path, error: str) -> None:
         name = folder.name
-        row = next((one for one in self.journal.waiting() if one.name == name), None)
+        row = next((row for row in self.journal.waiting() if row.name == name), None)
         aside = folder.with_name(f"{ASIDE}{name}-{secrets.token_hex(4)}")
         with suppress(OSError):
             folder.replace(aside)

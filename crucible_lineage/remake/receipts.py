@@ -122,9 +122,9 @@ def known_to_vary(session: Session, mfid: str, record: JsonMapping) -> str:
         return f"{NOT_DETERMINISTIC}: the same code, parameters and inputs gave other bytes in {', '.join(others)}"
     active = in_force(session.mirror.statements().values())
     receipts: dict[str, list[Statement]] = {}
-    for one in active.within(str(record.get("project_id") or "")).statements.values():
-        for other in one.about.datasets if one.verb == REMAKE else ():
-            receipts.setdefault(other, []).append(one)
+    for statement in active.within(str(record.get("project_id") or "")).statements.values():
+        for other in statement.about.datasets if statement.verb == REMAKE else ():
+            receipts.setdefault(other, []).append(statement)
     own = receipts.get(mfid, ())
     if any(map(_found_to_vary, own)):
         last = max(receipt.when for receipt in own if _found_to_vary(receipt))

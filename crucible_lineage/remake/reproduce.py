@@ -89,7 +89,7 @@ def reproduce_bundle(
     with _folder(session) as name:
         opened = open_bundle(bundle, name / "bundle", name / "kit")
         outputs, codes = opened.outputs()
-        (consent or Consent()).require(session, [one for one in codes if options.is_all or one.mfid == opened.about])
+        (consent or Consent()).require(session, [code for code in codes if options.is_all or code.mfid == opened.about])
         write_kit(name / "kit", opened.about, outputs, opened.copy, opened.kept_bytes)
         outcomes = _remake(name / "kit", [opened.about], options, keep or name / "made", report)
     for outcome in outcomes:
@@ -155,7 +155,7 @@ def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mappi
 def sampled(session: Session, project: str, count: int) -> list[str]:
     """Choose current results of a project's steps at random. Raises InputError if there is none."""
     found = standings(session, project).items()
-    matching = sorted(mfid for mfid, one in found if one.summary.step and one.state == CURRENT)
+    matching = sorted(mfid for mfid, standing in found if standing.summary.step and standing.state == CURRENT)
     if not matching:
         raise InputError(f"reproduce: project {project!r} has no current result of a step")
     return random.sample(matching, min(count, len(matching)))
@@ -237,7 +237,9 @@ class OpenedBundle:
 
     def copy(self, mfid: str, file: FileRef) -> str | None:
         """Copy a dataset's file into the kit. Return its path there; None if its bytes are not in the bundle."""
-        entries = (entry for one in self.contents["datasets"] if one["mfid"] == mfid for entry in one["files"])
+        entries = (
+            entry for dataset in self.contents["datasets"] if dataset["mfid"] == mfid for entry in dataset["files"]
+        )
         source = next((entry["path"] for entry in entries if entry["sha256"] == file.sha256), None)
         if source is None:
             return None

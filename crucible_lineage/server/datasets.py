@@ -292,7 +292,11 @@ def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
     attached = list_keywords(db, row)
     if len(attached) > MAX_KEYWORDS:
         raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
-    return next(one for one in attached if one["keyword"].casefold() == keyword.casefold())
+    return next(
+        attached_keyword
+        for attached_keyword in attached
+        if attached_keyword["keyword"].casefold() == keyword.casefold()
+    )
 
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)
@@ -405,12 +409,12 @@ def entity_graph(call: Call, db: Connection, row: Row, recursive: bool = False) 
     ]
     nodes = [
         {
-            "id": one["unique_id"],
-            "entity_type": one["resource_type"],
-            "name": one["name"],
-            f"{one['resource_type']}_name": one["name"],
-            "project_id": one["project_id"],
+            "id": entity["unique_id"],
+            "entity_type": entity["resource_type"],
+            "name": entity["name"],
+            f"{entity['resource_type']}_name": entity["name"],
+            "project_id": entity["project_id"],
         }
-        for _, one in sorted(named.items())
+        for _, entity in sorted(named.items())
     ]
     return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": shown, "links": shown}

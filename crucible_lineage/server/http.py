@@ -48,11 +48,11 @@ def checked(location: str, kind: TypeAdapter[Any], value: Any) -> Any:
     except ValidationError as error:
         if "recursion limit" in str(error):
             raise Refusal(422, "The JSON body is nested too deeply to be read") from None
-        raise _invalid([{**one, "loc": (location, *one["loc"])} for one in error.errors()]) from None
+        raise _invalid([{**fault, "loc": (location, *fault["loc"])} for fault in error.errors()]) from None
 
 
 def _invalid(errors: list[JsonObject]) -> Refusal:
-    return Refusal(422, [{name: _shown(one[name]) for name in ("type", "loc", "msg", "input")} for one in errors])
+    return Refusal(422, [{name: _shown(error[name]) for name in ("type", "loc", "msg", "input")} for error in errors])
 
 
 def _shown(value: object) -> Any:
@@ -103,7 +103,9 @@ class Route:
         models = {where: create_model(where, __config__=strict, **some) for where, some in fields.items()}
         models |= {name: hints[name] for name in ("query", "body") if name in hints}
         self.is_whole = "query" in hints
-        self.lists = {name for name, one in models["query"].model_fields.items() if get_origin(one.annotation) is list}
+        self.lists = {
+            name for name, field in models["query"].model_fields.items() if get_origin(field.annotation) is list
+        }
         return {where: TypeAdapter(model) for where, model in models.items()}
 
     def match(self, segments: list[str]) -> dict[str, str] | None:

@@ -122,19 +122,21 @@ def ingestor_names() -> list[str]:
 def _in_order(requested: str | None, on_attempt: Callable[[str], object]) -> Iterator[Ingestor]:
     """Yield the requested ingestor, then those of other packages, which know their own formats, then ours."""
     every: list[EntryPoint | Ingestor] = [*_foreign(), *INGESTORS]
-    for one in sorted(every, key=lambda one: one.name != requested):
-        if isinstance(one, Ingestor):
-            yield one
+    for candidate in sorted(every, key=lambda candidate: candidate.name != requested):
+        if isinstance(candidate, Ingestor):
+            yield candidate
             continue
-        on_attempt(one.name)
+        on_attempt(candidate.name)
         try:
-            ingestor = one.load()()
+            ingestor = candidate.load()()
         except Exception as error:
-            if one.name == requested:
+            if candidate.name == requested:
                 raise
-            sys.stderr.write(f"{one.name} ({one.value}) cannot be loaded: {type(error).__name__}: {error}\n")
+            sys.stderr.write(
+                f"{candidate.name} ({candidate.value}) cannot be loaded: {type(error).__name__}: {error}\n"
+            )
         else:
-            yield Ingestor(one.name, ingestor.suffixes, ingestor.read)
+            yield Ingestor(candidate.name, ingestor.suffixes, ingestor.read)
 
 
 def _foreign() -> list[EntryPoint]:

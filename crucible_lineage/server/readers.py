@@ -188,13 +188,13 @@ def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
         except (NotImplementedError, TypeError, ValueError):  # not every file supports lazy reading
             doubts.clear()
             signals = list(reader(str(named)))
-        for one in signals:
-            general = one.get("metadata", {}).get("General", {})
+        for signal in signals:
+            general = signal.get("metadata", {}).get("General", {})
             if general.get("original_filename") == named.name:
                 del general["original_filename"]
     if len(signals) > MAX_SIGNALS or doubts:
         return Found({"signals": _unread(len(signals), "signal"), **({"doubts": doubts[:5]} if doubts else {})})
-    return Found({"signals": [_signal(one) for one in signals]}, None, _signal_fields(signals))
+    return Found({"signals": [_signal(signal) for signal in signals]}, None, _signal_fields(signals))
 
 
 @contextmanager
@@ -458,7 +458,7 @@ def _signal(signal: Mapping[str, Any]) -> JsonObject:
     return {
         "shape": list(data.shape),
         "dtype": str(data.dtype),
-        **{name: one for name, one in described.items() if one},
+        **{name: value for name, value in described.items() if value},
     }
 
 
@@ -466,7 +466,7 @@ def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
     metadata = signals[0].get("metadata", {}) if signals else {}
     general, instruments = metadata.get("General", {}), metadata.get("Acquisition_instrument", {})
-    names = (one.get("microscope") for one in instruments.values() if isinstance(one, Mapping))
+    names = (instrument.get("microscope") for instrument in instruments.values() if isinstance(instrument, Mapping))
     zone = {"UTC": "+00:00", "": ""}.get(general.get("time_zone", ""), " of an unknown zone")
     time = read_time(f"{general.get('date', '')}T{general.get('time', '')}{zone}")
     return _given(timestamp=time, instrument_name=next(filter(None, names), None))

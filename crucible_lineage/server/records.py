@@ -351,7 +351,7 @@ _OWN: dict[str, dict[str, Any]] = {  # of one kind, besides its fields
 def list_query(kind: str) -> type[ListQuery]:
     """Return the parameters of the list of this kind: it can be filtered by each of its fields."""
     filters: dict[str, Any] = {**dict.fromkeys(FIELDS[kind], str), **_OWN[kind]}
-    more: dict[str, Any] = {name: (one | None, None) for name, one in filters.items()}
+    more: dict[str, Any] = {name: (kept | None, None) for name, kept in filters.items()}
     if kind == "dataset":
         more["keyword"] = (list[Annotated[str, Field(max_length=500)]], Field(default=[], max_length=20))
     return create_model(f"{kind}_query", __base__=ListQuery, **more)

@@ -41,7 +41,9 @@ def seal_rows(connection: sqlite3.Connection) -> None:
 
 def _checked_row(cursor: sqlite3.Cursor, values: tuple[object, ...]) -> sqlite3.Row:
     for table, first, seal in _seals(tuple(column[0] for column in cursor.description)):
-        if values[seal] != checksum(*values[first:seal]) and any(one is not None for one in values[first : seal + 1]):
+        if values[seal] != checksum(*values[first:seal]) and any(
+            value is not None for value in values[first : seal + 1]
+        ):
             raise DamagedError(table, values[first])
     return sqlite3.Row(cursor, values)
 

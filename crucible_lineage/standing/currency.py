@@ -131,5 +131,5 @@ _currencies: WeakKeyDictionary[Snapshot, Currency] = WeakKeyDictionary()
 def currency_of(copy: Snapshot) -> Currency:
     """Return what fills the slots of a project."""
     if (found := _currencies.get(copy)) is None:
-        found = _currencies[copy] = Currency(one.status for one in copy.summaries.values())
+        found = _currencies[copy] = Currency(summary.status for summary in copy.summaries.values())
     return found

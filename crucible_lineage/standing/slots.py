@@ -38,9 +38,9 @@ def make_current_now(
     """Make a dataset current in these slots from now on, after all that any run has made current in them."""
     if claims:
         currency = currency_of(mirror.snapshot(project))
-        known = (one for key in claims for one in currency.claims(key, project))
-        since = later_than(datetime.now(UTC), [one.since for one in (*claims.values(), *known)])
-        make_current(mirror, client, project, mfid, {key: replace(one, since=since) for key, one in claims.items()})
+        known = (claim for key in claims for claim in currency.claims(key, project))
+        since = later_than(datetime.now(UTC), [claim.since for claim in (*claims.values(), *known)])
+        make_current(mirror, client, project, mfid, {key: replace(claim, since=since) for key, claim in claims.items()})
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class ClaimingRun:
         The processes of a run claim a slot as of the same moment.
         """
         claims = currency.claims(key, project)
-        own = [one.since for one in claims if one.run == self.id]
-        since = max(own) if own else later_than(self.begun, (one.since for one in claims))
+        own = [claim.since for claim in claims if claim.run == self.id]
+        since = max(own) if own else later_than(self.begun, (claim.since for claim in claims))
         before = currency.slots(mfid).get(key, SlotClaim("", ""))
         if self.file is None:
-            declared_in = max(claims, key=lambda one: one.since, default=before).declared_in
+            declared_in = max(claims, key=lambda claim: claim.since, default=before).declared_in
             return SlotClaim(since, self.id, declared_in, before.also, before.was)
         others = set(currency.latest_for(mfid, key)) - {"", self.file}
         also = {name for name in others if self.folder and (self.folder / name).is_file()}

@@ -65,7 +65,7 @@ class Standing:
     @property
     def verdicts(self) -> tuple[str, ...]:
         """The verdicts of its checks, in words."""
-        return tuple(_verdict_text(name, one) for name, one in self.checks.items())
+        return tuple(_verdict_text(name, check) for name, check in self.checks.items())
 
 
 def _verdict_text(name: str, check: CheckResult) -> str:
@@ -113,12 +113,12 @@ def standings_of_records(
     `copies` are those of the projects of datasets that another one may have replaced, which are read otherwise.
     """
     own = {mfid: _with_parents(summary_of(record), linked.get(mfid, ())) for mfid, record in records.items()}
-    present = {mfid: one for mfid, one in own.items() if not is_withdrawn(records[mfid])}
-    projects = (one.status.project for mfid, one in present.items() if may_be_replaced(records[mfid]))
+    present = {mfid: summary for mfid, summary in own.items() if not is_withdrawn(records[mfid])}
+    projects = (summary.status.project for mfid, summary in present.items() if may_be_replaced(records[mfid]))
     copies = visible_copies(session, sorted(set(filter(None, projects)))) if copies is None else copies
-    everything = {mfid: one for copy in copies for mfid, one in copy.summaries.items()} | present
-    currency = Currency(one.status for one in everything.values())
-    withdrawn = {mfid: Standing(one, WITHDRAWN) for mfid, one in own.items() if mfid not in present}
+    everything = {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()} | present
+    currency = Currency(summary.status for summary in everything.values())
+    withdrawn = {mfid: Standing(summary, WITHDRAWN) for mfid, summary in own.items() if mfid not in present}
     return withdrawn | _standings(session, present.values(), currency, everything, EVERYTHING)
 
 
@@ -132,8 +132,8 @@ def _standings(
     """Return where these datasets stand, as a project sees it; for EVERYTHING, each as its own project does."""
     selected, stated = list(selected), session.effects
     viewers: dict[str, list[str]] = {}
-    for one in selected:
-        viewers.setdefault(viewer or one.status.project, []).append(one.mfid)
+    for summary in selected:
+        viewers.setdefault(viewer or summary.status.project, []).append(summary.mfid)
     doubts: dict[str, Doubt] = {}
     flags: dict[str, tuple[str, ...]] = {}
     for project, mfids in viewers.items() if stated.says_any else ():
@@ -142,13 +142,13 @@ def _standings(
     verdicts = {project: session.mirror.verdicts(project) for project in viewers}
     remade = {project: session.mirror.remade(project) for project in viewers}
     found = {}
-    for one in selected:
-        mfid, by, project = one.mfid, currency.superseded_by(one.mfid), viewer or one.status.project
-        shared = (currency.slots(other).get(key) for other in by for key in one.status.slots)
+    for summary in selected:
+        mfid, by, project = summary.mfid, currency.superseded_by(summary.mfid), viewer or summary.status.project
+        shared = (currency.slots(other).get(key) for other in by for key in summary.status.slots)
         since = max((claim.since for claim in shared if claim), default="")
         doubt, state = doubts.get(mfid), _state(mfid, currency, doubts.get(mfid))
         more = flags.get(mfid, ()), verdicts[project].get(mfid, {}), remade[project].get(mfid, NEVER)
-        found[mfid] = Standing(one, state, by, since, doubt, *more)
+        found[mfid] = Standing(summary, state, by, since, doubt, *more)
     return found
 
 

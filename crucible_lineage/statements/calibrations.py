@@ -117,11 +117,11 @@ def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
 
     `spans` are its remaining ranges; without any, the stated one is returned.
     """
-    one = certificate_in(stated)
-    if one is None:
+    certificate = certificate_in(stated)
+    if certificate is None:
         return ""
-    lasts = ", ".join(map(range_text, spans)) or range_text(one.declared)
-    return f"{one.kind} of {one.scope} {lasts}, certified"
+    lasts = ", ".join(map(range_text, spans)) or range_text(certificate.declared)
+    return f"{certificate.kind} of {certificate.scope} {lasts}, certified"
 
 
 def _moment(moment: datetime) -> str:
@@ -135,20 +135,20 @@ def _until(until: datetime) -> str | None:
 
 def certificates_of(active: ActiveStatements) -> list[Certificate]:
     """Return the certificates in force with their remaining ranges, the earliest first."""
-    certificates = [one for stated in active.statements.values() if (one := certificate_in(stated))]
+    certificates = [certificate for stated in active.statements.values() if (certificate := certificate_in(stated))]
     begins: dict[tuple[str, _Key], list[datetime]] = {}
-    for one in sorted(certificates, key=lambda one: one.since):
-        begins.setdefault((one.project.casefold(), one.key), []).append(one.since)
+    for certificate in sorted(certificates, key=lambda certificate: certificate.since):
+        begins.setdefault((certificate.project.casefold(), certificate.key), []).append(certificate.since)
     cuts = _cuts(active, certificates)
     remaining = []
-    for one in certificates:
-        since, until = one.declared
-        if one.until == NEXT:
-            moments = begins[one.project.casefold(), one.key]
+    for certificate in certificates:
+        since, until = certificate.declared
+        if certificate.until == NEXT:
+            moments = begins[certificate.project.casefold(), certificate.key]
             at = bisect_right(moments, since)
             until = moments[at] if at < len(moments) else NO_END
-        remaining.append(replace(one, spans=_without((since, until), cuts.get(one, ()))))
-    return sorted(remaining, key=lambda one: (one.since, one.statement))
+        remaining.append(replace(certificate, spans=_without((since, until), cuts.get(certificate, ()))))
+    return sorted(remaining, key=lambda certificate: (certificate.since, certificate.statement))
 
 
 def certificate_in(stated: Statement) -> Certificate | None:
@@ -186,14 +186,14 @@ def certificate_in(stated: Statement) -> Certificate | None:
 
 def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
     """Return the ranges cut out of certificates by others of the same data that count in their projects."""
-    by_statement = {one.statement: one for one in certificates}
+    by_statement = {certificate.statement: certificate for certificate in certificates}
     cuts: dict[Certificate, list[Span]] = {}
     for ending in certificates:
         over = active.statements[ending.statement].body.get("over")
         for mfid in over if isinstance(over, list | tuple) else ():
-            one = by_statement.get(str(mfid))
-            if one and one.key == ending.key and active.counts(ending, one.project):
-                cuts.setdefault(one, []).append(ending.declared)
+            certificate = by_statement.get(str(mfid))
+            if certificate and certificate.key == ending.key and active.counts(ending, certificate.project):
+                cuts.setdefault(certificate, []).append(ending.declared)
     return cuts
 
 
@@ -221,8 +221,12 @@ def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
 def certificates_to_json(active: ActiveStatements) -> Any:
     """Return the certificates in force as JSON, for `counting_certificates`."""
     rows = [
-        {**vars(one), "since": one.since.isoformat(), "spans": [[a.isoformat(), _until(b)] for a, b in one.spans]}
-        for one in certificates_of(active)
+        {
+            **vars(certificate),
+            "since": certificate.since.isoformat(),
+            "spans": [[a.isoformat(), _until(b)] for a, b in certificate.spans],
+        }
+        for certificate in certificates_of(active)
     ]
     return [rows, {project: sorted(whose) for project, whose in active.trusted.items()}]
 
@@ -232,7 +236,7 @@ def counting_certificates(stored: Any, project: str, kind: str | None = None) ->
     rows, trusted = stored
     trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
     read = (_from_row(row) for row in rows if kind is None or row["kind"] == kind)
-    return [one for one in read if trusting.counts(one, project)]
+    return [certificate for certificate in read if trusting.counts(certificate, project)]
 
 
 def _from_row(row: JsonMapping) -> Certificate:
@@ -261,8 +265,8 @@ class CertificateMatch:
             sides.append(((self.begins - moment).total_seconds(), "after", self.after))
         if not sides:
             return None
-        seconds, side, one = min(sides, key=lambda candidate: (candidate[0], candidate[1] != "before"))
-        return one, side, seconds
+        seconds, side, certificate = min(sides, key=lambda candidate: (candidate[0], candidate[1] != "before"))
+        return certificate, side, seconds
 
 
 class _Timeline:
@@ -278,9 +282,9 @@ class _Timeline:
     def at(self, moment: datetime) -> Iterator[Certificate]:
         index = bisect_right(self._begins, moment) - 1
         while index >= 0 and self._latest[index] > moment:
-            (_, until), one = self.by_begin[index]
+            (_, until), certificate = self.by_begin[index]
             if until > moment:
-                yield one
+                yield certificate
             index -= 1
 
     def before(self, moment: datetime) -> tuple[datetime, Certificate] | None:
@@ -297,10 +301,13 @@ class Calibrations:
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
         grouped: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, list[tuple[Span, Certificate]]]]] = {}
-        for one in certificates:
-            names, values = tuple(name for name, _ in one.fields), tuple(_value(*field) for field in one.fields)
-            by_values = grouped.setdefault(one.kind, {}).setdefault((names, one.where), {})
-            by_values.setdefault(values, []).extend((span, one) for span in one.spans)
+        for certificate in certificates:
+            names, values = (
+                tuple(name for name, _ in certificate.fields),
+                tuple(_value(*field) for field in certificate.fields),
+            )
+            by_values = grouped.setdefault(certificate.kind, {}).setdefault((names, certificate.where), {})
+            by_values.setdefault(values, []).extend((span, certificate) for span in certificate.spans)
         self._timelines = {
             kind: {
                 (names, parse_condition(where) if where else None): {
@@ -319,12 +326,14 @@ class Calibrations:
     def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
         """Return the certificates of a kind for data with these fields, measured at `moment`."""
         timelines = list(self._matching(kind, value_of))
-        valid = [one for timeline in timelines for one in timeline.at(moment)]
+        valid = [certificate for timeline in timelines for certificate in timeline.at(moment)]
         before = [match for timeline in timelines if (match := timeline.before(moment))]
         after = [match for timeline in timelines if (match := timeline.after(moment))]
         ended, earlier = max(before, key=_order, default=(None, None))
         begins, later = min(after, key=_order, default=(None, None))
-        return CertificateMatch(tuple(sorted(valid, key=lambda one: one.statement)), earlier, later, ended, begins)
+        return CertificateMatch(
+            tuple(sorted(valid, key=lambda certificate: certificate.statement)), earlier, later, ended, begins
+        )
 
     def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():
@@ -354,4 +363,8 @@ def _value(name: str, value: object) -> str:
 
 def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:
     """Return the certificates that have a remaining range within `span`."""
-    return [one for one in others if any(begin < span[1] and span[0] < end for begin, end in one.spans)]
+    return [
+        certificate
+        for certificate in others
+        if any(begin < span[1] and span[0] < end for begin, end in certificate.spans)
+    ]

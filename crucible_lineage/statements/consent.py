@@ -64,7 +64,7 @@ class Consent:
         """Raise ForeignCodeError for code of others that was not agreed to. Asks at most once."""
         foreign = [code for code in codes if not code.authors <= self.accounts]
         authors = frozenset[str]().union(*(code.authors for code in foreign)) - self.accounts
-        if any(is_mfid(one) or is_orcid(one) for one in authors):  # a bundle is checked without Crucible
+        if any(is_mfid(author) or is_orcid(author) for author in authors):  # a bundle is checked without Crucible
             authors -= {str(session.agent["unique_id"])}
         authors -= trusted(session) if authors else set()
         if not authors:
@@ -73,7 +73,7 @@ class Consent:
         if self.ask and self.ask(f"code of others would run here: {shown}\nrun it?"):
             self.accounts |= authors
             return
-        option = " ".join(f"--run-code-of {one}" for one in sorted(authors)) + ", or " if self.ask else ""
+        option = " ".join(f"--run-code-of {author}" for author in sorted(authors)) + ", or " if self.ask else ""
         raise ForeignCodeError(
             f"code of others would run here, and was not run: {shown}\nto see it: `crucible-lineage reproduce` with "
             f"--show-code; to let it run: {option}`crucible-lineage project trust NAME --code`, with an account, or a "
@@ -108,5 +108,7 @@ def trusted(session: Session) -> set[str]:
     for name in names:
         with suppress(ForbiddenError, NotFoundError):
             lead = session.client.projects.get(name).lead
-            found |= {one.unique_id for one in (*session.client.projects.members(name), *([lead] if lead else []))}
+            found |= {
+                member.unique_id for member in (*session.client.projects.members(name), *([lead] if lead else []))
+            }
     return found

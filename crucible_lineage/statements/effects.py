@@ -42,16 +42,16 @@ class AppliedStatement:
     @property
     def text(self) -> str:
         """The statement in words."""
-        one = self.statement
-        content = f"flag {one.flag}" if one.flag else validity_text(one, self.spans) or one.verb
+        statement = self.statement
+        content = f"flag {statement.flag}" if statement.flag else validity_text(statement, self.spans) or statement.verb
         if self.is_unvouched and not self.in_force:
-            return f"{content} {one.attribution}"
+            return f"{content} {statement.attribution}"
         if self.in_force:
-            content += " (replaced)" if one.verb == CERTIFY and not self.spans else ""
-            elsewhere = "" if self.counts else f" (of project {one.project}, does not count here)"
-            return f"{content} {one.attribution}{elsewhere}"
+            content += " (replaced)" if statement.verb == CERTIFY and not self.spans else ""
+            elsewhere = "" if self.counts else f" (of project {statement.project}, does not count here)"
+            return f"{content} {statement.attribution}{elsewhere}"
         by = self.revoked_by
-        return f"{content} {one.attribution}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
+        return f"{content} {statement.attribution}; lifted" + (f" by {by.who or by.by} on {by.when[:10]}" if by else "")
 
     def to_json(self) -> dict[str, object]:
         """Return the statement as commands print it."""
@@ -109,8 +109,8 @@ class StatementEffects:
             return {}
         facts = self._facts(mfids, known or {}, viewer)
         sources = at_fault(mfids, facts.get, index, viewer)
-        mentions = {one: index.on(one, facts[one], viewer)[0] for one in set(sources.values())}
-        statements = self.mirror.statements({one.mfid for one in mentions.values()})
+        mentions = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
+        statements = self.mirror.statements({mention.mfid for mention in mentions.values()})
         return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
@@ -148,8 +148,12 @@ class StatementEffects:
         Of one that nobody vouches for, return itself, too.
         """
         stated = self.all(viewer)
-        own = {mfid for one in stated if one.is_unvouched and one.statement.mfid == mfid}
-        return tuple(one for one in stated if one.statement.mfid in own or one.statement.is_about(mfid, known.facts))
+        own = {mfid for applied in stated if applied.is_unvouched and applied.statement.mfid == mfid}
+        return tuple(
+            applied
+            for applied in stated
+            if applied.statement.mfid in own or applied.statement.is_about(mfid, known.facts)
+        )
 
     def all(self, viewer: str | None) -> list[AppliedStatement]:
         """Return all statements, oldest first, with whether they are in force and count in the project `viewer`.
@@ -158,30 +162,34 @@ class StatementEffects:
         """
         statements = self.mirror.statements()
         active = in_force(statements.values())
-        revoked = {mfid: one for one in active.statements.values() for mfid in one.revokes}
-        spans = {one.statement: one.spans for one in certificates_of(active)}
-        listed = sorted(statements.values(), key=lambda one: (one.when, one.mfid))
+        revoked = {mfid: statement for statement in active.statements.values() for mfid in statement.revokes}
+        spans = {certificate.statement: certificate.spans for certificate in certificates_of(active)}
+        listed = sorted(statements.values(), key=lambda statement: (statement.when, statement.mfid))
         return [
             AppliedStatement(
-                one,
-                one.mfid in active.statements,
-                viewer is None or active.counts(one, viewer),
-                revoked.get(one.mfid),
-                spans.get(one.mfid, ()),
-                one.mfid in active.unvouched,
+                statement,
+                statement.mfid in active.statements,
+                viewer is None or active.counts(statement, viewer),
+                revoked.get(statement.mfid),
+                spans.get(statement.mfid, ()),
+                statement.mfid in active.unvouched,
             )
-            for one in listed
+            for statement in listed
         ]
 
     def unvouched(self, project: str) -> list[Statement]:
         """Return the statements that would count in a project, but that nobody vouches for."""
         found = self.mirror.unvouched().values()
-        return [one for one in found if ActiveStatements({}, self._holds.trusted).counts(one, project)]
+        return [
+            statement for statement in found if ActiveStatements({}, self._holds.trusted).counts(statement, project)
+        ]
 
     def holds(self, project: str | None = None) -> list[Statement]:
         """Return the known holds in force of a project, or of all, oldest first."""
-        found = [one.statement for one in self.all(None) if one.in_force and one.statement.verb == HOLD]
-        return [one for one in found if project is None or one.project.casefold() == project.casefold()]
+        found = [applied.statement for applied in self.all(None) if applied.in_force and applied.statement.verb == HOLD]
+        return [
+            statement for statement in found if project is None or statement.project.casefold() == project.casefold()
+        ]
 
     def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
         """Return the facts of these datasets and of all their ancestors."""
@@ -213,7 +221,7 @@ class StatementEffects:
                 raise
             read = {}
         known = {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
-        return known | {mfid: one.facts for mfid, one in read.items()}
+        return known | {mfid: summary.facts for mfid, summary in read.items()}
 
 
 def _facts_of(ref: DatasetRef, project: str) -> SubjectFacts:

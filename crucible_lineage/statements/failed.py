@@ -59,20 +59,24 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
 def failed_elsewhere(session: Session, project: str | None = None) -> list[FailedRun]:
     """Return the failed last runs of pipelines from other data folders, as of the last sync of statements."""
     active = in_force(session.mirror.statements().values())
-    failed = [one for one in active.statements.values() if one.verb == FAIL and active.counts(one, one.project)]
+    failed = [
+        statement
+        for statement in active.statements.values()
+        if statement.verb == FAIL and active.counts(statement, statement.project)
+    ]
     return [
         FailedRun(
-            one.project,
-            str(one.body.get("pipeline") or ""),
-            str(one.body.get("host") or ""),
-            one.who or one.by,
-            one.when,
-            one.why,
-            _steps(one),
+            statement.project,
+            str(statement.body.get("pipeline") or ""),
+            str(statement.body.get("host") or ""),
+            statement.who or statement.by,
+            statement.when,
+            statement.why,
+            _steps(statement),
         )
-        for one in sorted(failed, key=lambda one: one.when)
-        if one.body.get("folder") != session.machine
-        and (project is None or one.project.casefold() == project.casefold())
+        for statement in sorted(failed, key=lambda statement: statement.when)
+        if statement.body.get("folder") != session.machine
+        and (project is None or statement.project.casefold() == project.casefold())
     ]
 
 
@@ -81,15 +85,19 @@ def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapp
 
     where = {"pipeline": pipeline, "folder": session.machine}
     earlier = [
-        one
-        for one in in_force(session.mirror.statements().values()).statements.values()
-        if one.verb == FAIL and one.project.casefold() == project.casefold() and where.items() <= one.body.items()
+        statement
+        for statement in in_force(session.mirror.statements().values()).statements.values()
+        if statement.verb == FAIL
+        and statement.project.casefold() == project.casefold()
+        and where.items() <= statement.body.items()
     ]
     if not why:
         revoke(session, earlier, "a run has ended well since")
         return
     steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
-    if any(steps.keys() == _steps(one).keys() and (steps or one.why == _short(why)) for one in earlier):
+    if any(
+        steps.keys() == _steps(statement).keys() and (steps or statement.why == _short(why)) for statement in earlier
+    ):
         return
     revoke(session, earlier, "another failure has taken its place")
     body = {**where, "host": socket.gethostname(), "steps": steps, "failed": len(errors)}
@@ -109,4 +117,4 @@ def _steps(statement: Statement) -> dict[str, str]:
 def failures(session: Session, project: str | None = None) -> dict[str, Failure]:
     """Return the results that failed here and are still missing, by the ids that they would have had."""
     failed = session.journal.failures(project)
-    return {mfid: one for mfid, one in failed.items() if session.known(mfid) is None}  # others may have made it
+    return {mfid: failure for mfid, failure in failed.items() if session.known(mfid) is None}  # others may have made it

@@ -297,37 +297,39 @@ class ActiveStatements:
     trusted: Mapping[str, frozenset[str]]
     unvouched: Mapping[str, Statement] = field(default_factory=dict)
 
-    def counts(self, one: Attributed, project: str) -> bool:
+    def counts(self, statement: Attributed, project: str) -> bool:
         """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
-        return _counts(one, project, self.trusted)
+        return _counts(statement, project, self.trusted)
 
     def within(self, project: str) -> ActiveStatements:
         """Return those that count for the datasets of a project."""
-        counting = {mfid: one for mfid, one in self.statements.items() if self.counts(one, project)}
+        counting = {mfid: statement for mfid, statement in self.statements.items() if self.counts(statement, project)}
         return ActiveStatements(counting, self.trusted)
 
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
     known: dict[str, Statement] = {}
-    for one in statements:  # equal ids have equal contents, except for what nobody vouches for
-        known[one.mfid] = max(known.get(one.mfid, one), one, key=lambda same: (not same.fault, same.when))
-    trusts = {mfid: one for mfid, one in known.items() if one.verb == TRUST and not one.fault}
+    for statement in statements:  # equal ids have equal contents, except for what nobody vouches for
+        known[statement.mfid] = max(
+            known.get(statement.mfid, statement), statement, key=lambda same: (not same.fault, same.when)
+        )
+    trusts = {mfid: statement for mfid, statement in known.items() if statement.verb == TRUST and not statement.fault}
     trusted: dict[str, frozenset[str]] = {}
-    for one in _not_revoked(known, trusts, {}).values():
-        whose = {name.casefold() for name in map(str, one.body.get("whose") or ())}
-        trusted[one.project.casefold()] = trusted.get(one.project.casefold(), frozenset()) | whose
+    for statement in _not_revoked(known, trusts, {}).values():
+        whose = {name.casefold() for name in map(str, statement.body.get("whose") or ())}
+        trusted[statement.project.casefold()] = trusted.get(statement.project.casefold(), frozenset()) | whose
     left = _not_revoked(known, known, trusted)
-    active = {mfid: one for mfid, one in left.items() if not one.fault or one.blocks}
-    return ActiveStatements(active, trusted, {mfid: one for mfid, one in left.items() if one.fault})
+    active = {mfid: statement for mfid, statement in left.items() if not statement.fault or statement.blocks}
+    return ActiveStatements(active, trusted, {mfid: statement for mfid, statement in left.items() if statement.fault})
 
 
-def _counts(one: Attributed, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
-    own = one.project.casefold()
+def _counts(statement: Attributed, project: str, trusted: Mapping[str, frozenset[str]]) -> bool:
+    own = statement.project.casefold()
     if own == project.casefold():
         return True
     others = trusted.get(project.casefold())
-    return others is not None and (own in others or one.account.casefold() in others)
+    return others is not None and (own in others or statement.account.casefold() in others)
 
 
 def _not_revoked(
@@ -338,20 +340,20 @@ def _not_revoked(
     That a result waits for signatures is revoked by as many accounts as may sign it and are needed.
     """
     revoked_by: dict[str, list[str]] = {}
-    for one in known.values():
-        for mfid in one.revokes if one.account else ():
-            if (other := known.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, one.account)):
+    for statement in known.values():
+        for mfid in statement.revokes if statement.account else ():
+            if (other := known.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, statement.account)):
                 continue
-            if _counts(one, other.project, trusted):
-                revoked_by.setdefault(mfid, []).append(one.mfid)
+            if _counts(statement, other.project, trusted):
+                revoked_by.setdefault(mfid, []).append(statement.mfid)
     is_active = {mfid: True for mfid in known if mfid not in revoked_by}
     left = list(revoked_by)
     while left:
         undecided = []
         for mfid in left:
-            one, revokers = known[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
+            statement, revokers = known[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
             accounts = {known[other].account for other, is_revoking in revokers.items() if is_revoking}
-            if len(accounts) >= one.needed:
+            if len(accounts) >= statement.needed:
                 is_active[mfid] = False
             elif None not in revokers.values():
                 is_active[mfid] = True
@@ -360,25 +362,25 @@ def _not_revoked(
         if len(undecided) == len(left):
             break
         left = undecided
-    return {mfid: one for mfid, one in selected.items() if is_active.get(mfid, True)}
+    return {mfid: statement for mfid, statement in selected.items() if is_active.get(mfid, True)}
 
 
 def signatures_of(active: ActiveStatements) -> dict[str, list[Statement]]:
     """Return the signatures in force, by dataset."""
     signed: dict[str, list[Statement]] = {}
-    for one in active.statements.values():
-        for mfid in one.about.datasets if one.verb == SIGN else ():
-            signed.setdefault(mfid, []).append(one)
+    for statement in active.statements.values():
+        for mfid in statement.about.datasets if statement.verb == SIGN else ():
+            signed.setdefault(mfid, []).append(statement)
     return signed
 
 
 def signed_by(active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> set[str]:
     """Return the accounts whose signatures an awaiting result needs and has. Each counts once."""
     return {
-        one.account
+        statement.account
         for mfid in awaited.about.datasets
-        for one in signed.get(mfid, ())
-        if active.counts(one, awaited.project) and not why_not_sign(awaited, one.account)
+        for statement in signed.get(mfid, ())
+        if active.counts(statement, awaited.project) and not why_not_sign(awaited, statement.account)
     }
 
 
@@ -400,7 +402,7 @@ def why_not_sign(awaited: Statement, account: str) -> str:
 def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
     """Return in words whose signatures an awaiting result waits for, without those who `signed`."""
     by, names = _texts(awaited.body.get("by")), mapping(awaited.body.get("names"))
-    left = ", ".join(str(names.get(one, one)) for one in by if one not in (*signed, *awaited.excluded))
+    left = ", ".join(str(names.get(signer, signer)) for signer in by if signer not in (*signed, *awaited.excluded))
     return left if by else "any member" + (" but its maker" if awaited.excluded else "")
 
 
@@ -426,11 +428,11 @@ class CheckResult(NamedTuple):
 def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
     """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
     verdicts: dict[str, dict[str, CheckResult]] = {}
-    for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
-        if one.verb != CHECK:
+    for statement in sorted(active.statements.values(), key=lambda statement: (statement.when, statement.mfid)):
+        if statement.verb != CHECK:
             continue
-        step, conditions = str(one.body.get("of") or ""), one.body.get("checks")
-        for mfid, by_name in (one.body.get("verdicts") or {}).items():
+        step, conditions = str(statement.body.get("of") or ""), statement.body.get("checks")
+        for mfid, by_name in (statement.body.get("verdicts") or {}).items():
             for name, verdict in by_name.items():
                 that = str(conditions.get(name) or "") if isinstance(conditions, Mapping) else ""
                 result = CheckResult(that, bool(verdict.get("passed")), verdict.get("values") or {})
@@ -468,20 +470,20 @@ def remade_in(active: ActiveStatements) -> dict[str, ReproductionCount]:
     """Return how often results were made again. The machine that made a result does not count."""
     same: dict[str, list[Statement]] = {}
     other: dict[str, int] = {}
-    for one in active.statements.values():
-        if one.verb != REMAKE:
+    for statement in active.statements.values():
+        if statement.verb != REMAKE:
             continue
-        for mfid in one.about.datasets:
-            if one.body.get("verdict") not in SAME:
+        for mfid in statement.about.datasets:
+            if statement.body.get("verdict") not in SAME:
                 other[mfid] = other.get(mfid, 0) + 1
-            elif not one.body.get("own"):
-                same.setdefault(mfid, []).append(one)
+            elif not statement.body.get("own"):
+                same.setdefault(mfid, []).append(statement)
     return {
         mfid: ReproductionCount(
             len(remakes := same.get(mfid, [])),
-            len({one.account for one in remakes}),
-            len({str(one.body.get("architecture") or "") for one in remakes}),
-            max((one.when[:10] for one in remakes), default=""),
+            len({remake.account for remake in remakes}),
+            len({str(remake.body.get("architecture") or "") for remake in remakes}),
+            max((remake.when[:10] for remake in remakes), default=""),
             other.get(mfid, 0),
         )
         for mfid in {*same, *other}
@@ -527,15 +529,17 @@ class StatementIndex:
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
         signed = signatures_of(active) if verb == HOLD else {}
-        for one in sorted(active.statements.values(), key=lambda one: (one.when, one.mfid)):
-            is_candidate = verb == HOLD and one.verb == AWAIT and missing_signatures(active, one, signed) > 0
-            if one.verb != verb and not (is_candidate or (verb == HOLD and one.blocks_project)):
+        for statement in sorted(active.statements.values(), key=lambda statement: (statement.when, statement.mfid)):
+            is_candidate = (
+                verb == HOLD and statement.verb == AWAIT and missing_signatures(active, statement, signed) > 0
+            )
+            if statement.verb != verb and not (is_candidate or (verb == HOLD and statement.blocks_project)):
                 continue
-            mention = Mention(one.mfid, one.project, one.account, one.flag)
-            for mfid in one.about.datasets:
+            mention = Mention(statement.mfid, statement.project, statement.account, statement.flag)
+            for mfid in statement.about.datasets:
                 datasets[mfid] = (*datasets.get(mfid, ()), mention)
-            if one.about.is_condition or one.blocks_project:
-                conditions.append((one.about, mention))
+            if statement.about.is_condition or statement.blocks_project:
+                conditions.append((statement.about, mention))
         return cls(datasets, tuple(conditions), active.trusted)
 
     def to_json(self) -> Any:
@@ -555,18 +559,18 @@ class StatementIndex:
 
     def on(self, mfid: str, facts: SubjectFacts, viewer: str) -> tuple[Mention, ...]:
         """Return the statements about this dataset itself that count in its project, or in the project `viewer`."""
-        listed: Iterable[Mention] = (Mention(*one) for one in self.datasets.get(mfid, ()))
+        listed: Iterable[Mention] = (Mention(*mention) for mention in self.datasets.get(mfid, ()))
         matching = (mention for about, mention in self.conditions if _fits(about, facts)) if self.conditions else ()
         return tuple(
-            one
-            for one in (*listed, *matching)
-            if _counts(one, facts.project, self.trusted) or _counts(one, viewer, self.trusted)
+            mention
+            for mention in (*listed, *matching)
+            if _counts(mention, facts.project, self.trusted) or _counts(mention, viewer, self.trusted)
         )
 
     def on_code(self, code: str, project: str) -> tuple[Mention, ...]:
         """Return the statements about this code that count in a project."""
         matching = (mention for about, mention in self.conditions if about.code and code.startswith(about.code))
-        return tuple(one for one in matching if _counts(one, project, self.trusted))
+        return tuple(mention for mention in matching if _counts(mention, project, self.trusted))
 
 
 def _fits(about: About, facts: SubjectFacts) -> bool:

@@ -135,11 +135,11 @@ def state(
         revokes=tuple(sorted(set(revokes))),
     )
     while equal := session.mirror.statements([mfid := statement_id(statement)]):
-        active, one = in_force(session.mirror.statements().values()), equal[mfid]
-        if one.fault == UNFINISHED and mfid in active.unvouched:
+        active, existing = in_force(session.mirror.statements().values()), equal[mfid]
+        if existing.fault == UNFINISHED and mfid in active.unvouched:
             break
-        if not one.fault and mfid in active.statements:
-            return StatementOutcome(one, is_new=False)
+        if not existing.fault and mfid in active.statements:
+            return StatementOutcome(existing, is_new=False)
         statement = replace(statement, again=statement.again + 1)
     statement = replace(statement, mfid=mfid)
     _register(session, statement)
@@ -176,34 +176,34 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
         if not found:
             sought = kind or ", ".join(LIFTED)
             raise InputError(f"lift {mfid}: there is no {sought} in force on it; see `crucible-lineage statements`")
-        if len({one.verb for one in found}) > 1:
-            choices = "; ".join(f"{one.mfid} ({one.kind} {one.attribution})" for one in found)
+        if len({statement.verb for statement in found}) > 1:
+            choices = "; ".join(f"{statement.mfid} ({statement.kind} {statement.attribution})" for statement in found)
             raise InputError(f"lift {mfid}: name one of its statements, or their --kind: {choices}")
-        waiting = (one for one in found if one.verb == AWAIT)
-        if reason := next(filter(None, (why_not_sign(one, _own_id(session)) for one in waiting)), ""):
+        waiting = (statement for statement in found if statement.verb == AWAIT)
+        if reason := next(filter(None, (why_not_sign(statement, _own_id(session)) for statement in waiting)), ""):
             raise InputError(f"lift {mfid}: {reason}, nor lifts that it waits for signatures")
-        lifted |= {one.mfid: one for one in found}
+        lifted |= {statement.mfid: statement for statement in found}
     return revoke(session, lifted.values(), why)
 
 
 def _liftable(session: Session, active: ActiveStatements, mfid: str, kind: str) -> list[Statement]:
     """Return the statements about a dataset that count in its project, of one kind or of all."""
-    project, verbs = project_of(session, [mfid], "lift"), {KINDS[one] for one in ([kind] if kind else LIFTED)}
+    project, verbs = project_of(session, [mfid], "lift"), {KINDS[revoking] for revoking in ([kind] if kind else LIFTED)}
     return [
-        one
-        for one in active.statements.values()
-        if mfid in one.about.datasets and one.verb in verbs and active.counts(one, project)
+        statement
+        for statement in active.statements.values()
+        if mfid in statement.about.datasets and statement.verb in verbs and active.counts(statement, project)
     ]
 
 
 def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
     """Revoke statements, with one statement per project. Return them, grouped by project."""
     projects: dict[str, list[Statement]] = {}
-    for one in statements:
-        projects.setdefault(one.project, []).append(one)
+    for statement in statements:
+        projects.setdefault(statement.project, []).append(statement)
     for project, revoked in projects.items():
-        state(session, project, REVOKE, About(), why=why, revokes=[one.mfid for one in revoked])
-    return [one for revoked in projects.values() for one in revoked]
+        state(session, project, REVOKE, About(), why=why, revokes=[statement.mfid for statement in revoked])
+    return [statement for revoked in projects.values() for statement in revoked]
 
 
 def _register(session: Session, statement: Statement) -> None:
@@ -245,24 +245,28 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
     """
     project = project or project_of(session, mfids, "sign")
     active, account = _in_force_now(session), _own_id(session)
-    waiting = (one for one in active.statements.values() if one.verb == AWAIT)
-    awaited = [(mfid, one) for one in waiting for mfid in mfids if mfid in one.about.datasets]
+    waiting = (statement for statement in active.statements.values() if statement.verb == AWAIT)
+    awaited = [(mfid, statement) for statement in waiting for mfid in mfids if mfid in statement.about.datasets]
     own = Statement("", project, SIGN, About(), account, "")
-    for mfid, one in awaited:
-        counts = active.counts(own, one.project)
-        if reason := why_not_sign(one, account) if counts else f"statements of {project} do not count in {one.project}":
-            missing, whose = _missing(active, one)
+    for mfid, statement in awaited:
+        counts = active.counts(own, statement.project)
+        if (
+            reason := why_not_sign(statement, account)
+            if counts
+            else f"statements of {project} do not count in {statement.project}"
+        ):
+            missing, whose = _missing(active, statement)
             needed = f"; {amount(missing, 'signature')} needed, of {whose}" if missing else ""
             raise InputError(f"sign {mfid}: a signature of this account does not count, {reason}{needed}")
     stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
     active, left = _in_force_now(session), dict.fromkeys(mfids, (0, ""))
-    for mfid, one in awaited:
-        left[mfid] = max(left[mfid], _missing(active, one))
-    for mfid, one in awaited if stating.is_new else ():
+    for mfid, statement in awaited:
+        left[mfid] = max(left[mfid], _missing(active, statement))
+    for mfid, statement in awaited if stating.is_new else ():
         if not left[mfid][0]:
             with suppress(ForbiddenError):  # the next run of its pipeline makes it current
-                slots = {key: SlotClaim.from_json(claim) for key, claim in mapping(one.body.get("slots")).items()}
-                make_current_now(session.mirror, session.client, one.project, mfid, slots)
+                slots = {key: SlotClaim.from_json(claim) for key, claim in mapping(statement.body.get("slots")).items()}
+                make_current_now(session.mirror, session.client, statement.project, mfid, slots)
     whose_by = {mfid: whose for mfid, (missing, whose) in left.items() if missing}
     return SignatureOutcome(stating, {mfid: missing for mfid, (missing, _) in left.items()}, whose_by)
 
@@ -292,7 +296,7 @@ def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[st
     if unknown:
         lead = session.client.projects.get(project).lead
         people = (*session.client.projects.members(project), lead)
-        ids = {one.username: one.unique_id for one in people if one and one.username}
+        ids = {person.username: person.unique_id for person in people if person and person.username}
         if missing := unknown.keys() - ids.keys():
             raise InputError(
                 f"approve in project {project}: no member is called {', '.join(sorted(missing))}; "
@@ -331,15 +335,26 @@ def certify(
     body = {"kind": kind, **stated, **({"place": declared_by} if declared_by else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
     own, same = _among(active, new)
-    for one in same:
-        if (one.dataset, one.since, one.until, one.spans) == (own.dataset, own.since, own.until, own.spans):
-            return StatementOutcome(active.statements[one.statement], is_new=False)
-    conflicts = [one for one in same if any(overlapping(span, [one]) for span in own.spans)]
-    if replaced is not True and (left := [one for one in conflicts if one.statement not in (replaced or ())]):
+    for certificate in same:
+        if (certificate.dataset, certificate.since, certificate.until, certificate.spans) == (
+            own.dataset,
+            own.since,
+            own.until,
+            own.spans,
+        ):
+            return StatementOutcome(active.statements[certificate.statement], is_new=False)
+    conflicts = [certificate for certificate in same if any(overlapping(span, [certificate]) for span in own.spans)]
+    if replaced is not True and (
+        left := [conflict for conflict in conflicts if conflict.statement not in (replaced or ())]
+    ):
         raise InputError(_refusal(own, left))
     _require_counting(session, active, project, conflicts)
-    before = [one for one in same if (one.dataset, one.since, one.until) == (own.dataset, own.since, own.until)]
-    if over := sorted({one.statement for one in (*conflicts, *before)}):
+    before = [
+        certificate
+        for certificate in same
+        if (certificate.dataset, certificate.since, certificate.until) == (own.dataset, own.since, own.until)
+    ]
+    if over := sorted({conflict.statement for conflict in (*conflicts, *before)}):
         body["over"] = over
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
 
@@ -351,8 +366,12 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
     if not as_of:
         return session.mirror.certificates(project, kind)
     until = as_of_moment(as_of)
-    stated = in_force(one for one in session.mirror.statements().values() if utc(one.when) < until)
-    return [one for one in certificates_of(stated) if kind in (None, one.kind) and stated.counts(one, project)]
+    stated = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
+    return [
+        certificate
+        for certificate in certificates_of(stated)
+        if kind in (None, certificate.kind) and stated.counts(certificate, project)
+    ]
 
 
 def as_of_moment(text: str) -> datetime:
@@ -403,24 +422,30 @@ def _among(active: ActiveStatements, new: Statement) -> tuple[Certificate, list[
     """Return the new certificate, and the others of the same data in its project, as they would be with it."""
     both = ActiveStatements({**active.statements, new.mfid: new}, active.trusted)
     found = certificates_of(both)
-    own = next(one for one in found if not one.statement)
-    return own, [one for one in found if one.statement and one.key == own.key and both.counts(one, new.project)]
+    own = next(certificate for certificate in found if not certificate.statement)
+    return own, [
+        certificate
+        for certificate in found
+        if certificate.statement and certificate.key == own.key and both.counts(certificate, new.project)
+    ]
 
 
 def _require_counting(session: Session, active: ActiveStatements, project: str, ended: Iterable[Certificate]) -> None:
     """Raise InputError unless statements in `project` count in the projects of all certificates that would end."""
     own = Statement("", project, CERTIFY, About(), _own_id(session), "")
-    for one in ended:
-        if not active.counts(own, one.project):
+    for certificate in ended:
+        if not active.counts(own, certificate.project):
             raise InputError(
-                f"certify in project {project}: {one.dataset} is certified in project {one.project}, where statements "
-                f"of {project} do not count. Nothing was stated; state it there, with --project {one.project}"
+                f"certify in project {project}: {certificate.dataset} is certified in project {certificate.project}, "
+                f"where statements of {project} do not count. Nothing was stated; state it there, "
+                f"with --project {certificate.project}"
             )
 
 
 def _refusal(own: Certificate, conflicts: list[Certificate]) -> str:
     named = "; ".join(
-        f"{one.dataset} is {', '.join(map(range_text, one.spans))} ({one.attribution})" for one in conflicts[:3]
+        f"{conflict.dataset} is {', '.join(map(range_text, conflict.spans))} ({conflict.attribution})"
+        for conflict in conflicts[:3]
     )
     more = f"; and {amount(len(conflicts) - 3, 'certificate')} more" if len(conflicts) > 3 else ""
     return (

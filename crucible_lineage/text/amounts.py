@@ -55,13 +55,13 @@ def value_text(value: object) -> str:
     return str(int(value)) if value.is_integer() else short if float(short) == value else repr(value)
 
 
-def is_equal(one: object, other: object) -> bool:
+def is_equal(value: object, other: object) -> bool:
     """Return whether two values are equal, in selections, groups, matches, conditions and tables alike."""
-    if isinstance(one, Names):
-        return any(is_equal(name, other) for name in one)
-    if isinstance(one, str | int | float) and isinstance(other, str | int | float):
-        return value_text(one) == value_text(other) and one == one and other == other
-    return one == other
+    if isinstance(value, Names):
+        return any(is_equal(name, other) for name in value)
+    if isinstance(value, str | int | float) and isinstance(other, str | int | float):
+        return value_text(value) == value_text(other) and value == value and other == other
+    return value == other
 
 
 def distinct(values: Iterable[object]) -> list[object]:

@@ -18,12 +18,12 @@ def utc(value: str | datetime) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def is_same_value(field: str, one: object, other: object) -> bool:
+def is_same_value(field: str, value: object, other: object) -> bool:
     """Return whether two values of a field of a dataset are equal; a `timestamp` may be spelled in several ways."""
-    if field == "timestamp" and isinstance(one, str) and isinstance(other, str):
+    if field == "timestamp" and isinstance(value, str) and isinstance(other, str):
         with suppress(ValueError):
-            return utc(one) == utc(other)
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+            return utc(value) == utc(other)
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def measured_at(record: Mapping[str, object]) -> datetime | None:

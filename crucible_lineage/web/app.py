@@ -288,7 +288,7 @@ class SignIns:
         token = secrets.token_urlsafe(32)
         now = self._clock()
         with self._lock:
-            self._by_token = {old: one for old, one in self._by_token.items() if one.expires > now}
+            self._by_token = {old: sign_in for old, sign_in in self._by_token.items() if sign_in.expires > now}
             self._by_token[token] = SignIn(client, _name(account), folder, self._data, now + LIFETIME_S)
         response.set_cookie(_cookie_name(request), token, httponly=True, samesite="strict", secure=_is_secure(request))
 

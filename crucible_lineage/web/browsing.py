@@ -135,15 +135,18 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
     """Answer what is given; show only the form if more is needed, and what is wrong with it."""
     fields = asked.parameters_at(PAGE)
     query = reader.request.query_params
-    texts = {one.name: [text for text in query.getlist(one.name) if text.strip()] for one in fields}
-    given = {**{one.name: one.read(texts[one.name]) for one in fields if texts[one.name]}, **fixed}
+    texts = {parameter.name: [text for text in query.getlist(parameter.name) if text.strip()] for parameter in fields}
+    given = {
+        **{parameter.name: parameter.read(texts[parameter.name]) for parameter in fields if texts[parameter.name]},
+        **fixed,
+    }
     project = _scope(reader)
     if project:
-        (field,) = (one for one in fields if one.name == "project")
+        (field,) = (parameter for parameter in fields if parameter.name == "project")
         given["project"] = (project.project_id,) if field.is_list else project.project_id
     page = partial(rendered, template, reader.name, asked=asked, fields=fields, query=reader.query, project=project)
     try:
-        if any(one.is_required and one.name not in given for one in fields):
+        if any(parameter.is_required and parameter.name not in given for parameter in fields):
             return page()
         asked.require(asked.named(given))
     except InputError as problem:
@@ -168,7 +171,7 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
         answer=answer, picture="" if hidden else answer.picture, names=names, rows=shown[first : first + per_page],
         total=len(shown), first=first, pages=pages, page=reader.page, more=len(shown) - first - per_page,
         redact=partial(redacted, hidden=hidden), hidden_name=HIDDEN_NAME,
-        counts=Counter(one.severity for one in getattr(answer, "findings", ())),
+        counts=Counter(finding.severity for finding in getattr(answer, "findings", ())),
     )  # fmt: skip
 
 
@@ -198,8 +201,8 @@ def run(reader: Reader) -> Response:
     """Show one run with all its outputs. A beginning of its id, or an id of Prefect, leads to its own address."""
     project, named = reader.project, reader.request.path_params["run"]
     with reader.sign_in.session() as session:
-        found = {one.run_id: one for one in list_runs(session, [project.project_id])}
-        if (one := found.get(named)) is None:
+        found = {listed_run.run_id: listed_run for listed_run in list_runs(session, [project.project_id])}
+        if (found_run := found.get(named)) is None:
             try:
                 run_id = find_run(
                     session, named, {project.project_id: session.mirror.snapshot(project.project_id)}
@@ -210,5 +213,5 @@ def run(reader: Reader) -> Response:
                 raise HTTPException(404)
             return RedirectResponse(quote(run_id, safe=""), 303)
         used = list_datasets(session, project.project_id, run=named, every=True).entries
-    outputs = [entry for entry in used if entry.mfid in (one.made or ())]
-    return rendered("run.html", reader.name, project=project, run=one, outputs=outputs, columns=_columns(project))
+    outputs = [entry for entry in used if entry.mfid in (found_run.made or ())]
+    return rendered("run.html", reader.name, project=project, run=found_run, outputs=outputs, columns=_columns(project))

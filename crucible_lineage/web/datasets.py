@@ -117,7 +117,7 @@ def first_thumbnail(reader: Reader) -> Response:
 def thumbnail(reader: Reader) -> Response:
     """Return one of a dataset's pictures."""
     number = reader.request.path_params["number"]
-    pictures = [one for one in reader.client.datasets.get_thumbnails(reader.mfid) if one.id == number]
+    pictures = [picture for picture in reader.client.datasets.get_thumbnails(reader.mfid) if picture.id == number]
     if not pictures:
         raise HTTPException(404)
     return _picture(pictures[0])

@@ -223,7 +223,7 @@ class SelectInput(_Paired):
         if FLAGS in self.select and not (
             isinstance(flags, Mapping)
             and flags.keys() <= {"none_of", "any_of"}
-            and all(isinstance(names, list | tuple) and all(isinstance(one, str) for one in names) for names in lists)
+            and all(isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists)
         ):
             raise ValueError(f"{FLAGS}: write lists of names under none_of or any_of, as in {{none_of: [saturated]}}")
         return self
@@ -326,7 +326,7 @@ class EachInput(_Paired):
 
 def _is_among(value: object, accepted: object) -> bool:
     values = accepted if isinstance(accepted, list | tuple) else [accepted]
-    return value in values if value is None else any(is_equal(value, one) for one in values)
+    return value in values if value is None else any(is_equal(value, item) for item in values)
 
 
 def _with_shared(shared: JsonMapping, entry: JsonMapping) -> JsonObject:

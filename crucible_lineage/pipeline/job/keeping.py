@@ -118,7 +118,7 @@ def support_of_code(
     if not _is_enabled():
         return PlannedSupport()
     paths = [Path(file) for file in files]
-    roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(one) for one in sys.path if one)]
+    roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(entry) for entry in sys.path if entry)]
     contents, left_out = _read(paths, roots, secrets)
     return PlannedSupport(contents, present_environment(session), None, left_out)
 
@@ -294,7 +294,7 @@ def _archive_path(file: Path, roots: Iterable[Path]) -> str:
     inside = [root for root in roots if file.resolve().is_relative_to(root.resolve())]
     if not found or not inside:
         return ""
-    first = found[0] if file.suffix == ".py" and roots else min(found, key=lambda one: len(one.parts))
+    first = found[0] if file.suffix == ".py" and roots else min(found, key=lambda path: len(path.parts))
     return first.as_posix()
 
 
@@ -317,7 +317,7 @@ def _with_imports(scripts: Iterable[Path], folder: Path) -> Iterator[Path]:
             for base in dict.fromkeys((file.parent, folder)):
                 stem = base.joinpath(*name.split("."))
                 parts = (stem.with_suffix(".py"), stem / "__init__.py", stem.parent / "__init__.py")
-                waiting += [one for one in parts if one.is_file() and one.is_relative_to(folder)]
+                waiting += [path for path in parts if path.is_file() and path.is_relative_to(folder)]
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

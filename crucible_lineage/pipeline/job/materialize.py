@@ -68,7 +68,7 @@ def materialize_step(
                 for label in _waiting(job, session):
                     deliveries(label)  # made by another process of this data folder, which may have ended
             return Materialized(_deliver_before_use(existing, job, session, deliveries), executed=False)
-        parents = [one.dataset.mfid for one in job.used]
+        parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
         report_phase(job, STARTED, session.settings.data)

@@ -112,7 +112,7 @@ class _Binder:
         if not variants:
             return None
         collected = self._collecting_roles(name, step)
-        needs = tuple(dict.fromkeys(one.source for one in step.all_sources if one.source in self.spec.steps))
+        needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
@@ -377,7 +377,7 @@ def parent_params(step: StepSpec) -> dict[str, list[str]]:
     return {
         name: found
         for name, found in fields.items()
-        if found and all(one.partition(".")[0] in step.inputs for one in found)
+        if found and all(field.partition(".")[0] in step.inputs for field in found)
     }
 
 
@@ -402,7 +402,7 @@ def filled_in(text: str, values: Mapping[str, object]) -> object:
 
 def _fields_in(step: StepSpec, value: object) -> list[str]:
     """Return the fields of records that a text names, or nearly so; other braces are passed to the function."""
-    found = [one.partition(".") for one in _FORM.findall(value)] if isinstance(value, str) else []
+    found = [field.partition(".") for field in _FORM.findall(value)] if isinstance(value, str) else []
     near = {name for role, _, name in found if role in step.inputs and nearest_word(name, FIELDS)}
     return [
         f"{role}.{name}" for role, _, name in found if name in near or is_field(name) or name.startswith("metadata")

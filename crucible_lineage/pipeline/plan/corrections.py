@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should
     from crucible_lineage.machine.csv_files import CsvForm
 
 LINKS = ("parent+", "parent-", "sample", "sample+", "sample-", "keyword+")  # to add or remove; `sample` replaces all
-LINKED = frozenset(one.rstrip("+-") for one in LINKS)
+LINKED = frozenset(link.rstrip("+-") for link in LINKS)
 ID_COLUMN = "mfid"  # of a table of corrections
 
 Request = tuple[str, str, JsonMapping]  # where it was made (for messages), the dataset, and the values to set
@@ -110,7 +110,7 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
     for field, value in values.items():
         if field in LINKS:
             several = value if isinstance(value, list | tuple) else [value]
-            pairs = [pair for one in several for pair in _link_changes(session, dataset, field, one, find)]
+            pairs = [pair for link in several for pair in _link_changes(session, dataset, field, link, find)]
         else:
             pairs = list(_value_changes(session, dataset, field, value))
         name = dataset.dataset_name or mfid
@@ -207,9 +207,9 @@ def _sample(session: Session, project: str, name: str) -> str:
     if is_mfid(name):
         with refused_as_input():
             return session.client.samples.get(name).unique_id
-    found = [one for one in session.client.samples.list(sample_name=name, project_id=project) if one.unique_id]
+    found = [sample for sample in session.client.samples.list(sample_name=name, project_id=project) if sample.unique_id]
     if len(found) > 1:
-        mfids = ", ".join(one.unique_id for one in found)
+        mfids = ", ".join(sample.unique_id for sample in found)
         raise InputError(f"set sample={name}: project {project} has several of this name; name one: {mfids}")
     return found[0].unique_id if found else name
 

@@ -187,7 +187,9 @@ def _from_crucible(dataset: DatasetRef, file: FileRef, target: Path, session: Se
     if (waiting := session.outbox.file(dataset.mfid, file.sha256)) is not None:
         shutil.copyfile(waiting, target)
         return file_sha256(target)
-    stored = next((one for one in session.client.datasets.list_files(dataset.mfid) if one.filename == file.name), None)
+    stored = next(
+        (listed for listed in session.client.datasets.list_files(dataset.mfid) if listed.filename == file.name), None
+    )
     if stored is None:
         raise InputError(
             f"dataset {dataset.mfid} ({dataset.name!r}) no longer has the file {file.name!r} at Crucible; "

@@ -202,7 +202,7 @@ def _register_new(
         return replace(item, dataset=dataset)
 
     found = session.at_once(partial(registered, item) for item in new)
-    return {id(item): one for item, one in zip(new, found, strict=True)}
+    return {id(item): sample for item, sample in zip(new, found, strict=True)}
 
 
 def _size(item: InputItem) -> int:
@@ -257,7 +257,7 @@ def used_fields(spec: PipelineSpec) -> set[str]:
         fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
         fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
         fields |= {"timestamp", *step.certify.of} if step.certify else set()
-        fields |= {one.partition(".")[2] for found in parent_params(step).values() for one in found}
+        fields |= {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
     return fields
 
 
@@ -397,17 +397,23 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     from crucible_lineage.client.models import Dataset  # pydantic, which other plans should not pay
 
     copy = session.mirror.snapshot(project)
-    possible = {mfid for mfid, one in copy.summaries.items() if declared.fits(one.fields, plain=True)}
+    possible = {mfid for mfid, summary in copy.summaries.items() if declared.fits(summary.fields, plain=True)}
     if declared.filters:
-        possible &= {one.unique_id for one in session.client.datasets.iter(project_id=project, **declared.filters)}
+        possible &= {
+            dataset.unique_id for dataset in session.client.datasets.iter(project_id=project, **declared.filters)
+        }
     matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
     excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
     stand = standings(session, project, copy=copy, among=matching) if matching else {}
-    selected = [mfid for mfid, one in stand.items() if one.state not in excluded and declared.has_flags(one.flags)]
+    selected = [
+        mfid
+        for mfid, standing in stand.items()
+        if standing.state not in excluded and declared.has_flags(standing.flags)
+    ]
     usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
-    usable.sort(key=lambda one: (measured_at(dict(one)) or utc(one.creation_time or ""), one.unique_id))
+    usable.sort(key=lambda dataset: (measured_at(dict(dataset)) or utc(dataset.creation_time or ""), dataset.unique_id))
     found = [registered(session.client, dataset) for dataset in usable]
     refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
     yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in found)

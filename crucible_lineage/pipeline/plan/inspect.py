@@ -245,7 +245,9 @@ def find_function(uses: str, folder: Path) -> Any:
         return function
     own = vars(module).items() if isinstance(module, ModuleType) else ()
     functions = {name: value for name, value in own if isinstance(value, Step) or inspect.isfunction(value)}
-    names = [name for name, one in functions.items() if isinstance(one, Step) or one.__module__ == module_name]
+    names = [
+        name for name, function in functions.items() if isinstance(function, Step) or function.__module__ == module_name
+    ]
     hint = nearest(function_name, names, "it has")
     raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
 

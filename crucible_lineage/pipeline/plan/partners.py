@@ -318,7 +318,7 @@ class _Chooser:
         if not first.chosen or span[0] == span[1]:
             return first
         last = self._at(label, value, span[1])
-        statements = [[one.certificate["statement"] for one in found.chosen] for found in (first, last)]
+        statements = [[partner.certificate["statement"] for partner in found.chosen] for found in (first, last)]
         if statements[0] != statements[1]:
             until = moment_text(span[1])
             fault = f"{label} was measured {range_text(span)}, and the certified {kind} changes before {until}"
@@ -337,8 +337,11 @@ class _Chooser:
         return Partners(tuple(found))
 
     def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:
-        if len({one.dataset for one in fitting.valid}) > 1:
-            both = "; ".join(f"{one.dataset} of {one.scope} ({one.attribution})" for one in fitting.valid[:3])
+        if len({certificate.dataset for certificate in fitting.valid}) > 1:
+            both = "; ".join(
+                f"{certificate.dataset} of {certificate.scope} ({certificate.attribution})"
+                for certificate in fitting.valid[:3]
+            )
             conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
             return None, f"{conflict}; lift one of them, or state conditions that exclude one another"
         if not fitting.valid:

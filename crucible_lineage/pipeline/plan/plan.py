@@ -186,13 +186,13 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, held: dict[s
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if doubts else {}
     found = {}
     for name, step in fresh.items():
-        if other := [one for dataset in step.results.values() if any(one := index.not_current(dataset.mfid))]:
+        if other := [mark for dataset in step.results.values() if any(mark := index.not_current(dataset.mfid))]:
             causes = tuple(cause for _, cause in other)
             found[name] = replace(
-                step, state=other[0][0], causes=causes, roots=tuple(f"{name}: {one}" for one in causes)
+                step, state=other[0][0], causes=causes, roots=tuple(f"{name}: {cause}" for cause in causes)
             )
             continue
-        own = [(one.mfid, doubts[one.mfid]) for one in step.results.values() if one.mfid in doubts]
+        own = [(ref.mfid, doubts[ref.mfid]) for ref in step.results.values() if ref.mfid in doubts]
         if own:
             (mfid, doubt), count = own[0], sum(part.dataset.mfid in above for part in step.used)
             is_own = doubt.source == mfid
@@ -228,7 +228,7 @@ def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], held: Ma
     """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
     if feed.instance:
         parent = done[feed.instance]
-        is_held = parent.state in (DOUBTFUL, CANDIDATE) and any(one.mfid in held for one in parent.results.values())
+        is_held = parent.state in (DOUBTFUL, CANDIDATE) and any(ref.mfid in held for ref in parent.results.values())
         return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or is_held else ""
     item = feed.item(inputs)
     doubt = held.get(item.dataset.mfid) if item.dataset else None
@@ -282,8 +282,10 @@ def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced
     reasons = [index.results.refusal(planned.mfid) for planned in outputs if planned.output not in results]
     refusals = [reason for reason in reasons if reason]
     if forced and (refusals or is_complete):  # the next attempt replaces the existing result
-        recipes = [(one, {**one.recipe, "attempt": one.recipe.get("attempt", 0) + 1}) for one in outputs]
-        again = tuple(PlannedOutput(one.output, derived_mfid(recipe), recipe, one.mfid) for one, recipe in recipes)
+        recipes = [(output, {**output.recipe, "attempt": output.recipe.get("attempt", 0) + 1}) for output in outputs]
+        again = tuple(
+            PlannedOutput(output.output, derived_mfid(recipe), recipe, output.mfid) for output, recipe in recipes
+        )
         roots = (f"{instance.name}: {FORCED}",)
         return replace(draft, state=STALE, causes=(FORCED,), datasets=_ids(again), outputs=again, roots=roots)
     if refusals:

@@ -208,7 +208,7 @@ def plan_pipeline(
     left = undeclared(filled, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)
     notes = dict.fromkeys(note for items in inputs.values() for item in items for note in item.notes)
-    warnings = [one.warning for one in session.effects.unvouched(spec.project)]
+    warnings = [statement.warning for statement in session.effects.unvouched(spec.project)]
     if until := session.mirror.statements_until():
         warnings.append(f"the service's lists are late: statements of others up to {time_shown(until)} are applied")
     return replace(planned, undeclared=left, differences=differences, notes=(*warnings, *notes))
@@ -222,7 +222,9 @@ def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectInde
     results = {step.name: next(iter(step.results.values())).mfid for step in planned.steps if step.exists}
     index.results.read_ahead(list(results.values()))
     found = {name: index.results.registered_as(mfid) for name, mfid in results.items()}
-    return {name: fields_of(one.dataset.model_dump())["metadata"] for name, one in found.items() if one}
+    return {
+        name: fields_of(registered.dataset.model_dump())["metadata"] for name, registered in found.items() if registered
+    }
 
 
 def _inspect_with_params(
@@ -314,7 +316,7 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     Existing datasets are identified by id, those to be made or registered by name.
     """
     planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
-    ids = {step.name: next((one.mfid for one in step.results.values()), step.name) for step in planned.steps}
+    ids = {step.name: next((ref.mfid for ref in step.results.values()), step.name) for step in planned.steps}
     items = [(name, item) for name, items in planned.inputs.items() for item in items]
     mfids = {item.dataset.mfid for _, item in items if item.dataset}
     copies = visible_copies(session, [project] if mfids else [])

@@ -185,7 +185,7 @@ def _take(call: ProcessCall) -> _Worker:
 def _reserve(environment: object, folder: Path) -> _Worker:
     """Reserve the most recently used idle worker, or a new one that is still to be started."""
     with _lock:
-        worker = next((one for one in reversed(_idle) if one.serves(environment, folder)), None)
+        worker = next((worker for worker in reversed(_idle) if worker.serves(environment, folder)), None)
         if worker is None:
             worker = _Worker(environment)
         else:

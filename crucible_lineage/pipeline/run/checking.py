@@ -75,8 +75,15 @@ class RunChecks:
         """
         self._look(
             [
-                _Subject(one.step.name, one.name, ref.mfid, one.step.spec.checks, one.inspection.params, output)
-                for one, results in instances
+                _Subject(
+                    instance.step.name,
+                    instance.name,
+                    ref.mfid,
+                    instance.step.spec.checks,
+                    instance.inspection.params,
+                    output,
+                )
+                for instance, results in instances
                 for output, ref in results.items()
             ],
             returned or {},
@@ -90,10 +97,10 @@ class RunChecks:
             listed = sorted(verdicts.items())
             for first in range(0, len(listed), MAX_VERDICTS):
                 batch = dict(listed[first : first + MAX_VERDICTS])
-                conditions = {name: it.that for one in batch.values() for name, it in one.items()}
+                conditions = {name: it.that for given in batch.values() for name, it in given.items()}
                 entries = {
-                    mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, it in one.items()}
-                    for mfid, one in batch.items()
+                    mfid: {name: {"passed": it.passed, "values": dict(it.values)} for name, it in given.items()}
+                    for mfid, given in batch.items()
                 }
                 body = {"of": f"{self.pipeline.name}/{declared_by}", "checks": conditions, "verdicts": entries}
                 state(self.session, self.pipeline.spec.project, CHECK, About(tuple(batch)), body=body)
@@ -202,9 +209,9 @@ class RunChecks:
         policy = {"by": list(names), "count": approve.count, "makers": makers_of(self.session, mfid)}
         if approve.other_than:
             policy["not"] = approve.other_than
-        mentions = (Mention(*one) for one in self.session.mirror.statement_index(AWAIT).datasets.get(mfid, ()))
-        stated = self.session.mirror.statements({one.mfid for one in mentions if one.account})
-        if any(policy.items() <= one.body.items() for one in stated.values()):
+        mentions = (Mention(*mention) for mention in self.session.mirror.statement_index(AWAIT).datasets.get(mfid, ()))
+        stated = self.session.mirror.statements({mention.mfid for mention in mentions if mention.account})
+        if any(policy.items() <= statement.body.items() for statement in stated.values()):
             return
         body = {**policy, "names": names, "slots": {key: claim.to_json() for key, claim in slots.items()}}
         why = f"a result of {step} counts once it is signed"

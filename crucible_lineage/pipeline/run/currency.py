@@ -114,7 +114,7 @@ class SlotWriter:
         needed = [
             update
             for update in updates  # results that wait for a signature stay, whatever the declaration says now
-            if self._is_needed(update) and not any(self.index.is_candidate(one.mfid) for one in update.results.values())
+            if self._is_needed(update) and not any(self.index.is_candidate(ref.mfid) for ref in update.results.values())
         ]
         if not needed:  # the usual case
             return {}
@@ -184,5 +184,5 @@ class SlotWriter:
 
 def _new_parents(update: SlotUpdate) -> dict[str, str]:
     dataset = next(iter(update.results.values()), None)
-    own = {one.mfid for one in update.results.values()}
+    own = {ref.mfid for ref in update.results.values()}
     return new_parents(dataset, update.used, own) if dataset else {}

@@ -137,7 +137,7 @@ class Run:
         self.choice = choice
         require_names(pipeline, choice.only, self.instances)
         self.taking_part = frozenset(
-            name for name, one in self.instances.items() if choice.makes(one.step.name, name, pipeline)
+            name for name, instance in self.instances.items() if choice.makes(instance.step.name, name, pipeline)
         )
         self.steps = {name: StepState() for name in self.instances}
         declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
@@ -251,7 +251,7 @@ class Run:
         for name, outputs in results.items():
             self.checking.await_signatures(self.instances[name], outputs, self.slot_writer)
         instances = ((self.instances[name], outputs) for name, outputs in results.items())
-        checked = [(one, outputs) for one, outputs in instances if one.step.spec.checks]
+        checked = [(instance, outputs) for instance, outputs in instances if instance.step.spec.checks]
         if not checked:
             return
         returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
@@ -412,8 +412,8 @@ class Run:
                 self.slot_writer.note_made(self.instances[name], made.outputs)
                 self.returned[name] = made.returned  # of the last steps: they would be read back from Crucible
                 if len(self.returned) > 4 * MAX_RETURNED:
-                    last = [one for one in self.instances if one in self.returned][-MAX_RETURNED:]
-                    self.returned = {one: self.returned[one] for one in last}
+                    last = [instance for instance in self.instances if instance in self.returned][-MAX_RETURNED:]
+                    self.returned = {instance: self.returned[instance] for instance in last}
                 self._done(name, EXECUTED, made.outputs)
             else:
                 self._rely_on(name, made.outputs, job.used)
@@ -497,7 +497,7 @@ class Run:
         for name in names:
             if delivery.outcome == ADOPTED:
                 results = self.steps[name].outputs
-                self._set_results(name, {out: delivery.refs.get(one.mfid, one) for out, one in results.items()})
+                self._set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
         if delivery.is_ours and not payload.supports:
@@ -524,17 +524,17 @@ class Run:
         for other, instance in self.instances.items():  # parents come before their children
             if affected & set(instance.needs) and other not in self._jobs and self.steps[other].outcome != LEFT_OUT:
                 affected.add(other)
-        names = [one for one in self.instances if one in affected]
-        for one in names:
-            state = self.steps[one]
+        names = [step for step in self.instances if step in affected]
+        for step in names:
+            state = self.steps[step]
             state.remade += state.results is not None
             state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, names)
-        for one in names:
-            if self.steps[one].remade > _MAX_REMADE:
-                self.end_step(one, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
-            elif not self.steps[one].outcome:
-                self._wait(one)
+        for step in names:
+            if self.steps[step].remade > _MAX_REMADE:
+                self.end_step(step, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
+            elif not self.steps[step].outcome:
+                self._wait(step)
 
     # Stopping
 

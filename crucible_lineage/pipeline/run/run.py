@@ -122,7 +122,7 @@ def plan_and_run(
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
         with nullcontext() if planned.is_done and not new else in_use(runs(session.settings.data) / run_id):
-            before = {one.request for one in session.store.ended_ingestions(_MAX_UNREAD)}
+            before = {ingestion.request for ingestion in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
                 inputs = register_inputs(
                     planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
@@ -186,18 +186,20 @@ def _not_ingested(
     Ingestions of the embedded Crucible get some seconds to end, if the run has `requested` any. `awaited` returns the
     datasets whose ingestion is to be waited for: if that is still open, it is described as well.
     """
-    found = [one for one in session.store.ended_ingestions(_MAX_UNREAD) if one.request not in before]
+    found = [ingestion for ingestion in session.store.ended_ingestions(_MAX_UNREAD) if ingestion.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
         at_most_s = _INGESTED_HERE_S if session.settings.embedded and requested else 0.0
         with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
             found += follow_ingestions(client, session.store, at_most_s=at_most_s)
-        still_open = {one.mfid for one in session.store.open_ingestions()}
-        session.journal.note_ingested(run_id, {one.mfid for one in found if one.status == "complete"} - still_open)
+        still_open = {ingestion.mfid for ingestion in session.store.open_ingestions()}
+        session.journal.note_ingested(
+            run_id, {ingestion.mfid for ingestion in found if ingestion.status == "complete"} - still_open
+        )
         mfids = awaited()
-        found += [one for one in session.store.open_ingestions() if one.mfid in mfids]
+        found += [ingestion for ingestion in session.store.open_ingestions() if ingestion.mfid in mfids]
     if not found:
         return ()
-    return tuple(in_words(one) for one in found if one.status != "complete")
+    return tuple(in_words(ingestion) for ingestion in found if ingestion.status != "complete")
 
 
 @contextmanager
@@ -244,7 +246,7 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
         name: [run.slot_writer.notes.get(name, ""), state.note, *checks.get(name, ())] for name, state in steps.items()
     }
     own = {mfid for state in steps.values() for mfid in state.mfids}
-    waiting = [one for one in run.session.outbox.waiting() if own & set(one.mfids) or one.run == run.run_id]
+    waiting = [row for row in run.session.outbox.waiting() if own & set(row.mfids) or row.run == run.run_id]
     return RunResult(
         run_id=run.run_id,
         pipeline=run.pipeline.name,
@@ -272,7 +274,7 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
 
 def to_be_ingested(run: Run) -> set[str]:
     """Return the datasets whose ingestion is to be waited for, as declared."""
-    waits = [name for name, one in run.instances.items() if one.step.spec.output.ingestion.wait]
+    waits = [name for name, instance in run.instances.items() if instance.step.spec.output.ingestion.wait]
     results = {dataset.mfid for name in waits for dataset in run.steps[name].outputs.values()}
     files = (item for items in run.inputs.values() for item in items if item.new and item.new.ingestion.wait)
     return results | {item.dataset.mfid for item in files if item.dataset is not None}
@@ -319,9 +321,12 @@ def _certify(run: Run) -> None:
 
     Those that were certified before are left alone, even if that was lifted since.
     """
-    if not any(one.step.spec.certify for one in run.instances.values()):
+    if not any(instance.step.spec.certify for instance in run.instances.values()):
         return
-    stated = {(one.body.get("place"), one.about.datasets) for one in run.session.mirror.statements().values()}
+    stated = {
+        (statement.body.get("place"), statement.about.datasets)
+        for statement in run.session.mirror.statements().values()
+    }
     for name, state in run.steps.items():
         declared = run.instances[name].step.spec.certify
         if declared is None or not state.results or state.outcome not in (EXECUTED, REUSED):
@@ -375,7 +380,7 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
     another calibration for them, or if the data do not name the instrument or time.
     """
     step, project = f"{run.pipeline.name}/{instance.step.name}", run.pipeline.spec.project
-    own = [one for one in run.session.mirror.certificates(project) if one.declared_by == step]
+    own = [certificate for certificate in run.session.mirror.certificates(project) if certificate.declared_by == step]
     shared = {}
     for name in declared.of:
         value, fault = shared_value(name, [run.inputs[root][index] for root, index in instance.about])
@@ -400,5 +405,5 @@ def _certify_result(run: Run, instance: Instance, declared: Certify, mfid: str) 
         why=f"as {step} declares",
         project=project,
         declared_by=step,
-        replaced=[one.statement for one in own],
+        replaced=[certificate.statement for certificate in own],
     )
