@@ -441,7 +441,9 @@ class Prefect:
 
     def python(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a Python program that reaches the server."""
-        return self._python.run([str(one) for one in arguments], {**self.environment, **environment}, timeout=300)
+        return self._python.run(
+            [str(argument) for argument in arguments], {**self.environment, **environment}, timeout=300
+        )
 
     def run(self, code: str, *arguments: object) -> Any:
         """What the last line printed by a program says, as JSON."""

@@ -27,4 +27,4 @@ def states(session: Session, path: Path) -> dict[str, str]:
 
 def listed_states(session: Session, project: str = "lab") -> dict[str, str]:
     """The state of each dataset of a project, as lists have it."""
-    return {one.mfid: one.state for one in list_datasets(session, project, every=True).entries}
+    return {standing.mfid: standing.state for standing in list_datasets(session, project, every=True).entries}

@@ -46,8 +46,8 @@ def dataset(number: int) -> str:
 
 
 def stated(verb: str, body: dict[str, Any], on: str, project: str = "lab", why: str = "") -> Statement:
-    one = Statement("", project, verb, About((on,)), "user", "2026-11-01T00:00:00+00:00", why, body=body)
-    return replace(one, mfid=statement_id(one))
+    statement = Statement("", project, verb, About((on,)), "user", "2026-11-01T00:00:00+00:00", why, body=body)
+    return replace(statement, mfid=statement_id(statement))
 
 
 def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def histories(draw: st.DrawFn) -> list[Statement]:
         since = draw(st.integers(0, DAYS - 1))
         until = draw(st.one_of(st.none(), st.just(NEXT), st.integers(since + 1, DAYS)))
         project = draw(st.sampled_from(["lab", "lab", "beamline", "other"]))
-        names = [one.mfid for one in found if one.verb == CERTIFY]
+        names = [statement.mfid for statement in found if statement.verb == CERTIFY]
         over = sorted(draw(st.sets(st.sampled_from(names), max_size=3))) if names else []
         on, why = dataset(draw(st.integers(0, 3))), str(number)
         kind = draw(st.sampled_from([CERTIFY, CERTIFY, CERTIFY, REVOKE]))
@@ -73,34 +73,34 @@ def histories(draw: st.DrawFn) -> list[Statement]:
             more = {"over": over} if over else {}
             found.append(stated(CERTIFY, body(since, until, **more), on, project, why))
         elif kind == REVOKE and len(found) > 1:
-            one = Statement("", project, REVOKE, About(), "user", "2026-11-01", why, revokes=(found[-1].mfid,))
-            found.append(replace(one, mfid=statement_id(one)))
+            statement = Statement("", project, REVOKE, About(), "user", "2026-11-01", why, revokes=(found[-1].mfid,))
+            found.append(replace(statement, mfid=statement_id(statement)))
     return found
 
 
 def by_the_day(history: list[Statement]) -> dict[str, set[int]]:
     """On which days each certificate is valid, by the definition, day by day."""
     standing = in_force(history)
-    certificates = {mfid: one for mfid, one in standing.statements.items() if one.verb == CERTIFY}
+    certificates = {mfid: statement for mfid, statement in standing.statements.items() if statement.verb == CERTIFY}
     found = {}
-    for mfid, one in certificates.items():
-        begins = [number(other) for other in certificates.values() if other.project == one.project]
-        end = one.body.get("until")
+    for mfid, statement in certificates.items():
+        begins = [number(other) for other in certificates.values() if other.project == statement.project]
+        end = statement.body.get("until")
         if end == NEXT:
-            last = min((begin for begin in begins if begin > number(one)), default=LAST)
+            last = min((begin for begin in begins if begin > number(statement)), default=LAST)
         else:
-            last = number(one, "until") if end else LAST
-        days = set(range(number(one), min(last, DAYS + 5)))
+            last = number(statement, "until") if end else LAST
+        days = set(range(number(statement), min(last, DAYS + 5)))
         for other in certificates.values():
-            if mfid in (other.body.get("over") or ()) and standing.counts(other, one.project):
+            if mfid in (other.body.get("over") or ()) and standing.counts(other, statement.project):
                 has_end = other.body.get("until") not in (None, NEXT)
                 days -= set(range(number(other), number(other, "until") if has_end else LAST))
         found[mfid] = days
     return found
 
 
-def number(one: Statement, key: str = "from") -> int:
-    return (datetime.fromisoformat(one.body[key]) - DAY0).days
+def number(statement: Statement, key: str = "from") -> int:
+    return (datetime.fromisoformat(statement.body[key]) - DAY0).days
 
 
 @settings(max_examples=150, deadline=None)
@@ -128,15 +128,15 @@ def test_the_choice_and_its_neighbours_are_those_of_a_search_through_all(history
     found = Calibrations(certificates).fitting("axis", {"instrument_name": "raman 1"}.get, day(at))
     spans = [(span, one) for one in certificates for span in one.spans]
     assert {one.statement for one in found.valid} == {
-        one.statement for (since, until), one in spans if since <= day(at) < until
+        span.statement for (since, until), span in spans if since <= day(at) < until
     }
     assert found.ended == max((until for (_, until), _ in spans if until <= day(at)), default=None)
     assert found.begins == min((since for (since, _), _ in spans if since > day(at)), default=None)
 
 
 def certificate(since: int, until: int | None = None, **more: Any) -> Certificate:
-    one = stated(CERTIFY, {**body(since, until), **more}, dataset(since))
-    (found,) = certificates_of(in_force([one]))
+    statement = stated(CERTIFY, {**body(since, until), **more}, dataset(since))
+    (found,) = certificates_of(in_force([statement]))
     return found
 
 

@@ -59,7 +59,7 @@ class Night:
 
     def statements(self) -> list[Any]:
         told = json.loads(self.on("west", "statements", "--project", "lab", "--json").stdout)
-        return [one for one in told["statements"] if one["verb"] == "fail"]
+        return [statement for statement in told["statements"] if statement["verb"] == "fail"]
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_its_numbers_are_those_of_the_demo(demo_origin: Any, demo_data: Path, co
     errors = [abs(row["difference_cm1"]) for row in printed["bands"]]
     assert f"| silicon and neon | {sum(errors) / len(errors):.2f} |" in README
     shown = command("lineage", printed["datasets"]["axis"], "--data", demo_data, "--format", "html").stdout
-    (axis,) = [one["metadata"] for one in page_data(shown)["details"] if "held_out_rms_cm1" in one["metadata"]]
+    (axis,) = [detail["metadata"] for detail in page_data(shown)["details"] if "held_out_rms_cm1" in detail["metadata"]]
     assert f"{axis['held_out_rms_cm1']} cm-1 rms, against {axis['held_out_rms_shift_cm1']}" in README
 
 

@@ -44,7 +44,7 @@ def test_a_statement_is_signed_and_verified_by_who_has_the_public_key(
     state(session, "lab", HOLD, About(instrument="lamp"), why="another")
     told = command(*asked, "--json")
     assert told.returncode == 1
-    assert sorted(one["signer"] for one in json.loads(told.stdout)["statements"]) == ["", "mara@lab"]
+    assert sorted(statement["signer"] for statement in json.loads(told.stdout)["statements"]) == ["", "mara@lab"]
 
 
 def test_a_key_that_cannot_be_used_is_told_before_anything_is_stated(

@@ -37,8 +37,8 @@ PROJECTS = ("lab", "beamline", "other")
 def said(verb: str = HOLD, project: str = "lab", *, on: Iterable[str] = (), **more: object) -> Statement:
     """A statement under the id that it has."""
     fields: dict[str, object] = {"by": "user", "when": "2026-11-01T00:00:00+00:00", "about": About(tuple(on))}
-    one = Statement(mfid="", project=project, verb=verb, **{**fields, **more})  # type: ignore[arg-type]
-    return replace(one, mfid=statement_id(one))
+    statement = Statement(mfid="", project=project, verb=verb, **{**fields, **more})  # type: ignore[arg-type]
+    return replace(statement, mfid=statement_id(statement))
 
 
 @st.composite
@@ -49,7 +49,9 @@ def histories(draw: st.DrawFn) -> list[Statement]:
         project = draw(st.sampled_from(PROJECTS))
         kind = draw(st.sampled_from([HOLD, HOLD, REVOKE, REVOKE, TRUST]))
         if kind == REVOKE and found:
-            which = draw(st.lists(st.sampled_from([one.mfid for one in found]), min_size=1, max_size=3, unique=True))
+            which = draw(
+                st.lists(st.sampled_from([statement.mfid for statement in found]), min_size=1, max_size=3, unique=True)
+            )
             found.append(said(REVOKE, project, revokes=tuple(sorted(which)), why=str(number)))
         elif kind == TRUST:
             found.append(said(TRUST, project, body={"whose": [draw(st.sampled_from(PROJECTS))]}, why=str(number)))
@@ -61,22 +63,22 @@ def histories(draw: st.DrawFn) -> list[Statement]:
 def told_one_by_one(history: list[Statement]) -> set[str]:
     """What is in force, by the definition: a revocation always comes later than what it revokes, so from the end."""
 
-    def counts(one: Statement, project: str, trusted: dict[str, set[str]]) -> bool:
-        return one.project == project or one.project in trusted.get(project, set())
+    def counts(statement: Statement, project: str, trusted: dict[str, set[str]]) -> bool:
+        return statement.project == project or statement.project in trusted.get(project, set())
 
     def standing(trusted: dict[str, set[str]]) -> set[str]:
         gone: set[str] = set()
-        known = {one.mfid: one for one in history}
-        for one in reversed(history):
-            if one.mfid not in gone:
-                gone |= {mfid for mfid in one.revokes if counts(one, known[mfid].project, trusted)}
+        known = {statement.mfid: statement for statement in history}
+        for statement in reversed(history):
+            if statement.mfid not in gone:
+                gone |= {mfid for mfid in statement.revokes if counts(statement, known[mfid].project, trusted)}
         return known.keys() - gone
 
     trusted: dict[str, set[str]] = {}
     own = standing({})
-    for one in history:
-        if one.verb == TRUST and one.mfid in own:
-            trusted.setdefault(one.project, set()).update(one.body["whose"])
+    for statement in history:
+        if statement.verb == TRUST and statement.mfid in own:
+            trusted.setdefault(statement.project, set()).update(statement.body["whose"])
     return standing(trusted)
 
 
@@ -93,8 +95,8 @@ def test_order_of_arrival_and_duplicates_do_not_matter_and_revocations_can_be_re
 @given(histories(), st.randoms(use_true_random=False))
 @settings(max_examples=100, deadline=None)
 def test_two_machines_agree_once_each_has_heard_all(history: list[Statement], chance: random.Random) -> None:
-    first = [one for one in history if chance.random() < 0.6]
-    late = [one for one in history if one not in first]
+    first = [statement for statement in history if chance.random() < 0.6]
+    late = [statement for statement in history if statement not in first]
     assert in_force([*first, *late]) == in_force([*late, *first, *late])
 
 
@@ -117,31 +119,31 @@ def test_another_project_revokes_nothing_unless_it_is_trusted() -> None:
 
 
 def test_the_same_said_by_two_machines_has_one_id_and_said_again_after_it_was_lifted_another_one() -> None:
-    one, two = said(on=["0" * 26]), said(on=["0" * 26], when="2026-11-02T00:00:00+00:00", who="Mara")
-    assert one.mfid == two.mfid
-    assert len({one.mfid, said(on=["0" * 26], again=1).mfid, said(on=["0" * 26], by="other").mfid}) == 3
+    statement, two = said(on=["0" * 26]), said(on=["0" * 26], when="2026-11-02T00:00:00+00:00", who="Mara")
+    assert statement.mfid == two.mfid
+    assert len({statement.mfid, said(on=["0" * 26], again=1).mfid, said(on=["0" * 26], by="other").mfid}) == 3
 
 
 def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_complete() -> None:
-    one = said(on=["0" * 26], why="detector saturated")
+    statement = said(on=["0" * 26], why="detector saturated")
     written = {
         "status": "complete",
-        "recipe": one.recipe(),
-        "activity": {"kind": "statement", "when": one.when},
+        "recipe": statement.recipe(),
+        "activity": {"kind": "statement", "when": statement.when},
         "agent": {"username": "Mara"},
     }
-    record = {"unique_id": one.mfid, "project_id": "lab", "owner_orcid": "user", "measurement": "statement"}
+    record = {"unique_id": statement.mfid, "project_id": "lab", "owner_orcid": "user", "measurement": "statement"}
     record |= {"scientific_metadata": {"crucible_lineage": written}}
     found = statement_in(record)
     assert found is not None
     assert (found.mfid, found.why, found.attribution) == (
-        one.mfid,
+        statement.mfid,
         "detector saturated",
         "by Mara since 2026-11-01: detector saturated",
     )
     assert Statement.unpacked(found.packed()) == found
     assert found.account == "user"
-    changed = {**written, "recipe": {**one.recipe(), "why": "nothing"}}
+    changed = {**written, "recipe": {**statement.recipe(), "why": "nothing"}}
     faulty = [
         (record | {"project_id": "other"}, "moved here from project lab"),
         (record | {"owner_orcid": "bob"}, "its author is user, and at Crucible it belongs to bob"),
@@ -155,19 +157,19 @@ def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_comple
         assert read is not None
         assert reason in read.fault
         assert read.account == ""
-        assert in_force([read]).statements.keys() == {one.mfid}, "a hold blocks, whoever vouches for it"
-        assert in_force([read]).unvouched.keys() == {one.mfid}
-    assert statement_in({"unique_id": one.mfid, "scientific_metadata": {"crucible_lineage": changed}}) is None
-    assert canonical_json(one.recipe())
+        assert in_force([read]).statements.keys() == {statement.mfid}, "a hold blocks, whoever vouches for it"
+        assert in_force([read]).unvouched.keys() == {statement.mfid}
+    assert statement_in({"unique_id": statement.mfid, "scientific_metadata": {"crucible_lineage": changed}}) is None
+    assert canonical_json(statement.recipe())
 
 
 @pytest.mark.parametrize("verb", [SIGN, CERTIFY, TRUST, REVOKE, REMAKE])
 def test_what_nobody_vouches_for_has_no_effect_but_a_hold_blocks(verb: str) -> None:
     hold = said(on=["0" * 26])
-    one = said(verb, on=["0" * 26], revokes=(hold.mfid,), body={"whose": ["beamline"]})
+    statement = said(verb, on=["0" * 26], revokes=(hold.mfid,), body={"whose": ["beamline"]})
     for fault in ("", "its author is user, and at Crucible it belongs to bob"):
-        active = in_force([hold, replace(one, fault=fault)])
-        assert (one.mfid in active.statements, hold.mfid in active.statements) == (not fault, bool(fault))
+        active = in_force([hold, replace(statement, fault=fault)])
+        assert (statement.mfid in active.statements, hold.mfid in active.statements) == (not fault, bool(fault))
         assert bool(active.trusted) == (verb == TRUST and not fault)
 
 
@@ -213,7 +215,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
     conditional = said(HOLD, "beamline", about=span)
     index = StatementIndex.from_active(in_force([*holds, conditional]), HOLD)
 
-    held = {name for one in holds for name in one.about.datasets if one.project in (projects[name], "lab")}
+    held = {name for hold in holds for name in hold.about.datasets if hold.project in (projects[name], "lab")}
     held |= {
         name for name in names if (instruments[name], months[name]) == ("Raman 1", 3) and projects[name] == "beamline"
     }
@@ -227,7 +229,7 @@ def test_doubt_on_ten_thousand_datasets_is_that_of_a_brute_force(seed: int) -> N
         assert source in held
         assert source == name or nx.has_path(graph, source, name)
 
-    lifted = [said(REVOKE, one.project, revokes=(one.mfid,)) for one in [*holds, conditional]]
+    lifted = [said(REVOKE, statement.project, revokes=(statement.mfid,)) for statement in [*holds, conditional]]
     assert not at_fault(
         names, facts.get, StatementIndex.from_active(in_force([*holds, conditional, *lifted]), HOLD), "lab"
     )

@@ -94,7 +94,9 @@ def statements(crucible: Lab, who: str, codes: tuple[int, ...]) -> dict[str, Any
 
 def test_an_invited_account_is_a_contributor_with_a_key_and_a_name_is_given_once(crucible: Lab) -> None:
     members = crucible.ask_json("ada", "project", "members", "lab")["members"]
-    assert {one["username"]: one["role"] for one in members} == dict.fromkeys(("ada", "bob", "eve"), "contributor")
+    assert {member["username"]: member["role"] for member in members} == dict.fromkeys(
+        ("ada", "bob", "eve"), "contributor"
+    )
     again = crucible.ask("local", "project", "invite", "ada", "--project", "lab", codes=(2,))
     assert "already exists" in again.stderr
     assert crucible.ask("ada", "project", "invite", "carl", "--project", "lab", codes=(1,)).stderr
@@ -173,7 +175,9 @@ def test_a_result_that_was_made_without_its_policy_waits_from_the_next_run_on(cr
 def test_a_hold_that_a_member_changes_blocks_and_is_named(crucible: Lab, change: Mapping[str, object]) -> None:
     datasets = crucible.run("ada")["datasets"]
     first = next(
-        one["mfid"] for one in crucible.ask_json("ada", "list", "--project", "lab")["datasets"] if one["state"] == "raw"
+        dataset["mfid"]
+        for dataset in crucible.ask_json("ada", "list", "--project", "lab")["datasets"]
+        if dataset["state"] == "raw"
     )
     hold = crucible.ask_json("ada", "hold", first, "--why", "lamp")["mfid"]
     crucible.run("ada", "--force", "scaled", codes=(4,))
@@ -203,12 +207,12 @@ def test_what_strangers_state_does_nothing_and_is_listed(crucible: Lab) -> None:
             state(stranger, "elsewhere", HOLD, About((scaled,)), why="mine"),
             state(stranger, "elsewhere", "remake", About((scaled,)), body={"verdict": "identical"}),
         ]
-        for one in said:
-            client._connection.call("PUT", f"/resources/{one.statement.mfid}/access/public", "publish")
+        for statement_outcome in said:
+            client._connection.call("PUT", f"/resources/{statement_outcome.statement.mfid}/access/public", "publish")
     shown = crucible.ask_json("ada", "show", scaled)
     assert (shown["state"], shown["remade"]["times"]) == ("current", 0)
     listed = statements(crucible, "ada", (0,))
-    assert {listed[one.statement.mfid]["counts"] for one in said} == {True}
+    assert {listed[statement_outcome.statement.mfid]["counts"] for statement_outcome in said} == {True}
     assert "does not count here" in crucible.ask("ada", "show", scaled).stdout
 
 

@@ -74,17 +74,17 @@ def test_every_tool_answers_like_its_command_and_reports_cuts(made: Any, data: P
     )  # fmt: skip
     assert not [answer for is_error, answer in answers if is_error]
     search, show, lineage, why, diff, impact, table, plan, every, status, long = [answer for _, answer in answers]
-    assert [one["mfid"] for one in search["datasets"]] == [new]
+    assert [dataset["mfid"] for dataset in search["datasets"]] == [new]
     assert (show["mfid"], show["state"], show["results"]) == (new, "current", {"total": 34.0})
     assert "first (scaled)" in lineage
     assert "Made from" in why
-    (total,) = (one for one in diff["results"] if one["field"] == "total")
+    (total,) = (result for result in diff["results"] if result["field"] == "total")
     assert (total["old"], total["new"], total["change"]) == (28.0, 34.0, 6.0)
     assert {one["mfid"] for one in impact["redo"]} == {made.runs[1].datasets["scaled"]["out"], new}
     assert (len(table["rows"]), table["columns"][-1]) == (1, "results.factor")
     assert {step["name"]: step["state"] for step in plan["steps"]}["scaled"] == "superseded"  # of the first run
-    assert [(one["pipeline"], one.get("todo")) for one in status["pipelines"]] == [("counting", None)]
-    assert {one["state"] for one in every["datasets"]} == {"raw", "current", "superseded"}
+    assert [(pipeline["pipeline"], pipeline.get("todo")) for pipeline in status["pipelines"]] == [("counting", None)]
+    assert {dataset["state"] for dataset in every["datasets"]} == {"raw", "current", "superseded"}
     assert len(json.dumps(long)) <= MOST_CHARACTERS
     assert any("50000 characters" in cut for cut in long["cut"])
 

@@ -307,7 +307,7 @@ def test_texts_stay_in_their_boxes_and_never_overlap(opened, tmp_path, pictures,
     graph = {"beamtime": pictures.beamtime(300), "tangle": pictures.tangle(60)}.get(name)
     if graph is None:
         names = ["WWWWWWWWWWWW" * 9, "iiiiiiiiii" * 9, "膜の測定" * 20, "a-b_c/d.e f" * 9, "ffi" * 30, "m" * 200]
-        chain = [record(f"d{n}", one, one, [f"d{n - 1}"] if n else []) for n, one in enumerate(names)]
+        chain = [record(f"d{n}", name, name, [f"d{n - 1}"] if n else []) for n, name in enumerate(names)]
         graph = LineageGraph.from_records(chain)
     focus = list(graph.nodes)[len(graph) // 2]
 

@@ -68,33 +68,35 @@ def session(filled: Path) -> Iterator[Session]:
 def everything(session: Session) -> list[dict[str, Any]]:
     """Return the datasets of all projects, with the values of `show` and of the service's own list."""
     found = []
-    for one in session.client.datasets.iter():
-        shown = show_dataset(session, one.unique_id).to_json()
+    for dataset in session.client.datasets.iter():
+        shown = show_dataset(session, dataset.unique_id).to_json()
         numbers = {name: value for name, value in shown["results"].items() if type(value) in (int, float)}
         found.append(
             {
-                "mfid": one.unique_id, "name": one.dataset_name or "", "measurement": one.measurement or "",
-                "format": one.data_format or "", "session": one.session_name or "", "step": shown["step"] or "",
-                "pipeline": shown["pipeline"] or "", "state": shown["state"], "instrument": one.instrument_name or "",
-                "kind": one.data_type or one.data_format or "", "taken": one.timestamp or "", "size": one.size,
-                "project": one.project_id or "", "created": one.creation_time or "",
-                "numbers": numbers if shown["step"] else {},
+                "mfid": dataset.unique_id, "name": dataset.dataset_name or "", "measurement": dataset.measurement or "",
+                "format": dataset.data_format or "", "session": dataset.session_name or "", "step": shown["step"] or "",
+                "pipeline": shown["pipeline"] or "", "state": shown["state"], "size": dataset.size,
+                "kind": dataset.data_type or dataset.data_format or "", "instrument": dataset.instrument_name or "",
+                "project": dataset.project_id or "", "created": dataset.creation_time or "",
+                "taken": dataset.timestamp or "", "numbers": numbers if shown["step"] else {},
             }
         )  # fmt: skip
     return found
 
 
-def fits(one: dict[str, Any], words: str, chosen: dict[str, str]) -> bool:
+def fits(dataset: dict[str, Any], words: str, chosen: dict[str, str]) -> bool:
     fields = ("name", "step", "pipeline", "measurement", "instrument")
-    text = " ".join([*(one[field] for field in fields), one["kind"] if one["kind"] != one["format"] else ""]).lower()
-    return all(word in text or one["mfid"].startswith(word) for word in words.lower().split()) and all(
-        one[name] == value for name, value in chosen.items()
+    text = " ".join(
+        [*(dataset[field] for field in fields), dataset["kind"] if dataset["kind"] != dataset["format"] else ""]
+    ).lower()
+    return all(word in text or dataset["mfid"].startswith(word) for word in words.lower().split()) and all(
+        dataset[name] == value for name, value in chosen.items()
     )
 
 
 @pytest.mark.parametrize("within", ["spectra", EVERYTHING])
 def test_random_searches_match_brute_force(session: Session, everything: list[dict[str, Any]], within: str) -> None:
-    everything = [one for one in everything if within in (EVERYTHING, one["project"])]
+    everything = [dataset for dataset in everything if within in (EVERYTHING, dataset["project"])]
     chance = random.Random(15)
     sortable = [column.name for column in COLUMNS if column.name in everything[0]]
     with_matches = 0
@@ -112,21 +114,21 @@ def test_random_searches_match_brute_force(session: Session, everything: list[di
         where = " and ".join(f"{name} == {value!r}" for name, value in chosen.items()) or None
         sort = f"{'-' if backwards else ''}{column}"
         found = list_datasets(session, within, words=words, where=where, sort=sort, every=True)
-        expected = [one for one in everything if fits(one, words, chosen)]
+        expected = [dataset for dataset in everything if fits(dataset, words, chosen)]
         with_matches += bool(expected)
-        assert {entry.mfid for entry in found.entries} == {one["mfid"] for one in expected}, (words, where)
+        assert {entry.mfid for entry in found.entries} == {dataset["mfid"] for dataset in expected}, (words, where)
         assert_sorted([entry.mfid for entry in found.entries], everything, column, backwards)
     assert with_matches > SEARCHES / 3
 
 
 def assert_sorted(mfids: list[str], everything: list[dict[str, Any]], column: str, backwards: bool) -> None:
-    by_id = {one["mfid"]: one for one in everything}
+    by_id = {dataset["mfid"]: dataset for dataset in everything}
 
     def value(mfid: str) -> Any:
-        one = by_id[mfid]
+        dataset = by_id[mfid]
         if column.startswith("results."):
-            return one["numbers"].get(column.removeprefix("results."))
-        return one[column].casefold() if isinstance(one[column], str) else one[column]
+            return dataset["numbers"].get(column.removeprefix("results."))
+        return dataset[column].casefold() if isinstance(dataset[column], str) else dataset[column]
 
     present = [value(mfid) for mfid in mfids if value(mfid) not in ("", None)]
     assert present == sorted(present, reverse=backwards)
@@ -142,7 +144,7 @@ def test_an_unknown_column_is_refused(session: Session) -> None:
 def test_the_page_shows_the_datasets_and_offers_csv(
     filled: Path, everything: list[dict[str, Any]], tmp_path: Path, begin: Any
 ) -> None:
-    ours = [one for one in everything if one["project"] == "spectra"]
+    ours = [dataset for dataset in everything if dataset["project"] == "spectra"]
     copy = tmp_path / "data"
     shutil.copytree(filled, copy)
     with pages(begin, copy) as browser:
@@ -153,17 +155,19 @@ def test_the_page_shows_the_datasets_and_offers_csv(
         shown = [browser.get(f"/projects/spectra?sort=name&all=1&page={number}").text for number in (1, 2, 3)]
         assert f"{len(ours)} datasets, page 1 of 3" in shown[0]
         assert 'rel="prev" href="?sort=name&amp;all=1"' in shown[1]
-        assert sorted(mfid for page in shown for mfid in names(page)) == sorted(one["mfid"] for one in ours)
+        assert sorted(mfid for page in shown for mfid in names(page)) == sorted(dataset["mfid"] for dataset in ours)
         found = browser.get("/projects/spectra", params={"q": "gold film", "where": "measurement == 'XRD'"}).text
-        assert set(names(found)) == {one["mfid"] for one in ours if fits(one, "gold film", {"measurement": "XRD"})}
+        assert set(names(found)) == {
+            dataset["mfid"] for dataset in ours if fits(dataset, "gold film", {"measurement": "XRD"})
+        }
         step = browser.get("/projects/spectra?step=fitted&sort=-results.peak_nm").text
         assert step.index("11.75") < step.index("10.25") < step.index("2.5")
         assert "<b>" not in found.replace("<b></b>", "")
         table = list(csv.DictReader(io.StringIO(browser.get("/projects/spectra/datasets.csv?q=gold&all=1").text)))
-        assert {row["mfid"] for row in table} == {one["mfid"] for one in ours if fits(one, "gold", {})}
+        assert {row["mfid"] for row in table} == {dataset["mfid"] for dataset in ours if fits(dataset, "gold", {})}
         query = {"q": "gold", "where": "measurement == 'SEM'", "all": "1"}
         rows = list(csv.DictReader(io.StringIO(browser.get("/datasets.csv", params=query).text)))
-        expected = [one for one in everything if fits(one, "gold", {"measurement": "SEM"})]
+        expected = [dataset for dataset in everything if fits(dataset, "gold", {"measurement": "SEM"})]
         assert {row["mfid"] for row in rows} == {one["mfid"] for one in expected}
         assert {row["project"] for row in rows} == {"spectra", "other", ""}
         for query in ("page=0", "page=x", "page=99", "sort=colour", "where=1+%3D%3D"):

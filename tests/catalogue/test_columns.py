@@ -56,7 +56,7 @@ def test_one_declaration_appears_in_all_interfaces(
     (axis,) = project.ask_json("list", "--step", "axis")["datasets"]
     assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._view.entry) != ""
     fitted = project.ask_json("list", "--sort=-vowels")["datasets"]
-    assert [one["vowels"] for one in fitted] == sorted((one["vowels"] for one in fitted), reverse=True)
+    assert [dataset["vowels"] for dataset in fitted] == sorted((dataset["vowels"] for dataset in fitted), reverse=True)
     line = project.ask("list", "--step", "axis").stdout.splitlines()[-2]
     assert line.endswith(f"  {axis['vowels']}")
     (row,) = csv.DictReader(io.StringIO(project.ask("list", "--step", "axis", "--csv").stdout))
@@ -72,8 +72,8 @@ def test_one_declaration_appears_in_all_interfaces(
 
 
 def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
-    listed = {one["mfid"]: one for one in project.ask_json("list", "--all")["datasets"]}
-    assert {name for one in listed.values() for name in one["results"]} == {"rms_cm1", "peak_nm"}
+    listed = {dataset["mfid"]: dataset for dataset in project.ask_json("list", "--all")["datasets"]}
+    assert {name for dataset in listed.values() for name in dataset["results"]} == {"rms_cm1", "peak_nm"}
     shown = project.ask_json("show", project.fitted("weak-1.txt"))
     own = listed[shown["mfid"]]
     assert {key: shown[key] for key in own if key != "results"} == {key: own[key] for key in own if key != "results"}

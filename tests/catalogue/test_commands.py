@@ -57,7 +57,7 @@ def test_matches_in_several_projects_are_named_with_the_projects(data: Path, tmp
 
 def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     def names(*words: str) -> list[str]:
-        return [one["dataset_name"] for one in project.ask_json("list", *words)["datasets"]]
+        return [dataset["dataset_name"] for dataset in project.ask_json("list", *words)["datasets"]]
 
     assert sorted(names("--where", "instrument == 'Horiba'")) == ["weak-1.txt", "weak-2.txt"]
     assert names("--where", "name == 'strong-1.txt'") == ["strong-1.txt"]
@@ -123,7 +123,7 @@ def test_files_of_several_datasets_go_into_one_folder_each(project: Any, tmp_pat
     assert not (tmp_path / "none").exists()
     assert "name datasets, or select results" in project.ask("get", "-o", tmp_path, code=2).stderr
     run = project.ask_json("get", "--run", project.runs[0].run_id, "--file", "axis.json", "-o", tmp_path / "run")
-    assert [one["files"] for one in run["datasets"] if one["files"]] != []
+    assert [dataset["files"] for dataset in run["datasets"] if dataset["files"]] != []
 
 
 def test_runs_are_listed_and_compared(project: Any) -> None:
@@ -134,7 +134,9 @@ def test_runs_are_listed_and_compared(project: Any) -> None:
     hint = f"to compare two: crucible-lineage diff {first.run_id} {second.run_id}"
     assert hint in project.ask("runs").stdout
     compared = project.ask_json("diff", first.run_id[:8], second.run_id[:8])
-    assert [(one["field"], one["old"], one["new"]) for one in compared["results"]] == [("rms_cm1", 0.25, 0.5 / 3)]
+    assert [(result["field"], result["old"], result["new"]) for result in compared["results"]] == [
+        ("rms_cm1", 0.25, 0.5 / 3)
+    ]
     assert "degree" in project.ask("diff", first.run_id, second.run_id).stdout
     assert "no run has this ID" in project.ask("diff", first.run_id, "nonesuch", code=2).stderr
 

@@ -134,7 +134,7 @@ def test_names_links_samples_and_keywords_can_be_corrected(session: Session, mad
     assert "gold" in {word.keyword for word in session.client.datasets.get_keywords(scan)}
     (mica,) = session.client.samples.list(sample_name="gold on mica")
     assert cl("set", mean, "parent+=s2.txt", "sample+=gold on mica", "--why", "it was averaged in").exit_code == 0
-    assert {one.unique_id for one in session.client.datasets.list_parents(mean)} == {scan, other}
+    assert {parent.unique_id for parent in session.client.datasets.list_parents(mean)} == {scan, other}
     assert f"parent nothing -> '{other}' (it was averaged in)" in cl("why", mean).stdout
     assert f"sample nothing -> '{mica.unique_id}'" in cl("why", mean).stdout
     assert cl("set", mean, f"parent+={other}", "sample+=gold on mica").stdout == "nothing to change\n"
@@ -179,7 +179,7 @@ def test_a_replaced_measurement_without_results_is_superseded_in_its_lineage(lab
     registered = cl("register", lab.file("alone.txt", "1"), "--project", "lab", "--json")
     old = json.loads(registered.stdout)["mfid"]
     new = json.loads(cl("register", lab.file("better.txt", "2"), "--replaces", old, "--json").stdout)["mfid"]
-    (node,) = (one for one in json.loads(cl("lineage", old, "--format", "json").stdout)["nodes"] if one["id"] == old)
+    (node,) = (node for node in json.loads(cl("lineage", old, "--format", "json").stdout)["nodes"] if node["id"] == old)
     assert (node["state"], node["superseded_by"]) == ("superseded", [new])
 
 
@@ -188,7 +188,7 @@ def test_a_dataset_with_results_is_deleted_only_if_confirmed(session: Session, m
     assert refused.exit_code == 2
     assert f"1 dataset made from it: {made['mean[s1.txt]']}" in refused.output
     assert cl("delete", made["mean[s1.txt]"], "--why", "wrong sample").exit_code == 0
-    listed = {one.unique_id for one in session.client.datasets.list(project_id="lab")}
+    listed = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab")}
     assert made["mean[s1.txt]"] not in listed
 
 

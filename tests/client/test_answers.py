@@ -173,7 +173,7 @@ def test_an_ingestion_request_whose_answer_is_lost_is_made_once(
     file = client.files.upload(dsid, spectrum).file
     stub.fault("POST", "/ingest$", kind)
     request = client.ingestions.request(file.mfid)
-    assert [one["id"] for one in stub.requests] == [request.id]
+    assert [request["id"] for request in stub.requests] == [request.id]
     assert client.ingestions.request(file.mfid).id != request.id, "asked for again, it is made again"
 
 
@@ -181,7 +181,7 @@ def test_an_ingestion_request_whose_answer_is_lost_is_made_once(
 def test_a_thumbnail_whose_answer_is_lost_exists_once(stub: Any, client: CrucibleClient, dsid: str, kind: str) -> None:
     stub.fault("POST", "/thumbnails$", kind)
     shown = client.datasets.add_thumbnail(dsid, b"picture", name="a.png")
-    assert [one["id"] for one in stub.thumbnails[dsid]] == [shown.id]
+    assert [thumbnail["id"] for thumbnail in stub.thumbnails[dsid]] == [shown.id]
 
 
 def test_a_project_whose_answer_is_lost_exists_once() -> None:

@@ -43,7 +43,9 @@ def page(folder: Path, sample_id: str, project: str) -> dict[str, Any]:
 
     got = client.datasets.get(dsid, include_metadata=True, include_links=True)
     shown["got"] = (got["dataset_name"], got["measurement"], got["scientific_metadata"]["magnification"], got["links"])
-    shown["listed"] = [one["unique_id"] for one in client.datasets.list(keywords=["gold"], measurement="TEM")] == [dsid]
+    shown["listed"] = [
+        dataset["unique_id"] for dataset in client.datasets.list(keywords=["gold"], measurement="TEM")
+    ] == [dsid]
     shown["found"] = [one["unique_id"] for one in client.datasets.search("nanoparticle")] == [dsid]
     updated = client.datasets.update(dsid, data_type="image", session_name="2026-03-02")
     shown["updated"] = (updated["data_type"], updated["session_name"])
@@ -52,7 +54,7 @@ def page(folder: Path, sample_id: str, project: str) -> dict[str, Any]:
 
     again = client.datasets.add_file_to_dataset(dsid, str(folder / "image.dat"))
     shown["the same file twice"] = again.existed
-    shown["names"] = sorted(one["filename"] for one in client.datasets.list_files(dsid))
+    shown["names"] = sorted(file["filename"] for file in client.datasets.list_files(dsid))
     links = client.datasets.get_download_links(dsid)
     shown["links"] = len(links)
     shown["downloaded"] = [path.name for path in client.datasets.download(dsid, folder / "here", include="*.dat")]
@@ -70,16 +72,16 @@ def page(folder: Path, sample_id: str, project: str) -> dict[str, Any]:
         "gold",
     }
     client.datasets.add_sample(dataset_id=dsid, sample_id=sample_id)
-    shown["by sample"] = [one["unique_id"] for one in client.datasets.list(sample_id=sample_id)] == [dsid]
+    shown["by sample"] = [dataset["unique_id"] for dataset in client.datasets.list(sample_id=sample_id)] == [dsid]
     client.datasets.remove_sample(dsid, sample_id)
 
     child = client.datasets.create({"dataset_name": "segmented", "project_id": project})["dsid"]
     client.datasets.link_parent_child(parent_id=dsid, child_id=child)
     shown["children"] = [one["unique_id"] for one in client.datasets.list_children(dsid)] == [child]
-    shown["parents"] = [one["unique_id"] for one in client.datasets.list_parents(child)] == [dsid]
+    shown["parents"] = [parent["unique_id"] for parent in client.datasets.list_parents(child)] == [dsid]
 
     client.datasets.add_thumbnail(dsid, folder / "preview.png")
-    shown["thumbnails"] = [one["thumbnail_name"] for one in client.datasets.get_thumbnails(dsid)]
+    shown["thumbnails"] = [thumbnail["thumbnail_name"] for thumbnail in client.datasets.get_thumbnails(dsid)]
     shown["deletion"] = client.datasets.delete(child, reason="a test")["status"]
     client.close()
     return shown

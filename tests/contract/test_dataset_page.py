@@ -104,7 +104,7 @@ def test_links_updates_and_models_work_as_on_the_page(official_settings: Running
         made = client.datasets.create(Dataset(dataset_name="of our own model", project_id="page-lab"))
         child = client.datasets.create(Dataset(dataset_name="child", project_id="page-lab"))
         client.datasets.link_parent_child(parent_dataset_id=made.dsid, child_dataset_id=child.dsid)
-        assert [one.unique_id for one in client.datasets.list_children(made.dsid)] == [child.dsid]
+        assert [dataset.unique_id for dataset in client.datasets.list_children(made.dsid)] == [child.dsid]
         updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
         assert (updated.instrument_id, updated.measurement) == ("titan", "TEM")
         assert client.datasets.update(made.dsid, instrument_name="a balance").instrument_name == "a balance"

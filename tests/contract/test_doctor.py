@@ -56,7 +56,7 @@ def test_each_variant_is_found_and_nothing_stays(
     assert (ran.exit_code, output["ok"]) == ((1, False) if missing else (0, True))
     with CrucibleClient(door.behind, door.api_key) as client:
         assert client.datasets.list() == []
-        asked_for = {one.resource_id for one in client.deletions.list()}
+        asked_for = {deletion.resource_id for deletion in client.deletions.list()}
     assert {one["mfid"] for one in output["made"]} == asked_for
 
 

@@ -71,5 +71,5 @@ def test_what_the_service_refuses_or_replaces_ends_the_run_in_its_words(
     assert told in text
     results = [one for one in there(door) if one.data_type in ("scaled", "sum")]
     assert "complete" not in [
-        (one.scientific_metadata or {}).get("crucible_lineage", {}).get("status") for one in results
+        (result.scientific_metadata or {}).get("crucible_lineage", {}).get("status") for result in results
     ]

@@ -100,7 +100,8 @@ def upserts(request: Request, hand_on: HandOn) -> Answer:
 
 
 VARIANTS: dict[str, Variant] = {
-    one.__name__: one for one in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, upserts)
+    answer.__name__: answer
+    for answer in (plain, own_ids, version_7, plain_keywords, strict_metadata, no_graphs, upserts)
 }
 
 

@@ -171,7 +171,7 @@ def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
     assert (failure.mfid, failure.failures, failure.subject, failure.error) == (ONE, 2, (TWO,), "two: too dark")
     assert (failure.step, failure.pipeline, bool(failure.last)) == ("s[x]", "p", True)
     fail(journal, "four", TWO)
-    assert [(one.mfid, one.failures) for one in journal.failures().values()] == [(TWO, 1)]
+    assert [(failure.mfid, failure.failures) for failure in journal.failures().values()] == [(TWO, 1)]
     journal.begin_run("five", "p", "lab", Path("p.yaml"))
     journal.note_made("five", "lab", "s[x]", {"out": TWO}, "now")
     assert journal.failures() == {}

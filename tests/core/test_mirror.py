@@ -201,14 +201,14 @@ def test_a_damaged_mirror_and_one_of_another_version_start_empty(records: Any, d
 def test_a_row_with_one_bit_changed_is_read_again_and_never_shown(records: Any, data: Path, column: str) -> None:
     records.chain(3)
     whole = copied(records)
-    shown = {mfid: one.name for mfid, one in records.session.mirror.snapshot("demo").summaries.items()}
+    shown = {mfid: summary.name for mfid, summary in records.session.mirror.snapshot("demo").summaries.items()}
     (path,) = (data / "mirror").glob("*.sqlite")
     with closing(sqlite3.connect(path)) as database, database:
         mfid, value = database.execute(f"SELECT mfid, {column} FROM dataset ORDER BY mfid LIMIT 1").fetchone()
         database.execute(f"UPDATE dataset SET {column} = ? WHERE mfid = ?", (flipped(value), mfid))
         database.execute("UPDATE feed SET token = 'other'")
     assert without_relation(copied(records)) == without_relation(whole) == without_relation(truth(records))
-    assert {mfid: one.name for mfid, one in records.session.mirror.snapshot("demo").summaries.items()} == shown
+    assert {mfid: summary.name for mfid, summary in records.session.mirror.snapshot("demo").summaries.items()} == shown
 
 
 def without_relation(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -252,8 +252,8 @@ def test_a_graph_of_stored_records_takes_less_memory_than_their_text() -> None:
     records = []
     for number in range(4000):
         parents = [f"0td{number - 1:023d}"] if number else []
-        written = {"software": packages, "recipe": {"frame": number}, "used": [{"mfid": one} for one in parents]}
-        links = [{"unique_id": one, "name": "x", **link} for one in parents]
+        written = {"software": packages, "recipe": {"frame": number}, "used": [{"mfid": parent} for parent in parents]}
+        links = [{"unique_id": parent, "name": "x", **link} for parent in parents]
         record = {
             "unique_id": f"0td{number:023d}",
             "scientific_metadata": {"crucible_lineage": written},

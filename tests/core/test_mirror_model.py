@@ -87,7 +87,7 @@ class Service:
         self.calls += 1
         if project != PROJECT:  # statements, of which there are none
             return ProjectChanges("", {})
-        found = {one.unique_id: one.modification_time for one in self._fitting(project, keyword, since)}
+        found = {found.unique_id: found.modification_time for found in self._fitting(project, keyword, since)}
         if not self.revisions:
             return ProjectChanges("", found)
         return ProjectChanges(f"token{self.losses}:{self.made}", found, "0:")
@@ -132,7 +132,9 @@ def is_complete(record: Mapping[str, Any]) -> bool:
 def truth(service: Service) -> dict[str, dict[str, SlotClaim]]:
     """Return the slots that complete results of the pipeline fill, by brute force."""
     found = {
-        mfid: {slot: one for slot, one in slots_of(record["scientific_metadata"]).items() if slot.startswith("raman/")}
+        mfid: {
+            slot: claim for slot, claim in slots_of(record["scientific_metadata"]).items() if slot.startswith("raman/")
+        }
         for mfid, record in service.records.items()
         if is_complete(record)
     }
@@ -164,7 +166,10 @@ def test_after_any_history_the_mirror_equals_the_service(tmp_path: Path, seed: i
             mirror.note_slots(PROJECT, [SCOPE], one, slots_of(service.records[one]["scientific_metadata"]))
         elif move == "settle":
             listed = service.records.items()
-            there = {mfid: (one["modification_time"], slots_of(one["scientific_metadata"])) for mfid, one in listed}
+            there = {
+                mfid: (dataset["modification_time"], slots_of(dataset["scientific_metadata"]))
+                for mfid, dataset in listed
+            }
             mirror.settle(PROJECT, SCOPE, there)
         elif move == "lose":
             service.lose(one)
@@ -173,7 +178,7 @@ def test_after_any_history_the_mirror_equals_the_service(tmp_path: Path, seed: i
         elif move == "list" and revisions:
             assert dict(mirror.snapshot(PROJECT).records) == service.records
         elif move == "sync":
-            slots = {mfid: one.slots for mfid, one in mirror.sync(PROJECT, SCOPE, judge).items()}
+            slots = {mfid: dataset_status.slots for mfid, dataset_status in mirror.sync(PROJECT, SCOPE, judge).items()}
             members = {mfid for mfid, words in service.keywords.items() if SCOPE in words}
             assert mirror.members(PROJECT, SCOPE) == members
             there = {mfid: slots.get(mfid) for mfid in members if mfid in truth(service)}

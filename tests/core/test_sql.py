@@ -122,15 +122,15 @@ def test_several_processes_set_a_damaged_file_aside_once(path: Path) -> None:
     opens = [LocalDatabase(path, NOTES) for _ in range(4)]
     overwritten(path)
     threads = [
-        threading.Thread(target=one.write, args=(f"INSERT INTO note VALUES ('{number}', 'x')",))
-        for number, one in enumerate(opens)
+        threading.Thread(target=local_database.write, args=(f"INSERT INTO note VALUES ('{number}', 'x')",))
+        for number, local_database in enumerate(opens)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for one in opens:
-        one.close()
+    for local_database in opens:
+        local_database.close()
     assert (count(path), len(aside(path))) == (4, 1)
 
 
@@ -272,7 +272,7 @@ def test_a_mirror_with_overwritten_bytes_never_answers_wrongly(tmp_path: Path, s
     path.write_bytes(content)
     with closing(Mirror(path, nobody, "here")) as mirror:
         assert all(mirror.known(dataset.mfid) in (dataset, None) for dataset in datasets)
-        assert mirror.known_among([one.mfid for one in datasets]).items() <= trusted(*datasets).items()
+        assert mirror.known_among([dataset.mfid for dataset in datasets]).items() <= trusted(*datasets).items()
         mirror.trust(trusted(*datasets))
         # Where SQLite does not notice that an order is damaged, single rows are not found: these are asked for again.
         remembered = [dataset for dataset in datasets if mirror.known(dataset.mfid) == dataset]

@@ -111,7 +111,7 @@ def test_a_result_whose_pipeline_has_gone_on_with_more_data_is_finished_by_rerun
     engine = lambda: LocalEngine(session, 1)  # noqa: E731
     made = plan_and_run(found.pipeline, session, engine, lambda event: None, found.choice, planned=found.planned)
     assert made.ok, made.errors
-    assert [one["out"] for one in made.datasets.values()] == [left_behind]
+    assert [dataset["out"] for dataset in made.datasets.values()] == [left_behind]
     assert verify_project(session, "lab").findings == ()
 
 

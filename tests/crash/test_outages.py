@@ -115,16 +115,16 @@ def test_away_from_the_second_step_on_the_others_are_made_and_the_next_run_deliv
         proxy.away_after("POST", "/children/")
         result = run(chain, session, 0.0)
         assert (result.executed, result.ok) == (["one", "two", "three"], False)
-        assert [one.step for one in result.waiting] == ["one", "two", "three"]
+        assert [row.step for row in result.waiting] == ["one", "two", "three"]
         assert "no answer from" in result.waiting[0].error
         proxy.back()
         again = run(chain, session)
         assert (again.executed, again.ok, again.waiting) == ([], True, ())
-        assert sorted(again.delivered) == sorted(mfid for one in result.waiting for mfid in one.mfids)
+        assert sorted(again.delivered) == sorted(mfid for row in result.waiting for mfid in row.mfids)
         assert run(chain, session).delivered == ()
     assert "older copy" not in caplog.text, "what only waited here was never there"
     assert calls(lab) == ["1", "2", "3"]
-    assert [one["status"] for one in state().values()] == ["complete"] * 4
+    assert [row["status"] for row in state().values()] == ["complete"] * 4
 
 
 @pytest.mark.usefixtures("impatient")
@@ -144,7 +144,7 @@ def test_away_in_the_first_run_of_a_machine_whose_input_another_one_has_register
         again = run(chain, session)
         assert (again.ok, again.executed) == (True, [])
     assert calls(lab) == ["1", "2", "3"]
-    assert [one["status"] for one in state().values()] == ["complete"] * 5
+    assert [row["status"] for row in state().values()] == ["complete"] * 5
 
 
 def test_away_and_back_within_the_patience_the_run_ends_well(
@@ -155,7 +155,7 @@ def test_away_and_back_within_the_patience_the_run_ends_well(
         proxy.away_after("POST", "/children/", back_after=4)
         assert run(chain, session).ok
     assert calls(lab) == ["1", "2", "3"]
-    assert [one["status"] for one in state().values()] == ["complete"] * 4
+    assert [row["status"] for row in state().values()] == ["complete"] * 4
 
 
 @pytest.mark.usefixtures("impatient")
@@ -180,7 +180,7 @@ def test_the_command_names_what_waits_and_push_delivers_it(
     assert pushed.returncode == 0, pushed.stderr
     assert len(json.loads(pushed.stdout)["mfids"]) == 3
     assert calls(lab) == ["1", "2", "3"]
-    assert [one["status"] for one in state().values()] == ["complete"] * 4
+    assert [row["status"] for row in state().values()] == ["complete"] * 4
     assert "nothing waits here" in command("push", **here).stdout
 
 
@@ -198,7 +198,7 @@ def test_what_is_refused_for_good_is_told_at_once_and_kept(
         proxy.back()
         assert run(chain, session).ok
     assert calls(lab) == ["1", "2", "3"], "what was made is kept"
-    assert [one["status"] for one in state().values()] == ["complete"] * 4
+    assert [row["status"] for row in state().values()] == ["complete"] * 4
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
@@ -262,7 +262,7 @@ def test_away_in_a_later_run_that_makes_all_again_no_step_waits_and_it_is_known_
     with Session(settings) as session:
         proxy.away_after("POST", "/datasets")
         away = run(chain, session, 0.0)
-        assert (away.executed, [one.step for one in away.waiting]) == (["one", "two", "three"],) * 2, away.errors
+        assert (away.executed, [row.step for row in away.waiting]) == (["one", "two", "three"],) * 2, away.errors
         proxy.back()
         again = run(chain, session)
         assert (again.executed, again.ok) == ([], True)
@@ -367,7 +367,7 @@ def test_away_before_a_run_begins_what_can_be_made_is_made_and_waits(
     with Session(Settings(tmp_path / "machine", known.url, service.api_key)) as session:
         result = begin(lab, session, told.append, 0.0)
         assert (result.executed, result.ok, result.is_failed) == (["three", "four"], False, False)
-        assert [one.step for one in result.waiting] == ["three", "four"]
+        assert [row.step for row in result.waiting] == ["three", "four"]
         assert "no answer from" in result.unseen
         assert any("going on with what is known here" in event.detail for event in told if event.outcome == AWAY)
         assert time.monotonic() - began < 30, "not for the 90 s of a single call"
@@ -376,7 +376,7 @@ def test_away_before_a_run_begins_what_can_be_made_is_made_and_waits(
         assert (again.executed, again.ok, again.waiting, again.unseen) == ([], True, (), "")
         assert len(again.delivered) == 2
     assert calls(lab) == ["1", "2", "3", "4", "5"]
-    assert [one["status"] for one in state().values()] == ["complete"] * 6
+    assert [row["status"] for row in state().values()] == ["complete"] * 6
 
 
 @pytest.mark.parametrize("deleted", [False, True])

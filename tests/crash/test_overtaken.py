@@ -92,7 +92,9 @@ def require_all_there(result: RunResult, session: Session, begun: frozenset[str]
             assert {name: metadata[name] for name in values} == values
     assert session.outbox.all(again=True) == []
     findings = verify_project(session, "lab")
-    assert [one for one in findings.findings if one.severity == "error" and not begun.issuperset(one.ids)] == []
+    assert [
+        finding for finding in findings.findings if finding.severity == "error" and not begun.issuperset(finding.ids)
+    ] == []
 
 
 def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all_is_made_from_them(

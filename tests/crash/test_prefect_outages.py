@@ -147,7 +147,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     eventually(lambda: told() == ["one", "parts", "three", "two"])
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
-        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
+        assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,7 +165,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
     away.away_after("POST", "/children/")
     running = flow.start(kind, 600)
     waiting = tmp_path / "machine" / "outbox"
-    eventually(lambda: len([one for one in waiting.glob("*/*/result.json") if one.parent.name[0] != "."]) == 4, 120)
+    eventually(lambda: len([path for path in waiting.glob("*/*/result.json") if path.parent.name[0] != "."]) == 4, 120)
     below = psutil.Process(running.pid).children(recursive=True)
     for process in (running, *below):
         process.kill()
@@ -175,7 +175,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
     assert (again["state"], again["executed"]) == ("Completed", []), again
     assert sorted(calls.read_text().split()) == ["1", "2", "3", "split"]
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
-        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
+        assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6
 
 
 @by_night("refusals without Prefect by day")
@@ -203,4 +203,4 @@ def test_through_a_hostile_proxy_all_is_there_once(
     assert away.faults > 0
     assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
-        assert [one["status"] for one in state_of(session).values()] == ["complete"] * 6
+        assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6

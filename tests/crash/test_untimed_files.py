@@ -38,11 +38,13 @@ def test_measured_files_without_a_time_are_one_dataset_for_all_machines(
     ):
         for race in range(RACES):
             ended = list(pool.map(register, range(MACHINES), [race] * MACHINES))
-            assert [one.returncode for one in ended] == [0] * MACHINES, [one.stderr for one in ended]
-            assert len({one.stdout.split()[0] for one in ended}) == 1, [one.stdout for one in ended]
+            assert [run.returncode for run in ended] == [0] * MACHINES, [run.stderr for run in ended]
+            assert len({run.stdout.split()[0] for run in ended}) == 1, [run.stdout for run in ended]
         found = reader.client.datasets.list(project_id="lab", include_metadata=True)
-        assert sorted(one.dataset_name or "" for one in found) == sorted(f"scan-{race}.csv" for race in range(RACES))
-        assert {(one.scientific_metadata or {})[KEY]["status"] for one in found} == {"complete"}
+        assert sorted(dataset.dataset_name or "" for dataset in found) == sorted(
+            f"scan-{race}.csv" for race in range(RACES)
+        )
+        assert {(dataset.scientific_metadata or {})[KEY]["status"] for dataset in found} == {"complete"}
         assert verify_project(reader, "lab", read_bytes=True).findings == ()
     access = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}
     data = str(tmp_path / "machine-0")

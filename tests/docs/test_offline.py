@@ -67,6 +67,6 @@ def test_the_commands_of_the_page_work(tmp_path: Path, warm_python: Any) -> None
         assert "1 sent" in outputs[3]
         with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
             (child,) = session.client.datasets.list_children(raw)
-            (file,) = [one for one in session.client.files.list(child.unique_id) if one.filename == "twice.txt"]
+            (file,) = [file for file in session.client.files.list(child.unique_id) if file.filename == "twice.txt"]
             assert session.client.files.download_bytes(file) == b"42"
     assert json.dumps(outputs).count("error") == 0

@@ -165,7 +165,7 @@ def test_every_ingestor_is_on_the_page_with_what_it_reads(assembled: Path) -> No
 
     page = (assembled / "reference" / "ingestors.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| [.\w ]+ \| (.+) \|$", page, re.MULTILINE))
-    assert set(rows) == {one.name for one in INGESTORS}
+    assert set(rows) == {ingestor.name for ingestor in INGESTORS}
     assert all(re.match(r"[A-Z].*\.$", reads) for reads in rows.values())
 
 

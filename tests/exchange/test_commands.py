@@ -54,7 +54,7 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
     assert "nothing was sent\n" in third.stdout
     assert service.api_key not in third.stdout + third.stderr
     fourth = command(*to, "--json")
-    assert [one["mfid"] for one in printed(fourth.stdout, "push")["conflicts"]] == [scaled.unique_id]
+    assert [conflict["mfid"] for conflict in printed(fourth.stdout, "push")["conflicts"]] == [scaled.unique_id]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_pull_brings_datasets_with_their_files_and_what_is_made_of_them_goes_bac
     again = command("pull", scaled.unique_id, made.unique_id, "--data", field, **online)
     assert "nothing was brought: everything is there" in again.stdout, again.stderr
     with Session(Settings(field)) as session:
-        (file,) = [one for one in session.client.files.list(scaled.unique_id) if one.filename == "scaled.txt"]
+        (file,) = [file for file in session.client.files.list(scaled.unique_id) if file.filename == "scaled.txt"]
         assert session.client.files.download_bytes(file) == b"3.0\n6.0\n9.0"
         assert session.client.ingestions.list() == [], "what was read there is here as metadata"
         session.client.datasets.add_keyword(made.unique_id, "from the field")
@@ -155,8 +155,10 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
     field = tmp_path / "field"
     assert command("pull", "--for", pipeline, "--data", field, **online).returncode == 0
     with Session(Settings(field)) as session:
-        one, _ = certificates_as_of(session, "lab")
-        assert (one.dataset, f"{one.spans[0][1]:%Y-%m-%d}") == (second, "2024-06-01"), "which another one ends"
+        certificate, _ = certificates_as_of(session, "lab")
+        assert (certificate.dataset, f"{certificate.spans[0][1]:%Y-%m-%d}") == (second, "2024-06-01"), (
+            "which another one ends"
+        )
         (step,) = make_plan(bind_file(pipeline, session.store), session).steps
         assert (step.state, step.choices["axis"][0]["name"]) == ("missing", "second")
         own = session.agent

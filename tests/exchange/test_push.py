@@ -87,7 +87,7 @@ def test_what_contradicts_is_named_and_holds_back_what_was_made_of_it(
         change(session.client, scaled.unique_id)
     writes.clear()
     plan, outcome = push(service, rich)
-    assert [one.mfid for one in plan.conflicts] == [scaled.unique_id]
+    assert [conflict.mfid for conflict in plan.conflicts] == [scaled.unique_id]
     assert told in plan.conflicts[0].reason
     assert (outcome.sent, [one.mfid for one in plan.skipped], writes) == ([], [total.unique_id], [])
 
@@ -99,7 +99,7 @@ def test_an_id_that_is_taken_in_another_project_is_told(rich: Session, service: 
         session.client.projects.create(project_id="elsewhere", organization="x", project_lead=lead)
         session.client.datasets.create({"unique_id": raw.unique_id, "project_id": "elsewhere", "dataset_name": "x"})
     plan, _ = push(service, rich)
-    assert [one.reason for one in plan.conflicts] == [
+    assert [conflict.reason for conflict in plan.conflicts] == [
         "its id is taken at the target by a dataset of project 'elsewhere'"
     ]
     assert raw.unique_id not in service.state()
@@ -142,7 +142,7 @@ def test_corrections_there_join_those_that_were_brought(rich: Session, service: 
     with service.session() as session:
         record_act(session, total.unique_id, "looked at there")
         there = session.client.datasets.get(total.unique_id, include_metadata=True).scientific_metadata
-    assert [one.what for one in corrections(there)] == ["looked at here", "looked at there"]
+    assert [correction.what for correction in corrections(there)] == ["looked at here", "looked at there"]
     again, _ = push(service, rich)
     assert (again.items, again.conflicts) == ((), ())
 
@@ -205,7 +205,7 @@ def test_a_parent_in_another_project_has_to_be_there(offline: Session, service: 
     (total,) = offline.client.datasets.list(project_id="lab", data_type="sum")
     offline.client.datasets.link_parent_child(raw, total.unique_id, relationship_type="is_part_of")
     plan, _ = push(service, offline)
-    assert [one.reason for one in plan.conflicts] == [
+    assert [conflict.reason for conflict in plan.conflicts] == [
         f"it was made of {raw}, of another project, which the target lacks; push that project first"
     ]
     assert total.unique_id not in service.state()
@@ -234,7 +234,7 @@ def test_a_link_follows_once_the_parent_is_there_and_is_not_planned_before(rich:
 
 def test_what_is_refused_keeps_back_only_what_was_made_of_it(rich: Session, service: Any, push: Any) -> None:
     (scaled,) = rich.client.datasets.list(project_id="lab", data_type="scaled")
-    (file,) = [one for one in rich.client.files.list(scaled.unique_id) if one.filename == "scaled.txt"]
+    (file,) = [file for file in rich.client.files.list(scaled.unique_id) if file.filename == "scaled.txt"]
     stored = next(path for path in (rich.settings.data / "crucible").rglob("*") if path.name == file.sha256_hash[2:])
     stored.write_bytes(b"damaged")
     rich.cache.evict(str(file.sha256_hash))

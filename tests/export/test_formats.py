@@ -86,7 +86,7 @@ def by_id(metadata: Any) -> dict[str, Any]:
 def test_the_crate_says_who_used_what_for_which_parameter(made: Any) -> None:
     crate = make_crate(exported(made.graph), HEADER)
     entities = by_id(crate.metadata)
-    (action,) = [one for one in entities.values() if one.get("name") == "execution of scale"]
+    (action,) = [entity for entity in entities.values() if entity.get("name") == "execution of scale"]
     used, factor = (entities[ref["@id"]] for ref in action["object"])
     assert used["identifier"] == made.first
     of_step, of_workflow = (entities[ref["@id"]]["name"] for ref in used["exampleOfWork"])
@@ -96,7 +96,7 @@ def test_the_crate_says_who_used_what_for_which_parameter(made: Any) -> None:
     code = {file.path: file.text for file in crate.files}
     assert "def scale(" in code[action["instrument"]["@id"]]
     workflow = json.loads(code["workflow.json"])
-    assert [one["step"] for one in workflow["executions"]] == ["scale", "add"]
+    assert [execution["step"] for execution in workflow["executions"]] == ["scale", "add"]
     assert workflow["executions"][1]["inputs"][0]["from"] == f"{workflow['executions'][0]['id']}.out"
 
 
@@ -137,7 +137,7 @@ def test_outputs_of_one_execution_are_made_by_one_activity() -> None:
         for mfid in ("low", "high")
     ]
     lineage = exported(LineageGraph.from_records([{"unique_id": "raw"}, *records]))
-    assert [[made.mfid for made in one.made] for one in lineage.activities] == [["low", "high"]]
+    assert [[made.mfid for made in activity.made] for activity in lineage.activities] == [["low", "high"]]
 
 
 def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:

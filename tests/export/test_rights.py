@@ -68,7 +68,7 @@ def stated(made: Any) -> Any:
 
 def entities_of(crate: Path) -> dict[str, Any]:
     graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
-    return {one["@id"]: one for one in graph}
+    return {entity["@id"]: entity for entity in graph}
 
 
 def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_without_a_statement_the_crate_says_so_and_names_no_account_that_is_nobo
     licence = entities[entities["./"]["license"]["@id"]]
     assert licence["name"] == "not stated"
     assert "Some of the datasets have one of their own: MIT" in licence["description"]
-    assert not [one for one in entities if str(made.session.agent["unique_id"]) in one]
-    assert "local" not in [one["name"] for one in entities.values() if one["@type"] == "Person"]
+    assert not [entity for entity in entities if str(made.session.agent["unique_id"]) in entity]
+    assert "local" not in [entity["name"] for entity in entities.values() if entity["@type"] == "Person"]
 
 
 def test_a_bundle_says_it_too(stated: Any, tmp_path: Path) -> None:

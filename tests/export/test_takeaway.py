@@ -99,7 +99,7 @@ def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_pa
     crate = tmp_path / "crate"
     write_crate(made.session, made.graph, made.total, crate, files=True)
     graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
-    entities = {one["@id"]: one for one in graph}
+    entities = {entity["@id"]: entity for entity in graph}
 
     def of(entity: dict[str, Any], name: str) -> list[dict[str, Any]]:
         found = entity.get(name, [])
@@ -109,29 +109,29 @@ def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_pa
         return {entity["@type"]} if isinstance(entity["@type"], str) else set(entity["@type"])
 
     workflow = entities["workflow.json"]
-    executions = [one for one in graph if one["@type"] == "CreateAction" and one["@id"] != "#run"]
+    executions = [entity for entity in graph if entity["@type"] == "CreateAction" and entity["@id"] != "#run"]
     assert len(executions) == 2
     for execution in executions:
         (tool,) = of(execution, "instrument")
         assert "SoftwareApplication" in kinds(tool), "how long does it take, and which version is it"
         assert tool["version"]
-        assert {one["name"] for one in of(execution, "resourceUsage")} == {"elapsed time", "bytes written"}
-        assert all(one["propertyID"] and one["unitCode"] for one in of(execution, "resourceUsage"))
-        assert {one["name"] for one in of(tool, "softwareRequirements")} == {"Python", "crucible-lineage"}
+        assert {entity["name"] for entity in of(execution, "resourceUsage")} == {"elapsed time", "bytes written"}
+        assert all(entity["propertyID"] and entity["unitCode"] for entity in of(execution, "resourceUsage"))
+        assert {entity["name"] for entity in of(tool, "softwareRequirements")} == {"Python", "crucible-lineage"}
         assert of(tool, "mainEntity")[0]["name"] == "Python"
-    (organized,) = [one for one in graph if one["@type"] == "OrganizeAction"]
-    assert [one["name"] for one in of(organized, "object") if one["@type"] != "ControlAction"] == (
+    (organized,) = [entity for entity in graph if entity["@type"] == "OrganizeAction"]
+    assert [entity["name"] for entity in of(organized, "object") if entity["@type"] != "ControlAction"] == (
         ["how the steps were declared to run"]
     )
     for entity in (workflow, *of(workflow, "step")):
         for environment in of(entity, "buildInstructions"):
             assert (crate / environment["@id"]).read_text().startswith("# Python 3")
-    given = {one["name"] for one in of(workflow, "input")}
+    given = {entity["name"] for entity in of(workflow, "input")}
     assert given == {"scale: counts", "scale: factor", "add: right"}
     connected = {
-        (of(one, "sourceParameter")[0]["name"], of(one, "targetParameter")[0]["name"])
+        (of(entity, "sourceParameter")[0]["name"], of(entity, "targetParameter")[0]["name"])
         for step in of(workflow, "step")
-        for one in of(step, "connection")
+        for entity in of(step, "connection")
     }
     assert connected == {
         ("scale: counts", "counts"),
@@ -231,8 +231,8 @@ def edit_record(folder: Path, mfid: str, edit: Callable[[Any], None]) -> None:
 
 def relist(folder: Path, path: Path) -> None:
     def new_hash(bundle: Any) -> None:
-        entries = [*bundle["others"], *(file for one in bundle["datasets"] for file in one["files"])]
-        (entry,) = [one for one in entries if one["path"] == path.relative_to(folder).as_posix()]
+        entries = [*bundle["others"], *(file for dataset in bundle["datasets"] for file in dataset["files"])]
+        (entry,) = [entry for entry in entries if entry["path"] == path.relative_to(folder).as_posix()]
         entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     edit_list(folder, new_hash)
@@ -288,7 +288,10 @@ def lose_a_link(folder: Path, made: Any) -> str:
 
 def lose_a_parent(folder: Path, made: Any) -> str:
     edit_list(
-        folder, lambda bundle: bundle.update(datasets=[one for one in bundle["datasets"] if one["mfid"] != made.second])
+        folder,
+        lambda bundle: bundle.update(
+            datasets=[dataset for dataset in bundle["datasets"] if dataset["mfid"] != made.second]
+        ),
     )
     return f"{made.second}, which is not in the bundle"
 

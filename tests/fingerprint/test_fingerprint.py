@@ -250,9 +250,9 @@ def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python
 
 def test_the_input_shapes_of_a_plain_function_count_once_it_is_a_step(module_of: ModuleOf) -> None:
     text = "from pathlib import Path\ndef run(x: {}, *, out: Path): return [str(part) for part in x]\n"
-    one, many = (Step(module_of(text.format(hint)).run) for hint in ("Path", "list[Path]"))
+    step, many = (Step(module_of(text.format(hint)).run) for hint in ("Path", "list[Path]"))
 
-    assert code_fingerprint(one).digest != code_fingerprint(many).digest
+    assert code_fingerprint(step).digest != code_fingerprint(many).digest
 
 
 def test_importing_a_module_again_gives_the_same_fingerprint(laboratory: Any) -> None:

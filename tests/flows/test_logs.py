@@ -55,7 +55,7 @@ def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, pref
 
     def logged() -> list[Any]:
         asked = {"logs": {"flow_run_id": {"any_": [ran["flow_run"]]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        found = [one for page in range(4) for one in prefect.post("logs/filter", {**asked, "offset": 200 * page})]
+        found = [log for page in range(4) for log in prefect.post("logs/filter", {**asked, "offset": 200 * page})]
         found = [entry for entry in found if entry["task_run_id"]]
         return found if any(entry["message"] == "line 999" for entry in found) else []
 
@@ -63,7 +63,7 @@ def test_what_a_step_prints_is_in_the_log_of_its_task(lab: Any, data: Path, pref
     assert "printed *** and 50% more" in messages
     assert "from a program" in messages
     assert not any("hush-hush" in message for message in messages)
-    printed = [int(one.removeprefix("line ")) for one in messages if one.startswith("line ")]
+    printed = [int(message.removeprefix("line ")) for message in messages if message.startswith("line ")]
     assert (printed[0], printed[-250:], len(printed)) == (0, [*range(750, 1000)], 498)
     assert messages[250].startswith("[... 502 lines left out here; see step.log of the result")
 

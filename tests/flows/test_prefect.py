@@ -61,7 +61,7 @@ def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, comma
     shown = command("lineage", record["datasets"]["total"]["out"], "--data", data, "--format", "json").stdout
     assert record["executed"] == ["scaled", "total"]
     assert record["datasets"]["scaled"]["out"] in shown
-    assert any(one.startswith("lab / counting 2") for one in flow_run_names(prefect))
+    assert any(name.startswith("lab / counting 2") for name in flow_run_names(prefect))
 
 
 def test_api_steps_are_tasks_for_flows_written_by_hand(data: Path, tmp_path: Path, prefect: Any) -> None:

@@ -68,7 +68,8 @@ def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runn
     (flow_run,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
     assert re.fullmatch(r"lab / seen \[a\.factor=5\] \d{4}-\d\d-\d\d \d\d:\d\d.*", flow_run["name"])
     artifacts = {
-        one["key"]: one for one in prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+        artifact["key"]: artifact
+        for artifact in prefect.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     }
     assert set(artifacts) == {"lineage", "outputs"}
     assert artifacts["lineage"]["data"].startswith("![Lineage of 7 datasets](data:image/svg+xml;base64,")
@@ -83,8 +84,8 @@ def test_what_a_failed_step_printed_is_in_its_log(lab: Any, data: Any, prefect: 
     assert "the lamp was off" in message
     end = time.monotonic() + 60
     while True:
-        logs = [one["message"] for one in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
-        if any('raise RuntimeError("the lamp was off")' in one for one in logs):
+        logs = [log["message"] for log in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
+        if any('raise RuntimeError("the lamp was off")' in log for log in logs):
             break
         assert time.monotonic() < end, logs
         time.sleep(0.5)
@@ -127,8 +128,8 @@ reports.create_table_artifact = refuse
     assert state == "COMPLETED", message
     end = time.monotonic() + 60
     while not any(
-        "Prefect did not store the artifacts of the run: Prefect answered 500" in one["message"]
-        for one in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+        "Prefect did not store the artifacts of the run: Prefect answered 500" in log["message"]
+        for log in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
     ):
         assert time.monotonic() < end
         time.sleep(0.5)

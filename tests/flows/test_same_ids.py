@@ -83,8 +83,8 @@ def test_steps_called_in_a_flow_give_the_ids_of_the_declaration(lab: Any, data: 
     with Session(Settings(data)) as session:
         now = {dataset.unique_id for dataset in session.client.datasets.list(project_id="lab", limit=None)}
         assert now - known == {answer["run"]["datasets"][step]["out"] for step in ("one", "all")}
-        (one,) = (s for s in make_plan(bind_file(lab.pipeline), session).steps if s.name == "one")
-        assert one.state == "fresh", "the declaration's own value was made before and is still there"
+        (step_plan,) = (s for s in make_plan(bind_file(lab.pipeline), session).steps if s.name == "one")
+        assert step_plan.state == "fresh", "the declaration's own value was made before and is still there"
 
 
 FACTS = """

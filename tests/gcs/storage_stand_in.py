@@ -126,7 +126,7 @@ class StorageStandIn:
         names = [name for name in sorted(self.objects[bucket]) if name.startswith(prefix)]
         inner = {name: name[len(prefix) :].split(delimiter)[0] for name in names} if delimiter else {}
         folders = {f"{prefix}{inner[n]}{delimiter}" for n in inner if len(n) > len(prefix) + len(inner[n])}
-        items = [self.objects[bucket][name] for name in names if not any(name.startswith(one) for one in folders)]
+        items = [self.objects[bucket][name] for name in names if not any(name.startswith(folder) for folder in folders)]
         start, most = int(query.get("pageToken") or 0), int(query.get("maxResults") or 1000)
         page: dict[str, Any] = {"kind": "storage#objects", "items": items[start : start + most]}
         page |= {"nextPageToken": str(start + most)} if start + most < len(items) else {}

@@ -32,8 +32,8 @@ def provenance_of(lab, mfid):
 def findings_of(session, mfid=None):
     """Return the findings of links; these records are too short for the rules of records."""
     found = verify_dataset(session, mfid) if mfid else verify_project(session, "demo")
-    own = [one for one in found.findings if not one.check.startswith(("record-", "file-"))]
-    return [one for one in own if "it was created, but has no content" not in one.message]
+    own = [finding for finding in found.findings if not finding.check.startswith(("record-", "file-"))]
+    return [dataset for dataset in own if "it was created, but has no content" not in dataset.message]
 
 
 def kinds(findings):
@@ -181,8 +181,8 @@ def test_every_command_finds_a_run_by_its_id_or_that_of_prefect_or_the_beginning
     records.hold(lab)
 
     of_project = ("--project", "demo", "--run", name, "--data", data)
-    assert [one["mfid"] for one in json.loads(ask("list", *of_project, "--json").stdout)["datasets"]] == [fixed]
-    assert [one["id"] for one in json.loads(ask("lineage", *of_project, "--format", "json").stdout)["nodes"]][
+    assert [dataset["mfid"] for dataset in json.loads(ask("list", *of_project, "--json").stdout)["datasets"]] == [fixed]
+    assert [node["id"] for node in json.loads(ask("lineage", *of_project, "--format", "json").stdout)["nodes"]][
         -1
     ] == fixed
     difference = json.loads(ask("diff", name, "0a1c", "--json", "--data", data).stdout)

@@ -35,7 +35,7 @@ def test_each_picture_says_how_often(kind: str) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_group_says_how_many_were(kind: str) -> None:
     many = [Node(f"m{number}", name=f"m{number}", step="scale") for number in range(9)]
-    graph = LineageGraph([RAW, *many], [Edge("raw", one.id) for one in many]).with_fields(
+    graph = LineageGraph([RAW, *many], [Edge("raw", node.id) for node in many]).with_fields(
         {"m2": {"remade": 1}, "m3": {"remade": 4}}
     )
     drawn = FORMATS[kind](graph) if kind != "tree" else "\n".join(render_tree(graph, fold_beyond=4))
@@ -47,7 +47,7 @@ def test_a_group_says_how_many_were(kind: str) -> None:
 
 def test_data_for_programs_and_pages_have_the_number() -> None:
     graph = GRAPH.with_fields({"made": {"remade": 3}})
-    (made,) = [one for one in to_node_link(graph)["nodes"] if one["id"] == "made"]
+    (made,) = [node for node in to_node_link(graph)["nodes"] if node["id"] == "made"]
     assert made["remade"] == 3
     columns = page_data(render_html(graph))["nodes"]
     assert isinstance(columns, dict)

@@ -196,7 +196,7 @@ def test_node_link_json_comes_back_as_the_same_graph(tomography):
 
 def test_mermaid_charts_stay_within_its_limits_and_miss_no_edge():
     ids = [f"dataset-{number:04d}" for number in range(1200)]
-    graph = LineageGraph([Node(one, name=one * 3) for one in ids], map(Edge, ids, ids[1:]))
+    graph = LineageGraph([Node(mfid, name=mfid * 3) for mfid in ids], map(Edge, ids, ids[1:]))
 
     charts = render_mermaid(graph)
 

@@ -29,7 +29,7 @@ def answer():
         for at in range(1, NODES)
         for _ in range(EDGES_EACH)
     ]
-    nodes = [{"id": one, "entity_type": "dataset", "name": f"frame {one[-6:]}", "project_id": "demo"} for one in ids]
+    nodes = [{"id": mfid, "entity_type": "dataset", "name": f"frame {mfid[-6:]}", "project_id": "demo"} for mfid in ids]
     return {"nodes": nodes, "edges": edges}
 
 

@@ -55,12 +55,12 @@ def test_a_pipeline_is_planned_run_and_queried(catalogue: Any, data: Path) -> No
     )
     assert (first.results, first.params) == ({"total_nm": 18.0, "steps": 3}, {"factor": 3.0})
     assert len(run["scaled"]) == 2
-    assert [one.mfid for one in catalogue.find(step="scaled")] == [
-        one["mfid"] for one in command_json(data, "list", "--step", "scaled")["datasets"]
+    assert [dataset.mfid for dataset in catalogue.find(step="scaled")] == [
+        dataset["mfid"] for dataset in command_json(data, "list", "--step", "scaled")["datasets"]
     ]
-    assert [one.name for one in catalogue.find(sort="-name")][:2] == ["second.txt (scaled)", "second.txt"]
+    assert [dataset.name for dataset in catalogue.find(sort="-name")][:2] == ["second.txt (scaled)", "second.txt"]
     assert catalogue.dataset("first.txt (scaled)") == catalogue.dataset(first.mfid[:20]) == first
-    assert [one.name for one in first.parents] == ["first.txt"]
+    assert [parent.name for parent in first.parents] == ["first.txt"]
     assert first in set(catalogue.dataset("first.txt").children)
     table = catalogue.table("scaled", where="results.total_nm > 20")
     assert isinstance(table, pd.DataFrame)
@@ -71,7 +71,9 @@ def test_a_pipeline_is_planned_run_and_queried(catalogue: Any, data: Path) -> No
     assert repr(first.lineage()) == f"<lineage of {first.mfid}: 2 datasets and samples>"
     other = catalogue.run("pipeline.yaml", params={"scaled.factor": 4})
     compared = catalogue.diff(first, other["scaled[first.txt]"])
-    assert ("total_nm", 18.0, 24.0) in [(one.field, one.old, one.new) for one in compared.difference.results]
+    assert ("total_nm", 18.0, 24.0) in [
+        (result.field, result.old, result.new) for result in compared.difference.results
+    ]
     assert "total_nm: 18.0 -&gt; 24.0 (+6)" in compared._repr_html_()
     assert "Parameters\n  factor = 3" in catalogue.why(first)._repr_html_()
 

@@ -25,7 +25,10 @@ def catalogue(data: Path, tmp_path: Path) -> Any:
 
 
 def corrections_of(catalogue: Any, name: str) -> list[tuple[str, str, str]]:
-    return [(one.what or one.field, one.why, one.by) for one in catalogue.dataset(name).corrections]
+    return [
+        (correction.what or correction.field, correction.why, correction.by)
+        for correction in catalogue.dataset(name).corrections
+    ]
 
 
 def test_values_and_links_are_set(catalogue: Any) -> None:
@@ -35,7 +38,7 @@ def test_values_and_links_are_set(catalogue: Any) -> None:
     first = catalogue.dataset("a.txt")
     assert len(catalogue.set("b.txt", {"dataset_name": "bee", "parent+": first}, dry_run=True)) == 2
     catalogue.set("b.txt", {"dataset_name": "bee", "parent+": [first], "sample": "wafer"}, why="noted later")
-    assert [one.name for one in catalogue.dataset("bee").parents] == ["a.txt"]
+    assert [parent.name for parent in catalogue.dataset("bee").parents] == ["a.txt"]
     changed = [field for field, _, _ in corrections_of(catalogue, "bee")]
     assert changed == ["parent", "sample", "dataset_name"]
     catalogue.set("bee", {"parent-": "a.txt"})
@@ -68,8 +71,10 @@ def test_a_hold_needs_a_reason_and_a_blank_flag_is_none_everywhere(catalogue: An
     held.hold("saturated", flag=" ")
     placed = CliRunner().invoke(main, ["hold", other.mfid, "--why", "dim", "--flag", " weak ", "--data", str(data)])
     assert placed.exit_code == 0, placed.output
-    assert [(one.statement.verb, one.statement.flag) for one in held.statements] == [("hold", "")]
-    assert [(one.statement.verb, one.statement.flag) for one in other.statements] == [("flag", "weak")]
+    assert [(statement.statement.verb, statement.statement.flag) for statement in held.statements] == [("hold", "")]
+    assert [(statement.statement.verb, statement.statement.flag) for statement in other.statements] == [
+        ("flag", "weak")
+    ]
     listed = CliRunner().invoke(main, ["list", "--project", "lab", "--data", str(data)]).stdout.splitlines()[-1]
     assert listed == "1 dataset; not listed: 1 doubtful (--all)"
     assert repr(catalogue.find()) == "<1 dataset; not listed: 1 doubtful>"

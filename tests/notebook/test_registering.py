@@ -23,7 +23,7 @@ def test_a_called_step_is_a_dataset_with_its_parents(steps: Any, data: Path) -> 
             parts = steps.split(Path("first.txt"))
         assert (first.results["total_nm"], joined.results) == (18.0, {"parts": 4})
         assert set(joined.parents) == {first, second}
-        assert [one.name for one in first.parents] == ["first.txt"]
+        assert [parent.name for parent in first.parents] == ["first.txt"]
         assert parts["high"].load() == "high"
         assert list(recorded.datasets) == [first, second, joined, parts["low"], parts["high"]]
         assert joined.load().count("value") == 2
@@ -49,7 +49,7 @@ def test_a_failed_step_registers_nothing_and_ends_the_block(steps: Any, data: Pa
         with pytest.raises(StepError, match="the lamp was off"):
             with cl.registering("lab", catalogue=catalogue):
                 steps.fail(Path("first.txt"))
-        assert [one.state for one in catalogue.find(every=True)] == ["raw"]
+        assert [dataset.state for dataset in catalogue.find(every=True)] == ["raw"]
         assert steps.scale(Path("first.txt"), out=tmp_path)["steps"] == 3
         with cl.registering("lab", catalogue=catalogue), pytest.raises(InputError, match="there is no file nowhere"):
             steps.scale(Path("nowhere.txt"))
@@ -78,7 +78,7 @@ def test_a_script_needs_no_prefect_and_gives_the_same_id(laboratory: Path, steps
 
 def test_the_newest_block_of_a_name_determines_current_results(steps: Any, data: Path) -> None:
     def states() -> dict[float, str]:
-        return {one.params["factor"]: one.state for one in catalogue.find(step="scale", every=True)}
+        return {dataset.params["factor"]: dataset.state for dataset in catalogue.find(step="scale", every=True)}
 
     with cl.connect(data) as catalogue:
         with cl.registering("lab", catalogue=catalogue, name="analysis"):

@@ -113,7 +113,7 @@ steps:
 def test_all_stale_results_of_a_project_are_made_again_in_order(
     lab: Any, session: Session, run: Run, make: Any, cli: Any, record_of: Any
 ) -> None:
-    one = run(lab.pipeline)
+    run_result = run(lab.pipeline)
     second = lab.declare(SECOND, "second.yaml")
     two = run(second)
     assert two.ok, two.errors
@@ -127,7 +127,7 @@ def test_all_stale_results_of_a_project_are_made_again_in_order(
     again = make(found)
     assert again.ok, again.errors
     assert [name.partition("[")[0] for name in again.executed] == ["scaled", "total", "halves", "high"]
-    for step, before in {"total": one.datasets["total"]["out"], "high": two.datasets["high"]["out"]}.items():
+    for step, before in {"total": run_result.datasets["total"]["out"], "high": two.datasets["high"]["out"]}.items():
         (made,) = (outputs["out"] for name, outputs in again.datasets.items() if name.startswith(step))
         record = record_of(made)
         assert record["supersedes"] == before

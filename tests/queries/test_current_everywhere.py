@@ -27,8 +27,8 @@ class Changed:
         self.session = session
         self.runs = runs
         self.first, self.second = (runs[0].inputs[name][0] for name in ("first", "second"))
-        self.old_scaled, self.scaled = (one.datasets["scaled"]["out"] for one in runs)
-        self.old_total, self.total = (one.datasets["total"]["out"] for one in runs)
+        self.old_scaled, self.scaled = (run_result.datasets["scaled"]["out"] for run_result in runs)
+        self.old_total, self.total = (run_result.datasets["total"]["out"] for run_result in runs)
 
     def ask(self, *words: object, code: int = 0) -> Result:
         ran = CliRunner().invoke(main, [*map(str, words), "--data", str(self.data)])
@@ -135,7 +135,7 @@ def test_differences_start_with_returned_values(changed: Changed) -> None:
         "new": 34.0,
         "change": 6.0,
     }
-    runs = [one.run_id for one in changed.runs]
+    runs = [run_result.run_id for run_result in changed.runs]
     assert changed.ask_json("diff", *runs, "--project", "lab")["results"] == difference["results"]
 
 

@@ -38,10 +38,12 @@ def test_a_question_has_its_parameters_at_every_door(name: str) -> None:
         command = main.get_command(click.Context(main), name)
         assert command is not None
         shared = {"data", "url", "api_key", "json", "as_csv"}
-        assert {one.name for one in command.params} - shared == {one.name for one in question.parameters_at(COMMAND)}
+        assert {param.name for param in command.params} - shared == {
+            parameter.name for parameter in question.parameters_at(COMMAND)
+        }
         assert command.help == question.help
     tool = tool_of(question, None, Path(), threading.Lock())  # type: ignore[arg-type] (asks nothing)
-    assert [*inspect.signature(tool).parameters] == [one.name for one in question.parameters_at(TOOL)]
+    assert [*inspect.signature(tool).parameters] == [parameter.name for parameter in question.parameters_at(TOOL)]
     assert tool.__doc__.startswith(question.help[:20])  # type: ignore[union-attr]
 
 
@@ -57,7 +59,10 @@ def test_what_is_swept_is_said_at_every_door(lab: Any, data: Path, tmp_path: Pat
     lines = ask("list", "--step", "scaled").splitlines()
     assert [sum(word in line for line in lines) for word in ("factor=2", "factor=3")] == [1, 1]
     with cl.connect(data) as catalogue:
-        assert {one["swept"] for one in catalogue.list(step="scaled").to_json()["datasets"]} == {"factor=2", "factor=3"}
+        assert {dataset["swept"] for dataset in catalogue.list(step="scaled").to_json()["datasets"]} == {
+            "factor=2",
+            "factor=3",
+        }
         frame = catalogue.table("scaled")
         assert sorted(frame["swept"]) == ["factor=2", "factor=3"]
         mfid = frame["mfid"][0]

@@ -161,7 +161,7 @@ def test_a_change_is_found_at_its_datasets_and_nothing_else(made: Any, name: str
     change, expected = CHANGES[name]
     change(made)
     found = (finding.split() for finding in expected.split(", ") if finding)
-    assert made.findings() == {(check, tuple(getattr(made, one) for one in ids)) for check, *ids in found}
+    assert made.findings() == {(check, tuple(getattr(made, mfid) for mfid in ids)) for check, *ids in found}
 
 
 def test_a_cycle_is_found_as_a_path(made: Any) -> None:

@@ -39,7 +39,7 @@ def test_a_current_result_of_a_superseded_one_is_found(lab: Any, session: Sessio
     assert finding.severity == "warning"
     assert finding.command == f"crucible-lineage rerun {total}"
     assert f"{new[-5:]}) has replaced" in finding.message
-    assert [one.check for one in verify_dataset(session, total).findings] == ["made-of-superseded"]
+    assert [finding.check for finding in verify_dataset(session, total).findings] == ["made-of-superseded"]
     run(session, lab.pipeline, scaled__factor=4)
     assert findings_of(session) == []
 
@@ -56,7 +56,7 @@ def test_an_earlier_result_is_current_everywhere_while_the_later_is_to_be_delete
         assert lineage.with_records(described).nodes[mfid].state == state, "as pages draw it"
     assert lineage.nodes[old].superseded_by == ()
     assert "Withdrawn: its deletion was requested" in str(explain(session, new))
-    assert new not in {one.mfid for one in list_datasets(session, "lab", every=True).entries}
+    assert new not in {standing.mfid for standing in list_datasets(session, "lab", every=True).entries}
 
 
 def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session, tmp_path: Path) -> None:
@@ -105,6 +105,6 @@ def test_a_result_to_be_deleted_and_two_declarations_are_found(lab: Any, session
     assert withdrawn == [(new, old)]
     twin = lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"), "twin.yaml")
     run(session, twin)
-    notices = [one for one in verify_project(session, "lab").findings if one.check == "declared-twice"]
-    assert [one.severity for one in notices] == ["notice"]
+    notices = [finding for finding in verify_project(session, "lab").findings if finding.check == "declared-twice"]
+    assert [notice.severity for notice in notices] == ["notice"]
     assert "twin.yaml" in notices[0].message

@@ -133,7 +133,9 @@ class World:
         return json.loads(self.ask(view, *words, "--json", codes=codes).stdout)
 
     def listed(self, view: str, *more: str) -> dict[str, Any]:
-        return {one["mfid"]: one for one in self.ask_json(view, "list", "--project", "lab", *more)["datasets"]}
+        return {
+            dataset["mfid"]: dataset for dataset in self.ask_json(view, "list", "--project", "lab", *more)["datasets"]
+        }
 
     @property
     def selection(self) -> Path:
@@ -148,13 +150,13 @@ class World:
         found, faulty = json.loads(planned.stdout), self.unvouched(view)
         assert planned.exit_code == bool(faulty), (faulty, self.history)
         assert all(any(mfid in note for note in found["notes"]) for mfid in faulty), (faulty, self.history)
-        return {one["name"]: one for one in found["steps"]}
+        return {step["name"]: step for step in found["steps"]}
 
     def unvouched(self, view: str) -> set[str]:
         """Check that only those statements count that nobody forged, and holds; return the forged ones."""
         asked = self.ask(view, "statements", "--project", "lab", "--all", "--json", codes=(0, 1))
-        listed = {one["mfid"]: one for one in json.loads(asked.stdout)["statements"]}
-        assert {mfid for mfid, one in listed.items() if one["fault"]} == self.forged, self.history
+        listed = {statement["mfid"]: statement for statement in json.loads(asked.stdout)["statements"]}
+        assert {mfid for mfid, dataset in listed.items() if dataset["fault"]} == self.forged, self.history
         faulty = {mfid for mfid in self.forged if listed[mfid]["revoked_by"] is None}
         for mfid in faulty:
             assert listed[mfid]["in_force"] == (listed[mfid]["verb"] == "hold"), (mfid, self.history)
@@ -170,37 +172,39 @@ def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None
     """Check that every command reports the same current results, on each machine, after one history."""
     history = world.history
     every = world.listed(view, "--all")
-    states = {mfid: state_of(one) for mfid, one in every.items()}
+    states = {mfid: state_of(dataset) for mfid, dataset in every.items()}
     for other in others:
         theirs = world.listed(other, "--all")
-        assert {mfid: state_of(one) for mfid, one in theirs.items()} == states, history
-        assert {mfid for mfid, one in theirs.items() if one["doubtful"]} == {
-            mfid for mfid, one in every.items() if one["doubtful"]
+        assert {mfid: state_of(dataset) for mfid, dataset in theirs.items()} == states, history
+        assert {mfid for mfid, dataset in theirs.items() if dataset["doubtful"]} == {
+            mfid for mfid, dataset in every.items() if dataset["doubtful"]
         }, history
     for mfid, (state, by) in states.items():
         assert bool(by) == (state == "superseded") or state in ("superseded", "incomplete"), (mfid, state, by, history)
         assert all(states[one][0] in ("current", "raw", "doubtful") for one in by if one in states), (mfid, by, history)
     shown = world.ask_json(view, "list", "--project", "lab")
-    current = {mfid for mfid, one in every.items() if one["state"] in ("current", "raw") and not one["doubtful"]}
-    assert {one["mfid"] for one in shown["datasets"]} == current, history
+    current = {
+        mfid for mfid, dataset in every.items() if dataset["state"] in ("current", "raw") and not dataset["doubtful"]
+    }
+    assert {dataset["mfid"] for dataset in shown["datasets"]} == current, history
     _require_lineage(world, view, states)
     for step in ("scaled", "total"):
-        expected = {mfid for mfid, one in every.items() if one["step"] == step and mfid in current}
-        if any(one["step"] == step for one in every.values()):
+        expected = {mfid for mfid, dataset in every.items() if dataset["step"] == step and mfid in current}
+        if any(dataset["step"] == step for dataset in every.values()):
             rows = world.ask_json(view, "table", "--step", step, "--project", "lab")["rows"]
             assert {row["mfid"] for row in rows} == expected, (step, history)
-    counted = Counter(one["state"] for one in every.values() if one["pipeline"] == "history")
-    for one in world.ask_json(view, "status", "--all", codes=(0, 1))["pipelines"]:
-        if one["pipeline"] == "history":
-            assert one["states"] == dict(counted), history
+    counted = Counter(dataset["state"] for dataset in every.values() if dataset["pipeline"] == "history")
+    for pipeline in world.ask_json(view, "status", "--all", codes=(0, 1))["pipelines"]:
+        if pipeline["pipeline"] == "history":
+            assert pipeline["states"] == dict(counted), history
     found = _findings(world, view)
     for other in others:
         assert _findings(world, other) == found, history
     plan = world.plan(view)
     for other in others:
         theirs = world.plan(other)
-        assert {name: (one["state"], one["datasets"]) for name, one in theirs.items()} == {
-            name: (one["state"], one["datasets"]) for name, one in plan.items()
+        assert {name: (step["state"], step["datasets"]) for name, step in theirs.items()} == {
+            name: (step["state"], step["datasets"]) for name, step in plan.items()
         }, history
     for name, one in plan.items():
         for mfid in one["datasets"].values() if one["state"] in EXISTING else ():
@@ -210,8 +214,8 @@ def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None
     taken = {name.partition("[")[2].rstrip("]") for name in world.plan(view, world.selection)}
     assert taken == {
         mfid
-        for mfid, one in every.items()
-        if one["measurement"] == "counting" and one["state"] in ("raw", "current", "doubtful")
+        for mfid, dataset in every.items()
+        if dataset["measurement"] == "counting" and dataset["state"] in ("raw", "current", "doubtful")
     }, history
     if view != "copy":
         _require_pages(world, every)
@@ -219,7 +223,7 @@ def require_one_answer(world: World, view: str, others: tuple[str, ...]) -> None
 
 def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple[str, ...]]]) -> None:
     drawn = json.loads(world.ask(view, "lineage", "--project", "lab", "--superseded", "--format", "json").stdout)
-    nodes = {one["id"]: one for one in drawn["nodes"]}
+    nodes = {node["id"]: node for node in drawn["nodes"]}
     for mfid, (state, by) in states.items():
         assert nodes[mfid].get("state", "") == state, (mfid, world.history)
         assert set(nodes[mfid].get("superseded_by") or ()) == set(by), (mfid, world.history)
@@ -230,8 +234,8 @@ def _require_lineage(world: World, view: str, states: dict[str, tuple[str, tuple
         story = world.ask_json(view, "why", mfid)
         assert state_of(story) == states[mfid], (mfid, world.history)
         alone = json.loads(world.ask(view, "lineage", mfid, "--superseded", "--format", "json").stdout)
-        for one in alone["nodes"]:
-            assert one.get("state", "") == states[one["id"]][0], (mfid, one, world.history)
+        for node in alone["nodes"]:
+            assert node.get("state", "") == states[node["id"]][0], (mfid, node, world.history)
         equal = {one for some in shown["equal_parents"].values() for one in some}
         assert {*shown["parents"], *equal} == {one for one, other in links if other == mfid}, (mfid, world.history)
         assert set(shown["children"]) == {other for one, other in links if one == mfid}, (mfid, world.history)
@@ -265,7 +269,7 @@ def _require_pages(world: World, every: dict[str, Any]) -> None:
     assert listed, world.history
     assert all(every[mfid]["state"] == state for mfid, state in listed.items()), world.history
     page = world.pages.get("/pipelines").text
-    counted = Counter(one["state"] for one in every.values() if one["pipeline"] == "history")
+    counted = Counter(dataset["state"] for dataset in every.values() if dataset["pipeline"] == "history")
     assert ", ".join(f"{number} {state}" for state, number in sorted(counted.items())) in page, world.history
     for run_id in {one["run_id"] for one in world.ask_json("one", "runs", "--project", "lab")["runs"]}:
         answer = world.pages.get(f"/projects/lab/runs/{run_id}", follow_redirects=True)
@@ -280,17 +284,17 @@ def run(world: World, view: str) -> None:
     before = world.plan(view)
     made = world.ask_json(view, "run", world.pipeline, "--engine", "local", codes=(0, 4))
     executed = set(made["executed"])
-    for name, one in before.items():
-        if one["state"] in (*EXISTING, "blocked"):
+    for name, step in before.items():
+        if step["state"] in (*EXISTING, "blocked"):
             assert name not in executed, (name, world.history)
-        elif None not in one["datasets"].values():
-            assert name in executed, (name, one, world.history)
-        if one["state"] in EXISTING or (name in executed and None not in one["datasets"].values()):
-            assert made["datasets"][name] == one["datasets"], (name, world.history)
+        elif None not in step["datasets"].values():
+            assert name in executed, (name, step, world.history)
+        if step["state"] in EXISTING or (name in executed and None not in step["datasets"].values()):
+            assert made["datasets"][name] == step["datasets"], (name, world.history)
     after = world.plan(view)
-    there = {name: one["datasets"] for name, one in after.items() if one["state"] in EXISTING}
+    there = {name: step["datasets"] for name, step in after.items() if step["state"] in EXISTING}
     assert there == made["datasets"], world.history
-    assert {one["state"] for name, one in after.items() if name not in there} <= {"blocked"}, world.history
+    assert {step["state"] for name, step in after.items() if name not in there} <= {"blocked"}, world.history
     every = world.listed(view, "--all")
     for name, outputs in made["datasets"].items():
         for mfid in outputs.values():
@@ -304,8 +308,8 @@ def act(world: World, view: str) -> str:
     chance = world.chance
     kind = chance.choice(world.acts)
     every = world.listed(view, "--all")
-    current = [one for one in every.values() if one["state"] == "current" and one["step"]]
-    raw = [one for one in every.values() if one["state"] == "raw"]
+    current = [dataset for dataset in every.values() if dataset["state"] == "current" and dataset["step"]]
+    raw = [dataset for dataset in every.values() if dataset["state"] == "raw"]
     if kind == "value":
         name = chance.choice(list(world.values))
         world.values[name] = chance.choice({"at": [5, 20]}.get(name, [1, 2, 3]))
@@ -358,7 +362,7 @@ def _at_crucible(world: World, view: str, kind: str, current: list[Any], raw: li
         world.ask_json(view, "hold", one["mfid"], "--why", "odd", *flag)
         return f"{kind} {one['mfid']} on {view}"
     if kind == "lift":
-        held = [one["mfid"] for one in _statements(world, view) if one["verb"] == "hold"]
+        held = [statement["mfid"] for statement in _statements(world, view) if statement["verb"] == "hold"]
         if held:
             world.ask_json(view, "lift", held[0])
             return f"lift the hold {held[0]} on {view}"
@@ -374,7 +378,9 @@ def _statements(world: World, view: str) -> list[Any]:
 
 def _forged(world: World, view: str) -> str:
     """Change a statement as another member may, or hand it over to the other account, and describe it."""
-    if not (honest := [one["mfid"] for one in _statements(world, view) if one["mfid"] not in world.forged]):
+    if not (
+        honest := [statement["mfid"] for statement in _statements(world, view) if statement["mfid"] not in world.forged]
+    ):
         return ""
     mfid, is_patched = world.chance.choice(honest), len(world.forged) % 2 == 0
     if is_patched:

@@ -28,7 +28,7 @@ def repair_all(made: Any, *folders: Path) -> tuple[set[tuple[str, tuple[str, ...
     found = verify_project(session, "lab", read_bytes=True)
     left, repairs = repaired(session, found, lambda: verify_project(session, "lab"), folders)
     findings = {(finding.check, finding.ids) for finding in left.findings}
-    return findings, [(one.filename, one.source, one.error) for one in repairs]
+    return findings, [(repair.filename, repair.source, repair.error) for repair in repairs]
 
 
 @pytest.mark.parametrize("damage_kind", ["changed", "gone", "not listed"])

@@ -43,8 +43,8 @@ def run(session: Session, path: Path) -> None:
 def test_limits_are_robust_and_the_last_value_gives_an_alarm(measured: Session) -> None:
     (series,) = make_table(measured, "lab", "mean", over_time="results.total", by=["instrument"]).series
     assert (series.label, series.median, series.alarm) == ("lamp", 2.0, True)
-    assert [one.value for one in series.points] == [2 * value for value in VALUES]
-    assert [one.beyond for one in series.points] == [False] * 6 + [True]
+    assert [point.value for point in series.points] == [2 * value for value in VALUES]
+    assert [point.beyond for point in series.points] == [False] * 6 + [True]
     assert series.low is not None
     assert series.low < 1.8
 
@@ -53,7 +53,7 @@ def test_doubtful_results_do_not_affect_limits(measured: Session) -> None:
     subject = About(instrument="lamp", since="2024-05-07T00:00:00+00:00")
     state(measured, "lab", HOLD, subject, why="lamp changed")
     (series,) = make_table(measured, "lab", "mean", over_time="results.total").series
-    assert [one.doubtful for one in series.points] == [False] * 6 + [True]
+    assert [point.doubtful for point in series.points] == [False] * 6 + [True]
 
 
 def test_the_command_writes_a_picture_and_fails_on_an_alarm(measured: Session, tmp_path: Path, command: Any) -> None:

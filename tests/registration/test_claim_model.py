@@ -304,13 +304,15 @@ class Network:
         self.call("delete", effect)
 
     def asked(self, dataset_mfid: str) -> list[IngestionRequest]:
-        requests = [one for one in self.world.requests if one.dataset_mfid == dataset_mfid]
+        requests = [request for request in self.world.requests if request.dataset_mfid == dataset_mfid]
         return self.call("asked", lambda: requests)
 
     def request(self, file_mfid: str, _: str | None) -> IngestionRequest:
         def effect() -> IngestionRequest:
             (mfid,) = [
-                mfid for mfid, one in self.world.datasets.items() if file_mfid in {n for n, _ in one.files.values()}
+                mfid
+                for mfid, dataset in self.world.datasets.items()
+                if file_mfid in {n for n, _ in dataset.files.values()}
             ] or [""]
             if mfid and not registrations(self.world.datasets[mfid].metadata).ended:
                 raise Violation(f"{mfid} is ingested before it is complete")

@@ -105,11 +105,11 @@ class Machine:
 
     def ended(self, *outcomes: str) -> set[str]:
         """Return the datasets of the payloads with this outcome."""
-        return {mfid for one in self.heard if one.outcome in outcomes for mfid in one.payload.mfids}
+        return {mfid for delivery in self.heard if delivery.outcome in outcomes for mfid in delivery.payload.mfids}
 
     @property
     def errors(self) -> list[str]:
-        return [one.error for one in self.heard if one.error]
+        return [delivery.error for delivery in self.heard if delivery.error]
 
     @contextmanager
     def delivering(self) -> Iterator[Deliverer]:
@@ -189,19 +189,19 @@ def status_of(machine: Machine, new: NewDataset) -> Any:
 
 def test_children_are_linked_after_their_parents_exist_in_any_order(machines: Any) -> None:
     machine = machines()
-    one = dataset(machine.data, "one", "1")
-    two = machine.put("two", "2", one)
+    new_dataset = dataset(machine.data, "one", "1")
+    two = machine.put("two", "2", new_dataset)
     three = machine.put("three", "3", two)
-    one = machine.put("one", "1")
+    new_dataset = machine.put("one", "1")
     with machine.delivering() as deliverer:
         assert deliverer.drain(30.0)
-    assert [status_of(machine, new) for new in (one, two, three)] == ["complete"] * 3
+    assert [status_of(machine, new) for new in (new_dataset, two, three)] == ["complete"] * 3
     created = [index for index, asked in enumerate(machine.wire.asked) if asked == "POST /datasets"]
     linked = [index for index, asked in enumerate(machine.wire.asked) if "/children/" in asked]
     assert created[0] < linked[0]
     assert len(created) == 3
     assert machine.outbox.all(again=True) == []
-    assert machine.ended(DELIVERED) == {one.mfid, two.mfid, three.mfid}
+    assert machine.ended(DELIVERED) == {new_dataset.mfid, two.mfid, three.mfid}
     assert all(delivery.is_ours for delivery in machine.heard)
 
 
@@ -358,7 +358,7 @@ def test_a_refused_result_blocks_only_its_descendants(machines: Any) -> None:
     with machine.delivering() as deliverer:
         assert not deliverer.drain(600.0)
     assert status_of(machine, good) == "complete"
-    waiting = {one.step: one for one in machine.outbox.waiting()}
+    waiting = {row.step: row for row in machine.outbox.waiting()}
     assert set(waiting) == {"bad", "child"}
     assert (waiting["bad"].refused, waiting["child"].refused) == (True, False)
     assert "422" in waiting["bad"].error

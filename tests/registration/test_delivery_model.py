@@ -84,7 +84,7 @@ class Context(DeliveryContext):
         self.die()
         there = service.sets.get(new.mfid)
         if there is None:
-            used = {one.mfid: one.files[0].sha256 for one in new.record.used}
+            used = {used.mfid: used.files[0].sha256 for used in new.record.used}
             for parent in used:
                 if parent not in service.sets:
                     raise NotFoundError("no parent")
@@ -95,7 +95,7 @@ class Context(DeliveryContext):
         elif not there.complete and there.sha256 != ours:
             if service.dice.random() < 0.7:
                 raise ConflictError("another machine is at it")
-            there.sha256, there.used = ours, {one.mfid: one.files[0].sha256 for one in new.record.used}
+            there.sha256, there.used = ours, {used.mfid: used.files[0].sha256 for used in new.record.used}
         if there.complete and there.sha256 != ours:
             stages.adopted()
             ref = new.files[0].ref
@@ -252,7 +252,7 @@ def history(seed: int, folder: Path) -> int:
             machine.kills += 1
             machine.close()
             machine.begin()
-        if all(len(one.done) == len(one.tree) and one.outbox.is_empty for one in machines):
+        if all(len(machine.done) == len(machine.tree) and machine.outbox.is_empty for machine in machines):
             break
     service.faults = 0.0
     for machine in machines:

@@ -100,17 +100,19 @@ class Registration:
 
     def check(self, new: Any, where: str) -> None:
         client, mfid = self.reader, new.mfid
-        named = [one for one in client.datasets.list(project_id="lab") if one.dataset_name == "smoothed"]
-        assert [one.unique_id for one in named].count(mfid) == 1, where
+        named = [dataset for dataset in client.datasets.list(project_id="lab") if dataset.dataset_name == "smoothed"]
+        assert [dataset.unique_id for dataset in named].count(mfid) == 1, where
         found = client.datasets.get(mfid, include_metadata=True, include_links=True)
         stored = found.scientific_metadata or {}
         assert stored[KEY]["status"] == "complete", where
         assert stored["width"] == 3, where
         assert {link.unique_id for link in found.links or ()} == {self.parent, self.sample}, where
-        assert [one.keyword for one in client.datasets.get_keywords(mfid)] == ["smooth"], where
+        assert [keyword.keyword for keyword in client.datasets.get_keywords(mfid)] == ["smooth"], where
         files = {file.filename: client.files.download_bytes(file) for file in client.files.list(mfid)}
         assert files == {file.ref.name: file.path.read_bytes() for file in new.files}, where
-        assert [one.thumbnail_name for one in client.datasets.get_thumbnails(mfid)].count("plot.png") == 1, where
+        assert [thumbnail.thumbnail_name for thumbnail in client.datasets.get_thumbnails(mfid)].count(
+            "plot.png"
+        ) == 1, where
         assert len(client.ingestions.list(dataset_mfid=mfid)) == 1, where
 
 

@@ -40,7 +40,7 @@ def dataset(folder: Path, name: str = "a.txt", content: bytes = b"1\n", parents:
 
 
 def kept(*new: NewDataset) -> dict[str, Path]:
-    return {file.ref.sha256: file.path for one in new for file in one.files}
+    return {file.ref.sha256: file.path for new_dataset in new for file in new_dataset.files}
 
 
 def outbox_of(data: Path, service: str = "https://x.test", account: str = "a", *, durable: bool = False) -> Outbox:
@@ -130,8 +130,8 @@ def test_files_with_equal_bytes_share_one_copy_whatever_their_age(
         os.utime(tmp_path / name, ns=(number, number * 10**9))
         checksums = scan_file(tmp_path / name)
         news.append(replace(new, files=(replace(new.files[0], checksums=checksums),)))
-    one = replace(news[0], files=tuple(file for new in news for file in new.files))
-    put = outbox.put("s", "lab", [one], {one.files[0].ref.sha256: tmp_path / "a.txt"})
+    new_dataset = replace(news[0], files=tuple(file for new in news for file in new.files))
+    put = outbox.put("s", "lab", [new_dataset], {new_dataset.files[0].ref.sha256: tmp_path / "a.txt"})
     other = outbox_of(data)
     (made,) = map(other.opened, other.all()) if again else [put]
     assert made is not None

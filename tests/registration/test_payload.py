@@ -97,4 +97,4 @@ def test_a_result_made_twice_waits_once(data: Path, payload: Payload, tmp_path: 
     outbox = outbox_of(data)
     outbox.put("fit", "lab", [new], kept(new), "run-2")
     assert [one.run for one in outbox.all(again=True)] == ["run-2"]
-    assert [one.state for one in Journal(data / "journal.sqlite", "https://x.test", lambda: "a").waiting()] == [MADE]
+    assert [row.state for row in Journal(data / "journal.sqlite", "https://x.test", lambda: "a").waiting()] == [MADE]

@@ -67,7 +67,7 @@ def test_a_service_that_gives_other_ids_is_refused(
     )
     with pytest.raises(RefusedError, match=f"it gave the id {assigned} to a dataset that was to be {new.mfid}"):
         register_output(session.client, new)
-    assert [one.unique_id for one in session.client.datasets.list(project_id="lab")] == [parent]
+    assert [dataset.unique_id for dataset in session.client.datasets.list(project_id="lab")] == [parent]
 
 
 def test_a_record_too_long_for_metadata_is_completed_from_an_attached_file(

@@ -87,4 +87,4 @@ def remade(data: Path, mfids: Sequence[str], *options: object, **variables: str)
     empty.mkdir(exist_ok=True)
     arguments = ("reproduce", *mfids, *options, "--data", data)
     output = crucible(*arguments, cwd=empty, codes=(0, 1), **variables)
-    return {mfid: one for one in output["results"] for mfid in one["mfids"]}
+    return {mfid: result for result in output["results"] for mfid in result["mfids"]}

@@ -30,19 +30,19 @@ NUMBERS = [1.5, -2.25e-7, 3e12, 0.1]
 
 
 def moved(values: list[float], at: int, by: float) -> list[float]:
-    return [one * (1 + by) if number == at else one for number, one in enumerate(values)]
+    return [value * (1 + by) if number == at else value for number, value in enumerate(values)]
 
 
 def ulp(values: list[float], at: int) -> list[float]:
-    return [math.nextafter(one, math.inf) if number == at else one for number, one in enumerate(values)]
+    return [math.nextafter(value, math.inf) if number == at else value for number, value in enumerate(values)]
 
 
 def as_json(path: Path, values: list[float]) -> None:
-    path.write_text(json.dumps({"peaks": [{"centre": one, "name": "a band"} for one in values]}))
+    path.write_text(json.dumps({"peaks": [{"centre": value, "name": "a band"} for value in values]}))
 
 
 def as_table(path: Path, values: list[float]) -> None:
-    path.write_text("x,y\n" + "\n".join(f"{number},{one!r}" for number, one in enumerate(values)))
+    path.write_text("x,y\n" + "\n".join(f"{number},{value!r}" for number, value in enumerate(values)))
 
 
 def as_array(path: Path, values: list[float]) -> None:

@@ -192,7 +192,7 @@ def test_it_is_found_and_its_cause_is_named(disturbed: Disturbed, judging: Any, 
         return done.stdout
 
     (found,) = json.loads(asked("--json"))
-    report = "\n".join([found["said"], *(one["said"] for one in found["files"]), *found["causes"]])
+    report = "\n".join([found["said"], *(file["said"] for file in found["files"]), *found["causes"]])
     assert found["verdict"] == row.verdict, report
     for text in (report, *([asked()] if NIGHTLY else [])):
         assert [name for name in row.names if name not in text] == [], text

@@ -82,7 +82,7 @@ def test_who_made_it_again_where_is_counted_and_shown(lab: Any, members: list[Se
         again(session, mfid)
     shown = show_dataset(ada, mfid).entry.remade
     assert shown.summary() == f"remade 3 times by 2 people on 1 architecture, last {shown.last}"
-    (entry,) = [one for one in list_datasets(bob, "lab").entries if one.mfid == mfid]
+    (entry,) = [standing for standing in list_datasets(bob, "lab").entries if standing.mfid == mfid]
     assert (entry.remade, as_json([entry])[0]["remade"]["times"]) == (shown, 3)
     assert entry.state == "current"
     where = (
@@ -171,7 +171,9 @@ def test_the_command_states_what_came_of_it(
     assert "1 of 1 result reproduced" in ran.output
     assert list(kept.rglob("total.txt"))
     statements = json.loads(CliRunner().invoke(main, ["statements", mfid, "--json", *data]).stdout)
-    assert [(one["verb"], one["body"]["own"]) for one in statements["statements"]] == [("remake", True)]
+    assert [(statement["verb"], statement["body"]["own"]) for statement in statements["statements"]] == [
+        ("remake", True)
+    ]
     ran = CliRunner().invoke(
         main, ["reproduce", "--project", "lab", "--sample", "5", "--here", "--no-receipt", "--json", *data]
     )

@@ -157,14 +157,16 @@ def test_results_are_made_again_though_the_code_is_gone(again: Callable[..., Out
     ):
         found = again(step, output)
         assert (found.verdict, found.note, found.causes) == (IDENTICAL, "", []), (step, found)
-    names = {one["name"] for one in again("scaled").files}
+    names = {file["name"] for file in again("scaled").files}
     assert names == {"scaled.csv", "returned values"}, "what was printed does not count"
 
 
 def test_all_are_made_from_the_measured_files_on(session: Session, made: RunResult) -> None:
     options = Options(here=True, is_all=True)
     found = reproduce_datasets(session, [made.datasets["joined"]["out"]], options, lambda _: None)
-    assert [(one.name, one.verdict) for one in found] == [(n, IDENTICAL) for n in ("scaled", "split", "joined")]
+    assert [(outcome.name, outcome.verdict) for outcome in found] == [
+        (n, IDENTICAL) for n in ("scaled", "split", "joined")
+    ]
 
 
 def test_causes_of_differences_are_named(again: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +225,7 @@ def test_a_bundle_is_made_again_by_its_own_script(bundle: Path, tmp_path: Path) 
 
     done = script("--here", "--all", "--json")
     assert done.returncode == 0, done.stderr
-    assert [one["verdict"] for one in json.loads(done.stdout)] == [IDENTICAL] * 3
+    assert [load["verdict"] for load in json.loads(done.stdout)] == [IDENTICAL] * 3
     checked = subprocess.run([sys.executable, "-I", "-S", str(bundle / "verify.py")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
@@ -357,7 +359,7 @@ def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: 
     assert "0rztm2jg027y30wkjw0mphqx28" in ran.stdout
     made = command("reproduce", "0rztm2jg025xken9c7jm27b0e4", "--all", "--here", "--data", data, "--json")
     assert made.returncode == 0, made.stderr
-    assert [one["verdict"] for one in json.loads(made.stdout)["results"]] == [IDENTICAL] * 3
+    assert [result["verdict"] for result in json.loads(made.stdout)["results"]] == [IDENTICAL] * 3
 
 
 def test_a_kit_can_save_returned_figures_with_nothing_installed(tmp_path: Path) -> None:

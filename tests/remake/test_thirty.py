@@ -58,7 +58,7 @@ EXPECTED = [
 
 
 def all_said(found: dict[str, Any]) -> str:
-    return "\n".join([found["said"], *(one["said"] for one in found["files"]), *found["causes"]])
+    return "\n".join([found["said"], *(file["said"] for file in found["files"]), *found["causes"]])
 
 
 def judge(expected: list[tuple[str, str, str]], ids: dict[str, str], found: dict[str, dict[str, Any]]) -> None:
@@ -111,7 +111,7 @@ def test_verdicts_of_steps_that_are_called_are_right(judging: Any, tmp_path: Pat
     variables = {**prefect.environment, **judging.VARIABLES, "CRUCIBLE_LINEAGE_DATA": str(data)}
     judging.output_of([sys.executable, "flow.py"], cwd=laboratory, **variables)
     listed = judging.crucible("list", "--project", "lab", "--data", data, cwd=tmp_path)["datasets"]
-    ids |= {f"flow: {one['step']}": one["mfid"] for one in listed if one["pipeline"] == "process"}
+    ids |= {f"flow: {dataset['step']}": dataset["mfid"] for dataset in listed if dataset["pipeline"] == "process"}
     judging.move_away(laboratory)
     expected = [
         ("smoothed", IDENTICAL, ""),

@@ -46,7 +46,10 @@ class Cluster:
     def start_python(self, *arguments: object, **environment: str) -> None:
         """Start a program that begins with Prefect imported, as what it is sent needs it."""
         nothing = Path(os.devnull)
-        words, surroundings = [str(one) for one in arguments], self._surroundings(self._environment, environment)
+        words, surroundings = (
+            [str(argument) for argument in arguments],
+            self._surroundings(self._environment, environment),
+        )
         process = self._python.start(words, surroundings, nothing, nothing)
         self._stack.callback(process.kill)
 

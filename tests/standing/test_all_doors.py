@@ -186,7 +186,7 @@ def by_list_of_another_machine(project: Project) -> States:
 
 
 def states_in(entries: Sequence[Mapping[str, str]]) -> States:
-    return {one["mfid"]: one["state"] for one in entries}
+    return {entry["mfid"]: entry["state"] for entry in entries}
 
 
 def by_show_and_why(project: Project) -> States:
@@ -232,7 +232,7 @@ def by_sweep(project: Project) -> States:
 
 def by_select(project: Project) -> States:
     nodes = project.ada("lineage", project.folder / "selects.yaml", codes=(0, 2)).get("nodes", ())
-    inputs = {one["id"]: one["state"] for one in nodes if not one.get("step")}
+    inputs = {node["id"]: node["state"] for node in nodes if not node.get("step")}
     fitting = project.ada("list", "--project", project.name, "--all", "--where", "measurement == 'counts'")["datasets"]
     usual = {one["mfid"] for one in fitting if one["state"] in ("raw", "current", "doubtful")}
     assert inputs.keys() == usual, (inputs, usual)
@@ -241,7 +241,7 @@ def by_select(project: Project) -> States:
 
 def by_lineage(project: Project) -> States:
     nodes = project.ada("lineage", "--project", project.name)["nodes"]
-    return {one["id"]: one.get("state", "") for one in nodes if one["entity_type"] == "dataset"}
+    return {node["id"]: node.get("state", "") for node in nodes if node["entity_type"] == "dataset"}
 
 
 def by_lineage_of_one(project: Project) -> States:
@@ -251,7 +251,7 @@ def by_lineage_of_one(project: Project) -> States:
     project.ada("lineage", mfid, "-o", page, text=True)
     shown: Any = page_data(page.read_text())["nodes"]
     states = dict(zip(shown["id"], shown["state"], strict=True))
-    assert states == {one["id"]: one.get("state", "") for one in nodes}, (mfid, states, nodes)
+    assert states == {node["id"]: node.get("state", "") for node in nodes}, (mfid, states, nodes)
     return states
 
 
@@ -267,7 +267,7 @@ def by_tree(project: Project) -> States:
 
 def by_notebook(project: Project) -> States:
     with connect(project.ada.data, url=project.ada.url, api_key=project.ada.key, project=project.name) as catalogue:
-        return {one.mfid: one.state for one in catalogue.find(every=True)}
+        return {dataset.mfid: dataset.state for dataset in catalogue.find(every=True)}
 
 
 def by_assistant(project: Project) -> States:
@@ -278,7 +278,7 @@ def by_assistant(project: Project) -> States:
 
 
 def by_pages(project: Project) -> States:
-    runs = [one["run_id"] for one in project.ada("runs", "--project", project.name)["runs"] if one["made"]]
+    runs = [run["run_id"] for run in project.ada("runs", "--project", project.name)["runs"] if run["made"]]
     pages = [
         project.page(f"/projects/{project.name}{more}") for more in ("?all=1", f"/runs/{project.chance.choice(runs)}")
     ]

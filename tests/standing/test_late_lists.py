@@ -28,11 +28,11 @@ class Lateness:
         listed, count, changes = DatasetCalls.iter, DatasetCalls.count, DatasetCalls.changes
 
         def late_list(calls: DatasetCalls, **filters: Any) -> Iterator[Any]:
-            for one in listed(calls, **filters):
+            for dataset in listed(calls, **filters):
                 if self.known is None:
-                    yield one
-                elif one.unique_id in self.known:
-                    yield self.known[one.unique_id] if filters.get("include_metadata") else one
+                    yield dataset
+                elif dataset.unique_id in self.known:
+                    yield self.known[dataset.unique_id] if filters.get("include_metadata") else dataset
 
         def late_count(calls: DatasetCalls, **filters: Any) -> int:
             return count(calls, **filters) if self.known is None else len(list(late_list(calls, **filters)))
@@ -48,7 +48,7 @@ class Lateness:
 
     def begin(self, client: CrucibleClient) -> None:
         listed = client.datasets.iter(project_id="lab", include_metadata=True, include_links=True)
-        self.known = {one.unique_id: one for one in listed}
+        self.known = {dataset.unique_id: dataset for dataset in listed}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_own_acts_count_while_lists_are_late(lab: Any, away: Any, ask: Ask, monk
     assert stopped["executed"] == []
     assert "lists are late: statements of others up to 20" in str(stopped["input_notes"])
     ask("set", raw, "measurement=spectra")
-    every = {one["mfid"]: one for one in ask("list", "--project", "lab", "--all")["datasets"]}
+    every = {dataset["mfid"]: dataset for dataset in ask("list", "--project", "lab", "--all")["datasets"]}
     assert (every[raw]["state"], every[raw]["measurement"]) == ("doubtful", "spectra")
     ask("lift", raw)
     assert ask("run", lab.pipeline, "--force", "scaled")["executed"] == ["scaled"]
@@ -131,7 +131,7 @@ def test_certificates_and_selections_follow_own_acts_while_lists_are_late(
     assert second != first
     assert (made["executed"], made["inputs"]["axis"]) == (["both[first.txt]"], [second])
     ask("hold", raw, "--why", "saturated")
-    assert {one["id"]: one["state"] for one in ask("lineage", selects)["nodes"]}[raw] == "doubtful"
+    assert {node["id"]: node["state"] for node in ask("lineage", selects)["nodes"]}[raw] == "doubtful"
     assert ask("run", selects, code=4)["outcomes"] == {f"scaled[{raw}]": "reused"}
     ask("lift", raw)
     ask("set", raw, "measurement=spectra")

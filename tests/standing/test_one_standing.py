@@ -60,25 +60,25 @@ def ask(lab: Any, data: Path) -> Ask:
 
 
 def plan(ask: Ask, path: Path) -> dict[str, Any]:
-    return {one["name"]: one for one in ask("plan", path)["steps"]}
+    return {step["name"]: step for step in ask("plan", path)["steps"]}
 
 
 def listed(ask: Ask, *more: str) -> dict[str, Any]:
-    return {one["mfid"]: one for one in ask("list", "--project", "lab", "--all", *more)["datasets"]}
+    return {dataset["mfid"]: dataset for dataset in ask("list", "--project", "lab", "--all", *more)["datasets"]}
 
 
 def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask: Ask) -> None:
     path = lab.declare(MANY.replace("GAPS", ""))
     made = ask("run", path)
-    held = next(mfid for mfid, one in listed(ask).items() if one["dataset_name"] == "1.txt")
+    held = next(mfid for mfid, dataset in listed(ask).items() if dataset["dataset_name"] == "1.txt")
     ask("hold", held, "--why", "laser drifted")
 
     steps = plan(ask, path)
     every = listed(ask)
-    for name, one in steps.items():
-        (mfid,) = one["datasets"].values()
-        assert one["state"] == {"current": "fresh"}.get(every[mfid]["state"], every[mfid]["state"]), name
-    assert {name for name, one in steps.items() if one["state"] == "doubtful"} == {"scaled[1.txt]", "total"}
+    for name, step in steps.items():
+        (mfid,) = step["datasets"].values()
+        assert step["state"] == {"current": "fresh"}.get(every[mfid]["state"], every[mfid]["state"]), name
+    assert {name for name, step in steps.items() if step["state"] == "doubtful"} == {"scaled[1.txt]", "total"}
     assert steps["total"]["causes"] == ["1 of 3 held (hold: laser drifted)"]
     assert "! total" in ask("plan", path, text=True)
     again = ask("run", path, text=True, code=4)
@@ -89,14 +89,14 @@ def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask
     assert "the last run here is on hold" in ask("status", "--all", text=True, code=1)
 
     ask("lift", held)
-    assert {one["state"] for one in plan(ask, path).values()} == {"fresh"}
+    assert {step["state"] for step in plan(ask, path).values()} == {"fresh"}
     assert ask("run", path)["datasets"] == made["datasets"]
 
 
 def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: Any, ask: Ask) -> None:
     path = lab.declare(MANY.replace("GAPS", ", gaps: allow"))
     (whole,) = ask("run", path)["datasets"]["total"].values()
-    held = next(mfid for mfid, one in listed(ask).items() if one["dataset_name"] == "1.txt")
+    held = next(mfid for mfid, dataset in listed(ask).items() if dataset["dataset_name"] == "1.txt")
     ask("hold", held, "--why", "laser drifted")
     assert plan(ask, path)["total"]["state"] == "stale"
     assert any("without scaled[1.txt]" in note for note in plan(ask, path)["total"]["notes"])
@@ -126,7 +126,7 @@ def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any
     results = {mfid for outputs in made["datasets"].values() for mfid in outputs.values()}
     assert listed(ask, "--pipeline", "few").keys() == results
     assert ask("table", "--step", "total", "--pipeline", "few", "--project", "lab")["rows"]
-    (few,) = (one for one in ask("status", "--all")["pipelines"] if one["pipeline"] == "few")
+    (few,) = (pipeline for pipeline in ask("status", "--all")["pipelines"] if pipeline["pipeline"] == "few")
     assert (few["states"], few["todo"]) == ({"current": 4}, [])
 
 
@@ -160,7 +160,7 @@ def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
     session.client.metadata.merge(raw, {"power": 20})  # as ingestion does
     assert ask("show", raw)["results"]["power"] == 25
     assert "another program wrote 20 since" in ask("why", raw, text=True)
-    findings = {one["class"]: one for one in ask("verify", "--project", "lab")["findings"]}
+    findings = {finding["class"]: finding for finding in ask("verify", "--project", "lab")["findings"]}
     assert findings["correction-overwritten"]["mfids"] == [raw]
     assert ask("plan", path)["differences"] == []
 
@@ -200,7 +200,7 @@ def test_the_picture_of_a_declaration_has_selected_results_as_they_stand(lab: An
         steps:
           scaled: {uses: "LABMODULE:pool", inputs: {parts: raw}, output: {ingest: false}}
     """
-    nodes = {one["id"]: one["state"] for one in ask("lineage", lab.declare(selects))["nodes"]}
+    nodes = {node["id"]: node["state"] for node in ask("lineage", lab.declare(selects))["nodes"]}
     assert nodes[mfid] == listed(ask)[mfid]["state"] == "current"
 
 
@@ -220,8 +220,8 @@ def test_what_was_swept_is_seen_in_lists_tables_names_and_series(lab: Any, ask: 
     text = text.replace("each: true", 'each: true, timestamp: "2026-05-01T12:00:00Z"').replace("total:", "some:", 1)
     path = lab.declare(text.replace("output: {ingest: false}}", "output: {dataset_name: same, ingest: false}}"))
     ask("run", path)
-    scaled = [one for one in listed(ask).values() if one["step"] == "scaled"]
-    assert {one["swept"] for one in scaled} == {"factor=2", "factor=3"}
+    scaled = [dataset for dataset in listed(ask).values() if dataset["step"] == "scaled"]
+    assert {dataset["swept"] for dataset in scaled} == {"factor=2", "factor=3"}
     assert "scaled [factor=2]" in ask("list", "--project", "lab", text=True)
     table = ask("table", "--step", "scaled", "--project", "lab", "--over-time", "results.factor")
     assert {one["label"] for one in table["series"]} == {"factor=2", "factor=3"}
@@ -253,7 +253,7 @@ def test_selections_groups_and_conditions_call_the_same_values_equal(lab: Any, a
     kinds = {"1": {"one", "real"}, "true": {"true"}, '"True"': {"True"}, "caf\u00e9": {"composed", "parted"}}
     for value, expected in kinds.items():
         steps = ask("plan", lab.declare(selects.replace("VALUE", value)))["steps"]
-        assert {names[one["name"].partition("[")[2].rstrip("]")] for one in steps} == expected, value
+        assert {names[step["name"].partition("[")[2].rstrip("]")] for step in steps} == expected, value
     grouped = """
         pipeline: groups
         project: lab

@@ -43,7 +43,11 @@ def main() -> None:
     path.write_text("1\n2\n", encoding="utf-8")
     answers: list[object] = [summed(path, 2.0)]
     with Session(Settings(DATA)) as session:
-        (raw,) = (one for one in session.client.datasets.list(project_id="lab") if one.dataset_name == "counts.txt")
+        (raw,) = (
+            dataset
+            for dataset in session.client.datasets.list(project_id="lab")
+            if dataset.dataset_name == "counts.txt"
+        )
         state(session, "lab", HOLD, About((raw.unique_id,)), why="the lamp was off")
     try:
         answers.append(summed(path, 3.0))

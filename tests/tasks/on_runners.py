@@ -58,7 +58,7 @@ def write(value: float, tables: list, out: Path) -> Path:
 def process(path: Path, out: Path) -> Any:
     table = read.submit(path)
     scaled = scale.map([table, table, table], by=[1, 2, 3])
-    columns = [column.submit(one, "x") for one in scaled]
+    columns = [column.submit(prefect_future, "x") for prefect_future in scaled]
     fitted = fit.submit(columns)
     half = mean.submit(fitted)
     written = write.submit(half, scaled, out).result()
@@ -81,17 +81,18 @@ def main() -> None:
     session = session_for(CrucibleConnection(data=str(data)))
     found = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
     names = {
-        one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task", one.dataset_name) for one in found
+        dataset.unique_id: (dataset.scientific_metadata or {}).get("flow", {}).get("task", dataset.dataset_name)
+        for dataset in found
     }
     edges = sorted(
-        f"{names[parent.unique_id]} -> {names[one.unique_id]}"
-        for one in found
-        for parent in session.client.datasets.list_parents(one.unique_id)
+        f"{names[parent.unique_id]} -> {names[dataset.unique_id]}"
+        for dataset in found
+        for parent in session.client.datasets.list_parents(dataset.unique_id)
     )
     digests = sorted(
-        f"{names[one.unique_id]} {file.sha256_hash}"
-        for one in found
-        for file in session.client.files.list(one.unique_id)
+        f"{names[dataset.unique_id]} {file.sha256_hash}"
+        for dataset in found
+        for file in session.client.files.list(dataset.unique_id)
     )
     print(json.dumps({"returned": returned, "edges": edges, "digests": digests}))
 

@@ -45,7 +45,7 @@ def total(scaled: Path, *, out: Path) -> dict[str, Any]:
 def process(path: str, widths: list[int], fails: bool = False) -> int:
     table = read(Path(path))
     smoothed = [smooth.submit(table, width) for width in widths]
-    found = sum(len(one.result()) for one in smoothed)
+    found = sum(len(prefect_future.result()) for prefect_future in smoothed)
     if fails:
         raise RuntimeError("no beam")
     return found

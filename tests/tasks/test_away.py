@@ -91,12 +91,12 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
     def listed() -> dict[str, list[str]]:
         with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
             found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)
-            names = {one.unique_id: str(one.dataset_name) for one in found}
+            names = {dataset.unique_id: str(dataset.dataset_name) for dataset in found}
             return {
-                str(one.dataset_name): sorted(
-                    names.get(link.unique_id, "?") for link in one.links or () if link.direction == "source"
+                str(dataset.dataset_name): sorted(
+                    names.get(link.unique_id, "?") for link in dataset.links or () if link.direction == "source"
                 )
-                for one in found
+                for dataset in found
             }
 
     assert run(1)[0] == ["Completed", 780]  # from now on it is known whose key this is
@@ -115,13 +115,13 @@ def test_a_flow_runs_while_crucible_is_away(tmp_path: Path, service: RunningServ
     assert made["scan.csv (scale [2])"] != []
     assert "?" not in {parent for parents in made.values() for parent in parents}
     with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
-        names_of = [one.dataset_name for one in session.client.datasets.list(project_id="lab", limit=None)]
+        names_of = [dataset.dataset_name for dataset in session.client.datasets.list(project_id="lab", limit=None)]
     assert names_of.count("scan.csv") == 1  # the files that the service had are not registered again
     assert names_of.count("note [begun]") == 1
 
     run(5, "killed")
     assert run(4)[0] == ["Completed", 3120]
     with Session(Settings(tmp_path / "other", service.url, service.api_key)) as session:
-        names_of = [one.dataset_name for one in session.client.datasets.list(project_id="lab", limit=None)]
+        names_of = [dataset.dataset_name for dataset in session.client.datasets.list(project_id="lab", limit=None)]
         assert verify_project(session, "lab").ok
     assert [names_of.count(f"scan.csv (scale [{number}])") for number in (4, 5)] == [1, 1]

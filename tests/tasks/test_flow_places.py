@@ -60,11 +60,11 @@ class Lab:
         with Session(self.settings) as session:
             found = {}
             for entry in self.entries(flow):
-                one = read(session.client, entry.mfid)
-                assert one is not None
-                assert one.step_record is not None
+                registered = read(session.client, entry.mfid)
+                assert registered is not None
+                assert registered.step_record is not None
                 if entry.summary.step == step:
-                    value = one.step_record.recipe["params"].get(parameter, entry.mfid)
+                    value = registered.step_record.recipe["params"].get(parameter, entry.mfid)
                     found[value] = entry.state
             return found
 
@@ -116,7 +116,9 @@ def test_places_are_the_same_wherever_the_tasks_run(lab: Lab, scan: Callable[...
     lab.run("process", *calls[1:], machine="two", runner=runner)
     assert lab.states("process", "smooth", "width") == {2: "current", 3: "superseded"}
     before = moments(lab)
-    assert [one.summary.step for one in lab.entries("process")].count("smooth") == 2, "the code is the same everywhere"
+    assert [standing.summary.step for standing in lab.entries("process")].count("smooth") == 2, (
+        "the code is the same everywhere"
+    )
     lab.run("process", calls[0])
     assert moments(lab) == before, "threads fill the same slots"
 
@@ -124,7 +126,7 @@ def test_places_are_the_same_wherever_the_tasks_run(lab: Lab, scan: Callable[...
 def moments(lab: Lab) -> dict[str, Any]:
     with Session(lab.settings) as session:
         found = session.client.datasets.list(project_id="lab", limit=None, include_metadata=True)
-        return {one.unique_id: (one.modification_time, one.scientific_metadata) for one in found}
+        return {dataset.unique_id: (dataset.modification_time, dataset.scientific_metadata) for dataset in found}
 
 
 def test_files_tell_what_results_are_about(lab: Lab, scan: Callable[..., Path], tmp_path: Path) -> None:

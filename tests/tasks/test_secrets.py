@@ -78,12 +78,12 @@ def test_no_secret_is_kept(tmp_path: Path, data: Path, prefect: Any) -> None:
     assert found == []
     assert [secret for secret in SECRETS if secret in err] == []
     artifacts = prefect.post("artifacts/filter", {"artifacts": {"key": {"any_": ["lineage"]}}})
-    assert [secret for one in artifacts for secret in SECRETS if secret in str(one["data"])] == []
+    assert [secret for artifact in artifacts for secret in SECRETS if secret in str(artifact["data"])] == []
     with Session(Settings(data)) as session:
         listed = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
-    names = {one.dataset_name for one in listed}
+    names = {dataset.dataset_name for dataset in listed}
     assert "rows for ***" in names or any("rows for" in str(name) for name in names)
-    files = {one.dataset_name: one.scientific_metadata for one in listed}
+    files = {dataset.dataset_name: dataset.scientific_metadata for dataset in listed}
     assert any("plain.ini" in str(content) for content in files.values())
     assert "config.ini is left out" in err
     assert err.count("holds a secret; it is described, not stored") == 3

@@ -87,7 +87,7 @@ def test_what_is_stored_is_of_these_shapes_and_of_the_pinned_packages() -> None:
 
 @by_night("plain flows run by night")
 @pytest.mark.skipif(not IS_STORED, reason="it is stored of other versions")
-@pytest.mark.parametrize("name", [name for name, one in SHAPES.items() if one.fast])
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.fast])
 def test_plain_prefect_does_what_is_stored(name: str, plain: dict[str, Any]) -> None:
     shape, was, now = SHAPES[name], stored.read()["shapes"][name], plain[name]
     assert {**now, "calls": _calls(shape, now)} == {**was, "calls": _calls(shape, was)}

@@ -136,8 +136,8 @@ class WarmPython:
 
     def close(self) -> None:
         """End the interpreters."""
-        for one in self._interpreters.values():
-            one.close()
+        for interpreter in self._interpreters.values():
+            interpreter.close()
 
 
 class _Interpreter:

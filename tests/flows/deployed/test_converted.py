@@ -133,8 +133,9 @@ class Converted:
                 return []
             found = client.datasets.list(project_id="lab", include_metadata=True, limit=None)
             names = {
-                one.unique_id: (one.scientific_metadata or {}).get("flow", {}).get("task") or str(one.dataset_name)
-                for one in found
+                dataset.unique_id: (dataset.scientific_metadata or {}).get("flow", {}).get("task")
+                or str(dataset.dataset_name)
+                for dataset in found
             }
             links = [
                 (names[parent.unique_id], names[mfid])
@@ -210,7 +211,7 @@ def test_a_server_that_asks_for_a_key_as_prefect_cloud_does(converted: Converted
     assert "pnu_0123456789" not in ran.stderr
     with Session(Settings(converted.data)) as session:
         found = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
-    assert "pnu_0123456789" not in json.dumps([one.scientific_metadata for one in found])
+    assert "pnu_0123456789" not in json.dumps([dataset.scientific_metadata for dataset in found])
 
 
 @contextmanager

@@ -54,6 +54,6 @@ def test_what_a_task_worker_makes_is_registered(
         worker.wait(60)
     with Session(Settings(data)) as session:
         found = session.client.datasets.list(project_id="lab", include_links=True, limit=None)
-    (made,) = [one for one in found if one.dataset_name == "make [3]"]
-    (doubled,) = [one for one in found if str(one.dataset_name).endswith("(double)")]
+    (made,) = [dataset for dataset in found if dataset.dataset_name == "make [3]"]
+    (doubled,) = [dataset for dataset in found if str(dataset.dataset_name).endswith("(double)")]
     assert [link.unique_id for link in doubled.links or () if link.direction == "source"] == [made.unique_id]

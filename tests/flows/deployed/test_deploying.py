@@ -58,7 +58,7 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 3600}\n").replace(TRIGGER, ""))
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     (changed,) = prefect.deployments(name)
-    assert [one["schedule"]["interval"] for one in changed["schedules"]] == [3600]
+    assert [schedule["schedule"]["interval"] for schedule in changed["schedules"]] == [3600]
     assert prefect.automations(name) == []
     assert changed["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
@@ -82,7 +82,7 @@ def test_deploying_again_changes_nothing_that_an_operator_set(
     def shown() -> Any:
         (found,) = prefect.deployments(name)
         limit = (found["global_concurrency_limit"] or {}).get("limit")
-        schedules = sorted((one["slug"] or "", one["active"]) for one in found["schedules"])
+        schedules = sorted((schedule["slug"] or "", schedule["active"]) for schedule in found["schedules"])
         (trigger,) = prefect.automations(name)
         settings = found["paused"], found["job_variables"], limit, sorted(found["tags"]), found["parameters"]
         return *settings, schedules, trigger["enabled"]

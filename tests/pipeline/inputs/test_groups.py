@@ -99,7 +99,7 @@ def test_five_repeats_for_each_power_and_instrument_are_fourteen_lines(
     raw = session.client.datasets.get(first.unique_id, include_metadata=True)
     assert (raw.instrument_name, raw.scientific_metadata["power_mW"]) == ("B", 20)
     assert run(lab.pipeline).executed == []
-    names = {session.client.datasets.get(one["out"]).dataset_name for one in result.datasets.values()}
+    names = {session.client.datasets.get(dataset["out"]).dataset_name for dataset in result.datasets.values()}
     assert len(names) == 12
 
 

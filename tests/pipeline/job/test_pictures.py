@@ -80,7 +80,7 @@ def test_a_returned_figure_is_the_picture_of_the_result(
     assert files_of(session, mfid) == files
     found = session.client.metadata.get(mfid)
     assert {key: found[key] for key in metadata} == metadata
-    names = [one.thumbnail_name for one in session.client.datasets.get_thumbnails(mfid)]
+    names = [thumbnail.thumbnail_name for thumbnail in session.client.datasets.get_thumbnails(mfid)]
     assert next(name for name in files if name.endswith(".png")) in names
     assert run(lab.pipeline).executed == []
 

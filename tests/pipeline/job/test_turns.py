@@ -57,7 +57,7 @@ def test_one_of_two_processes_with_one_data_folder_executes_a_step(lab: Any, dat
     (signs / "go").touch()
     answers = [json.loads(process.communicate(timeout=120)[0]) for process in (first, second)]
     assert began(signs) == 1, "both made the same at the same time"
-    assert [one["outcomes"]["slow"] for one in answers] == ["executed", "reused"]
+    assert [answer["outcomes"]["slow"] for answer in answers] == ["executed", "reused"]
     assert answers[0]["datasets"] == answers[1]["datasets"]
 
 

@@ -146,8 +146,14 @@ def test_a_repeated_certification_has_no_effect_until_it_is_withdrawn(
     session: Session, register: Register, axes: tuple[str, str]
 ) -> None:
     first, _ = axes
-    one, other = (certify(session, first, RAMAN, "2024-01-01", why=why) for why in ("looked at it", "again"))
-    assert (one.is_new, other.is_new, other.statement.mfid) == (True, False, one.statement.mfid)
+    statement_outcome, other = (
+        certify(session, first, RAMAN, "2024-01-01", why=why) for why in ("looked at it", "again")
+    )
+    assert (statement_outcome.is_new, other.is_new, other.statement.mfid) == (
+        True,
+        False,
+        statement_outcome.statement.mfid,
+    )
     lift(session, [first], "wrong")
     assert not session.mirror.certificates("lab")
     with pytest.raises(InputError, match="no hold, flag, signature, certificate in force"):
@@ -215,7 +221,7 @@ def test_both_sides_and_groups(
     assert "that becomes valid next" in planned(path)["calibrate[one]"].causes[0]
     certify(session, axes[1], RAMAN, "2024-01-15", until="next", why="second lamp")
     steps = planned(path)
-    assert [one["name"] for one in steps["calibrate[one]"].choices["axes"]] == ["first axis", "second axis"]
+    assert [axis["name"] for axis in steps["calibrate[one]"].choices["axes"]] == ["first axis", "second axis"]
     done = run(path)
     assert text_of(done.datasets["calibrate[one]"]["out"]) == "onefirst axissecond axis"
     assert steps["calibrate[two]"].state == "blocked", "nothing becomes valid after it"
@@ -353,7 +359,7 @@ def test_a_result_is_certified_only_for_what_all_its_data_state(
     assert f"metadata.grating of the data it is made from: {other} has none" in run(path).errors["axis"]
     session.client.metadata.merge(other, {"grating": 1800.0})
     assert run(path).ok
-    assert [one.fields for one in session.mirror.certificates("lab")] == [(("metadata.grating", 1800),)]
+    assert [certificate.fields for certificate in session.mirror.certificates("lab")] == [(("metadata.grating", 1800),)]
 
 
 def test_a_changed_step_replaces_its_certificate(

@@ -132,18 +132,18 @@ def mean(frames: list[Frame]) -> float:
 
 def masters(frames: list[Frame], kind: str, **same: str) -> Iterator[list[Frame]]:
     """Yield the frames of a kind, grouped by night."""
-    fitting = [one for one in frames if one.kind == kind and all(getattr(one, k) == v for k, v in same.items())]
-    for night in sorted({night_of(one.when) for one in fitting}):
-        yield [one for one in fitting if night_of(one.when) == night]
+    fitting = [frame for frame in frames if frame.kind == kind and all(getattr(frame, k) == v for k, v in same.items())]
+    for night in sorted({night_of(frame.when) for frame in fitting}):
+        yield [frame for frame in fitting if night_of(frame.when) == night]
 
 
 def bias_before(frames: list[Frame], camera: str, moment: datetime) -> float | None:
     """Return the mean of the biases of the last night before a moment, at most three days earlier."""
-    over = [group for group in masters(frames, "bias", camera=camera) if max(one.when for one in group) <= moment]
+    over = [group for group in masters(frames, "bias", camera=camera) if max(frame.when for frame in group) <= moment]
     if not over:
         return None
-    latest = max(over, key=lambda group: max(one.when for one in group))
-    return mean(latest) if moment - max(one.when for one in latest) <= timedelta(days=3) else None
+    latest = max(over, key=lambda group: max(frame.when for frame in group))
+    return mean(latest) if moment - max(frame.when for frame in latest) <= timedelta(days=3) else None
 
 
 def expected(frames: list[Frame], science: Frame) -> float | None:
@@ -151,12 +151,12 @@ def expected(frames: list[Frame], science: Frame) -> float | None:
     bias = bias_before(frames, science.camera, science.when)
 
     def distance(group: list[Frame]) -> timedelta:
-        first, last = min(one.when for one in group), max(one.when for one in group)
+        first, last = min(frame.when for frame in group), max(frame.when for frame in group)
         return max(first - science.when, science.when - last, timedelta())
 
     groups = list(masters(frames, "flat", camera=science.camera, band=science.band))
     flats = min(groups, key=distance)
-    their_bias = bias_before(frames, science.camera, max(one.when for one in flats))
+    their_bias = bias_before(frames, science.camera, max(flat.when for flat in flats))
     if bias is None or their_bias is None or distance(flats) > timedelta(days=7):
         return None
     return (science.value - bias) / (mean(flats) - their_bias)
@@ -222,7 +222,7 @@ def test_data_without_a_time_block_choices_by_time_and_are_named(
     assert f"{scan.mfid} has no time of measurement (timestamp)" in step.causes[0]
     undated = register("dark", "B", None, 3)
     register("scan", "B", datetime(2024, 5, 11, tzinfo=UTC), 4)
-    (step,) = (one for one in planned(lab.pipeline).values() if scan.mfid not in one.name)
+    (step,) = (step for step in planned(lab.pipeline).values() if scan.mfid not in step.name)
     assert f"{undated.mfid} has no time of measurement (timestamp)" in step.causes[0]
     registered = lab.declare(DARK.replace("metadata.camera}", "metadata.camera}, undated: registered, else: nearest"))
     assert run(registered).ok, dark

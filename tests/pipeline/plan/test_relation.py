@@ -46,10 +46,14 @@ def side_and_distance(row: RelationRow, other: RelationRow, side: str) -> float 
 
 def brute(row: RelationRow, rows: Sequence[RelationRow], rule: TimeMatch) -> set[int] | None:
     """Return the keys of the nearest candidates, any of which may be chosen; None if there are none."""
-    equal = [one for one in rows if one.values == row.values]
+    equal = [relation_row for relation_row in rows if relation_row.values == row.values]
 
     def nearest(side: str) -> set[int] | None:
-        found = {one.key: distance for one in equal if (distance := side_and_distance(row, one, side)) is not None}
+        found = {
+            relation_row.key: distance
+            for relation_row in equal
+            if (distance := side_and_distance(row, relation_row, side)) is not None
+        }
         within = {key: far for key, far in found.items() if far == min(found.values())}
         near = {key for key, far in within.items() if rule.within is None or far <= rule.within}
         return near or None
@@ -58,7 +62,7 @@ def brute(row: RelationRow, rows: Sequence[RelationRow], rule: TimeMatch) -> set
     if found is None and equal and rule.otherwise == "nearest":
         found = nearest("either")
     if found is None and equal and rule.otherwise == "earliest":
-        first = min(equal, key=lambda one: (one.first, one.tie))
+        first = min(equal, key=lambda relation_row: (relation_row.first, relation_row.tie))
         far = side_and_distance(row, first, "either")
         found = {first.key} if rule.within is None or (far or 0) <= rule.within else None
     return found
@@ -73,7 +77,7 @@ def test_the_choice_agrees_with_a_search_over_all_candidates(drawn, subject, rul
     assert (partners.chosen[0].key in expected) if expected else not partners.chosen
     assert bool(partners.fault) == (not partners.chosen)
     if not partners.chosen:
-        nothing_equal = not any(one.values == row.values for one in rows)
+        nothing_equal = not any(relation_row.values == row.values for relation_row in rows)
         assert partners.absent == (nothing_equal or rule.otherwise == "none")
 
 
@@ -87,24 +91,29 @@ def test_the_order_of_candidates_does_not_matter_and_ids_decide_between_equal_ti
     shuffled.shuffle(mixed)
     assert Candidates("dark", mixed, ["x"], rule).choose(row).chosen == chosen
     if chosen:
-        latest = max((one for one in rows if one.last <= row.last), key=lambda one: (one.last, one.tie))
+        latest = max(
+            (relation_row for relation_row in rows if relation_row.last <= row.last),
+            key=lambda relation_row: (relation_row.last, relation_row.tie),
+        )
         assert chosen[0].key == latest.key
 
 
 def choose(rule: TimeMatch, *minutes: int, subject: int = 30) -> Partners:
-    rows = [RelationRow(key, f"dark-{key}", (), (at(one), at(one)), str(key)) for key, one in enumerate(minutes)]
+    rows = [
+        RelationRow(key, f"dark-{key}", (), (at(minute), at(minute)), str(key)) for key, minute in enumerate(minutes)
+    ]
     return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
 
 
 def test_both_sides_are_chosen_for_interpolation_in_the_declared_order() -> None:
     both = choose(TimeMatch(take=["before", "after"]), 10, 20, 45, 60)
-    assert [(one.label, one.side, one.seconds) for one in both.chosen] == [
+    assert [(partner.label, partner.side, partner.seconds) for partner in both.chosen] == [
         ("dark-1", "before", 600.0),
         ("dark-2", "after", 900.0),
     ]
     assert "has nothing after scan" in choose(TimeMatch(take=["before", "after"]), 10, 20).fault
     at_the_moment = choose(TimeMatch(take=["before", "after"]), 30, 45)
-    assert [one.label for one in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
+    assert [partner.label for partner in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
 
 
 def test_the_fault_of_a_row_without_partner_names_the_nearest_on_both_sides() -> None:
@@ -130,7 +139,7 @@ def test_without_a_time_nothing_is_chosen_and_the_undated_row_is_named() -> None
     blocked = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before")).choose(scan)
     assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
     skipping = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before", undated="skip"))
-    assert [one.label for one in skipping.choose(scan).chosen] == ["dark-0"]
+    assert [partner.label for partner in skipping.choose(scan).chosen] == ["dark-0"]
     without = RelationRow(0, "scan", (), None, undated="scan")
     assert (
         "scan has no time of measurement"
@@ -144,8 +153,8 @@ def test_distances_to_a_group_are_from_its_last_before_and_its_first_after() -> 
     group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
     for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):
         scan = RelationRow(0, "scan", (), (at(subject), at(subject)))
-        (one,) = Candidates("master", [group], [], TimeMatch(nearest="either")).choose(scan).chosen
-        assert (one.side, one.seconds) == (side, seconds)
+        (partner,) = Candidates("master", [group], [], TimeMatch(nearest="either")).choose(scan).chosen
+        assert (partner.side, partner.seconds) == (side, seconds)
     assert "counted from the last of its 5" in str(
         Candidates("master", [group], [], TimeMatch(nearest="before"))
         .choose(RelationRow(0, "s", (), (at(30), at(30))))

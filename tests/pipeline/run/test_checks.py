@@ -66,7 +66,7 @@ def test_a_warning_is_a_flag_and_a_failure_fails_the_step(lab: Any, session: Ses
     done = run(checking(lab, '{small: {that: "results.factor < 2", else: warn}}'))
     assert (done.ok, exit_code(done)) == (True, 0)
     assert "check small failed: results.factor < 2" in done.notes["scaled"]
-    flags = {one.mfid: one.flags for one in list_datasets(session, "lab").entries}
+    flags = {standing.mfid: standing.flags for standing in list_datasets(session, "lab").entries}
     assert flags[done.datasets["scaled"]["out"]] == ("small",)
     failed = run(checking(lab, '{small: {that: "results.factor < 1", else: fail}}'))
     assert (failed.outcomes["scaled"], exit_code(failed)) == ("failed", 1)

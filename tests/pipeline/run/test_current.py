@@ -150,7 +150,7 @@ def test_results_lost_by_the_service_are_made_again(lab: Any, machines: tuple[Se
     first = run(east, lab.pipeline)
     total = first.datasets["total"]["out"]
     request = east.client.datasets.delete(total, "a test")
-    (planned,) = [one for one in make_plan(bind_file(lab.pipeline, east.store), east).steps if one.name == "total"]
+    (planned,) = [step for step in make_plan(bind_file(lab.pipeline, east.store), east).steps if step.name == "total"]
     asked = run(east, lab.pipeline)
     assert not asked.ok, "its id is taken, and it is not to be relied on"
     assert (planned.state, asked.executed) == ("blocked", []), "nothing is made that cannot be registered"
@@ -184,13 +184,13 @@ def test_a_changed_output_section_is_named_by_the_plan(lab: Any, session: Sessio
     found = session.client.datasets.get(total)
     assert found.dataset_name == "first (total)", "Crucible's value holds"
     plan = make_plan(bind_file(lab.pipeline, session.store), session)
-    assert {one.field: (one.declared, one.at_crucible) for one in plan.differences} == {
+    assert {difference.field: (difference.declared, difference.at_crucible) for difference in plan.differences} == {
         "dataset_name": ("sum", "first (total)"),
         "measurement": ("adding", found.measurement),
         "instrument_name": ("A", None),
         "metadata.unit": ("counts", None),
     }
-    assert {one.mfid for one in plan.differences} == {total}
+    assert {difference.mfid for difference in plan.differences} == {total}
 
 
 def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) -> None:

@@ -136,7 +136,9 @@ def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_works_with_a_salt(
     assert (f"project {project}" if project else "no project") in error
     assert "deleted" in error
     assert "salt" in error, "what to do"
-    assert [one for one in mine.client.datasets.list(project_id="lab") if one.dataset_name == "scaled"] == []
+    assert [
+        dataset for dataset in mine.client.datasets.list(project_id="lab") if dataset.dataset_name == "scaled"
+    ] == []
     assert len(mine.client.datasets.get(mfid, include_links=True).links or ()) == 0
     salted = lab.pipeline.read_text().replace("params: {factor: 3}", "params: {factor: 3}\n    salt: not this one")
     lab.pipeline.write_text(salted)
@@ -214,7 +216,7 @@ def test_slots_and_successors_claimed_by_an_outsider_change_nothing(
     graph = fetch_lineage(mine, mfid)
     assert forged in graph.nodes, "it is shown where it is linked"
     assert graph.nodes[mfid].state == "current"
-    (entry,) = (one for one in list_datasets(mine, "lab").entries if one.mfid == mfid)
+    (entry,) = (standing for standing in list_datasets(mine, "lab").entries if standing.mfid == mfid)
     assert entry.state == "current"
     assert run(lab, mine).executed == []
     assert found.unique_id == mfid

@@ -101,13 +101,15 @@ def test_a_run_without_work_does_not_wait_for_earlier_requests(
 ) -> None:
     run("true")
     found = session.client.ingestions.list()
-    (one,) = [request for request in found if request.status != "not_requested"]
-    stuck = one.model_copy(update={"status": "requested"})  # the service's worker is gone
-    note_ingestions(session.store, DatasetRef(str(one.dataset_mfid), "first (scaled)", ()), {"scaled.txt": stuck})
+    (ingestion_request,) = [request for request in found if request.status != "not_requested"]
+    stuck = ingestion_request.model_copy(update={"status": "requested"})  # the service's worker is gone
+    note_ingestions(
+        session.store, DatasetRef(str(ingestion_request.dataset_mfid), "first (scaled)", ()), {"scaled.txt": stuck}
+    )
     looks: list[int] = []
     monkeypatch.setattr(IngestionCalls, "get", lambda self, number: looks.append(number) or stuck)
     assert run("true").ok
-    assert looks == [one.id], "it looks once, and leaves it"
+    assert looks == [ingestion_request.id], "it looks once, and leaves it"
 
 
 def test_the_requests_of_a_dataset_are_checked_with_one_call(
@@ -142,15 +144,20 @@ def test_events_report_the_end_of_an_ingestion(
 
     def ended(self: IngestionCalls, **filters: Any) -> Any:
         update = {"status": status, "error_message": "it is damaged"}
-        return (one.model_copy(update=update) for one in requests(self, **filters))
+        return (request.model_copy(update=update) for request in requests(self, **filters))
 
     assert run("{wait: true}").ok
     monkeypatch.setattr(IngestionCalls, "iter", ended)
-    news = [one for portion in watcher.poll() for one in portion if one.event.startswith("crucible.ingestion")]
-    assert [(one.event, one.attributes["status"], one.attributes["error"]) for one in news] == [
+    news = [
+        dataset_event
+        for portion in watcher.poll()
+        for dataset_event in portion
+        if dataset_event.event.startswith("crucible.ingestion")
+    ]
+    assert [(new.event, new.attributes["status"], new.attributes["error"]) for new in news] == [
         (event, status, "it is damaged")
     ]
-    assert not [one for portion in watcher.poll() for one in portion], "each event is reported once"
+    assert not [dataset_event for portion in watcher.poll() for dataset_event in portion], "each event is reported once"
 
 
 @pytest.mark.parametrize(

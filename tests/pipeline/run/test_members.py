@@ -30,7 +30,7 @@ def test_a_result_of_another_member_stays_current_and_is_linked_by_a_permitted_a
         assert f"current, but not linked to {ran.datasets['scaled']['out']}" in ran.notes["total"]
         assert "owner or an editor of the project can add the links by running this once" in ran.notes["total"]
     assert run(bob, lab.pipeline).notes == {}
-    assert ran.datasets["scaled"]["out"] in {one.unique_id for one in bob.client.datasets.list_parents(total)}
+    assert ran.datasets["scaled"]["out"] in {parent.unique_id for parent in bob.client.datasets.list_parents(total)}
     assert run(ada, lab.pipeline).notes == {}, "it is linked by now"
 
 

@@ -94,8 +94,8 @@ def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session
     hold = put_on_hold(session, first)
     assert states(session) == {**before, first: "doubtful", scaled: "doubtful", total: "doubtful"}
     listed = list_datasets(session, "lab")
-    assert ([one.mfid for one in listed.entries], listed.others) == ([second], {"doubtful": 3})
-    assert {one.mfid for one in list_datasets(session, "lab", every=True).entries} == before.keys()
+    assert ([standing.mfid for standing in listed.entries], listed.others) == ([second], {"doubtful": 3})
+    assert {standing.mfid for standing in list_datasets(session, "lab", every=True).entries} == before.keys()
     table = make_table(session, "lab", "total")
     assert (table.rows, dict(table.others)) == ((), {"doubtful": 1})
     assert len(make_table(session, "lab", "total", every=True)) == 1
@@ -103,7 +103,7 @@ def test_earlier_results_are_doubtful_until_the_hold_is_lifted(lab: Any, session
     assert (shown["state"], shown["doubtful"]["source"], shown["doubtful"]["hold"]) == ("doubtful", first, hold)
     lift(session, [first], "")
     assert states(session) == before
-    assert [one.in_force for one in show_dataset(session, first).statements] == [False]
+    assert [applied.in_force for applied in show_dataset(session, first).statements] == [False]
 
 
 def test_holds_by_instrument_and_time_stop_data_and_holds_by_fingerprint_stop_code(
@@ -139,7 +139,7 @@ def test_a_hold_stops_other_projects_that_trust_its_project(lab: Any, session: S
     session.ensure_project("third")
     put_on_hold(session, first, "third")
     assert blocked(session, later, "again") == {}, "stated in a project that neither lab nor other trusts"
-    assert [one.counts for one in show_dataset(session, first).statements if one.in_force] == [False]
+    assert [applied.counts for applied in show_dataset(session, first).statements if applied.in_force] == [False]
     state(session, "other", TRUST, About(project="other"), body={"whose": ["third"]})
     assert set(blocked(session, later, "again")) == {"again"}
     assert blocked(session, lab.pipeline, "scaled") == {}
@@ -161,10 +161,10 @@ def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) ->
     first = run(lab.pipeline).inputs["first"][0]
     state(session, "lab", FLAG, About((first,)), why=WHY, body={"flag": "saturated"})
     assert blocked(session, lab.pipeline, "scaled") == {}
-    (entry,) = (one for one in list_datasets(session, "lab").entries if one.mfid == first)
+    (entry,) = (standing for standing in list_datasets(session, "lab").entries if standing.mfid == first)
     assert (entry.flags, entry.state) == (("saturated",), "raw")
     lift(session, [first], "")
-    assert all(not one.flags for one in list_datasets(session, "lab").entries)
+    assert all(not standing.flags for standing in list_datasets(session, "lab").entries)
 
 
 def test_holds_cost_a_plan_no_additional_calls(lab: Any, session: Session, run: Run) -> None:
@@ -212,7 +212,7 @@ def test_statements_are_no_data_and_are_verified_like_any_dataset(lab: Any, sess
     assert hold not in now
     assert hold in session.mirror.records_beside("lab")
     lift(session, [hold])
-    assert [(one.check, one.ids) for one in verify_project(session, "lab").findings] == []
+    assert [(finding.check, finding.ids) for finding in verify_project(session, "lab").findings] == []
 
 
 def test_an_equal_statement_of_another_machine_is_the_same_and_a_lifted_one_can_be_stated_again(
@@ -249,7 +249,7 @@ def test_commands_hold_flag_sign_and_lift_by_dataset_and_by_statement(
     flag = ask("hold", first, "--flag", "odd", "--why", "peaks twice")["mfid"]
     signature = ask("sign", first, "--why", "looked at it")["mfid"]
     listed = ask("statements", "--project", "LAB")["statements"]
-    assert [one["mfid"] for one in listed] == [hold, flag, signature]
+    assert [dataset["mfid"] for dataset in listed] == [hold, flag, signature]
     refused = cli("lift", first)
     assert (refused.exit_code, f"{flag} (flag by" in refused.output) == (2, True)
     assert [one["mfid"] for one in ask("lift", first, "--kind", "flag")["lifted"]] == [flag]
@@ -260,7 +260,7 @@ def test_commands_hold_flag_sign_and_lift_by_dataset_and_by_statement(
     assert ([one["mfid"] for one in answer["lifted"]], answer["follows"]) == ([hold], [f"{first} is not on hold"])
     assert ask("statements")["statements"] == []
     assert len(ask("statements", first, "--all")["statements"]) == 3
-    (revoking,) = (one for one in ask("statements", "--all")["statements"] if hold in one["revokes"])
+    (revoking,) = (statement for statement in ask("statements", "--all")["statements"] if hold in statement["revokes"])
     assert "counts again" in ask("lift", revoking["mfid"])["follows"][0]
     assert ask("statements", "--kind", "hold")["statements"][0]["mfid"] == hold
     instrument = ask(

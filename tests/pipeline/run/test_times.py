@@ -49,7 +49,9 @@ def test_a_time_is_inherited_if_it_is_known_of_all_source_data(made: dict[str, s
 def test_no_child_is_older_than_its_parent(made: dict[str, str], session: Session) -> None:
     times = {name: utc(session.client.datasets.get(mfid).timestamp or "") for name, mfid in made.items()}
     assert times["since"] <= times["untimed"] <= times["after"]
-    assert [one for one in verify_project(session, "lab").findings if one.check == "older-than-parent"] == []
+    assert [
+        finding for finding in verify_project(session, "lab").findings if finding.check == "older-than-parent"
+    ] == []
 
 
 def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict[str, str], session: Session) -> None:

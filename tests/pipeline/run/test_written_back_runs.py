@@ -43,10 +43,10 @@ class Worker(threading.Thread):
             with suppress(CrucibleError):
                 if not self._ends.is_set():
                     page = self._client.request("GET", "/datasets", params={"include_metadata": True, "limit": 20})
-                    for one in page["items"]:
-                        if one["scientific_metadata"] and self._chance.random() < 0.3:
+                    for item in page["items"]:
+                        if item["scientific_metadata"] and self._chance.random() < 0.3:
                             wait_s = self._chance.choice([0.0, 0.02, 0.1, 0.4])
-                            held.append((time.monotonic() + wait_s, one["unique_id"], one["scientific_metadata"]))
+                            held.append((time.monotonic() + wait_s, item["unique_id"], item["scientific_metadata"]))
                 for due, mfid, metadata in sorted(held, key=lambda one: one[0]):
                     if due <= time.monotonic() or self._ends.is_set():
                         held.remove((due, mfid, metadata))
@@ -91,7 +91,7 @@ def test_histories(server: RunningServer, lab: Any, tmp_path: Path) -> None:
             again += bool(other.executed)
             with CrucibleClient(server.url, server.api_key) as client:
                 found = client.datasets.list(project_id="lab", include_metadata=True)
-            records = [(one.scientific_metadata or {}).get("crucible_lineage", {}) for one in found]
+            records = [(dataset.scientific_metadata or {}).get("crucible_lineage", {}) for dataset in found]
             reverted += sum(record.get("status") != "complete" for record in records)
     finally:
         worker.end()

@@ -101,9 +101,9 @@ def _workbook(path: Path, found: Any) -> Pairs:
         yield "sheets", int(found["sheets"].split()[0]) >= len(sheets), True
         return
     yield "sheets", list(found["sheets"]), list(sheets)
-    for name, one in found["sheets"].items():
-        if not isinstance(one, str):
-            yield from _columns(one["table"], sheets[name].dropna(how="all"))
+    for name, sheet in found["sheets"].items():
+        if not isinstance(sheet, str):
+            yield from _columns(sheet["table"], sheets[name].dropna(how="all"))
 
 
 def _hdf5(path: Path, found: Any) -> Pairs:
@@ -119,7 +119,11 @@ def _hdf5(path: Path, found: Any) -> Pairs:
             yield f"{name} shape", described["shape"], list(file[name].shape)
         for name, attributes in {"/": found, **contents.get("attributes", {})}.items():
             theirs = dict(file[name].attrs)
-            yield from ((f"{name}@{key}", one, _plain(theirs[key])) for key, one in attributes.items() if key in theirs)
+            yield from (
+                (f"{name}@{key}", attribute, _plain(theirs[key]))
+                for key, attribute in attributes.items()
+                if key in theirs
+            )
         yield from ((name, value, _plain(file[name][()], alone=True)) for name, value in shown.items())
 
 

@@ -128,20 +128,20 @@ class Bench:
         known = self.direct.datasets.list(
             limit=None, creation_time_gte=self.began, include_metadata=True, include_links=True
         )
-        found = [one for one in known if self.tag in str(one.dataset_name).split()]
+        found = [dataset for dataset in known if self.tag in str(dataset.dataset_name).split()]
         samples = self.direct.samples.list(limit=None, creation_time_gte=self.began)
-        names = {one.unique_id: str(one.dataset_name).replace(self.tag, "TAG") for one in found}
+        names = {dataset.unique_id: str(dataset.dataset_name).replace(self.tag, "TAG") for dataset in found}
         state = []
-        for one in found:
-            mfid = one.unique_id
-            metadata = dict(one.scientific_metadata or {})
+        for dataset in found:
+            mfid = dataset.unique_id
+            metadata = dict(dataset.scientific_metadata or {})
             record = metadata.pop("crucible_lineage", {})
-            links = [(link.resource_type, link.direction, link.unique_id) for link in one.links or ()]
+            links = [(link.resource_type, link.direction, link.unique_id) for link in dataset.links or ()]
             state.append(
                 [
                     names[mfid],
-                    one.measurement,
-                    one.session_name,
+                    dataset.measurement,
+                    dataset.session_name,
                     metadata,
                     record.get("status"),
                     sorted(word.keyword for word in self.direct.datasets.get_keywords(mfid)),
@@ -156,7 +156,7 @@ class Bench:
                 ]
             )
         asked = sum(request.resource_id == self.subject for request in self.direct.deletions.list(limit=None))
-        mine = [one for one in samples if self.tag in str(one.sample_name).split()]
+        mine = [sample for sample in samples if self.tag in str(sample.sample_name).split()]
         return [sorted(state, key=str), len(mine), asked]
 
 
@@ -240,7 +240,7 @@ def every_task(bench: Any, proxy: Any, crucible: Any) -> dict[str, Any]:
             length = len(result) if isinstance(result, (list, dict)) else None
             outcomes.append([proxy.seen, type(result).__name__, length, bench.state()])
             loses = 0 if loses is None else loses + STEP
-        differing = [number for number, one in enumerate(outcomes[1:]) if one[1:] != outcomes[0][1:]]
+        differing = [number for number, outcome in enumerate(outcomes[1:]) if outcome[1:] != outcomes[0][1:]]
         shown = [outcomes[0][1:], *(outcomes[1 + number][1:] for number in differing[:1])]
         answers[name] = {"requests": requests, "differing": differing, "outcomes": shown if differing else []}
     return answers

@@ -114,7 +114,7 @@ def test_an_ingestor_that_did_not_read_the_file_is_a_failure(data: Path, tmp_pat
         ask = partial(add_files.fn, made, tmp_path / name, ingestor=ingestor, wait_for_ingestion=True, crucible=here)
         with pytest.raises(RunError, match=r"was not done as requested: .*o ingestor"):
             ask()
-        assert [one.filename for one in ask(on_failed_ingestion="warn")] == [name]
+        assert [file.filename for file in ask(on_failed_ingestion="warn")] == [name]
 
 
 def test_a_repeated_task_finds_its_dataset_however_the_project_is_spelled(data: Path) -> None:

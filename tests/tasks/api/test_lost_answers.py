@@ -19,6 +19,6 @@ def test_no_answer_is_missed(data: Path, tmp_path: Path, prefect: Any) -> None:
     ran = prefect.python(PROGRAM, data, tmp_path / "files", 1 if NIGHTLY else 3)
     assert ran.returncode == 0, ran.stderr[-4000:]
     answers: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    assert {name: one for name, one in answers.items() if one["differing"]} == {}
+    assert {name: answer for name, answer in answers.items() if answer["differing"]} == {}
     assert set(answers) == set(API_TASKS)
-    assert sum(one["requests"] for one in answers.values()) > 80, "of these"
+    assert sum(answer["requests"] for answer in answers.values()) > 80, "of these"
