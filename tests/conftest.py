@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -575,3 +576,17 @@ class Records:
 def records(session: Session) -> Records:
     """An empty project `demo` in an embedded Crucible."""
     return Records(session)
+
+
+@pytest.fixture
+def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
+    """Provide the session of a user who may only read the project `lab`."""
+    made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
+    hashed = hashlib.sha256(b"colleague-key").hexdigest()
+    made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
+    made.sql(
+        "INSERT INTO member (project_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
+        " WHERE slug = 'lab' AND first_name = 'Ada'"
+    )
+    with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
+        yield session

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,7 @@ class Ours(User):
     def __init__(self, url: str, key: str) -> None:
         self.client = CrucibleClient(url, key)
 
-    def create(
-        self,
-        fields: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        keywords: Sequence[str] = (),
-        files: Sequence[Path] = (),
-        wait: bool = False,
-    ) -> str:
+    def create(self, fields: Any, metadata: Any = None, keywords: Any = (), files: Any = (), wait: bool = False) -> str:
         made = self.client.datasets.create(
             fields, scientific_metadata=metadata, keywords=keywords, files=files, wait=wait
         )
@@ -136,14 +128,7 @@ class Official(User):
     def __init__(self, url: str, key: str) -> None:
         self.client = OfficialClient(url, key)
 
-    def create(
-        self,
-        fields: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        keywords: Sequence[str] = (),
-        files: Sequence[Path] = (),
-        wait: bool = False,
-    ) -> str:
+    def create(self, fields: Any, metadata: Any = None, keywords: Any = (), files: Any = (), wait: bool = False) -> str:
         made = self.client.datasets.create(
             Dataset(**fields),
             scientific_metadata=metadata,

@@ -66,42 +66,39 @@ def calm(lab: Any, tmp_path: Path, command: Any, state_of: Any) -> dict[str, Any
     return _calm[0]
 
 
+def _kill_at_each(
+    python: Any, command: Any, state_of: Any, calm: Any, what: list[Any], folder: Path, step: int, die: Any
+) -> None:
+    """Kill a run at its first request or write, at the `step`th after it, and so on, and run it again each time."""
+    code, pipeline = what
+    arguments = ["run", str(pipeline), "--engine", "local"]
+    for number in itertools.count(1, step):
+        data = folder / f"killed-{number}"
+        environment = {**os.environ, "DIE": die(number), "DATA": str(data)}
+        killed = python.run(["-c", code, *arguments, "--data", str(data)], environment)
+        if killed.returncode == 0:
+            assert number > step, "so few cannot be all"
+            return
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        again = command(*arguments, "--data", data)
+        assert again.returncode == 0, again.stderr
+        assert whole_state(data, state_of) == calm, f"killed: {die(number)}"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_request_and_run_again_it_ends_as_undisturbed(
     lab: Any, tmp_path: Path, command: Any, calm: Any, state_of: Any, dying: str, when: str, warm_python: Any
 ) -> None:
-    arguments = ["run", str(lab.pipeline), "--engine", "local"]
-    for number in itertools.count(1, STEP):
-        data = tmp_path / f"killed-{number}"
-        environment = {**os.environ, "DIE": f"{when} {number}"}
-        killed = warm_python.run(["-c", dying, *arguments, "--data", str(data)], environment)
-        if killed.returncode == 0:
-            assert number > 2 * STEP, "so few requests cannot be all"
-            return
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        again = command(*arguments, "--data", data)
-        assert again.returncode == 0, again.stderr
-        assert whole_state(data, state_of) == calm, f"killed {when} request {number}"
+    _kill_at_each(warm_python, command, state_of, calm, [dying, lab.pipeline], tmp_path, STEP, lambda n: f"{when} {n}")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_killed_at_any_file_write_and_run_again_it_ends_as_undisturbed(
     lab: Any, tmp_path: Path, command: Any, calm: dict[str, Any], state_of: Any, warm_python: Any
 ) -> None:
-    arguments = ["run", str(lab.pipeline), "--engine", "local"]
     step = 1 if STEP == 1 else 4 * STEP
-    for number in itertools.count(1, step):
-        data = tmp_path / f"killed-{number}"
-        environment = {**os.environ, "DIE": str(number), "DATA": str(data)}
-        killed = warm_python.run(["-c", DYING_AT_WRITES, *arguments, "--data", str(data)], environment)
-        if killed.returncode == 0:
-            assert number > step, "so few writes cannot be all"
-            return
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        again = command(*arguments, "--data", data)
-        assert again.returncode == 0, again.stderr
-        assert whole_state(data, state_of) == calm, f"killed before write {number}"
+    _kill_at_each(warm_python, command, state_of, calm, [DYING_AT_WRITES, lab.pipeline], tmp_path, step, str)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")

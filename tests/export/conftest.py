@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -82,19 +81,11 @@ def made(
 
 
 @pytest.fixture
-def colleague(made: Made, tmp_path: Path) -> Iterator[Session]:
-    """Provide the session of a user who may read the project `lab`, but not the dataset `first`."""
+def colleague(made: Made, colleague: Session) -> Session:
+    """Hide the dataset `first` from the user who may read the project `lab`."""
     made.session.ensure_project("secret")
     made.session.client.datasets.assign_project(made.first, "secret")
-    made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
-    hashed = hashlib.sha256(b"colleague-key").hexdigest()
-    made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
-    made.sql(
-        "INSERT INTO member (project_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
-        " WHERE slug = 'lab' AND first_name = 'Ada'"
-    )
-    with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
-        yield session
+    return colleague
 
 
 def _only(found: Any) -> str:

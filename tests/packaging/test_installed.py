@@ -30,6 +30,14 @@ def modules_in_the_repository() -> set[str]:
     return found
 
 
+def _built(source: Path, folder: Path) -> Path:
+    """Return the wheel of a source, built in a folder."""
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", folder, source]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from what git would give to others."""
@@ -43,21 +51,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target = source / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        str(folder),
-        str(source),
-    ]
-    subprocess.run(build, check=True, capture_output=True, timeout=120)
-    (built,) = folder.glob("*.whl")
-    return built
+    return _built(source, folder)
 
 
 def test_the_wheel_holds_every_module_and_the_demo_data(wheel: Path) -> None:
@@ -79,20 +73,7 @@ def test_the_sdist_gives_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
     code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True, timeout=120)
     (sdist,) = tmp_path.glob("*.tar.gz")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        str(tmp_path),
-        sdist,
-    ]
-    subprocess.run(build, check=True, capture_output=True, timeout=120)
-    (built,) = tmp_path.glob("*.whl")
+    built = _built(sdist, tmp_path)
     assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,6 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 
 
 def rerun(lab: Any, made: Any) -> None:
@@ -74,20 +71,6 @@ def test_results_of_other_datasets_are_verified_against_their_files(
     changed.write_text("3 2 1")
     made.session.client.files.upload(foreign[0], changed, replace=True)
     assert made.findings() - others == {("input-changed", (foreign[0], ran.datasets["again"]["out"]))}
-
-
-@pytest.fixture
-def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
-    """Open a session of a user who can only read the project `lab`."""
-    made.sql("INSERT INTO user (unique_id, first_name, last_name) VALUES ('0000-0002-1825-0097', 'Ada', 'L')")
-    hashed = hashlib.sha256(b"colleague-key").hexdigest()
-    made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
-    made.sql(
-        "INSERT INTO member (project_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
-        " WHERE slug = 'lab' AND first_name = 'Ada'"
-    )
-    with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:
-        yield session
 
 
 def test_a_hidden_parent_is_no_error_and_not_named(made: Any, colleague: Session) -> None:
