@@ -46,6 +46,23 @@ def project_state(session: Session) -> dict[str, Any]:
     return state
 
 
+# Steps that note their calls in a file.
+COUNT = """
+from pathlib import Path
+
+from crucible_lineage import step
+
+CALLS = Path({calls!r})
+
+
+@step
+def count(counts: Path, *, number: int, out: Path) -> dict:
+    with CALLS.open("a") as calls:
+        calls.write(f"{{number}}\\n")
+    (out / "out.txt").write_text(counts.read_text() + str(number))
+    return {{"number": number}}
+"""
+
 # A process that dies, as by SIGKILL, just before or just after its Nth request to Crucible. What the last one has begun
 # it takes for deserted sooner than after four seconds, which the commands that run again in test_interrupted.py wait.
 DYING = """

@@ -26,6 +26,7 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.crash.conftest import COUNT
 
 CHAIN = """
 pipeline: chain
@@ -36,21 +37,6 @@ steps:
   one: {uses: "MODULE:count", inputs: {counts: first}, params: {number: 1}}
   two: {uses: "MODULE:count", inputs: {counts: one}, params: {number: 2}}
   three: {uses: "MODULE:count", inputs: {counts: two}, params: {number: 3}}
-"""
-COUNT = """
-from pathlib import Path
-
-from crucible_lineage import step
-
-CALLS = Path({calls!r})
-
-
-@step
-def count(counts: Path, *, number: int, out: Path) -> dict:
-    with CALLS.open("a") as calls:
-        calls.write(f"{{number}}\\n")
-    (out / "out.txt").write_text(counts.read_text() + str(number))
-    return {{"number": number}}
 """
 STEP = int(os.environ.get("CRASH_STEP", "20"))
 

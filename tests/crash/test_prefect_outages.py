@@ -16,26 +16,14 @@ import pytest
 from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.crash.conftest import COUNT
 from tests.nights import NIGHTLY, by_night
 from tests.warm import WarmPython
 
 KINDS = ["threads", "processes"] if NIGHTLY else ["processes"]
-COUNT = """
-import os
-from pathlib import Path
-
-from crucible_lineage import step
-
-CALLS = Path({calls!r})
-
-
-@step
-def count(counts: Path, *, number: int, out: Path) -> dict:
-    with CALLS.open("a") as calls:
-        calls.write(f"{{number}}\\n")
-    (out / "out.txt").write_text(counts.read_text() + str(number))
-    return {{"number": number}}
-
+COUNT_AND_SPLIT = (
+    COUNT
+    + """
 
 @step(outputs=("low", "high"))
 def split(counts: Path, *, low: Path, high: Path) -> dict:
@@ -45,6 +33,7 @@ def split(counts: Path, *, low: Path, high: Path) -> dict:
     (high / "high.txt").write_text("high")
     return {{"low": {{}}, "high": {{}}}}
 """
+)
 PIPELINE = """
 pipeline: NAME
 project: lab
@@ -83,7 +72,7 @@ def away(service: RunningServer, misbehaving: Any) -> Any:
 def branches(lab: Any) -> Path:
     """Four steps, one of them with two outputs, that note each call; a pipeline of a name of its own."""
     module = f"{lab.module}_branches"
-    lab.file(f"{module}.py", COUNT.format(calls=str(lab.folder / "calls")))
+    lab.file(f"{module}.py", COUNT_AND_SPLIT.format(calls=str(lab.folder / "calls")))
     path: Path = lab.declare(PIPELINE.replace("MODULE", module).replace("NAME", module.replace("_", "-")))
     return path
 
