@@ -181,7 +181,18 @@ def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[li
     from_left.add_nodes_from(roots_first)
     from_left.add_edges_from(lines.edges)
     columns: list[list[int]] = [[] for _ in range(max(layer_of, default=-1) + 1)]
-    for number in networkx.dfs_preorder_nodes(from_left):
+    depth: dict[int, int] = {}
+    for number in sorted(range(len(layer_of)), key=lambda number: -layer_of[number]):
+        depth[number] = 1 + max((depth[other] for other in lines.succ[number]), default=0)
+
+    def deepest_amid(numbers: Iterable[int]) -> list[int]:
+        numbers = list(numbers)
+        most = max((depth[number] for number in numbers), default=0)
+        others = [number for number in numbers if depth[number] < most]
+        half = len(others) // 2
+        return [*others[:half], *(number for number in numbers if depth[number] == most), *others[half:]]
+
+    for number in networkx.dfs_preorder_nodes(from_left, sort_neighbors=deepest_amid):
         columns[layer_of[number]].append(number)
     best, fewest = [list(column) for column in columns], _crossings(columns, lines)
     for sweep in range(_SWEEPS):

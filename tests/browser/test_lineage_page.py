@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.layout import layout
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
@@ -83,17 +86,6 @@ def boxes(page):
     return page.locator(".item").count()
 
 
-def test_the_first_view_is_folded_as_the_picture(opened):
-    graph = scans(60)
-
-    page = opened(graph)
-
-    labels = page.locator(".item").all_text_contents()
-    assert len(labels) == len(view(graph).items) == 4
-    assert any("60 × reconstruct" in label for label in labels)
-    assert "122 of 122" in page.locator("#status").inner_text()
-
-
 def sweep(axes, spectra):
     """Return a graph of axes of one lamp, spectra calibrated with each, and bands of these; no axis is like another."""
     records = [record("lamp", "lamp"), *(record(f"raw-{n}", f"raw {n}") for n in range(spectra))]
@@ -159,19 +151,11 @@ def test_a_fully_visible_graph_stays_visible_beside_the_panel(opened):
 
     page.locator('[data-id="evil"]').click()
 
-    assert page.locator("#panel").is_visible()
+    assert page.locator("#panel h2").inner_text() == EVIL
+    assert page.locator("#panel img").count() == 0
     assert page.evaluate(in_sight)
     page.keyboard.press("Escape")
     assert page.evaluate(in_sight)
-
-
-def test_a_name_with_markup_is_shown_as_text(opened):
-    page = opened(scans(2))
-
-    page.locator('[data-id="evil"]').click()
-
-    assert page.locator("#panel h2").inner_text() == EVIL
-    assert page.locator("#panel img").count() == 0
 
 
 def test_the_page_folds_only_results_of_one_pipeline_as_the_picture(opened):
@@ -187,8 +171,11 @@ def test_the_page_folds_only_results_of_one_pipeline_as_the_picture(opened):
     assert sum("6 × scale" in label for label in labels) == 2
 
 
-def test_a_group_unfolds_and_reset_folds_it_again(opened):
-    page = opened(scans(60))
+def test_a_group_unfolds_and_folds_again_and_search_finds_its_members(opened):
+    graph = scans(60)
+    page = opened(graph)
+    assert boxes(page) == len(view(graph).items) == 4
+    assert "122 of 122" in page.locator("#status").inner_text()
 
     page.locator(".item", has_text="60 × reconstruct").click()
     page.get_by_text("Draw 10 of them one by one").click()
@@ -197,11 +184,6 @@ def test_a_group_unfolds_and_reset_folds_it_again(opened):
     assert boxes(page) == 14
     page.locator("#reset").click()
     assert boxes(page) == 4
-
-
-def test_search_finds_a_folded_dataset_and_shows_it_with_its_parents(opened):
-    page = opened(scans(60))
-
     page.keyboard.press("/")
     page.keyboard.type("volume 41")
     page.keyboard.press("Enter")
@@ -384,3 +366,32 @@ def test_on_a_phone_a_wide_lineage_is_centred_on_the_dataset(opened):
     _, left, right = page.evaluate(TOPS)["all"]
     assert 0 <= left < right <= 400
     assert min(page.evaluate(LETTERS)) > 9
+
+
+@pytest.mark.parametrize(("count", "siblings"), [(8, 1), (60, 1), (300, 1), (54, 3), (64, 3), (74, 3)])
+def test_names_of_any_number_of_boxes_are_readable_at_first(opened, count, siblings):
+    """In one row, those of 60 are a pixel high."""
+    parents = [[f"d{max(0, n - 1 - n % siblings)}"] if n else [] for n in range(count)]
+    records = [record(f"d{n}", f"polystyrene, film {n}, 633 nm", f"step {n}", parents[n]) for n in range(count)]
+
+    page = opened(LineageGraph.from_records(records), size=(1400, 900))
+
+    assert boxes(page) == (count if count < 100 else 40)
+    assert min(page.evaluate(LETTERS)) >= 9
+
+
+def test_boxes_and_lines_of_a_page_are_where_a_picture_has_them(chromium):
+    script = files("crucible_lineage.lineage").joinpath("assets", "arrange.js").read_text()
+    page = chromium.new_page()
+    for seed in range(40):
+        chance = random.Random(seed)
+        count, reach = chance.choice([1, 8, 60, 74]), chance.choice([1, 3, 60])
+        links = [(chance.randrange(max(0, n - reach), n), n) for n in range(1, count) for _ in range(1 + seed % 2)]
+        sizes = [(chance.uniform(80, 203), chance.choice([28, 55])) for _ in range(count)]
+        expected = layout(sizes, links)
+        arranged = page.evaluate(f"(given) => {{ const FEW = 40; {script} return layout(...given); }}", [sizes, links])
+        courses = [expected.courses[link] for link in links]
+        assert arranged["centres"] == [pytest.approx(centre) for centre in expected.centres], seed
+        assert arranged["courses"] == [[pytest.approx(point) for point in course] for course in courses], seed
+        assert (arranged["width"], arranged["height"]) == pytest.approx((expected.width, expected.height)), seed
+    page.close()

@@ -123,19 +123,15 @@ function draw() {
 }
 
 function drawEdge(edge, course) {
-  const { upright, place: { centres } } = drawn;
-  const along = upright ? 1 : 0;
   let [x, y] = course[0];
   let path = `M${x},${y}`;
   course.slice(1).forEach(([toX, toY], at) => {
-    const bend = upright ? `${x},${(y + toY) / 2} ${toX},${(y + toY) / 2}` : `${(x + toX) / 2},${y} ${(x + toX) / 2},${toY}`;
+    const bend = drawn.upright ? `${x},${(y + toY) / 2} ${toX},${(y + toY) / 2}` : `${(x + toX) / 2},${y} ${(x + toX) / 2},${toY}`;
     path += at % 2 ? `L${toX},${toY}` : `C${bend} ${toX},${toY}`;
     [x, y] = [toX, toY];
   });
-  const backward = centres[drawn.placeOf.get(edge.from)][along] > centres[drawn.placeOf.get(edge.to)][along];
   const other = edge.said !== "is_derived_from";
-  edge.elements = [make("path", { d: path, class: other ? "edge other" : "edge",
-    [backward ? "marker-start" : "marker-end"]: "url(#arrow)" }, stage)];
+  edge.elements = [make("path", { d: path, class: other ? "edge other" : "edge", "marker-end": "url(#arrow)" }, stage)];
   if (other || edge.note) {
     const [from, to] = course.slice(-2);
     const label = ellipsised(edge.note || edge.said || "untyped", 66, 8);
