@@ -84,10 +84,6 @@ class Column:
         return "" if value is None else value_text(value)
 
 
-def _key_numbers(entry: Standing) -> str:
-    return ", ".join(f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3])
-
-
 COLUMNS: tuple[Column, ...] = (
     Column("mfid", "MFID", "mfid", shown=DATA | READ),
     Column("name", "Name", "summary.name", "dataset_name", kind="name"),
@@ -100,7 +96,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("pipeline", "Pipeline", "summary.pipeline", shown=DATA),
     Column(
         "results", "Numbers", "summary.numbers",
-        shown=Surface.JSON | Surface.PAGE, as_text=_key_numbers,
+        shown=Surface.JSON | Surface.PAGE, as_text=lambda entry: ", ".join(
+            f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3]
+        ),
     ),
     Column(
         "measurement", "Measurement", "summary.measurement", shown=DATA | Surface.PAGE

@@ -55,13 +55,15 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
     datasets' own pages up to the MFID, for links.
     """
-    script, style = _script(), _resource("page.css")
+    # One function, so that its names do not clash with the browser's.
+    script, style = "(async () => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n", _resource("page.css")
     graph = graph.around(focus)
     names = public_ids(graph)
     drawable = _drawable(graph, focus, names)
     redact = redactor(graph)
     details = [redact(_detail(node)) for node in graph.nodes.values()]
     drawable = masked(drawable, by_name=False) | {"pages": pages, "details": details, "superseded": superseded}
+    text = json.dumps(drawable, ensure_ascii=False, separators=(",", ":"))
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -75,7 +77,7 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
             policy=policy,
             title=f"Lineage of {title(graph.node(focus))}" if focus else "Lineage",
             style=style,
-            data=_embedded(drawable),
+            data=base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode(),
             script=script,
         )
     )
@@ -127,17 +129,6 @@ def _detail(node: Node) -> JsonObject | None:
         "files": [{"name": n, "size": size, "sha256": sha256} for n, sha256, size in recorded_files(node.record)],
         "provenance": {key: value for key, value in written.items() if key != "generated"},
     }
-
-
-def _embedded(value: object) -> str:
-    """Return the value as deflated JSON in base64: a tenth of the size, and free of markup."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode()
-
-
-def _script() -> str:
-    """Return the script files in one function, so that their names do not clash with the browser's."""
-    return "(async () => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n"
 
 
 def _resource(name: str) -> str:
