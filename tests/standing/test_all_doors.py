@@ -340,6 +340,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     "sign again": lambda it: (it.ada, "sign", it.one("candidate")),
     "run what is selected": lambda it: (it.ada, "run", it.folder / "selects.yaml"),
     "correct": lambda it: (it.ada, "set", it.one(), f"metadata.power={it.chance.randrange(3)}"),
+    "correct a header": lambda it: (it.ada, "set", it.one("raw"), f"metadata.power={2 + it.chance.randrange(2)}"),
     "rename a measurement": lambda it: (
         *(it.ada, "set", it.one("raw", "current"), f"measurement={it.chance.choice(('counts', 'axis', 'other'))}"),
     ),
