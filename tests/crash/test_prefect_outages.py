@@ -167,21 +167,6 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
         assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6
 
 
-@by_night("refusals without Prefect by day")
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_crucible_refuses_fails_its_step_by_name_and_is_kept(
-    kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path
-) -> None:
-    away.refuse_after("POST", "/children/", 422)
-    refused = flow.run(kind, 5)
-    assert refused["state"] == "Failed", refused
-    assert "one: made, and not registered" in refused["message"]
-    away.back()
-    again = flow.run(kind, 30)
-    assert again["state"] == "Completed", again
-    assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"], "none is made again"
-
-
 @by_night("a hostile proxy without Prefect by day")
 @pytest.mark.parametrize("kind", KINDS)
 def test_through_a_hostile_proxy_all_is_there_once(

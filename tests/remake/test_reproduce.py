@@ -352,16 +352,6 @@ def test_the_recorded_versions_are_installed_and_others_are_named_as_the_cause(
     assert FAILED not in found.verdict
 
 
-@by_night("another demo; its ids by day")
-def test_the_demo_keeps_its_ids_and_is_made_again_from_its_measured_files(data: Path, command: Any) -> None:
-    ran = command("demo", "--data", data, "--engine", "local", "--json", CRUCIBLE_LINEAGE_KEEP="yes")
-    assert ran.returncode == 0, ran.stderr
-    assert "0rztm2jg027y30wkjw0mphqx28" in ran.stdout
-    made = command("reproduce", "0rztm2jg025xken9c7jm27b0e4", "--all", "--here", "--data", data, "--json")
-    assert made.returncode == 0, made.stderr
-    assert [result["verdict"] for result in json.loads(made.stdout)["results"]] == [IDENTICAL] * 3
-
-
 def test_a_kit_can_save_returned_figures_with_nothing_installed(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime.zip"
     runtime.write_bytes(_runtime())
