@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-fast test-alone lint format crash soak shapes slurm on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format bench crash soak shapes slurm on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -40,6 +40,10 @@ lint: .venv/test.installed typecheck-tree  ## style, types, import arrows, workf
 format: .venv/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: .venv/test.installed  ## the tables of docs/benchmarks.md, on this machine with nothing beside; an hour
+	for table in runs/peers runs/distance runs/growth client/registration queries/lineage; do \
+	  $(BIN)/python tests/benchmarks/$$table.py || exit 1; done
 
 crash: .venv/test.installed  ## killed before every single request, and run again
 	CRASH_STEP=1 CRASH_KILLS=300 CRASH_SEEDS=50 RANDOM_EDITS=70 CLAIM_HISTORIES=10000 WRITTEN_BACK_HISTORIES=200 \
