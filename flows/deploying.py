@@ -91,7 +91,11 @@ def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = Fa
 def remove(pipelines: Sequence[str]) -> dict[str, bool]:
     """Remove the deployments of pipelines, with schedules, triggers and future runs; return which there were."""
     with reaching_prefect("remove deployments", REMEDY), get_client(sync_client=True) as client:
-        return {name: _remove(client, name) for name in pipelines}
+        found = {name: _find(client, name) for name in pipelines}
+        for existing in filter(None, found.values()):
+            client.delete_resource_owned_automations(f"prefect.deployment.{existing.id}")
+            client.delete_deployment(existing.id)
+        return {name: existing is not None for name, existing in found.items()}
 
 
 def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, reset: bool) -> DeploymentState:
@@ -228,15 +232,6 @@ def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset
     for schedule in existing.schedules:
         if (reset and schedule.slug != SLUG) or (schedule.slug == SLUG and request.spec.schedule is None):
             client.delete_deployment_schedule(existing.id, schedule.id)
-
-
-def _remove(client: SyncPrefectClient, name: str) -> bool:
-    existing = _find(client, name)
-    if existing is None:
-        return False
-    client.delete_resource_owned_automations(f"prefect.deployment.{existing.id}")
-    client.delete_deployment(existing.id)
-    return True
 
 
 def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:

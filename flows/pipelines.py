@@ -26,12 +26,7 @@ from prefect.task_runners import TaskRunner
 
 from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
 from crucible_lineage.errors import LineageError, PrefectAwayError, RunError, StepError
-from crucible_lineage.flows.reports import (
-    failing_with_message,
-    reporting,
-    state_of,
-    tolerating,
-)
+from crucible_lineage.flows.reports import failing_with_message, reporting, state_of, telling_arrived, tolerating
 from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import located
@@ -46,7 +41,6 @@ from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text

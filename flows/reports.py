@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import wraps
 from inspect import get_annotations, signature
@@ -16,7 +17,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.events import Event, get_events_client
+from prefect.events import Event, emit_event, get_events_client
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
@@ -37,6 +38,7 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
 )
 from crucible_lineage.pipeline.watch import DatasetEvent
+from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import (
     dataset_page,
@@ -44,7 +46,8 @@ from crucible_lineage.tasks.artifacts import (
     lineage_artifact,
     lineage_of,
     markdown_table,
-    tell_failed,
+    step_resource,
+    tell_made,
 )
 from crucible_lineage.text.amounts import amount
 
@@ -86,7 +89,8 @@ def _create_artifacts(result: RunResult, session: Session) -> None:
     """
     waiting = {mfid for delivery in result.waiting for mfid in delivery.mfids}
     try:
-        graph = LineageGraph([], []) if _is_away(result) else _graph(result, waiting, session)
+        is_away = any(not delivery.refused for delivery in result.waiting)  # results wait that were not refused
+        graph = LineageGraph([], []) if is_away else _graph(result, waiting, session)
     except LineageError as error:
         get_run_logger().warning("the run has no picture of its lineage: %s", error)
         graph = LineageGraph([], [])
@@ -112,11 +116,6 @@ def _create_artifacts(result: RunResult, session: Session) -> None:
         lineage_artifact(graph, None, session)
 
 
-def _is_away(result: RunResult) -> bool:
-    """Return whether results wait that Crucible has not refused."""
-    return any(not delivery.refused for delivery in result.waiting)
-
-
 def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:
     """Return the graph of the run's results; if very many are unconnected, of the last ones."""
     results = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
@@ -124,6 +123,21 @@ def _graph(result: RunResult, waiting: Collection[str], session: Session) -> Lin
     graph = lineage_of(delivered, session)
     ancestry = {node for mfid in delivered if mfid in graph for node in ({mfid} | set(graph.ancestors(mfid)))}
     return graph.subgraph(ancestry)
+
+
+def telling_arrived() -> Callable[[Payload], None]:
+    """Return a function that emits events, for the calling flow run, for results delivered after their task."""
+    context = copy_context()
+    return lambda payload: context.copy().run(_tell_arrived, payload)
+
+
+def _tell_arrived(payload: Payload) -> None:
+    records = {new.mfid: record for new in payload.datasets if (record := new.record.as_step)}
+    outputs = {records[new.mfid].output: new for new in payload.datasets if new.mfid in records}
+    for record in list(records.values())[:1]:  # all outputs of a step have these in common
+        pipeline, run = record.pipeline.name if record.pipeline else "", record.activity.run
+        task_run_id = run.task_run_id if run else None
+        tell_made(pipeline, payload.project, payload.step, record.parents, outputs, task_run_id)
 
 
 def emit_events(changes: Sequence[DatasetEvent]) -> None:
@@ -213,7 +227,9 @@ def reporting(pipeline: BoundPipeline, listener: Listener | None = None) -> Iter
     def listen(event: StepEvent) -> None:
         if event.outcome not in PASSING:
             logger.info("%s: %s %s", event.step or pipeline.name, event.outcome, event.detail)
-        tell_failed(pipeline.name, pipeline.spec.project, event)
+        if event.outcome == FAILED:
+            resource = step_resource(pipeline.name, pipeline.spec.project, event.step)
+            emit_event("crucible.step.failed", resource=resource, payload={"error": event.detail})
         if event.outcome in ENDINGS:
             ended[event.step] = event
         if listener:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -19,14 +18,11 @@ from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from crucible_lineage.ask.lineages import fetch_lineages
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.run.result import FAILED, StepEvent
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount
 
@@ -34,6 +30,7 @@ MOST_ROWS = 200
 MOST_LINEAGES = 20  # of unconnected datasets in one picture; each takes one request
 
 FACILITY = "crucible.lbl.gov"
+ASSET = "crucible://dataset/"  # the key of an asset, before the id of the dataset
 EXPLORER = "https://crucible.lbl.gov/explore"  # as the official client has it
 
 
@@ -113,30 +110,7 @@ def dataset_resource_id(mfid: str) -> str:
     return f"crucible.dataset.{mfid}"
 
 
-def tell_materialized(job: Job, outputs: Mapping[str, DatasetRef]) -> None:
-    """Emit events for a materialized step and its datasets, each an asset derived from its parents."""
-    pipeline = (job.pipeline or {}).get("name", "")
-    _tell_made(pipeline, job.project, job.name, [part.dataset.mfid for part in job.used], outputs)
-
-
-def telling_arrived() -> Callable[[Payload], None]:
-    """Return a function that emits these events, for the calling flow run, for results delivered after their task."""
-    context = copy_context()
-    return lambda payload: context.copy().run(_tell_arrived, payload)
-
-
-def _tell_arrived(payload: Payload) -> None:
-    records = {new.mfid: record for new in payload.datasets if (record := new.record.as_step)}
-    outputs = {records[new.mfid].output: new for new in payload.datasets if new.mfid in records}
-    for record in list(records.values())[:1]:  # all outputs of a step have these in common
-        pipeline, run = record.pipeline, record.activity.run
-        task_run_id = run.task_run_id if run else None
-        _tell_made(
-            pipeline.name if pipeline else "", payload.project, payload.step, record.parents, outputs, task_run_id
-        )
-
-
-def _tell_made(
+def tell_made(
     pipeline: str,
     project: str,
     step: str,
@@ -144,16 +118,21 @@ def _tell_made(
     outputs: Mapping[str, DatasetRef | NewDataset],
     task_run_id: str | None = None,
 ) -> None:
+    """Emit events for a step that was made and its datasets, each an asset derived from its parents.
+
+    A task run that has ended is named by its id; Prefect itself relates events to the current one.
+    """
     parents = list(dict.fromkeys(used))[:MOST_RELATED]
-    related_run = [{"prefect.resource.id": f"prefect.task-run.{task_run_id}", "prefect.resource.role": "task-run"}]
+    made = [dataset.mfid for dataset in outputs.values()]
+    related = {
+        **{dataset_resource_id(mfid): "input" for mfid in parents},
+        **{dataset_resource_id(mfid): "output" for mfid in made},
+        **({f"prefect.task-run.{task_run_id}": "task-run"} if task_run_id else {}),
+    }
     emit_event(
         "crucible.step.materialized",
-        resource=_step_resource(pipeline, project, step),
-        related=[
-            *_related((dataset.mfid for dataset in outputs.values()), "output"),
-            *_related(parents, "input"),
-            *(related_run if task_run_id else ()),
-        ],
+        resource=step_resource(pipeline, project, step),
+        related=[{"prefect.resource.id": name, "prefect.resource.role": role} for name, role in related.items()],
     )
     for output, dataset in outputs.items():
         payload = {"project": project, "pipeline": pipeline, "step": step, "output": output}
@@ -162,26 +141,20 @@ def _tell_made(
 
 def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], payload: Mapping[str, str]) -> None:
     """Emit the event that a dataset was made, as an asset derived from its parents."""
-    asset = Asset(key=_asset_key(dataset.mfid), properties=AssetProperties(name=dataset.name[:200]))
+    asset = Asset(key=f"{ASSET}{dataset.mfid}", properties=AssetProperties(name=dataset.name[:200]))
     emit_event(
         "prefect.asset.materialization.succeeded",
         resource=AssetContext.asset_as_resource(asset),
         related=[
-            *(AssetContext.asset_as_related(Asset(key=_asset_key(parent))) for parent in parents[:MOST_RELATED]),
+            *(AssetContext.asset_as_related(Asset(key=f"{ASSET}{parent}")) for parent in parents[:MOST_RELATED]),
             AssetContext.related_materialized_by("crucible-lineage"),
         ],
         payload=dict(payload),
     )
 
 
-def tell_failed(pipeline: str, project: str, event: StepEvent) -> None:
-    """Emit an event with the error of a step, if it failed."""
-    if event.outcome == FAILED:
-        resource = _step_resource(pipeline, project, event.step)
-        emit_event("crucible.step.failed", resource=resource, payload={"error": event.detail})
-
-
-def _step_resource(pipeline: str, project: str, name: str) -> dict[str, str]:
+def step_resource(pipeline: str, project: str, name: str) -> dict[str, str]:
+    """Return the resource that events have for a step, of all its instances."""
     step = name.partition("[")[0]
     return {
         "prefect.resource.id": f"crucible.step.{pipeline}.{step}",
@@ -190,11 +163,3 @@ def _step_resource(pipeline: str, project: str, name: str) -> dict[str, str]:
         "project_id": project,
         "step": step,
     }
-
-
-def _related(mfids: Iterable[str], role: str) -> list[JsonObject]:
-    return [{"prefect.resource.id": dataset_resource_id(mfid), "prefect.resource.role": role} for mfid in mfids]
-
-
-def _asset_key(mfid: str) -> str:
-    return f"crucible://dataset/{mfid}"

@@ -23,11 +23,11 @@ from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import Deliver
 from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.artifacts import tell_materialized
+from crucible_lineage.tasks.artifacts import tell_made
 from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
 from crucible_lineage.text.amounts import amount
 
-MOST_LINES, MOST_CHARACTERS = 250, 100_000  # of the beginning of what a step prints, and of the end
+MOST_LINES, LONGEST_LINE = 250, 2000  # of the beginning of what a step prints, and of the end; in characters
 
 
 @task(task_run_name="{step}", **REPEATED)
@@ -54,7 +54,8 @@ def materialize(
     finally:
         output.close()
     if result.executed and not result.waits:  # else its deliverer emits the events
-        tell_materialized(received, result.outputs)
+        pipeline, used = (received.pipeline or {}).get("name", ""), [part.dataset.mfid for part in received.used]
+        tell_made(pipeline, received.project, received.name, used, result.outputs)
     return made_to_json(result)
 
 
@@ -63,28 +64,22 @@ class BoundedOutput:
 
     def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
-        self._lines, self._characters = 0, 0  # of the beginning
-        self._end: deque[str] = deque()
-        self._held, self._left_out = 0, 0
+        self._lines = 0
+        self._end = deque[str](maxlen=MOST_LINES)
 
     def add(self, line: str) -> None:
         """Log a line of the beginning, or keep it for the end."""
-        if self._lines < MOST_LINES and self._characters < MOST_CHARACTERS:
-            self._lines, self._characters = self._lines + 1, self._characters + len(line)
-            self._log(line)
-            return
-        self._end.append(line)
-        self._held += len(line)
-        while len(self._end) > MOST_LINES or (self._held > MOST_CHARACTERS and len(self._end) > 1):
-            self._held -= len(self._end.popleft())
-            self._left_out += 1
+        self._lines += 1
+        shown = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+        if self._lines <= MOST_LINES:
+            self._log(shown)
+        else:
+            self._end.append(shown)
 
     def close(self) -> None:
         """Log the end, after the number of lines that are only in the file."""
-        if self._left_out:
-            self._log(
-                f"[... {amount(self._left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]"
-            )
+        if (left_out := self._lines - MOST_LINES - len(self._end)) > 0:
+            self._log(f"[... {amount(left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]")
         for line in self._end:
             self._log(line)
 
