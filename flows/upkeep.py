@@ -14,13 +14,8 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.ask.verify import verify_project as verify
 from crucible_lineage.errors import InputError
-from crucible_lineage.flows.pipelines import PrefectEngine
-from crucible_lineage.flows.reports import (
-    failing_with_message,
-    reporting,
-    state_of,
-    tolerating,
-)
+from crucible_lineage.flows.pipelines import PrefectEngine, marked_alive
+from crucible_lineage.flows.reports import failing_with_message, reporting, state_of, telling_arrived, tolerating
 from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.labels import plain
@@ -33,7 +28,6 @@ from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent
-from crucible_lineage.tasks.artifacts import telling_arrived
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.text.amounts import amount
 
@@ -139,7 +133,7 @@ def rerun(
     for dataset, reason in rerun_plan.left_out.items():
         get_run_logger().warning("%s is left out: %s", dataset, reason)
     engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
-    with reporting(rerun_plan.pipeline) as listen, engine:
+    with marked_alive(session.settings.data), reporting(rerun_plan.pipeline) as listen, engine:
         result = plan_and_run(
             rerun_plan.pipeline,
             session,
