@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
@@ -27,23 +26,6 @@ _FIELDS = (
     *("dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "timestamp", "public"),
     *("owner_orcid", "instrument_name", "instrument_id"),
 )
-
-
-class DatasetChanges(TypedDict, total=False):
-    """Fields of a dataset that can be changed; those that are not passed stay as they are."""
-
-    dataset_name: str | None
-    measurement: str | None
-    data_type: str | None
-    data_format: str | None
-    session_name: str | None
-    timestamp: str | datetime | None
-    size: int
-    public: bool
-    project_id: str
-    project_mfid: str
-    instrument_id: str
-    instrument_mfid: str
 
 
 @api_task("create {dataset_name}")
@@ -132,8 +114,8 @@ def count_datasets(*, crucible: Crucible | None = None, **filters: object) -> in
 
 
 @api_task("update {dsid}")
-def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: Unpack[DatasetChanges]) -> Dataset:
-    """Change these fields of a dataset and return it."""
+def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: object) -> Dataset:
+    """Change fields of a dataset (`dataset_name`, `measurement`, `public`, ...), and return it."""
     return session_for(crucible).client.datasets.update(dsid, **fields)
 
 
@@ -190,7 +172,7 @@ def search_metadata(q: str, limit: int = 20, *, crucible: Crucible | None = None
     return session_for(crucible).client.metadata.search(q, limit=limit)
 
 
-@api_task("keywords {keywords} of {dsid}")
+@api_task("add keywords to {dsid}")
 def add_keywords(dsid: str, keywords: str | Sequence[str], *, crucible: Crucible | None = None) -> list[str]:
     """Add keywords and return them; a string is one keyword. Adding one again changes nothing."""
     client = session_for(crucible).client
@@ -302,7 +284,7 @@ def list_projects(*, limit: int | None = None, crucible: Crucible | None = None)
 # ---------------------------------------------------------------- whole chains
 
 
-@api_task("register {files} of {parents}")
+@api_task("register child")
 def register_child(
     parents: str | Sequence[str],
     files: str | Path | Sequence[str | Path],

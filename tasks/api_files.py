@@ -35,7 +35,7 @@ def upload_file(
     return client.files.upload(dsid, path, filename=filename, replace=replace).file.mfid
 
 
-@api_task("add {files} to {dsid}")
+@api_task("add files to {dsid}")
 def add_files(
     dsid: str,
     files: Paths,
@@ -66,7 +66,7 @@ def list_files(dsid: str, *, crucible: Crucible | None = None) -> list[FileRecor
     return session_for(crucible).client.files.list(dsid)
 
 
-@api_task("download {dsid} {include}")
+@api_task("download {dsid}")
 def download_dataset(
     dsid: str,
     output_dir: str | Path = "crucible-downloads",
@@ -99,7 +99,7 @@ def checked_files(files: Paths) -> list[Path]:
     return paths
 
 
-@api_task("thumbnail {thumbnail_name} of {dsid}")
+@api_task("thumbnail of {dsid}")
 def add_thumbnail(
     dsid: str, thumbnail: Picture, thumbnail_name: str | None = None, *, crucible: Crucible | None = None
 ) -> int:

@@ -10,10 +10,9 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
@@ -42,6 +41,7 @@ class CrucibleConnection(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    __iter__ = None  # type: ignore[assignment]  # one value for all runs of `map`
 
     data: str | None = Field(
         default=None, title="Data folder", description="Alone, it means the Crucible embedded in that folder."
@@ -176,45 +176,22 @@ def _error_of(state: State[object]) -> Exception | None:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SHOWN_CHARACTERS = 60  # per argument in the name of a task run
-
-
 # Task runs with the same request, by flow run, its attempt, and the digest of the request.
 _calls: dict[tuple[str, int, str], list[str]] = {}
 
 
-class ApiTask(Task[P, R]):
-    """A Prefect task whose `map` passes the same connection or block to every run. `settings` made it."""
-
-    settings: JsonObject
-
-    def map(self, *args: Any, **kwargs: Any) -> Any:
-        """Map as Prefect does; `crucible` needs no `unmapped`."""
-        if isinstance(kwargs.get("crucible"), BaseModel):  # Prefect would iterate over its fields
-            kwargs["crucible"] = unmapped(kwargs["crucible"])
-        return super().map(*args, **kwargs)
-
-    def with_options(self, **options: Any) -> ApiTask[P, R]:
-        """Return a copy with these options, still an `ApiTask`: Prefect's method returns a plain `Task`."""
-        copy = super().with_options(**options)
-        copy.__class__ = type(self)
-        assert isinstance(copy, ApiTask)
-        return copy
-
-
-def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
+def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
-    settings: JsonObject = {**REPEATED, "task_run_name": functools.partial(_run_name, run_name), **options}
+    settings: JsonObject = {**REPEATED, "task_run_name": run_name, "log_prints": None, **options}
 
-    def decorate(function: Callable[P, R]) -> ApiTask[P, R]:
-        made = ApiTask(function, log_prints=None, **settings)
-        made.settings = settings
-        return made
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
+        vars(function)["settings"] = settings
+        return Task(function, **settings)
 
     return decorate
 
 
-def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
+def asynchronous(sync: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
     """Return an awaitable version of a task. It runs in a thread, so the event loop is not blocked."""
     function = sync.fn
 
@@ -222,31 +199,13 @@ def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
     async def run(*args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.to_thread(function, *args, **kwargs)
 
-    run.__name__ = f"a{function.__name__}"
-    run.__qualname__ = run.__name__
-    return ApiTask(run, log_prints=None, **sync.settings)
+    run.__name__ = run.__qualname__ = f"a{function.__name__}"
+    return Task(run, **vars(function)["settings"])
 
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:
     """Return a tuple of strings; a single string becomes a tuple of one."""
     return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _run_name(template: str, parameters: JsonObject) -> str:
-    return template.format(**{name: _shown(value) for name, value in parameters.items()})
-
-
-def _shown(value: object) -> str:
-    """Shorten an argument for display: a path to its file name, a list to its first item and a count."""
-    if isinstance(value, (list, tuple)):
-        more = f" and {len(value) - 1} more" if len(value) > 1 else ""
-        return f"{_shown(value[0])}{more}" if value else "nothing"
-    if value is None:
-        return ""
-    text = value.name if isinstance(value, PurePath) else str(value)
-    if isinstance(value, str) and ("/" in text or "\\" in text):
-        text = PurePath(text.replace("\\", "/")).name or text
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 # Ids that a task chooses for what it creates stay the same when the task or its flow run is retried.

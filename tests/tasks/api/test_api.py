@@ -124,14 +124,3 @@ def test_a_repeated_task_finds_its_dataset_however_the_project_is_spelled(data: 
     ensure_project.fn("lab", crucible=here)
     made = create_dataset.fn("scan", "LAB", crucible=here)
     assert create_dataset.fn("scan", "LAB", dsid=made, crucible=here) == made
-
-
-def test_names_of_runs_show_dataset_and_file() -> None:
-    from crucible_lineage.tasks import add_files, upload_file
-    from crucible_lineage.tasks.sessions import _run_name
-
-    assert upload_file.task_run_name.args == ("upload {path} to {dsid}",)
-    shown = {"path": Path("/data/run7/scan.csv"), "dsid": "0tk"}
-    assert _run_name("upload {path} to {dsid}", shown) == "upload scan.csv to 0tk"
-    several = {"files": ["/data/a.csv", "/data/b.csv", "c.csv"], "dsid": "0tk"}
-    assert _run_name(add_files.task_run_name.args[0], several) == "add a.csv and 2 more to 0tk"
