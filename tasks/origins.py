@@ -49,11 +49,10 @@ class Notes:
         self.folder = folder
 
     def write(self, name: str, origin: Origin) -> None:
-        """Write an origin under a name for other processes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write an origin under a name for other processes, unless the flow run has ended."""
         fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
         text = json.dumps({"dataset": origin.dataset.to_json(), **fields})
-        with replacing(self.folder / name) as draft:
+        with suppress(FileNotFoundError), replacing(self.folder / name) as draft:
             draft.write_text(text, encoding="utf-8")
 
     def read(self, name: str) -> Origin | None:

@@ -57,3 +57,4 @@ def test_what_a_task_worker_makes_is_registered(
     (made,) = [dataset for dataset in found if dataset.dataset_name == "make [3]"]
     (doubled,) = [dataset for dataset in found if str(dataset.dataset_name).endswith("(double)")]
     assert [link.unique_id for link in doubled.links or () if link.direction == "source"] == [made.unique_id]
+    assert [*(data / "flows").iterdir()] == []
