@@ -2,7 +2,7 @@
 
 Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
 """
-# ruff: noqa: F401, F403, F405 (types of the names in `__all__`)
+# ruff: noqa: F401, F403 (types of the names in `__all__`)
 
 from __future__ import annotations
 
@@ -14,46 +14,10 @@ if TYPE_CHECKING:
     from crucible_lineage.tasks.api_datasets import *
     from crucible_lineage.tasks.api_files import *
     from crucible_lineage.tasks.credentials import CrucibleCredentials
+    from crucible_lineage.tasks.flow import registering
     from crucible_lineage.tasks.materialization import materialize
-    from crucible_lineage.tasks.recording import registering
     from crucible_lineage.tasks.sessions import CrucibleConnection, asynchronous, session_for
     from crucible_lineage.tasks.values import Kind, add_kind
-
-    aadd_files = asynchronous(add_files)
-    aadd_keywords = asynchronous(add_keywords)
-    aadd_thumbnail = asynchronous(add_thumbnail)
-    acheck_lineage = asynchronous(check_lineage)
-    acount_datasets = asynchronous(count_datasets)
-    acreate_dataset = asynchronous(create_dataset)
-    acreate_sample = asynchronous(create_sample)
-    adelete_dataset = asynchronous(delete_dataset)
-    adownload_dataset = asynchronous(download_dataset)
-    aensure_project = asynchronous(ensure_project)
-    aget_dataset = asynchronous(get_dataset)
-    aget_download_links = asynchronous(get_download_links)
-    aget_keywords = asynchronous(get_keywords)
-    aget_metadata = asynchronous(get_metadata)
-    aget_thumbnails = asynchronous(get_thumbnails)
-    alink_parent_child = asynchronous(link_parent_child)
-    alink_sample = asynchronous(link_sample)
-    alist_children = asynchronous(list_children)
-    alist_datasets = asynchronous(list_datasets)
-    alist_files = asynchronous(list_files)
-    alist_parents = asynchronous(list_parents)
-    alist_projects = asynchronous(list_projects)
-    alist_samples = asynchronous(list_samples)
-    aregister_child = asynchronous(register_child)
-    arender_lineage = asynchronous(render_lineage)
-    areplace_metadata = asynchronous(replace_metadata)
-    arequest_ingestion = asynchronous(request_ingestion)
-    asearch_datasets = asynchronous(search_datasets)
-    asearch_metadata = asynchronous(search_metadata)
-    aunlink = asynchronous(unlink)
-    aunlink_sample = asynchronous(unlink_sample)
-    aupdate_dataset = asynchronous(update_dataset)
-    aupdate_metadata = asynchronous(update_metadata)
-    aupload_file = asynchronous(upload_file)
-    await_for_ingestion = asynchronous(wait_for_ingestion)
 
 API_TASKS = (
     *("add_files", "add_keywords", "add_thumbnail", "check_lineage", "count_datasets", "create_dataset"),
@@ -69,7 +33,7 @@ _MODULES = {
     "materialize": ".materialization",
     "Kind": ".values",
     "add_kind": ".values",
-    "registering": ".recording",
+    "registering": ".flow",
     "session_for": ".sessions",
     "step": "crucible_lineage.step",
 }

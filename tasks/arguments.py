@@ -24,10 +24,10 @@ from crucible_lineage.pipeline.plan.files import existing_dataset, raw_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.description import TaskDescription
+from crucible_lineage.tasks.artifacts import ASSET
 from crucible_lineage.tasks.effects import FolderFiles, files_at, name_of, possible_path
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
-from crucible_lineage.tasks.recording import Arrival, Recording, run_logger, warn
+from crucible_lineage.tasks.recording import Arrival, Recording, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
@@ -41,7 +41,6 @@ from crucible_lineage.tasks.values import (
 from crucible_lineage.text.masking import is_secret_name, masked_text
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
-ASSET = "crucible://dataset/"
 METADATA = "flow"  # the metadata key for what the flow records about a result
 FIXED = (str, bytes, int, float, complex, tuple, Path)  # values that cannot be changed in place
 LONG_PARAMETER = 4000  # characters of JSON: more is data, and an input of its own
@@ -74,12 +73,14 @@ Runs = Mapping[str, Sequence[str]]
 
 @dataclass
 class Arguments:
-    """Traced arguments of a task run.
+    """Traced arguments of the run of a task.
 
     `objects` are arguments that the function may change, with their digests from before the call; `unknown_parents`
     those whose parents are not known.
     """
 
+    recording: Recording
+    task: str
     inputs: list[Input] = field(default_factory=list)
     params: JsonObject = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)  # arguments that name files or folders
@@ -90,76 +91,54 @@ class Arguments:
     defaults: frozenset[str] = frozenset()  # arguments left at their defaults
     left_out: list[str] = field(default_factory=list)
     unknown_parents: list[str] = field(default_factory=list)
+    in_list: bool = False  # whether the argument that is traced is a list or a folder
+    enclosing: Origin | None = None  # of the result that it is an item of
 
     def changed_files(self) -> dict[str, list[Path]]:
         """Return the files written since the call at paths that arguments name, by argument."""
         for name, role in self.texts.items():
             if Path(name).exists() and Path(name) not in self.paths.values():
-                self.paths[role if role not in self.paths else f"{role}-{len(self.paths)}"] = Path(name)
+                self.paths[self.free(role)] = Path(name)
         changed = {
             role: [path for path in files_at(root).paths if self.before.get(path) != stamp_if_present(path)]
             for role, root in self.paths.items()
         }
         return {role: paths for role, paths in changed.items() if paths}
 
-    def changed_objects(self, recording: Recording) -> JsonObject:
-        """Return the arguments that the function has changed in place."""
+    def free(self, role: str) -> str:
+        """Return the role under which another path of the argument is known."""
+        return role if role not in self.paths else f"{role}-{len(self.paths)}"
+
+    def changed_object(self) -> Any:
+        """Return the argument that the function has changed in place, or several by their names; None if none."""
         changed = {}
         for role, (value, digest) in self.objects.items():
-            with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
+            with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
                 now = store_value(value, Path(folder))
             if digest and now.is_whole and now.digest != digest:
                 changed[role] = value
-        return changed
+        return next(iter(changed.values())) if len(changed) == 1 else changed or None
 
+    def trace(self, named: Mapping[str, object], given: Runs, enclosing: Runs, assets: Sequence[str]) -> None:
+        """Trace the arguments of a call. Raises LineageError if a parent is not known and the flow is strict.
 
-def trace_arguments(
-    bound: Mapping[str, object],
-    given: Runs,
-    enclosing: Runs,
-    assets: Sequence[str],
-    recording: Recording,
-    description: TaskDescription,
-) -> Arguments:
-    """Trace the arguments of a call. Raises LineageError if a parent is not known and the flow is strict.
-
-    `given` are the task runs whose futures the flow has passed, by argument, `enclosing` those of which `map` passed an
-    item to each call; `assets` are those that the task depends on.
-    """
-    tracer = _Tracer(recording, description)
-    tracer.arguments.ids = frozenset(id(item) for value in bound.values() for item in (value, *items_of(value)))
-    for role, value in bound.items():
-        if role not in description.ignore:
+        `given` are the task runs whose futures the flow has passed, by argument, `enclosing` those of which `map`
+        passed an item to each call; `assets` are those that the task depends on.
+        """
+        self.ids = frozenset(id(item) for value in named.values() for item in (value, *items_of(value)))
+        for role, value in named.items():
             runs = tuple(given.get(role, ()))
-            tracer.argument(role, value, runs, [run for run in enclosing.get(role, ()) if run not in runs])
-    for asset in assets:
-        tracer.asset(asset)
-    tracer.conclude()
-    return tracer.arguments
-
-
-def declared_inputs(sources: Sequence[object], recording: Recording, description: TaskDescription) -> list[Input]:
-    """Return the sources that a task declares with `lineage.used`, as inputs."""
-    tracer = _Tracer(recording, description)
-    for source in sources:
-        tracer.source("used", source)
-    return tracer.arguments.inputs
-
-
-class _Tracer:
-    def __init__(self, recording: Recording, description: TaskDescription) -> None:
-        self.recording = recording
-        self.description = description
-        self.arguments = Arguments()
+            self.argument(role, value, runs, [run for run in enclosing.get(role, ()) if run not in runs])
         self.in_list = False
-        self.enclosing: Origin | None = None  # of the result that the argument is an item of
-        self.unknown: list[str] = []  # arguments with data of the flow's own code
+        for asset in assets:
+            self.asset(asset)
+        self.conclude()
 
     def argument(self, role: str, value: object, given: Sequence[str], around: Sequence[str]) -> None:
         """Record an argument as inputs, a parameter, or both."""
-        arguments, origins = self.arguments, self.recording.origins
+        origins = self.recording.origins
         if is_secret_name(role):
-            arguments.params[role] = shown_secret(value, role, self.description.name)
+            self.params[role] = shown_secret(value, role, self.task)
             return
         path = value if isinstance(value, Path) else possible_path(value)
         self.in_list = isinstance(value, list) or (path is not None and path.is_dir())
@@ -167,20 +146,20 @@ class _Tracer:
         for origin in filter(None, found):
             self.add(role, origin, PROVEN)
         if found and all(found):
-            arguments.params[role] = {"results": len(found)}
+            self.params[role] = {"results": len(found)}
             if len(found) == 1 and found[0] is not None and not isinstance(value, FIXED):
-                arguments.objects[role] = (value, found[0].digest)
+                self.objects[role] = (value, found[0].digest)
             return
-        before = len(arguments.inputs)
+        before = len(self.inputs)
         self.enclosing = next(filter(None, map(origins.of_run, around)), None)
-        param = self.trace(role, value, 0)
+        param = self.traced(role, value, 0)
         if param is not _INPUT:
-            arguments.params[role] = hidden(param, role, self.description.name)
-        if len(arguments.inputs) == before:
+            self.params[role] = hidden(param, role, self.task)
+        if len(self.inputs) == before:
             if self.enclosing is not None:
                 self.add(role, self.enclosing, ITEM)
             elif isinstance(value, (list, dict)) and (digest := plain_digest(value)):
-                arguments.objects[role] = (value, digest)
+                self.objects[role] = (value, digest)
 
     def source(self, role: str, source: object) -> None:
         """Add a declared source, by path, id, address or value. Raises InputError for a path without files."""
@@ -188,11 +167,11 @@ class _Tracer:
         if path is not None and (path is source or path.exists()):
             files = files_at(path)
             if not files.inputs:
-                raise InputError(f"{self.description.name} says that it used {path.name}, which holds no files")
+                raise InputError(f"{self.task} says that it used {path.name}, which holds no files")
             for file in files.inputs:
                 self.file(role, file)
         elif isinstance(source, DatasetRef):
-            self.trace(role, source, 0)
+            self.traced(role, source, 0)
         elif isinstance(source, str) and source:
             if not is_mfid(source) or self.dataset(role, source) is None:
                 self.add(role, self.foreign(source), "an address that the task names")
@@ -210,23 +189,21 @@ class _Tracer:
             dataset = self.recording.put_files(
                 stored.files,
                 "data of another catalogue, which lie at their address",
-                Arrival(f"the address {address}", run_logger()),
-                is_result=False,
+                Arrival(f"the address {address}"),
                 dataset_name=address[:250],
                 metadata={"address": address},
-                ingest=False,
             )
         return Origin(dataset, tuple(file.ref.name for file in stored.files), about=(address,))
 
     def conclude(self) -> None:
         """Note arguments whose parents are not known, though the flow's own code had results in hand."""
-        arguments, unknown = self.arguments, list(dict.fromkeys(self.unknown))
+        unknown = list(dict.fromkeys(self.unknown_parents))
+        self.unknown_parents = unknown if unknown or self.inputs else list(self.params)
         if not self.recording.origins.runs:
+            self.unknown_parents = []
+        if not unknown or not self.recording.origins.runs:  # texts and lists of the flow's own may have no parents
             return
-        arguments.unknown_parents = unknown if unknown or arguments.inputs else list(arguments.params)
-        if not unknown:  # a number, text or list of the flow's own may have no parents
-            return
-        message = f"no parent known for {', '.join(unknown)} of {self.description.name}"
+        message = f"no parent known for {', '.join(unknown)} of {self.task}"
         self.recording.notices.append(message)
         if self.recording.destination.strict:
             raise LineageError(
@@ -238,10 +215,10 @@ class _Tracer:
     def add(
         self, role: str, origin: Origin, known_by: str, path: Path | None = None, folder: Path | None = None
     ) -> Any:
-        self.arguments.inputs.append(Input(role, origin, known_by, self.in_list, path, folder))
+        self.inputs.append(Input(role, origin, known_by, self.in_list, path, folder))
         return _INPUT
 
-    def trace(self, role: str, value: Any, depth: int) -> Any:
+    def traced(self, role: str, value: Any, depth: int) -> Any:
         """Return the value's form as a parameter; `_INPUT` if it is a dataset."""
         if isinstance(value, DatasetRef):
             return self.add(role, origin_of(value, self.recording), "it is a dataset")
@@ -269,7 +246,7 @@ class _Tracer:
             dataset = existing_dataset(mfid, self.recording.session)
         except InputError as error:
             note = f"{role} looks like the id of a dataset and is taken as a parameter: {error}"
-            self.arguments.left_out.append(note)
+            self.left_out.append(note)
             return None
         return self.add(role, origin_of(dataset, self.recording), "the id of a dataset was given")
 
@@ -291,9 +268,9 @@ class _Tracer:
         if depth > 3 or len(value) > MOST_ITEMS:
             return opaque(value)
         params = {
-            str(key): shown_secret(item, str(key), self.description.name)
+            str(key): shown_secret(item, str(key), self.task)
             if isinstance(item, str) and is_secret_name(str(key))
-            else self.trace(role, item, depth + 1)
+            else self.traced(role, item, depth + 1)
             for key, item in items
         }
         remaining = {key: param for key, param in params.items() if param is not _INPUT}
@@ -312,17 +289,17 @@ class _Tracer:
         files = files_at(path)
         if files.paths:
             self.watch(role, path, files)
-        elif len(self.arguments.texts) < MOST_TEXTS:
-            self.arguments.texts.setdefault(name_of(path), role)
+        elif len(self.texts) < MOST_TEXTS:
+            self.texts.setdefault(name_of(path), role)
         for file in files.inputs:
             folder = None if file == path else path
-            self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, text=True))
+            self.inputs.append(Input(role, None, GIVEN, self.in_list, file, folder, text=True))
         return shown
 
     def watch(self, role: str, path: Path, files: FolderFiles) -> None:
-        self.arguments.left_out += files.left_out
-        self.arguments.paths[role if role not in self.arguments.paths else f"{role}-{len(self.arguments.paths)}"] = path
-        self.arguments.before |= {file: stamp_if_present(file) for file in files.paths}
+        self.left_out += files.left_out
+        self.paths[self.free(role)] = path
+        self.before |= {file: stamp_if_present(file) for file in files.paths}
 
     def path(self, role: str, path: Path, text: str = "") -> Any:
         """Add existing files as inputs, unless they turn out to be written; return a name for other paths."""
@@ -341,11 +318,11 @@ class _Tracer:
             if folder is None:
                 raise
             if path.exists():
-                self.arguments.left_out.append(f"{path.name} (it changed while it was being read)")
+                self.left_out.append(f"{path.name} (it changed while it was being read)")
             return None
         if origin is not None:
             return self.add(role, origin, known_by, path, folder)
-        self.arguments.inputs.append(Input(role, None, GIVEN, self.in_list, path, folder))
+        self.inputs.append(Input(role, None, GIVEN, self.in_list, path, folder))
         return _INPUT
 
     def asset(self, key: str) -> None:
@@ -359,7 +336,7 @@ class _Tracer:
         """Store a value for this block, and note its content from before the call; None if it cannot be stored."""
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             stored = store_value(value, Path(folder))
-            self.arguments.objects[role] = (value, stored.digest)
+            self.objects[role] = (value, stored.digest)
             yield stored if stored.is_whole else None
 
     def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:
@@ -406,7 +383,7 @@ class _Tracer:
             if (same := origins.of_content(stored.digest)) is not None:
                 return self.add(role, same, "the same content")
             if self.enclosing is None:
-                self.unknown.append(role)
+                self.unknown_parents.append(role)
                 origin = self.keep(role, stored, "from the flow's code")
             else:
                 origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
@@ -414,7 +391,7 @@ class _Tracer:
         return self.add(role, origin, ITEM if self.enclosing else "a value of the flow's code")
 
     def keep(self, role: str, stored: Stored, label: str, parents: Sequence[Origin] = ()) -> Origin:
-        return keep_value(role, stored, label, f", given to {self.description.name}", parents, self.recording)
+        return keep_value(role, stored, label, f", given to {self.task}", parents, self.recording)
 
 
 def keep_value(
@@ -425,12 +402,10 @@ def keep_value(
     dataset = recording.put_files(
         stored.files,
         f"a value {label}{note}",
-        Arrival(f"the value {name}", run_logger()),
+        Arrival(f"the value {name}"),
         [parent.dataset for parent in parents],
-        is_result=False,
         dataset_name=f"{name} ({label}{f' of {flow}' if flow else ''})",
         metadata={"value": stored.document},
-        ingest=False,
     )
     about = parents[0].about if parents else (f"{name} {stored.digest[:16]}",)
     origin = Origin(dataset, tuple(file.name for file in dataset.data_files), stored.digest, about)
@@ -490,21 +465,18 @@ def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str
 
 def find_file(path: Path, recording: Recording) -> Origin | None:
     """Return the origin of a file that the flow was given; None if it is not registered."""
-    origin, _ = origin_of_file(path, recording)
-    if origin is not None:
-        return origin
     found = recording.find(raw_files(recording.destination.project, [_local_file(path, recording)]))
     return Origin(found, (path.name,), about=about_file(path)) if found else None
 
 
-def register_file(path: Path, recording: Recording, logger: Any) -> Origin:
+def register_file(path: Path, recording: Recording) -> Origin:
     """Register a file that the flow was given, with its current bytes."""
     file, session = _local_file(path, recording), recording.session
     sha256 = file.ref.sha256
     session.cache.add(path, sha256)  # from where it is sent: the flow may change it
     copy = replace(file, path=session.cache.path(sha256))
-    arrival = Arrival(f"the file {path.name}", logger, cached=sha256)
-    origin = Origin(recording.put_files([copy], None, arrival, is_result=False), (path.name,), about=about_file(path))
+    arrival = Arrival(f"the file {path.name}", cached=sha256)
+    origin = Origin(recording.put_files([copy], None, arrival, ingest=True), (path.name,), about=about_file(path))
     recording.origins.note_path(path, sha256, origin)
     return origin
 

@@ -1,10 +1,14 @@
-"""One result of a task run as a dataset: its inputs, recipe, name, record and metadata, and its registration."""
+"""One result of a task run as a dataset: stored at once, with its inputs, recipe, name, record and metadata.
+
+What Prefect's cache has is linked again to the dataset of the run that stored it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,93 +25,214 @@ from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
 from crucible_lineage.provenance.record import step_activity, step_record
-from crucible_lineage.refs import DatasetRef, last_taken
+from crucible_lineage.refs import DatasetRef, file_stem, last_taken
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.tasks.arguments import (
     GIVEN,
     METADATA,
     Arguments,
     Input,
-    declared_inputs,
     find_file,
     keyword_of,
+    of_keyword,
     origin_of_file,
     register_file,
 )
-from crucible_lineage.tasks.description import TaskCode, TaskDescription
-from crucible_lineage.tasks.effects import MOST_INPUTS, OpenedFiles, files_at, is_data_file, is_under, name_of
-from crucible_lineage.tasks.recording import Arrival, Recording
-from crucible_lineage.tasks.secret import hidden
-from crucible_lineage.tasks.values import Stored
-from crucible_lineage.text.masking import masked_text
+from crucible_lineage.tasks.effects import (
+    MOST_INPUTS,
+    Effects,
+    OpenedFiles,
+    files_at,
+    files_written,
+    is_data_file,
+    is_under,
+    name_of,
+)
+from crucible_lineage.tasks.lineage import TaskCode
+from crucible_lineage.tasks.origins import Origin
+from crucible_lineage.tasks.recording import Arrival, Recording, warn
+from crucible_lineage.tasks.secret import holds_secret
+from crucible_lineage.tasks.values import Stored, copy_file, described_only, digest_of, flat, parts_of, store_value
 
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
 RESULT = "result_sha256"
+NOT_SEEN = "files were written, and none was seen to be read"
+FROM_CACHE = "Prefect's cache has it from a run that registered nothing"
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One result of a task run, with everything that describes its dataset."""
+    """One result of the run of a task, with everything that describes its dataset."""
 
+    task: str
     code: TaskCode
-    description: TaskDescription
     recording: Recording
     arguments: Arguments
-    logger: Any
     flow_run_id: str
     task_run_id: str
     opened: OpenedFiles  # the files that the call opened
     output: str = "out"
     key: str = ""  # in Prefect's cache, if stored there
-    addresses: tuple[str, ...] = ()  # of data that the task declares to have written elsewhere
     is_uncertain: bool = False  # whether the call has written files, and was not seen to read any
     is_cached: bool = False  # whether it is from Prefect's cache, and no run has registered it
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stored: Stored = field(default_factory=lambda: Stored({}, ()))
     inputs: tuple[Input, ...] = ()  # all of a known origin
     outputs: frozenset[str] = frozenset()  # arguments that name what the call has written
-    ended: str = ""
+
+    @property
+    def declared(self) -> Effects:
+        """The effects that the call has declared."""
+        return self.opened.declared
 
     @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords by which the dataset is found again: those of its cache key and addresses."""
         keys = (keyword_of("cache", self.key),) if self.key else ()
-        return (*keys, *(keyword_of("address", address) for address in self.addresses))
+        return (*keys, *(keyword_of("address", address) for address in self.declared.addresses))
 
-    def after(self, number: int | None, key: str) -> TaskResult:
-        """Return the result of a call that has ended, or its item of that number, with the effects that it had."""
-        arguments, effects = self.arguments, self.opened.declared
-        if effects.used:
-            arguments.inputs += declared_inputs(effects.used, self.recording, self.description)
-            effects.used.clear()
-        for index, path in enumerate([*effects.paths, *self._written_elsewhere()]):
-            arguments.paths[f"wrote-{index}"] = path
-            if path in effects.paths:
-                self.opened.wrote.update(map(name_of, files_at(path).paths))
-                arguments.before |= dict.fromkeys(files_at(path).paths)
-        return replace(
-            self,
-            description=replace(self.description, **effects.fields, metadata=effects.metadata),
-            output="out" if number is None else f"item {number}",
-            key=key,
-            addresses=tuple(map(masked_text, effects.addresses)),
-        )
-
-    def _written_elsewhere(self) -> list[Path]:
-        """Return the files that the call has written where no argument leads."""
-        known = [*self.arguments.paths.values(), *map(Path, self.arguments.texts), self.recording.session.settings.data]
+    def take_effects(self) -> None:
+        """Add what the call has declared, and the files that it has written where no argument leads."""
+        arguments, declared = self.arguments, self.declared
+        for source in declared.used:
+            arguments.source("used", source)
+        declared.used.clear()
+        known = [*arguments.paths.values(), *map(Path, arguments.texts), self.recording.session.settings.data]
+        wrote = [Path(name) for name in sorted(self.opened.wrote) if is_data_file(name)]
         roots = [Path(name_of(path)) for path in known]
-        wrote = (Path(name) for name in sorted(self.opened.wrote) if is_data_file(name))
-        return [path for path in wrote if not is_under(path, roots)]
+        elsewhere = [path for path in wrote if not is_under(path, roots)]
+        arguments.paths |= {f"wrote-{index}": path for index, path in enumerate([*declared.paths, *elsewhere])}
+        for path in (path for target in declared.paths for path in files_at(target).paths):
+            self.opened.wrote.add(name_of(path))
+            arguments.before[path] = None
 
     def read_elsewhere(self) -> list[Input]:
         """Return the files that the call has read where no argument leads."""
-        known = {name_of(read.path) for read in self.arguments.inputs if read.path is not None}
+        known = {name_of(parent.path) for parent in self.arguments.inputs if parent.path is not None}
         own = (self.recording.session.settings.data,)
         read = filter(is_data_file, sorted(self.opened.read - self.opened.wrote - known))
         paths = [path for path in map(Path, read) if not is_under(path, own)]
         return [Input("opened", None, GIVEN, in_list=True, path=path) for path in paths[:MOST_INPUTS]]
+
+    def claims(self, inputs: Iterable[Input]) -> dict[str, SlotClaim]:
+        """Return the slots of a result of these inputs."""
+        slots, project = self.recording.slots, self.recording.destination.project
+        return slots.claims(project, self.task, self.output, about_of(inputs))
+
+
+def record_result(result: TaskResult, value: object) -> None:
+    """Store what a call has returned, else what it has written or changed, and put it into the outbox."""
+    result.take_effects()
+    recording, arguments = result.recording, result.arguments
+    with tempfile.TemporaryDirectory(prefix=file_stem(result.task), dir=recording.folder) as name:
+        folder = Path(name)
+        stored = _stored(result, value, folder) if value is not None else Stored({}, ())
+        changed = arguments.changed_files()
+        written = files_written(result.task, changed, result.opened, stored.paths, warn)
+        if value is None and not written:
+            if result.declared.addresses:
+                stored = store_value({"addresses": result.declared.addresses}, folder)
+            elif (value := arguments.changed_object()) is not None:
+                stored = _stored(result, value, folder)
+        stored = _with_written(stored, written, arguments.paths, folder)
+        if not stored.files:
+            return
+        inputs = inputs_of(result, written)
+        is_uncertain = bool(written) and (not inputs or (result.opened.has_children and not result.opened.is_seen))
+        outputs = frozenset(written)
+        result = replace(result, stored=stored, inputs=inputs, outputs=outputs, is_uncertain=is_uncertain)
+        dataset = put_result(result)
+    _note_result(result, dataset, value)
+
+
+def _note_result(result: TaskResult, dataset: DatasetRef, value: object) -> None:
+    """Note the origin of what a call has returned, of its parts, and of the files that it has written."""
+    origins, stored = result.recording.origins, result.stored
+    about = about_of(result.inputs) or (f"{result.task} {stored.digest[:16]}",)
+    by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
+    origin = Origin(dataset, tuple(by_name), "" if stored.described else stored.digest, about)
+    if result.output == "out":
+        origins.note_run(result.task_run_id, origin)
+        origins.keywords |= dict.fromkeys(result.keywords, origin)
+    for part, names in parts_of(stored.document, value):
+        _note_part(result, part, {name: by_name[name] for name in names} or by_name, origin)
+    for path, name in stored.paths.items():
+        origins.note_path(path, by_name[name], replace(origin, files=(name,), digest=""))
+
+
+def _note_part(result: TaskResult, part: object, files: Mapping[str, str], whole: Origin) -> None:
+    """Note the origin of a result, or of a part of it, which is in these files."""
+    origins, stored = result.recording.origins, result.stored
+    digest = "" if any(name in stored.described for name in files) else digest_of(files.values())
+    origin = replace(whole, files=tuple(files), digest=digest)
+    if not (id(part) in result.arguments.ids and isinstance(part, (str, bytes, int, float))):
+        origins.note_object(part, origin)
+    origins.note_items(part, origin, result.arguments.ids)
+    if digest:
+        origins.note_content(digest, sum(file.ref.size for file in stored.files if file.ref.name in files), origin)
+
+
+def link_cached(result: TaskResult, value: object) -> None:
+    """Link a value from Prefect's cache to the result that was stored under its key."""
+    recording, origins, keyword = result.recording, result.recording.origins, keyword_of("cache", result.key)
+    origin = origins.of_object(value)
+    if origin is None:
+        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
+            origin = of_keyword(keyword, recording, store_value(value, Path(folder)).digest)
+    if origin is None:
+        warn(
+            "no parent known for the result of %s: Prefect's cache has it from a run that registered nothing; "
+            "run it once with refresh_cache=True",
+            result.task,
+        )
+        names = {
+            parent.role: parent.path.name if parent.path else parent.known_by for parent in result.arguments.inputs
+        }
+        arguments = replace(result.arguments, inputs=[], paths={}, params={**names, **result.arguments.params})
+        record_result(replace(result, arguments=arguments, is_cached=True), value)
+        return
+    recording.reused += 1
+    origins.note_run(result.task_run_id, origin)
+    origins.note_object(value, origin)
+    origins.keywords[keyword] = origin
+    claims = result.claims(known_inputs(result))
+    recording.slots.rely(recording.destination.project, claims, origin.dataset, made=False)
+    recording.note(origin.dataset)
+
+
+def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
+    """Store a value, unless it holds a secret; a warning says what is only described."""
+    stored = store_value(value, folder, given=result.arguments.paths.values())
+    if any(holds_secret(file.path) for file in stored.files):
+        for file in stored.files:
+            file.path.unlink()
+        warn("the result of %s holds a secret; it is described, not stored", result.task)
+        return described_only("", folder, "a value that holds a secret")
+    if new := set(stored.described.values()) - result.recording.not_stored:
+        result.recording.not_stored |= new
+        warn(
+            "the result of %s is%s %s, which is described and not stored; crucible_lineage.tasks.add_kind says how to "
+            "store it",
+            result.task,
+            " or holds" if stored.is_whole else "",
+            ", ".join(dict.fromkeys(stored.described.values())),
+        )
+    return stored
+
+
+def _with_written(stored: Stored, written: Mapping[str, list[Path]], roots: Mapping[str, Path], folder: Path) -> Stored:
+    """Add copies of the files that a call has written at paths of these arguments."""
+    files, known = list(stored.files), dict(stored.paths)
+    for role, paths in written.items():
+        for path in (path for path in paths if path not in known):
+            name = flat(path.relative_to(roots[role])) if path != roots[role] else path.name
+            known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
+            files.append(copy_file(path, folder, known[path]))
+    return replace(stored, files=tuple(files), paths=known)
+
+
+# ---------------------------------------------------------------- inputs
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tuple[Input, ...]:
@@ -117,26 +242,22 @@ def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tupl
     the flow was given are registered.
     """
     inputs = [*result.arguments.inputs, *result.read_elsewhere()]
-    return tuple(_registered(parent, result) for parent in _used(inputs, result, written))
+    return tuple(_with_origin(parent, result, register_file) for parent in _used(inputs, result, written))
 
 
-def _registered(parent: Input, result: TaskResult) -> Input:
+def known_inputs(result: TaskResult) -> list[Input]:
+    """Return the inputs before the call. Those with a file that is not registered have no origin."""
+    return [_with_origin(parent, result, find_file) for parent in _used(result.arguments.inputs, result, {})]
+
+
+def _with_origin(parent: Input, result: TaskResult, find: Callable[[Path, Recording], Origin | None]) -> Input:
+    """Return the input with the origin of its file: known in this run, else found so."""
     if parent.origin or parent.path is None:
         return parent
     origin, known_by = origin_of_file(parent.path, result.recording)
     if origin is not None:
         return replace(parent, origin=origin, known_by=known_by)
-    return replace(parent, origin=register_file(parent.path, result.recording, result.logger))
-
-
-def known_inputs(result: TaskResult) -> list[Input]:
-    """Return the inputs before the call. Those with a file that is not registered have no origin."""
-    return [
-        parent
-        if parent.origin or parent.path is None
-        else replace(parent, origin=find_file(parent.path, result.recording))
-        for parent in _used(result.arguments.inputs, result, {})
-    ]
+    return replace(parent, origin=find(parent.path, result.recording))
 
 
 def require_free(result: TaskResult) -> None:
@@ -159,7 +280,7 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
     arguments, opened = result.arguments, result.opened
     outputs = {arguments.paths[role] for role in written if role in arguments.paths}
     changed = {*outputs, *(path for paths in written.values() for path in paths)}
-    read = {read.folder for read in inputs if read.folder and read.path and opened.has_read(read.path)}
+    read = {parent.folder for parent in inputs if parent.folder and parent.path and opened.has_read(parent.path)}
     for parent in inputs:
         path, is_used = parent.path, True
         if path in changed:  # its earlier content has to be known; it may have been opened by a library in C
@@ -172,16 +293,6 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
             yield parent
 
 
-def call_label(result: TaskResult) -> str:
-    """Return the label of a call: its task and the short arguments that are not defaults."""
-    omitted = result.arguments.defaults | result.arguments.paths.keys()
-    params = result.arguments.params.items()
-    values = [str(value) for name, value in params if name not in omitted and isinstance(value, (str, int, float))]
-    shown = masked_text(", ".join(filter(None, values)))
-    name = result.description.name if result.output == "out" else f"{result.description.name}, {result.output}"
-    return f"{name} [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]" if shown else name
-
-
 def about_of(inputs: Iterable[Input]) -> About:
     """Return the data that a result of these inputs is about; a dataset from elsewhere stands for itself."""
 
@@ -192,31 +303,18 @@ def about_of(inputs: Iterable[Input]) -> About:
     return about_inputs((parent.role, parent.in_list, about(parent)) for parent in inputs)
 
 
-def slots_of(result: TaskResult, about: About) -> dict[str, SlotClaim]:
-    slots, project = result.recording.slots, result.recording.destination.project
-    return slots.claims(project, result.description.name, result.output, about)
-
-
 def used_datasets(inputs: Iterable[Input]) -> list[UsedDataset]:
-    """Return the parents."""
-    used: dict[tuple[str, str], UsedDataset] = {}
+    """Return the parents with their files, each dataset once for an argument."""
+    names: dict[tuple[str, str], set[str]] = {}
+    datasets: dict[str, DatasetRef] = {}
     for parent in inputs:
         assert parent.origin is not None  # set by `inputs_of`
-        dataset = parent.origin.dataset
-        files = [file for file in dataset.files if file.name in parent.origin.files]
-        known = used.get((parent.role, dataset.mfid))
-        if known is not None:
-            files = [file for file in dataset.files if file in known.files or file in files]
-        used[parent.role, dataset.mfid] = UsedDataset(parent.role, dataset, tuple(files))
-    return list(used.values())
-
-
-def recipe_of(result: TaskResult, used: list[UsedDataset]) -> JsonObject:
-    """Return the recipe of the result, which a task may return differently for equal arguments."""
-    written = {name: result.arguments.paths[name].name for name in result.outputs}
-    code = StepCode(result.description.name, result.code.digest, {})
-    params = {**result.arguments.params, **written, RESULT: result.stored.digest}
-    return step_recipe(result.recording.destination.project, code, result.output, params, used)
+        dataset = datasets.setdefault(parent.origin.dataset.mfid, parent.origin.dataset)
+        names.setdefault((parent.role, dataset.mfid), set()).update(parent.origin.files)
+    return [
+        UsedDataset(role, datasets[mfid], tuple(file for file in datasets[mfid].files if file.name in own))
+        for (role, mfid), own in names.items()
+    ]
 
 
 # ---------------------------------------------------------------- registration
@@ -224,36 +322,37 @@ def recipe_of(result: TaskResult, used: list[UsedDataset]) -> JsonObject:
 
 def put_result(result: TaskResult) -> DatasetRef:
     """Put a result into the outbox: as a child of its inputs, or, if it has none, as files of the flow's own."""
-    used = used_datasets(result.inputs)
-    slots = slots_of(result, about_of(result.inputs)) if used else {}
+    used, arguments, recording = used_datasets(result.inputs), result.arguments, result.recording
+    slots = result.claims(result.inputs) if used else {}
     keyword = keyword_of("cache", result.key) if result.key else ""
-    name, recording = result.description.name, result.recording
-    arrival = Arrival(f"the result of {name}", result.logger, used, slots, keyword)
+    arrival = Arrival(f"the result of {result.task}", used, slots, keyword)
     if not used:
         return _put_root(result, arrival)
-    recipe = recipe_of(result, used)
-    new = replace(_new_dataset(result, used, recipe, derived_mfid(recipe)), slots=slots)
-    result.logger.debug("%s is dataset %s", name, new.mfid)
-    return recording.put(name, new, arrival)
+    written = {name: arguments.paths[name].name for name in result.outputs}
+    params = {**arguments.params, **written, RESULT: result.stored.digest}  # which equal arguments may not determine
+    code = StepCode(result.task, result.code.digest, {})
+    recipe = step_recipe(recording.destination.project, code, result.output, params, used)
+    new = replace(_new_dataset(result, used, recipe), slots=slots)
+    return recording.put(result.task, new, arrival, is_result=True)
 
 
-def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject, mfid: str) -> NewDataset:
-    description, code = result.description, result.code.fingerprint
-    session = result.recording.session
+def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject) -> NewDataset:
+    code, recording = result.code.fingerprint, result.recording
+    project, session = recording.destination.project, recording.session
     support = KeptSupport()
     if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
         code_support = support_of_code(result.code.name, code.files, result.code.folder, session)
-        support = code_support.register(result.recording.destination.project, session, result.recording.deliverer.add)
+        support = code_support.register(project, session, recording.deliverer.add)
         if support.note:
-            result.logger.warning("%s: %s", description.name, support.note)
-    run = {"engine": "prefect", "run_id": result.recording.destination.run_id}
+            warn("%s: %s", result.task, support.note)
+    run = {"engine": "prefect", "run_id": recording.destination.run_id}
     ids = {"flow_run_id": result.flow_run_id, "task_run_id": result.task_run_id}
     activity = step_activity(
-        step=description.name,
+        step=result.task,
         function=result.code.name,
         fingerprint=result.code.digest,
         started=result.started.isoformat(),
-        ended=result.ended,
+        ended=datetime.now(UTC).isoformat(),
         source=code.source if code else "",
         not_covered=code.not_covered if code else (),
         git=result.code.git,
@@ -271,53 +370,61 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         who=session.agent,
         supersedes=None,
     )
-    samples = tuple(sorted({sample for part in used for sample in part.dataset.samples}))
+    taken = last_taken(part.dataset for part in used)
     return NewDataset(
-        mfid=mfid,
+        mfid=derived_mfid(recipe),
         fields={
-            "project_id": result.recording.destination.project,
+            "project_id": project,
             "dataset_name": _dataset_name(result, used),
-            **({"timestamp": taken} if (taken := last_taken(part.dataset for part in used)) else {}),
+            **({"timestamp": taken} if taken else {}),
             "public": False,
-            **({"measurement": description.measurement} if description.measurement else {}),
-            **({"data_type": description.data_type} if description.data_type else {}),
+            **_described(result),
         },
         record=record,
         metadata=_metadata(result, {"inputs": _known_by(result.inputs)}),
         files=result.stored.files,
-        keywords=(*result.keywords, *result.recording.slots.keywords),
+        keywords=(*result.keywords, *recording.slots.keywords),
         parents=tuple(part.dataset.mfid for part in used),
-        samples=samples,
+        samples=tuple(sorted({sample for part in used for sample in part.dataset.samples})),
         ingest=False,
     )
 
 
 def _put_root(result: TaskResult, arrival: Arrival) -> DatasetRef:
     """Put a result without parents, as measured files are: its bytes and its call identify it."""
-    description, arguments = result.description, result.arguments.params
-    call = canonical_json({"task": description.name, "output": result.output, "arguments": arguments})
+    arguments = result.arguments.params
+    call = canonical_json({"task": result.task, "output": result.output, "arguments": arguments})
     return result.recording.put_files(
         result.stored.files,
         f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
         arrival,
         salt=hashlib.sha256(call).hexdigest(),
+        is_result=True,
         dataset_name=_dataset_name(result, []),
         keywords=result.keywords,
         metadata=_metadata(result, {"arguments": arguments}),
-        ingest=False,
-        measurement=description.measurement,
-        data_type=description.data_type,
+        **_described(result),
     )
 
 
+def _described(result: TaskResult) -> JsonObject:
+    """Return the declared fields of the dataset but its name."""
+    return {name: text for name, text in result.declared.fields.items() if text and name != "dataset_name"}
+
+
 def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
-    names = {part.role: part.dataset.name for part in used}
-    template = result.description.dataset_name
+    """Return the declared name, else the data that it is about and the call: its task and short arguments."""
+    arguments, template = result.arguments, result.declared.fields.get("dataset_name")
     if template is not None:
         with suppress(KeyError, IndexError, ValueError, AttributeError):
-            return masked_text(template.format(**{**result.arguments.params, **names}))[:250]
-        return template
-    label = call_label(result)
+            names = {part.role: part.dataset.name for part in used}
+            return str(template.format(**{**arguments.params, **names}))[:250]
+        return str(template)
+    label = result.task if result.output == "out" else f"{result.task}, {result.output}"
+    omitted = arguments.defaults | arguments.paths.keys()
+    params = [value for name, value in arguments.params.items() if name not in omitted]
+    if shown := ", ".join(str(value) for value in params if isinstance(value, (str, int, float)) and str(value)):
+        label += f" [{shown if len(shown) <= LONGEST_LABEL else shown[:LONGEST_LABEL] + '...'}]"
     if not used:
         return label
     first = used[0].dataset
@@ -326,14 +433,26 @@ def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
 
 
 def _metadata(result: TaskResult, more: JsonMapping) -> JsonObject:
-    """Return the metadata of a result without secrets: its dict, record or number, declared ones, those of the flow."""
-    paths = {file.ref.name: file.path for file in result.stored.files}
-    value = _searchable(result.stored.document, paths)
+    """Return the metadata of a result: its dict, record or number, declared ones, and those of the flow."""
+    stored, arguments = result.stored, result.arguments
+    value = _searchable(stored.document, {file.ref.name: file.path for file in stored.files})
     fields = value if isinstance(value, dict) else {} if value is None else {"value": value}
-    searchable = {**(fields if len(canonical_json(fields)) <= LONG_METADATA else {}), **result.description.metadata}
-    metadata = {**searchable, METADATA: {**_flow_metadata(result), **more}}
-    safe: JsonObject = hidden(metadata, "metadata", result.description.name)
-    return safe
+    flow = {
+        "task": result.task,
+        "flow": result.recording.destination.flow,
+        "value": stored.document,
+        "digest": stored.digest,
+        "addresses": result.declared.addresses,
+        "unknown_inputs": NOT_SEEN if result.is_uncertain else "",
+        "from_cache": FROM_CACHE if result.is_cached else "",
+        "unknown_parents": arguments.unknown_parents,
+        "left_out": arguments.left_out,
+    }
+    return {
+        **(fields if len(canonical_json(fields)) <= LONG_METADATA else {}),
+        **result.declared.metadata,
+        METADATA: {**{name: found for name, found in flow.items() if found}, **more},
+    }
 
 
 def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
@@ -348,29 +467,9 @@ def _searchable(document: JsonMapping, files: Mapping[str, Path]) -> Any:
     return json.loads(path.read_bytes()) if path.stat().st_size <= LONG_METADATA else None
 
 
-NOT_SEEN = "files were written, and none was seen to be read"
-FROM_CACHE = "Prefect's cache has it from a run that registered nothing"
-
-
-def _flow_metadata(result: TaskResult) -> JsonObject:
-    flow, arguments = result.recording.destination.flow, result.arguments
-    return {
-        "task": result.description.name,
-        **({"flow": flow} if flow else {}),
-        "value": result.stored.document,
-        "digest": result.stored.digest,
-        **({"addresses": list(result.addresses)} if result.addresses else {}),
-        **({"unknown_inputs": NOT_SEEN} if result.is_uncertain else {}),
-        **({"from_cache": FROM_CACHE} if result.is_cached else {}),
-        **({"unknown_parents": arguments.unknown_parents} if arguments.unknown_parents else {}),
-        **({"left_out": arguments.left_out} if arguments.left_out else {}),
-    }
-
-
 def _known_by(inputs: Iterable[Input]) -> dict[str, list[str]]:
     """Return, by argument, how its parents are known."""
-    reasons: dict[str, list[str]] = {}
-    for part in inputs:
-        if part.known_by not in reasons.setdefault(part.role, []):
-            reasons[part.role].append(part.known_by)
-    return reasons
+    reasons: dict[str, dict[str, None]] = {}
+    for parent in inputs:
+        reasons.setdefault(parent.role, {})[parent.known_by] = None
+    return {role: list(known) for role, known in reasons.items()}

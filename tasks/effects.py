@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -328,7 +328,11 @@ if hasattr(os, "register_at_fork"):
 
 
 def files_written(
-    task: str, changed: Mapping[str, Collection[Path]], opened: OpenedFiles, returned: Collection[Path], logger: Any
+    task: str,
+    changed: Mapping[str, Collection[Path]],
+    opened: OpenedFiles,
+    returned: Collection[Path],
+    warn: Callable[..., object],
 ) -> dict[str, list[Path]]:
     """Return those of the changed files that the call wrote, by argument; never those of other calls.
 
@@ -343,11 +347,11 @@ def files_written(
             if is_own is None:
                 unsure.append(path.name)
             elif is_own and (is_key_file(path) or holds_secret(path)):
-                logger.warning("%s is left out of the result of %s: it holds keys or a secret", path.name, task)
+                warn("%s is left out of the result of %s: it holds keys or a secret", path.name, task)
             elif is_own:
                 written.setdefault(role, []).append(path)
     if unsure:
-        logger.warning(
+        warn(
             "cannot tell which call wrote %s: several wrote there at once, by a library that opens files by itself; "
             "return the paths, or say lineage.wrote(path)",
             ", ".join(unsure[:5]),

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from copy import copy
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -29,12 +30,12 @@ from prefect.utilities.annotations import BaseAnnotation
 
 from crucible_lineage.errors import InputError, OnHoldError
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.tasks.arguments import Runs, trace_arguments
-from crucible_lineage.tasks.dataset import TaskResult, require_free
-from crucible_lineage.tasks.description import code_of, description_of
+from crucible_lineage.tasks.arguments import Arguments, Runs
+from crucible_lineage.tasks.dataset import TaskResult, link_cached, record_result, require_free
 from crucible_lineage.tasks.effects import Effects, OpenedFiles, watching
-from crucible_lineage.tasks.recording import Recording, current, is_recording, run_logger, sent_by, sent_with, warn
-from crucible_lineage.tasks.results import link_cached, record_result
+from crucible_lineage.tasks.lineage import code_of, options_of
+from crucible_lineage.tasks.recording import Recording, current, is_recording, sent_by, sent_with, warn
+from crucible_lineage.text.masking import masked_text
 
 MOST_FUTURES = 10_000  # in one argument
 OWN = "crucible_lineage."  # modules whose tasks register what they make themselves
@@ -57,6 +58,7 @@ def install() -> None:
     require_places()
     for engine in ENGINES:
         _replace(engine, "start", _starting)
+        _replace(engine, "handle_success", _succeeding)
     _replace(SyncTaskRunEngine, "run_context", _within)
     _replace(AsyncTaskRunEngine, "run_context", _within_async)
     _replace(SyncTaskRunEngine, "call_task_fn", _calling)
@@ -191,27 +193,29 @@ class TaskCall:
 
     def __init__(self, engine: Any, recording: Recording) -> None:
         task, run = engine.task, engine.task_run
+        options = options_of(task)
+        ignored = options.pop("ignore", ())
         signature = inspect.signature(task.fn)
-        named = by_name(signature, engine.parameters or {})
-        description, assets = description_of(task), [asset.key for asset in task.asset_deps]
-        given, enclosing = getattr(engine, "crucible_given", {}), getattr(engine, "crucible_enclosing", {})
-        arguments = trace_arguments(named, given, enclosing, assets, recording, description)
+        bound = by_name(signature, engine.parameters or {})
+        named = {name: value for name, value in bound.items() if name not in ignored}
+        arguments = Arguments(recording, task.name)
         arguments.defaults = frozenset(
             name for name, known in signature.parameters.items() if named.get(name, signature) is known.default
         )
-        declared = Effects(addresses=[asset.key for asset in getattr(task, "assets", ())])
+        given, enclosing = getattr(engine, "crucible_given", {}), getattr(engine, "crucible_enclosing", {})
+        arguments.trace(named, given, enclosing, [asset.key for asset in task.asset_deps])
+        assets = [masked_text(asset.key) for asset in getattr(task, "assets", ())]
+        declared = Effects(addresses=assets, fields=options)
         self.result = TaskResult(
+            task=task.name,
             code=code_of(task),
-            description=description,
             recording=recording,
             arguments=arguments,
-            logger=run_logger(),
             flow_run_id=str(run.flow_run_id or ""),
             task_run_id=str(run.id),
             opened=OpenedFiles(tuple(arguments.paths.values()), declared, is_local=recording.owner),
         )
         self._returned: Any = _NOTHING
-        self._key = ""
         self._is_cached = False
 
     def returned(self, value: Any, transaction: Any) -> None:
@@ -219,9 +223,10 @@ class TaskCall:
         self._is_cached = transaction.is_committed()
         self.result.opened.is_over = True
         self._returned = value
-        self._key = (transaction.key or "") if transaction.write_on_commit or self._is_cached else ""
+        if transaction.write_on_commit or self._is_cached:
+            self.result = replace(self.result, key=transaction.key or "")
         if not self._is_cached and transaction.get_parent() is not None:
-            hook = functools.partial(_note_rollback, self.result.description.name)
+            hook = functools.partial(_note_rollback, self.result.task)
             hook.log_on_run = False  # type: ignore[attr-defined]
             transaction.on_rollback_hooks.append(hook)
         if self.result.recording.destination.strict:
@@ -230,36 +235,28 @@ class TaskCall:
     def end(self) -> None:
         """Record what was returned, if anything was."""
         value, self._returned = self._returned, _NOTHING
-        if value is _NOTHING:
-            return
-        self.yielded(value, None)
+        if value is not _NOTHING:
+            self.record(value)
 
-    def yielded(self, returned: Any, number: int | None) -> None:
-        """Record a result: what the call has returned, its item of this number, or else what it has changed."""
+    def record(self, returned: Any, output: str = "out") -> None:
+        """Record what the call has returned or, as an `output`, one of the items that it yields."""
         if isinstance(returned, State) and not returned.is_completed():
             return
         value = returned.data if isinstance(returned, State) else returned
         value = value.result if isinstance(value, ResultRecord) else value
         try:
             if self._is_cached:
-                link_cached(self.result, value, self._key)
+                link_cached(self.result, value)
             else:
-                self._store(value, number)
+                record_result(replace(self.result, output=output), value)
         except Exception as error:
             if self.result.recording.destination.strict:
                 raise
-            name = self.result.description.name
-            warn("the result of %s is not recorded: %s: %s", name, type(error).__name__, error)
-
-    def _store(self, value: Any, number: int | None) -> None:
-        result = self.result.after(number, self._key)
-        is_recorded = record_result(result, value)
-        if not is_recorded and value is None and (changed := result.arguments.changed_objects(result.recording)):
-            record_result(result, next(iter(changed.values())) if len(changed) == 1 else changed)
+            warn("the result of %s is not recorded: %s: %s", self.result.task, type(error).__name__, error)
 
 
 def _note_rollback(name: str, _: object) -> None:
-    run_logger().warning("the result of %s stays registered, though its transaction was rolled back", name)
+    warn("the result of %s stays registered, though its transaction was rolled back", name)
 
 
 def by_name(signature: inspect.Signature, arguments: Mapping[str, Any]) -> JsonObject:
@@ -288,28 +285,10 @@ def _required(call: TaskCall | Exception | None, transaction: Any = None) -> Tas
     return None
 
 
-@contextmanager
-def _followed(engine: Any, call: TaskCall | None) -> Iterator[None]:
-    """Let the call take what the engine hands on as the result of the function in this block."""
-    if call is None:
-        yield
-        return
-
-    def succeeded(result: Any, transaction: Any) -> Any:
-        call.returned(result, transaction)
-        return type(engine).handle_success(engine, result, transaction=transaction)
-
-    engine.handle_success = succeeded
-    try:
-        with watching(call.result.opened):
-            yield
-    finally:
-        del engine.handle_success
-
-
 def _calling(call_task_fn: Any) -> Any:
     def called(self: Any, transaction: Any) -> Any:
-        with _followed(self, _required(self.crucible_call, transaction)):
+        call = _required(self.crucible_call, transaction)
+        with watching(call.result.opened) if call else nullcontext():
             return call_task_fn(self, transaction)
 
     return called
@@ -317,10 +296,22 @@ def _calling(call_task_fn: Any) -> Any:
 
 def _awaiting(call_task_fn: Any) -> Any:
     async def called(self: Any, transaction: Any) -> Any:
-        with _followed(self, _required(self.crucible_call, transaction)):
+        call = _required(self.crucible_call, transaction)
+        with watching(call.result.opened) if call else nullcontext():
             return await call_task_fn(self, transaction)
 
     return called
+
+
+def _succeeding(handle_success: Any) -> Any:
+    """Let the call take what the engine hands on as the result of the function; a generator's items were recorded."""
+
+    def succeeded(self: Any, result: Any, transaction: Any) -> Any:
+        if isinstance(self.crucible_call, TaskCall) and "crucible_calls" not in vars(self.task):
+            self.crucible_call.returned(result, transaction)
+        return handle_success(self, result, transaction=transaction)
+
+    return succeeded
 
 
 def _generating(wrapped: Callable[..., Any], run_generator: Any) -> Any:
@@ -348,7 +339,7 @@ def _yielding(function: Callable[..., Any], calls: list[TaskCall | Exception | N
             except StopIteration as end:
                 return end.value
             if call is not None:
-                call.yielded(item, number)
+                call.record(item, f"item {number}")
             try:
                 yield item
             except GeneratorExit:
@@ -369,7 +360,7 @@ def _yielding_async(function: Callable[..., Any], calls: list[TaskCall | Excepti
             except StopAsyncIteration:
                 return
             if call is not None:
-                await asyncio.to_thread(call.yielded, item, number)
+                await asyncio.to_thread(call.record, item, f"item {number}")
             yield item
 
     return called

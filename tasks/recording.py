@@ -1,41 +1,30 @@
-"""`registering`: within it, results of tasks and steps become datasets. A decorator of flows, or a `with` in them.
-
-A step that is called in such a flow accepts paths (registered as raw data if they are new), dataset ids, or the results
-of other steps; it runs as a Prefect task, its outputs are registered, and what it returns stands for them.
-"""
+"""An open `registering`: what it has registered, what waits, and which recording a running task belongs to."""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
 import logging
 import os
 import shutil
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from copy import copy
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
 
-from prefect import Flow
-from prefect import task as prefect_task
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
-from prefect.futures import resolve_futures_to_states
 from prefect.logging import get_logger, get_run_logger
 
 from crucible_lineage.core.slots import SlotClaim
-from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError, RunError
+from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, delivery_context
-from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, new_raw, raw_files
-from crucible_lineage.pipeline.step_call import FlowSlots, called_step, file_of
+from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, new_raw, raw_files
+from crucible_lineage.pipeline.step_call import FlowSlots
 from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
@@ -45,17 +34,14 @@ from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun
-from crucible_lineage.step import Step, open_runners, step_runner
-from crucible_lineage.tasks.artifacts import lineage_artifact, lineage_of, tell_asset
-from crucible_lineage.tasks.credentials import CrucibleCredentials
+from crucible_lineage.tasks.artifacts import tell_asset
 from crucible_lineage.tasks.effects import watch_files
 from crucible_lineage.tasks.origins import Notes, Origins
 from crucible_lineage.tasks.secret import watch_secrets
-from crucible_lineage.tasks.sessions import REPEATED, Crucible, CrucibleConnection, connection_of, run_ids, session_for
-from crucible_lineage.text.amounts import amount
+from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.text.masking import masked_text
 
-_open: ContextVar[Recording | None] = ContextVar("recording", default=None)
+open_here: ContextVar[Recording | None] = ContextVar("recording", default=None)
 RETRY_AFTER_S = 30.0  # chosen: results are kept without a request for this time after one was not answered
 SENT = "__crucible_sent__"  # attribute of a flow that is sent to another process
 
@@ -107,7 +93,6 @@ class Arrival:
     """
 
     label: str
-    logger: Any
     used: Sequence[UsedDataset] = ()
     slots: Mapping[str, SlotClaim] = field(default_factory=dict)
     keyword: str = ""
@@ -124,6 +109,8 @@ class Recording:
     def __init__(
         self, destination: Destination, session: Session, *, owner: bool, origins: Origins | None = None
     ) -> None:
+        watch_secrets()
+        watch_files()
         self.destination = destination
         self.session = session
         self.owner = owner
@@ -133,10 +120,12 @@ class Recording:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
         self._has_own_notes = origins is None
+        if owner:
+            self.origins.notes.folder.mkdir(parents=True, exist_ok=True)
         self._noted_before = self.origins.notes.results()
         run = ClaimingRun(destination.run_id, datetime.fromisoformat(destination.begun), destination.file)
         self.slots = FlowSlots(session, destination.flow, run, at_once=not owner, is_away=self.is_away)
-        self.within = _open.get() if owner else None
+        self.within = open_here.get() if owner else None
         if not owner:
             self.origins.share()
         self.notices: list[str] = []  # uncertainties, for the artifact
@@ -181,7 +170,7 @@ class Recording:
 
     # ------------------------------------------------------------ results
 
-    def put(self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool = True) -> DatasetRef:
+    def put(self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool) -> DatasetRef:
         """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it."""
         session, dataset = self.session, new.ref(new.mfid)
         with session.turn(new.mfid):  # another flow may make the same
@@ -206,7 +195,8 @@ class Recording:
         parents: Sequence[DatasetRef] = (),
         *,
         salt: str | None = None,
-        is_result: bool = True,
+        is_result: bool = False,
+        ingest: bool = False,
         **fields: Any,
     ) -> DatasetRef:
         """Find (without parents) or put the dataset of files that no step made. With a `salt`, other calls make others.
@@ -214,7 +204,7 @@ class Recording:
         A failure to ask the service is no obstacle: registering the same files again gives the same dataset.
         """
         raw = raw_files(self.destination.project, files, parents=parents, salt=salt)
-        declared = FileInput(file=(files[0].ref.name,), **fields)
+        declared = FileInput(file=(files[0].ref.name,), ingest=ingest, **fields)
         known = self.session.known(raw.mfid) if salt else self.find(raw) if not parents else None
         if known is not None:
             if is_result:
@@ -256,7 +246,7 @@ class Recording:
                         arrival.context.run(follow_up, delivery.payload.step, arrival, dataset)
                 except Exception as error:
                     self._made.pop(mfid, None)
-                    arrival.logger.warning("%s is not registered: %s", arrival.label, masked_text(str(error)))
+                    arrival.context.run(warn, "%s is not registered: %s", arrival.label, error)
 
     def _follow_up(self, step: str, arrival: Arrival, dataset: DatasetRef, *, is_ours: bool) -> None:
         if arrival.used and is_ours:
@@ -306,7 +296,7 @@ class Recording:
         self._made = {origin.dataset.mfid: origin.dataset for origin in elsewhere if origin is not None} | self._made
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._has_own_notes:
-            shutil.rmtree(notes.folder, ignore_errors=True)
+            shutil.rmtree(notes.folder.parent, ignore_errors=True)
         self._client.close()
 
     def datasets(self) -> list[DatasetRef]:
@@ -314,7 +304,7 @@ class Recording:
         return list(self._made.values())
 
 
-_here: dict[str, Recording] = {}  # open recordings of this process, by run id
+here: dict[str, Recording] = {}  # open recordings of this process, by run id
 _lock = threading.Lock()
 
 _inherited: list[object] = []  # recordings of the parent process, which a fork must not close
@@ -324,14 +314,14 @@ SHARE_WAIT_S = 30.0  # longer than any registration takes; after it the fork or 
 
 def _before_fork() -> None:
     """Finish running deliveries before a fork: a lock held at that moment would stay locked in the child."""
-    for recording in list(_here.values()):
+    for recording in list(here.values()):
         recording.share()
 
 
 def _after_fork() -> None:
     """Drop inherited recordings: a forked process opens its own, since connections and threads are not inherited."""
-    _inherited.append(dict(_here))
-    _here.clear()
+    _inherited.append(dict(here))
+    here.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -341,40 +331,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
-def _opened(request: Destination) -> Recording:
-    """Begin to record for the running flow. Raises InputError if this Prefect has no place to see its tasks."""
-    from crucible_lineage.tasks.hook import install, note_sent_by  # they import this module
-
-    install()
-    watch_secrets()
-    watch_files()
-    session = session_for(request.crucible)
-    is_block = isinstance(request.crucible, CrucibleCredentials)
-    settled = request.crucible if is_block else connection_of(request.crucible).settled(session.settings)
-    running, within, run_id = FlowRunContext.get(), _open.get(), uuid.uuid4().hex
-    flow = running.flow if running else None
-    if running is not None:
-        note_sent_by(running.task_runner)
-    name, file = (flow.name, file_of(flow.fn)) if flow else ("", "")
-    outer = within if within and within.session is session else None  # the parent flow: they share known values
-    # A task worker knows the flow run alone; within another Crucible's recording, its notes may be those of the run.
-    shared_by = str(running.flow_run.id) if running and running.flow_run and not within else run_id
-    notes, begun = outer.destination.notes if outer else shared_by, datetime.now(UTC).isoformat()
-    destination = replace(request, crucible=settled, run_id=run_id, flow=name, file=file, begun=begun, notes=notes)
-    recording = Recording(destination, session, owner=True, origins=outer.origins if outer else None)
-    recording.begin()
-    return recording
-
-
 def current(destination: Destination | None = None) -> Recording | None:
     """Find the open recording for this code: of the given destination, else by context, flow, or in this process."""
     if destination is not None:
-        return _here.get(destination.run_id) or _attached(destination)
-    if (recording := _open.get()) is not None:
+        return here.get(destination.run_id) or _attached(destination)
+    if (recording := open_here.get()) is not None:
         return recording if recording.process == os.getpid() else _attached(recording.destination)
     if FlowRunContext.get() is not None:
         return current(sent) if (sent := sent_with(None)) is not None else None  # the flow registers nothing
-    recordings = list(_here.values())  # a plain thread of the flow's process has no context
+    recordings = list(here.values())  # a plain thread of the flow's process has no context
     outer = {id(recording.within) for recording in recordings}
     innermost = [recording for recording in recordings if id(recording) not in outer]
     if len(innermost) == 1:
@@ -390,7 +355,7 @@ def current(destination: Destination | None = None) -> Recording | None:
 
 def is_recording() -> bool:
     """Return whether a flow registers in this process, or in the one that it was forked from."""
-    return bool(_here) or _open.get() is not None
+    return bool(here) or open_here.get() is not None
 
 
 def warn(message: str, *arguments: object) -> None:
@@ -409,175 +374,8 @@ def run_logger() -> logging.Logger | Any:
 def _attached(destination: Destination) -> Recording | None:
     """Return this process's recording for a flow that runs in another process."""
     with _lock:
-        recording = _here.get(destination.run_id)
+        recording = here.get(destination.run_id)
         if recording is None:
-            watch_secrets()
-            watch_files()
             session = session_for(destination.crucible)
-            recording = _here[destination.run_id] = Recording(destination, session, owner=False)
+            recording = here[destination.run_id] = Recording(destination, session, owner=False)
         return recording
-
-
-# ---------------------------------------------------------------- `registering`
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator, or in a `with`)
-    """Register results of tasks called within in this project, as children of what they were made from.
-
-    A decorator for the function of a flow, sync or async, below `@flow`; or a context manager inside a flow. With
-    `strict`, a task fails if lineage is uncertain: an argument without a known parent, a result that is not recorded.
-    While the service is unreachable, results wait in the outbox; with `undelivered="fail"` the flow run fails at its
-    end if some still do.
-    """
-
-    def __init__(
-        self,
-        project: str,
-        *,
-        crucible: Crucible | None = None,
-        strict: bool = False,
-        undelivered: Literal["warn", "fail"] = "warn",
-    ) -> None:
-        self._request = Destination(project, crucible, strict=strict, undelivered=undelivered)
-        self._open: list[tuple[AbstractContextManager[Recording], Recording]] = []  # replaced, as a copy shares it
-
-    def __call__(self, function: Function) -> Function:
-        """Wrap the function of a flow."""
-        if isinstance(function, Flow):
-            function.fn = self(function.fn)
-            return function
-        wrapped: Any
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            async def yields_async(*args: Any, **kwargs: Any) -> Any:
-                async with copy(self):
-                    async for item in function(*args, **kwargs):
-                        yield item
-
-            wrapped = yields_async
-        elif inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
-                async with copy(self):
-                    return await asyncio.to_thread(_await_tasks, await function(*args, **kwargs))
-
-            wrapped = awaited
-        elif inspect.isgeneratorfunction(function):
-
-            @functools.wraps(function)
-            def yields(*args: Any, **kwargs: Any) -> Any:
-                with copy(self):
-                    return _await_tasks((yield from function(*args, **kwargs)))
-
-            wrapped = yields
-        else:
-
-            @functools.wraps(function)
-            def called(*args: Any, **kwargs: Any) -> Any:
-                with copy(self):
-                    return _await_tasks(function(*args, **kwargs))
-
-            wrapped = called
-        with suppress(NameError, TypeError, SyntaxError):  # Prefect reads texts as annotations of the wrapper's module
-            wrapped.__signature__ = inspect.signature(function, eval_str=True)
-            wrapped.__annotations__ = inspect.get_annotations(function, eval_str=True)
-        return wrapped  # type: ignore[no-any-return]
-
-    def __enter__(self) -> Recording:
-        """Begin to record. The recording's `datasets()` are those registered so far."""
-        within = _registered(self._request)
-        recording = within.__enter__()
-        self._open = [*self._open, (within, recording)]
-        return recording
-
-    def __exit__(self, *failure: Any) -> None:
-        *self._open, (within, _) = self._open
-        within.__exit__(*failure)
-
-    async def __aenter__(self) -> Recording:
-        return self.__enter__()
-
-    async def __aexit__(self, *failure: Any) -> None:
-        _, recording = self._open[-1]
-        # Remaining registrations do not block the event loop.
-        await asyncio.to_thread(functools.partial(recording.close, failed=failure[0] is not None))
-        self.__exit__(*failure)
-
-
-def _await_tasks(returned: Any) -> Any:
-    """Return what a flow has returned once its tasks have ended: Prefect, too, waits for futures, but only later."""
-    resolve_futures_to_states(returned)
-    return returned
-
-
-@contextmanager
-def _registered(request: Destination) -> Iterator[Recording]:
-    """Record tasks and steps called in this block, and show what was registered."""
-    recording = _opened(request)
-    _here[recording.destination.run_id] = recording
-    runner, failed = functools.partial(_run_step, recording), True
-    opened, running = _open.set(recording), step_runner.set(runner)
-    open_runners.append(runner)
-    try:
-        yield recording
-        failed = False
-    finally:
-        step_runner.reset(running)
-        open_runners.remove(runner)
-        try:
-            recording.close(failed=failed)
-            _show_results(recording)
-        finally:
-            _open.reset(opened)
-            del _here[recording.destination.run_id]
-    if (waiting := recording.left()) and recording.destination.undelivered == "fail":
-        raise RunError(_waiting_message(recording, len(waiting)))
-
-
-def _run_step(
-    recording: Recording, called: Step[..., Any], inputs: Mapping[str, object], params: Mapping[str, object]
-) -> Any:
-    """Run a step and return its registered output, or a mapping if it has several."""
-    session = recording.session
-    prepared = called_step(session, recording.destination.project, called, inputs, params, recording.slots)
-
-    @prefect_task(name=called.name, task_run_name=called.name, **REPEATED)
-    def make() -> dict[str, str]:
-        recording.deliverer.drain(SHARE_WAIT_S)  # the step's parents may wait
-        run = {**run_ids(), "run_id": recording.destination.run_id}
-        return {name: dataset.mfid for name, dataset in prepared.make(run).items()}
-
-    outputs = {name: existing_dataset(mfid, session) for name, mfid in make().items()}
-    return next(iter(outputs.values())) if len(outputs) == 1 else outputs
-
-
-def _show_results(recording: Recording) -> None:
-    """Log what the flow run registered, and add the artifact `lineage`; a failure to do so is only a warning."""
-    datasets = recording.datasets()
-    if not datasets or FlowRunContext.get() is None:
-        return
-    project = recording.destination.project
-    count = amount(len(datasets), "dataset")
-    run_logger().info("registered in %s: %s, %d of them reused", project, count, recording.reused)
-    try:
-        waiting = recording.left()
-        if waiting:
-            recording.notices.append(_waiting_message(recording, len(waiting)))
-            warn("%s", recording.notices[-1])
-        shown = [dataset.mfid for dataset in datasets if dataset.mfid not in waiting]
-        graph = lineage_of(shown, recording.session)
-        last = datasets[-1].mfid if len(datasets) == 1 else None
-        lineage_artifact(graph, last, recording.session, notes=recording.notices)
-    except Exception as error:
-        warn("the lineage cannot be shown: %s", error)
-
-
-def _waiting_message(recording: Recording, count: int) -> str:
-    return (
-        f"{amount(count, 'result')} in the outbox: {recording.reason}; the next run of a flow here, or "
-        "`crucible-lineage push`, delivers them"
-    )
