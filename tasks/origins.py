@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import threading
@@ -15,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.refs import DatasetRef
@@ -42,6 +43,9 @@ class Origin:
     part: bool = False
 
 
+_AS_JSON = TypeAdapter(Origin)
+
+
 class Notes:
     """Origins shared by all processes of a flow run with the same data folder: small files, replaced atomically."""
 
@@ -50,19 +54,15 @@ class Notes:
 
     def write(self, name: str, origin: Origin) -> None:
         """Write an origin under a name for other processes, unless the flow run has ended."""
-        fields = {"files": origin.files, "digest": origin.digest, "about": origin.about}
-        text = json.dumps({"dataset": origin.dataset.to_json(), **fields})
         with suppress(FileNotFoundError), replacing(self.folder / name) as draft:
-            draft.write_text(text, encoding="utf-8")
+            draft.write_bytes(_AS_JSON.dump_json(origin))
 
     def read(self, name: str) -> Origin | None:
         """Read the origin under a name; None if there is none."""
         try:
-            note = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return _AS_JSON.validate_json((self.folder / name).read_bytes())
         except FileNotFoundError:
             return None
-        dataset = DatasetRef.from_json(note["dataset"])
-        return Origin(dataset, tuple(note["files"]), note["digest"], tuple(note["about"]))
 
     def results(self) -> set[str]:
         """Return the names of the notes of task runs."""
