@@ -40,13 +40,6 @@ from crucible_lineage.text.masking import masked_text
 MOST_FUTURES = 10_000  # in one argument
 OWN = "crucible_lineage."  # modules whose tasks register what they make themselves
 ENGINES = (SyncTaskRunEngine, AsyncTaskRunEngine)
-PLACES = (
-    *((engine, name) for engine in ENGINES for name in ("start", "run_context", "call_task_fn", "handle_success")),
-    (EngineContext, "serialize"),
-    (Flow, "validate_parameters"),
-    (task_engine, "run_generator_task_sync"),
-    (task_engine, "run_generator_task_async"),
-)
 PARAMETERS = {"call_task_fn": ["self", "transaction"], "handle_success": ["self", "result", "transaction"]}
 
 _NOTHING = object()
@@ -56,23 +49,14 @@ _NOTHING = object()
 def install() -> None:
     """Put the hooks into this process. Raises InputError if Prefect's engines lack a place for one."""
     require_places()
-    for engine in ENGINES:
-        _replace(engine, "start", _starting)
-        _replace(engine, "handle_success", _succeeding)
-    _replace(SyncTaskRunEngine, "run_context", _within)
-    _replace(AsyncTaskRunEngine, "run_context", _within_async)
-    _replace(SyncTaskRunEngine, "call_task_fn", _calling)
-    _replace(AsyncTaskRunEngine, "call_task_fn", _awaiting)
-    _replace(task_engine, "run_generator_task_sync", functools.partial(_generating, _yielding))
-    _replace(task_engine, "run_generator_task_async", functools.partial(_generating, _yielding_async))
-    _replace(EngineContext, "serialize", _serializing)
-    _replace(Flow, "validate_parameters", _validating)
+    for (owner, name), hook in HOOKS.items():
+        _replace(owner, name, hook)
     Task.__getstate__ = _with_code  # type: ignore[assignment, method-assign]
 
 
 def require_places() -> None:
     """Raise InputError if Prefect has no place for one of the hooks."""
-    for owner, name in PLACES:
+    for owner, name in HOOKS:
         place = getattr(owner, name, None)
         found = list(inspect.signature(place).parameters) if callable(place) else None
         if found is None or PARAMETERS.get(name, found) != found:
@@ -417,3 +401,18 @@ def _with_code(task: Task[..., Any]) -> dict[str, Any]:
     """Return the state of a task for a pickle; with its code, which may not be readable in another process."""
     state = vars(task)
     return {**state, "crucible_code": code_of(task)} if is_recording() and "fn" in state else state
+
+
+HOOKS: dict[tuple[Any, str], Callable[[Any], Any]] = {
+    **{(engine, "start"): _starting for engine in ENGINES},
+    **{(engine, "handle_success"): _succeeding for engine in ENGINES},
+    (SyncTaskRunEngine, "run_context"): _within,
+    (AsyncTaskRunEngine, "run_context"): _within_async,
+    (SyncTaskRunEngine, "call_task_fn"): _calling,
+    (AsyncTaskRunEngine, "call_task_fn"): _awaiting,
+    (task_engine, "run_generator_task_sync"): functools.partial(_generating, _yielding),
+    (task_engine, "run_generator_task_async"): functools.partial(_generating, _yielding_async),
+    (EngineContext, "serialize"): _serializing,
+    (Flow, "validate_parameters"): _validating,
+}
+"""The places in Prefect, and what is put around them."""

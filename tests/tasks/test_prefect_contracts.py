@@ -42,7 +42,7 @@ def test_3_9_1_the_engines_have_a_place_for_each_hook() -> None:
     assert not inspect.iscoroutinefunction(BaseTransaction.is_committed)
 
 
-@pytest.mark.parametrize(("owner", "name"), hook.PLACES)
+@pytest.mark.parametrize(("owner", "name"), hook.HOOKS)
 def test_registering_refuses_a_prefect_without_a_place(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, name, None)
     with pytest.raises(InputError, match=f"has no place {name} like that of 3.9. Nothing was run"):
