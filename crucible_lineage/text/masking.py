@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -23,6 +23,7 @@ BLOT = "***"
 LEAST_KNOWN = 6  # characters of a secret that is searched for everywhere; shorter ones occur in other texts
 LEAST_GUESSED = 8  # chosen: characters of a value that only its name reveals
 MIN_ENCODED = 4  # characters; encodings of shorter secrets occur everywhere
+MOST_SHORT = 100  # chosen: characters of a text that may occur again
 MOST_HELD_BYTES = 1 << 16  # of output without a line end
 WAY_OUT = "read it from a Prefect secret block or an environment variable while the step runs"
 
@@ -78,6 +79,7 @@ class Redactor:
         spellings = {form for secret in set(secrets) if secret for form in _spellings(secret)}
         self._texts = sorted(spellings, key=len, reverse=True)
         self._encoded = [text.encode(errors="surrogatepass") for text in self._texts]
+        self.short_text = lru_cache(8192)(self.text)  # keys and versions, which occur in every record
 
     def text(self, text: str) -> str:
         """Return the text without secrets."""
@@ -153,7 +155,7 @@ def masked_text(text: str) -> str:
     """Return the text without secrets."""
     if _environment is None:
         learn()
-    return _gate.text(text)
+    return _gate.short_text(text) if len(text) <= MOST_SHORT else _gate.text(text)
 
 
 def masked(value: Any, at: str = "", found: list[str] | None = None, *, by_name: bool = True) -> Any:
