@@ -332,7 +332,8 @@ def put_result(result: TaskResult) -> DatasetRef:
     params = {**arguments.params, **written, RESULT: result.stored.digest}  # which equal arguments may not determine
     code = StepCode(result.task, result.code.digest, {})
     recipe = step_recipe(recording.destination.project, code, result.output, params, used)
-    new = replace(_new_dataset(result, used, recipe), slots=slots)
+    with recording.describing:  # source and packages are read once, not by all threads of the flow
+        new = replace(_new_dataset(result, used, recipe), slots=slots)
     return recording.put(result.task, new, arrival, is_result=True)
 
 

@@ -135,7 +135,7 @@ class Recording:
         self.not_stored: set[str] = set()  # reasons not to store a value, as warnings have told them
         self._made: dict[str, DatasetRef] = {}
         self._arrivals: dict[str, list[Arrival]] = {}
-        self._lock = threading.Lock()
+        self._lock, self.describing = threading.Lock(), threading.Lock()
         self._client = session.connect(at_most_s=ONE_CALL_S)
         self.deliverer = Deliverer(delivery_context(session, self._client), self._note_outcome)
         self._is_closed = False
