@@ -92,11 +92,14 @@ class CrucibleClient:
         self._api = _connections(trust, transport)
         self._storage = _connections(trust, SignedUrlTransport(transport) if transport else None)
         connection = Connection(
-            api_url, api_key, timeouts=timeout, retry=retry, http=self._api, privilege_mode=privilege_mode
+            *(api_url, api_key),
+            timeouts=timeout,
+            retry=retry,
+            http=self._api,
+            privilege_mode=privilege_mode,
+            is_embedded=isinstance(transport, RestartingTransport),
         )
         self._connection = connection
-        is_near = getattr(transport, "is_near", False)
-        self._latency: Callable[[], float] = lambda: 0.0 if is_near else connection.latency_s
         memory = UploadMemory(state_folder, connection.api_url)
         self.files = FileCalls(connection, Storage(timeout, self._storage, LinkHosts(api_url, state_folder)), memory)
         self.metadata = MetadataCalls(connection)
@@ -132,7 +135,7 @@ class CrucibleClient:
     @property
     def latency_s(self) -> float:
         """The shortest latency of recent answers; 0 before the first, and on this machine."""
-        return self._latency()
+        return self._connection.latency_s
 
     def at_once(self, *calls: Callable[[], Result]) -> list[Result]:
         """Make independent calls, concurrently if answers take long. Returns their results in order.
@@ -205,8 +208,6 @@ class DirectClient(httpx.Client):
 
 class RestartingTransport(httpx.BaseTransport):
     """Sends requests to the embedded Crucible; `revive` restarts it if none listens, and returns whether one does."""
-
-    is_near = True  # slow answers mean that the machine is busy, and more threads would not help
 
     def __init__(self, revive: Callable[[], bool]) -> None:
         self._revive = revive

@@ -104,8 +104,10 @@ class Connection:
         retry: RetryPolicy,
         http: httpx.Client,
         privilege_mode: str | None = None,
+        is_embedded: bool = False,
     ) -> None:
         self.api_url = _valid_url(api_url)
+        self.is_embedded = is_embedded  # slow answers mean that the machine is busy, and more threads would not help
         self.timeouts = timeouts
         self.retry = retry
         self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the calling thread
@@ -120,8 +122,8 @@ class Connection:
 
     @property
     def latency_s(self) -> float:
-        """The shortest latency of recent answers, network and service together; 0 before the first."""
-        return min(self._latencies, default=0.0)
+        """The shortest latency of recent answers, network and service together; 0 before the first, and embedded."""
+        return 0.0 if self.is_embedded else min(self._latencies, default=0.0)
 
     @property
     def policy(self) -> RetryPolicy:

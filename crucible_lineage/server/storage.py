@@ -99,11 +99,11 @@ class ContentStore:
                 raise
         flush_folder(target.parent)
 
-    def keep_empty(self, sha256: str) -> None:
-        """Store the content of zero bytes."""
-        path = self.folder.content(sha256)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
+    def keep_bytes(self, content: bytes) -> None:
+        """Store the bytes of a small file."""
+        with self.draft("given") as draft:
+            draft.write(content)
+        self.keep(draft.path, draft.sha256)
 
     def part(self, upload_id: str, number: int) -> Path:
         """Return the path of a verified part, from 1, or of the only file of a resumable upload, which grows."""

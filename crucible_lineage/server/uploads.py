@@ -6,6 +6,7 @@ A signed upload has parts, each verified as it arrives; a resumable one has a si
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from sqlite3 import Connection, Row
 from typing import Annotated
 from weakref import WeakValueDictionary
 
-from pydantic import Field
+from pydantic import Base64Bytes, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
@@ -37,7 +38,6 @@ from crucible_lineage.server.storage import (
 # ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
 
 PART_BYTES = 64 << 20  # as the official client slices; with any other size it reads the file twice
-EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
 
 _growing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # held while a chunk is written
@@ -53,6 +53,7 @@ class NewContent(Form):
 
 class NewUpload(NewContent):
     filename: FileName
+    content: Base64Bytes | None = None  # of a small file; then nothing is left to be sent
 
 
 class AnnouncedPart(Form):
@@ -141,17 +142,19 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 
 def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json, Row | None]:
-    """Return the answer if the file is stored undamaged, or empty; else the upload to which its bytes must be sent."""
+    """Return the answer if the file is stored undamaged, or its bytes are given; else the upload to send them to."""
     announced, storage = (body.filename, body.size, body.sha256_hash), call.service.storage
+    given = body.content if body.size else b""
     may_reuse = kind == "signed" and "crucible-reuse" in call.request.headers
     with call.write() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         file = find_same(db, dataset["id"], *announced)
-        if body.size == 0:
-            if body.sha256_hash != EMPTY_SHA256:
-                raise Refusal(422, "sha256_hash is not that of an empty file")
-            storage.keep_empty(EMPTY_SHA256)
-            return _existing(register(db, dataset["id"], *announced)), None
+        if given is not None:
+            if (len(given), hashlib.sha256(given).hexdigest()) != announced[1:]:
+                raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
+            storage.keep_bytes(given)
+            state = {} if file else {"state": "reused"}
+            return {**_existing(register(db, dataset["id"], *announced)), **state}, None
         if file is None and not may_reuse:
             return None, _begin(db, call, kind, dataset["id"], body.filename, body)
     if file is not None and storage.holds(body.sha256_hash, body.size):
