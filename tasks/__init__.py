@@ -1,23 +1,13 @@
 """Prefect: `registering` for flows as people write them; a task for each step of Crucible's API; `step`.
 
-Names are imported on first use: Prefect imports the block among them whenever a server or worker starts.
+Names are imported on first use: Prefect imports the block among them whenever a server or worker starts. Type checkers
+read __init__.pyi.
 """
-# ruff: noqa: F401, F403 (types of the names in `__all__`)
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from crucible_lineage.step import step
-    from crucible_lineage.tasks.api_datasets import *
-    from crucible_lineage.tasks.api_files import *
-    from crucible_lineage.tasks.credentials import CrucibleCredentials
-    from crucible_lineage.tasks.flow import registering
-    from crucible_lineage.tasks.materialization import materialize
-    from crucible_lineage.tasks.sessions import CrucibleConnection, asynchronous, session_for
-    from crucible_lineage.tasks.values import Kind, add_kind
+from typing import Any
 
 API_TASKS = (
     *("add_files", "add_keywords", "add_thumbnail", "check_lineage", "count_datasets", "create_dataset"),

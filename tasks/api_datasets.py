@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
@@ -26,6 +27,23 @@ _FIELDS = (
     *("dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "timestamp", "public"),
     *("owner_orcid", "instrument_name", "instrument_id"),
 )
+
+
+class DatasetChanges(TypedDict, total=False):
+    """Fields of a dataset that can be changed; those that are not passed stay as they are."""
+
+    dataset_name: str | None
+    measurement: str | None
+    data_type: str | None
+    data_format: str | None
+    session_name: str | None
+    timestamp: str | datetime | None
+    size: int
+    public: bool
+    project_id: str
+    project_mfid: str
+    instrument_id: str
+    instrument_mfid: str
 
 
 @api_task("create {dataset_name}")
@@ -114,8 +132,8 @@ def count_datasets(*, crucible: Crucible | None = None, **filters: object) -> in
 
 
 @api_task("update {dsid}")
-def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: object) -> Dataset:
-    """Change fields of a dataset (`dataset_name`, `measurement`, `public`, ...), and return it."""
+def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: Unpack[DatasetChanges]) -> Dataset:
+    """Change these fields of a dataset and return it."""
     return session_for(crucible).client.datasets.update(dsid, **fields)
 
 
@@ -284,7 +302,7 @@ def list_projects(*, limit: int | None = None, crucible: Crucible | None = None)
 # ---------------------------------------------------------------- whole chains
 
 
-@api_task("register child")
+@api_task("register child of {parents}")
 def register_child(
     parents: str | Sequence[str],
     files: str | Path | Sequence[str | Path],
