@@ -33,6 +33,7 @@ from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
+from crucible_lineage.pipeline.job.delivering import Driver, delivered_here
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -41,7 +42,7 @@ from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
-from crucible_lineage.tasks.materialization import Driver, delivered_here, materialize
+from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
 
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.job.job import Job, job_from_json, made_to_json
+from crucible_lineage.pipeline.job.delivering import Driver, deliverer_for
+from crucible_lineage.pipeline.job.job import job_from_json, made_to_json
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.job.progress import is_run_here
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.processes.supervised import end_with_parent
-from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import Deliver
-from crucible_lineage.registration.register import nothing
-from crucible_lineage.session import Session
 from crucible_lineage.tasks.artifacts import tell_made
 from crucible_lineage.tasks.sessions import REPEATED, CrucibleConnection, run_ids, session_for
 from crucible_lineage.text.amounts import amount
@@ -82,45 +74,3 @@ class BoundedOutput:
             self._log(f"[... {amount(left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]")
         for line in self._end:
             self._log(line)
-
-
-_here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the id of the process
-
-
-class Driver(BaseModel):
-    """What a step in another process needs to know about its run's process to leave delivery to it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    host: str
-    agent: JsonObject
-    parents: list[str]  # those that wait in the outbox
-
-    @classmethod
-    def of(cls, job: Job, session: Session) -> Driver:
-        """Describe this process as the driver of a step that is about to be materialized."""
-        parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
-        return cls(host=socket.gethostname(), agent=session.agent, parents=parents)
-
-
-@contextmanager
-def delivered_here(run_id: str, deliverer: Deliverer) -> Iterator[None]:
-    """Let tasks of the run in this process hand their results to this deliverer, within this block."""
-    _here[run_id] = (os.getpid(), deliverer)
-    try:
-        yield
-    finally:
-        del _here[run_id]
-
-
-def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> Deliver | None:
-    """Return the deliverer of the run's results; None if the step has to deliver its own before others use them."""
-    process, deliverer = _here.get(run_id, (0, None))
-    if process == os.getpid():
-        return deliverer.add if deliverer else None
-    if driver is None or driver.host != socket.gethostname() or not is_run_here(session.settings.data, run_id):
-        return None
-    session.set_agent(driver.agent)
-    for name in driver.parents:
-        session.outbox.label(name)
-    return nothing
