@@ -213,7 +213,7 @@ class Arguments:
         warn("%s; lineage.derived(value, result) says what it was made of", message)
 
     def add(
-        self, role: str, origin: Origin, known_by: str, path: Path | None = None, folder: Path | None = None
+        self, role: str, origin: Origin | None, known_by: str, path: Path | None = None, folder: Path | None = None
     ) -> Any:
         self.inputs.append(Input(role, origin, known_by, self.in_list, path, folder))
         return _INPUT
@@ -320,10 +320,7 @@ class Arguments:
             if path.exists():
                 self.left_out.append(f"{path.name} (it changed while it was being read)")
             return None
-        if origin is not None:
-            return self.add(role, origin, known_by, path, folder)
-        self.inputs.append(Input(role, None, GIVEN, self.in_list, path, folder))
-        return _INPUT
+        return self.add(role, origin, known_by, path, folder)
 
     def asset(self, key: str) -> None:
         """Add an asset that the task depends on: a dataset of ours, one that was made as this asset, or its address."""
@@ -455,12 +452,12 @@ def of_keyword(keyword: str, recording: Recording, digest: str = "") -> Origin |
 
 
 def origin_of_file(path: Path, recording: Recording) -> tuple[Origin | None, str]:
-    """Return the origin of a file's bytes in this run, and how it is known; None if the flow was given the file."""
+    """Return the origin of a file's bytes in this run, if they have one there, and how the file is known."""
     sha256 = recording.session.store.checksums(path).sha256
     if (origin := recording.origins.of_path(path, sha256)) is not None:
         return origin, "the path of a file that was made"
     same = recording.origins.of_content(hashlib.sha256(sha256.encode()).hexdigest())
-    return same, "the bytes of a file"
+    return same, "the bytes of a file" if same else GIVEN
 
 
 def find_file(path: Path, recording: Recording) -> Origin | None:

@@ -69,13 +69,12 @@ class TaskResult:
     code: TaskCode
     recording: Recording
     arguments: Arguments
-    flow_run_id: str
-    task_run_id: str
+    run: Mapping[str, str]  # the ids of flow run and task run
     opened: OpenedFiles  # the files that the call opened
     output: str = "out"
     key: str = ""  # in Prefect's cache, if stored there
     is_uncertain: bool = False  # whether the call has written files, and was not seen to read any
-    is_cached: bool = False  # whether it is from Prefect's cache, and no run has registered it
+    is_cached: bool = False  # whether it is from Prefect's cache
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     stored: Stored = field(default_factory=lambda: Stored({}, ()))
     inputs: tuple[Input, ...] = ()  # all of a known origin
@@ -153,7 +152,7 @@ def _note_result(result: TaskResult, dataset: DatasetRef, value: object) -> None
     by_name = {file.ref.name: file.ref.sha256 for file in stored.files}
     origin = Origin(dataset, tuple(by_name), "" if stored.described else stored.digest, about)
     if result.output == "out":
-        origins.note_run(result.task_run_id, origin)
+        origins.note_run(result.run["task_run_id"], origin)
         origins.keywords |= dict.fromkeys(result.keywords, origin)
     for part, names in parts_of(stored.document, value):
         _note_part(result, part, {name: by_name[name] for name in names} or by_name, origin)
@@ -190,10 +189,10 @@ def link_cached(result: TaskResult, value: object) -> None:
             parent.role: parent.path.name if parent.path else parent.known_by for parent in result.arguments.inputs
         }
         arguments = replace(result.arguments, inputs=[], paths={}, params={**names, **result.arguments.params})
-        record_result(replace(result, arguments=arguments, is_cached=True), value)
+        record_result(replace(result, arguments=arguments), value)
         return
     recording.reused += 1
-    origins.note_run(result.task_run_id, origin)
+    origins.note_run(result.run["task_run_id"], origin)
     origins.note_object(value, origin)
     origins.keywords[keyword] = origin
     claims = result.claims(known_inputs(result))
@@ -255,9 +254,7 @@ def _with_origin(parent: Input, result: TaskResult, find: Callable[[Path, Record
     if parent.origin or parent.path is None:
         return parent
     origin, known_by = origin_of_file(parent.path, result.recording)
-    if origin is not None:
-        return replace(parent, origin=origin, known_by=known_by)
-    return replace(parent, origin=find(parent.path, result.recording))
+    return replace(parent, origin=origin or find(parent.path, result.recording), known_by=known_by)
 
 
 def require_free(result: TaskResult) -> None:
@@ -346,8 +343,6 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         support = code_support.register(project, session, recording.deliverer.add)
         if support.note:
             warn("%s: %s", result.task, support.note)
-    run = {"engine": "prefect", "run_id": recording.destination.run_id}
-    ids = {"flow_run_id": result.flow_run_id, "task_run_id": result.task_run_id}
     activity = step_activity(
         step=result.task,
         function=result.code.name,
@@ -357,7 +352,7 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         source=code.source if code else "",
         not_covered=code.not_covered if code else (),
         git=result.code.git,
-        run={**run, **ids},
+        run={"engine": "prefect", "run_id": recording.destination.run_id, **result.run},
         archive=support.archive,
         left_out=support.left_out,
     )

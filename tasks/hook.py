@@ -195,21 +195,18 @@ class TaskCall:
             code=code_of(task),
             recording=recording,
             arguments=arguments,
-            flow_run_id=str(run.flow_run_id or ""),
-            task_run_id=str(run.id),
+            run={"flow_run_id": str(run.flow_run_id or ""), "task_run_id": str(run.id)},
             opened=OpenedFiles(tuple(arguments.paths.values()), declared, is_local=recording.owner),
         )
         self._returned: Any = _NOTHING
-        self._is_cached = False
 
     def returned(self, value: Any, transaction: Any) -> None:
         """Take what the function, or Prefect's cache, has returned; in a strict flow, record it at once."""
-        self._is_cached = transaction.is_committed()
+        self._returned, is_cached = value, transaction.is_committed()
         self.result.opened.is_over = True
-        self._returned = value
-        if transaction.write_on_commit or self._is_cached:
-            self.result = replace(self.result, key=transaction.key or "")
-        if not self._is_cached and transaction.get_parent() is not None:
+        key = (transaction.key or "") if transaction.write_on_commit or is_cached else ""
+        self.result = replace(self.result, key=key, is_cached=is_cached)
+        if not is_cached and transaction.get_parent() is not None:
             hook = functools.partial(_note_rollback, self.result.task)
             hook.log_on_run = False  # type: ignore[attr-defined]
             transaction.on_rollback_hooks.append(hook)
@@ -229,10 +226,8 @@ class TaskCall:
         value = returned.data if isinstance(returned, State) else returned
         value = value.result if isinstance(value, ResultRecord) else value
         try:
-            if self._is_cached:
-                link_cached(self.result, value)
-            else:
-                record_result(replace(self.result, output=output), value)
+            store = link_cached if self.result.is_cached else record_result
+            store(replace(self.result, output=output), value)
         except Exception as error:
             if self.result.recording.destination.strict:
                 raise

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.core.folders import MARK, runs
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -17,6 +18,7 @@ state = rerun(project="lab", crucible=CrucibleConnection(data=sys.argv[1]), retu
 result = state.result() if state.is_completed() else state.message
 print(json.dumps({"state": state.type.value, "result": result, "process": os.getpid()}))
 """
+RUNNING = {"type": "RUNNING", "name": "Running"}
 
 
 def test_what_is_stale_is_made_again_without_its_declaration(lab: Any, data: Path, command: Any, prefect: Any) -> None:
@@ -39,7 +41,11 @@ def test_a_step_that_fails_again_is_an_event(lab: Any, data: Path, command: Any,
     assert command("run", lab.pipeline, "--data", data, "--engine", "local", "--json").returncode == 0
     module = lab.folder / f"{lab.module}.py"
     module.write_text(module.read_text().replace("float(line) * factor for", "float(line) / 0 for"))
+    killed = prefect.post("flow_runs/", {"flow_id": prefect.post("flows/", {"name": "rerun"})["id"], "state": RUNNING})
+    (runs(data) / f"prefect-{killed['id']}{MARK}").touch()  # as a killed run leaves it
     assert prefect.run(RERUN, data)["state"] == "FAILED"
+    (ended,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [killed["id"]]}}})
+    assert ended["state_type"] == "CRASHED"
     is_ours = lambda event: "division by zero" in event["payload"]["error"]  # noqa: E731
     assert eventually(lambda: prefect.events("crucible.step.failed", is_ours), 30)
 
