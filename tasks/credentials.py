@@ -25,7 +25,6 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)  # the key is among it
-    __iter__ = None  # type: ignore[assignment]  # one value for all runs of `map`
 
     _block_type_name = "Crucible Credentials"
     _block_type_slug = "crucible-credentials"

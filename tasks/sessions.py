@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from prefect import unmapped
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
@@ -41,7 +42,6 @@ class CrucibleConnection(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    __iter__ = None  # type: ignore[assignment]  # one value for all runs of `map`
 
     data: str | None = Field(
         default=None, title="Data folder", description="Alone, it means the Crucible embedded in that folder."
@@ -180,18 +180,38 @@ R = TypeVar("R")
 _calls: dict[tuple[str, int, str], list[str]] = {}
 
 
-def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], Task[P, R]]:
+class ApiTask(Task[P, R]):
+    """A Prefect task whose `map` passes the same connection or block to every run. `settings` made it."""
+
+    settings: JsonObject
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Map as Prefect does; `crucible` needs no `unmapped`."""
+        if isinstance(kwargs.get("crucible"), BaseModel):  # Prefect would iterate over its fields
+            kwargs["crucible"] = unmapped(kwargs["crucible"])
+        return super().map(*args, **kwargs)
+
+    def with_options(self, **options: Any) -> ApiTask[P, R]:
+        """Return a copy with these options, still an `ApiTask`: Prefect's method returns a plain `Task`."""
+        copy = super().with_options(**options)
+        copy.__class__ = type(self)
+        assert isinstance(copy, ApiTask)
+        return copy
+
+
+def api_task(run_name: str, **options: object) -> Callable[[Callable[P, R]], ApiTask[P, R]]:
     """Make a function a task whose runs are named by `run_name`, a template of its parameters."""
     settings: JsonObject = {**REPEATED, "task_run_name": run_name, "log_prints": None, **options}
 
-    def decorate(function: Callable[P, R]) -> Task[P, R]:
-        vars(function)["settings"] = settings
-        return Task(function, **settings)
+    def decorate(function: Callable[P, R]) -> ApiTask[P, R]:
+        made = ApiTask(function, **settings)
+        made.settings = settings
+        return made
 
     return decorate
 
 
-def asynchronous(sync: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
+def asynchronous(sync: ApiTask[P, R]) -> ApiTask[P, Coroutine[Any, Any, R]]:
     """Return an awaitable version of a task. It runs in a thread, so the event loop is not blocked."""
     function = sync.fn
 
@@ -200,7 +220,7 @@ def asynchronous(sync: Task[P, R]) -> Task[P, Coroutine[Any, Any, R]]:
         return await asyncio.to_thread(function, *args, **kwargs)
 
     run.__name__ = run.__qualname__ = f"a{function.__name__}"
-    return Task(run, **vars(function)["settings"])
+    return ApiTask(run, **sync.settings)
 
 
 def words(value: str | Sequence[str]) -> tuple[str, ...]:
