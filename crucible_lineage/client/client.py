@@ -133,6 +133,11 @@ class CrucibleClient:
             connection.retry_within.reset(token)
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether this is the embedded Crucible in a process of its own."""
+        return self._connection.is_embedded
+
+    @property
     def latency_s(self) -> float:
         """The shortest latency of recent answers; 0 before the first, and on this machine."""
         return self._connection.latency_s

@@ -141,18 +141,20 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         ingestor: str | None = None,
         wait: bool = False,
         wait_for_ingestion_response: bool = False,
+        linked: JsonMapping | None = None,
     ) -> CreatedDataset:
         """Create a dataset with metadata, keywords and files, and request their ingestion (with `wait`, wait for it).
 
         `files_to_upload` and `wait_for_ingestion_response` are the official client's names for `files` and `wait`. If a
         later part fails, the earlier ones remain. Raises ConflictError if the given MFID exists. After a lost answer
-        this may be the created dataset, so check it.
+        this may be the created dataset, so check it. `linked` are keywords and parents, which the embedded Crucible
+        adds in the same call.
         """
         paths = [Path(path) for path in (*files, *files_to_upload)]
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise InputError(f"there is no file {', '.join(missing)}; nothing was created")
         fields, model_metadata = _split_model(dataset)
-        record = self._create(fields)
+        record = self._create(fields, linked or {})
         dsid = record.unique_id
         all_metadata = {**model_metadata, **(scientific_metadata or {})}
         metadata = self._metadata.merge(dsid, all_metadata) if all_metadata else None
@@ -265,14 +267,14 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         path = f"/resources/{segment(dsid)}/access/public"
         self._connection.call("DELETE", path, f"make dataset {dsid} private", mfid=dsid)
 
-    def _create(self, dataset: DatasetCreate | Mapping[str, object]) -> Dataset:
+    def _create(self, dataset: DatasetCreate | Mapping[str, object], linked: JsonMapping) -> Dataset:
         """Create the dataset. If the MFID is our own and exists, the answer to an earlier try was lost."""
         new = to_send(DatasetCreate, dataset)
         named_fields = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
-        action = f"create dataset {new.unique_id}"
+        action, body = f"create dataset {new.unique_id}", masked({**new.body(), **linked})
         try:
             return self._connection.record(
-                Dataset, "POST", "/datasets", action, mfid=new.unique_id, body=masked(new.body()), repeatable=True
+                Dataset, "POST", "/datasets", action, mfid=new.unique_id, body=body, repeatable=True
             )
         except ConflictError:
             if "unique_id" in named_fields:

@@ -35,13 +35,15 @@ MAX_CONFLICTS = 3  # chosen: an overtaken registration may send each file once m
 class SentContent:
     """What this process has sent, by file name and thumbnail id, to be removed if another registration is faster.
 
-    `earlier` are the files of unfinished attempts at this dataset: {name: whether it is a preview}.
+    `earlier` are the files of unfinished attempts at this dataset: {name: whether it is a preview}; `is_linked` says
+    that this process has created it, with its keywords and parents.
     """
 
     files: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[int, str] = field(default_factory=dict)
     shown: int | None = None
     earlier: dict[str, bool] = field(default_factory=dict)
+    is_linked: bool = False
 
 
 def fill(
@@ -61,7 +63,7 @@ def fill(
         uploaded: list[UploadedFile] = []
         uploads = [lambda: uploaded.extend(_upload_all(client, claimed, files, sent))]
         is_small = sum(file.ref.size for file in files) < SMALL
-        client.at_once(*_link_calls(client, mfid, new), *(uploads if is_small else ()))
+        client.at_once(*_link_calls(client, mfid, new, sent), *(uploads if is_small else ()))
         if not is_small:  # send large files only after the links have succeeded
             uploads[0]()
     preview = next((file for file in new.files if file.ref.preview), None)
@@ -90,11 +92,13 @@ def ingest(
     return requests
 
 
-def _link_calls(client: CrucibleClient, mfid: str, new: NewDataset) -> Iterator[Callable[[], object]]:
-    """Yield the calls that add keywords and links."""
-    for keyword in new.keywords:
+def _link_calls(
+    client: CrucibleClient, mfid: str, new: NewDataset, sent: SentContent
+) -> Iterator[Callable[[], object]]:
+    """Yield the calls that add the keywords and links that are not there yet."""
+    for keyword in () if sent.is_linked else new.keywords:
         yield partial(client.datasets.add_keyword, mfid, keyword)
-    for parent in dict.fromkeys(new.parents):
+    for parent in () if sent.is_linked else dict.fromkeys(new.parents):
         yield partial(client.datasets.link_parent_child, parent, mfid, relationship_type=DERIVED)
     for sample in dict.fromkeys(new.samples):
         yield partial(client.datasets.add_sample, mfid, sample)

@@ -86,7 +86,7 @@ def register_output(
     if created := refusal is None:
         stages.begun()
     record, attached = compact(_with_result(new))
-    sent = SentContent()
+    sent = SentContent(is_linked=created and client.is_embedded)
     for rounds_left in reversed(range(ROUNDS)):
         try:
             claimed = claim(client, new, record, metadata, machine=machine, created=created, patience_s=patience_s)
@@ -191,7 +191,8 @@ def _create(client: CrucibleClient, new: NewDataset) -> CrucibleError | None:
     Raises RefusedError if the service gives it another id.
     """
     try:
-        made = client.datasets.create({**new.fields, "unique_id": new.mfid}).dsid
+        linked = {"keywords": new.keywords, "parents": new.parents} if client.is_embedded else {}
+        made = client.datasets.create({**new.fields, "unique_id": new.mfid}, linked=linked).dsid
     except (ConflictError, ForbiddenError, RefusedError) as refusal:
         return refusal
     if made == new.mfid:

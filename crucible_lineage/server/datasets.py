@@ -133,6 +133,8 @@ class _New(BaseModel):
     project_mfid: str | None = None
     timestamp: Moment | None = None
     scientific_metadata: dict[str, object] | None = None
+    keywords: list[Keyword] = []
+    parents: list[str] = []
 
 
 class _Patch(Form):
@@ -167,6 +169,11 @@ def _add_record_routes(kind: str) -> None:
         number = insert(db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
+        row = db.execute("SELECT * FROM resource WHERE id = ?", (number,)).fetchone()
+        for keyword in body.keywords:
+            add_keyword(db, row, keyword)
+        for parent in body.parents:
+            link(call, db, parent, row["mfid"], "is_derived_from")
         call.add_revision(db, project)
         return load(db, call.caller, kind, number)
 

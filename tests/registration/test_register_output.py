@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
 from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
 
 
 def test_a_record_of_another_recipe_under_the_id_is_not_touched(
@@ -105,3 +107,16 @@ def test_a_new_dataset_takes_few_calls_and_an_existing_one_four(
     calls.clear()
     register_output(session.client, new)
     assert len(calls) == 4, calls  # create, read with its files, and what this machine has asked to be ingested
+
+
+def test_a_small_result_takes_four_calls_at_the_embedded_crucible(tmp_path: Path, smoothed: Path, dataset: Any) -> None:
+    with Session(Settings(tmp_path / "data", own_process=True)) as session:
+        session.ensure_project("lab")
+        client, calls = session.client, list[str]()
+        parent = client.datasets.create({"dataset_name": "spectrum", "project_id": "lab"}).dsid
+        client._api.event_hooks = client._storage.event_hooks = {"request": [lambda sent: calls.append(sent.method)]}
+        made = register_output(client, replace(dataset(parent, smoothed), ingest=False))
+        assert calls == ["POST", "POST", "POST", "PATCH"]
+        assert [keyword.keyword for keyword in client.datasets.get_keywords(made.mfid)] == ["smooth"]
+        assert [entry.unique_id for entry in client.datasets.list_parents(made.mfid)] == [parent]
+        assert client.files.download_bytes(client.files.list(made.mfid)[0]) == smoothed.read_bytes()
