@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +27,11 @@ class Cost:
 
 
 @contextmanager
-def slow_crucible(delay_ms: int) -> Iterator[Place]:
-    """A stand-in that takes its time for every answer."""
-    with serving([sys.executable, str(HERE / "slow_server.py"), str(delay_ms)]) as url:
-        yield Place(url, "benchmark")
+def far_away(place: Place, delay_ms: int) -> Iterator[Place]:
+    """The same Crucible behind a proxy that takes its time for every answer."""
+    proxy = [sys.executable, str(HERE.parent / "runs" / "far_away.py")]
+    with serving([*proxy, place.url, str(delay_ms), os.devnull]) as url:
+        yield Place(url, place.api_key)
 
 
 def cost(client: str, place: Place, count: int, threads: int) -> Cost:

@@ -153,13 +153,18 @@ if __name__ == "__main__":
     )
 
 
-def _tools(folder: Path, cores: int) -> dict[str, Tool]:
+def prefect_settings(folder: Path) -> dict[str, str]:
+    """Prefect with its database in a folder, without logs."""
     quiet = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    prefect = {
+    return {
         **quiet,
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     }
+
+
+def _tools(folder: Path, cores: int) -> dict[str, Tool]:
+    prefect = prefect_settings(folder)
     asked = ["run", "pipeline.yaml", "--json", "--data"]
     ours = [sys.executable, "-m", "crucible_lineage", *asked]
     return {
