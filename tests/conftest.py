@@ -585,7 +585,7 @@ def colleague(made: Any, tmp_path: Path) -> Iterator[Session]:
     hashed = hashlib.sha256(b"colleague-key").hexdigest()
     made.sql("INSERT INTO api_key SELECT ?, id, '2024' FROM user WHERE first_name = 'Ada'", hashed)
     made.sql(
-        "INSERT INTO member (project_id, user_id, role) SELECT project.id, user.id, 1 FROM project, user"
+        "INSERT INTO member (project_id, user_id, role) SELECT resource.id, user.id, 1 FROM resource, user"
         " WHERE slug = 'lab' AND first_name = 'Ada'"
     )
     with Session(Settings(tmp_path / "hers", made.session.client.api_url, "colleague-key")) as session:

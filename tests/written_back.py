@@ -23,14 +23,14 @@ def writing_back(folder: Path, pick_up_s: float, parse_s: float) -> Iterator[Run
             self._closing.wait(pick_up_s)
             with self._database.read() as db:
                 self._picked_up = metadata_of(db, [file["dataset_id"]]).get(file["dataset_id"], {})
-                sql = "SELECT dataset_name, measurement, session_name, timestamp FROM dataset WHERE id = ?"
+                sql = "SELECT dataset_name, measurement, session_name, timestamp FROM resource WHERE id = ?"
                 self._fields = dict(db.execute(sql, (file["dataset_id"],)).fetchone())
             self._closing.wait(parse_s)
             return super()._ingest(file)
 
         def _store(self, db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
             suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-            change(db, "dataset", file["dataset_id"], self._fields)
+            change(db, file["dataset_id"], self._fields)
             defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
             fill(db, file, {**defaults, **findings.attributes}, {})
             written = written_metadata(db, file["dataset_id"])

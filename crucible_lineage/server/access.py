@@ -65,18 +65,22 @@ def role_on(db: sqlite3.Connection, caller: Caller, resource_id: int) -> int:
     return roles(db, caller, [resource_id])[resource_id]
 
 
-def require(db: sqlite3.Connection, caller: Caller, mfid: str, role: int, kind: Kind = None) -> sqlite3.Row:
-    """Return the `resource` row of an MFID on which the caller has at least `role`.
+def find(db: sqlite3.Connection, reference: str, kind: Kind = None) -> sqlite3.Row | None:
+    """Return the resource of this kind with an MFID, or with a slug if it is a project or instrument."""
+    column = "slug" if kind in ("project", "instrument") and not is_mfid(reference) else "mfid"
+    rows = db.execute(f"SELECT * FROM resource WHERE {column} = ?", (reference,))  # noqa: S608 - one of two names
+    kinds = (kind,) if isinstance(kind, str) else kind
+    return next((row for row in rows if kinds is None or row["type"] in kinds), None)
+
+
+def require(db: sqlite3.Connection, caller: Caller, reference: str, role: int, kind: Kind = None) -> sqlite3.Row:
+    """Return the row of a resource on which the caller has at least `role`.
 
     404 if the caller may not even read it, so that its existence stays private; 403 if the caller may only read it.
     """
-    row: sqlite3.Row | None = None
-    if is_mfid(mfid):
-        row = db.execute("SELECT * FROM resource WHERE mfid = ?", (mfid,)).fetchone()
-    if row is None or (kind and row["type"] not in ((kind,) if isinstance(kind, str) else kind)):
-        raise not_found(kind)
-    held_role = role_on(db, caller, row["id"])
-    if held_role < VIEWER and row["type"] != "project":
+    row = find(db, reference, kind)
+    held_role = NONE if row is None else role_on(db, caller, row["id"])
+    if row is None or (held_role < VIEWER and row["type"] != "project"):
         raise not_found(kind)
     if held_role < role:
         raise Refusal(403, f"This needs the role {ROLE_NAMES[role]} on this {row['type']}, not {ROLE_NAMES[held_role]}")

@@ -127,7 +127,7 @@ def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]
     """Copy the files that the database names and `target` lacks, each from the first source whose bytes are right."""
     damaged, files, size = [], 0, 0
     with closing(connect(database)) as db:
-        (datasets,) = db.execute("SELECT COUNT(*) FROM dataset").fetchone()
+        (datasets,) = db.execute("SELECT COUNT(*) FROM resource WHERE type = 'dataset'").fetchone()
         named = db.execute("SELECT DISTINCT sha256, size FROM file").fetchall()
     for row in named:
         path = target.content(row["sha256"])

@@ -20,7 +20,7 @@ from crucible_lineage.server.access import READABLE, VIEWER, Caller, require, ro
 from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
 from crucible_lineage.server.schema import REMEDY, DamagedError
-from crucible_lineage.server.storage import ContentStore, Links
+from crucible_lineage.server.storage import ContentStore, Links, file_of
 
 MAX_BODY_BYTES = 8 << 20  # chosen: half for metadata, half for thumbnails; files use the storage routes
 NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of this request was kept"
@@ -67,10 +67,10 @@ class Call(Visit):
     def write(self) -> Any:
         return self.service.database.write
 
-    def add_revision(self, db: sqlite3.Connection, project_id: int | None) -> None:
+    def add_revision(self, db: sqlite3.Connection, project: sqlite3.Row | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""
-        if project_id is not None and role_on(db, self.caller, project_id) >= VIEWER:
-            row = db.execute(f"{REVISION} WHERE project_id = ?", (project_id,)).fetchone()
+        if project is not None and role_on(db, self.caller, project["id"]) >= VIEWER:
+            row = db.execute(f"{REVISION} WHERE project_id = ?", (project["id"],)).fetchone()
             self.headers["Crucible-Revision"] = row[0]
 
     def add_statements(self, db: sqlite3.Connection) -> None:
@@ -124,13 +124,16 @@ class App:
         """Call the endpoint, in a transaction if it takes one: to read for GET, else to write."""
         if "call" in route.given:
             arguments["call"] = call
-        if "db" not in route.given:
+        if not route.given & {"db", "row"}:
             return route.endpoint(**arguments)
         database = self.service.database
         with database.read() if route.method == "GET" else database.write() as db:
             if "row" in route.given and isinstance(call, Call):
-                arguments["row"] = require(db, call.caller, arguments.pop("mfid"), route.role, route.of)
-            return route.endpoint(db=db, **arguments)
+                lookup = file_of if route.of == "file" else require
+                arguments["row"] = lookup(db, call.caller, arguments.pop("mfid"), route.role, route.of)
+            if "db" in route.given:
+                arguments["db"] = db
+            return route.endpoint(**arguments)
 
     def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
         path: str = request.scope["path"]

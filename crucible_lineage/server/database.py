@@ -28,6 +28,7 @@ PREFIX = "/api/v3"
 REVISION = (
     """SELECT (SELECT value FROM setting WHERE name = 'instance_id') || ':' || token || ':' || made FROM revision"""
 )
+_PROJECT = "SELECT id FROM resource WHERE slug = ? AND type = 'project'"
 
 # The datasets with a keyword that contains a text without upper-case letters.
 WITH_KEYWORD = "SELECT dataset_id FROM keyword WHERE instr(folded, ?)"
@@ -35,7 +36,7 @@ WITH_KEYWORD = "SELECT dataset_id FROM keyword WHERE instr(folded, ?)"
 _STATEMENT_IDS = "SELECT dataset_id FROM keyword WHERE folded = 'statement'"
 STATEMENTS = (
     "SELECT count(*) || ':' || coalesce(max(modified), '') || ':' || (SELECT count(*) || ':' || coalesce(max(id), 0)"  # noqa: S608  constant texts
-    f" FROM deletion_request WHERE resource_id IN ({_STATEMENT_IDS}))"
+    f" FROM deletion WHERE row_id IN ({_STATEMENT_IDS}))"
     f" FROM resource WHERE id IN ({_STATEMENT_IDS})"
 )
 
@@ -63,7 +64,7 @@ def instance_id(data_dir: Path | str) -> str | None:
 
 def project_revision(data_dir: Path | str, project_id: str) -> str | None:
     """Read a project's `Crucible-Revision` without a server; None if there is no such project."""
-    return _read(data_dir, f"{REVISION} JOIN project ON project.id = project_id WHERE slug = ?", project_id)
+    return _read(data_dir, f"{REVISION} WHERE project_id = ({_PROJECT})", project_id)
 
 
 def project_changes(data_dir: Path | str, project_id: str, since: str | None, keyword: str) -> dict[str, str] | None:
@@ -71,7 +72,7 @@ def project_changes(data_dir: Path | str, project_id: str, since: str | None, ke
     query = (
         "SELECT json_group_object(mfid, modified) FROM resource"  # noqa: S608  constant texts
         " WHERE type = 'dataset' AND NOT hidden AND modified >= ?"
-        f" AND project_id = (SELECT id FROM project WHERE slug = ?) AND id IN ({WITH_KEYWORD})"
+        f" AND project_id = ({_PROJECT}) AND id IN ({WITH_KEYWORD})"
     )
     modified = _read(data_dir, query, since or "", project_id, keyword.casefold())
     return None if modified is None else dict(json.loads(modified))

@@ -9,16 +9,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, VIEWER, require, roles
+from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, NONE, VIEWER, require, roles
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import (
     Count,
     Form,
     Json,
-    Limit,
     Moment,
-    Offset,
+    Page,
     Refusal,
     Text,
     delete,
@@ -30,7 +29,7 @@ from crucible_lineage.server.http import (
 )
 from crucible_lineage.server.records import (
     FIELDS,
-    SELECTS,
+    NAMES,
     Conditions,
     Includes,
     cursor_page,
@@ -50,9 +49,8 @@ from crucible_lineage.server.resources import (
     instrument_columns,
     merged,
     metadata_of,
-    named_row,
+    named,
     select,
-    touch,
     write_metadata,
     written_metadata,
 )
@@ -74,9 +72,8 @@ _COMPONENT = """
 
 Words = Annotated[str, Field(min_length=3, max_length=200)]
 Hits = Annotated[int, Field(ge=1, le=50)]
-_NAMES = {
-    "dataset": "dataset_name",
-    "sample": "sample_name",
+_SEARCHED = {
+    **NAMES,
     "project": "COALESCE(title, '') || ' ' || slug",
     "instrument": "instrument_name || ' ' || COALESCE(instrument_type, '') || ' ' || COALESCE(manufacturer, '')",
 }
@@ -87,16 +84,16 @@ def _add_search(kind: str) -> None:
 
     @get(f"/{kind}s/search")
     def search(call: Call, db: Connection, q: Words, limit: Hits = 20, project_id: str | None = None) -> Json:
-        conditions = Conditions("NOT hidden", f"instr(lower({_NAMES[kind]}), lower(:q))", q=q)
+        conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
+        conditions.add(f"instr(lower({_SEARCHED[kind]}), lower(?))", q)
         if kind in ("dataset", "sample"):
             conditions.limit_to(call.caller)
         if project_id is not None:
-            conditions.add("project_id = ?", named_row(db, "project", project_id, 422)["id"])
-        rows = conditions.rows(db, SELECTS[kind], f"length({_NAMES[kind]}), mfid", limit)
-        return {"items": records(db, call.caller, kind, rows)}
+            conditions.add("project_id = ?", named(db, "project", project_id)["id"])
+        return {"items": records(db, call.caller, conditions.rows(db, f"length({_SEARCHED[kind]}), mfid", limit))}
 
 
-for _kind in _NAMES:
+for _kind in _SEARCHED:
     _add_search(_kind)
 
 
@@ -106,16 +103,16 @@ def search_metadata(call: Call, db: Connection, q: Annotated[str, Field(max_leng
     words = re.findall(r"\w+", q.lower().replace("_", " "))
     if not words:
         return {"items": []}
-    conditions = Conditions("NOT hidden")
+    conditions = Conditions("SELECT id FROM resource", "NOT hidden")
     for word in words:
         conditions.add(f"instr(lower({DOCUMENTS}), ?)", word)
     conditions.limit_to(call.caller)
-    ids = [row["id"] for row in conditions.rows(db, "SELECT id FROM resource", "id DESC", limit)]
-    named, found = names(db, ids), metadata_of(db, ids)
+    ids = [row["id"] for row in conditions.rows(db, "id DESC", limit)]
+    about, found = names(db, ids), metadata_of(db, ids)
     return {
         "items": [
             {
-                **{name: named[number][name] for name in ("unique_id", "resource_type", "name")},
+                **{name: about[number][name] for name in ("unique_id", "resource_type", "name")},
                 "rank": 1 / (1 + position),
                 "scientific_metadata": found[number],
             }
@@ -152,7 +149,7 @@ class InstrumentForm(Form):
 
 
 def _add_record_routes(kind: str) -> None:
-    """Add the routes that create, list, read, change and link datasets, or samples."""
+    """Add the routes that create, list and change datasets, or samples."""
     fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
     if kind == "dataset":
         chosen = {"instrument_name": (Text | None, None), "instrument_id": (str | None, None)}
@@ -162,11 +159,11 @@ def _add_record_routes(kind: str) -> None:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
         values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
-        values["timestamp"] = body.timestamp or now()
+        values |= {"timestamp": body.timestamp or now(), "project_id": project and project["id"], "public": body.public}
         if kind == "dataset":
             chosen = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
-            values |= {"timed": int(body.timestamp is not None), **instrument_columns(db, *chosen)}
-        number = insert(db, kind, values, mfid=body.unique_id, owner_id=owner, project_id=project, public=body.public)
+            values |= {"timed": body.timestamp is not None, **instrument_columns(db, *chosen)}
+        number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
         row = db.execute("SELECT * FROM resource WHERE id = ?", (number,)).fetchone()
@@ -175,64 +172,23 @@ def _add_record_routes(kind: str) -> None:
         for parent in body.parents:
             link(call, db, parent, row["mfid"], "is_derived_from")
         call.add_revision(db, project)
-        return load(db, call.caller, kind, number)
+        return load(db, call.caller, number)
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
         project = select(db, "project", query.project_id, query.project_mfid)
-        call.add_revision(db, project["id"] if project else None)
+        call.add_revision(db, project)
         if kind == "dataset" and query.keyword:  # clients that follow the results of a pipeline ask by keyword
             call.add_statements(db)
         return cursor_page(db, call.caller, kind, query)
-
-    def get_one(call: Call, db: Connection, row: Row, query: Includes) -> Json:
-        return load(db, call.caller, kind, row["id"], query)
 
     def change_one(call: Call, db: Connection, row: Row, body: Any) -> Json:
         changes = body.model_dump(exclude_unset=True)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
         if kind == "dataset":
-            changes = _dataset_changes(db, changes, load(db, call.caller, kind, row["id"]))
-        change(db, kind, row["id"], changes)
-        return load(db, call.caller, kind, row["id"])
-
-    def link(
-        call: Call, db: Connection, parent: str, child: str, relationship_type: Relationship | None = None
-    ) -> Json:
-        ends = _ends(db, call, parent, kind, child, kind)
-        _refuse_cycle(db, *ends, parent, child)
-        stored = db.execute(
-            "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
-            " RETURNING relationship_type",
-            (*ends, relationship_type),
-        ).fetchone()[0]
-        touch(db, ends[1])
-        return {"parent_id": parent, "child_id": child, "relationship_type": stored}
-
-    def unlink(call: Call, db: Connection, parent: str, child: str) -> Json:
-        ends = _ends(db, call, parent, kind, child, kind)
-        if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
-            raise Refusal(404, f"{child} is not a child of {parent}")
-        touch(db, ends[1])
-        return {"detail": f"{kind.capitalize()} {child} is no longer a child of {parent}"}
-
-    def add_relatives(side: str, near: str, far: str) -> None:
-        @get(f"/{kind}s/{{mfid}}/{side}", of=kind)
-        def list_related(
-            call: Call,
-            db: Connection,
-            row: Row,
-            relationship_type: Relationship | None = None,
-            limit: Limit = 100,
-            offset: Offset = 0,
-        ) -> Json:
-            conditions = Conditions("NOT hidden")
-            conditions.limit_to(call.caller)
-            linked = f"{near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
-            conditions.add(f"resource.id IN (SELECT {far} FROM link WHERE {linked})", row["id"], relationship_type)
-            shown = partial(records, db, call.caller, kind)
-            return conditions.page(db, SELECTS[kind], "mfid DESC", limit, offset, shown)
+            changes = _dataset_changes(db, changes, load(db, call.caller, row["id"]))
+        change(db, row["id"], changes)
+        return load(db, call.caller, row["id"])
 
     size: dict[str, Any] = {"size": (Count | None, None)} if kind == "dataset" else {}  # later, that of its files
     create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **size)
@@ -240,12 +196,58 @@ def _add_record_routes(kind: str) -> None:
     list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201, is_short=True)(create)
     get(f"/{kind}s")(list_all)
-    get(f"/{kind}s/{{mfid}}", of=kind, is_short=True)(get_one)
     patch(f"/{kind}s/{{mfid}}", of=kind, role=EDITOR)(change_one)
-    post(f"/{kind}s/{{parent}}/children/{{child}}", 201, is_short=True)(link)
-    delete(f"/{kind}s/{{parent}}/children/{{child}}")(unlink)
-    add_relatives("children", "parent_id", "child_id")
-    add_relatives("parents", "child_id", "parent_id")
+    _add_relatives(kind, "children", "parent_id", "child_id")
+    _add_relatives(kind, "parents", "child_id", "parent_id")
+    _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
+
+
+class _Relatives(Page):
+    relationship_type: Relationship | None = None
+
+
+def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
+    """Add the list of children, or of parents."""
+    linked = f"{near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
+
+    @get(f"/{kind}s/{{mfid}}/{side}", of=kind)
+    def list_related(call: Call, db: Connection, row: Row, query: _Relatives) -> Json:
+        related = f"resource.id IN (SELECT {far} FROM link WHERE {linked})"
+        conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
+        conditions.add(related, row["id"], query.relationship_type)
+        conditions.limit_to(call.caller)
+        return conditions.page(db, "mfid DESC", query, partial(records, db, call.caller))
+
+
+def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
+    """Add the routes that link and unlink. A link states the origin of the child, so it needs the right to edit it."""
+
+    def ends(db: Connection, call: Call, parent: str, child: str) -> tuple[int, int]:
+        parent_row = require(db, call.caller, parent, VIEWER, parent_kind)
+        return parent_row["id"], require(db, call.caller, child, EDITOR, child_kind)["id"]
+
+    @post(path, 201, is_short=True)
+    def link(
+        call: Call, db: Connection, parent: str, child: str, relationship_type: Relationship | None = None
+    ) -> Json:
+        parent_id, child_id = ends(db, call, parent, child)
+        _refuse_cycle(db, parent_id, child_id, parent, child)
+        stored = db.execute(
+            "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
+            " RETURNING relationship_type",
+            (parent_id, child_id, relationship_type),
+        ).fetchone()[0]
+        change(db, child_id)
+        return {"parent_id": parent, "child_id": child, "relationship_type": stored}
+
+    @delete(path)
+    def unlink(call: Call, db: Connection, parent: str, child: str) -> Json:
+        linked = ends(db, call, parent, child)
+        if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", linked).rowcount:
+            raise Refusal(404, f"{child} is not linked to {parent}")
+        change(db, linked[1])
+        return {"detail": f"{child} is no longer linked to {parent}"}
 
 
 def _dataset_changes(db: Connection, changes: JsonObject, current: JsonObject) -> JsonObject:
@@ -256,12 +258,6 @@ def _dataset_changes(db: Connection, changes: JsonObject, current: JsonObject) -
     if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
         changes |= instrument_columns(db, label)
     return {**changes, "timed": 1} if "timestamp" in changes else changes
-
-
-def _ends(db: Connection, call: Call, parent: str, kind: str, child: str, child_kind: str) -> tuple[int, int]:
-    """Return both ids. A link states the origin of the child, so it needs the right to edit the child."""
-    parent_row = require(db, call.caller, parent, VIEWER, kind)
-    return parent_row["id"], require(db, call.caller, child, EDITOR, child_kind)["id"]
 
 
 def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
@@ -282,6 +278,7 @@ def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, ch
 
 _add_record_routes("dataset")
 _add_record_routes("sample")
+_add_links("/datasets/{child}/samples/{parent}", "sample", "dataset")
 
 
 @get("/datasets/{mfid}/keywords", of="dataset")
@@ -295,15 +292,11 @@ def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
     """Attach a keyword; one that the dataset has keeps its first spelling."""
     new = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
     if db.execute(new, (row["id"], keyword.casefold(), keyword)).rowcount:
-        touch(db, row["id"])
+        change(db, row["id"])
     attached = list_keywords(db, row)
     if len(attached) > MAX_KEYWORDS:
         raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
-    return next(
-        attached_keyword
-        for attached_keyword in attached
-        if attached_keyword["keyword"].casefold() == keyword.casefold()
-    )
+    return next(word for word in attached if word["keyword"].casefold() == keyword.casefold())
 
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)
@@ -311,19 +304,25 @@ def assign_instrument(call: Call, db: Connection, row: Row, body: InstrumentForm
     instrument = select(db, "instrument", body.instrument_id, body.instrument_mfid, status=404)
     if instrument is None:
         raise Refusal(422, "Name an instrument: instrument_id or instrument_mfid")
-    previous = load(db, call.caller, "dataset", row["id"])
-    change(db, "dataset", row["id"], {"instrument_id": instrument["id"], "instrument_label": None})
+    previous = load(db, call.caller, row["id"])
+    change(db, row["id"], {"instrument_id": instrument["id"], "instrument_label": None})
     return {
         "dataset_mfid": row["mfid"],
         "previous_instrument": previous["instrument"],
         "previous_instrument_name": previous["instrument_name"],
-        "instrument": load(db, call.caller, "dataset", row["id"])["instrument"],
+        "instrument": load(db, call.caller, row["id"])["instrument"],
     }
 
 
-@get("/resources/{mfid}")
-def get_resource(call: Call, db: Connection, row: Row, query: Includes) -> Json:
-    return load(db, call.caller, row["type"], row["id"], query)
+def get_record(call: Call, db: Connection, row: Row, query: Includes) -> Json:
+    """Return the record of a resource. Everybody may know that a project or instrument exists."""
+    call.add_revision(db, row if row["type"] == "project" else None)
+    return load(db, call.caller, row["id"], query)
+
+
+get("/resources/{mfid}")(get_record)
+for _kind in NAMES:
+    get(f"/{_kind}s/{{mfid}}", of=_kind, role=NONE if _kind == "project" else VIEWER, is_short=True)(get_record)
 
 
 @get("/resources/{mfid}/links")
@@ -360,43 +359,24 @@ def replace_metadata(call: Call, db: Connection, row: Row, body: JsonObject, ove
 @post("/resources/{mfid}/project", of=("dataset", "sample"), role=ADMIN)
 def reassign_project(call: Call, db: Connection, row: Row, body: ProjectForm, confirm: bool = False) -> Json:
     """Move a dataset or sample to another project; without `confirm`, only say what would change."""
-    if (body.project_id is None) == (body.project_mfid is None):
-        raise Refusal(422, "Name exactly one of project_id and project_mfid")
-    target = select(db, "project", body.project_id, body.project_mfid, status=404)
-    assert target is not None
-    home_project(db, call.caller, body.project_id, body.project_mfid)
+    target = home_project(db, call.caller, body.project_id, body.project_mfid)
+    if target is None:
+        raise Refusal(422, "Name a project: project_id or project_mfid")
     if confirm:
-        change(db, "resource", row["id"], {"project_id": target["id"]})
+        change(db, row["id"], {"project_id": target["id"]})
     return {"resource_id": row["mfid"], "new_project_id": target["slug"], "new_project_mfid": target["mfid"]}
 
 
 @put("/resources/{mfid}/access/public", of=("dataset", "sample", "instrument"), role=ADMIN)
 def make_public(db: Connection, row: Row) -> Json:
-    change(db, "resource", row["id"], {"public": 1})
+    change(db, row["id"], {"public": 1})
     return {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
 
 
 @delete("/resources/{mfid}/access/public", of=("dataset", "sample", "instrument"), role=ADMIN)
 def make_private(db: Connection, row: Row) -> Json:
-    change(db, "resource", row["id"], {"public": 0})
+    change(db, row["id"], {"public": 0})
     return {"detail": f"Resource {row['mfid']} is private"}
-
-
-@post("/datasets/{dataset}/samples/{sample}", 201)
-def associate(call: Call, db: Connection, dataset: str, sample: str) -> Json:
-    ends = _ends(db, call, sample, "sample", dataset, "dataset")
-    if db.execute("INSERT OR IGNORE INTO link (parent_id, child_id) VALUES (?, ?)", ends).rowcount:
-        touch(db, ends[1])
-    return {"dataset_id": dataset, "sample_id": sample}
-
-
-@delete("/datasets/{dataset}/samples/{sample}")
-def dissociate(call: Call, db: Connection, dataset: str, sample: str) -> Json:
-    ends = _ends(db, call, sample, "sample", dataset, "dataset")
-    if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", ends).rowcount:
-        raise Refusal(404, "The dataset and the sample are not linked")
-    touch(db, ends[1])
-    return {"detail": f"Sample {sample} unlinked from dataset {dataset}"}
 
 
 @get("/entity_graph_cte/{mfid}", of=("dataset", "sample"))
@@ -408,20 +388,20 @@ def entity_graph(call: Call, db: Connection, row: Row, recursive: bool = False) 
     ids = {row["id"]}.union(*edges(db, [row["id"]]))
     if recursive:
         ids = {number for (number,) in db.execute(_COMPONENT, {"start": row["id"]})}
-    named = names(db, (number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER))
+    seen = names(db, (number for number, role in roles(db, call.caller, ids).items() if role >= VIEWER))
     shown = [
-        {"source": named[parent]["unique_id"], "target": named[child]["unique_id"], "relationship_type": kind}
-        for (parent, child), kind in edges(db, named).items()
-        if parent in named and child in named
+        {"source": seen[parent]["unique_id"], "target": seen[child]["unique_id"], "relationship_type": kind}
+        for (parent, child), kind in edges(db, seen).items()
+        if parent in seen and child in seen
     ]
     nodes = [
         {
-            "id": entity["unique_id"],
-            "entity_type": entity["resource_type"],
-            "name": entity["name"],
-            f"{entity['resource_type']}_name": entity["name"],
-            "project_id": entity["project_id"],
+            "id": end["unique_id"],
+            "entity_type": end["resource_type"],
+            "name": end["name"],
+            f"{end['resource_type']}_name": end["name"],
+            "project_id": end["project_id"],
         }
-        for _, entity in sorted(named.items())
+        for _, end in sorted(seen.items())
     ]
     return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": shown, "links": shown}

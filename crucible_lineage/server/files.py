@@ -14,29 +14,11 @@ from starlette.responses import Response
 from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, role_on
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import now
-from crucible_lineage.server.http import (
-    Form,
-    Json,
-    Limit,
-    Name,
-    Number,
-    Offset,
-    Refusal,
-    delete,
-    get,
-    invalid,
-    post,
-)
+from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, delete, get, invalid, post
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
-from crucible_lineage.server.storage import (
-    FILES,
-    LIFETIME_S,
-    file_of,
-    files_of,
-    release,
-    update_size,
-)
+from crucible_lineage.server.resources import change
+from crucible_lineage.server.storage import FILES, LIFETIME_S, file_of, files_of, release
 
 _SIGNATURES = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -65,34 +47,35 @@ def dataset_download_links(call: Call, db: Connection, row: Row) -> Json:
     return {file["mfid"]: _link(call, file) for file in files}
 
 
+class _FilesQuery(Page):
+    sha256_hash: str | None = None
+
+
 @get("/files")
-def list_files(
-    call: Call, db: Connection, sha256_hash: str | None = None, limit: Limit = 100, offset: Offset = 0
-) -> Json:
-    conditions = Conditions("NOT resource.hidden")
+def list_files(call: Call, db: Connection, query: _FilesQuery) -> Json:
+    conditions = Conditions(FILES, "NOT resource.hidden")
     conditions.limit_to(call.caller)
-    if sha256_hash is not None:
-        conditions.add("file.sha256 = ?", sha256_hash)
-    return conditions.page(db, FILES, "file.id DESC", limit, offset, lambda rows: list(map(file_record, rows)))
+    if query.sha256_hash is not None:
+        conditions.add("file.sha256 = ?", query.sha256_hash)
+    return conditions.page(db, "file.id DESC", query, lambda rows: list(map(file_record, rows)))
 
 
-@get("/files/{mfid}")
-def get_file(call: Call, db: Connection, mfid: str) -> Json:
-    return file_record(file_of(db, call.caller, mfid, VIEWER))
+@get("/files/{mfid}", of="file")
+def get_file(row: Row) -> Json:
+    return file_record(row)
 
 
-@delete("/files/{mfid}", 204)
-def delete_file(call: Call, db: Connection, mfid: str) -> Response:
-    file = file_of(db, call.caller, mfid, EDITOR)
-    release(db, file["id"])
-    db.execute("DELETE FROM file WHERE id = ?", (file["id"],))
-    update_size(db, file["dataset_id"])
+@delete("/files/{mfid}", 204, of="file", role=EDITOR)
+def delete_file(db: Connection, row: Row) -> Response:
+    release(db, row["id"])
+    db.execute("DELETE FROM file WHERE id = ?", (row["id"],))
+    change(db, row["dataset_id"])
     return Response(status_code=204)
 
 
-@get("/files/{mfid}/download_link")
-def file_download_link(call: Call, db: Connection, mfid: str) -> Json:
-    return {"url": _link(call, file_of(db, call.caller, mfid, VIEWER)), "expires_in": LIFETIME_S}
+@get("/files/{mfid}/download_link", of="file")
+def file_download_link(call: Call, row: Row) -> Json:
+    return {"url": _link(call, row), "expires_in": LIFETIME_S}
 
 
 def _link(call: Call, file: Row) -> str:
@@ -168,22 +151,19 @@ def request_ingestion(
     return record
 
 
+class _RequestsQuery(Page):
+    dataset_mfid: str | None = None
+    file_mfid: str | None = None
+
+
 @get("/ingestion_requests")
-def list_requests(
-    call: Call,
-    db: Connection,
-    dataset_mfid: str | None = None,
-    file_mfid: str | None = None,
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Json:
-    conditions = Conditions("1")
+def list_requests(call: Call, db: Connection, query: _RequestsQuery) -> Json:
+    conditions = Conditions(_REQUESTS)
     conditions.limit_to(call.caller)
-    for column, value in (("resource.mfid", dataset_mfid), ("file.mfid", file_mfid)):
+    for column, value in (("resource.mfid", query.dataset_mfid), ("file.mfid", query.file_mfid)):
         if value is not None:
             conditions.add(f"{column} = ?", value)
-    order, shown = "ingestion_request.id DESC", lambda rows: list(map(_request_record, rows))
-    return conditions.page(db, _REQUESTS, order, limit, offset, shown)
+    return conditions.page(db, "ingestion_request.id DESC", query, lambda rows: list(map(_request_record, rows)))
 
 
 @get("/ingestion_requests/{number}")

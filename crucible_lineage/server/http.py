@@ -170,3 +170,10 @@ Number = Annotated[int, AfterValidator(lambda number: number if 0 < number <= MA
 Count = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
 Limit = Annotated[int, Field(ge=0, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=MAX_ROW_ID)]
+
+
+class Page(Form):
+    """A page of a list by offset."""
+
+    limit: Limit = 100
+    offset: Offset = 0

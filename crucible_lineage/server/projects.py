@@ -19,6 +19,7 @@ from crucible_lineage.server.access import (
     ROLE_NAMES,
     VIEWER,
     Caller,
+    find,
     members,
     not_found,
     public_user,
@@ -29,30 +30,9 @@ from crucible_lineage.server.access import (
 )
 from crucible_lineage.server.call import Call, Visit
 from crucible_lineage.server.database import hash_key, now, register_key
-from crucible_lineage.server.http import (
-    Form,
-    Json,
-    Limit,
-    Name,
-    Number,
-    Offset,
-    Refusal,
-    Text,
-    delete,
-    get,
-    post,
-)
-from crucible_lineage.server.records import (
-    FIELDS,
-    SELECTS,
-    Conditions,
-    Includes,
-    deletion_records,
-    load,
-    names,
-    records,
-)
-from crucible_lineage.server.resources import choose_owner, find_user, insert, named_row, touch, user_row
+from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
+from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
+from crucible_lineage.server.resources import change, choose_owner, find_user, insert, user_row
 from crucible_lineage.server.storage import sweep
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -61,52 +41,42 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 Role = Literal["viewer", "contributor", "editor", "admin"]
 
 
-class _Page(Includes):
+class _Listed(Includes, Page):
     include_total: bool = True
-    limit: Limit = 100
-    offset: Offset = 0
 
 
 def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], needed: dict[str, Any]) -> None:
-    """Add the routes that list, create and read projects, or instruments. Everybody may know that they exist."""
+    """Add the routes that list and create projects, or instruments. Everybody may know that they exist."""
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
         given = {column: value for name, column in filters.items() if (value := getattr(query, name)) is not None}
         if kind == "instrument" and "slug" not in given:
             given.setdefault("status", "active")
-        conditions = Conditions("NOT hidden")
+        conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
         for column, value in given.items():
             conditions.add(f"{column} = ?", value)
         if kind == "project" and "slug" in given:
-            row = db.execute("SELECT id FROM project WHERE slug = ?", (given["slug"],)).fetchone()
-            call.add_revision(db, row and row["id"])
-        shown = partial(records, db, call.caller, kind, embed=query)
-        return conditions.page(db, SELECTS[kind], "slug, mfid", query.limit, query.offset, shown)
+            call.add_revision(db, find(db, given["slug"], kind))
+        return conditions.page(db, "slug, mfid", query, partial(records, db, call.caller, embed=query))
 
     def create(call: Call, db: Connection, body: Any) -> Json:
-        named = [name for owner in owners if (name := getattr(body, owner)) is not None]
-        if kind == "project" and len(named) != 1:
+        references = [name for owner in owners if (name := getattr(body, owner)) is not None]
+        if kind == "project" and len(references) != 1:
             raise Refusal(400, "Name exactly one project lead")
         slug, values = getattr(body, f"{kind}_id"), {name: getattr(body, name) for name in FIELDS[kind]}
-        owner = choose_owner(db, call.caller, *named)
-        if db.execute(f"SELECT 1 FROM {kind} WHERE slug = ?", (slug,)).fetchone():
+        owner = choose_owner(db, call.caller, *references)
+        if find(db, slug, kind) is not None:
             raise Refusal(409, f"The {kind}_id {slug} is taken: such a {kind} already exists")
-        number = insert(db, kind, {"slug": slug, **values}, owner_id=owner)
-        return load(db, call.caller, kind, number, Includes(include_owner=True, include_members=True))
-
-    def get_one(call: Call, db: Connection, reference: str, query: Includes) -> Json:
-        row = named_row(db, kind, reference)
-        call.add_revision(db, row["id"] if kind == "project" else None)
-        return load(db, call.caller, kind, row["id"], query)
+        number = insert(db, kind, None, owner, {"slug": slug, **values})
+        return load(db, call.caller, number, Includes(include_owner=True, include_members=True))
 
     optional = dict.fromkeys((*FIELDS[kind], *owners), (Text | None, None))
     fields: dict[str, Any] = optional | {f"{kind}_id": (Slug, ...), "status": (Text, "active"), **needed}
     by_filter: dict[str, Any] = dict.fromkeys(filters, (str | None, None))
     create.__annotations__["body"] = create_model(f"new_{kind}", **fields)
-    list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=_Page, **by_filter)
+    list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=_Listed, **by_filter)
     get(f"/{kind}s")(list_all)
     post(f"/{kind}s", 201)(create)
-    get(f"/{kind}s/{{reference}}")(get_one)
 
 
 _LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_lead_username")
@@ -116,35 +86,34 @@ _NEEDED = {"instrument_name": (Name, ...), "location": (Text, ...)}
 _add_routes("instrument", _BY, ("owner", "owner_orcid"), _NEEDED)
 
 
-@get("/projects/{reference}/users")
-def list_members(call: Call, db: Connection, reference: str, limit: Limit = 100, offset: Offset = 0) -> Json:
-    found = members(db, _project(db, call, reference, VIEWER)["id"])
-    return {"items": found[offset : offset + limit], "limit": limit, "total": len(found), "offset": offset}
+@get("/projects/{mfid}/users", of="project")
+def list_members(db: Connection, row: Row, query: Page) -> Json:
+    return _page(members(db, row["id"]), query)
 
 
-@post("/projects/{reference}/users/{user}")
-def add_member(call: Call, db: Connection, reference: str, user: str, role: Role = "contributor") -> Json:
-    row, member = _project(db, call, reference, ADMIN), user_row(db, user)
+@post("/projects/{mfid}/users/{user}", of="project", role=ADMIN)
+def add_member(db: Connection, row: Row, user: str, role: Role = "contributor") -> Json:
+    member = user_row(db, user)
     if member["id"] == row["owner_id"]:
         raise Refusal(409, "The project's lead is already part of it")
     added = "INSERT OR IGNORE INTO member (project_id, user_id, role) VALUES (?, ?, ?)"
     if not db.execute(added, (row["id"], member["id"], ROLE_NAMES.index(role))).rowcount:
         raise Refusal(409, f"{user} is already a member of this project")
-    touch(db, row["id"])
+    change(db, row["id"])
     return members(db, row["id"])
 
 
-@delete("/projects/{reference}/users/{user}")
-def remove_member(call: Call, db: Connection, reference: str, user: str) -> Json:
-    row = _project(db, call, reference, ADMIN)
+@delete("/projects/{mfid}/users/{user}", of="project", role=ADMIN)
+def remove_member(db: Connection, row: Row, user: str) -> Json:
     values = (row["id"], user_row(db, user)["id"])
     if not db.execute("DELETE FROM member WHERE project_id = ? AND user_id = ?", values).rowcount:
         raise Refusal(404, f"{user} is not a member of this project")
     return members(db, row["id"])
 
 
-def _project(db: Connection, call: Call, reference: str, role: int) -> Row:
-    return require(db, call.caller, named_row(db, "project", reference)["mfid"], role, "project")
+def _page(found: list[Json], query: Page) -> Json:
+    items = found[query.offset : query.offset + query.limit]
+    return {"items": items, "limit": query.limit, "total": len(found), "offset": query.offset}
 
 
 References = Annotated[list[str], Field(max_length=1000)]
@@ -180,7 +149,7 @@ def ready(call: Visit) -> Response:
 
 @get("/account")
 def account(call: Call, db: Connection) -> Json:
-    mine = "SELECT slug FROM project JOIN member ON member.project_id = project.id WHERE user_id = ?"
+    mine = "SELECT slug FROM resource JOIN member ON member.project_id = resource.id WHERE user_id = ?"
     return {
         "user_unique_id": call.caller.unique_id,
         "access_group_ids": [slug for (slug,) in db.execute(mine, (call.caller.id,))],
@@ -271,38 +240,42 @@ def request_deletion(
     call: Call, db: Connection, row: Row, reason: Annotated[str, Field(max_length=2000)] | None = None
 ) -> Json:
     """Hide a dataset or sample, and ask for its deletion."""
-    requested = db.execute(
-        "INSERT OR IGNORE INTO deletion_request (resource_id, requester_id, reason, request_time) VALUES (?, ?, ?, ?)"
-        " RETURNING *",
-        (row["id"], call.caller.id, reason, now()),
-    ).fetchone()
-    if requested is None:
+    if row["hidden"]:
         raise Refusal(409, "A deletion request for this resource is already open")
     db.execute("UPDATE resource SET hidden = 1 WHERE id = ?", (row["id"],))
-    return deletion_records(db, [requested])[row["id"]]
+    return deletion_records(db, [_deletion(db, row, call.caller.id, reason, now())])[0]
+
+
+def _deletion(db: Connection, row: Row, requester: int | None, reason: str | None, moment: str | None) -> Row:
+    """Return the new row of a deletion, which stays when the resource is gone."""
+    about = names(db, [row["id"]])[row["id"]]
+    values = (row["id"], row["mfid"], row["type"], about["name"], about["project_id"], requester, reason, moment)
+    added: Row = db.execute(
+        "INSERT INTO deletion (row_id, resource_id, resource_type, resource_name, project_id, requester, reason,"
+        " request_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
+        values,
+    ).fetchone()
+    return added
+
+
+class _Requests(Page):
+    status: Literal["pending"] | None = None  # all requests are
+    scope: Literal["accessible", "submitted", "reviewable"] = "accessible"
 
 
 @get("/deletion_requests")
-def list_requests(
-    call: Call,
-    db: Connection,
-    status: Literal["pending"] | None = None,  # noqa: ARG001 - all requests are
-    scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> Json:
+def list_requests(call: Call, db: Connection, query: _Requests) -> Json:
     """List the requests that the caller made, or could make as an administrator of the project, newest first."""
-    rows = db.execute("SELECT * FROM deletion_request ORDER BY id DESC").fetchall()
-    found = list(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, scope)]).values())
-    return {"items": found[offset : offset + limit], "limit": limit, "total": len(found), "offset": offset}
+    rows = db.execute(f"{_OPEN} ORDER BY id DESC").fetchall()
+    return _page(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, query.scope)]), query)
 
 
 @get("/deletion_requests/{number}")
 def get_request(call: Call, db: Connection, number: Number) -> Json:
-    row = db.execute("SELECT * FROM deletion_request WHERE id = ?", (number,)).fetchone()
+    row = db.execute(f"{_OPEN} AND id = ?", (number,)).fetchone()
     if row is None or not _is_visible(db, call.caller, row):
         raise not_found("deletion request")
-    return deletion_records(db, [row])[row["resource_id"]]
+    return deletion_records(db, [row])[0]
 
 
 @delete("/resources/{mfid}")
@@ -311,17 +284,12 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa
     with call.write() as db:
         row = require(db, call.caller, mfid, VIEWER)
         require_elevated(call.caller)
-        if db.execute("SELECT 1 FROM resource WHERE project_id = ?", (row["id"],)).fetchone():
-            raise Refusal(409, "The project still has datasets or samples")
-        if db.execute("SELECT 1 FROM dataset WHERE instrument_id = ?", (row["id"],)).fetchone():
-            raise Refusal(409, "The instrument still has datasets")
-        named = names(db, [row["id"]])[row["id"]]
-        db.execute(
-            "INSERT INTO deleted (mfid, type, name, project_slug, deleted_at, requester_id, reason, request_time)"
-            " SELECT ?, ?, ?, ?, ?, requester_id, reason, request_time FROM (SELECT 1)"
-            " LEFT JOIN deletion_request ON resource_id = ?",
-            (row["mfid"], row["type"], named["name"], named["project_id"], now(), row["id"]),
-        )
+        used = db.execute("SELECT 1 FROM resource WHERE ? IN (project_id, instrument_id)", (row["id"],)).fetchone()
+        if used is not None:
+            raise Refusal(409, f"The {row['type']} still has datasets or samples")
+        if not row["hidden"]:
+            _deletion(db, row, None, None, None)
+        db.execute("UPDATE deletion SET deleted_at = ? WHERE row_id = ?", (now(), row["id"]))
         db.execute(  # contents that nothing else needs may be swept at once
             "INSERT OR IGNORE INTO released_content SELECT sha256, '' FROM file WHERE dataset_id = ?",
             (row["id"],),
@@ -331,24 +299,24 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa
     return {"detail": f"Resource {mfid} permanently deleted"}
 
 
+class _Deleted(Page):
+    resource_id: str | None = None
+
+
 @get("/deletion_audit")
-def list_deleted(
-    call: Call, db: Connection, resource_id: str | None = None, limit: Limit = 100, offset: Offset = 0
-) -> Json:
+def list_deleted(call: Call, db: Connection, query: _Deleted) -> Json:
     """List what was deleted for good, newest first: all of it for administrators, else what the caller asked for."""
-    conditions = Conditions("1")
-    if resource_id is not None:
-        conditions.add("resource_id = ?", resource_id)
+    conditions = Conditions("SELECT * FROM deletion", "deleted_at IS NOT NULL")
+    if query.resource_id is not None:
+        conditions.add("resource_id = ?", query.resource_id)
     if not call.caller.elevated:
-        conditions.add("requester_id = ?", call.caller.unique_id)
-    # Who deletes what was asked for agrees with the request.
-    deleted = """SELECT * FROM (SELECT id, type AS resource_type, mfid AS resource_id, name AS resource_name,
-        project_slug AS project_id, reason, request_time, deleted_at,
-        (SELECT unique_id FROM user WHERE user.id = requester_id) AS requester_id,
-        CASE WHEN request_time IS NOT NULL THEN deleted_at END AS review_time FROM deleted)"""
-    return conditions.page(db, deleted, "id DESC", limit, offset, lambda rows: [dict(row) for row in rows])
+        conditions.add("requester = ?", call.caller.id)
+    return conditions.page(db, "id DESC", query, partial(deletion_records, db))
+
+
+_OPEN = "SELECT * FROM deletion WHERE deleted_at IS NULL"
 
 
 def _is_visible(db: Connection, caller: Caller, row: Row, scope: str = "accessible") -> bool:
-    is_own, may_delete = row["requester_id"] == caller.id, role_on(db, caller, row["resource_id"]) >= ADMIN
+    is_own, may_delete = row["requester"] == caller.id, role_on(db, caller, row["row_id"]) >= ADMIN
     return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))

@@ -25,7 +25,7 @@ from crucible_lineage.server.access import (
     roles,
 )
 from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
-from crucible_lineage.server.http import Count, Form, Json, Limit, invalid
+from crucible_lineage.server.http import Count, Form, Json, Limit, Page, invalid
 from crucible_lineage.server.resources import metadata_of, rows_of, select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -42,47 +42,41 @@ class Includes(Form):
 
 
 NOTHING_MORE = Includes()
-FIELDS = {  # of records that are columns of their table, under the same name
+FIELDS = {  # of records that are columns of `resource`, under the same name
     "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
     "sample": ("sample_name", "sample_type", "description", "timestamp"),
     "project": ("organization", "title", "status"),
     "instrument": ("instrument_name", "manufacturer", "model", "location", "description", "instrument_type",
                    "other_id", "other_id_source", "status"),
 }  # fmt: skip
-SELECTS = {kind: f"SELECT resource.*, {kind}.* FROM resource JOIN {kind} ON {kind}.id = resource.id" for kind in FIELDS}
-_NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
+NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
 
 
-def load(
-    db: sqlite3.Connection, caller: Caller, kind: str, resource_id: int, embed: Includes = NOTHING_MORE
-) -> JsonObject:
+def load(db: sqlite3.Connection, caller: Caller, resource_id: int, embed: Includes = NOTHING_MORE) -> JsonObject:
     """Return the record of one resource, which must exist."""
-    rows = db.execute(f"{SELECTS[kind]} WHERE resource.id = ?", (resource_id,)).fetchall()
-    return records(db, caller, kind, rows, embed)[0]
+    return records(db, caller, rows_of(db, "resource", [resource_id]), embed)[0]
 
 
-def _by_id(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str) -> dict[int, sqlite3.Row]:
-    return {row["id"]: row for row in rows_of(db, select, ids, column)}
+def _by_id(db: sqlite3.Connection, table: str, ids: Iterable[int | None]) -> dict[int | None, sqlite3.Row]:
+    return {row["id"]: row for row in rows_of(db, table, ids)}
 
 
 def records(
-    db: sqlite3.Connection, caller: Caller, kind: str, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
+    db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
 ) -> list[JsonObject]:
-    """Return the records of rows of the kind's select; the number of further queries does not depend on theirs."""
+    """Return the records of these resources; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
     role_of = roles(db, caller, ids)
-    owners = _by_id(db, "SELECT * FROM user", (row["owner_id"] for row in rows), "id")
-    projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
-    used = (row["instrument_id"] for row in rows) if kind == "dataset" else ()
-    instruments = _by_id(db, SELECTS["instrument"], used, "resource.id")
+    owners = _by_id(db, "user", (row["owner_id"] for row in rows))
+    others = _by_id(db, "resource", (row[end] for row in rows for end in ("project_id", "instrument_id")))
     documents = metadata_of(db, ids) if embed.include_metadata else {}
     links = link_records(db, caller, ids) if embed.include_links else {}
     hidden = [row["id"] for row in rows if row["hidden"]]
-    asked = rows_of(db, "SELECT * FROM deletion_request", hidden, "resource_id") if hidden else []
-    deletions = deletion_records(db, asked) if asked else {}
+    asked = rows_of(db, "deletion", hidden, "row_id") if hidden else []
+    deletions = dict(zip((row["row_id"] for row in asked), deletion_records(db, asked), strict=True))
     result: list[JsonObject] = []
     for row in rows:
-        number, role, owner = row["id"], role_of[row["id"]], public_user(owners.get(row["owner_id"]))
+        kind, number, role, owner = row["type"], row["id"], role_of[row["id"]], public_user(owners.get(row["owner_id"]))
         record: JsonObject = {
             "unique_id": row["mfid"],
             "resource_type": kind,
@@ -92,52 +86,46 @@ def records(
             "scientific_metadata": documents.get(number),
             "deletion_request": deletions.get(number),
             "capabilities": _capabilities(role, kind),
+            "owner_orcid": owner and owner["unique_id"],
+            "owner": owner if embed.include_owner else None,
         }
         if kind in ("dataset", "sample"):
-            record |= {"public": bool(row["public"]), **_reference("project", "title", projects.get(row["project_id"]))}
+            record |= {"public": bool(row["public"]), **_reference("project", others.get(row["project_id"]))}
             record["links"] = links.get(number, []) if embed.include_links else None
         else:
             record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
             record |= {f"{kind}_id": row["slug"], "members": None}
         if kind == "dataset":
-            instrument = instruments.get(row["instrument_id"])
+            instrument = others.get(row["instrument_id"])
             record["instrument_name"] = instrument["instrument_name"] if instrument else row["instrument_label"]
-            record |= _reference("instrument", "instrument_name", instrument)
+            record |= _reference("instrument", instrument)
         if kind == "project":
-            record |= {"lead": owner, "project_lead_orcid": owner and owner["unique_id"]}
+            record |= {"lead": owner, "project_lead_orcid": record["owner_orcid"]}
             record["members"] = members(db, number) if embed.include_members and role >= VIEWER else None
             record["scientific_metadata"] = record["scientific_metadata"] if role >= VIEWER else None
-        else:
-            record |= {"owner_orcid": owner and owner["unique_id"], "owner": owner if embed.include_owner else None}
         result.append(record)
     return result
 
 
-def _reference(kind: str, named: str, row: sqlite3.Row | None) -> JsonObject:
+def _reference(kind: str, row: sqlite3.Row | None) -> JsonObject:
     """Return the fields of a record that refer to its project, or instrument."""
     if row is None:
         return dict.fromkeys((kind, f"{kind}_id", f"{kind}_mfid"))
-    own = {"unique_id": row["mfid"], f"{kind}_id": row["slug"], named: row[named]}
+    own = {"unique_id": row["mfid"], f"{kind}_id": row["slug"], NAMES[kind]: row[NAMES[kind]]}
     return {kind: own, f"{kind}_id": row["slug"], f"{kind}_mfid": row["mfid"]}
 
 
-def deletion_records(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> dict[int, JsonObject]:
-    """Return the records of open deletion requests, by resource."""
-    named = names(db, (row["resource_id"] for row in rows))
-    users = _by_id(db, "SELECT * FROM user", (row["requester_id"] for row in rows), "id")
-    return {
-        row["resource_id"]: {
-            **{name: row[name] for name in ("id", "reason", "request_time")},
-            "resource_id": about["unique_id"],
-            "resource_name": about["name"],
-            **{name: about[name] for name in ("resource_type", "project_id")},
-            "requester_id": requester["unique_id"],
-            "requester": public_user(requester),
-            "status": "pending",
-        }
-        for row in rows
-        for about, requester in [(named[row["resource_id"]], users[row["requester_id"]])]
-    }
+def deletion_records(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
+    """Return the records of deletions. Who deletes what was asked for agrees with the request."""
+    users = _by_id(db, "user", (row["requester"] for row in rows))
+    result = []
+    for row in rows:
+        requester = public_user(users.get(row["requester"]))
+        more = {"requester": requester, "requester_id": requester and requester["unique_id"]}
+        more |= {"review_time": row["request_time"] and row["deleted_at"]}
+        more |= {"status": "approved" if row["deleted_at"] else "pending"}
+        result.append({name: row[name] for name in row.keys() if name != "row_id"} | more)  # noqa: SIM118
+    return result
 
 
 def _capabilities(role: int, kind: str) -> JsonObject:
@@ -168,7 +156,7 @@ def etag(row: sqlite3.Row) -> str:
 
 def edges(db: sqlite3.Connection, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
     """Return the type of each edge at these resources, by its parent and child."""
-    rows = [row for end in ("parent_id", "child_id") for row in rows_of(db, "SELECT * FROM link", ids, end)]
+    rows = [row for end in ("parent_id", "child_id") for row in rows_of(db, "link", ids, end)]
     return {(row["parent_id"], row["child_id"]): row["relationship_type"] for row in rows}
 
 
@@ -190,14 +178,13 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
 
 def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
     """Map each id to its `unique_id`, `resource_type`, `name` and the `project_id` of its project."""
-    ids = set(ids)
-    rows = [row for kind in SELECTS for row in rows_of(db, SELECTS[kind], ids, "resource.id")]
-    projects = _by_id(db, SELECTS["project"], (row["project_id"] for row in rows), "resource.id")
+    rows = rows_of(db, "resource", ids)
+    projects = _by_id(db, "resource", (row["project_id"] for row in rows))
     return {
         row["id"]: {
             "unique_id": row["mfid"],
             "resource_type": row["type"],
-            "name": row[_NAMES[row["type"]]] or (row["slug"] if row["type"] == "project" else None),
+            "name": row[NAMES[row["type"]]] or row["slug"],
             "project_id": projects[row["project_id"]]["slug"] if row["project_id"] else None,
         }
         for row in rows
@@ -205,9 +192,10 @@ def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
 
 
 class Conditions:
-    """SQL conditions, joined by AND, with their values."""
+    """A select with its SQL conditions, joined by AND, and their values."""
 
-    def __init__(self, *clauses: str, **values: object) -> None:
+    def __init__(self, select: str, *clauses: str, **values: object) -> None:
+        self.select = select
         self.clauses = list(clauses)
         self.values: JsonObject = dict(values)
 
@@ -219,42 +207,34 @@ class Conditions:
             self.values[name] = value
         self.clauses.append(clause)
 
-    def __str__(self) -> str:
-        return " AND ".join(self.clauses)
-
     def limit_to(self, caller: Caller) -> None:
         """Add that the caller may read the resource, whose id is the value `user`."""
         self.values["user"] = caller.id
         if not caller.elevated:
             self.add(READABLE)
 
-    def rows(self, db: sqlite3.Connection, select: str, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
-        """Return the rows on one page of a select."""
-        sql = f"{select} WHERE {self} ORDER BY {order} LIMIT {limit} OFFSET {offset}"
-        return db.execute(sql, self.values).fetchall()
+    def __str__(self) -> str:
+        return f"{self.select} WHERE {' AND '.join(self.clauses) or 'TRUE'}"
 
-    def count(self, db: sqlite3.Connection, select: str) -> int:
-        """Return the number of all rows of a select."""
-        source = select[select.index(" FROM ") :]
-        return int(db.execute(f"SELECT COUNT(*) {source} WHERE {self}", self.values).fetchone()[0])
+    def rows(self, db: sqlite3.Connection, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
+        """Return the rows on one page."""
+        return db.execute(f"{self} ORDER BY {order} LIMIT {limit} OFFSET {offset}", self.values).fetchall()
+
+    def count(self, db: sqlite3.Connection) -> int:
+        """Return the number of all rows."""
+        return int(db.execute(f"SELECT COUNT(*) FROM ({self})", self.values).fetchone()[0])
 
     def page(
-        self,
-        db: sqlite3.Connection,
-        select: str,
-        order: str,
-        limit: int,
-        offset: int,
-        shown: Callable[[Any], list[Any]],
+        self, db: sqlite3.Connection, order: str, query: Page, shown: Callable[[list[sqlite3.Row]], list[Any]]
     ) -> Json:
-        """Return a page of a select by offset, of the records that `shown` makes of rows."""
-        items = shown(self.rows(db, select, order, limit, offset))
-        return {"items": items, "limit": limit, "total": self.count(db, select), "offset": offset}
+        """Return a page by offset, of the records that `shown` makes of rows."""
+        items = shown(self.rows(db, order, query.limit, query.offset))
+        return {"items": items, "limit": query.limit, "total": self.count(db), "offset": query.offset}
 
 
 _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
+    **{name: f"{name} = ?" for kind in ("dataset", "sample") for name in (*FIELDS[kind], "public")},
     "unique_id": "mfid = ?",
-    "public": "public = ?",
     "creation_time_gte": "created >= ?",
     "creation_time_lte": "created <= ?",
     "modification_time_gte": "modified >= ?",
@@ -263,21 +243,19 @@ _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
     "sample_mfid": "resource.id IN (SELECT child_id FROM link WHERE parent_id = READ)",
     "dataset_mfid": "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)",
     "instrument_mfid": "instrument_id = READ",
-    "instrument_name": "COALESCE((SELECT instrument_name FROM instrument WHERE instrument.id = instrument_id),"
-                       " instrument_label) = ?",
+    "instrument_name": "COALESCE((SELECT used.instrument_name FROM resource AS used"
+                       " WHERE used.id = resource.instrument_id), instrument_label) = ?",
 }  # fmt: skip
 
 
 def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
-    conditions = Conditions("type = :kind", "NOT hidden", kind=kind)
+    conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
     conditions.limit_to(caller)
     readable = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
         if name in _FILTERS:
             conditions.add(_FILTERS[name].replace("READ", readable), value)
-        elif name in FIELDS[kind]:
-            conditions.add(f"{name} = ?", value)
         elif name in ("owner_id", "owner_orcid"):
             conditions.add("owner_id = ?", user_row(db, value, status=422)["id"])
         for keyword in value if name == "keyword" else ():
@@ -294,17 +272,17 @@ def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQu
     conditions = where(db, caller, kind, query)
     total = None
     if query.include_total or (query.include_total is None and query.cursor is None):
-        total = conditions.count(db, SELECTS[kind])
-    name = {None: "mfid", "name": f"{kind}_name", "created": "created", "updated": "modified"}[query.sort]
+        total = conditions.count(db)
+    name = {None: "mfid", "name": NAMES[kind], "created": "created", "updated": "modified"}[query.sort]
     column = f"COALESCE({name}, '')" if query.sort == "name" else name
     direction = query.direction or ("asc" if query.sort == "name" else "desc")
     if query.cursor is not None:
         conditions.add(f"({column}, mfid) {'<' if direction == 'desc' else '>'} (?, ?)", *_decoded(query.cursor))
-    rows = conditions.rows(db, SELECTS[kind], f"{column} {direction}, mfid {direction}", query.limit + 1)
+    rows = conditions.rows(db, f"{column} {direction}, mfid {direction}", query.limit + 1)
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    items = records(db, caller, kind, rows, query)
     last = json.dumps((rows[-1][name] or "", rows[-1]["mfid"])) if more and rows else None
     next_cursor = None if last is None else base64.urlsafe_b64encode(last.encode()).decode()
+    items = records(db, caller, rows, query)
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
 
 
@@ -351,7 +329,7 @@ _OWN: dict[str, dict[str, Any]] = {  # of one kind, besides its fields
 def list_query(kind: str) -> type[ListQuery]:
     """Return the parameters of the list of this kind: it can be filtered by each of its fields."""
     filters: dict[str, Any] = {**dict.fromkeys(FIELDS[kind], str), **_OWN[kind]}
-    more: dict[str, Any] = {name: (kept | None, None) for name, kept in filters.items()}
+    more: dict[str, Any] = {name: (type_ | None, None) for name, type_ in filters.items()}
     if kind == "dataset":
         more["keyword"] = (list[Annotated[str, Field(max_length=500)]], Field(default=[], max_length=20))
     return create_model(f"{kind}_query", __base__=ListQuery, **more)

@@ -1,4 +1,4 @@
-"""Creating, changing and deleting the rows of resources, their names, and their scientific metadata."""
+"""Creating, finding and changing rows of resources, and their scientific metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.access import CONTRIBUTOR, Caller, role_on
+from crucible_lineage.server.access import CONTRIBUTOR, Caller, find, role_on
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import Refusal, invalid
 
@@ -19,44 +19,25 @@ from crucible_lineage.server.http import Refusal, invalid
 ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
 
 
-def insert(
-    db: sqlite3.Connection,
-    kind: str,
-    values: JsonObject,
-    *,
-    mfid: str | None = None,
-    owner_id: int,
-    project_id: int | None = None,
-    public: bool = False,
-) -> int:
+def insert(db: sqlite3.Connection, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
     """Create a resource with these columns and return its id; 409 if the MFID is taken."""
     if mfid is not None and not is_mfid(mfid):
         raise invalid("body", "unique_id", "is not an MFID: 26 symbols of 0-9 a-z without i, l, o, u", mfid)
     moment = now()
+    own = {"mfid": mfid or new_mfid(), "type": kind, "owner_id": owner_id, "created": moment, "modified": moment}
+    row = own | values
+    sql = f"INSERT INTO resource ({', '.join(row)}) VALUES ({', '.join('?' * len(row))}) RETURNING id"
     try:
-        resource_id = db.execute(
-            "INSERT INTO resource (mfid, type, owner_id, project_id, public, created, modified) VALUES (?,?,?,?,?,?,?)",
-            (mfid or new_mfid(), kind, owner_id, project_id, int(public), moment, moment),
-        ).lastrowid
+        return int(db.execute(sql, (*row.values(),)).fetchone()[0])
     except sqlite3.IntegrityError:
         raise Refusal(409, f"A resource with unique_id {mfid} already exists") from None
-    assert resource_id is not None
-    names = ", ".join(["id", *values])
-    marks = ", ".join("?" * (len(values) + 1))
-    db.execute(f"INSERT INTO {kind} ({names}) VALUES ({marks})", (resource_id, *values.values()))
-    return resource_id
 
 
-def change(db: sqlite3.Connection, kind: str, resource_id: int, values: JsonObject) -> None:
-    """Set these columns; their names are from the code, never from a request."""
-    if values:
-        assignments = ", ".join(f"{name} = ?" for name in values)
-        db.execute(f"UPDATE {kind} SET {assignments} WHERE id = ?", (*values.values(), resource_id))
-    touch(db, resource_id)
-
-
-def touch(db: sqlite3.Connection, resource_id: int) -> None:
-    db.execute("UPDATE resource SET modified = ? WHERE id = ?", (now(), resource_id))
+def change(db: sqlite3.Connection, resource_id: int, values: Mapping[str, object] | None = None) -> None:
+    """Set these columns, and that the resource was modified; their names are from the code, never from a request."""
+    row = {**(values or {}), "modified": now()}
+    assignments = ", ".join(f"{name} = ?" for name in row)
+    db.execute(f"UPDATE resource SET {assignments} WHERE id = ?", (*row.values(), resource_id))
 
 
 def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
@@ -72,14 +53,12 @@ def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None
     return owner
 
 
-def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> int | None:
-    """Return the id of the project for a new record, in which the caller must be allowed to create."""
+def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> sqlite3.Row | None:
+    """Return the project for a new record, in which the caller must be allowed to create."""
     project = select(db, "project", slug, mfid)
-    if project is None:
-        return None
-    if role_on(db, caller, project["id"]) < CONTRIBUTOR:
+    if project is not None and role_on(db, caller, project["id"]) < CONTRIBUTOR:
         raise Refusal(403, f"Creating records in project {project['slug']} needs the role contributor in it")
-    return int(project["id"])
+    return project
 
 
 def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
@@ -101,12 +80,9 @@ def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
     return row
 
 
-def named_row(db: sqlite3.Connection, kind: str, reference: str, status: int = 404) -> sqlite3.Row:
+def named(db: sqlite3.Connection, kind: str, reference: str, status: int = 422) -> sqlite3.Row:
     """Return the project or instrument with this MFID or slug; an error of `status` if there is none."""
-    column = "mfid" if is_mfid(reference) else "slug"
-    named = f"SELECT resource.*, {kind}.* FROM resource JOIN {kind} USING (id) WHERE {column} = ?"
-    row: sqlite3.Row | None = db.execute(named, (reference,)).fetchone()
-    if row is None:
+    if (row := find(db, reference, kind)) is None:
         raise Refusal(status, f"{kind.capitalize()} not found: {reference[:100]}")
     return row
 
@@ -115,7 +91,7 @@ def select(
     db: sqlite3.Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422
 ) -> sqlite3.Row | None:
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
-    rows = [named_row(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
+    rows = [named(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
         raise Refusal(422, f"{kind}_id and {kind}_mfid name different {kind}s")
     return rows[0] if rows else None
@@ -129,7 +105,8 @@ def instrument_columns(
     if instrument is not None and name not in (None, instrument["instrument_name"]):
         raise Refusal(422, "instrument_name is not the name of the instrument that was selected")
     if instrument is None and name is not None:
-        matches = db.execute("SELECT * FROM instrument WHERE instrument_name = ? LIMIT 2", (name,)).fetchall()
+        named = "SELECT * FROM resource WHERE type = 'instrument' AND instrument_name = ? LIMIT 2"
+        matches = db.execute(named, (name,)).fetchall()
         instrument = matches[0] if len(matches) == 1 else None
     if instrument is None:
         return {"instrument_id": None, "instrument_label": name}
@@ -148,17 +125,17 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     return result
 
 
-def rows_of(db: sqlite3.Connection, select: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
-    """Return the rows of a select with these ids."""
+def rows_of(db: sqlite3.Connection, table: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
+    """Return the rows of a table with these ids."""
     wanted = json.dumps([number for number in set(ids) if number is not None])
-    return db.execute(f"{select} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
+    return db.execute(f"SELECT * FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
 
 
-_PARSED = "SELECT filename, parsed.*, dataset_id FROM parsed JOIN file ON file.id = file_id"
+_PARSED = "parsed JOIN file ON file.id = file_id"
 # The text of all documents of a `resource`.
 DOCUMENTS = (
     "(SELECT group_concat(document, ' ') FROM (SELECT document FROM metadata WHERE metadata.id = resource.id"
-    " UNION ALL SELECT document FROM parsed JOIN file ON file.id = file_id WHERE dataset_id = resource.id))"
+    f" UNION ALL SELECT document FROM {_PARSED} WHERE dataset_id = resource.id))"
 )
 
 
@@ -169,7 +146,7 @@ def metadata_of(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObj
     for row in sorted(rows_of(db, _PARSED, ids, "dataset_id"), key=lambda row: int(row["file_id"])):
         if document := json.loads(row["document"]):
             found[row["dataset_id"]].append((row["filename"], document))
-    written = {row["id"]: json.loads(row["document"]) for row in rows_of(db, "SELECT * FROM metadata", ids)}
+    written = {row["id"]: json.loads(row["document"]) for row in rows_of(db, "metadata", ids)}
     result: dict[int, JsonObject] = {}
     for number in found.keys() | written.keys():
         together: JsonObject = {}
@@ -191,7 +168,7 @@ def write_metadata(db: sqlite3.Connection, resource_id: int, document: JsonObjec
     if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
     db.execute("INSERT OR REPLACE INTO metadata (id, document) VALUES (?, ?)", (resource_id, text))
-    touch(db, resource_id)
+    change(db, resource_id)
 
 
 def to_json(document: Mapping[str, object]) -> str:

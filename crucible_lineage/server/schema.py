@@ -15,8 +15,7 @@ from functools import lru_cache
 
 # ruff: noqa: S608 - SQL is built from constants of this module only; values are always bound
 
-SEALED = ("user", "resource", "project", "instrument", "dataset", "sample", "member", "metadata", "parsed", "keyword",
-          "link", "file", "thumbnail")  # fmt: skip
+SEALED = ("user", "resource", "member", "metadata", "parsed", "keyword", "link", "file", "thumbnail")
 REMEDY = "restore a backup: crucible-lineage data restore"
 _SEAL = re.compile(r"(\w+)_seal(\d+)")
 
@@ -111,68 +110,37 @@ CREATE TABLE api_key (
 ) STRICT;
 CREATE INDEX api_key_user ON api_key (user_id);
 
-CREATE TABLE resource (                           -- what datasets, samples, projects and instruments have in common
+CREATE TABLE resource (                           -- each kind leaves the columns of others empty
     id INTEGER PRIMARY KEY,
     mfid TEXT NOT NULL UNIQUE,
     type TEXT NOT NULL CHECK (type IN ('dataset', 'sample', 'project', 'instrument')),
+    slug TEXT COLLATE NOCASE,                     -- of a project or instrument
     owner_id INTEGER REFERENCES user,
     project_id INTEGER REFERENCES resource,
     public INTEGER NOT NULL DEFAULT 0,
     hidden INTEGER NOT NULL DEFAULT 0,            -- its deletion was requested
     created TEXT NOT NULL,
-    modified TEXT NOT NULL
+    modified TEXT NOT NULL,
+    timestamp TEXT,
+    timed INTEGER NOT NULL DEFAULT 1,             -- 0: nobody said when, so it is when it came here
+    size INTEGER,
+    files INTEGER NOT NULL DEFAULT 0,             -- how many there are, which have that size
+    instrument_id INTEGER REFERENCES resource,
+    instrument_label TEXT,                        -- the name given at create when it names no registered instrument
+    dataset_name TEXT, measurement TEXT, data_type TEXT, data_format TEXT, session_name TEXT,
+    sample_name TEXT, sample_type TEXT, description TEXT,
+    title TEXT, organization TEXT, status TEXT,
+    instrument_name TEXT, manufacturer TEXT, model TEXT, location TEXT, instrument_type TEXT,
+    other_id TEXT, other_id_source TEXT,
+    UNIQUE (slug, type)
 ) STRICT;
 CREATE INDEX resource_type ON resource (type, mfid);
 CREATE INDEX resource_project ON resource (project_id, type, mfid);
 CREATE INDEX resource_owner ON resource (owner_id);
-
-CREATE TABLE project (
-    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    slug TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    organization TEXT,
-    title TEXT,
-    status TEXT
-) STRICT;
-
-CREATE TABLE instrument (
-    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    slug TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    instrument_name TEXT NOT NULL,
-    manufacturer TEXT,
-    model TEXT,
-    location TEXT,
-    description TEXT,
-    instrument_type TEXT,
-    other_id TEXT,
-    other_id_source TEXT,
-    status TEXT NOT NULL DEFAULT 'active'
-) STRICT;
-
-CREATE TABLE dataset (
-    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    dataset_name TEXT,
-    measurement TEXT,
-    data_type TEXT,
-    data_format TEXT,
-    session_name TEXT,
-    timestamp TEXT NOT NULL,
-    timed INTEGER NOT NULL DEFAULT 1,             -- 0: nobody said when, so it is when it came here
-    size INTEGER,
-    instrument_id INTEGER REFERENCES instrument,
-    instrument_label TEXT                         -- the name given at create when it names no registered instrument
-) STRICT;
-CREATE INDEX dataset_instrument ON dataset (instrument_id);
-
-CREATE TABLE sample (
-    id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
-    sample_name TEXT,
-    sample_type TEXT,
-    description TEXT,
-    timestamp TEXT NOT NULL
-) STRICT;
+CREATE INDEX resource_instrument ON resource (instrument_id);
 
 CREATE TABLE member (                             -- of a project, besides its lead
-    project_id INTEGER NOT NULL REFERENCES project ON DELETE CASCADE,
+    project_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     user_id INTEGER NOT NULL REFERENCES user ON DELETE CASCADE,
     role INTEGER NOT NULL CHECK (role BETWEEN 1 AND 4),
     UNIQUE (project_id, user_id)
@@ -186,7 +154,7 @@ CREATE TABLE metadata (
 
 CREATE TABLE keyword (
     id INTEGER PRIMARY KEY,
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     folded TEXT NOT NULL,                         -- without regard to case
     spelling TEXT NOT NULL,
     UNIQUE (dataset_id, folded)
@@ -205,7 +173,7 @@ CREATE INDEX link_child ON link (child_id, parent_id);
 CREATE TABLE file (
     id INTEGER PRIMARY KEY,
     mfid TEXT NOT NULL UNIQUE,
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     filename TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
@@ -219,7 +187,7 @@ CREATE TABLE released_content (sha256 TEXT PRIMARY KEY, released TEXT NOT NULL) 
 CREATE TABLE upload (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('signed', 'resumable')),
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     replaces_id INTEGER REFERENCES file ON DELETE CASCADE,
     filename TEXT NOT NULL,
     size INTEGER NOT NULL,
@@ -246,7 +214,7 @@ CREATE INDEX ingestion_open ON ingestion_request (status) WHERE status IN ('requ
 
 CREATE TABLE thumbnail (
     id INTEGER PRIMARY KEY,
-    dataset_id INTEGER NOT NULL REFERENCES dataset ON DELETE CASCADE,
+    dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     name TEXT NOT NULL,
     mime_type TEXT NOT NULL,
     image BLOB NOT NULL,
@@ -261,29 +229,22 @@ CREATE TABLE parsed (                             -- what ingestion found in a f
     filled TEXT NOT NULL                          -- the fields of the dataset that it filled in, with their values
 ) STRICT;
 
-CREATE TABLE deletion_request (
+CREATE TABLE deletion (                           -- that was requested, or done
     id INTEGER PRIMARY KEY AUTOINCREMENT,
-    resource_id INTEGER NOT NULL UNIQUE REFERENCES resource ON DELETE CASCADE,
-    requester_id INTEGER NOT NULL REFERENCES user,
-    reason TEXT,
-    request_time TEXT NOT NULL
-) STRICT;
-
-CREATE TABLE deleted (                            -- resources that were deleted for good
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    mfid TEXT NOT NULL,
-    type TEXT NOT NULL,
-    name TEXT,
-    project_slug TEXT,
-    requester_id INTEGER REFERENCES user,
+    row_id INTEGER UNIQUE REFERENCES resource ON DELETE SET NULL,
+    resource_id TEXT NOT NULL,                    -- its MFID
+    resource_type TEXT NOT NULL,
+    resource_name TEXT,
+    project_id TEXT,                              -- the slug of its project
+    requester INTEGER REFERENCES user,
     reason TEXT,
     request_time TEXT,
-    deleted_at TEXT NOT NULL
+    deleted_at TEXT                               -- for good
 ) STRICT;
-CREATE INDEX deleted_mfid ON deleted (mfid);
+CREATE INDEX deletion_resource ON deletion (resource_id);
 
 CREATE TABLE revision (                           -- of a project: what a client compares to know that nothing was lost
-    project_id INTEGER PRIMARY KEY REFERENCES project ON DELETE CASCADE,
+    project_id INTEGER PRIMARY KEY REFERENCES resource ON DELETE CASCADE,
     token TEXT NOT NULL,                          -- another one after each loss
     made INTEGER NOT NULL                         -- datasets and samples that ever came to the project
 ) STRICT;
@@ -302,9 +263,23 @@ _LOSSES = (
     ("link", "DELETE", "1", _HOME.format("child_id")),
     ("member", "DELETE", "1", "OLD.project_id"),
 )  # fmt: skip
+# A dataset has the number and the size of its files, at the same cost for each of many.
+_SIZES = """
+CREATE TRIGGER file_comes AFTER INSERT ON file BEGIN
+    UPDATE resource SET files = files + 1, size = NEW.size + CASE files WHEN 0 THEN 0 ELSE size END
+    WHERE id = NEW.dataset_id;
+END;
+CREATE TRIGGER file_changes AFTER UPDATE OF size ON file BEGIN
+    UPDATE resource SET size = size - OLD.size + NEW.size WHERE id = NEW.dataset_id;
+END;
+CREATE TRIGGER file_goes AFTER DELETE ON file BEGIN
+    UPDATE resource SET files = files - 1, size = CASE files WHEN 1 THEN NULL ELSE size - OLD.size END
+    WHERE id = OLD.dataset_id;
+END;
+"""
 LOSE = "UPDATE revision SET token = lower(hex(randomblob(8))) WHERE project_id = "
 _CREATIONS = """
-CREATE TRIGGER revision_begins AFTER INSERT ON project BEGIN
+CREATE TRIGGER revision_begins AFTER INSERT ON resource WHEN NEW.type = 'project' BEGIN
     INSERT INTO revision VALUES (NEW.id, lower(hex(randomblob(8))), 0);
 END;
 CREATE TRIGGER resource_made AFTER INSERT ON resource WHEN NEW.project_id IS NOT NULL BEGIN
@@ -316,7 +291,7 @@ WHEN OLD.project_id IS NOT NEW.project_id BEGIN
 END;
 """
 SCHEMA = "".join((
-    TABLES, _CREATIONS,
+    TABLES, _CREATIONS, _SIZES,
     *(f"CREATE TRIGGER loss_{number} AFTER {event} ON {table} WHEN {condition} BEGIN {LOSE}{project}; END;\n"
       for number, (table, event, condition, project) in enumerate(_LOSSES)),
 ))  # fmt: skip

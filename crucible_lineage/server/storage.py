@@ -24,12 +24,12 @@ from urllib.parse import quote, urlencode
 
 import google_crc32c
 
-from crucible_lineage.ids import is_mfid, new_mfid
+from crucible_lineage.ids import new_mfid
 from crucible_lineage.server.access import VIEWER, Caller, not_found, require, role_on
 from crucible_lineage.server.database import Database, DataFolder, now
 from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
-from crucible_lineage.server.resources import touch
+from crucible_lineage.server.resources import change
 
 BLOCK_BYTES = 1 << 20
 MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
@@ -191,11 +191,9 @@ class Links:
         return hmac.new(self._secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int) -> sqlite3.Row:
+def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int, _: object = None) -> sqlite3.Row:
     """Return the file with this MFID, if the caller has at least `role` on its dataset; an error response otherwise."""
-    row: sqlite3.Row | None = None
-    if is_mfid(mfid):
-        row = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
+    row: sqlite3.Row | None = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
     if row is None or role_on(db, caller, row["dataset_id"]) < VIEWER:
         raise not_found("file")
     require(db, caller, row["dataset_mfid"], role, "dataset")
@@ -221,8 +219,8 @@ def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, 
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
     if (existing := find_same(db, dataset_id, filename, size, sha256)) is not None:
         return existing
-    (file_count,) = db.execute("SELECT COUNT(*) FROM file WHERE dataset_id = ?", (dataset_id,)).fetchone()
-    if file_count >= MAX_FILES:
+    (files,) = db.execute("SELECT files FROM resource WHERE id = ?", (dataset_id,)).fetchone()
+    if files >= MAX_FILES:
         raise Refusal(
             422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
         )
@@ -230,7 +228,7 @@ def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, 
         "INSERT INTO file (mfid, dataset_id, filename, size, sha256) VALUES (?, ?, ?, ?, ?)",
         (new_mfid(), dataset_id, filename, size, sha256),
     ).lastrowid
-    update_size(db, dataset_id)
+    change(db, dataset_id)
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
     return row
 
@@ -243,22 +241,13 @@ def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str
     changed = "UPDATE file SET size = ?, sha256 = ?, version = version + 1 WHERE id = ?"
     db.execute(changed, (size, sha256, file_id))
     row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
-    update_size(db, row["dataset_id"])
+    change(db, row["dataset_id"])
     return row
 
 
 def release(db: sqlite3.Connection, file_id: int) -> None:
     """Note that this file no longer needs its content."""
     db.execute("INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ?", (now(), file_id))
-
-
-def update_size(db: sqlite3.Connection, dataset_id: int) -> None:
-    """Set the dataset's size to the total of its files."""
-    db.execute(
-        "UPDATE dataset SET size = (SELECT SUM(size) FROM file WHERE dataset_id = :id) WHERE id = :id",
-        {"id": dataset_id},
-    )
-    touch(db, dataset_id)
 
 
 def sweep(database: Database, storage: ContentStore) -> None:

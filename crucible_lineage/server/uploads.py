@@ -142,46 +142,39 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 
 def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json, Row | None]:
-    """Return the answer if the file is stored undamaged, or its bytes are given; else the upload to send them to."""
+    """Return the answer if the bytes are here undamaged, or given; else the upload to which they must be sent.
+
+    They are here if the dataset has the file, or for a client that says so, if any dataset has them that it may read.
+    """
     announced, storage = (body.filename, body.size, body.sha256_hash), call.service.storage
     given = body.content if body.size else b""
+    known = Conditions(FILES, "NOT resource.hidden")
+    known.limit_to(call.caller)
+    known.add("file.sha256 = ?", body.sha256_hash)
     may_reuse = kind == "signed" and "crucible-reuse" in call.request.headers
-    with call.write() as db:
+    if given is not None and (len(given), hashlib.sha256(given).hexdigest()) != announced[1:]:
+        raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
+
+    def origin(db: Connection) -> tuple[int, str | None]:
+        """Return the dataset, and the state to answer if its bytes need not be sent."""
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        file = find_same(db, dataset["id"], *announced)
+        if find_same(db, dataset["id"], *announced) is not None:
+            return dataset["id"], "completed"
+        is_known = given is not None or (may_reuse and known.rows(db, "file.id", 1))
+        return dataset["id"], "reused" if is_known else None
+
+    is_here = given is not None
+    if not is_here:
+        with call.service.database.read() as db:
+            _, state = origin(db)
+        is_here = state is not None and storage.holds(body.sha256_hash, body.size)
+    with call.write() as db:
+        dataset_id, state = origin(db)  # the other file may have been deleted meanwhile, and its bytes with it
         if given is not None:
-            if (len(given), hashlib.sha256(given).hexdigest()) != announced[1:]:
-                raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
             storage.keep_bytes(given)
-            state = {} if file else {"state": "reused"}
-            return {**_existing(register(db, dataset["id"], *announced)), **state}, None
-        if file is None and not may_reuse:
-            return None, _begin(db, call, kind, dataset["id"], body.filename, body)
-    if file is not None and storage.holds(body.sha256_hash, body.size):
-        return _existing(file), None
-    if may_reuse and (reused := _reused(call, mfid, body)) is not None:
-        return reused, None
-    with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        find_same(db, dataset["id"], *announced)
-        return None, _begin(db, call, kind, dataset["id"], body.filename, body)
-
-
-def _reused(call: Call, mfid: str, body: NewUpload) -> Json | None:
-    """Add a file with bytes that another dataset has, if the caller may read that one; else return None."""
-    readable = Conditions("NOT resource.hidden")
-    readable.limit_to(call.caller)
-    readable.add("file.sha256 = ?", body.sha256_hash)
-    with call.service.database.read() as db:
-        if not readable.rows(db, FILES, "file.id", 1):
-            return None
-    if not call.service.storage.holds(body.sha256_hash, body.size):
-        return None
-    with call.write() as db:
-        dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        if not readable.rows(db, FILES, "file.id", 1):  # deleted meanwhile, and its bytes with it
-            return None
-        return {**_existing(register(db, dataset["id"], body.filename, body.size, body.sha256_hash)), "state": "reused"}
+        if is_here and state is not None:
+            return {**_existing(register(db, dataset_id, *announced)), "state": state}, None
+        return None, _begin(db, call, kind, dataset_id, body.filename, body)
 
 
 def _begin(

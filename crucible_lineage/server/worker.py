@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from crucible_lineage.server.database import Database, now, stored_time
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import change, instrument_columns, to_json, touch
+from crucible_lineage.server.resources import change, instrument_columns, rows_of, to_json
 from crucible_lineage.server.storage import ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
@@ -125,7 +125,7 @@ class Worker:
             (file["id"], text, to_json(filled)),
         )
         if text != (previous["document"] if previous else "{}"):
-            touch(db, file["dataset_id"])
+            change(db, file["dataset_id"])
         replace_thumbnail(db, file, findings.thumbnail)
 
 
@@ -149,16 +149,13 @@ def fill(
     db: sqlite3.Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]
 ) -> dict[str, str]:
     """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
-    row = db.execute(
-        "SELECT dataset.*, instrument_name FROM dataset"
-        " LEFT JOIN instrument ON instrument.id = instrument_id WHERE dataset.id = ?",
-        (file["dataset_id"],),
-    ).fetchone()
+    (row,) = rows_of(db, "resource", [file["dataset_id"]])
+    instruments = rows_of(db, "resource", [row["instrument_id"]])
     suffix = Path(file["filename"]).suffix.lstrip(".").lower()
     parsed = {"dataset_name": file["filename"], "data_format": suffix, **attributes}
     current: dict[str, object] = {name: row[name] for name in FILLABLE} | {
         "timestamp": row["timestamp"] if row["timed"] else None,
-        "instrument_name": row["instrument_name"] or row["instrument_label"],
+        "instrument_name": instruments[0]["instrument_name"] if instruments else row["instrument_label"],
     }
     filled = {
         name: str(parsed[name])
@@ -173,7 +170,7 @@ def fill(
     if "instrument_name" in changes:
         changes |= instrument_columns(db, str(changes.pop("instrument_name")))
     if changes:
-        change(db, "dataset", file["dataset_id"], changes)
+        change(db, file["dataset_id"], changes)
     return filled
 
 

@@ -58,15 +58,11 @@ def multiply(database: sqlite3.Connection, mfid: str, times: int) -> None:
     """Add this number of datasets like the one of this id, written a year ago."""
     (source,) = database.execute("SELECT id FROM resource WHERE mfid = ?", (mfid,)).fetchone()
     for number in range(times):
-        cursor = database.execute(
-            "INSERT INTO resource (mfid, type, owner_id, project_id, public, created, modified)"
-            " SELECT ?, type, owner_id, project_id, public, created, '2025-01-01T00:00:00.000000+00:00'"
-            " FROM resource WHERE id = ?",
-            (f"0td{number:023d}", source),
-        )
         database.execute(
-            "INSERT INTO dataset (id, dataset_name, timestamp) VALUES (?, ?, '2025-01-01T00:00:00+00:00')",
-            (cursor.lastrowid, f"frame {number + 1}"),
+            "INSERT INTO resource (mfid, dataset_name, type, owner_id, project_id, created, modified, timestamp)"
+            " SELECT ?, ?, type, owner_id, project_id, created, '2025-01-01T00:00:00.000000+00:00',"
+            " '2025-01-01T00:00:00+00:00' FROM resource WHERE id = ?",
+            (f"0td{number:023d}", f"frame {number + 1}", source),
         )
 
 

@@ -34,7 +34,7 @@ CONTENT = b"0123456789"
 DIGEST = {"size": len(CONTENT), "sha256_hash": hashlib.sha256(CONTENT).hexdigest()}
 CRC = base64.b64encode(google_crc32c.value(CONTENT).to_bytes(4, "big")).decode()
 PICTURE = {"thumbnail_name": SECRET, "thumbnail_b64str": base64.b64encode(b"GIF89a").decode()}
-WRITTEN = (*SEALED, "api_key", "upload", "ingestion_request", "deletion_request", "deleted")
+WRITTEN = (*SEALED, "api_key", "upload", "ingestion_request", "deletion")
 
 # Query and body of the routes that need one. NEW is a name that nothing has yet; `items` has other words in capitals.
 REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
@@ -74,8 +74,8 @@ SIGNED = {"expires": "99999999999", "signature": "0" * 64, "crc32c": CRC, "size"
 FOR_ALL = {  # what every account may ask, and gets an answer about public things, or its own
     *("GET /account", "GET /account/apikey", "GET /account/profile", "GET /account/verify", "GET /datasets"),
     *("GET /datasets/search", "GET /deletion_audit", "GET /deletion_requests", "GET /files", "GET /ingestion_requests"),
-    *("GET /ingestors", "GET /instruments", "GET /instruments/search", "GET /instruments/{reference}"),
-    *("GET /projects", "GET /projects/search", "GET /projects/{reference}", "GET /resources/metadata/search"),
+    *("GET /ingestors", "GET /instruments", "GET /instruments/search", "GET /instruments/{mfid}"),
+    *("GET /projects", "GET /projects/search", "GET /projects/{mfid}", "GET /resources/metadata/search"),
     *("GET /samples", "GET /samples/search", "GET /users/search", "GET /users/{reference}", "POST /instruments"),
     "POST /users/resolve",
 }
@@ -142,6 +142,7 @@ class Lab:
             "upload_id": self.post(who, f"{uploads}/multipart/initiate", DIGEST | {"filename": "u"})["upload_id"],
             "ingestion_requests": self.post(who, f"/files/{file}/ingest", status="not_requested")["id"],
             "deletion_requests": self.post(who, f"/resources/{doomed}/delete", reason=SECRET)["id"],
+            "projects": "PROJECT", "instruments": "INSTRUMENT",
             "guest": guest, "leaver": leaver, "NEW": f"new{self.serial}", "SENT": sent, "GROWN": grown["upload_id"],
         }  # fmt: skip
 
@@ -174,18 +175,18 @@ def path_value(route: str, name: str, items: dict[str, Any]) -> Any:
             return 1
         case "number":
             return items["thumbnails" if "thumbnails" in path else group]
-        case "mfid" | "dataset":
+        case "parent" if path.startswith("/datasets/{child}"):
+            return items["samples"]
+        case "mfid" | "child" if "/children/" not in path:
             return items["datasets"]
         case "parent":
             return items[group]
         case "child":
             return items[f"child of {group}"]
-        case "sample":
-            return items["samples"]
         case "upload_id":
             return items["upload_id"]
         case "reference":
-            return {"projects": "PROJECT", "instruments": "INSTRUMENT", "users": "local"}.get(group, items["guest"])
+            return "local" if group == "users" else items["guest"]
         case "user":
             return items["leaver" if route.startswith("DELETE") else "guest"]
         case "sha256":
