@@ -197,7 +197,7 @@ CREATE TABLE upload (
     user_id INTEGER NOT NULL REFERENCES user,
     created TEXT NOT NULL
 ) STRICT;
-CREATE INDEX upload_dataset ON upload (dataset_id);
+CREATE INDEX upload_dataset ON upload (dataset_id, filename);
 CREATE INDEX upload_replaces ON upload (replaces_id);
 CREATE TABLE ingestion_request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
