@@ -50,21 +50,7 @@ def back_up(data_dir: Path, target: Path) -> Backup:
         raise BackupError(f"there is no embedded Crucible in {data_dir}")
     if target.exists() and any(target.iterdir()) and not backup.contents.is_dir():
         raise BackupError(f"{target} is neither empty nor an earlier backup; name another folder")
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
-    backup.contents.mkdir(mode=0o700, exist_ok=True)
-    draft = backup.root / "crucible.db.new"
-    draft.unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(connect(source.database)) as current, closing(connect(draft)) as copy:
-        current.backup(copy, pages=PAGES_AT_A_TIME)
-        copy.execute("PRAGMA journal_mode = DELETE")
-    _require_undamaged(draft, f"the database in {data_dir}")
-    report = _copy_contents(draft, backup, [source])
-    if not backup.local_key.exists() and source.local_key.exists():
-        shutil.copy2(source.local_key, backup.local_key)
-    draft.replace(backup.database)
-    flush_folder(backup.root)
-    return report
+    return _copy(source, backup, [source], f"the database in {data_dir}")
 
 
 def restore(source: Path, data_dir: Path) -> tuple[Backup, Path | None]:
@@ -76,17 +62,10 @@ def restore(source: Path, data_dir: Path) -> tuple[Backup, Path | None]:
     backup, folder = DataFolder(source), DataFolder(data_dir)
     if not backup.database.exists():
         raise BackupError(f"there is no backup in {source}: it has no crucible.db")
-    _require_undamaged(backup.database, f"the backup in {source}")
     _require_idle(folder)
     draft = DataFolder(folder.root.with_name(f"{folder.root.name}.new"))
     shutil.rmtree(draft.root, ignore_errors=True)
-    draft.root.mkdir(mode=0o700, parents=True)
-    draft.contents.mkdir(mode=0o700)
-    shutil.copy2(backup.database, draft.database)
-    report = _copy_contents(backup.database, draft, [backup, folder])
-    local_key = backup.local_key if backup.local_key.exists() else folder.local_key
-    if local_key.exists():
-        shutil.copy2(local_key, draft.local_key)
+    report = _copy(backup, draft, [backup, folder], f"the backup in {source}")
     with closing(open_database(draft.database)) as database, database.write() as db:
         db.execute("UPDATE revision SET token = lower(hex(randomblob(8)))")
     set_aside = None
@@ -98,14 +77,29 @@ def restore(source: Path, data_dir: Path) -> tuple[Backup, Path | None]:
     return report, set_aside
 
 
-def _require_undamaged(path: Path, subject: str) -> None:
+def _copy(source: DataFolder, target: DataFolder, homes: list[DataFolder], subject: str) -> Backup:
+    """Copy an undamaged database, the contents that it names, each from the first home that has it, and the key."""
+    target.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.contents.mkdir(mode=0o700, exist_ok=True)
+    draft = target.root / "crucible.db.new"
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with closing(connect(path)) as db:
-            problems = list(damage(db))
+        with closing(connect(source.database)) as current, closing(connect(draft)) as copy:
+            current.backup(copy, pages=PAGES_AT_A_TIME)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            problems = list(damage(copy))
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         problems = [str(error)]
     if problems:
         raise BackupError(f"{subject} is damaged: {'; '.join(problems)}; use an earlier copy")
+    report = _copy_contents(draft, target, homes)
+    for home in homes:
+        if not target.local_key.exists() and home.local_key.exists():
+            shutil.copy2(home.local_key, target.local_key)
+    draft.replace(target.database)
+    flush_folder(target.root)
+    return report
 
 
 def _require_idle(folder: DataFolder) -> None:

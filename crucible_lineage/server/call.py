@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.server.access import READABLE, VIEWER, Caller, require, role_on
 from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
+from crucible_lineage.server.resources import READABLE, VIEWER, Caller, require, role_on
 from crucible_lineage.server.schema import REMEDY, DamagedError
 from crucible_lineage.server.storage import ContentStore, Links, file_of
 
@@ -88,7 +88,7 @@ class App:
         self.routes = routes
         self._by_shape: dict[tuple[str, int], list[Route]] = defaultdict(list)
         for route in sorted(routes, key=lambda route: route.path.count("{")):  # /search before /{mfid}
-            self._by_shape[route.method, len(route.segments)].append(route)
+            self._by_shape[route.method, route.path.count("/")].append(route)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -137,10 +137,10 @@ class App:
 
     def _find(self, request: Request) -> tuple[Route, dict[str, str]]:
         path: str = request.scope["path"]
-        segments = path.removeprefix(PREFIX).split("/")
-        for route in self._by_shape.get((request.method, len(segments)), ()) if path.startswith(PREFIX) else ():
-            if (values := route.match(segments)) is not None:
-                return route, values
+        own = path.removeprefix(PREFIX)
+        for route in self._by_shape.get((request.method, own.count("/")), ()) if path.startswith(PREFIX) else ():
+            if (match := route.pattern.fullmatch(own)) is not None:
+                return route, match.groupdict()
         raise Refusal(404, f"{request.method} {path} is not part of the embedded Crucible; see docs/server.md")
 
 
@@ -170,7 +170,7 @@ def _authenticated(visit: Visit) -> Call:
     is_admin = user["platform_role"] == "admin"
     mode = headers.get("crucible-privilege-mode", "elevated" if is_admin else "normal").lower()
     if mode not in ("normal", "elevated"):
-        raise invalid("header", "crucible-privilege-mode", "must be normal or elevated", mode)
+        raise invalid("header", "crucible-privilege-mode", "must be normal or elevated")
     if mode == "elevated" and not is_admin:
         raise Refusal(403, "Elevated privileges are for platform administrators only")
     caller = Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin)

@@ -49,6 +49,7 @@ class DataFolder:
         self.database = root / "crucible.db"
         self.local_key = root / "api_key"  # of the local user, for that user only; the database has its hash
         self.lock = root / ".lock"
+        self.notice = root / "serving.json"  # in which a running server states its process and port
         self.contents = root / "contents"
         self.uploads = root / "uploads"
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
-from crucible_lineage.server.access import ADMIN, CONTRIBUTOR, EDITOR, NONE, VIEWER, require, roles
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import JsonObject, now
 from crucible_lineage.server.http import (
@@ -41,7 +40,12 @@ from crucible_lineage.server.records import (
     records,
 )
 from crucible_lineage.server.resources import (
+    ADMIN,
+    CONTRIBUTOR,
     DOCUMENTS,
+    EDITOR,
+    NONE,
+    VIEWER,
     change,
     choose_owner,
     home_project,
@@ -50,6 +54,8 @@ from crucible_lineage.server.resources import (
     merged,
     metadata_of,
     named,
+    require,
+    roles,
     select,
     write_metadata,
     written_metadata,

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from starlette.responses import Response
 
-from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, VIEWER, not_found, role_on
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import now
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, delete, get, invalid, post
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
-from crucible_lineage.server.resources import change
+from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, VIEWER, change, not_found, role_on
 from crucible_lineage.server.storage import FILES, LIFETIME_S, file_of, files_of, release
 
 _SIGNATURES = (

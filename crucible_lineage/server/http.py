@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -36,9 +37,9 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.status, self.detail = status, detail
 
 
-def invalid(location: str, name: str, message: str, value: object = None) -> Refusal:
+def invalid(location: str, name: str, message: str) -> Refusal:
     """Return the refusal of one wrong value, in the same form as `checked` gives."""
-    return _invalid([{"type": "value_error", "loc": (location, name), "msg": message, "input": value}])
+    return Refusal(422, [{"type": "value_error", "loc": (location, name), "msg": message}])
 
 
 def checked(location: str, kind: TypeAdapter[Any], value: Any) -> Any:
@@ -48,20 +49,8 @@ def checked(location: str, kind: TypeAdapter[Any], value: Any) -> Any:
     except ValidationError as error:
         if "recursion limit" in str(error):
             raise Refusal(422, "The JSON body is nested too deeply to be read") from None
-        raise _invalid([{**fault, "loc": (location, *fault["loc"])} for fault in error.errors()]) from None
-
-
-def _invalid(errors: list[JsonObject]) -> Refusal:
-    return Refusal(422, [{name: _shown(error[name]) for name in ("type", "loc", "msg", "input")} for error in errors])
-
-
-def _shown(value: object) -> Any:
-    """Return `value` if it is plain enough to be sent back, text shortened, and otherwise None."""
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, str):
-        return value[:200].encode("utf-8", "replace").decode()
-    return value if isinstance(value, int | bool) else None
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise Refusal(422, [{**fault, "loc": (location, *fault["loc"])} for fault in faults]) from None
 
 
 @dataclass(eq=False)
@@ -87,8 +76,8 @@ class Route:
         return {name for name in GIVEN if name in signature(self.endpoint).parameters}
 
     @cached_property
-    def segments(self) -> list[str]:
-        return self.path.split("/")
+    def pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"{(\w+)}", r"(?P<\1>[^/]+)", self.path))
 
     @cached_property
     def types(self) -> dict[str, TypeAdapter[Any]]:
@@ -98,7 +87,7 @@ class Route:
         for name, parameter in signature(self.endpoint).parameters.items():
             if name not in GIVEN:
                 default = ... if parameter.default is Parameter.empty else parameter.default
-                fields["path" if f"{{{name}}}" in self.segments else "query"][name] = (hints[name], default)
+                fields["path" if f"{{{name}}}" in self.path else "query"][name] = (hints[name], default)
         strict = ConfigDict(extra="forbid")
         models = {where: create_model(where, __config__=strict, **some) for where, some in fields.items()}
         models |= {name: hints[name] for name in ("query", "body") if name in hints}
@@ -107,16 +96,6 @@ class Route:
             name for name, field in models["query"].model_fields.items() if get_origin(field.annotation) is list
         }
         return {where: TypeAdapter(model) for where, model in models.items()}
-
-    def match(self, segments: list[str]) -> dict[str, str] | None:
-        """Return the values in a path of as many segments; None if it is another path."""
-        values = {}
-        for own, given in zip(self.segments, segments, strict=True):
-            if own.startswith("{") and given:
-                values[own[1:-1]] = given
-            elif own != given:
-                return None
-        return values
 
     def arguments(self, path: dict[str, str], query: QueryParams) -> JsonObject:
         """Return the checked arguments of the endpoint, without call and body; an unknown parameter is refused."""

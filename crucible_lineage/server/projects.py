@@ -13,13 +13,21 @@ from starlette.responses import JSONResponse, Response
 
 from crucible_lineage import __version__
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.access import (
+from crucible_lineage.server.call import Call, Visit
+from crucible_lineage.server.database import hash_key, now, register_key
+from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
+from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
+from crucible_lineage.server.resources import (
     ADMIN,
     EDITOR,
     ROLE_NAMES,
     VIEWER,
     Caller,
+    change,
+    choose_owner,
     find,
+    find_user,
+    insert,
     members,
     not_found,
     public_user,
@@ -27,12 +35,8 @@ from crucible_lineage.server.access import (
     require_elevated,
     role_on,
     user_record,
+    user_row,
 )
-from crucible_lineage.server.call import Call, Visit
-from crucible_lineage.server.database import hash_key, now, register_key
-from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
-from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
-from crucible_lineage.server.resources import change, choose_owner, find_user, insert, user_row
 from crucible_lineage.server.storage import sweep
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound

@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 
-from crucible_lineage.server.access import (
+from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
+from crucible_lineage.server.http import Count, Form, Json, Limit, Page, invalid
+from crucible_lineage.server.resources import (
     ADMIN,
     CONTRIBUTOR,
     EDITOR,
@@ -21,12 +23,13 @@ from crucible_lineage.server.access import (
     VIEWER,
     Caller,
     members,
+    metadata_of,
     public_user,
     roles,
+    rows_of,
+    select,
+    user_row,
 )
-from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
-from crucible_lineage.server.http import Count, Form, Json, Limit, Page, invalid
-from crucible_lineage.server.resources import metadata_of, rows_of, select, user_row
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
@@ -268,7 +271,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -
 def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Json:
     """Return one page in the requested order, with a cursor to the next; the first page has the total."""
     if query.sort is None and query.direction is not None:
-        raise invalid("query", "direction", "needs sort", query.direction)
+        raise invalid("query", "direction", "needs sort")
     conditions = where(db, caller, kind, query)
     total = None
     if query.include_total or (query.include_total is None and query.cursor is None):

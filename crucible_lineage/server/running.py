@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
@@ -28,17 +28,15 @@ from crucible_lineage.server import datasets, files, projects, uploads
 from crucible_lineage.server.call import App, Service
 from crucible_lineage.server.database import (
     PREFIX,
-    Database,
-    DataFolder,
     open_database,
     open_folder,
     register_key,
     setting,
 )
 from crucible_lineage.server.http import ROUTES
-from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of, notice_of
+from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of
 from crucible_lineage.server.storage import ContentStore, Links
-from crucible_lineage.server.worker import Worker
+from crucible_lineage.server.worker import Worker, has_ingestions
 
 _ = (datasets, files, projects, uploads)  # whose routes are in the table once they are imported
 LOCAL_USER_ID = 1
@@ -47,7 +45,7 @@ START_TIMEOUT_S = 30.0
 CLOSE_TIMEOUT_S = 5
 
 
-class RunningServer:
+class RunningServer(contextlib.AbstractContextManager["RunningServer"]):
     """A server in a thread, with its address and a key for it. Close it, or use it as a context manager."""
 
     revive: Callable[[], bool] | None = None  # None: it lives as long as this process
@@ -71,9 +69,6 @@ class RunningServer:
         self._thread.join(START_TIMEOUT_S)
         self._worker.close()
         atexit.unregister(self.close)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -180,18 +175,21 @@ CHECK_EVERY_S = 0.5
 class _Shared(Serving):
     """A server that announces its address, and stops when it has had no client for a while."""
 
-    def __init__(self, folder: DataFolder, database: Database, app: ASGIApp, port: int) -> None:
+    def __init__(self, service: Service, port: int) -> None:
+        self.folder, self.database = service.storage.folder, service.database
+        answers, identity = App(service, ROUTES), JSONResponse(identity_of(self.folder))
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await (identity if scope["path"] == LEASE_PATH else answers)(scope, receive, send)
+
         super().__init__(app, HOST, port, timeout_keep_alive=1 << 30)
-        self.folder = folder
-        self.database = database
         self.on_ready = self._announce
         self._watching: asyncio.Task[None] | None = None
 
     def _announce(self) -> None:
-        notice = notice_of(self.folder)
-        draft = notice.with_suffix(".new")
+        draft = self.folder.notice.with_suffix(".new")
         draft.write_text(json.dumps({"pid": os.getpid(), "port": self.port}), encoding="ascii")
-        draft.replace(notice)
+        draft.replace(self.folder.notice)
         _report({"ready": self.port})
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -201,7 +199,7 @@ class _Shared(Serving):
             await asyncio.sleep(CHECK_EVERY_S)
             if not self._is_announced():  # the folder was removed or has another server
                 self.should_exit = True
-            elif self.server_state.connections or self._has_ingestions():
+            elif self.server_state.connections or has_ingestions(self.database):
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since >= LINGER_S:
                 self._stop_if_alone()
@@ -210,22 +208,17 @@ class _Shared(Serving):
         """Stop, unless a client is connecting."""
         with suppress(Timeout), lock_of(self.folder).acquire(timeout=0):
             if not self.server_state.connections:
-                notice_of(self.folder).unlink(missing_ok=True)
+                self.folder.notice.unlink(missing_ok=True)
                 for server in self.servers:
                     server.close()
                 self.should_exit = True
 
     def _is_announced(self) -> bool:
         try:
-            notice = json.loads(notice_of(self.folder).read_text(encoding="ascii"))
+            notice = json.loads(self.folder.notice.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return False
         return bool(notice.get("pid") == os.getpid())
-
-    def _has_ingestions(self) -> bool:
-        with self.database.read() as db:
-            sql = "SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started') LIMIT 1"
-            return db.execute(sql).fetchone() is not None
 
 
 def main(root: Path, port: int) -> None:
@@ -238,20 +231,13 @@ def main(root: Path, port: int) -> None:
     except (OSError, RuntimeError) as error:
         _report({"text": str(error)})
         raise SystemExit(1) from error
-    folder = service.storage.folder
-    answers, identity = App(service, ROUTES), JSONResponse(identity_of(folder))
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await (identity if scope["path"] == LEASE_PATH else answers)(scope, receive, send)
-
     try:
-        server = _Shared(folder, service.database, app, port)
-        server.run_quietly()
-        if server.error is not None and port:
-            server = _Shared(folder, service.database, app, 0)
+        for chosen in (port, 0):
+            server = _Shared(service, chosen)
             server.run_quietly()
-        if server.error is not None:
-            _report({"text": f"the embedded Crucible could not listen on this machine: {server.error}"})
+            if server.error is None:
+                return
+        _report({"text": f"the embedded Crucible could not listen on this machine: {server.error}"})
     finally:
         worker.close()
 

@@ -14,9 +14,10 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock
 
@@ -26,7 +27,7 @@ LEASE_PATH = "/lease"
 ANSWER_S = 20.0  # chosen: long enough on a busy machine; a later answer means another program has the port
 
 
-class SharedServer:
+class SharedServer(AbstractContextManager["SharedServer"]):
     """A lease of the data folder's server, with its address and key. Close it, or use it as a context manager."""
 
     def __init__(self, folder: DataFolder, lease: HTTPConnection) -> None:
@@ -53,9 +54,6 @@ class SharedServer:
         with self._lock:
             self._lease.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -80,7 +78,7 @@ def start_shared(data_dir: Path | str) -> Callable[[], SharedServer]:
 def running_shared(data_dir: Path | str) -> SharedServer | None:
     """Take a lease of the folder's server; None if none is running."""
     folder = DataFolder(Path(data_dir).expanduser().resolve())
-    if not notice_of(folder).exists():
+    if not folder.notice.exists():
         return None
     with lock_of(folder):
         lease = _lease_running(folder)
@@ -90,11 +88,6 @@ def running_shared(data_dir: Path | str) -> SharedServer | None:
 def lock_of(folder: DataFolder) -> FileLock:
     """Return the lock for taking a lease, starting the server, and deciding to stop it."""
     return FileLock(folder.root / ".serving.lock", mode=0o600)
-
-
-def notice_of(folder: DataFolder) -> Path:
-    """Return the file in which a running server states its process and port."""
-    return folder.root / "serving.json"
 
 
 def identity_of(folder: DataFolder) -> dict[str, str | None]:
@@ -110,7 +103,7 @@ def _lease_or_start(folder: DataFolder, port: int) -> HTTPConnection:
 def _lease_running(folder: DataFolder) -> HTTPConnection | None:
     """Connect to the server that the folder's notice names; None unless it runs and serves this folder."""
     try:
-        port = int(json.loads(notice_of(folder).read_text(encoding="ascii"))["port"])
+        port = int(json.loads(folder.notice.read_text(encoding="ascii"))["port"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)

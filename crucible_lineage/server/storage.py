@@ -25,11 +25,10 @@ from urllib.parse import quote, urlencode
 import google_crc32c
 
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.access import VIEWER, Caller, not_found, require, role_on
 from crucible_lineage.server.database import Database, DataFolder, now
 from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
-from crucible_lineage.server.resources import change
+from crucible_lineage.server.resources import VIEWER, Caller, change, not_found, require, role_on
 
 BLOCK_BYTES = 1 << 20
 MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB

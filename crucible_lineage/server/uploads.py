@@ -19,11 +19,11 @@ from pydantic import Base64Bytes, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from crucible_lineage.server.access import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.call import Call, Service, Visit
 from crucible_lineage.server.database import PREFIX, JsonObject, now
 from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
 from crucible_lineage.server.records import Conditions, etag, file_record
+from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,

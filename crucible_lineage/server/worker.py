@@ -66,12 +66,8 @@ class Worker:
             self._wake.clear()
 
     def _ingest_all(self) -> None:
-        with self._database.read() as db:
-            if (
-                db.execute("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')").fetchone()
-                is None
-            ):
-                return
+        if not has_ingestions(self._database):
+            return
         with self._database.write() as db:
             db.execute("UPDATE ingestion_request SET status = 'requested' WHERE status = 'started'")
         while not self._closing.is_set() and (request := self._begun()) is not None:
@@ -127,6 +123,13 @@ class Worker:
         if text != (previous["document"] if previous else "{}"):
             change(db, file["dataset_id"])
         replace_thumbnail(db, file, findings.thumbnail)
+
+
+def has_ingestions(database: Database) -> bool:
+    """Return whether a file waits for its ingestion, or is being read."""
+    with database.read() as db:
+        open_requests = db.execute("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')")
+        return open_requests.fetchone() is not None
 
 
 def _remark(filename: str, requested: str | None, name: str | None) -> str:

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 
 from crucible_lineage.server.database import DataFolder
-from crucible_lineage.server.shared import notice_of
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
 
 def serving(data: Path) -> int | None:
     """Return the process that serves the data folder, None if there is none."""
-    notice = notice_of(DataFolder(data / "crucible"))
+    notice = DataFolder(data / "crucible").notice
     return int(json.loads(notice.read_text())["pid"]) if notice.exists() else None
 
 
@@ -91,7 +90,7 @@ def test_a_copy_of_the_folder_has_a_server_of_its_own(shared: Session, data: Pat
 
 
 def test_a_notice_of_a_stopped_server_is_ignored(shared: Session, data: Path) -> None:
-    notice = notice_of(DataFolder(data / "crucible"))
+    notice = DataFolder(data / "crucible").notice
     shared.close()
     for text in ("", "{}", '{"pid": 1, "port": 9}'):
         notice.write_text(text)
