@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Database, JsonObject, hash_key
+from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Connection, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
 from crucible_lineage.server.resources import READABLE, VIEWER, Caller, require, role_on
 from crucible_lineage.server.schema import REMEDY, DamagedError
@@ -67,13 +67,13 @@ class Call(Visit):
     def write(self) -> Any:
         return self.service.database.write
 
-    def add_revision(self, db: sqlite3.Connection, project: sqlite3.Row | None) -> None:
+    def add_revision(self, db: Connection, project: sqlite3.Row | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""
         if project is not None and role_on(db, self.caller, project["id"]) >= VIEWER:
             row = db.execute(f"{REVISION} WHERE project_id = ?", (project["id"],)).fetchone()
             self.headers["Crucible-Revision"] = row[0]
 
-    def add_statements(self, db: sqlite3.Connection) -> None:
+    def add_statements(self, db: Connection) -> None:
         """Add a header that changes whenever the statements that the caller may read change."""
         readable = "1" if self.caller.elevated else READABLE
         row = db.execute(f"{STATEMENTS} AND {readable}", {"user": self.caller.id}).fetchone()
@@ -162,9 +162,7 @@ def _authenticated(visit: Visit) -> Call:
     if scheme.lower() != "bearer" or not key:
         raise Refusal(401, "No API key was sent; expected the header Authorization: Bearer <key>")
     with database.read() as db:
-        user = db.execute(
-            "SELECT user.* FROM api_key JOIN user ON user.id = api_key.user_id WHERE hash = ?", (hash_key(key),)
-        ).fetchone()
+        user = db.first("SELECT user.* FROM api_key JOIN user ON user.id = user_id WHERE hash = ?", hash_key(key))
     if user is None:
         raise Refusal(401, "This API key is not known here")
     is_admin = user["platform_role"] == "admin"

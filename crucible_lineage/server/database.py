@@ -144,12 +144,12 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[Connection] = deque()
         self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
         self._closed = False
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """Open a read transaction: all its queries see the same state."""
         with self._lent() as connection:
             connection.execute("BEGIN")
@@ -159,7 +159,7 @@ class Database:
                 connection.rollback()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """Open a write transaction: commit at the end, roll back on an exception."""
         with self._lent() as connection, self._writing:
             connection.execute("BEGIN IMMEDIATE")
@@ -176,7 +176,7 @@ class Database:
             self._idle.pop().close()
 
     @contextmanager
-    def _lent(self) -> Iterator[sqlite3.Connection]:
+    def _lent(self) -> Iterator[Connection]:
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -209,7 +209,7 @@ def open_database(path: Path) -> Database:
     return database
 
 
-def register_key(db: sqlite3.Connection, key: str, user_id: int) -> None:
+def register_key(db: Connection, key: str, user_id: int) -> None:
     """Register `key` as a key of the user, unless it is one."""
     db.execute("INSERT OR IGNORE INTO api_key VALUES (?, ?, ?)", (hash_key(key), user_id, now()))
 
@@ -218,8 +218,8 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def setting(db: sqlite3.Connection, name: str) -> str | None:
-    row = db.execute("SELECT value FROM setting WHERE name = ?", (name,)).fetchone()
+def setting(db: Connection, name: str) -> str | None:
+    row = db.first("SELECT value FROM setting WHERE name = ?", name)
     return None if row is None else str(row[0])
 
 
@@ -240,11 +240,26 @@ def stored_time(text: str) -> str:
     return utc.isoformat(timespec="microseconds")
 
 
-def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+class Connection(sqlite3.Connection):
+    """A connection to a database of this server, whose rows are sealed."""
+
+    def first(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row of a select; None if it has none."""
+        row: sqlite3.Row | None = self.execute(sql, values).fetchone()
+        return row
+
+    def add(self, table: str, **values: object) -> int:
+        """Insert a row and return its number; names of tables and columns are from the code, never from a request."""
+        columns, marks = ", ".join(values), ", ".join("?" * len(values))
+        sql = f"INSERT INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608
+        return int(self.execute(sql, (*values.values(),)).lastrowid or 0)
+
+
+def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> Connection:
     """Connect to a database of this server, with the SQL function that its triggers need."""
     # A connection is used by one thread at a time, but not always by the same one.
     connection = sqlite3.connect(
-        path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512
+        path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512, factory=Connection
     )
     seal_rows(connection)
     connection.execute("PRAGMA foreign_keys = ON")
@@ -267,13 +282,10 @@ def _create(path: Path) -> None:
                 "link_secret": secrets.token_hex(32),
             }
             db.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
-            db.execute(
-                "INSERT INTO user (id, unique_id, username, first_name, last_name, platform_role)"
-                " VALUES (1, :unique_id, :username, :first_name, :last_name, 'admin')",
-                {**LOCAL_USER, "unique_id": new_mfid()},  # another machine's local user is somebody else
-            )
+            # Another machine's local user is somebody else.
+            db.add("user", id=1, unique_id=new_mfid(), **LOCAL_USER, platform_role="admin")
             db.execute("COMMIT")
 
 
-def _schema_seal(db: sqlite3.Connection) -> str:
+def _schema_seal(db: Connection) -> str:
     return str(checksum(*(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY name"))))

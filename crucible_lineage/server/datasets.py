@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from sqlite3 import Connection, Row
+from sqlite3 import Row
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import JsonObject, now
+from crucible_lineage.server.database import Connection, JsonObject, now
 from crucible_lineage.server.http import (
     Count,
     Form,

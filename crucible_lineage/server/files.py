@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from sqlite3 import Connection, Row
+from sqlite3 import Row
 from typing import Annotated, Literal
 
 from pydantic import Field
 from starlette.responses import Response
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import now
+from crucible_lineage.server.database import Connection, now
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, delete, get, invalid, post
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
-from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, VIEWER, change, not_found, role_on
+from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, VIEWER, change, not_found, role_on, rows_of
 from crucible_lineage.server.storage import FILES, LIFETIME_S, file_of, files_of, release
 
 _SIGNATURES = (
@@ -96,11 +96,8 @@ def list_thumbnails(db: Connection, row: Row) -> Json:
 @post("/datasets/{mfid}/thumbnails", 201, of="dataset", role=CONTRIBUTOR)
 def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
     image, mime_type = _decode_image(body.thumbnail_b64str)
-    number = db.execute(
-        "INSERT INTO thumbnail (dataset_id, name, mime_type, image) VALUES (?, ?, ?, ?)",
-        (row["id"], body.thumbnail_name, mime_type, image),
-    ).lastrowid
-    return _thumbnail_record(db.execute("SELECT * FROM thumbnail WHERE id = ?", (number,)).fetchone())
+    number = db.add("thumbnail", dataset_id=row["id"], name=body.thumbnail_name, mime_type=mime_type, image=image)
+    return _thumbnail_record(*rows_of(db, "thumbnail", [number]))
 
 
 @delete("/datasets/{mfid}/thumbnails/{number}", of="dataset", role=EDITOR)
@@ -141,13 +138,10 @@ def request_ingestion(
 ) -> Json:
     with call.write() as db:
         file = file_of(db, call.caller, mfid, CONTRIBUTOR)
-        number = db.execute(
-            "INSERT INTO ingestion_request (file_id, status, ingestion_class, time_created) VALUES (?, ?, ?, ?)",
-            (file["id"], status, ingestion_class, now()),
-        ).lastrowid
-        record = _request_record(db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone())
+        asked = {"file_id": file["id"], "status": status, "ingestion_class": ingestion_class, "time_created": now()}
+        row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", db.add("ingestion_request", **asked))
     call.service.wake()
-    return record
+    return row and _request_record(row)
 
 
 class _RequestsQuery(Page):
@@ -167,7 +161,7 @@ def list_requests(call: Call, db: Connection, query: _RequestsQuery) -> Json:
 
 @get("/ingestion_requests/{number}")
 def get_request(call: Call, db: Connection, number: Number) -> Json:
-    row = db.execute(f"{_REQUESTS} WHERE ingestion_request.id = ?", (number,)).fetchone()
+    row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", number)
     if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
         raise not_found("ingestion request")
     return _request_record(row)

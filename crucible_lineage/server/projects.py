@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from functools import partial
-from sqlite3 import Connection, Row
+from sqlite3 import Row
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from crucible_lineage import __version__
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.server.call import Call, Visit
-from crucible_lineage.server.database import hash_key, now, register_key
+from crucible_lineage.server.database import Connection, hash_key, now, register_key
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
 from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
 from crucible_lineage.server.resources import (
@@ -34,6 +34,7 @@ from crucible_lineage.server.resources import (
     require,
     require_elevated,
     role_on,
+    rows_of,
     user_record,
     user_row,
 )
@@ -184,8 +185,8 @@ def api_key(call: Call) -> Json:
 
 @get("/account/verify")
 def verify(call: Call, db: Connection) -> Json:
-    created = db.execute("SELECT created FROM api_key WHERE hash = ?", (hash_key(call.key),)).fetchone()[0]
-    return {"valid": True, "created_at": created, "expires_at": NEVER}
+    row = db.first("SELECT created AS created_at FROM api_key WHERE hash = ?", hash_key(call.key))
+    return {"valid": True, "expires_at": NEVER, **dict(row or {})}
 
 
 @get("/users/search")
@@ -253,13 +254,11 @@ def request_deletion(
 def _deletion(db: Connection, row: Row, requester: int | None, reason: str | None, moment: str | None) -> Row:
     """Return the new row of a deletion, which stays when the resource is gone."""
     about = names(db, [row["id"]])[row["id"]]
-    values = (row["id"], row["mfid"], row["type"], about["name"], about["project_id"], requester, reason, moment)
-    added: Row = db.execute(
-        "INSERT INTO deletion (row_id, resource_id, resource_type, resource_name, project_id, requester, reason,"
-        " request_time) VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-        values,
-    ).fetchone()
-    return added
+    number = db.add(
+        "deletion", row_id=row["id"], resource_id=row["mfid"], resource_type=row["type"], resource_name=about["name"],
+        project_id=about["project_id"], requester=requester, reason=reason, request_time=moment,
+    )  # fmt: skip
+    return rows_of(db, "deletion", [number])[0]
 
 
 class _Requests(Page):
@@ -276,7 +275,7 @@ def list_requests(call: Call, db: Connection, query: _Requests) -> Json:
 
 @get("/deletion_requests/{number}")
 def get_request(call: Call, db: Connection, number: Number) -> Json:
-    row = db.execute(f"{_OPEN} AND id = ?", (number,)).fetchone()
+    row = db.first(f"{_OPEN} AND id = ?", number)
     if row is None or not _is_visible(db, call.caller, row):
         raise not_found("deletion request")
     return deletion_records(db, [row])[0]
@@ -288,8 +287,7 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa
     with call.write() as db:
         row = require(db, call.caller, mfid, VIEWER)
         require_elevated(call.caller)
-        used = db.execute("SELECT 1 FROM resource WHERE ? IN (project_id, instrument_id)", (row["id"],)).fetchone()
-        if used is not None:
+        if db.first("SELECT 1 FROM resource WHERE ? IN (project_id, instrument_id)", row["id"]):
             raise Refusal(409, f"The {row['type']} still has datasets or samples")
         if not row["hidden"]:
             _deletion(db, row, None, None, None)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 
-from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, stored_time
+from crucible_lineage.server.database import WITH_KEYWORD, Connection, JsonObject, stored_time
 from crucible_lineage.server.http import Count, Form, Json, Limit, Page, invalid
 from crucible_lineage.server.resources import (
     ADMIN,
@@ -55,17 +55,17 @@ FIELDS = {  # of records that are columns of `resource`, under the same name
 NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
 
 
-def load(db: sqlite3.Connection, caller: Caller, resource_id: int, embed: Includes = NOTHING_MORE) -> JsonObject:
+def load(db: Connection, caller: Caller, resource_id: int, embed: Includes = NOTHING_MORE) -> JsonObject:
     """Return the record of one resource, which must exist."""
     return records(db, caller, rows_of(db, "resource", [resource_id]), embed)[0]
 
 
-def _by_id(db: sqlite3.Connection, table: str, ids: Iterable[int | None]) -> dict[int | None, sqlite3.Row]:
+def _by_id(db: Connection, table: str, ids: Iterable[int | None]) -> dict[int | None, sqlite3.Row]:
     return {row["id"]: row for row in rows_of(db, table, ids)}
 
 
 def records(
-    db: sqlite3.Connection, caller: Caller, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
+    db: Connection, caller: Caller, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
 ) -> list[JsonObject]:
     """Return the records of these resources; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
@@ -118,7 +118,7 @@ def _reference(kind: str, row: sqlite3.Row | None) -> JsonObject:
     return {kind: own, f"{kind}_id": row["slug"], f"{kind}_mfid": row["mfid"]}
 
 
-def deletion_records(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
+def deletion_records(db: Connection, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
     """Return the records of deletions. Who deletes what was asked for agrees with the request."""
     users = _by_id(db, "user", (row["requester"] for row in rows))
     result = []
@@ -157,13 +157,13 @@ def etag(row: sqlite3.Row) -> str:
     return f'"{row["sha256"][:16]}-{row["version"]}"'
 
 
-def edges(db: sqlite3.Connection, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
+def edges(db: Connection, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
     """Return the type of each edge at these resources, by its parent and child."""
     rows = [row for end in ("parent_id", "child_id") for row in rows_of(db, "link", ids, end)]
     return {(row["parent_id"], row["child_id"]): row["relationship_type"] for row in rows}
 
 
-def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
+def link_records(db: Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
     """Return the links of each resource, as seen from it, to resources that the caller may read."""
     found, wanted = edges(db, ids), set(ids)
     ends = names(db, {end for pair in found for end in pair})
@@ -179,7 +179,7 @@ def link_records(db: sqlite3.Connection, caller: Caller, ids: Sequence[int]) -> 
     return links
 
 
-def names(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+def names(db: Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
     """Map each id to its `unique_id`, `resource_type`, `name` and the `project_id` of its project."""
     rows = rows_of(db, "resource", ids)
     projects = _by_id(db, "resource", (row["project_id"] for row in rows))
@@ -219,17 +219,15 @@ class Conditions:
     def __str__(self) -> str:
         return f"{self.select} WHERE {' AND '.join(self.clauses) or 'TRUE'}"
 
-    def rows(self, db: sqlite3.Connection, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
+    def rows(self, db: Connection, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
         """Return the rows on one page."""
         return db.execute(f"{self} ORDER BY {order} LIMIT {limit} OFFSET {offset}", self.values).fetchall()
 
-    def count(self, db: sqlite3.Connection) -> int:
+    def count(self, db: Connection) -> int:
         """Return the number of all rows."""
         return int(db.execute(f"SELECT COUNT(*) FROM ({self})", self.values).fetchone()[0])
 
-    def page(
-        self, db: sqlite3.Connection, order: str, query: Page, shown: Callable[[list[sqlite3.Row]], list[Any]]
-    ) -> Json:
+    def page(self, db: Connection, order: str, query: Page, shown: Callable[[list[sqlite3.Row]], list[Any]]) -> Json:
         """Return a page by offset, of the records that `shown` makes of rows."""
         items = shown(self.rows(db, order, query.limit, query.offset))
         return {"items": items, "limit": query.limit, "total": self.count(db), "offset": query.offset}
@@ -251,7 +249,7 @@ _FILTERS = {  # READ: the resource with an MFID, if the caller may read it
 }  # fmt: skip
 
 
-def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
+def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
     conditions.limit_to(caller)
@@ -268,7 +266,7 @@ def where(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -
     return conditions
 
 
-def cursor_page(db: sqlite3.Connection, caller: Caller, kind: str, query: ListQuery) -> Json:
+def cursor_page(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Json:
     """Return one page in the requested order, with a cursor to the next; the first page has the total."""
     if query.sort is None and query.direction is not None:
         raise invalid("query", "direction", "needs sort")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.database import JsonObject, now
+from crucible_lineage.server.database import Connection, JsonObject, now
 from crucible_lineage.server.http import Refusal, invalid
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
@@ -54,7 +54,7 @@ _ROLES = """
 """
 
 
-def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
+def roles(db: Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
     """Return the caller's role on each of these resources."""
     if caller.elevated:
         return dict.fromkeys(ids, PLATFORM_ADMIN)
@@ -64,12 +64,12 @@ def roles(db: sqlite3.Connection, caller: Caller, ids: Iterable[int]) -> dict[in
     return strongest
 
 
-def role_on(db: sqlite3.Connection, caller: Caller, resource_id: int) -> int:
+def role_on(db: Connection, caller: Caller, resource_id: int) -> int:
     """Return the caller's role on one resource."""
     return roles(db, caller, [resource_id])[resource_id]
 
 
-def find(db: sqlite3.Connection, reference: str, kind: Kind = None) -> sqlite3.Row | None:
+def find(db: Connection, reference: str, kind: Kind = None) -> sqlite3.Row | None:
     """Return the resource of this kind with an MFID, or with a slug if it is a project or instrument."""
     column = "slug" if kind in ("project", "instrument") and not is_mfid(reference) else "mfid"
     rows = db.execute(f"SELECT * FROM resource WHERE {column} = ?", (reference,))
@@ -77,7 +77,7 @@ def find(db: sqlite3.Connection, reference: str, kind: Kind = None) -> sqlite3.R
     return next((row for row in rows if kinds is None or row["type"] in kinds), None)
 
 
-def require(db: sqlite3.Connection, caller: Caller, reference: str, role: int, kind: Kind = None) -> sqlite3.Row:
+def require(db: Connection, caller: Caller, reference: str, role: int, kind: Kind = None) -> sqlite3.Row:
     """Return the row of a resource on which the caller has at least `role`.
 
     404 if the caller may not even read it, so that its existence stays private; 403 if the caller may only read it.
@@ -117,7 +117,7 @@ def user_record(row: sqlite3.Row) -> JsonObject:
     }
 
 
-def members(db: sqlite3.Connection, project_id: int) -> list[JsonObject]:
+def members(db: Connection, project_id: int) -> list[JsonObject]:
     """Return the members of a project without its lead."""
     rows = db.execute(
         "SELECT user.*, role FROM member JOIN user ON user.id = user_id WHERE project_id = ?"
@@ -130,28 +130,26 @@ def members(db: sqlite3.Connection, project_id: int) -> list[JsonObject]:
 ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
 
 
-def insert(db: sqlite3.Connection, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
+def insert(db: Connection, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
     """Create a resource with these columns and return its id; 409 if the MFID is taken."""
     if mfid is not None and not is_mfid(mfid):
         raise invalid("body", "unique_id", "is not an MFID: 26 symbols of 0-9 a-z without i, l, o, u")
     moment = now()
     own = {"mfid": mfid or new_mfid(), "type": kind, "owner_id": owner_id, "created": moment, "modified": moment}
-    row = own | values
-    sql = f"INSERT INTO resource ({', '.join(row)}) VALUES ({', '.join('?' * len(row))}) RETURNING id"
     try:
-        return int(db.execute(sql, (*row.values(),)).fetchone()[0])
+        return db.add("resource", **(own | values))
     except sqlite3.IntegrityError:
         raise Refusal(409, f"A resource with unique_id {mfid} already exists") from None
 
 
-def change(db: sqlite3.Connection, resource_id: int, values: Mapping[str, object] | None = None) -> None:
+def change(db: Connection, resource_id: int, values: Mapping[str, object] | None = None) -> None:
     """Set these columns, and that the resource was modified; their names are from the code, never from a request."""
     row = {**(values or {}), "modified": now()}
     assignments = ", ".join(f"{name} = ?" for name in row)
     db.execute(f"UPDATE resource SET {assignments} WHERE id = ?", (*row.values(), resource_id))
 
 
-def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None) -> int:
+def choose_owner(db: Connection, caller: Caller, *references: str | None) -> int:
     """Return the user id of the owner named, by default the caller; only administrators may name others."""
     named = [reference for reference in references if reference is not None]
     if len(named) > 1:
@@ -164,7 +162,7 @@ def choose_owner(db: sqlite3.Connection, caller: Caller, *references: str | None
     return owner
 
 
-def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid: str | None) -> sqlite3.Row | None:
+def home_project(db: Connection, caller: Caller, slug: str | None, mfid: str | None) -> sqlite3.Row | None:
     """Return the project for a new record, in which the caller must be allowed to create."""
     project = select(db, "project", slug, mfid)
     if project is not None and role_on(db, caller, project["id"]) < CONTRIBUTOR:
@@ -172,14 +170,14 @@ def home_project(db: sqlite3.Connection, caller: Caller, slug: str | None, mfid:
     return project
 
 
-def user_row(db: sqlite3.Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
+def user_row(db: Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
     """Return the user with this ORCID, MFID, username or email; an error of `status` if there is none."""
     if (row := find_user(db, reference)) is None:
         raise Refusal(status, f"User not found: {reference[:100]}")
     return row
 
 
-def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
+def find_user(db: Connection, reference: str) -> sqlite3.Row | None:
     """Return the user with this ORCID, MFID, username or email, if there is one."""
     if "@" in reference:
         column = "email"
@@ -187,20 +185,17 @@ def find_user(db: sqlite3.Connection, reference: str) -> sqlite3.Row | None:
         column = "unique_id"
     else:
         column = "username"
-    row: sqlite3.Row | None = db.execute(f"SELECT * FROM user WHERE {column} = ?", (reference,)).fetchone()
-    return row
+    return db.first(f"SELECT * FROM user WHERE {column} = ?", reference)
 
 
-def named(db: sqlite3.Connection, kind: str, reference: str, status: int = 422) -> sqlite3.Row:
+def named(db: Connection, kind: str, reference: str, status: int = 422) -> sqlite3.Row:
     """Return the project or instrument with this MFID or slug; an error of `status` if there is none."""
     if (row := find(db, reference, kind)) is None:
         raise Refusal(status, f"{kind.capitalize()} not found: {reference[:100]}")
     return row
 
 
-def select(
-    db: sqlite3.Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422
-) -> sqlite3.Row | None:
+def select(db: Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422) -> sqlite3.Row | None:
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
     rows = [named(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
     if len({row["id"] for row in rows}) > 1:
@@ -209,7 +204,7 @@ def select(
 
 
 def instrument_columns(
-    db: sqlite3.Connection, name: str | None, slug: str | None = None, mfid: str | None = None
+    db: Connection, name: str | None, slug: str | None = None, mfid: str | None = None
 ) -> JsonObject:
     """Return the columns of a dataset for the instrument that the selectors name; a bare name counts if one has it."""
     instrument = select(db, "instrument", slug, mfid)
@@ -236,7 +231,7 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     return result
 
 
-def rows_of(db: sqlite3.Connection, table: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
+def rows_of(db: Connection, table: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
     """Return the rows of a table with these ids."""
     wanted = json.dumps([number for number in set(ids) if number is not None])
     return db.execute(f"SELECT * FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
@@ -250,7 +245,7 @@ DOCUMENTS = (
 )
 
 
-def metadata_of(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+def metadata_of(db: Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
     """Return the metadata of those resources that have any: what people wrote, over what ingestion found in the files,
     the earlier ones first; of several files, also what was found in each."""
     ids, found = set(ids), defaultdict[int, list[tuple[str, JsonObject]]](list)
@@ -268,13 +263,13 @@ def metadata_of(db: sqlite3.Connection, ids: Iterable[int]) -> dict[int, JsonObj
     return result
 
 
-def written_metadata(db: sqlite3.Connection, resource_id: int) -> JsonObject:
+def written_metadata(db: Connection, resource_id: int) -> JsonObject:
     """Return the metadata that people wrote, without what ingestion found in the files."""
-    row = db.execute("SELECT * FROM metadata WHERE id = ?", (resource_id,)).fetchone()
+    row = db.first("SELECT * FROM metadata WHERE id = ?", resource_id)
     return {} if row is None else dict(json.loads(row["document"]))
 
 
-def write_metadata(db: sqlite3.Connection, resource_id: int, document: JsonObject) -> None:
+def write_metadata(db: Connection, resource_id: int, document: JsonObject) -> None:
     """Store the metadata that people wrote."""
     if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")

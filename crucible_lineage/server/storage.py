@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 import google_crc32c
 
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.database import Database, DataFolder, now
+from crucible_lineage.server.database import Connection, Database, DataFolder, now
 from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import VIEWER, Caller, change, not_found, require, role_on
@@ -190,31 +190,29 @@ class Links:
         return hmac.new(self._secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def file_of(db: sqlite3.Connection, caller: Caller, mfid: str, role: int, _: object = None) -> sqlite3.Row:
+def file_of(db: Connection, caller: Caller, mfid: str, role: int, _: object = None) -> sqlite3.Row:
     """Return the file with this MFID, if the caller has at least `role` on its dataset; an error response otherwise."""
-    row: sqlite3.Row | None = db.execute(f"{FILES} WHERE file.mfid = ?", (mfid,)).fetchone()
+    row = db.first(f"{FILES} WHERE file.mfid = ?", mfid)
     if row is None or role_on(db, caller, row["dataset_id"]) < VIEWER:
         raise not_found("file")
     require(db, caller, row["dataset_mfid"], role, "dataset")
     return row
 
 
-def files_of(db: sqlite3.Connection, dataset_id: int) -> list[sqlite3.Row]:
+def files_of(db: Connection, dataset_id: int) -> list[sqlite3.Row]:
     return db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (dataset_id,)).fetchall()
 
 
-def find_same(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
+def find_same(db: Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
     """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
-    row: sqlite3.Row | None = db.execute(
-        f"{FILES} WHERE dataset_id = ? AND filename = ?", (dataset_id, filename)
-    ).fetchone()
+    row = db.first(f"{FILES} WHERE dataset_id = ? AND filename = ?", dataset_id, filename)
     if row is not None and (row["size"], row["sha256"]) != (size, sha256):
         message = f"The dataset already has a file named {filename} with other content"
         raise Refusal(409, {"code": "filename_exists", "message": message, "file_mfid": row["mfid"], "etag": etag(row)})
     return row
 
 
-def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
+def register(db: Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
     if (existing := find_same(db, dataset_id, filename, size, sha256)) is not None:
         return existing
@@ -223,28 +221,29 @@ def register(db: sqlite3.Connection, dataset_id: int, filename: str, size: int, 
         raise Refusal(
             422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
         )
-    number = db.execute(
-        "INSERT INTO file (mfid, dataset_id, filename, size, sha256) VALUES (?, ?, ?, ?, ?)",
-        (new_mfid(), dataset_id, filename, size, sha256),
-    ).lastrowid
-    change(db, dataset_id)
-    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (number,)).fetchone()
-    return row
+    number = db.add("file", mfid=new_mfid(), dataset_id=dataset_id, filename=filename, size=size, sha256=sha256)
+    return _written(db, number)
 
 
-def replace_content(db: sqlite3.Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
+def replace_content(db: Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
     """Point the file's record to other bytes, drop what the old ones said, and keep those for a week."""
     release(db, file_id)
     db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file_id,))
     changed = "UPDATE file SET size = ?, sha256 = ?, version = version + 1 WHERE id = ?"
     db.execute(changed, (size, sha256, file_id))
-    row: sqlite3.Row = db.execute(f"{FILES} WHERE file.id = ?", (file_id,)).fetchone()
+    return _written(db, file_id)
+
+
+def _written(db: Connection, file_id: int) -> sqlite3.Row:
+    """Return the row of a new or changed file; its dataset was modified, too."""
+    row = db.first(f"{FILES} WHERE file.id = ?", file_id)
+    assert row is not None
     change(db, row["dataset_id"])
     return row
 
 
-def release(db: sqlite3.Connection, file_id: int) -> None:
+def release(db: Connection, file_id: int) -> None:
     """Note that this file no longer needs its content."""
     db.execute("INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ?", (now(), file_id))
 
@@ -257,7 +256,7 @@ def sweep(database: Database, storage: ContentStore) -> None:
         released = db.execute("SELECT sha256 FROM released_content WHERE released < ?", (oldest,)).fetchall()
         for (sha256,) in released:  # inside the transaction: an upload of the same bytes waits, then keeps its own copy
             with contextlib.suppress(OSError):  # still open for a download on Windows: next time
-                if not db.execute("SELECT 1 FROM file WHERE sha256 = ?", (sha256,)).fetchone():
+                if not db.first("SELECT 1 FROM file WHERE sha256 = ?", sha256):
                     storage.folder.content(sha256).unlink(missing_ok=True)
                 db.execute("DELETE FROM released_content WHERE sha256 = ?", (sha256,))
         open_sessions = {row[0] for row in db.execute("SELECT id FROM upload WHERE state = 'uploading'")}

@@ -11,7 +11,7 @@ import re
 import secrets
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from sqlite3 import Connection, Row
+from sqlite3 import Row
 from typing import Annotated
 from weakref import WeakValueDictionary
 
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from crucible_lineage.server.call import Call, Service, Visit
-from crucible_lineage.server.database import PREFIX, JsonObject, now
+from crucible_lineage.server.database import PREFIX, Connection, JsonObject, now
 from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
 from crucible_lineage.server.records import Conditions, etag, file_record
 from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, require
@@ -35,7 +35,7 @@ from crucible_lineage.server.storage import (
     replace_content,
 )
 
-# ruff: noqa: ARG001 - a route declares each parameter that clients may send, used or not
+# ruff: noqa: ARG001, S608 - a route declares each parameter that clients may send; SQL is built of constants
 
 PART_BYTES = 64 << 20  # as the official client slices; with any other size it reads the file twice
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
@@ -187,18 +187,17 @@ def _begin(
     replaces_id: int | None = None,
 ) -> Row:
     """Return an upload session for these bytes: the open one of this user, even of another process, or a new one."""
-    announced = (dataset_id, kind, filename, body.size, body.sha256_hash, call.caller.id, replaces_id)
-    row: Row | None = db.execute(
-        "SELECT * FROM upload WHERE dataset_id = ? AND kind = ? AND filename = ? AND size = ? AND sha256 = ?"
-        " AND user_id = ? AND replaces_id IS ? AND state = 'uploading' ORDER BY created DESC LIMIT 1",
-        announced,
-    ).fetchone()
+    announced = {
+        "dataset_id": dataset_id, "filename": filename, "kind": kind, "size": body.size, "sha256": body.sha256_hash,
+        "user_id": call.caller.id, "replaces_id": replaces_id,
+    }  # fmt: skip
+    same = " AND ".join(f"{name} IS ?" for name in announced)
+    opened = f"SELECT * FROM upload WHERE {same} AND state = 'uploading' ORDER BY created DESC"
+    row = db.first(opened, *announced.values())
     if row is None:
-        row = db.execute(
-            "INSERT INTO upload (dataset_id, kind, filename, size, sha256, user_id, replaces_id, id, created)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-            (*announced, secrets.token_hex(16), now()),
-        ).fetchone()
+        db.add("upload", **announced, id=secrets.token_hex(16), created=now())
+        row = db.first(opened, *announced.values())
+    assert row is not None
     return row
 
 
@@ -206,9 +205,8 @@ def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> Row:
     """Return an upload of this dataset, to which the caller may add files."""
     with call.service.database.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        row: Row | None = db.execute(
-            "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?", (upload_id, dataset["id"], kind)
-        ).fetchone()
+        own = "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?"
+        row = db.first(own, upload_id, dataset["id"], kind)
     if row is None:
         raise Refusal(404, "Upload not found in this dataset; initiate it again")
     return row
@@ -283,12 +281,11 @@ def _finish(call: Call, upload: Row, draft: Path | None) -> Json:
     transaction that creates the record, so a record never lacks its bytes.
     """
     with call.write() as db:
-        current = db.execute("SELECT * FROM upload WHERE id = ?", (upload["id"],)).fetchone()
+        current = db.first("SELECT * FROM upload WHERE id = ?", upload["id"])
         if current is None or current["state"] == "aborted":
             raise Refusal(409, "The upload was aborted")
         if current["state"] == "completed":
-            row = db.execute(f"{FILES} WHERE file.mfid = ?", (current["file_mfid"],)).fetchone()
-            if row is None:
+            if (row := db.first(f"{FILES} WHERE file.mfid = ?", current["file_mfid"])) is None:
                 raise Refusal(404, "The uploaded file has been deleted since")
             return file_record(row)
         if upload["replaces_id"] is not None:
@@ -397,5 +394,5 @@ def _authorized_service(call: Visit) -> Service:
 
 def _state_of(service: Service, upload_id: str) -> str | None:
     with service.database.read() as db:
-        row = db.execute("SELECT state FROM upload WHERE id = ?", (upload_id,)).fetchone()
+        row = db.first("SELECT state FROM upload WHERE id = ?", upload_id)
         return None if row is None else str(row["state"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.database import Database, now, stored_time
+from crucible_lineage.server.database import Connection, Database, now, stored_time
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
 from crucible_lineage.server.resources import change, instrument_columns, rows_of, to_json
@@ -76,10 +76,10 @@ class Worker:
     def _begun(self) -> sqlite3.Row | None:
         """Begin the oldest open request; return its file, with `request` and the class that it names."""
         with self._database.write() as db:
-            row: sqlite3.Row | None = db.execute(
+            row = db.first(
                 "SELECT ingestion_request.id AS request, ingestion_class, file.* FROM ingestion_request"
                 " JOIN file ON file.id = file_id WHERE status = 'requested' ORDER BY request LIMIT 1"
-            ).fetchone()
+            )
             started = "UPDATE ingestion_request SET status = 'started' WHERE id = ?"
             db.execute(started, (row and row["request"],))
             return row
@@ -106,14 +106,14 @@ class Worker:
         content, requested = self._storage.folder.content(file["sha256"]), file["ingestion_class"]
         name, found = self._isolation.ingest(content, file["filename"], requested)
         with self._database.write() as db:
-            if db.execute("SELECT 1 FROM file WHERE id = ?", (file["id"],)).fetchone() is not None:
+            if db.first("SELECT 1 FROM file WHERE id = ?", file["id"]):
                 self._store(db, file, found)  # else it was deleted meanwhile, with the request
         return name, _remark(file["filename"], requested, name)
 
-    def _store(self, db: sqlite3.Connection, file: sqlite3.Row, findings: Found) -> None:
+    def _store(self, db: Connection, file: sqlite3.Row, findings: Found) -> None:
         """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
         document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
-        previous = db.execute("SELECT * FROM parsed WHERE file_id = ?", (file["id"],)).fetchone()
+        previous = db.first("SELECT * FROM parsed WHERE file_id = ?", file["id"])
         filled = fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
         text = to_json(document)
         db.execute(
@@ -128,8 +128,7 @@ class Worker:
 def has_ingestions(database: Database) -> bool:
     """Return whether a file waits for its ingestion, or is being read."""
     with database.read() as db:
-        open_requests = db.execute("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')")
-        return open_requests.fetchone() is not None
+        return bool(db.first("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')"))
 
 
 def _remark(filename: str, requested: str | None, name: str | None) -> str:
@@ -148,9 +147,7 @@ FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_
 UNSET = (None, "", "unknown")
 
 
-def fill(
-    db: sqlite3.Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]
-) -> dict[str, str]:
+def fill(db: Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]) -> dict[str, str]:
     """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
     (row,) = rows_of(db, "resource", [file["dataset_id"]])
     instruments = rows_of(db, "resource", [row["instrument_id"]])
@@ -177,13 +174,11 @@ def fill(
     return filled
 
 
-def replace_thumbnail(db: sqlite3.Connection, file: sqlite3.Row, image: bytes | None) -> None:
+def replace_thumbnail(db: Connection, file: sqlite3.Row, image: bytes | None) -> None:
     """Replace the file's only thumbnail, unless people have one under the same name."""
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["id"],))
     name = (file["dataset_id"], file["filename"])
-    is_taken = db.execute("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", name).fetchone() is not None
+    is_taken = db.first("SELECT 1 FROM thumbnail WHERE dataset_id = ? AND name = ?", *name) is not None
     if image is not None and not is_taken:
-        db.execute(
-            "INSERT INTO thumbnail (dataset_id, name, mime_type, image, file_id) VALUES (?, ?, 'image/png', ?, ?)",
-            (*name, image, file["id"]),
-        )
+        shown = {"mime_type": "image/png", "image": image}
+        db.add("thumbnail", dataset_id=file["dataset_id"], name=file["filename"], file_id=file["id"], **shown)
