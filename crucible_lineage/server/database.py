@@ -117,19 +117,14 @@ def open_folder(data_dir: Path | str) -> DataFolder:
         for path in (folder.contents, folder.uploads):
             path.mkdir(mode=0o700, exist_ok=True)
         if not folder.local_key.exists():
-            _write_once(folder.local_key, "local-" + secrets.token_urlsafe(32))
+            draft = folder.root / "api_key.new"
+            draft.unlink(missing_ok=True)
+            with open(draft, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(f"local-{secrets.token_urlsafe(32)}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(folder.local_key)
     return folder
-
-
-def _write_once(path: Path, text: str) -> None:
-    """Write a small file atomically, readable by its owner only."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 JsonObject = dict[str, Any]  # a record that is sent, metadata that is received

@@ -115,16 +115,8 @@ def search_metadata(call: Call, db: Connection, q: Annotated[str, Field(max_leng
     conditions.limit_to(call.caller)
     ids = [row["id"] for row in conditions.rows(db, "id DESC", limit)]
     about, found = names(db, ids), metadata_of(db, ids)
-    return {
-        "items": [
-            {
-                **{name: about[number][name] for name in ("unique_id", "resource_type", "name")},
-                "rank": 1 / (1 + position),
-                "scientific_metadata": found[number],
-            }
-            for position, number in enumerate(ids)
-        ]
-    }
+    ranked = ({"rank": 1 / (1 + place), "scientific_metadata": found[number]} for place, number in enumerate(ids))
+    return {"items": [{**about[number], **more} for number, more in zip(ids, ranked, strict=True)]}
 
 
 class _New(BaseModel):
@@ -401,13 +393,7 @@ def entity_graph(call: Call, db: Connection, row: Row, recursive: bool = False) 
         if parent in seen and child in seen
     ]
     nodes = [
-        {
-            "id": end["unique_id"],
-            "entity_type": end["resource_type"],
-            "name": end["name"],
-            f"{end['resource_type']}_name": end["name"],
-            "project_id": end["project_id"],
-        }
+        {**end, "id": end["unique_id"], "entity_type": (kind := end["resource_type"]), f"{kind}_name": end["name"]}
         for _, end in sorted(seen.items())
     ]
     return {"directed": True, "multigraph": False, "graph": {}, "nodes": nodes, "edges": shown, "links": shown}

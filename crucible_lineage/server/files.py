@@ -54,8 +54,7 @@ class _FilesQuery(Page):
 def list_files(call: Call, db: Connection, query: _FilesQuery) -> Json:
     conditions = Conditions(FILES, "NOT resource.hidden")
     conditions.limit_to(call.caller)
-    if query.sha256_hash is not None:
-        conditions.add("file.sha256 = ?", query.sha256_hash)
+    conditions.equal({"file.sha256": query.sha256_hash})
     return conditions.page(db, "file.id DESC", query, lambda rows: list(map(file_record, rows)))
 
 
@@ -153,9 +152,7 @@ class _RequestsQuery(Page):
 def list_requests(call: Call, db: Connection, query: _RequestsQuery) -> Json:
     conditions = Conditions(_REQUESTS)
     conditions.limit_to(call.caller)
-    for column, value in (("resource.mfid", query.dataset_mfid), ("file.mfid", query.file_mfid)):
-        if value is not None:
-            conditions.add(f"{column} = ?", value)
+    conditions.equal({"resource.mfid": query.dataset_mfid, "file.mfid": query.file_mfid})
     return conditions.page(db, "ingestion_request.id DESC", query, lambda rows: list(map(_request_record, rows)))
 
 

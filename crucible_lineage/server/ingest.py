@@ -27,6 +27,7 @@ from datetime import datetime
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
@@ -159,8 +160,14 @@ class Isolation:
             raise FileNotFoundError(path)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
         with tempfile.TemporaryDirectory() as folder, Path(folder, "messages").open("w+b") as messages:
-            arguments = [str(path), filename, requested or "", str(limit_s)]
-            said, ended = self._run(arguments, {"TMPDIR": folder}, messages.fileno(), limit_s)
+            process = self._start([str(path), filename, requested or "", str(limit_s)], folder, messages)
+            try:
+                said, _ = process.communicate(timeout=limit_s)
+                code = process.returncode
+                ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                said, ended = process.communicate()[0], f"was not done after {limit_s:g} s and was stopped"
             messages.seek(-min(LOGGED_BYTES, messages.seek(0, os.SEEK_END)), os.SEEK_END)
             if output := messages.read().decode("utf-8", "replace").strip():  # for the server's administrator
                 log.warning("Ingesting %s: %s", filename, output)
@@ -176,35 +183,17 @@ class Isolation:
             if self._process is not None:
                 _kill(self._process)
 
-    def _run(self, arguments: list[str], variables: dict[str, str], messages: int, limit_s: float) -> tuple[bytes, str]:
-        """Run the process; return what it said, and how it ended, in words."""
+    def _start(self, arguments: list[str], folder: str, messages: BinaryIO) -> subprocess.Popen[bytes]:
+        """Start the process, which keeps its temporary files in a folder."""
         command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
         path = os.pathsep.join(entry for entry in sys.path if entry)  # ingestors of other packages may need it
-        environment = {
-            **os.environ,
-            **variables,
-            "PYTHONPATH": path,
-            "OPENBLAS_NUM_THREADS": "1",
-            "OMP_NUM_THREADS": "1",
-        }
+        own = {"TMPDIR": folder, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": messages}
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
-            self._process = process = subprocess.Popen(  # noqa: S603  this interpreter with a module of this package
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=messages,
-                env=environment,
-                start_new_session=True,
-            )
-        try:
-            said, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            return process.communicate()[0], f"was not done after {limit_s:g} s and was stopped"
-        code = process.returncode
-        return said, f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            self._process = subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, **pipes)  # noqa: S603  this interpreter with a module of this package
+            return self._process
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from functools import partial
 from sqlite3 import Row
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
-from starlette.responses import JSONResponse, Response
 
 from crucible_lineage import __version__
 from crucible_lineage.ids import new_mfid
@@ -54,13 +52,12 @@ def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], nee
     """Add the routes that list and create projects, or instruments. Everybody may know that they exist."""
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
-        given = {column: value for name, column in filters.items() if (value := getattr(query, name)) is not None}
-        if kind == "instrument" and "slug" not in given:
-            given.setdefault("status", "active")
+        given = {column: getattr(query, name) for name, column in filters.items()}
+        if kind == "instrument" and given["slug"] is None:
+            given["status"] = given["status"] or "active"
         conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
-        for column, value in given.items():
-            conditions.add(f"{column} = ?", value)
-        if kind == "project" and "slug" in given:
+        conditions.equal(given)
+        if kind == "project" and given["slug"] is not None:
             call.add_revision(db, find(db, given["slug"], kind))
         return conditions.page(db, "slug, mfid", query, partial(records, db, call.caller, embed=query))
 
@@ -142,14 +139,11 @@ def live() -> Json:
 
 
 @get("/health/ready", is_open=True)
-def ready(call: Visit) -> Response:
+def ready(call: Visit) -> Json:
     build = {"api_version": "3.0.0", "git_commit": f"crucible-lineage {__version__}", "branch": "embedded"}
-    try:
-        with call.service.database.read() as db:
-            db.execute("SELECT 1 FROM setting").fetchone()
-    except sqlite3.Error:
-        return JSONResponse({"status": "degraded", "build": build, "database": {"status": "error"}}, 503)
-    return JSONResponse({"status": "ok", "build": build, "database": {"status": "ok"}})
+    with call.service.database.read() as db:
+        db.first("SELECT 1 FROM setting")
+    return {"status": "ok", "build": build, "database": {"status": "ok"}}
 
 
 @get("/account")
@@ -309,10 +303,7 @@ class _Deleted(Page):
 def list_deleted(call: Call, db: Connection, query: _Deleted) -> Json:
     """List what was deleted for good, newest first: all of it for administrators, else what the caller asked for."""
     conditions = Conditions("SELECT * FROM deletion", "deleted_at IS NOT NULL")
-    if query.resource_id is not None:
-        conditions.add("resource_id = ?", query.resource_id)
-    if not call.caller.elevated:
-        conditions.add("requester = ?", call.caller.id)
+    conditions.equal({"resource_id": query.resource_id, "requester": None if call.caller.elevated else call.caller.id})
     return conditions.page(db, "id DESC", query, partial(deletion_records, db))
 
 

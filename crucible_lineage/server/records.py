@@ -6,7 +6,7 @@ import base64
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
@@ -209,6 +209,12 @@ class Conditions:
             clause = clause.replace("?", f":{name}", 1)
             self.values[name] = value
         self.clauses.append(clause)
+
+    def equal(self, values: Mapping[str, object]) -> None:
+        """Add that columns have these values, where they are given."""
+        for column, value in values.items():
+            if value is not None:
+                self.add(f"{column} = ?", value)
 
     def limit_to(self, caller: Caller) -> None:
         """Add that the caller may read the resource, whose id is the value `user`."""

@@ -178,12 +178,9 @@ class Links:
 
     def accepts(self, path: str, values: dict[str, str]) -> bool:
         """Return whether this server signed exactly these values and they have not expired."""
-        claimed = dict(values)
-        signature = claimed.pop("signature", "")
-        expires = claimed.get("expires", "")
-        if not hmac.compare_digest(signature.encode(), self._signature(path, claimed).encode()):
-            return False
-        return expires.isdigit() and int(expires) > time.time()
+        claimed = {name: value for name, value in values.items() if name != "signature"}
+        is_ours = hmac.compare_digest(values.get("signature", "").encode(), self._signature(path, claimed).encode())
+        return is_ours and int(claimed["expires"]) > time.time()
 
     def _signature(self, path: str, values: dict[str, str]) -> str:
         message = "\n".join([path, *(f"{name}={values[name]!r}" for name in sorted(values))])
