@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -90,13 +90,21 @@ def ingest(
 
     The `requested` ingestor is tried first, whatever the file's suffix. `on_attempt` gets the name of each one tried.
     """
-    suffix = Path(filename).suffix.lower()
-    for ingestor in _in_order(requested, on_attempt):
-        if ingestor.name == requested or suffix in ingestor.suffixes:
-            on_attempt(ingestor.name)
-            findings = ingestor.read(path)
+    suffix, every = Path(filename).suffix.lower(), _every()
+    for name in sorted(every, key=lambda name: name != requested):
+        on_attempt(name)
+        try:
+            found = every[name]
+            ingestor = found.load()() if isinstance(found, EntryPoint) else found
+        except Exception as error:
+            if name == requested:
+                raise
+            sys.stderr.write(f"{name} cannot be loaded: {type(error).__name__}: {error}\n")
+            continue
+        if name == requested or suffix in ingestor.suffixes:
+            findings: Found | None = ingestor.read(path)
             if findings is not None:
-                return ingestor.name, findings
+                return name, findings
     return None, Found({})
 
 
@@ -116,34 +124,15 @@ def read(path: Path) -> JsonObject:
 
 
 def ingestor_names() -> list[str]:
-    """Return the names of all ingestors, those of other packages first."""
-    return [*(entry.name for entry in _foreign()), *(ingestor.name for ingestor in INGESTORS)]
+    """Return the names of all ingestors in their order."""
+    return list(_every())
 
 
-def _in_order(requested: str | None, on_attempt: Callable[[str], object]) -> Iterator[Ingestor]:
-    """Yield the requested ingestor, then those of other packages, which know their own formats, then ours."""
-    every: list[EntryPoint | Ingestor] = [*_foreign(), *INGESTORS]
-    for candidate in sorted(every, key=lambda candidate: candidate.name != requested):
-        if isinstance(candidate, Ingestor):
-            yield candidate
-            continue
-        on_attempt(candidate.name)
-        try:
-            ingestor = candidate.load()()
-        except Exception as error:
-            if candidate.name == requested:
-                raise
-            sys.stderr.write(
-                f"{candidate.name} ({candidate.value}) cannot be loaded: {type(error).__name__}: {error}\n"
-            )
-        else:
-            yield Ingestor(candidate.name, ingestor.suffixes, ingestor.read)
-
-
-def _foreign() -> list[EntryPoint]:
-    own = {ingestor.name for ingestor in INGESTORS}
-    by_name = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
-    return [by_name[name] for name in sorted(by_name)]
+def _every() -> dict[str, Ingestor | EntryPoint]:
+    """Return those of other packages, which know their own formats, then ours; by name."""
+    own = {ingestor.name: ingestor for ingestor in INGESTORS}
+    foreign = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
+    return {**dict(sorted(foreign.items())), **own}
 
 
 class Isolation:

@@ -451,15 +451,11 @@ def _eight_bits(image: Picture) -> Picture:
     return counts.point(lambda value: value * scale - low * scale).convert("L")  # type: ignore[operator]
 
 
-def _signal(signal: Mapping[str, Any]) -> JsonObject:
-    data, names = signal["data"], ("name", "units", "size", "scale", "offset")
-    axes = [plain({name: axis.get(name) for name in names}) for axis in signal.get("axes", ())]
-    described = {"axes": axes, "metadata": plain(signal.get("metadata", {}))}
-    return {
-        "shape": list(data.shape),
-        "dtype": str(data.dtype),
-        **{name: value for name, value in described.items() if value},
-    }
+def _signal(signal: Mapping[str, Any]) -> Any:
+    names, data = ("name", "units", "size", "scale", "offset"), signal["data"]
+    axes = [{name: axis.get(name) for name in names} for axis in signal.get("axes", ())]
+    described = {"shape": data.shape, "dtype": str(data.dtype), "axes": axes, "metadata": signal.get("metadata", {})}
+    return plain(described)
 
 
 def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -192,7 +192,7 @@ CREATE TABLE upload (
     filename TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'uploading' CHECK (state IN ('uploading', 'completed', 'aborted')),
+    state TEXT NOT NULL DEFAULT 'uploading' CHECK (state IN ('uploading', 'completed')),
     file_mfid TEXT,                               -- once completed
     user_id INTEGER NOT NULL REFERENCES user,
     created TEXT NOT NULL

@@ -82,9 +82,8 @@ def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
     present, upload = _initiated(call, mfid, body, "resumable")
     if upload is None:
         return present
-    uri = call.service.links.sign(
-        call.base_url, f"/storage/resumable/{upload['id']}", size=str(body.size), lifetime_s=7 * 86_400
-    )
+    path = f"/storage/resumable/{upload['id']}"
+    uri = call.service.links.sign(call.base_url, path, size=str(body.size), lifetime_s=7 * 86_400)
     return {"upload_id": upload["id"], "resumable_uri": uri, "chunk_size_hint": 8 << 20, "existing_file": None}
 
 
@@ -136,7 +135,7 @@ def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
 def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     upload = _upload_of(call, mfid, upload_id, "signed")
     with call.write() as db:
-        db.execute("UPDATE upload SET state = 'aborted' WHERE id = ? AND state = 'uploading'", (upload["id"],))
+        db.execute("DELETE FROM upload WHERE id = ? AND state = 'uploading'", (upload["id"],))
     call.service.storage.discard_upload(upload_id)
     return Response(status_code=204)
 
@@ -178,18 +177,12 @@ def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json,
 
 
 def _begin(
-    db: Connection,
-    call: Call,
-    kind: str,
-    dataset_id: int,
-    filename: str,
-    body: NewContent,
-    replaces_id: int | None = None,
+    db: Connection, call: Call, kind: str, dataset_id: int, filename: str, body: NewContent, replaces: int | None = None
 ) -> Row:
     """Return an upload session for these bytes: the open one of this user, even of another process, or a new one."""
     announced = {
         "dataset_id": dataset_id, "filename": filename, "kind": kind, "size": body.size, "sha256": body.sha256_hash,
-        "user_id": call.caller.id, "replaces_id": replaces_id,
+        "user_id": call.caller.id, "replaces_id": replaces,
     }  # fmt: skip
     same = " AND ".join(f"{name} IS ?" for name in announced)
     opened = f"SELECT * FROM upload WHERE {same} AND state = 'uploading' ORDER BY created DESC"
@@ -282,7 +275,7 @@ def _finish(call: Call, upload: Row, draft: Path | None) -> Json:
     """
     with call.write() as db:
         current = db.first("SELECT * FROM upload WHERE id = ?", upload["id"])
-        if current is None or current["state"] == "aborted":
+        if current is None:
             raise Refusal(409, "The upload was aborted")
         if current["state"] == "completed":
             if (row := db.first(f"{FILES} WHERE file.mfid = ?", current["file_mfid"])) is None:
@@ -311,8 +304,8 @@ async def put_part(
     service, request = _authorized_service(call), call.request
     if request.headers.get("x-goog-hash", "") not in ("", f"crc32c={crc32c}"):
         raise Refusal(400, "x-goog-hash is not the one that was signed")
-    if _state_of(service, upload_id) != "uploading":
-        raise Refusal(404, "The upload is not open")
+    if _is_completed(service, upload_id):
+        return Response(status_code=200)
     with service.storage.draft(upload_id) as draft:
         async for block in request.stream():
             draft.write(block)
@@ -320,10 +313,8 @@ async def put_part(
                 break
         if (draft.size, draft.crc32c) != (int(size), crc32c):
             raise Refusal(400, "The part's length or checksum is not the signed one")
-    if _state_of(service, upload_id) != "uploading":
-        service.storage.discard_upload(upload_id)
-        raise Refusal(404, "The upload is not open")
-    draft.path.replace(service.storage.part(upload_id, number))
+    if not _is_completed(service, upload_id):
+        draft.path.replace(service.storage.part(upload_id, number))
     return Response(status_code=200)
 
 
@@ -334,11 +325,8 @@ async def put_chunk(call: Visit, upload_id: str, size: str, expires: str, signat
     match = _CONTENT_RANGE.fullmatch(request.headers.get("content-range") or f"bytes 0-{total - 1}/{total}")
     if match is None or int(match[3]) != total:
         raise Refusal(400, "Content-Range must be bytes FIRST-LAST/TOTAL or bytes */TOTAL with the announced total")
-    state = _state_of(service, upload_id)
-    if state == "completed":
+    if _is_completed(service, upload_id):
         return Response(status_code=200)
-    if state != "uploading":
-        raise Refusal(404, "The upload is not open")
     path = service.storage.part(upload_id, 1)
     if match[1] is not None:
         async with _growing.setdefault(upload_id, asyncio.Lock()):
@@ -392,7 +380,9 @@ def _authorized_service(call: Visit) -> Service:
     return call.service
 
 
-def _state_of(service: Service, upload_id: str) -> str | None:
+def _is_completed(service: Service, upload_id: str) -> bool:
+    """Return whether another call completed the upload; 404 if it was aborted, or nobody finished it for a week."""
     with service.database.read() as db:
-        row = db.first("SELECT state FROM upload WHERE id = ?", upload_id)
-        return None if row is None else str(row["state"])
+        if (row := db.first("SELECT state FROM upload WHERE id = ?", upload_id)) is None:
+            raise Refusal(404, "The upload is not open")
+        return bool(row["state"] == "completed")
