@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from sqlite3 import Row
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Base64Bytes, Field
 from starlette.responses import Response
 
 from crucible_lineage.server.call import Call
@@ -83,7 +82,7 @@ def _link(call: Call, file: Row) -> str:
 
 class NewThumbnail(Form):
     thumbnail_name: Name
-    thumbnail_b64str: str
+    thumbnail_b64str: Base64Bytes
 
 
 @get("/datasets/{mfid}/thumbnails", of="dataset")
@@ -94,8 +93,8 @@ def list_thumbnails(db: Connection, row: Row) -> Json:
 
 @post("/datasets/{mfid}/thumbnails", 201, of="dataset", role=CONTRIBUTOR)
 def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
-    image, mime_type = _decode_image(body.thumbnail_b64str)
-    number = db.add("thumbnail", dataset_id=row["id"], name=body.thumbnail_name, mime_type=mime_type, image=image)
+    image = {"mime_type": _media_type(body.thumbnail_b64str), "image": body.thumbnail_b64str}
+    number = db.add("thumbnail", dataset_id=row["id"], name=body.thumbnail_name, **image)
     return _thumbnail_record(*rows_of(db, "thumbnail", [number]))
 
 
@@ -106,15 +105,10 @@ def delete_thumbnail(db: Connection, row: Row, number: Number) -> Json:
     return {"detail": f"Thumbnail {number} deleted"}
 
 
-def _decode_image(text: str) -> tuple[bytes, str]:
-    """Return the image's bytes and media type."""
-    try:
-        image = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("body", "thumbnail_b64str", "is not base64") from None
-    for signature, mime_type in _SIGNATURES:
+def _media_type(image: bytes) -> str:
+    for signature, media_type in _SIGNATURES:
         if signature.match(image):
-            return image, mime_type
+            return media_type
     raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
 
 

@@ -108,13 +108,8 @@ def public_user(row: sqlite3.Row | None) -> JsonObject | None:
 
 
 def user_record(row: sqlite3.Row) -> JsonObject:
-    return {
-        **(public_user(row) or {}),
-        "id": row["id"],
-        "email": row["email"],
-        "is_service_account": bool(row["is_service_account"]),
-        "platform_role": row["platform_role"],
-    }
+    own = {name: row[name] for name in ("id", "email", "platform_role")}
+    return {**(public_user(row) or {}), **own, "is_service_account": bool(row["is_service_account"])}
 
 
 def members(db: Connection, project_id: int) -> list[JsonObject]:
