@@ -78,11 +78,7 @@ _COMPONENT = """
 
 Words = Annotated[str, Field(min_length=3, max_length=200)]
 Hits = Annotated[int, Field(ge=1, le=50)]
-_SEARCHED = {
-    **NAMES,
-    "project": "COALESCE(title, '') || ' ' || slug",
-    "instrument": "instrument_name || ' ' || COALESCE(instrument_type, '') || ' ' || COALESCE(manufacturer, '')",
-}
+_NAME = "COALESCE(dataset_name, sample_name, instrument_name, title, '') || ' ' || COALESCE(slug, '')"
 
 
 def _add_search(kind: str) -> None:
@@ -91,15 +87,15 @@ def _add_search(kind: str) -> None:
     @get(f"/{kind}s/search")
     def search(call: Call, db: Connection, q: Words, limit: Hits = 20, project_id: str | None = None) -> Json:
         conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
-        conditions.add(f"instr(lower({_SEARCHED[kind]}), lower(?))", q)
+        conditions.add(f"instr(lower({_NAME}), lower(?))", q)
         if kind in ("dataset", "sample"):
             conditions.limit_to(call.caller)
         if project_id is not None:
             conditions.add("project_id = ?", named(db, "project", project_id)["id"])
-        return {"items": records(db, call.caller, conditions.rows(db, f"length({_SEARCHED[kind]}), mfid", limit))}
+        return {"items": records(db, call.caller, conditions.rows(db, f"length({_NAME}), mfid", limit))}
 
 
-for _kind in _SEARCHED:
+for _kind in NAMES:
     _add_search(_kind)
 
 

@@ -186,7 +186,7 @@ CREATE TABLE released_content (sha256 TEXT PRIMARY KEY, released TEXT NOT NULL) 
 
 CREATE TABLE upload (
     id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL CHECK (kind IN ('signed', 'resumable')),
+    part_size INTEGER NOT NULL,                   -- of each part but the last; a resumable upload is a single one
     dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
     replaces_id INTEGER REFERENCES file ON DELETE CASCADE,
     filename TEXT NOT NULL,

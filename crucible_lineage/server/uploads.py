@@ -73,13 +73,13 @@ class Completion(Form):
 
 @post("/datasets/{mfid}/upload/multipart/initiate", 201)
 def initiate_signed(call: Call, mfid: str, body: NewUpload) -> Json:
-    present, upload = _initiated(call, mfid, body, "signed")
+    present, upload = _initiated(call, mfid, body, PART_BYTES)
     return present if upload is None else _state(call, upload)
 
 
 @post("/datasets/{mfid}/upload/initiate", 201)
 def initiate_resumable(call: Call, mfid: str, body: NewUpload) -> Json:
-    present, upload = _initiated(call, mfid, body, "resumable")
+    present, upload = _initiated(call, mfid, body, body.size)
     if upload is None:
         return present
     path = f"/storage/resumable/{upload['id']}"
@@ -102,18 +102,18 @@ def initiate_replacement(call: Call, mfid: str, body: NewContent) -> Json:
         if is_same and call.service.storage.holds(body.sha256_hash, body.size):
             return _existing(file)
         replaces = None if is_same else file["id"]
-        upload = _begin(db, call, "signed", file["dataset_id"], file["filename"], body, replaces)
+        upload = _begin(db, call, PART_BYTES, file["dataset_id"], file["filename"], body, replaces)
     return _state(call, upload)
 
 
 @get("/datasets/{mfid}/upload/multipart/{upload_id}")
 def upload_state(call: Call, mfid: str, upload_id: str, part_number_marker: int | None = None) -> Json:
-    return _state(call, _upload_of(call, mfid, upload_id, "signed"))
+    return _state(call, _upload_of(call, mfid, upload_id))
 
 
 @post("/datasets/{mfid}/upload/multipart/{upload_id}/parts")
 def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json:
-    upload = _upload_of(call, mfid, upload_id, "signed")
+    upload = _upload_of(call, mfid, upload_id)
     if upload["state"] != "uploading":
         raise Refusal(409, f"The upload is {upload['state']}")
     if any(part.part_number > _part_count(upload) for part in body.parts):
@@ -121,26 +121,16 @@ def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json
     return {"parts": [_signed_part(call, upload, part) for part in body.parts]}
 
 
-@post("/datasets/{mfid}/upload/multipart/complete")
-def complete_signed(call: Call, mfid: str, body: Completion) -> Json:
-    return _complete(call, _upload_of(call, mfid, body.upload_id, "signed"), body)
-
-
-@post("/datasets/{mfid}/upload/complete")
-def complete_resumable(call: Call, mfid: str, body: Completion) -> Json:
-    return _complete(call, _upload_of(call, mfid, body.upload_id, "resumable"), body)
-
-
 @delete("/datasets/{mfid}/upload/multipart/{upload_id}", 204)
 def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
-    upload = _upload_of(call, mfid, upload_id, "signed")
+    upload = _upload_of(call, mfid, upload_id)
     with call.write() as db:
         db.execute("DELETE FROM upload WHERE id = ? AND state = 'uploading'", (upload["id"],))
     call.service.storage.discard_upload(upload_id)
     return Response(status_code=204)
 
 
-def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json, Row | None]:
+def _initiated(call: Call, mfid: str, body: NewUpload, part_size: int) -> tuple[Json, Row | None]:
     """Return the answer if the bytes are here undamaged, or given; else the upload to which they must be sent.
 
     They are here if the dataset has the file, or for a client that says so, if any dataset has them that it may read.
@@ -150,7 +140,7 @@ def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json,
     known = Conditions(FILES, "NOT resource.hidden")
     known.limit_to(call.caller)
     known.add("file.sha256 = ?", body.sha256_hash)
-    may_reuse = kind == "signed" and "crucible-reuse" in call.request.headers
+    may_reuse = "crucible-reuse" in call.request.headers
     if given is not None and (len(given), hashlib.sha256(given).hexdigest()) != announced[1:]:
         raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
 
@@ -173,17 +163,16 @@ def _initiated(call: Call, mfid: str, body: NewUpload, kind: str) -> tuple[Json,
             storage.keep_bytes(given)
         if is_here and state is not None:
             return {**_existing(register(db, dataset_id, *announced)), "state": state}, None
-        return None, _begin(db, call, kind, dataset_id, body.filename, body)
+        return None, _begin(db, call, part_size, dataset_id, body.filename, body)
 
 
 def _begin(
-    db: Connection, call: Call, kind: str, dataset_id: int, filename: str, body: NewContent, replaces: int | None = None
+    db: Connection, call: Call, size: int, dataset_id: int, filename: str, body: NewContent, replaces: int | None = None
 ) -> Row:
     """Return an upload session for these bytes: the open one of this user, even of another process, or a new one."""
-    announced = {
-        "dataset_id": dataset_id, "filename": filename, "kind": kind, "size": body.size, "sha256": body.sha256_hash,
-        "user_id": call.caller.id, "replaces_id": replaces,
-    }  # fmt: skip
+    content = {"size": body.size, "sha256": body.sha256_hash, "part_size": size}
+    place = {"dataset_id": dataset_id, "filename": filename, "replaces_id": replaces, "user_id": call.caller.id}
+    announced = content | place
     same = " AND ".join(f"{name} IS ?" for name in announced)
     opened = f"SELECT * FROM upload WHERE {same} AND state = 'uploading' ORDER BY created DESC"
     row = db.first(opened, *announced.values())
@@ -194,19 +183,18 @@ def _begin(
     return row
 
 
-def _upload_of(call: Call, mfid: str, upload_id: str, kind: str) -> Row:
+def _upload_of(call: Call, mfid: str, upload_id: str) -> Row:
     """Return an upload of this dataset, to which the caller may add files."""
     with call.service.database.read() as db:
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
-        own = "SELECT * FROM upload WHERE id = ? AND dataset_id = ? AND kind = ?"
-        row = db.first(own, upload_id, dataset["id"], kind)
+        row = db.first("SELECT * FROM upload WHERE id = ? AND dataset_id = ?", upload_id, dataset["id"])
     if row is None:
         raise Refusal(404, "Upload not found in this dataset; initiate it again")
     return row
 
 
 def _part_count(upload: Row) -> int:
-    return -(-int(upload["size"]) // PART_BYTES) if upload["kind"] == "signed" else 1
+    return -(-int(upload["size"]) // int(upload["part_size"]))
 
 
 def _state(call: Call, upload: Row) -> Json:
@@ -216,7 +204,7 @@ def _state(call: Call, upload: Row) -> Json:
     return {
         "upload_id": upload["id"],
         "state": upload["state"],
-        "part_size": PART_BYTES,
+        "part_size": upload["part_size"],
         "part_count": _part_count(upload),
         "parts": [{"part_number": number} for number in present],
         "existing_file": None,
@@ -225,8 +213,8 @@ def _state(call: Call, upload: Row) -> Json:
 
 
 def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
-    number, offset = part.part_number, (part.part_number - 1) * PART_BYTES
-    length = min(PART_BYTES, int(upload["size"]) - offset)  # of all parts but the last the same
+    number, offset = part.part_number, (part.part_number - 1) * int(upload["part_size"])
+    length = min(int(upload["part_size"]), int(upload["size"]) - offset)  # of all parts but the last the same
     path = f"/storage/parts/{upload['id']}/{number}"
     expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
     return {
@@ -240,8 +228,11 @@ def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
     }
 
 
-def _complete(call: Call, upload: Row, body: Completion) -> Json:
+@post("/datasets/{mfid}/upload/multipart/complete")
+@post("/datasets/{mfid}/upload/complete")
+def complete(call: Call, mfid: str, body: Completion) -> Json:
     """Verify the parts, turn the upload into a file and return its record."""
+    upload = _upload_of(call, mfid, body.upload_id)
     storage, announced = call.service.storage, (upload["size"], upload["sha256"])
     parts = [storage.part(upload["id"], number) for number in range(1, _part_count(upload) + 1)]
     if upload["state"] == "completed":
