@@ -198,7 +198,7 @@ CREATE TABLE upload (
     created TEXT NOT NULL
 ) STRICT;
 CREATE INDEX upload_dataset ON upload (dataset_id, filename);
-CREATE INDEX upload_replaces ON upload (replaces_id);
+CREATE INDEX upload_replaces ON upload (replaces_id) WHERE replaces_id IS NOT NULL;
 CREATE TABLE ingestion_request (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     file_id INTEGER NOT NULL REFERENCES file ON DELETE CASCADE,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
+import httpx
 import pytest
 import requests
 
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.server import database, start_server
 
 
 def test_dataset_keeps_the_mfid_its_client_chose(client, dataset):
@@ -55,5 +58,40 @@ def test_field_with_its_own_route_cannot_be_patched(api, dataset, field):
     assert api.patch(f"/datasets/{dataset()}", json={field: "0000-0000-0000-0002"}).status_code == 422
 
 
-def test_the_size_is_that_of_the_files(api, dataset):
-    assert api.patch(f"/datasets/{dataset()}", json={"size": 5}).status_code == 422
+def test_the_size_is_that_of_the_files(api, client, dataset, tmp_path):
+    mfid = dataset(size=99)
+    assert api.patch(f"/datasets/{mfid}", json={"size": 5}).status_code == 422
+    sizes, files = [], {}
+    for name, text in (("a", "12"), ("b", "3456"), ("a", "1")):
+        (tmp_path / name).write_text(text)
+        files[name] = client.datasets.add_file(mfid, str(tmp_path / name), replace=True)["associated_file"]["mfid"]
+        sizes.append(client.datasets.get(mfid)["size"])
+    for file in files.values():
+        client.files.delete(file)
+        sizes.append(client.datasets.get(mfid)["size"])
+    assert sizes == [2, 6, 5, 4, None]
+
+
+def test_a_file_more_costs_the_same_in_a_dataset_of_many(tmp_path, monkeypatch):
+    """Counted in steps of SQLite's machine, by tens."""
+    steps, connect = [], database.connect
+
+    def counted(path):
+        connection = connect(path)
+        connection.set_progress_handler(lambda: steps.append(1), 10)
+        return connection
+
+    monkeypatch.setattr(database, "connect", counted)
+    with start_server(tmp_path) as server:
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+            path = f"/datasets/{http.post('/datasets', json={}).json()['unique_id']}/upload/initiate"
+
+            def cost(number):
+                steps.clear()
+                for size, content in ((0, b""), (3, b"x,y")):
+                    new = {"filename": f"{number}.{size}", "size": size, "sha256_hash": sha256(content).hexdigest()}
+                    http.post(path, json=new).raise_for_status()
+                return len(steps)
+
+            costs = [cost(number) for number in range(300)]
+    assert max(costs[-20:]) < 1.5 * max(costs[20:40])
