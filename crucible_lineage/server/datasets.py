@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
 from sqlite3 import Row
 from typing import Annotated, Any, Literal
@@ -56,6 +57,7 @@ from crucible_lineage.server.resources import (
     named,
     require,
     roles,
+    rows_of,
     select,
     write_metadata,
     written_metadata,
@@ -160,7 +162,7 @@ def _add_record_routes(kind: str) -> None:
         number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
-        row = db.execute("SELECT * FROM resource WHERE id = ?", (number,)).fetchone()
+        (row,) = rows_of(db, "resource", [number])
         for keyword in body.keywords:
             add_keyword(db, row, keyword)
         for parent in body.parents:
@@ -193,7 +195,7 @@ def _add_record_routes(kind: str) -> None:
     patch(f"/{kind}s/{{mfid}}", of=kind, role=EDITOR)(change_one)
     _add_relatives(kind, "children", "parent_id", "child_id")
     _add_relatives(kind, "parents", "child_id", "parent_id")
-    _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
+    link = _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
 
 
 class _Relatives(Page):
@@ -213,8 +215,11 @@ def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
         return conditions.page(db, "mfid DESC", query, partial(records, db, call.caller))
 
 
-def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
-    """Add the routes that link and unlink. A link states the origin of the child, so it needs the right to edit it."""
+def _add_links(path: str, parent_kind: str, child_kind: str) -> Callable[..., Json]:
+    """Add the routes that link and unlink; return the first.
+
+    A link states the origin of the child, so it needs the right to edit it.
+    """
 
     def ends(db: Connection, call: Call, parent: str, child: str) -> tuple[int, int]:
         parent_row = require(db, call.caller, parent, VIEWER, parent_kind)
@@ -242,6 +247,8 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
             raise Refusal(404, f"{child} is not linked to {parent}")
         change(db, linked[1])
         return {"detail": f"{child} is no longer linked to {parent}"}
+
+    return link
 
 
 def _dataset_changes(db: Connection, changes: JsonObject, current: JsonObject) -> JsonObject:
