@@ -266,7 +266,7 @@ def _required(call: TaskCall | Exception | None, transaction: Any = None) -> Tas
 
 def _calling(call_task_fn: Any) -> Any:
     def called(self: Any, transaction: Any) -> Any:
-        call = _required(self.crucible_call, transaction)
+        call = _required(getattr(self, "crucible_call", None), transaction)
         with watching(call.result.opened) if call else nullcontext():
             return call_task_fn(self, transaction)
 
@@ -275,7 +275,7 @@ def _calling(call_task_fn: Any) -> Any:
 
 def _awaiting(call_task_fn: Any) -> Any:
     async def called(self: Any, transaction: Any) -> Any:
-        call = _required(self.crucible_call, transaction)
+        call = _required(getattr(self, "crucible_call", None), transaction)
         with watching(call.result.opened) if call else nullcontext():
             return await call_task_fn(self, transaction)
 
@@ -286,8 +286,9 @@ def _succeeding(handle_success: Any) -> Any:
     """Let the call take what the engine hands on as the result of the function; a generator's items were recorded."""
 
     def succeeded(self: Any, result: Any, transaction: Any) -> Any:
-        if isinstance(self.crucible_call, TaskCall) and "crucible_calls" not in vars(self.task):
-            self.crucible_call.returned(result, transaction)
+        call = getattr(self, "crucible_call", None)  # none if the task began before the hooks were there
+        if isinstance(call, TaskCall) and "crucible_calls" not in vars(self.task):
+            call.returned(result, transaction)
         return handle_success(self, result, transaction=transaction)
 
     return succeeded
