@@ -386,41 +386,26 @@ def shown(found: Found) -> Image.Image:
 
 
 def workbook(sheets: dict[str, list[list[Any]]]) -> bytes:
-    """A workbook as spreadsheet programs write it."""
-    main, office = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org"
-    relation = f"{office}/officeDocument/2006/relationships"
-    head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>'
-    kinds = '<Default Extension="xml" ContentType="application/xml"/><Default Extension="rels" '
-    kinds += 'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-
-    def sheet(rows: list[list[Any]]) -> str:
-        def cell(value: Any, address: str) -> str:
-            if isinstance(value, str):
-                return f'<c r="{address}" t="inlineStr"><is><t>{value}</t></is></c>'
-            return f'<c r="{address}"><v>{value}</v></c>'
-
-        lines = "".join(
-            f'<row r="{n}">{"".join(cell(value, f"{chr(65 + m)}{n}") for m, value in enumerate(row))}</row>'
-            for n, row in enumerate(rows, 1)
-        )
-        return f'{head}<worksheet xmlns="{main}"><sheetData>{lines}</sheetData></worksheet>'
-
-    listed = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>' for n, name in enumerate(sheets, 1))
-    parts = "".join(
-        f'<Relationship Id="rId{n}" Type="{relation}/worksheet" Target="worksheets/sheet{n}.xml"/>'
-        for n in range(1, len(sheets) + 1)
-    )
-    relations = f'{head}<Relationships xmlns="{office}/package/2006/relationships">'
-    files = {
-        "[Content_Types].xml": f'{head}<Types xmlns="{office}/package/2006/content-types">{kinds}</Types>',
-        "_rels/.rels": f'{relations}<Relationship Id="rId1" Type="{relation}/officeDocument" Target="xl/workbook.xml"/>'
-        "</Relationships>",
-        "xl/workbook.xml": f'{head}<workbook xmlns="{main}" xmlns:r="{relation}"><sheets>{listed}</sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f"{relations}{parts}</Relationships>",
-        **{f"xl/worksheets/sheet{n}.xml": sheet(rows) for n, rows in enumerate(sheets.values(), 1)},
-    }
+    """A workbook, of the parts that hold its cells."""
+    schemas = "http://schemas.openxmlformats.org"
+    main, office = f"{schemas}/spreadsheetml/2006/main", f"{schemas}/officeDocument/2006/relationships"
+    listed = related = ""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+        for n, (name, rows) in enumerate(sheets.items(), 1):
+            listed += f'<sheet name="{name}" sheetId="{n}" r:id="rId{n}"/>'
+            related += f'<Relationship Id="rId{n}" Type="{office}/worksheet" Target="worksheets/sheet{n}.xml"/>'
+            cells = [
+                [f'<c t="inlineStr"><is><t>{cell}</t></is></c>' if isinstance(cell, str) else f"<c><v>{cell}</v></c>"
+                 for cell in row] for row in rows
+            ]  # fmt: skip
+            data = "".join(f"<row>{''.join(row)}</row>" for row in cells)
+            sheet = f'<worksheet xmlns="{main}"><sheetData>{data}</sheetData></worksheet>'
+            archive.writestr(f"xl/worksheets/sheet{n}.xml", sheet)
+        book = f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>'
+        root = f'<Relationship Id="rId1" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
+        archive.writestr("xl/workbook.xml", book)
+        for path, relations in (("_rels/.rels", root), ("xl/_rels/workbook.xml.rels", related)):
+            text = f'<Relationships xmlns="{schemas}/package/2006/relationships">{relations}</Relationships>'
+            archive.writestr(path, text)
     return stream.getvalue()
