@@ -294,7 +294,8 @@ class Sender:
     def _dataset(self, source: DatasetParts) -> DatasetParts:
         if source.record is not None:
             with self._files() as local:
-                ref = register_output(self.client, self._new_dataset(source, local), self.target.machine)
+                new = self._new_dataset(source, local).without_secrets()
+                ref = register_output(self.client, new, self.target.machine)
             self.target.mirror.trust({ref.mfid: ref})
         else:
             with suppress(ConflictError):  # another process was faster, or the id belongs to others

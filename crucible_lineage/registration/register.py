@@ -72,14 +72,13 @@ def register_output(
     patience_s: float | None = None,
     stages: RegistrationHooks = RegistrationHooks(),
 ) -> DatasetRef:
-    """Register a dataset: record, metadata, keywords, links, files; then mark it complete and request its ingestion.
+    """Register a dataset without secrets: record, metadata, keywords, links, files; then complete and ingest it.
 
     `machine` is the `machine_id` of the data folder. A registration of the same recipe by another machine is left alone
     while it progresses within `patience_s`, and adopted when it is complete. Raises IdTakenError if something else has
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
     patience_s = PATIENCE_S if patience_s is None else patience_s
-    new = new.without_secrets()
     mfid = new.mfid
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
     refusal = _create(client, new)

@@ -221,7 +221,7 @@ def _register(session: Session, statement: Statement) -> None:
     act = {"kind": "statement", "when": statement.when, **({"signature": signature} if signature else {})}
     record = files_record(statement.recipe(), (), session.agent, activity=act)
     new = NewDataset(statement.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
-    register_output(session.client, new, session.machine)
+    register_output(session.client, new.without_secrets(), session.machine)
 
 
 @dataclass(frozen=True)

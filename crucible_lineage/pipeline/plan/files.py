@@ -300,7 +300,7 @@ def register_raw(
     supersedes: str | None = None,
 ) -> DatasetRef:
     """Register files, one process at a time, unless they are registered already; return their dataset."""
-    new = new_raw(raw, declared, name, session, note, supersedes)
+    new = new_raw(raw, declared, name, session, note, supersedes).without_secrets()
     from crucible_lineage.registration.register import RegistrationHooks, register_output
 
     stages = RegistrationHooks(ingesting=partial(note_ingestions, session.store))
