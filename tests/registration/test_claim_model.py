@@ -95,6 +95,7 @@ class World:
         self.held: dict[str, str] = {}  # by dataset: since when it is known to hold its slot
         self.contents: dict[str, str] = {}
         self.is_deep = self.random.random() < 0.5
+        self.is_embedded = self.random.random() < 0.5
         self.moves_time = self.random.random() < 0.7
         self.loses = self.random.choice((0.0, 0.02, 0.1))
         self.kills = self.random.choice((0.0, 0.01, 0.04))
@@ -181,6 +182,7 @@ class Network:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.world = machine.world
+        self.is_embedded = self.world.is_embedded
         self.datasets = SimpleNamespace(
             create=self.create,
             get=self.get,
@@ -230,12 +232,13 @@ class Network:
             return answer
         raise UnreachableError(f"{what}: no answer")
 
-    def create(self, fields: dict[str, Any]) -> Any:
+    def create(self, fields: dict[str, Any], linked: dict[str, Any]) -> Any:
         def effect() -> Any:
             mfid = fields["unique_id"]
             if mfid in self.world.datasets:
                 raise ConflictError(f"{mfid} is taken", status=409)
-            self.world.datasets[mfid] = Stored(dict(fields), modified=self.world.now)
+            links = {name: set(values) for name, values in linked.items()}
+            self.world.datasets[mfid] = Stored(dict(fields), modified=self.world.now, **links)
             self.world.changed(mfid)
             return SimpleNamespace(dsid=mfid)
 
