@@ -42,7 +42,7 @@ format: .venv/test.installed
 	$(BIN)/ruff format .
 
 bench: .venv/test.installed  ## the tables of docs/benchmarks.md, on this machine with nothing beside; an hour
-	for table in runs/peers runs/distance runs/growth client/registration queries/lineage; do \
+	for table in runs/peers runs/flows runs/distance runs/growth client/registration queries/lineage; do \
 	  $(BIN)/python tests/benchmarks/$$table.py || exit 1; done
 
 crash: .venv/test.installed  ## killed before every single request, and run again

@@ -1,8 +1,8 @@
-"""A flow of small tasks on Prefect, bare and registering in turn: CPU of all processes, and seconds by the clock.
+"""Flows on Prefect, bare and ours in turn: small tasks, and steps of files. CPU of all processes, and the clock.
 
-    python tests/benchmarks/runs/flows.py [--tasks 100] [--rounds 5]
+    python tests/benchmarks/runs/flows.py [--count 100] [--rounds 3]
 
-Each registering run begins with an empty data folder. Linux counts the CPU of processes that outlive their parent.
+Each run of ours begins with an empty data folder. Linux counts the CPU of processes that outlive their parent.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from peers import prefect_settings
+from peers import Graph, declare_ours, graph_of, prepared
 
 sys.path.append(str(Path(__file__).parents[1]))
 from measure import arguments
 
-FLOW = """import sys
+SMALL = """import sys
 from prefect import flow, task
 
 
@@ -46,7 +47,43 @@ flow(name="bench")(body)()
 """
 
 
-def measured(command: list[str], folder: str, **settings: str) -> tuple[float, float]:
+def declare_small(_: Graph, folder: Path) -> None:
+    (folder / "small.py").write_text(SMALL)
+
+
+def declare_bare(graph: Graph, folder: Path) -> None:
+    table = {number: graph.sources(number) for number in range(len(graph.parents))}
+    (folder / "bare_flow.py").write_text(
+        f"""from prefect import flow, task
+from work import mix
+
+SOURCES = {table!r}
+PARENTS = {list(map(list, graph.parents))!r}
+
+
+@task
+def step(number, sources, target):
+    mix(number, sources, target)
+    return number
+
+
+@flow
+def bench():
+    futures = []
+    for number, sources in SOURCES.items():
+        waits = [futures[parent] for parent in PARENTS[number]]
+        futures.append(step.submit(number, sources, f"out/s{{number}}.dat", wait_for=waits))
+    for future in futures:
+        future.result()
+
+
+if __name__ == "__main__":
+    bench()
+"""
+    )
+
+
+def measured(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> tuple[float, float]:
     """CPU of all that the command starts, also of the embedded Crucible, which outlives it; and its time."""
     ctypes.CDLL(None).prctl(36, 1)  # Linux's PR_SET_CHILD_SUBREAPER
     before, started = sum(os.times()[2:4]), time.monotonic()
@@ -59,23 +96,33 @@ def measured(command: list[str], folder: str, **settings: str) -> tuple[float, f
 
 
 def main() -> None:
-    given = arguments(tasks=100, rounds=5)
-    costs: dict[str, list[tuple[float, float]]] = {"bare": [], "registering": []}
+    given = arguments(count=100, rounds=3)
+    pipeline = [sys.executable, "-m", "crucible_lineage", "run", "pipeline.yaml", "--engine", "prefect"]
+    kinds = {
+        "small tasks, bare": (declare_small, [sys.executable, "small.py", "bare", str(given.count)]),
+        "small tasks, registering": (declare_small, [sys.executable, "small.py", "registering", str(given.count)]),
+        "steps, bare": (declare_bare, [sys.executable, "bare_flow.py"]),
+        "steps, declared": (declare_ours, pipeline),
+    }
+    costs: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "small.py").write_text(FLOW)
-        settings = prefect_settings(Path(folder))
-        for number in range(given.rounds + 1):
-            for kind, known in costs.items():
-                data = {"CRUCIBLE_LINEAGE_DATA": f"{folder}/data-{number}"}
-                count = str(given.tasks if number else 1)  # the first round migrates Prefect's database
-                cost = measured([sys.executable, "small.py", kind, count], folder, **settings, **data)
-                known += [cost] if number else []
-    print(f"| {given.tasks} tasks | CPU, s | wall, s |\n|---|---|---|")
-    for kind, known in costs.items():
-        print(f"| {kind} | {median(cpu_s for cpu_s, _ in known):.1f} | {median(wall_s for _, wall_s in known):.1f} |")
-    pairs = list(zip(costs["bare"], costs["registering"], strict=True))
-    cpu, wall = (median(ours[part] / bare[part] for bare, ours in pairs) for part in (0, 1))
-    print(f"| ratio | {cpu:.2f} | {wall:.2f} |")
+        settings = {
+            **{"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
+            **{"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"},
+            "CRUCIBLE_LINEAGE_DATA": f"{folder}/work/data",
+        }
+        work = prepared(Path(folder) / "work", declare_small, graph_of("layered", given.count))
+        measured([sys.executable, "small.py", "bare", "1"], work, settings)  # makes Prefect's database
+        for _ in range(given.rounds):
+            for kind, (declare, command) in kinds.items():
+                work = prepared(work, declare, graph_of("layered", given.count))
+                costs[kind].append(measured(command, work, settings))
+    print(f"| {given.count} | CPU, s | wall, s | CPU, ratio | wall, ratio |\n|---|---|---|---|---|")
+    for number, (kind, found) in enumerate(costs.items()):
+        bare = list(costs.values())[number // 2 * 2]
+        cells = [median(cost[part] for cost in found) for part in (0, 1)]
+        cells += [median(ours[part] / base[part] for ours, base in zip(found, bare, strict=True)) for part in (0, 1)]
+        print(f"| {kind} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The cost of declared pipelines beside other tools: first run, no-op, one leaf changed, the root changed.
 
-    python tests/benchmarks/runs/peers.py --tools ours,doit,snakemake,prefect --sizes 100,1000
+    python tests/benchmarks/runs/peers.py --tools ours,doit,snakemake --sizes 100,1000
 
 Each tool is installed into an environment of its own in `--folder`, once. Every step reads its parents' files of 10 kB
 and writes one. CPU is user and system time of the whole process tree; ratios are to ours.
@@ -75,7 +75,7 @@ class Tool:
     environment: Mapping[str, str]
 
 
-def _ours(graph: Graph, folder: Path) -> None:
+def declare_ours(graph: Graph, folder: Path) -> None:
     steps = '''"""The benchmark's step."""
 from pathlib import Path
 
@@ -121,57 +121,11 @@ def _snakemake(graph: Graph, folder: Path) -> None:
     (folder / "Snakefile").write_text("\n".join(lines))
 
 
-def _prefect(graph: Graph, folder: Path) -> None:
-    table = {number: graph.sources(number) for number in range(len(graph.parents))}
-    (folder / "bare_flow.py").write_text(
-        f"""from prefect import flow, task
-from work import mix
-
-SOURCES = {table!r}
-PARENTS = {list(map(list, graph.parents))!r}
-
-
-@task
-def step(number, sources, target):
-    mix(number, sources, target)
-    return number
-
-
-@flow
-def bench():
-    futures = []
-    for number, sources in SOURCES.items():
-        waits = [futures[parent] for parent in PARENTS[number]]
-        futures.append(step.submit(number, sources, f"out/s{{number}}.dat", wait_for=waits))
-    for future in futures:
-        future.result()
-
-
-if __name__ == "__main__":
-    bench()
-"""
-    )
-
-
-def prefect_settings(folder: Path) -> dict[str, str]:
-    """Prefect with its database in a folder, without logs."""
-    quiet = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    return {
-        **quiet,
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    }
-
-
 def _tools(folder: Path, cores: int) -> dict[str, Tool]:
-    prefect = prefect_settings(folder)
     asked = ["run", "pipeline.yaml", "--json", "--data"]
     ours = [sys.executable, "-m", "crucible_lineage", *asked]
     return {
-        "ours": Tool("ours", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "local"], {}),
-        "ours-prefect": Tool(
-            "ours-prefect", _ours, lambda _, work: [*ours, str(work / "data"), "--engine", "prefect"], prefect
-        ),
+        "ours": Tool("ours", declare_ours, lambda _, work: [*ours, str(work / "data"), "--engine", "local"], {}),
         "doit": Tool("doit", _doit, lambda env, _: [str(env / "bin" / "doit"), "-v0"], {}),
         "snakemake": Tool(
             "snakemake",
@@ -179,7 +133,6 @@ def _tools(folder: Path, cores: int) -> dict[str, Tool]:
             lambda env, _: [str(env / "bin" / "snakemake"), "--cores", str(cores), "--quiet", "all"],
             {},
         ),
-        "prefect": Tool("prefect", _prefect, lambda *_: [sys.executable, "bare_flow.py"], prefect),
     }
 
 
@@ -208,19 +161,22 @@ def measured(command: Sequence[str], folder: Path, environment: Mapping[str, str
     return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - started, usage.ru_maxrss / 1024)
 
 
-def phases(tool: Tool, graph: Graph, folder: Path, repeats: int) -> Iterator[tuple[str, Cost]]:
-    """The phases one after the other, in a fresh folder."""
-    work = folder / "work"
+def prepared(work: Path, declare: Callable[[Graph, Path], None], graph: Graph) -> Path:
+    """The folder, made anew with a declared graph and its input files."""
     shutil.rmtree(work, ignore_errors=True)
     (work / "out").mkdir(parents=True)
     (work / "work.py").write_text(WORK)
     (work / "root.dat").write_text("root\n" * 2000)
     (work / "leaf.dat").write_text("leaf\n" * 2000)
-    tool.declare(graph, work)
+    declare(graph, work)
+    return work
+
+
+def phases(tool: Tool, graph: Graph, folder: Path, repeats: int) -> Iterator[tuple[str, Cost]]:
+    """The phases one after the other, in a fresh folder."""
+    work = prepared(folder / "work", tool.declare, graph)
     command = tool.command(folder / tool.name, work)
     yield "first", measured(command, work, tool.environment)
-    if tool.name.startswith("ours-") or tool.name == "prefect":
-        return  # bare Prefect has no no-op; ours is the same on both engines, and needs what was registered
     for _ in range(repeats):
         yield "noop", measured(command, work, tool.environment)
     for number in range(repeats):
