@@ -284,7 +284,9 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
             is_used = parent.origin is not None and opened.has_read(path) is not False
         elif path and parent.text:
             is_used = opened.is_read(path)
-        elif path and parent.folder is not None and (parent.folder in read or is_under(path, outputs)):
+        elif path and parent.folder is not None and is_under(path, outputs):  # other calls may read their own there
+            is_used = opened.alone_has_read(path)
+        elif path and parent.folder in read:
             is_used = bool(opened.has_read(path))
         if is_used:
             yield parent

@@ -151,6 +151,10 @@ class OpenedFiles:
             return True
         return False if name in self.wrote else None
 
+    def alone_has_read(self, path: Path) -> bool:
+        """Return whether this call, and no other that runs at once, has opened the file for reading."""
+        return name_of(path) in self.read or (self.is_alone and self.is_local and bool(self.has_read(path)))
+
     def is_read(self, path: Path) -> bool:
         """Return whether the call has read the file; where that is not seen, one in a folder that the text names."""
         return self.has_read(path) or (not self.is_seen and len(path.parts) > 1 and name_of(path) not in self.wrote)
@@ -180,8 +184,8 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
     finally:
         watched.reset(token)
         with _lock:
+            _system().leave(opened)  # until then, what other code opens is noted as theirs
             _running.remove(opened)
-            _system().leave(opened)
 
 
 @functools.cache
@@ -240,7 +244,7 @@ def is_data_file(name: str) -> bool:
 
 # ---------------------------------------------------------------- what Linux tells
 
-_ACCESS, _MODIFY, _MOVED_TO, _OPEN, _CREATE = 0x1, 0x2, 0x80, 0x20, 0x100
+_MODIFY, _MOVED_TO, _OPEN, _CREATE = 0x2, 0x80, 0x20, 0x100
 _EVENT = struct.Struct("iIII")
 
 
@@ -249,7 +253,7 @@ class _System:
 
     def __init__(self) -> None:
         self._library: Any = None
-        self._calls: dict[int, tuple[str, list[OpenedFiles]]] = {}  # by watch, its path and the calls that watch it
+        self._calls: dict[int, tuple[str, set[OpenedFiles]]] = {}  # by watch, its path and the calls that watch it
         with suppress(OSError, AttributeError):
             self._library = ctypes.CDLL(None, use_errno=True)
             self._events = self._library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -261,12 +265,12 @@ class _System:
         if self._library is None:
             return False
         self._read()
-        mask, are_watched = _ACCESS | _MODIFY | _MOVED_TO | _OPEN | _CREATE, True
+        mask, are_watched = _MODIFY | _MOVED_TO | _OPEN | _CREATE, True
         for path in (path for root in call.paths for path in _folders(root)):
             watch = self._library.inotify_add_watch(self._events, os.fsencode(path), mask)
             are_watched &= watch >= 0
             if watch >= 0:
-                self._calls.setdefault(watch, (path, []))[1].append(call)
+                self._calls.setdefault(watch, (path, set()))[1].add(call)
         return are_watched
 
     def leave(self, call: OpenedFiles) -> None:
@@ -275,11 +279,10 @@ class _System:
             return
         self._read()
         for watch, (_, calls) in list(self._calls.items()):
-            if call in calls:
-                calls[:] = [other for other in calls if other is not call]
-                if not calls:
-                    del self._calls[watch]
-                    self._library.inotify_rm_watch(self._events, watch)
+            calls.discard(call)
+            if not calls:
+                del self._calls[watch]
+                self._library.inotify_rm_watch(self._events, watch)
 
     def _read(self) -> None:
         with suppress(BlockingIOError):
@@ -295,7 +298,7 @@ class _System:
                         if mask & (_MODIFY | _CREATE | _MOVED_TO):
                             call.outside.discard(place)
                             call.changed.add(place)
-                        elif mask & _ACCESS or (mask & _OPEN and place not in call.changed):
+                        elif mask & _OPEN and place not in call.changed:
                             call.outside.add(place)
 
 

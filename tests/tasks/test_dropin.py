@@ -84,6 +84,7 @@ def test_one_flow_has_one_lineage_on_all_runners(data: Path, tmp_path: Path, pre
         "fit -> mean",
         "mean -> write",
         "measured.csv -> read",
+        *["read -> save"] * 2,
         *["read -> scale"] * 3,
         *["scale -> column"] * 3,
         *["scale -> write"] * 3,

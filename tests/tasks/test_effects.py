@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from crucible_lineage.tasks.effects import OpenedFiles, watch_files, watching
 
 PROGRAM = Path(__file__).with_name("effects_flow.py")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what child processes read")
@@ -83,3 +86,30 @@ def test_calls_of_ours_leave_the_sequence_that_a_flow_has_seeded(tmp_path: Path)
         made = session.client.datasets.create({"project_id": "lab", "dataset_name": "scan"})
         session.client.files.upload(made.dsid, path)
         assert random.random() == random.Random(4).random()
+
+
+@LINUX
+def test_a_call_has_not_read_what_other_code_reads_meanwhile(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("read by others")
+    watch_files()
+    is_over = threading.Event()
+
+    def read() -> None:
+        while not is_over.is_set():
+            for path in tmp_path.iterdir():
+                path.read_bytes()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    with ThreadPoolExecutor(3) as others:
+        for _ in range(3):
+            others.submit(read)
+        try:
+            for _ in range(3000):
+                with watching(call := OpenedFiles((tmp_path,))):
+                    pass
+                assert [path.name for path in tmp_path.iterdir() if call.has_read(path)] == []
+        finally:
+            is_over.set()
+            sys.setswitchinterval(interval)
