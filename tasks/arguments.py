@@ -32,6 +32,7 @@ from crucible_lineage.tasks.secret import hidden, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
     Stored,
+    fields_of,
     is_data,
     is_plain,
     plain_digest,
@@ -236,6 +237,8 @@ class Arguments:
             return self.object(role, value, origin, "changed in", "the same object, changed since it was made")
         if (origin := self.recording.origins.of_view(value)) is not None:
             return self.object(role, value, origin, "taken in", "a view of its memory")
+        if (fields := fields_of(value)) is not None and self.is_traced_inside(fields):  # made of items of results
+            return self.container(role, fields, depth)
         if isinstance(value, (list, tuple, dict)) and (not is_plain(value) or self.is_traced_inside(value)):
             return self.container(role, value, depth)
         return self.other(role, shown)

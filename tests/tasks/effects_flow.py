@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def many_siblings() -> Any:
     return use.map(make.map(range(1, 7))).result()
 
 
+@dataclass
+class Reading:
+    time: str
+    value: float
+
+
+def models_made_of_items_of_results() -> Any:
+    @task
+    def measure() -> list[Reading]:
+        return [Reading("at ten", 1.25), Reading("at noon", 2.75)]
+
+    @task
+    def total(found: list[Reading]) -> float:
+        return sum(reading.value for reading in found)
+
+    return total([Reading("later", reading.value) for reading in measure()])
+
+
 def files_that_no_argument_names() -> Any:
     @task
     def write(values: list[float]) -> None:
@@ -195,7 +214,7 @@ def files_that_no_argument_names() -> Any:
 CASES = (
     *(a_text_of_one_part, other_decorators, a_child_process, inputs_not_known, a_list_that_is_empty_at_first),
     *(partial_functions, a_cache_that_a_plain_flow_warmed, texts_that_are_names_of_files, tables_of_arrow),
-    *(many_siblings, files_that_no_argument_names),
+    *(many_siblings, files_that_no_argument_names, models_made_of_items_of_results),
 )
 
 

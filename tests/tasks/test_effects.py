@@ -36,6 +36,7 @@ CASES = {
     "texts_that_are_names_of_files": (["first.txt!", "second.txt!", "first.txt!"], [" -> listed"]),
     "tables_of_arrow": (3, [" -> table", "table -> rows"]),
     "many_siblings": ([0.5, 2.0, 4.5, 8.0, 12.5, 18.0], [*[" -> make"] * 6, *["make -> use"] * 6]),
+    "models_made_of_items_of_results": (4.0, [" -> measure", "measure -> total"]),
     "files_that_no_argument_names": (20, [" -> make", "make -> write", "write -> read"]),
 }
 
