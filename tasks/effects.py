@@ -37,6 +37,7 @@ _SYSTEM = ("/usr", "/etc", "/proc", "/sys", "/dev", "/run", "/lib", "/lib64", "/
 watched: ContextVar[OpenedFiles | None] = ContextVar("opened", default=None)
 _written: dict[str, None] = {}  # files that calls opened for writing, the last ones
 _running: list[OpenedFiles] = []
+_announced: dict[int, tuple[Any, int, int]] = {}  # by thread, the path that it opened last, and where its code did so
 _lock = threading.RLock()
 
 
@@ -177,6 +178,7 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
             if any(is_under(path, theirs) for ours, theirs in pairs for path in ours):
                 opened.is_alone = other.is_alone = False
         _running.append(opened)
+        opened.others.update(_opening())
         opened.is_seen = _system().watch(opened)
     token = watched.set(opened)
     try:
@@ -199,10 +201,14 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         if (call := watched.get()) is not None:
             call.has_children = True
         return
-    if event not in ("open", "os.rename", "sqlite3.connect") or not _running:
+    if event not in ("open", "os.rename", "sqlite3.connect"):
         return
     path = arguments[1] if event == "os.rename" else arguments[0]
     if not isinstance(path, (str, bytes, os.PathLike)):
+        return
+    caller = sys._getframe(1)
+    _announced[threading.get_ident()] = (path, id(caller), caller.f_lasti)
+    if not _running:
         return
     call, name = watched.get(), name_of(path)
     for other in list(_running):
@@ -211,6 +217,17 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if call is not None and not call.is_over:
         is_written = event == "os.rename" or not os.path.exists(name)  # noqa: PTH110 (SQLite creates it)
         _note(call, name, arguments[2] if event == "open" else _WRITES if is_written else os.O_RDONLY)
+
+
+def _opening() -> Iterator[str]:
+    """Yield the files that threads have announced to open, and are about to open."""
+    for thread, frame in sys._current_frames().items():
+        path, caller, at = _announced.get(thread, ("", 0, 0))
+        stack: Any = frame
+        for _ in range(4):  # the thread may still be in `_audit`, and in what that calls
+            if stack is not None and (id(stack), stack.f_lasti) == (caller, at):
+                yield name_of(path)
+            stack = stack and stack.f_back
 
 
 def _note(call: OpenedFiles, name: str, flags: object) -> None:
