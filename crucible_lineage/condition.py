@@ -1,7 +1,7 @@
 """Conditions over the columns of a table, such as `params.degree > 2 and results.rms < 0.5`; nothing is executed.
 
 The text is parsed as a Python expression. A small subset is supported: names, numbers, texts, lists, and, or, not,
-comparisons, `in`, arithmetic, and a few functions. A missing value is None, for which `<` and `>` never hold.
+comparisons, `in`, arithmetic, and a few functions. A missing value is None, for which `<` and `>` are never met.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Condition:
 
     text: str
     names: tuple[str, ...]
-    _holds: Value
+    _value: Value
 
-    def holds(self, value_of: Names, row: str) -> bool:
-        """Return whether it holds for these columns. Raises InputError, naming the row, if they cannot be compared."""
+    def is_met(self, value_of: Names, row: str) -> bool:
+        """Return whether it is met for these columns. Raises InputError, naming the row, if they cannot be compared."""
         try:
-            return bool(self._holds(value_of))
+            return bool(self._value(value_of))
         except InputError:
             raise
         except (TypeError, ValueError, ArithmeticError) as error:
@@ -67,8 +67,8 @@ def parse_condition(text: str) -> Condition:
         raise InputError(f"the condition has {len(text)} characters; at most {LONGEST} are supported")
     try:
         names: dict[str, None] = {}
-        holds = _Reader(text.strip(), names).value(ast.parse(text.strip(), mode="eval").body)
-        return Condition(text.strip(), tuple(names), holds)
+        value = _Reader(text.strip(), names).value(ast.parse(text.strip(), mode="eval").body)
+        return Condition(text.strip(), tuple(names), value)
     except SyntaxError as error:
         raise _fault(text.strip(), (error.offset or 1) - 1, f"{error.msg}; write it as in {_EXAMPLE}") from None
     except (RecursionError, MemoryError, ValueError):

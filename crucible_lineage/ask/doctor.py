@@ -36,15 +36,15 @@ NEEDS: Mapping[str, str] = {
     "taken ids": "a second dataset with the same id is refused, and the first one stays unchanged",
     "first metadata": "existing metadata are replaced only on request (409)",
     "merged metadata": "new metadata are merged, and the answer has all of them",
-    "free metadata": "metadata may hold any keys, and 100 kB",
-    "keywords": "keywords may hold `:` and 40 characters, and lists find them",
+    "free metadata": "metadata may have any keys, and 100 kB",
+    "keywords": "keywords may have `:` and 40 characters, and lists find them",
     "uploads": "files of 1 MB and 40 MB arrive and come back with the same bytes",
     "empty files": "a file of 0 bytes can be uploaded",
     "files by hash": "GET /files finds files of all datasets by their SHA-256",
     "file deletion": "an account may delete the files that it registered",
     "modification times": "modification_time moves when metadata or keywords change",
     "statements": "a hold counts at once, and no more when it is lifted",
-    "lists with metadata": "lists hold metadata and links of each dataset",
+    "lists with metadata": "lists have metadata and links of each dataset",
     "graphs": "entity_graph_cte/MFID returns connected datasets",
 }
 """What a service has to do, by the name in tables."""
@@ -55,12 +55,12 @@ ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of a test. `holds` is None if it was impossible."""
+    """The outcome of a test. `passed` is None if it was impossible."""
 
     name: str
-    holds: bool | None
+    passed: bool | None
     seen: str
-    json_keys: ClassVar = "name holds seen needed"
+    json_keys: ClassVar = "name passed seen needed"
 
     @property
     def needed(self) -> str:
@@ -88,7 +88,7 @@ class Examination(Answer):
     @property
     def ok(self) -> bool:
         """Whether the service does all that is needed, as far as known."""
-        return all(found.holds is not False for found in self.service)
+        return all(found.passed is not False for found in self.service)
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
@@ -98,8 +98,8 @@ class Examination(Answer):
         width = max(map(len, NEEDS))
         yield f"{'NEEDED':{width}}  HOLDS  WHAT HAPPENED"
         for found in self.service:
-            yield f"{found.name:{width}}  {ANSWERS[found.holds]:5}  {found.seen}"
-            if found.holds is False:
+            yield f"{found.name:{width}}  {ANSWERS[found.passed]:5}  {found.seen}"
+            if found.passed is False:
                 yield f"{'':{width}}         needed: {found.needed}"
         yield "made for this test; deletion requested:"
         yield from (f"  {probe.mfid}  {probe.name}  ({probe.deletion})" for probe in self.made)
@@ -274,14 +274,14 @@ class _Trial:
         if not self.keeps_ids or PROBE not in (self.client.metadata.get(self.plain) or {}):
             return None, "ids or metadata are not kept"
         before = self._standing()
-        held = self._state(HOLD, About((self.plain,)))
+        hold = self._state(HOLD, About((self.plain,)))
         began, counted = time.monotonic(), self._standing()
-        while is_late := not any(dataset.unique_id == held for dataset in self.client.datasets.iter(keyword=KEYWORD)):
+        while is_late := not any(dataset.unique_id == hold for dataset in self.client.datasets.iter(keyword=KEYWORD)):
             if time.monotonic() - began > LATEST_S:
                 break
             time.sleep(TICK_S)
         late = f"lists {'lacked' if is_late else 'had'} it {time.monotonic() - began:.1f} s later"
-        self._state(REVOKE, About(), held)
+        self._state(REVOKE, About(), hold)
         after = self._standing()
         is_counted = counted == (DOUBTFUL, True) and before == after == (RAW, False)
         return is_counted, f"{'counted at once' if is_counted else 'it did not count as stated'}; {late}"

@@ -100,7 +100,7 @@ def list_datasets(
         def value(entry: Standing, name: str) -> object:
             return columns[name].compared(entry)
 
-        entries = [standing for standing in entries if condition.holds(partial(value, standing), standing.mfid)]
+        entries = [standing for standing in entries if condition.is_met(partial(value, standing), standing.mfid)]
     shown = [entry for entry in entries if every or entry.is_usable]
     shown = in_order(shown, sort, known) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)

@@ -179,7 +179,7 @@ def _table(
     others = dict(Counter(results.values()) - Counter(results[mfid] for mfid in chosen))
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
-    fitting = [mfid for mfid in chosen if not condition or condition.holds(partial(facts.value, mfid), mfid)]
+    fitting = [mfid for mfid in chosen if not condition or condition.is_met(partial(facts.value, mfid), mfid)]
     if over_time is not None:
         series = _series(facts, fitting, over_time, by)
         swept = ["swept"] if any(facts.value(mfid, "swept") for mfid in fitting) else []

@@ -344,9 +344,9 @@ class Calibrations:
 
 
 def _holds(condition: Condition, value_of: Values) -> bool:
-    """Return whether a condition holds; False if its values cannot be compared."""
+    """Return whether a condition is met; False if its values cannot be compared."""
     try:
-        return condition.holds(value_of, "the data")
+        return condition.is_met(value_of, "the data")
     except InputError:
         return False
 

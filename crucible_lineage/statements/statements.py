@@ -411,7 +411,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 class CheckResult(NamedTuple):
-    """Verdict of a check on a dataset: the condition as declared, whether it held, and its values."""
+    """Verdict of a check on a dataset: the condition as declared, whether it was met, and its values."""
 
     that: str
     passed: bool

@@ -17,7 +17,7 @@ ROW = {
 
 
 def holds(text: str, row: dict[str, Any] = ROW) -> bool:
-    return parse_condition(text).holds(row.get, "this row")
+    return parse_condition(text).is_met(row.get, "this row")
 
 
 @pytest.mark.parametrize(

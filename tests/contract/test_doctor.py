@@ -52,7 +52,7 @@ def test_each_variant_is_found_and_nothing_stays(
     Draft202012Validator({**SCHEMA, "$ref": "#/$defs/doctor"}).validate(output)
     found = {row["name"]: row for row in output["service"]}
     assert found.keys() == NEEDS.keys()
-    assert {name for name, row in found.items() if row["holds"] is False} == missing
+    assert {name for name, row in found.items() if row["passed"] is False} == missing
     assert (ran.exit_code, output["ok"]) == ((1, False) if missing else (0, True))
     with CrucibleClient(door.behind, door.api_key) as client:
         assert client.datasets.list() == []

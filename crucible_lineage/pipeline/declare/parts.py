@@ -112,11 +112,11 @@ class Reproduce(DeclaredModel):
 
 
 class Check(DeclaredModel):
-    """A condition on a dataset, and what happens if it does not hold."""
+    """A condition on a dataset, and what happens if it is not met."""
 
     that: str = Field(description="a condition as in `table`, over results.NAME, params.NAME and metadata.NAME")
     otherwise: Literal["fail", "hold", "warn"] = Field(
-        default="warn", alias="else", description="if it does not hold: warn (flag it), hold, or fail (the step, too)"
+        default="warn", alias="else", description="if it is not met: warn (flag it), hold, or fail (the step, too)"
     )
 
     @field_validator("that")
@@ -135,7 +135,7 @@ class Check(DeclaredModel):
         condition = parse_condition(self.that)
         value = partial(value_of, fields)
         try:
-            passed = condition.holds(value, "it")
+            passed = condition.is_met(value, "it")
         except InputError:
             passed = False
         return CheckResult(self.that, passed, {name: _plain(value(name)) for name in condition.names})

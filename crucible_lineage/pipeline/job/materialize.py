@@ -464,7 +464,7 @@ def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
                 replaced.append(file.name)
             placed.setdefault(part.role, []).append((number, target))
             files[target] = (stamp(target), file.sha256)
-    note = f"the file cache held other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
+    note = f"the file cache had other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
     return StagedInputs(
         arguments={role: _shaped(job.inspection.roles[role], paths) for role, paths in placed.items()},
         files=files,

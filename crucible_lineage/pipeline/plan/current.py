@@ -32,7 +32,7 @@ SAMPLES, KEYWORDS = "samples", "keywords"
 
 @dataclass(frozen=True)
 class DeclaredDifference:
-    """A field of an existing dataset whose declaration differs from Crucible, which holds if it has a value."""
+    """A field of an existing dataset whose declaration differs from Crucible, which counts if it has a value."""
 
     subject: str
     mfid: str
@@ -44,7 +44,7 @@ class DeclaredDifference:
         subject, declared = f"{self.subject} ({self.mfid}): {self.field}", _shown(self.declared)
         if self.at_crucible is None:
             return f"{subject} is not at Crucible, {declared} as declared"
-        return f"{subject} is {_shown(self.at_crucible)} at Crucible, {declared} as declared; Crucible's holds"
+        return f"{subject} is {_shown(self.at_crucible)} at Crucible, {declared} as declared; Crucible's counts"
 
 
 def apply_current_values(

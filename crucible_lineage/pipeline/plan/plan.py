@@ -149,11 +149,11 @@ def plan(
     """
     done: dict[str, StepPlan] = {}
     planned_instances, looked = dict(instances), set[str]()
-    held = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
+    doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in _generations(instances):
         drafts = []
         for name in generation:
-            instance = planned_instances[name] = _without_gaps(instances[name], inputs, done, held)
+            instance = planned_instances[name] = _without_gaps(instances[name], inputs, done, doubts)
             unready = _unready(instance, inputs, done, index)
             if unready is not None:
                 done[name] = unready
@@ -170,7 +170,7 @@ def plan(
         for draft in drafts:
             name, is_forced = draft.name, draft.name in forced or draft.step in forced
             done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
-        done |= _not_in_use({name: done[name] for name in generation}, index, held)
+        done |= _not_in_use({name: done[name] for name in generation}, index, doubts)
         for name in generation:
             notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
             if notes or planned_instances[name].choices:
@@ -178,12 +178,12 @@ def plan(
     return PipelinePlan(tuple(done[name] for name in instances), planned_instances, inputs, index)
 
 
-def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, held: dict[str, Doubt]) -> dict[str, StepPlan]:
-    """Return those of the fresh steps whose results are not current, or doubtful, as such; add the doubts to `held`."""
+def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, doubts: dict[str, Doubt]) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are not current, or doubtful, as such; add to `doubts`."""
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
-    doubts = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
-    held |= doubts
-    above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if doubts else {}
+    new = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
+    doubts |= new
+    above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if new else {}
     found = {}
     for name, step in fresh.items():
         if other := [mark for dataset in step.results.values() if any(mark := index.not_current(dataset.mfid))]:
@@ -192,7 +192,7 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, held: dict[s
                 step, state=other[0][0], causes=causes, roots=tuple(f"{name}: {cause}" for cause in causes)
             )
             continue
-        own = [(ref.mfid, doubts[ref.mfid]) for ref in step.results.values() if ref.mfid in doubts]
+        own = [(ref.mfid, new[ref.mfid]) for ref in step.results.values() if ref.mfid in new]
         if own:
             (mfid, doubt), count = own[0], sum(part.dataset.mfid in above for part in step.used)
             is_own = doubt.source == mfid
@@ -205,12 +205,12 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, held: dict[s
 
 
 def _without_gaps(
-    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], held: Mapping[str, Doubt]
+    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]
 ) -> Instance:
     """Return the instance without blocked and doubtful parents in lists that may have gaps."""
     sources = instance.step.sources
     roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
-    gaps = [_gap(feed, inputs, done, held) if feed.role in roles else "" for feed in instance.feeds]
+    gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
     if not any(gaps):
         return instance
     feeds = tuple(feed for feed, gap in zip(instance.feeds, gaps, strict=True) if not gap)
@@ -224,14 +224,14 @@ def _without_gaps(
     )
 
 
-def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], held: Mapping[str, Doubt]) -> str:
+def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]) -> str:
     """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
     if feed.instance:
         parent = done[feed.instance]
-        is_held = parent.state in (DOUBTFUL, CANDIDATE) and any(ref.mfid in held for ref in parent.results.values())
-        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or is_held else ""
+        excluded = parent.state in (DOUBTFUL, CANDIDATE) and any(ref.mfid in doubts for ref in parent.results.values())
+        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or excluded else ""
     item = feed.item(inputs)
-    doubt = held.get(item.dataset.mfid) if item.dataset else None
+    doubt = doubts.get(item.dataset.mfid) if item.dataset else None
     return f"{item.shown or item.label}: {doubt.message(item.mfid or '')}" if doubt else ""
 
 
@@ -357,8 +357,8 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
     parents = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
     if blocked:
-        is_held = not instance.blocked and all(done[need].on_hold for need in parents)
-        return _blocked(instance, blocked, on_hold=is_held)
+        is_on_hold = not instance.blocked and all(done[need].on_hold for need in parents)
+        return _blocked(instance, blocked, on_hold=is_on_hold)
     waiting = [done[need] for need in instance.needs if not done[need].exists]
     new = [feed for feed in instance.feeds if feed.input is not None and feed.item(inputs).dataset is None]
     if not waiting and not new:

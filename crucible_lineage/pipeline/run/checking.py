@@ -125,7 +125,7 @@ class RunChecks:
         except CrucibleError as error:
             self._add_message(subject, f"check {name} is not recorded; the next run records it: {error}")
             if not verdict.passed and check.otherwise != WARN:
-                self.index.note_on_hold(subject.mfid, f"{subject.mfid} is to be on hold: {check.that} does not hold")
+                self.index.note_on_hold(subject.mfid, f"{subject.mfid} is to be on hold: {check.that} is not met")
         else:
             self._new.setdefault(subject.declared_by, {}).setdefault(subject.mfid, {})[name] = verdict
 
@@ -160,13 +160,13 @@ class RunChecks:
         if not verdict.passed:
             self._note(subject, name, check, verdict)
             verb = FLAG if check.otherwise == WARN else HOLD
-            why = f"check {name}: {check.that} does not hold, {verdict.values_text}"
+            why = f"check {name}: {check.that} is not met, {verdict.values_text}"
             body = {"check": key, "that": check.that, **({"flag": name} if verb == FLAG else {})}
             project = self.pipeline.spec.project
             new = state(self.session, project, verb, About((subject.mfid,)), why=why, body=body).statement
             before = [statement for statement in before if statement.mfid != new.mfid]
         if before:
-            revoke(self.session, before, f"check {name}: {check.that} {'holds' if verdict.passed else 'counts now'}")
+            revoke(self.session, before, f"check {name}: {check.that} {'is met' if verdict.passed else 'counts now'}")
             self.has_lifted = True
         if before or not verdict.passed:
             self.index.refresh_statements()

@@ -65,7 +65,7 @@ def test_a_value_corrected_at_crucible_moves_groups_parameters_and_names(
     assert {step.name: step.state for step in plan.steps} == {"mean[20]": "stale", "mean[30]": "stale"}
     (difference,) = plan.differences
     assert str(difference) == (
-        f"input scans, s2.txt ({mfid}): metadata.temperature_C is 30 at Crucible, 20 as declared; Crucible's holds"
+        f"input scans, s2.txt ({mfid}): metadata.temperature_C is 30 at Crucible, 20 as declared; Crucible's counts"
     )
     result = run(grouped.pipeline)
     assert text_of(result.datasets["mean[30]"]["out"]) == "30.0 2 3"

@@ -96,7 +96,7 @@ def test_a_step_never_reads_a_damaged_file_of_the_cache(
         damage(path)
     ran = command("run", declare(TAKE), "--engine", "local", "--data", data, "--json")
     assert ran.returncode == 0, ran.stderr
-    note = "the file cache held other bytes for first.txt; they were fetched again"
+    note = "the file cache had other bytes for first.txt; they were fetched again"
     assert json.loads(ran.stdout)["notes"] == {"taken": note}
     with Session(Settings(data)) as session:
         (taken,) = session.client.datasets.list(dataset_name="first (taken)")

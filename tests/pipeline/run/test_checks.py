@@ -32,7 +32,7 @@ def test_a_failed_check_puts_its_result_on_hold_and_blocks_descendants_in_the_sa
     done = run(checking(lab, '{small: {that: "results.factor < 2", else: hold}}'))
     scaled = done.datasets["scaled"]["out"]
     assert done.errors["total"].startswith(f"blocked: {scaled} is on hold by ")
-    assert "check small: results.factor < 2 does not hold, results.factor is 3" in done.errors["total"]
+    assert "check small: results.factor < 2 is not met, results.factor is 3" in done.errors["total"]
     assert (done.ok, done.is_held, exit_code(done)) == (False, True, 4)
     assert states(session)[scaled] == "doubtful"
     assert session.mirror.verdicts("lab")[scaled]["counting/scaled/small"].values == {"results.factor": 3}
