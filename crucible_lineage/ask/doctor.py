@@ -284,14 +284,14 @@ class _Trial:
         self._state(REVOKE, About(), hold)
         after = self._standing()
         is_counted = counted == (DOUBTFUL, True) and before == after == (RAW, False)
-        return is_counted, f"{'counted at once' if is_counted else 'it did not count as stated'}; {late}"
+        return is_counted, f"{'counted at once' if is_counted else 'it did not count as it should'}; {late}"
 
     def _state(self, verb: str, about: About, *revoked: str) -> str:
-        stated = state(
+        outcome = state(
             self.session, self.project, verb, about, why="a test of crucible-lineage doctor", revokes=revoked
         )
-        self.names[stated.statement.mfid] = f"crucible-lineage doctor: {verb}"
-        return stated.statement.mfid
+        self.names[outcome.statement.mfid] = f"crucible-lineage doctor: {verb}"
+        return outcome.statement.mfid
 
     def _standing(self) -> tuple[str, bool]:
         """Return where the plain dataset stands, and whether a plan would refuse it."""

@@ -70,8 +70,8 @@ class CalibrationsInUse(Answer):
         yield from map(str, self.uses)
         for certificate in self.certificates:
             valid = ", ".join(map(range_text, certificate.spans))
-            stated = f"{valid}, {certificate.attribution} (certificate {certificate.statement})"
-            yield f"{certificate.dataset}  {certificate.kind} of {certificate.scope} {stated}"
+            what = f"{valid}, {certificate.attribution} (certificate {certificate.statement})"
+            yield f"{certificate.dataset}  {certificate.kind} of {certificate.scope} {what}"
         if not self.uses and not self.certificates:
             yield "no calibrations"
 

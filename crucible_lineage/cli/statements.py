@@ -80,8 +80,8 @@ def hold_command(
     outcome = put_on_hold(session, about, why, project=target, flag=flag, due=due)
     statement = outcome.statement
     state = f"has the flag {statement.flag}" if statement.flag else "is on hold"
-    stated = f"{statement.about} {state} {statement.attribution}"
-    return Done(outcome, [f"{stated}{'' if outcome.is_new else ' (as before)'}", _undo(statement)])
+    text = f"{statement.about} {state} {statement.attribution}"
+    return Done(outcome, [f"{text}{'' if outcome.is_new else ' (as before)'}", _undo(statement)])
 
 
 def _undo(statement: Statement) -> str:

@@ -130,15 +130,15 @@ def _standings(
     session: Session, selected: Iterable[Summary], currency: Currency, known: Mapping[str, Summary], viewer: str
 ) -> dict[str, Standing]:
     """Return where these datasets stand, as a project sees it; for EVERYTHING, each as its own project does."""
-    selected, stated = list(selected), session.effects
+    selected, effects = list(selected), session.effects
     viewers: dict[str, list[str]] = {}
     for summary in selected:
         viewers.setdefault(viewer or summary.status.project, []).append(summary.mfid)
     doubts: dict[str, Doubt] = {}
     flags: dict[str, tuple[str, ...]] = {}
-    for project, mfids in viewers.items() if stated.says_any else ():
-        doubts |= stated.doubts(mfids, project, known)
-        flags |= stated.flags(mfids, project, known)
+    for project, mfids in viewers.items() if effects.says_any else ():
+        doubts |= effects.doubts(mfids, project, known)
+        flags |= effects.flags(mfids, project, known)
     verdicts = {project: session.mirror.verdicts(project) for project in viewers}
     remade = {project: session.mirror.remade(project) for project in viewers}
     found = {}

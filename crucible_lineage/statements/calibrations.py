@@ -112,12 +112,12 @@ def certified_text(document: JsonMapping) -> str:
     return f"certified {range_text(span)}" if span else ""
 
 
-def validity_text(stated: Statement, spans: Sequence[Span]) -> str:
+def validity_text(statement: Statement, spans: Sequence[Span]) -> str:
     """Return the validity that a statement gives to a calibration, in words; empty for other statements.
 
-    `spans` are its remaining ranges; without any, the stated one is returned.
+    `spans` are its remaining ranges; without any, the declared one is returned.
     """
-    certificate = certificate_in(stated)
+    certificate = certificate_in(statement)
     if certificate is None:
         return ""
     lasts = ", ".join(map(range_text, spans)) or range_text(certificate.declared)
@@ -135,7 +135,7 @@ def _until(until: datetime) -> str | None:
 
 def certificates_of(active: ActiveStatements) -> list[Certificate]:
     """Return the certificates in force with their remaining ranges, the earliest first."""
-    certificates = [certificate for stated in active.statements.values() if (certificate := certificate_in(stated))]
+    certificates = [*filter(None, map(certificate_in, active.statements.values()))]
     begins: dict[tuple[str, _Key], list[datetime]] = {}
     for certificate in sorted(certificates, key=lambda certificate: certificate.since):
         begins.setdefault((certificate.project.casefold(), certificate.key), []).append(certificate.since)
@@ -151,11 +151,11 @@ def certificates_of(active: ActiveStatements) -> list[Certificate]:
     return sorted(remaining, key=lambda certificate: (certificate.since, certificate.statement))
 
 
-def certificate_in(stated: Statement) -> Certificate | None:
+def certificate_in(statement: Statement) -> Certificate | None:
     """Return the certificate in a statement; None for other statements, and for unreadable ones."""
-    body, datasets = stated.body, stated.about.datasets
+    body, datasets = statement.body, statement.about.datasets
     fields = body.get("for")
-    if stated.verb != CERTIFY or len(datasets) != 1 or not isinstance(fields, Mapping) or not body.get("kind"):
+    if statement.verb != CERTIFY or len(datasets) != 1 or not isinstance(fields, Mapping) or not body.get("kind"):
         return None
     if not all(isinstance(value, str | int | float) for value in fields.values()):
         return None
@@ -168,18 +168,18 @@ def certificate_in(stated: Statement) -> Certificate | None:
     except InputError:
         return None
     return Certificate(
-        statement=stated.mfid,
-        project=stated.project,
-        account=stated.account,
+        statement=statement.mfid,
+        project=statement.project,
+        account=statement.account,
         dataset=datasets[0],
         kind=str(body["kind"]),
         fields=tuple((str(name), fields[name]) for name in sorted(fields)),
         where=where,
         since=span[0],
         until=str(body.get("until") or ""),
-        who=stated.who or stated.by,
-        when=stated.when,
-        why=stated.why,
+        who=statement.who or statement.by,
+        when=statement.when,
+        why=statement.why,
         declared_by=str(body.get("place") or ""),
     )
 

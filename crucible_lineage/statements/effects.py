@@ -147,11 +147,11 @@ class StatementEffects:
 
         Of one that nobody vouches for, return itself, too.
         """
-        stated = self.all(viewer)
-        own = {mfid for applied in stated if applied.is_unvouched and applied.statement.mfid == mfid}
+        applied_statements = self.all(viewer)
+        own = {mfid for applied in applied_statements if applied.is_unvouched and applied.statement.mfid == mfid}
         return tuple(
             applied
-            for applied in stated
+            for applied in applied_statements
             if applied.statement.mfid in own or applied.statement.is_about(mfid, known.facts)
         )
 

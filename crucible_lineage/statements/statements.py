@@ -142,8 +142,8 @@ class Statement:
     @property
     def attribution(self) -> str:
         """Who made it, since when and why, as messages show it."""
-        stated = f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
-        return f"{stated} ({self.warning})" if self.fault else stated
+        text = f"by {self.who or self.by} since {self.when[:10]}" + (f": {self.why}" if self.why else "")
+        return f"{text} ({self.warning})" if self.fault else text
 
     @property
     def warning(self) -> str:

@@ -326,13 +326,13 @@ def certify(
     certificate is refused, unless that is `replaced`: True for all, or the ids of their statements. `declared_by` is
     the pipeline and step that declares it. Raises InputError for invalid arguments, and if the dataset does not exist.
     """
-    stated = validity(fields, since, until, where)
+    span = validity(fields, since, until, where)
     record = _dataset(session, dataset, "certify")
     kind, project = kind or record.measurement or "", project or str(record.project_id)
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
     active = _in_force_now(session)
-    body = {"kind": kind, **stated, **({"place": declared_by} if declared_by else {})}
+    body = {"kind": kind, **span, **({"place": declared_by} if declared_by else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
     own, same = _among(active, new)
     for certificate in same:
@@ -366,11 +366,11 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
     if not as_of:
         return session.mirror.certificates(project, kind)
     until = as_of_moment(as_of)
-    stated = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
+    active = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
     return [
         certificate
-        for certificate in certificates_of(stated)
-        if kind in (None, certificate.kind) and stated.counts(certificate, project)
+        for certificate in certificates_of(active)
+        if kind in (None, certificate.kind) and active.counts(certificate, project)
     ]
 
 

@@ -145,7 +145,7 @@ def _calibrate(
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
     measured = [
-        # A time that was not stated, such as `known_since`, does not count.
+        # A time that nobody gave, such as `known_since`, does not count.
         (item.shown or item.label, item.fields, item.span if not item.new or item.fields.get("timestamp") else None)
         for item in data
     ]
@@ -231,7 +231,7 @@ def _input_items(
 
 
 def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
-    """Return the item with its time of measurement and its night, if that time was stated.
+    """Return the item with its time of measurement and its night, if that time is known.
 
     The time at Crucible has priority; until files are registered, it is the declared one.
     """
