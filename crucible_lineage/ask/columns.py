@@ -160,8 +160,8 @@ def columns_of(summaries: Collection[Summary]) -> dict[str, Column]:
 def column_of(name: str, columns: Mapping[str, Column]) -> Column:
     """Return the column of this name. Raises InputError, which names all, if there is none."""
     if name not in columns:
-        known = nearest(name, columns, most=len(columns)), f"there are: {', '.join(columns)}"
-        raise InputError(f"datasets have no column {name!r}; {' '.join(dict.fromkeys(known))}")
+        hints = nearest(name, columns, most=len(columns)), f"there are: {', '.join(columns)}"
+        raise InputError(f"datasets have no column {name!r}; {' '.join(dict.fromkeys(hints))}")
     return columns[name]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time
 from typing import Annotated, ClassVar
@@ -214,13 +214,13 @@ def code_impact(session: Session, fingerprint: str, projects: Sequence[str]) -> 
     made_by = {code: node.step for node in graph.nodes.values() if (code := activity_code(node.record))}
     matching = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
     if len(matching) != 1 or not fingerprint:
-        known = [f"{code} ({made_by[code]})" for code in (matching or made_by)]
+        codes = [f"{code} ({made_by[code]})" for code in (matching or made_by)]
         state = (
             f"{len(matching)} fingerprints begin with {fingerprint!r}"
             if matching
             else f"no dataset was made by {fingerprint!r}"
         )
-        raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_alternatives(known)}")
+        raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_alternatives(codes)}")
     return RedoList(graph, impact_of_code(graph, *matching))
 
 
@@ -234,9 +234,9 @@ def instrument_impact(
 ) -> RedoList:
     """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
     graph = fetch_projects(session, projects)
-    known = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
-    if instrument not in known:
-        state = f"no dataset of {named_projects(projects)} names it; {_alternatives(known)}"
+    names = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
+    if instrument not in names:
+        state = f"no dataset of {named_projects(projects)} names it; {_alternatives(names)}"
         raise InputError(f"find what comes from instrument {instrument!r}: {state}")
     untimed = tuple(mfid for mfid, at in taken(graph, instrument) if at is None) if since or until else ()
     return RedoList(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
@@ -250,9 +250,8 @@ def _owners(session: Session, sha256: str) -> set[str]:
         return set()
 
 
-def _alternatives(known: Iterable[str]) -> str:
-    names = sorted(known)
-    return f"there are: {shortened(names, MOST_NAMED)}" if names else "there are none"
+def _alternatives(names: Collection[str]) -> str:
+    return f"there are: {shortened(sorted(names), MOST_NAMED)}" if names else "there are none"
 
 
 @dataclass(frozen=True)

@@ -92,23 +92,23 @@ def list_datasets(
         )
     )
     entries = list(standings(session, project, copy=copy, among=[summary.mfid for summary in matching]).values())
-    known = columns_of(summaries) if where or sort else {}
+    available = columns_of(summaries) if where or sort else {}
     if where:
         condition = parse_condition(where)
-        columns = {name: column_of(name, known) for name in condition.names}
+        columns = {name: column_of(name, available) for name in condition.names}
 
         def value(entry: Standing, name: str) -> object:
             return columns[name].compared(entry)
 
         entries = [standing for standing in entries if condition.is_met(partial(value, standing), standing.mfid)]
     shown = [entry for entry in entries if every or entry.is_usable]
-    shown = in_order(shown, sort, known) if sort else shown
+    shown = in_order(shown, sort, available) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
 
 
 def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:
-    for kind, name, known in (
+    for kind, name, names in (
         ("pipeline", pipeline, {name for summary in summaries for name in summary.pipelines}),
         (
             "step",
@@ -116,8 +116,8 @@ def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | N
             {name for summary in summaries if not pipeline or pipeline in summary.pipelines for name in summary.steps},
         ),
     ):
-        if name is not None and name not in known:
-            instead = nearest(name, sorted(known)) if known else "no step has made any"
+        if name is not None and name not in names:
+            instead = nearest(name, sorted(names)) if names else "no step has made any"
             raise InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
 
 

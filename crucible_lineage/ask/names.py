@@ -96,8 +96,8 @@ def visible_projects(session: Session) -> list[str]:
 
 def _copies(session: Session, projects: Sequence[str], text: str) -> dict[str, Snapshot]:
     if len(projects) > MOST_PROJECTS:
-        known = {pipeline["project"] for pipeline in session.journal.pipelines()}
-        used = [project for project in projects if project in known]
+        run_here = {pipeline["project"] for pipeline in session.journal.pipelines()}
+        used = [project for project in projects if project in run_here]
         if not used:
             raise InputError(
                 f"dataset {text!r}: this is not a complete id, and this key can see {len(projects)} projects; give the "

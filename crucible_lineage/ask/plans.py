@@ -224,10 +224,10 @@ def _cause_lines(causes: Sequence[str], diff: Sequence[str], width: int) -> Iter
 
 
 def _estimate(planned: PipelinePlan) -> Iterator[str]:
-    known = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
+    estimates = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
     todo = sum(not step.exists for step in planned.steps)
-    if known:
-        seconds = time_text(sum(estimate.seconds or 0 for estimate in known))
-        size = size_text(sum(estimate.bytes or 0 for estimate in known))
-        part = "" if len(known) == todo else f" for the {len(known)} of {todo} that were made before"
+    if estimates:
+        seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
+        size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
+        part = "" if len(estimates) == todo else f" for the {len(estimates)} of {todo} that were made before"
         yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"

@@ -176,9 +176,9 @@ def question(name: str, **more: Any) -> Callable[[F], F]:
 def question_of(name: str, function: Callable[..., Any], **more: Any) -> Question:
     """Return the question, or act, of a function, with the parameters in its signature."""
     given = inspect.signature(function).parameters
-    known = function.__globals__
+    namespace = function.__globals__
     parameters = tuple(
-        _parameter(parameter, known) for parameter in given.values() if parameter.name not in ("session", "tell")
+        _parameter(parameter, namespace) for parameter in given.values() if parameter.name not in ("session", "tell")
     )
     return Question(name, function, parameters, "tell" in given, "session" in given, **more)
 
@@ -194,8 +194,8 @@ def questions_at(door: str) -> list[Question]:
     return [found for found in map(find_question, MODULES) if door in found.doors]
 
 
-def _parameter(given: inspect.Parameter, known: dict[str, Any]) -> Parameter:
-    hint = eval(given.annotation, known) if isinstance(given.annotation, str) else given.annotation  # noqa: S307 (ours)
+def _parameter(given: inspect.Parameter, namespace: dict[str, Any]) -> Parameter:
+    hint = eval(given.annotation, namespace) if isinstance(given.annotation, str) else given.annotation  # noqa: S307 (ours)
     param = Param("", ())
     if get_origin(hint) is Annotated:
         hint, param = get_args(hint)

@@ -335,8 +335,8 @@ def missing_datasets(session: Session, project: str, present: Collection[str]) -
     """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
     deleted = {str(record.resource_id): record for record in deleted_in(session, project)}
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
-    known = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
-    suspects |= {dataset.mfid: dataset.name for dataset in known if dataset}
+    made_here = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
+    suspects |= {dataset.mfid: dataset.name for dataset in made_here if dataset}
     for mfid, name in sorted(suspects.items()):
         if (
             mfid in present

@@ -149,7 +149,7 @@ def list_runs(
 
 def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
     """Return the runs from a data folder, newest first."""
-    return [_local_run(known, data) for known in journal.recent_runs(project, most)]
+    return [_local_run(row, data) for row in journal.recent_runs(project, most)]
 
 
 def unusual(run: ListedRun, journal: Journal) -> str:
@@ -175,13 +175,13 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
     """
     made = _datasets_by_run(copies.values())
-    known = {run_id for project in copies for run_id in session.journal.runs_of(project)}.union(made)
-    runs_by_id: Mapping[str, Collection[str]] = {run_id: (run_id,) for run_id in known}
+    run_ids = {run_id for project in copies for run_id in session.journal.runs_of(project)}.union(made)
+    runs_by_id: Mapping[str, Collection[str]] = {run_id: (run_id,) for run_id in run_ids}
     if not (found := _starting_with(text, runs_by_id)):
         runs_by_id = _runs_by_prefect_id(copies.values())
         found = _starting_with(text, runs_by_id)
     if not found:
-        near = nearest(text, sorted(known), most=MOST_NEAR)
+        near = nearest(text, sorted(run_ids), most=MOST_NEAR)
         raise InputError(f"run {text!r}: no run has this ID, or an ID starting with it; {near}; `runs` lists the runs")
     if len(found) > 1:
         raise InputError(
@@ -231,8 +231,8 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
         if summary.step and (made_by := summary.made_by):
             run_id, started, ended = made_by.run_id, made_by.started, made_by.ended or ""
             whose = made_by.engine or None, made_by.who or None
-            known = found.setdefault(run_id, ListedRun(run_id, summary.pipeline, project, started, ended, None, *whose))
-            found[run_id] = replace(known, started=min(known.started, started), ended=max(known.ended or "", ended))
+            run = found.setdefault(run_id, ListedRun(run_id, summary.pipeline, project, started, ended, None, *whose))
+            found[run_id] = replace(run, started=min(run.started, started), ended=max(run.ended or "", ended))
             made.setdefault(run_id, []).append(mfid)
     return {
         run_id: replace(
@@ -247,6 +247,6 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
 
 
 def _local_run(row: JsonMapping, data: Path) -> ListedRun:
-    known = {name: value for name, value in row.items() if name != "outcome"}
+    recorded = {name: value for name, value in row.items() if name != "outcome"}
     is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
-    return ListedRun(**known, state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT))
+    return ListedRun(**recorded, state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT))

@@ -247,15 +247,15 @@ def _require_column(facts: ProjectFacts, chosen: Sequence[str], name: str) -> No
     """Raise InputError unless the column may have a value in one of the rows."""
     if name in OWN or not chosen or any(facts.value(mfid, name) is not None for mfid in chosen):
         return
-    known: dict[str, None] = dict.fromkeys(OWN)
+    names: dict[str, None] = dict.fromkeys(OWN)
     for mfid in chosen[:100]:  # enough to suggest a similar name
         values = facts.of(mfid).values
-        known |= dict.fromkeys(value for value in values if value.partition(".")[0] in PARTS)
+        names |= dict.fromkeys(value for value in values if value.partition(".")[0] in PARTS)
         for label, ancestors in facts.ancestors(mfid).items():
-            known |= dict.fromkeys(f"{label}.{value}" for other in ancestors[:1] for value in facts.of(other).values)
-    if name in known:  # every value is null
+            names |= dict.fromkeys(f"{label}.{value}" for other in ancestors[:1] for value in facts.of(other).values)
+    if name in names:  # every value is null
         return
-    raise InputError(f"there is no column {name!r}; {nearest(name, sorted(known))}")
+    raise InputError(f"there is no column {name!r}; {nearest(name, sorted(names))}")
 
 
 def _grouped(
@@ -398,18 +398,18 @@ class ProjectFacts:
     # Summaries are tried first: they need no record to be unpacked.
 
     def _is_measured(self, mfid: str) -> bool:
-        known = self.copy.summaries.get(mfid)
-        return known is not None and not known.status.derived
+        summary = self.copy.summaries.get(mfid)
+        return summary is not None and not summary.status.derived
 
     def _steps(self, mfid: str) -> tuple[str, ...]:
-        known = self.copy.summaries.get(mfid)
-        return self.of(mfid).steps if known is None else known.steps
+        summary = self.copy.summaries.get(mfid)
+        return self.of(mfid).steps if summary is None else summary.steps
 
     def _about(self, mfid: str, column: str) -> object:
-        known = self.copy.summaries.get(mfid)
-        if known is None:
+        summary = self.copy.summaries.get(mfid)
+        if summary is None:
             return self.of(mfid).values.get(column)
-        return known.instrument if column == "instrument" else known.samples
+        return summary.instrument if column == "instrument" else summary.samples
 
     def _read(self, mfid: str) -> ColumnValues:
         record = self.copy.records.get(mfid)

@@ -38,8 +38,8 @@ def make_current_now(
     """Make a dataset current in these slots from now on, after all that any run has made current in them."""
     if claims:
         currency = currency_of(mirror.snapshot(project))
-        known = (claim for key in claims for claim in currency.claims(key, project))
-        since = later_than(datetime.now(UTC), [claim.since for claim in (*claims.values(), *known)])
+        earlier = (claim for key in claims for claim in currency.claims(key, project))
+        since = later_than(datetime.now(UTC), [claim.since for claim in (*claims.values(), *earlier)])
         make_current(mirror, client, project, mfid, {key: replace(claim, since=since) for key, claim in claims.items()})
 
 

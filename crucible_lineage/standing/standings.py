@@ -98,8 +98,8 @@ def standings_of(session: Session, found: Sequence[Dataset]) -> list[Standing]:
     """
     session.mirror.sync_statements()
     records = {dataset.unique_id: dataset.model_dump() for dataset in found}
-    known = standings_of_records(session, records, {})
-    return [known[mfid] for mfid in records]
+    found_standings = standings_of_records(session, records, {})
+    return [found_standings[mfid] for mfid in records]
 
 
 def standings_of_records(
@@ -127,7 +127,7 @@ def _with_parents(summary: Summary, linked: Collection[str]) -> Summary:
 
 
 def _standings(
-    session: Session, selected: Iterable[Summary], currency: Currency, known: Mapping[str, Summary], viewer: str
+    session: Session, selected: Iterable[Summary], currency: Currency, summaries: Mapping[str, Summary], viewer: str
 ) -> dict[str, Standing]:
     """Return where these datasets stand, as a project sees it; for EVERYTHING, each as its own project does."""
     selected, effects = list(selected), session.effects
@@ -137,8 +137,8 @@ def _standings(
     doubts: dict[str, Doubt] = {}
     flags: dict[str, tuple[str, ...]] = {}
     for project, mfids in viewers.items() if effects.says_any else ():
-        doubts |= effects.doubts(mfids, project, known)
-        flags |= effects.flags(mfids, project, known)
+        doubts |= effects.doubts(mfids, project, summaries)
+        flags |= effects.flags(mfids, project, summaries)
     verdicts = {project: session.mirror.verdicts(project) for project in viewers}
     remade = {project: session.mirror.remade(project) for project in viewers}
     found = {}

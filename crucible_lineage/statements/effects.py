@@ -98,16 +98,16 @@ class StatementEffects:
         return bool(self._holds)
 
     def doubts(
-        self, mfids: Collection[str], viewer: str, known: Mapping[str, Summary] | None = None
+        self, mfids: Collection[str], viewer: str, summaries: Mapping[str, Summary] | None = None
     ) -> dict[str, Doubt]:
         """Return the reasons for doubt about the doubtful ones among these datasets, as the project `viewer` sees them.
 
-        `known` are summaries that were read already. Nothing is read while nothing is on hold.
+        `summaries` were read already. Nothing is read while nothing is on hold.
         """
         index = self._holds
         if not index or not mfids:
             return {}
-        facts = self._facts(mfids, known or {}, viewer)
+        facts = self._facts(mfids, summaries or {}, viewer)
         sources = at_fault(mfids, facts.get, index, viewer)
         mentions = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
         statements = self.mirror.statements({mention.mfid for mention in mentions.values()})
@@ -128,21 +128,20 @@ class StatementEffects:
         if reasons := self.reasons(used, code, project):
             raise OnHoldError(f"blocked: {'; '.join(reasons)}")
 
-    def flags(self, mfids: Collection[str], viewer: str, known: Mapping[str, Summary]) -> dict[str, tuple[str, ...]]:
-        """Return the names of the flags of those datasets that have any. Flags are not inherited.
-
-        `known` are the summaries of the datasets.
-        """
+    def flags(
+        self, mfids: Collection[str], viewer: str, summaries: Mapping[str, Summary]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the names of the flags of those datasets that have any. Flags are not inherited."""
         index = self._flags
         if not index:
             return {}
         found = {}
         for mfid in mfids:
-            if mfid in known and (mentions := index.on(mfid, known[mfid].facts, viewer)):
+            if mfid in summaries and (mentions := index.on(mfid, summaries[mfid].facts, viewer)):
                 found[mfid] = tuple(dict.fromkeys(mention.note for mention in mentions))
         return found
 
-    def about(self, mfid: str, viewer: str, known: Summary) -> tuple[AppliedStatement, ...]:
+    def about(self, mfid: str, viewer: str, summary: Summary) -> tuple[AppliedStatement, ...]:
         """Return the statements about a dataset, by its id or by a condition, oldest first, including revoked ones.
 
         Of one that nobody vouches for, return itself, too.
@@ -152,7 +151,7 @@ class StatementEffects:
         return tuple(
             applied
             for applied in applied_statements
-            if applied.statement.mfid in own or applied.statement.is_about(mfid, known.facts)
+            if applied.statement.mfid in own or applied.statement.is_about(mfid, summary.facts)
         )
 
     def all(self, viewer: str | None) -> list[AppliedStatement]:
@@ -191,7 +190,7 @@ class StatementEffects:
             statement for statement in found if project is None or statement.project.casefold() == project.casefold()
         ]
 
-    def _facts(self, mfids: Iterable[str], known: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
+    def _facts(self, mfids: Iterable[str], summaries: Mapping[str, Summary], viewer: str) -> dict[str, SubjectFacts]:
         """Return the facts of these datasets and of all their ancestors."""
         found: dict[str, SubjectFacts] = {}
         visited: set[str] = set()
@@ -199,7 +198,7 @@ class StatementEffects:
         while generation:
             visited |= generation
             facts = {mfid: self._read_facts[mfid] for mfid in generation if mfid in self._read_facts}
-            facts |= {mfid: known[mfid].facts for mfid in generation - facts.keys() if mfid in known}
+            facts |= {mfid: summaries[mfid].facts for mfid in generation - facts.keys() if mfid in summaries}
             refs = {mfid: ref for mfid in generation - facts.keys() if (ref := self._waiting(mfid))}
             facts |= {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
             read = self._read(generation - facts.keys(), viewer)
@@ -220,8 +219,8 @@ class StatementEffects:
             if len(refs) < len(mfids):
                 raise
             read = {}
-        known = {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
-        return known | {mfid: summary.facts for mfid, summary in read.items()}
+        facts = {mfid: _facts_of(ref, viewer) for mfid, ref in refs.items()}
+        return facts | {mfid: summary.facts for mfid, summary in read.items()}
 
 
 def _facts_of(ref: DatasetRef, project: str) -> SubjectFacts:

@@ -309,17 +309,17 @@ class ActiveStatements:
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
-    known: dict[str, Statement] = {}
+    by_id: dict[str, Statement] = {}
     for statement in statements:  # equal ids have equal contents, except for what nobody vouches for
-        known[statement.mfid] = max(
-            known.get(statement.mfid, statement), statement, key=lambda same: (not same.fault, same.when)
+        by_id[statement.mfid] = max(
+            by_id.get(statement.mfid, statement), statement, key=lambda same: (not same.fault, same.when)
         )
-    trusts = {mfid: statement for mfid, statement in known.items() if statement.verb == TRUST and not statement.fault}
+    trusts = {mfid: statement for mfid, statement in by_id.items() if statement.verb == TRUST and not statement.fault}
     trusted: dict[str, frozenset[str]] = {}
-    for statement in _not_revoked(known, trusts, {}).values():
+    for statement in _not_revoked(by_id, trusts, {}).values():
         whose = {name.casefold() for name in map(str, statement.body.get("whose") or ())}
         trusted[statement.project.casefold()] = trusted.get(statement.project.casefold(), frozenset()) | whose
-    left = _not_revoked(known, known, trusted)
+    left = _not_revoked(by_id, by_id, trusted)
     active = {mfid: statement for mfid, statement in left.items() if not statement.fault or statement.blocks}
     return ActiveStatements(active, trusted, {mfid: statement for mfid, statement in left.items() if statement.fault})
 
@@ -333,26 +333,26 @@ def _counts(statement: Attributed, project: str, trusted: Mapping[str, frozenset
 
 
 def _not_revoked(
-    known: Mapping[str, Statement], selected: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
+    every: Mapping[str, Statement], selected: Mapping[str, Statement], trusted: Mapping[str, frozenset[str]]
 ) -> dict[str, Statement]:
     """Return the selected statements that are not revoked. Statements that revoke one another all count.
 
     That a result waits for signatures is revoked by as many accounts as may sign it and are needed.
     """
     revoked_by: dict[str, list[str]] = {}
-    for statement in known.values():
+    for statement in every.values():
         for mfid in statement.revokes if statement.account else ():
-            if (other := known.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, statement.account)):
+            if (other := every.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, statement.account)):
                 continue
             if _counts(statement, other.project, trusted):
                 revoked_by.setdefault(mfid, []).append(statement.mfid)
-    is_active = {mfid: True for mfid in known if mfid not in revoked_by}
+    is_active = {mfid: True for mfid in every if mfid not in revoked_by}
     left = list(revoked_by)
     while left:
         undecided = []
         for mfid in left:
-            statement, revokers = known[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
-            accounts = {known[other].account for other, is_revoking in revokers.items() if is_revoking}
+            statement, revokers = every[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
+            accounts = {every[other].account for other, is_revoking in revokers.items() if is_revoking}
             if len(accounts) >= statement.needed:
                 is_active[mfid] = False
             elif None not in revokers.values():
@@ -595,19 +595,19 @@ def at_fault(
     {dataset: itself or an ancestor}. The walk ends at datasets of which `facts_of` knows nothing.
     """
     children: dict[str, list[str]] = {}
-    known: dict[str, SubjectFacts] = {}
+    read: dict[str, SubjectFacts] = {}
     seen, waiting = set(mfids), list(mfids)
     while waiting:
         mfid = waiting.pop()
         if (facts := facts_of(mfid)) is None:
             continue
-        known[mfid] = facts
+        read[mfid] = facts
         for parent in facts.parents:
             children.setdefault(parent, []).append(mfid)
         new = set(facts.parents) - seen
         seen |= new
         waiting += new
-    reached = sorted(mfid for mfid, facts in known.items() if index.on(mfid, facts, viewer))
+    reached = sorted(mfid for mfid, facts in read.items() if index.on(mfid, facts, viewer))
     source = {mfid: mfid for mfid in reached}
     for mfid in reached:  # grows during the loop: the nearest come first
         for child in children.get(mfid, ()):
