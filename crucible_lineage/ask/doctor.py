@@ -96,9 +96,9 @@ class Examination(Answer):
 
     def lines(self) -> Iterator[str]:
         width = max(map(len, NEEDS))
-        yield f"{'NEEDED':{width}}  HOLDS  WHAT HAPPENED"
+        yield f"{'NEEDED':{width}}  PASSED  WHAT HAPPENED"
         for found in self.service:
-            yield f"{found.name:{width}}  {ANSWERS[found.passed]:5}  {found.seen}"
+            yield f"{found.name:{width}}  {ANSWERS[found.passed]:6}  {found.seen}"
             if found.passed is False:
                 yield f"{'':{width}}         needed: {found.needed}"
         yield "made for this test; deletion requested:"

@@ -63,7 +63,7 @@ def test_each_variant_is_found_and_nothing_stays(
 def test_the_table_shows_what_happened_and_what_is_needed(behind: Any, asked: Callable[..., Result]) -> None:
     printed = asked(behind("plain_keywords"), "doctor", "--project", "lab").stdout
     assert "only letters, digits, blanks, - and _" in printed
-    assert "needed: keywords may hold `:` and 40 characters" in printed
+    assert "needed: keywords may have `:` and 40 characters" in printed
     assert "made for this test; deletion requested:\n  0" in printed
 
 
