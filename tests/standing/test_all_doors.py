@@ -2,6 +2,9 @@
 
 An act is what people do to one small project at a served Crucible: run, hold, sign, correct, replace, delete, and so
 on, also by another account, from a copy of the folder, or with an older copy of the data folder put back.
+
+By day, too, each of nine disagreements of the past is found when put back: plans, pages, ends of runs and the lineage
+page by history 0, parameters and sweeps by 1, renamed and copied pipelines by 5, corrections by 16, selections by 19.
 """
 
 from __future__ import annotations
@@ -139,6 +142,11 @@ class Project:
         axis = who("register", self.file(), "--project", self.name, "--measurement", "axis")["mfid"]
         of = ("--for", "instrument=Raman 1", "--from", "2026-01-01", "--why", "measured", "--replace")
         return who, "certify", axis, *of
+
+    def replacement(self) -> tuple[Any, ...]:
+        """Replace data; the new ones may be of another measurement."""
+        new = self.ada("register", self.file(), "--replaces", self.one("raw"), codes=ANY)
+        return self.ada, "set", new.get("mfid"), f"measurement={self.chance.choice(('counts', 'other'))}"
 
     def older_data(self) -> tuple[Any, ...]:
         """Let the data folder be what it was when this was done last."""
@@ -346,7 +354,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     ),
     "link": lambda it: (it.ada, "set", it.one(results=True), f"parent+={it.one('raw')}"),
     "unlink": lambda it: (it.ada, "set", it.one(results=True), f"parent-={it.one('raw')}"),
-    "replace": lambda it: (it.ada, "register", it.file(), "--replaces", it.one("raw")),
+    "replace": lambda it: it.replacement(),
     "supersede": lambda it: (
         *(it.ada, "register", it.file(), "--parent", it.one("raw"), "--supersedes", it.one(results=True)),
     ),
