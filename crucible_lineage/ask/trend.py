@@ -114,11 +114,11 @@ def _band(series: Series, title: str, top: float) -> Iterator[str]:
         yield f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#5A5A5A">{value:.4g}</text>'
     for point in series.points:
         fill = "#D55E00" if point.beyond else "#0072B2"
-        look = f'fill="#FFFFFF" stroke="{fill}"' if point.doubtful else f'fill="{fill}"'
+        paint = f'fill="#FFFFFF" stroke="{fill}"' if point.doubtful else f'fill="{fill}"'
         tooltip = f"{point.time:%Y-%m-%d %H:%M} {point.value:.6g} {point.mfid}"
         tooltip += " doubtful" if point.doubtful else ""
         centre = f'cx="{x(point.time):.1f}" cy="{y(point.value):.1f}" r="3.2"'
-        yield f"<circle {centre} {look}><title>{tooltip}</title></circle>"
+        yield f"<circle {centre} {paint}><title>{tooltip}</title></circle>"
     for time, anchor in ((first, "start"), (last, "end")):
         position = f'x="{x(time):.1f}" y="{bottom + 14:.1f}" text-anchor="{anchor}"'
         yield f'<text {position} fill="#5A5A5A">{time:%Y-%m-%d}</text>'
