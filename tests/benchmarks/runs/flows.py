@@ -117,6 +117,7 @@ def main() -> None:
             for kind, (declare, command) in kinds.items():
                 work = prepared(work, declare, graph_of("layered", given.count))
                 costs[kind].append(measured(command, work, settings))
+                print(f"{kind}: {costs[kind][-1]}", file=sys.stderr)
     print(f"| {given.count} | CPU, s | wall, s | CPU, ratio | wall, ratio |\n|---|---|---|---|---|")
     for number, (kind, found) in enumerate(costs.items()):
         bare = list(costs.values())[number // 2 * 2]
