@@ -162,11 +162,11 @@ def _add_record_routes(kind: str) -> None:
         number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
-        (row,) = rows_of(db, "resource", [number])
-        for keyword in body.keywords:
-            add_keyword(db, row, keyword)
-        for parent in body.parents:
-            link(call, db, parent, row["mfid"], "is_derived_from")
+        for row in rows_of(db, "resource", [number]) if body.keywords or body.parents else ():
+            for keyword in body.keywords:
+                add_keyword(db, row, keyword)
+            for parent in body.parents:
+                link(call, db, parent, row["mfid"], "is_derived_from")
         call.add_revision(db, project)
         return load(db, call.caller, number)
 
@@ -340,6 +340,7 @@ def get_metadata(db: Connection, row: Row) -> Json:
 @patch("/resources/{mfid}/metadata", role=CONTRIBUTOR, is_short=True)
 def merge_metadata(db: Connection, row: Row, body: JsonObject) -> Json:
     write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body))
+    change(db, row["id"])
     return get_metadata(db, row)
 
 
@@ -354,6 +355,7 @@ def replace_metadata(call: Call, db: Connection, row: Row, body: JsonObject, ove
         found = "UPDATE parsed SET document = '{}' WHERE file_id IN (SELECT id FROM file WHERE dataset_id = ?)"
         db.execute(found, (row["id"],))
     write_metadata(db, row["id"], body)
+    change(db, row["id"])
     return get_metadata(db, row)
 
 

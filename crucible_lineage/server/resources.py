@@ -269,7 +269,6 @@ def write_metadata(db: Connection, resource_id: int, document: JsonObject) -> No
     if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")
     db.execute("INSERT OR REPLACE INTO metadata (id, document) VALUES (?, ?)", (resource_id, text))
-    change(db, resource_id)
 
 
 def to_json(document: Mapping[str, object]) -> str:
