@@ -29,6 +29,7 @@ from crucible_lineage.ask.question import find_question
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.notebook.registering import connect
+from crucible_lineage.pipeline.plan.plan import EXISTING
 from tests.nights import NIGHTLY
 from tests.page import page_data
 from tests.web.conftest import served
@@ -117,8 +118,13 @@ class Project:
         self.do(*self.declared())
 
     def do(self, who: Machine, *words: object) -> None:
-        """Give a command; note how a run ends."""
+        """Give a command; note how a run ends, which executes just what the plan has said."""
+        planned = who("plan", words[1], codes=ANY).get("steps", ()) if words[0] == "run" else ()
         found = who(*words, codes=ANY)
+        executed = found.get("executed", ())
+        for step in planned if who.code in (0, 4) and len(words) == 2 else ():
+            is_done, is_known = step["state"] in (*EXISTING, "blocked"), None not in step["datasets"].values()
+            assert (step["name"] in executed) is (not is_done) or not (is_done or is_known), (words, step)
         if words[0] == "run" and who is self.ada and "run_id" in found:
             self.ends[found["run_id"]] = {0: "complete", 4: "on hold"}.get(who.code, "failed")
 
