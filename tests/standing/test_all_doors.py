@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from click.testing import CliRunner
 
 from crucible_lineage.ask.assistant import tool_of
@@ -380,6 +381,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
 }
 
 
+@pytest.mark.timeout(0)  # 30 histories, by night 300
 def test_all_doors_say_the_same_of_each_dataset_after_every_act(begin: Any, tmp_path: Path, lab: Any) -> None:
     with (
         served(begin, tmp_path / "service", "--port", 0) as (printed, key),
