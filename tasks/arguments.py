@@ -20,12 +20,12 @@ from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import FileStamp, stamp_if_present
+from crucible_lineage.machine.opened import FolderFiles, files_at, name_of, possible_path
 from crucible_lineage.pipeline.plan.files import existing_dataset, raw_files
 from crucible_lineage.pipeline.step_call import about_file
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.artifacts import ASSET
-from crucible_lineage.tasks.effects import FolderFiles, files_at, name_of, possible_path
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
 from crucible_lineage.tasks.secret import hidden, shown_secret

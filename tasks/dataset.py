@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +19,15 @@ from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS
+from crucible_lineage.machine.opened import (
+    MOST_INPUTS,
+    Effects,
+    OpenedFiles,
+    files_at,
+    is_data_file,
+    is_under,
+    name_of,
+)
 from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
@@ -38,21 +47,12 @@ from crucible_lineage.tasks.arguments import (
     origin_of_file,
     register_file,
 )
-from crucible_lineage.tasks.effects import (
-    MOST_INPUTS,
-    Effects,
-    OpenedFiles,
-    files_at,
-    files_written,
-    is_data_file,
-    is_under,
-    name_of,
-)
 from crucible_lineage.tasks.lineage import TaskCode
 from crucible_lineage.tasks.origins import Origin
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
 from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.tasks.values import Stored, copy_file, described_only, digest_of, flat, parts_of, store_value
+from crucible_lineage.text.masking import is_key_file
 
 LONG_METADATA = 4000  # characters of JSON
 LONGEST_LABEL = 60  # characters of the arguments in a name
@@ -128,7 +128,7 @@ def record_result(result: TaskResult, value: object) -> None:
         folder = Path(name)
         stored = _stored(result, value, folder) if value is not None else Stored({}, ())
         changed = arguments.changed_files()
-        written = files_written(result.task, changed, result.opened, stored.paths, warn)
+        written = files_written(result.task, changed, result.opened, stored.paths)
         if value is None and not written:
             if result.declared.addresses:
                 stored = store_value({"addresses": result.declared.addresses}, folder)
@@ -220,6 +220,37 @@ def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
     return stored
 
 
+def files_written(
+    task: str,
+    changed: Mapping[str, Collection[Path]],
+    opened: OpenedFiles,
+    returned: Collection[Path],
+) -> dict[str, list[Path]]:
+    """Return those of the changed files that the call wrote, by argument; never those of other calls.
+
+    If several calls wrote to one folder at once, a file that no call was seen to open belongs to the call that returns
+    its path; other such files cause a warning.
+    """
+    written: dict[str, list[Path]] = {}
+    unsure: list[str] = []
+    for role, paths in changed.items():
+        for path in paths:
+            is_own = True if path in returned else opened.is_own(path)
+            if is_own is None:
+                unsure.append(path.name)
+            elif is_own and (is_key_file(path) or holds_secret(path)):
+                warn("%s is left out of the result of %s: it holds keys or a secret", path.name, task)
+            elif is_own:
+                written.setdefault(role, []).append(path)
+    if unsure:
+        warn(
+            "cannot tell which call wrote %s: several wrote there at once, by a library that opens files by itself; "
+            "return the paths, or say lineage.wrote(path)",
+            ", ".join(unsure[:5]),
+        )
+    return written
+
+
 def _with_written(stored: Stored, written: Mapping[str, list[Path]], roots: Mapping[str, Path], folder: Path) -> Stored:
     """Add copies of the files that a call has written at paths of these arguments."""
     files, known = list(stored.files), dict(stored.paths)
@@ -229,9 +260,6 @@ def _with_written(stored: Stored, written: Mapping[str, list[Path]], roots: Mapp
             known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
             files.append(copy_file(path, folder, known[path]))
     return replace(stored, files=tuple(files), paths=known)
-
-
-# ---------------------------------------------------------------- inputs
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tuple[Input, ...]:

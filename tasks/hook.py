@@ -30,9 +30,9 @@ from prefect.utilities.annotations import BaseAnnotation
 
 from crucible_lineage.errors import InputError, OnHoldError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.machine.opened import Effects, OpenedFiles, watching
 from crucible_lineage.tasks.arguments import Arguments, Runs
 from crucible_lineage.tasks.dataset import TaskResult, link_cached, record_result, require_free
-from crucible_lineage.tasks.effects import Effects, OpenedFiles, watching
 from crucible_lineage.tasks.lineage import code_of, options_of
 from crucible_lineage.tasks.recording import Recording, current, is_recording, sent_by, sent_with, warn
 from crucible_lineage.text.masking import masked_text

@@ -30,9 +30,9 @@ from prefect.context import TaskRunContext
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.opened import Effects, watched
 from crucible_lineage.provenance.environment import git_state
 from crucible_lineage.tasks.arguments import keep_derived
-from crucible_lineage.tasks.effects import Effects, watched
 from crucible_lineage.tasks.recording import current
 from crucible_lineage.text.masking import masked_text
 

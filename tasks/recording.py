@@ -18,9 +18,11 @@ from typing import Any, Literal
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
+from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
+from crucible_lineage.machine.opened import watch_files
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, delivery_context
 from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, new_raw, raw_files
@@ -35,7 +37,6 @@ from crucible_lineage.registration.register import add_equal_parents, new_parent
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.tasks.artifacts import tell_asset
-from crucible_lineage.tasks.effects import watch_files
 from crucible_lineage.tasks.origins import Notes, Origins
 from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
@@ -110,7 +111,7 @@ class Recording:
         self, destination: Destination, session: Session, *, owner: bool, origins: Origins | None = None
     ) -> None:
         watch_secrets()
-        watch_files()
+        watch_files(str(PREFECT_HOME.value()), str(PREFECT_LOCAL_STORAGE_PATH.value()))
         self.destination = destination
         self.session = session
         self.owner = owner

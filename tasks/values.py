@@ -26,9 +26,9 @@ from pydantic_core import to_json
 
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import scan_file
+from crucible_lineage.machine.opened import names_file
 from crucible_lineage.machine.pictures import save_picture
 from crucible_lineage.registration.payload import LocalFile
-from crucible_lineage.tasks.effects import names_file
 from crucible_lineage.text.masking import is_key_file
 
 SCALARS = (datetime, date, time, timedelta, Decimal, UUID)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from crucible_lineage.machine import opened
 from crucible_lineage.machine.checksums import stamp_if_present
-from crucible_lineage.tasks import effects
+from crucible_lineage.machine.opened import OpenedFiles, watch_files, watching
 from crucible_lineage.tasks.arguments import Arguments
-from crucible_lineage.tasks.effects import OpenedFiles, files_written, watch_files, watching
+from crucible_lineage.tasks.dataset import files_written
 
 recording: Any = None  # of no use where only files are compared
 
@@ -32,11 +32,11 @@ def test_the_files_that_calls_have_written_are_remembered_up_to_a_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch_files()
-    monkeypatch.setattr(effects, "MOST_FILES", 3)
+    monkeypatch.setattr(opened, "MOST_FILES", 3)
     with watching(OpenedFiles((tmp_path,))):
         for number in range(5):
             (tmp_path / f"{number}.txt").write_text("1")
-    assert [Path(name).stem for name in effects._written] == ["2", "3", "4"]
+    assert [Path(name).stem for name in opened._written] == ["2", "3", "4"]
 
 
 def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
@@ -52,7 +52,7 @@ def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
 
     def written(task: str) -> dict[str, list[Path]]:
         changed = Arguments(recording, task, paths={"folder": tmp_path}).changed_files()
-        return files_written(task, changed, calls[task], (), logging.getLogger("tests").warning)
+        return files_written(task, changed, calls[task], ())
 
     assert written("fit") == {"folder": [fit]}
     assert caplog.messages == []

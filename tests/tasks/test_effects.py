@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.machine.opened import OpenedFiles, watch_files, watching
 from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.tasks.effects import OpenedFiles, watch_files, watching
 
 PROGRAM = Path(__file__).with_name("effects_flow.py")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what child processes read")

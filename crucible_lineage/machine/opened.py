@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,10 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
-
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.tasks.secret import holds_secret
 from crucible_lineage.text.masking import is_key_file
 
 MOST_INPUTS = 200  # files of one folder
@@ -39,6 +36,7 @@ _written: dict[str, None] = {}  # files that calls opened for writing, the last 
 _running: list[OpenedFiles] = []
 _announced: dict[int, tuple[Any, int, int]] = {}  # by thread, the path that it opened last, and where its code did so
 _lock = threading.RLock()
+_programs: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -191,8 +189,9 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
 
 
 @functools.cache
-def watch_files() -> None:
-    """Start to watch which files calls open."""
+def watch_files(*programs: str) -> None:
+    """Start to watch which files calls open. Files in the folders of these programs are not data."""
+    _programs.update(programs)
     sys.addaudithook(_audit)
 
 
@@ -244,9 +243,9 @@ def _note(call: OpenedFiles, name: str, flags: object) -> None:
 
 @functools.cache
 def _places() -> tuple[Path, ...]:
-    """Return the folders of Python, Prefect and the system, whose files are not data."""
-    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *_SYSTEM}
-    return tuple(map(Path, {*paths, str(PREFECT_HOME.value()), str(PREFECT_LOCAL_STORAGE_PATH.value())}))
+    """Return the folders of Python, of the system and of programs, whose files are not data."""
+    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *_SYSTEM, *_programs}
+    return tuple(map(Path, paths))
 
 
 def is_data_file(name: str) -> bool:
@@ -342,38 +341,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-# ---------------------------------------------------------------- what a call has written
-
-
-def files_written(
-    task: str,
-    changed: Mapping[str, Collection[Path]],
-    opened: OpenedFiles,
-    returned: Collection[Path],
-    warn: Callable[..., object],
-) -> dict[str, list[Path]]:
-    """Return those of the changed files that the call wrote, by argument; never those of other calls.
-
-    If several calls wrote to one folder at once, a file that no call was seen to open belongs to the call that returns
-    its path; other such files cause a warning.
-    """
-    written: dict[str, list[Path]] = {}
-    unsure: list[str] = []
-    for role, paths in changed.items():
-        for path in paths:
-            is_own = True if path in returned else opened.is_own(path)
-            if is_own is None:
-                unsure.append(path.name)
-            elif is_own and (is_key_file(path) or holds_secret(path)):
-                warn("%s is left out of the result of %s: it holds keys or a secret", path.name, task)
-            elif is_own:
-                written.setdefault(role, []).append(path)
-    if unsure:
-        warn(
-            "cannot tell which call wrote %s: several wrote there at once, by a library that opens files by itself; "
-            "return the paths, or say lineage.wrote(path)",
-            ", ".join(unsure[:5]),
-        )
-    return written
