@@ -28,10 +28,11 @@ from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.artifacts import ASSET
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
-from crucible_lineage.tasks.secret import hidden, shown_secret
+from crucible_lineage.tasks.secret import hidden, holds_secret, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
     Stored,
+    described_only,
     fields_of,
     is_data,
     is_plain,
@@ -337,6 +338,8 @@ class Arguments:
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             stored = store_value(value, Path(folder))
             self.objects[role] = (value, stored.digest)
+            names_secret = is_plain(value) and hidden(value, role, self.task) != value
+            stored = without_secret(stored, Path(folder), f"argument {role} of {self.task}", names_secret=names_secret)
             yield stored if stored.is_whole else None
 
     def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:
@@ -413,10 +416,20 @@ def keep_value(
     return origin
 
 
+def without_secret(stored: Stored, folder: Path, what: str, *, names_secret: bool = False) -> Stored:
+    """Return what was stored of a value, or of one that holds a secret a description; a warning says so."""
+    if not names_secret and not any(holds_secret(file.path) for file in stored.files):
+        return stored
+    for file in stored.files:
+        file.path.unlink()
+    warn("%s holds a secret; it is described, not stored", what)
+    return described_only("", folder, "a value that holds a secret")
+
+
 def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
     """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
     with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-        stored = store_value(value, Path(folder))
+        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value")
         origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
     recording.origins.note_object(value, origin)
 

@@ -46,12 +46,13 @@ from crucible_lineage.tasks.arguments import (
     of_keyword,
     origin_of_file,
     register_file,
+    without_secret,
 )
 from crucible_lineage.tasks.lineage import TaskCode
 from crucible_lineage.tasks.origins import Origin
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
 from crucible_lineage.tasks.secret import holds_secret
-from crucible_lineage.tasks.values import Stored, copy_file, described_only, digest_of, flat, parts_of, store_value
+from crucible_lineage.tasks.values import Stored, copy_file, digest_of, flat, parts_of, store_value
 from crucible_lineage.text.masking import is_key_file
 
 LONG_METADATA = 4000  # characters of JSON
@@ -203,11 +204,8 @@ def link_cached(result: TaskResult, value: object) -> None:
 def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
     """Store a value, unless it holds a secret; a warning says what is only described."""
     stored = store_value(value, folder, given=result.arguments.paths.values())
-    if any(holds_secret(file.path) for file in stored.files):
-        for file in stored.files:
-            file.path.unlink()
-        warn("the result of %s holds a secret; it is described, not stored", result.task)
-        return described_only("", folder, "a value that holds a secret")
+    if (kept := without_secret(stored, folder, f"the result of {result.task}")) is not stored:
+        return kept
     if new := set(stored.described.values()) - result.recording.not_stored:
         result.recording.not_stored |= new
         warn(

@@ -52,6 +52,9 @@ def process() -> list:
     text = Secret.load("lab").get()
     fetch("https://ada:pw-in-address@example.org/x", "pw-given", {"token": "tok-given", "n": 1}, text)
     found = use(text)
+    rows = list(range(2000))  # so much is no parameter, but an input
+    fetch("x", "pw-given", {"token": "tok-given", "rows": rows}, "ada")
+    use({"rows": rows, "note": "by " + text})
     ask()
     wrap(3)
     (folder / "out").mkdir()
@@ -86,4 +89,4 @@ def test_no_secret_is_kept(tmp_path: Path, data: Path, prefect: Any) -> None:
     files = {dataset.dataset_name: dataset.scientific_metadata for dataset in listed}
     assert any("plain.ini" in str(content) for content in files.values())
     assert "config.ini is left out" in err
-    assert err.count("holds a secret; it is described, not stored") == 3
+    assert err.count("holds a secret; it is described, not stored") == 5
