@@ -76,8 +76,8 @@ class CrucibleClient:
             access = official_access()
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
-        # A client with its own connections; a closure, so that no attribute exposes the key.
-        self.another: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
+        # A closure, so that no attribute exposes the key.
+        self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url,
             api_key,
             privilege_mode=privilege_mode,
@@ -111,6 +111,10 @@ class CrucibleClient:
         self.account = AccountCalls(connection)
         self.graphs = GraphCalls(connection)
         self.deletions = DeletionCalls(connection)
+
+    def another(self, retry: RetryPolicy) -> CrucibleClient:
+        """Return a client of the same service with another retry policy and its own connections."""
+        return self._with_retry(retry)
 
     @property
     def api_url(self) -> str:

@@ -75,7 +75,7 @@ def made(
         mfids = {name: _only(found) for part in ("inputs", "datasets") for name, found in printed[part].items()}
         prepared.update(origin=origin, mfids=mfids)
     folder = tmp_path / "exported"
-    shutil.copytree(prepared["origin"], folder)
+    shutil.copytree(prepared["origin"], folder, ignore=shutil.ignore_patterns("serving.json"))  # of a server that ends
     with Session(Settings(folder)) as session:
         yield Made(session, prepared["mfids"])
 
