@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import CrucibleError, LineageError
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check
 from crucible_lineage.pipeline.declare.pipeline import Approve
@@ -211,8 +211,10 @@ class RunChecks:
             policy["not"] = approve.other_than
         mentions = (Mention(*mention) for mention in self.session.mirror.statement_index(AWAIT).datasets.get(mfid, ()))
         stated = self.session.mirror.statements({mention.mfid for mention in mentions if mention.account})
-        if any(policy.items() <= statement.body.items() for statement in stated.values()):
-            return
+        bodies = [statement.body for statement in stated.values() if policy.items() <= statement.body.items()]
+        claimed = {key for body in bodies for key in mapping(body.get("slots"))}
+        if bodies and (slots.keys() <= claimed or not self.index.is_candidate(mfid)):
+            return  # under another name of its pipeline, it fills other slots once it is signed
         body = {**policy, "names": names, "slots": {key: claim.to_json() for key, claim in slots.items()}}
         why = f"a result of {step} counts once it is signed"
         state(self.session, self.index.project, AWAIT, About((mfid,)), why=why, body=body)

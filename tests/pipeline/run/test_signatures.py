@@ -42,6 +42,19 @@ def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_s
     assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
 
 
+def test_a_result_that_is_signed_is_of_each_pipeline_that_waited_for_it(lab: Any, members: list[Session]) -> None:
+    ada, bob, _ = members
+    path = needing(lab, "{count: 1, not: maker}")
+    scaled = run(ada, path).datasets["scaled"]["out"]
+    path.write_text(path.read_text().replace("pipeline: counting", "pipeline: renamed"))
+    assert [run(ada, path).datasets["scaled"]["out"] for _ in range(2)] == [scaled] * 2
+    sign(bob, [scaled])
+    listed = Catalogue(bob).list(project="lab", pipeline="renamed").to_json()["datasets"]
+    assert scaled in {dataset["mfid"] for dataset in listed}
+    stated = Catalogue(bob).statements(project="lab", every=True).to_json()["statements"]
+    assert [statement["verb"] for statement in stated].count("await") == 2, "one for each name, however often it runs"
+
+
 def test_the_signed_result_stays_current_until_the_new_one_is_signed(lab: Any, members: list[Session]) -> None:
     ada, bob, _ = members
     path = needing(lab, "{}")
