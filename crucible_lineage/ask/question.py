@@ -98,8 +98,6 @@ class Parameter:
             values = tuple(self.type(text) for text in given)
         except ValueError:
             raise InputError(f"{self.name}={given[-1]} is no {self.type.__name__}") from None
-        if self.param.choices and not set(values) <= {*self.param.choices}:
-            raise InputError(f"{self.name}={given[-1]} is none of {', '.join(self.param.choices)}")
         return values if self.is_list else values[-1]
 
 
@@ -150,6 +148,11 @@ class Question:
 
     def require(self, named: Mapping[str, Any]) -> None:
         """Raise InputError for what cannot be asked."""
+        for parameter in self.parameters:
+            given, choices = named.get(parameter.target, parameter.default), parameter.param.choices
+            values = given if parameter.is_list else (given,)
+            if choices and given != parameter.default and not set(values) <= {*choices}:
+                raise InputError(f"{parameter.name}={given} is none of {', '.join(choices)}")
         if self.check:
             self.check(**named)
 

@@ -156,6 +156,8 @@ def test_invalid_names_are_reported(catalogue: Any) -> None:
         cl.connect("")
     catalogue.run("pipeline.yaml")
     assert "raw.name" in catalogue.table("scaled", fields="raw.name").columns
+    with pytest.raises(InputError, match="kind=holds is none of "):
+        catalogue.statements(kind="holds")
 
 
 def test_a_failed_run_raises_the_errors(catalogue: Any, laboratory: Path) -> None:
