@@ -109,9 +109,9 @@ def main() -> None:
         settings = {
             **{"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
             **{"PREFECT_HOME": f"{folder}/prefect", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180"},
-            "CRUCIBLE_LINEAGE_DATA": f"{folder}/work/data",
+            "CRUCIBLE_LINEAGE_DATA": f"{folder}/runs/data",
         }
-        work = prepared(Path(folder) / "work", declare_small, graph_of("layered", given.count))
+        work = prepared(Path(folder) / "runs", declare_small, graph_of("layered", given.count))
         measured([sys.executable, "small.py", "bare", "1"], work, settings)  # makes Prefect's database
         for _ in range(given.rounds):
             for kind, (declare, command) in kinds.items():
