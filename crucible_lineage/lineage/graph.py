@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from sys import intern
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import networkx
 
@@ -28,6 +28,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.machine.process import collector_paused
 
+T = TypeVar("T", bound=Hashable)
 Direction = Literal["ancestors", "descendants", "both"]
 
 
@@ -170,11 +171,7 @@ class LineageGraph:
 
     def generations(self) -> list[list[str]]:
         """Return the ids by topological generation, roots first; nodes on or behind a cycle are omitted."""
-        found = []
-        with suppress(networkx.NetworkXUnfeasible):  # raised after all generations before a cycle
-            for generation in networkx.topological_generations(self.nx):
-                found.append(generation)
-        return found
+        return generations(self.nx)
 
     def subgraph(self, mfids: Collection[str]) -> LineageGraph:
         """Return the graph of these nodes and the edges among them."""
@@ -203,6 +200,15 @@ class LineageGraph:
         found = self.nodes.keys() & set(mfids)
         graph = self.derivations()
         return graph.subgraph(found.union(*(graph.parents(mfid) for mfid in found)))
+
+
+def generations(graph: networkx.DiGraph[T]) -> list[list[T]]:
+    """Return the nodes by topological generation, roots first; those on or behind a cycle are omitted."""
+    found = []
+    with suppress(networkx.NetworkXUnfeasible):  # raised after all generations before a cycle
+        for generation in networkx.topological_generations(graph):
+            found.append(generation)
+    return found
 
 
 def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:

@@ -7,15 +7,20 @@ supersede the recorded ones, or that are made from them in the same run.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import networkx
 
 from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.graph import generations
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
@@ -129,16 +134,28 @@ class _History:
         return self.currency.filling(mfid) is Filling.CURRENT
 
     def parents(self, mfid: str) -> list[str]:
+        """Return the current parents. Raises InputError if several supersede one of them."""
         return [self.current(used.mfid) for used in self.made[mfid].used]
 
+    @cached_property
+    def graph(self) -> networkx.DiGraph[str]:
+        """The recorded results below those of their current parents; without edges where several supersede a parent."""
+        graph: networkx.DiGraph[str] = networkx.DiGraph()
+        graph.add_nodes_from(self.made)
+        for mfid in self.made:
+            with suppress(InputError):
+                graph.add_edges_from((parent, mfid) for parent in self.parents(mfid) if parent in self.made)
+        return graph
+
     def with_ancestors(self, mfid: str) -> list[str]:
-        """Return the dataset and the results that it descends from, in their current versions."""
-        visited, stack = {mfid}, [mfid]
-        while stack:
-            new = {parent for parent in self.parents(stack.pop()) if parent in self.made} - visited
-            visited |= new
-            stack += new
-        return list(visited)
+        """Return the dataset and the results that it descends from, in their current versions.
+
+        Raises InputError if several supersede a parent of one of them.
+        """
+        found = [mfid, *networkx.ancestors(self.graph, mfid)]
+        for other in found:
+            self.parents(other)
+        return found
 
 
 class _OwnHistory(ProjectIndex):
@@ -206,24 +223,12 @@ class _Builder:
     def _ordered(self, groups: list[dict[str, str]]) -> list[dict[str, str]]:
         """Sort groups, parents first."""
         group_of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
-        parents = [self._parents(next(iter(group.values()))) for group in groups]
-        needs = {
-            index: {group_of[mfid] for mfid in mfids if mfid in group_of} - {index}
-            for index, mfids in enumerate(parents)
-        }
-        order: list[int] = []
-        while ready := [index for index, waits in needs.items() if waits.isdisjoint(needs)]:
-            order += ready
-            for index in ready:
-                del needs[index]
-        return [groups[index] for index in (*order, *needs)]
-
-    def _parents(self, mfid: str) -> list[str]:
-        """Return the current parents; none for a result that is left out because several supersede a parent."""
-        try:
-            return self.history.parents(mfid)
-        except InputError:
-            return []
+        links = ((group_of[parent], group_of[child]) for parent, child in self.history.graph.subgraph(group_of).edges)
+        graph: networkx.DiGraph[int] = networkx.DiGraph()
+        graph.add_nodes_from(range(len(groups)))
+        graph.add_edges_from((parent, child) for parent, child in links if parent != child)
+        order = (index for generation in generations(graph) for index in sorted(generation))
+        return [groups[index] for index in dict.fromkeys((*order, *graph))]
 
     def _add(self, group: Mapping[str, str], overrides: Mapping[str, object]) -> None:
         first = next(iter(group.values()))
@@ -238,14 +243,14 @@ class _Builder:
         except InputError as error:
             self.left_out |= dict.fromkeys(group.values(), str(error))
             return
-        needs = tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance))
         variants = (Variant("", spec.params, inspection),)
         source = record.pipeline
         entry = {"name": source.name, "hash": source.hash, "step": declared} if source else None
+        needs = tuple(feed.instance for feed in feeds if feed.instance)
         step = BoundStep(name, spec, variants, {}, needs, declared=entry)
         blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
         slots = {output: self._slots(mfid) for output, mfid in group.items()}
-        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, needs, (), blocked, slots)
+        self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, (), blocked, slots)
         for output, mfid in group.items():
             self.maker[mfid] = (name, output)
             self.history.index.forerunners |= dict.fromkeys(slots[output], mfid)

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import networkx
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
@@ -64,9 +65,7 @@ class _Binder:
         self.inspector.keep()
         self._check_outputs()
         self._check_unused()
-        order, cycle = ordered(self.spec)
-        if cycle:
-            self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
+        order = self._ordered()
         collected = {name: self._collecting_roles(name, step) for name, step in self.spec.steps.items()}
         found = Dimensions(self.spec)
         for name in order:
@@ -81,6 +80,21 @@ class _Binder:
             name: replace(step, dimensions=found.by_step[name]) for name in order if (step := bound[name]) is not None
         }
         return BoundPipeline(self.spec, in_order)
+
+    def _ordered(self) -> list[str]:
+        """Return the steps by generation, as declared within each; none if some form a cycle, which is reported."""
+        place = {name: number for number, name in enumerate(self.spec.steps)}
+        used = ((source.source, name) for name, step in self.spec.steps.items() for source in step.all_sources)
+        graph: networkx.DiGraph[str] = networkx.DiGraph()
+        graph.add_nodes_from(place)
+        graph.add_edges_from((source, name) for source, name in used if source in place and source != name)
+        try:
+            generations = list(networkx.topological_generations(graph))
+        except networkx.NetworkXUnfeasible:
+            cycle = [name for name, _ in networkx.find_cycle(graph)]
+            self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join([*cycle, cycle[0]])}")
+            return []
+        return [name for generation in generations for name in sorted(generation, key=place.__getitem__)]
 
     def _report(self, location: Location, message: str) -> None:
         fault = self.document.fault(location, message)
@@ -274,24 +288,6 @@ class _Binder:
         for name in self.inputs:
             if name not in used:
                 self._report(("inputs", name), f"input {name!r} is not used by any step")
-
-
-def ordered(spec: PipelineSpec) -> tuple[list[str], list[str]]:
-    """Sort steps into an order of execution, stable by declaration; return it, and a cycle if there is one."""
-    graph = {
-        name: {source.source for source in step.all_sources if source.source in spec.steps} - {name}
-        for name, step in spec.steps.items()
-    }
-    sorter, order, place = TopologicalSorter(graph), list[str](), {name: n for n, name in enumerate(graph)}
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        cycle: list[str] = error.args[1]
-        return order, cycle
-    while ready := sorted(sorter.get_ready(), key=place.__getitem__):
-        order += ready
-        sorter.done(*ready)
-    return order, []
 
 
 Faults = Iterator[tuple[Location, str]]

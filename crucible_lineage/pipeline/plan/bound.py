@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import networkx
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
@@ -59,6 +63,27 @@ class BoundPipeline:
         """The pipeline's name."""
         return self.spec.pipeline
 
+    @cached_property
+    def graph(self) -> networkx.DiGraph[str]:
+        """The graph of the steps."""
+        return graph_of(self.steps)
+
+
+class Needing(Protocol):
+    """A step or an instance, with the names of those that it depends on."""
+
+    @property
+    def needs(self) -> Iterable[str]:
+        """The names."""
+
+
+def graph_of(parts: Mapping[str, Needing]) -> networkx.DiGraph[str]:
+    """Return the graph of steps or instances: nodes carry them as `part`, edges lead from what they need."""
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    graph.add_nodes_from((name, {"part": part}) for name, part in parts.items())
+    graph.add_edges_from((need, name) for name, part in parts.items() for need in part.needs)
+    return graph
+
 
 def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Collection[str] = ()) -> None:
     """Raise InputError if a name is neither a step of the pipeline nor one of the instances."""
@@ -66,15 +91,6 @@ def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Co
         if name not in pipeline.steps and name not in instances:
             hint = nearest(name, [*pipeline.steps, *instances])
             raise InputError(f"pipeline {pipeline.name!r} has no step {name!r}; {hint}")
-
-
-def descendants(pipeline: BoundPipeline, names: Iterable[str]) -> set[str]:
-    """Return these steps and all that depend on them."""
-    found = set(names)
-    for name, step in pipeline.steps.items():  # in an order of execution
-        if not found.isdisjoint(step.needs):
-            found.add(name)
-    return found
 
 
 PARAMS_PREFIX = "params."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 
 from crucible_lineage.errors import InputError
@@ -61,7 +62,7 @@ class InputEdge:
 
 @dataclass(frozen=True)
 class Instance:
-    """A step for one value of each of its dimensions. `needs` are the instances it depends on.
+    """A step for one value of each of its dimensions.
 
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
@@ -76,7 +77,6 @@ class Instance:
     given: Mapping[str, object]
     inspection: Inspection
     feeds: tuple[InputEdge, ...]
-    needs: tuple[str, ...]
     subject: tuple[str, ...] = ()
     blocked: str = ""
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -86,6 +86,11 @@ class Instance:
     gaps: tuple[str, ...] = ()
     named: Mapping[str, object] = field(default_factory=dict)
     awaits: tuple[str, ...] = ()
+
+    @cached_property
+    def needs(self) -> tuple[str, ...]:
+        """The instances that it depends on."""
+        return tuple(dict.fromkeys(feed.instance for feed in self.feeds if feed.instance))
 
     @property
     def choices(self) -> dict[str, list[dict[str, object]]]:
@@ -195,7 +200,6 @@ class Expansion:
             given=resolved.given,
             inspection=resolved.inspection,
             feeds=feeds,
-            needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=blocked,
             slots=self.naming.slots(step, point),

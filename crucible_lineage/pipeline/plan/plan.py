@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from crucible_lineage.errors import InputError, shortened
+import networkx
+
+from crucible_lineage.errors import Fault, InputError, shortened
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
+from crucible_lineage.pipeline.plan.bound import graph_of
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.planner import ProjectIndex
-
-from fnmatch import fnmatchcase
-
-from crucible_lineage.errors import Fault
-from crucible_lineage.refs import FileRef
 
 Results = Mapping[str, Mapping[str, DatasetRef]]  # of each instance, by output
 
@@ -150,7 +149,7 @@ def plan(
     done: dict[str, StepPlan] = {}
     planned_instances, looked = dict(instances), set[str]()
     doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
-    for generation in _generations(instances):
+    for generation in networkx.topological_generations(graph_of(instances)):
         drafts = []
         for name in generation:
             instance = planned_instances[name] = _without_gaps(instances[name], inputs, done, doubts)
@@ -218,7 +217,6 @@ def _without_gaps(
     return replace(
         instance,
         feeds=feeds,
-        needs=tuple(dict.fromkeys(feed.instance for feed in feeds if feed.instance)),
         blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
         gaps=(*instance.gaps, *filter(None, gaps)),
     )
@@ -233,18 +231,6 @@ def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], doubts: 
     item = feed.item(inputs)
     doubt = doubts.get(item.dataset.mfid) if item.dataset else None
     return f"{item.shown or item.label}: {doubt.message(item.mfid or '')}" if doubt else ""
-
-
-def _generations(instances: Mapping[str, Instance]) -> list[list[str]]:
-    """Return instances by generation: those of one generation do not depend on one another."""
-    depth: dict[str, int] = {}
-    generations: list[list[str]] = []
-    for name, instance in instances.items():  # parents precede their children
-        depth[name] = max((depth[need] + 1 for need in instance.needs), default=0)
-        if depth[name] == len(generations):
-            generations.append([])
-        generations[depth[name]].append(name)
-    return generations
 
 
 def plan_instance(

@@ -18,6 +18,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import networkx
+
 from crucible_lineage.core import journal as rows
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -33,8 +35,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
-from crucible_lineage.pipeline.plan.expand import Instance
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.checking import RunChecks
@@ -136,9 +137,7 @@ class Run:
         self.listener = listener
         self.choice = choice
         require_names(pipeline, choice.only, self.instances)
-        self.taking_part = frozenset(
-            name for name, instance in self.instances.items() if choice.makes(instance.step.name, name, pipeline)
-        )
+        self.taking_part = choice.taking_part(pipeline, self.instances)
         self.steps = {name: StepState() for name in self.instances}
         declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
         self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in)
@@ -162,7 +161,7 @@ class Run:
         self._reported: set[str] = set()
         self._refuses_all = self._has_failed = False
         self._arrived: Arrived | None = None
-        self._children = _children(self.instances)
+        self._graph = graph_of(self.instances)
 
     # Before the loop
 
@@ -181,7 +180,7 @@ class Run:
         """Apply a later plan to the steps that were blocked until others have returned values."""
         names, self._awaiting = self._awaiting, {}
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
-        self._children = _children(self.instances)
+        self._graph = graph_of(self.instances)
         self.index = self.slot_writer.index = self.checking.index = plan.index
         self._adopt([step for step in plan.steps if step.name in names])
 
@@ -434,7 +433,7 @@ class Run:
         self._set_results(name, outputs)
         self.end_step(name, outcome, outputs)
         self._check({name: outputs})
-        for child in self._children.get(name, ()):
+        for child in self._graph.succ[name]:
             state = self.steps[child]
             if name in state.needs:
                 state.needs.discard(name)
@@ -469,7 +468,7 @@ class Run:
         self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
         if outcome in (FAILED, SKIPPED):
             self._has_failed = self._has_failed or outcome == FAILED
-            for child in self._children.get(name, ()):
+            for child in self._graph.succ[name]:
                 if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
                     self.end_step(child, SKIPPED, error=_missing(name))
 
@@ -520,11 +519,9 @@ class Run:
 
     def _make_again(self, name: str, reason: str) -> None:
         """Reset a step and its descendants, and let them begin again."""
-        affected = {name}
-        for other, instance in self.instances.items():  # parents come before their children
-            if affected & set(instance.needs) and other not in self._jobs and self.steps[other].outcome != LEFT_OUT:
-                affected.add(other)
-        names = [step for step in self.instances if step in affected]
+        fixed = {other for other, state in self.steps.items() if other in self._jobs or state.outcome == LEFT_OUT}
+        below = networkx.descendants(networkx.restricted_view(self._graph, fixed - {name}, ()), name)
+        names = [step for step in self.instances if step == name or step in below]
         for step in names:
             state = self.steps[step]
             state.remade += state.results is not None
@@ -593,15 +590,6 @@ def _counted(job: Job) -> dict[str, object]:
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
     """Return {output: id of its dataset}."""
     return {output: dataset.mfid for output, dataset in outputs.items()}
-
-
-def _children(instances: Mapping[str, Instance]) -> dict[str, list[str]]:
-    """Return the instances that need each instance."""
-    found: dict[str, list[str]] = {}
-    for name, instance in instances.items():
-        for need in instance.needs:
-            found.setdefault(need, []).append(name)
-    return found
 
 
 def _missing(need: str) -> str:

@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+import networkx
+
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, descendants, require_names
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
+from crucible_lineage.pipeline.plan.expand import Instance
 
 EXECUTED = "executed"
 REUSED = "reused"
@@ -63,11 +66,14 @@ class StepChoice:
         instances = [name for name in self.only if "[" in name and name.partition("[")[0] in pipeline.steps]
         require_names(pipeline, (*self.only, *self.from_), instances)
 
-    def makes(self, step: str, instance: str, pipeline: BoundPipeline) -> bool:
-        """Return whether an instance of a step may be executed."""
-        if not self.only and not self.from_:
-            return True
-        return not {step, instance}.isdisjoint(self.only) or step in descendants(pipeline, self.from_)
+    def taking_part(self, pipeline: BoundPipeline, instances: Mapping[str, Instance]) -> frozenset[str]:
+        """Return the instances that may be executed."""
+        chosen = {*self.only, *self.from_}.union(*(networkx.descendants(pipeline.graph, name) for name in self.from_))
+        return frozenset(
+            name
+            for name, instance in instances.items()
+            if (not self.only and not self.from_) or not chosen.isdisjoint((name, instance.step.name))
+        )
 
 
 @dataclass(frozen=True)
