@@ -15,7 +15,7 @@ from crucible_lineage.ask.names import NOT_LISTED, deleted_in, deletion_requests
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.core.tables import Summary, summary_of
+from crucible_lineage.core.tables import Snapshot, Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
@@ -28,7 +28,7 @@ from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, g
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency
+from crucible_lineage.standing.currency import currency_of
 
 Record = StepRecord | FilesRecord
 
@@ -212,12 +212,11 @@ def _new_attempt(record: Record) -> str:
 ONE_BY_ONE = 10  # up to here, requests are listed dataset by dataset
 PER_PAGE = 1000
 MOST_NAMED = 100  # files whose names are fetched
-Summaries = Mapping[str, Summary]
 
 
-def slot_conflicts(graph: LineageGraph, summaries: Summaries) -> Iterator[Finding]:
+def slot_conflicts(graph: LineageGraph, copy: Snapshot) -> Iterator[Finding]:
     """Yield slots with several current results, or shared by two declarations."""
-    currency = Currency(summary.status for summary in summaries.values())
+    currency = currency_of(copy)
     shared: defaultdict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for project, key in sorted(currency.all_slots()):
         by_file = currency.by_declaration(key, project)
@@ -226,7 +225,7 @@ def slot_conflicts(graph: LineageGraph, summaries: Summaries) -> Iterator[Findin
             shared[key.partition("/")[0], *sorted(by_file)].update(ids)
         for mfids in dict.fromkeys(map(tuple, by_file.values())):
             if len(mfids) > 1 and not _of_one_flow_run(graph, mfids):
-                yield _held_twice(list(mfids), key, summaries)
+                yield _held_twice(list(mfids), key, copy.summaries)
     for (pipeline, *files), found in shared.items():
         yield _declared_twice(pipeline, files, list(found))
 
@@ -237,7 +236,7 @@ def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
     return all(record.get("step") and not record.get("pipeline") for record in records)
 
 
-def _held_twice(mfids: list[str], key: str, summaries: Summaries) -> Finding:
+def _held_twice(mfids: list[str], key: str, summaries: Mapping[str, Summary]) -> Finding:
     names = ", ".join(f"{summaries[mfid].name} ({mfid})" for mfid in mfids)
     message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
     return Finding("current-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
@@ -260,7 +259,7 @@ def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:
             yield Finding("correction-overwritten", "notice", (mfid,), message, f"crucible-lineage why {mfid}")
 
 
-def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[Finding]:
+def withdrawn(session: Session, project: str, copy: Snapshot) -> Iterator[Finding]:
     """Yield results that would be current without a request to delete them; meanwhile older ones are current."""
     hidden = {}
     for request in deletion_requests(session):
@@ -270,9 +269,8 @@ def withdrawn(session: Session, project: str, summaries: Summaries) -> Iterator[
                 hidden[found.unique_id] = (request, summary_of(found.model_dump()))
     if not hidden:
         return
-    visible = [summary.status for summary in summaries.values()]
-    without = Currency(visible)
-    everything = Currency([*(summary.status for _, summary in hidden.values()), *visible])
+    without = currency_of(copy)
+    everything = currency_of(copy, beside=[summary.status for _, summary in hidden.values()])
     for mfid, (request, summary) in hidden.items():
         slots = [key for key in summary.status.slots if mfid in everything.current(key, project)]
         shown = dict.fromkeys(other for key in slots for other in without.current(key, project))

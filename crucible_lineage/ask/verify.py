@@ -190,8 +190,8 @@ def verify_project(
         finding for finding in missing_datasets(session, project, datasets.keys()) if finding.ids[0] not in reported
     ]
     copy = session.mirror.snapshot(project)
-    more += slot_conflicts(graph, copy.summaries)
-    more += withdrawn(session, project, copy.summaries)
+    more += slot_conflicts(graph, copy)
+    more += withdrawn(session, project, copy)
     more += overwritten(copy.records)
     return replace(found, findings=tuple(worst_first([*found.findings, *more])))
 

@@ -36,7 +36,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, Filling
+from crucible_lineage.standing.currency import Filling, currency_of
 from crucible_lineage.statements.consent import Consent, recorded_code
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _plan_completion(mfid: str, history: _History, session: Session, folder: Pat
         history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
-    history.currency = Currency(())
+    history.currency = currency_of()
     recorded = _Builder(history, session, folder).build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.core.slots import DatasetStatus, SlotClaim, pipeline_keyword, slot
-from crucible_lineage.core.tables import summary_of
-from crucible_lineage.errors import TRANSIENT, InputError, NotFoundError, RefusedError
+from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
+from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.parts import Ingest
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
@@ -23,6 +22,7 @@ from crucible_lineage.pipeline.plan.inspect import inspection_of
 from crucible_lineage.pipeline.plan.plan import files_for_role
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
+from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency
 from crucible_lineage.standing.slots import ClaimingRun
@@ -190,17 +190,17 @@ class FlowSlots:
         """Return which results of the flow were current when this run first read the project."""
         with self._lock:
             if project not in self._projects:
-                statuses = () if self.is_away() else self._read(project)  # results of this run are newer than all
-                self._projects[project] = Currency(statuses)
+                self._projects[project] = self._read(project, is_away=self.is_away())
             return self._projects[project]
 
-    def _read(self, project: str) -> Sequence[DatasetStatus]:
-        listed = self._session.client.datasets
+    def _read(self, project: str, *, is_away: bool) -> Currency:
+        session = self._session
+        results = KnownResults(session.mirror, lambda: session.client, project, self._flow, is_away=is_away)
         try:
-            found = list(listed.iter(project_id=project, keyword=self.keywords[0], include_metadata=True))
-        except (NotFoundError, RefusedError, *TRANSIENT):  # the project does not exist yet, or the service is away
-            return ()
-        return [summary_of(dataset.model_dump()).status for dataset in found]
+            results.sync()
+        except (RefusedError, *TRANSIENT):
+            return self._read(project, is_away=True)
+        return results.slots
 
 
 def about_file(path: Path) -> About:

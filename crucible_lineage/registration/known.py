@@ -86,7 +86,7 @@ class KnownResults:
             else:
                 filling = self.mirror.sync(self.project, self.scope, self._judge)
             self.members = self.mirror.members(self.project, self.scope)
-            self._slots = Currency(filling.values())
+            self._slots = currency_of(beside=filling.values())
             self._everything = self._attempts = None
             self._trim()
 

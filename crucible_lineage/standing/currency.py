@@ -128,8 +128,18 @@ class Currency:
 _currencies: WeakKeyDictionary[Snapshot, Currency] = WeakKeyDictionary()
 
 
-def currency_of(copy: Snapshot) -> Currency:
-    """Return what fills the slots of a project."""
-    if (found := _currencies.get(copy)) is None:
-        found = _currencies[copy] = Currency(summary.status for summary in copy.summaries.values())
-    return found
+def currency_of(*copies: Snapshot, beside: Iterable[DatasetStatus] = ()) -> Currency:
+    """Return what fills the slots of these projects, of which all datasets are in the copies or given `beside` them.
+
+    Without a copy, of the pipeline whose datasets are given.
+    """
+    beside = list(beside)
+    if len(copies) == 1 and not beside:
+        if (found := _currencies.get(copies[0])) is None:
+            found = _currencies[copies[0]] = Currency(_statuses(copies))
+        return found
+    return Currency([*_statuses(copies), *beside])
+
+
+def _statuses(copies: Iterable[Snapshot]) -> Iterable[DatasetStatus]:
+    return (summary.status for copy in copies for summary in copy.summaries.values())

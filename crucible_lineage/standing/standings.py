@@ -117,7 +117,7 @@ def standings_of_records(
     projects = (summary.status.project for mfid, summary in present.items() if may_be_replaced(records[mfid]))
     copies = visible_copies(session, sorted(set(filter(None, projects)))) if copies is None else copies
     everything = {mfid: summary for copy in copies for mfid, summary in copy.summaries.items()} | present
-    currency = Currency(summary.status for summary in everything.values())
+    currency = currency_of(*copies, beside=[summary.status for summary in present.values()])
     withdrawn = {mfid: Standing(summary, WITHDRAWN) for mfid, summary in own.items() if mfid not in present}
     return withdrawn | _standings(session, present.values(), currency, everything, EVERYTHING)
 
