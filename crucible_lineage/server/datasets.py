@@ -231,13 +231,16 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> Callable[..., Js
     ) -> Json:
         parent_id, child_id = ends(db, call, parent, child)
         _refuse_cycle(db, parent_id, child_id, parent, child)
-        stored = db.execute(
+        linked = (
             "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET relationship_type = COALESCE(excluded.relationship_type, relationship_type)"
-            " RETURNING relationship_type",
-            (parent_id, child_id, relationship_type),
-        ).fetchone()[0]
-        change(db, child_id)
+            " SET relationship_type = excluded.relationship_type"
+            " WHERE relationship_type IS NOT COALESCE(excluded.relationship_type, relationship_type)"
+        )
+        if db.execute(linked, (parent_id, child_id, relationship_type)).rowcount:
+            change(db, child_id)
+        (stored,) = db.execute(
+            "SELECT relationship_type FROM link WHERE parent_id = ? AND child_id = ?", (parent_id, child_id)
+        ).fetchone()
         return {"parent_id": parent, "child_id": child, "relationship_type": stored}
 
     @delete(path)

@@ -15,6 +15,20 @@ def test_link_that_closes_a_cycle_is_refused(client, dataset):
             client.datasets.link(parent, child)
 
 
+def test_a_link_that_exists_changes_nothing(client, dataset, sample):
+    a, b, s = dataset("a"), dataset("b"), sample()
+    client.datasets.link(a, b, relationship_type="is_part_of")
+    client.datasets.link_sample(b, s)
+    before = client.datasets.get(b, include_links=True)
+    client.datasets.link(a, b)
+    client.datasets.link_sample(b, s)
+    assert client.datasets.get(b, include_links=True) == before
+    client.datasets.link(a, b, relationship_type="is_derived_from")
+    after = client.datasets.get(b, include_links=True)
+    assert after["modification_time"] > before["modification_time"]
+    assert {link["relationship_type"] for link in after["links"]} == {"is_derived_from", None}
+
+
 def test_unknown_relationship_and_unlike_ends_are_refused(client, api, dataset, sample):
     a, b, s = dataset(), dataset(), sample()
     assert api.post(f"/datasets/{a}/children/{b}?relationship_type=cousin").status_code == 422
