@@ -32,7 +32,7 @@ def writing_back(folder: Path, pick_up_s: float, parse_s: float) -> Iterator[Run
             suffix = Path(file["filename"]).suffix.lstrip(".").lower()
             change(db, file["dataset_id"], self._fields)
             defaults = {"measurement": "Image" if findings.thumbnail else "Other", "data_type": suffix or "unknown"}
-            fill(db, file, {**defaults, **findings.attributes}, {})
+            fill(db, file["dataset_id"], {"dataset_name": file["filename"], "data_format": suffix, **defaults})
             written = written_metadata(db, file["dataset_id"])
             stale = merged(findings.metadata, self._picked_up)
             write_metadata(db, file["dataset_id"], merged(written, stale))

@@ -158,7 +158,7 @@ def _add_record_routes(kind: str) -> None:
         values |= {"timestamp": body.timestamp or now(), "project_id": project and project["id"], "public": body.public}
         if kind == "dataset":
             chosen = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
-            values |= {"timed": body.timestamp is not None, **instrument_columns(db, *chosen)}
+            values |= instrument_columns(db, *chosen)
         number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
@@ -261,7 +261,7 @@ def _dataset_changes(db: Connection, changes: JsonObject, current: JsonObject) -
             raise invalid("body", name, f"is changed with PUT /datasets/{current['unique_id']}/instrument")
     if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
         changes |= instrument_columns(db, label)
-    return {**changes, "timed": 1} if "timestamp" in changes else changes
+    return changes
 
 
 def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:

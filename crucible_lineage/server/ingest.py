@@ -1,8 +1,4 @@
-"""Ingest one file: the ingestors in their order, those of other packages, and a process for each file.
-
-Another package provides an ingestor as an entry point of the group `crucible_lineage.ingestors`. The entry point's name
-is the ingestor's. It points to a class without arguments that has `suffixes` (such as `{".spe"}`) and `read(path)`,
-which returns a `Found`, or None for a file of another kind. An error of `read` becomes the request's error message.
+"""Ingest one file: the ingestors in their order, and a process for each file.
 
 `CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` limit the process: its hang, crash or use of
 memory harms nothing else.
@@ -23,9 +19,7 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +27,6 @@ from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.readers import Found
 
-GROUP = "crucible_lineage.ingestors"
 TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
 MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
@@ -90,49 +83,26 @@ def ingest(
 
     The `requested` ingestor is tried first, whatever the file's suffix. `on_attempt` gets the name of each one tried.
     """
-    suffix, every = Path(filename).suffix.lower(), _every()
-    for name in sorted(every, key=lambda name: name != requested):
-        on_attempt(name)
-        try:
-            found = every[name]
-            ingestor = found.load()() if isinstance(found, EntryPoint) else found
-        except Exception as error:
-            if name == requested:
-                raise
-            sys.stderr.write(f"{name} cannot be loaded: {type(error).__name__}: {error}\n")
-            continue
-        if name == requested or suffix in ingestor.suffixes:
-            findings: Found | None = ingestor.read(path)
-            if findings is not None:
-                return name, findings
+    suffix = Path(filename).suffix.lower()
+    for ingestor in sorted(INGESTORS, key=lambda ingestor: ingestor.name != requested):
+        if ingestor.name == requested or suffix in ingestor.suffixes:
+            on_attempt(ingestor.name)
+            if (findings := ingestor.read(path)) is not None:
+                return ingestor.name, findings
     return None, Found({})
 
 
 def read(path: Path) -> JsonObject:
-    """Return the fields and metadata of a file. Raises ValueError if no ingestor can read it.
-
-    A time without a zone is omitted, since it is ambiguous.
-    """
+    """Return the metadata of a file. Raises ValueError if no ingestor can read it."""
     name, findings = ingest(path, path.name, None)
     if name is None:
         raise ValueError(f"no ingestor reads files like {path.name}")
-    own_names = ("dataset_name", "data_format")
-    fields = {key: value for key, value in findings.attributes.items() if key not in own_names}
-    if "timestamp" in fields and datetime.fromisoformat(fields["timestamp"]).tzinfo is None:
-        del fields["timestamp"]
-    return {**findings.metadata, **fields}
+    return findings.metadata
 
 
 def ingestor_names() -> list[str]:
     """Return the names of all ingestors in their order."""
-    return list(_every())
-
-
-def _every() -> dict[str, Ingestor | EntryPoint]:
-    """Return those of other packages, which know their own formats, then ours; by name."""
-    own = {ingestor.name: ingestor for ingestor in INGESTORS}
-    foreign = {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in own}
-    return {**dict(sorted(foreign.items())), **own}
+    return [ingestor.name for ingestor in INGESTORS]
 
 
 class Isolation:
@@ -175,8 +145,7 @@ class Isolation:
     def _start(self, arguments: list[str], folder: str, messages: BinaryIO) -> subprocess.Popen[bytes]:
         """Start the process, which keeps its temporary files in a folder."""
         command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
-        path = os.pathsep.join(entry for entry in sys.path if entry)  # ingestors of other packages may need it
-        own = {"TMPDIR": folder, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        own = {"TMPDIR": folder, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": messages}
         with self._lock:
             if self.stopped:

@@ -15,13 +15,13 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.server.database import JsonObject, stored_time
+from crucible_lineage.server.database import JsonObject
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -38,8 +38,6 @@ MAX_SCALAR_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
 
-_TIMES = ("start_time", "timestamp", "datetime", "acquisition_time", "measurement_time")
-_INSTRUMENTS = ("instrument", "instrument_name", "spectrometer", "microscope", "diffractometer")
 _SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: [A-Za-z]\w*){0,2})\s*[:=]\s*(\S.*)")  # not `Started 14:05`, a time
 _SENTENCE = re.compile(r"\b(the|an?|is|was|are|were|that|this|it|we)\b", re.IGNORECASE)
 _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
@@ -51,11 +49,10 @@ _BROKEN = (OSError, ValueError, SyntaxError, EOFError)  # what Pillow raises for
 
 @dataclass(frozen=True)
 class Found:
-    """The findings of an ingestor: metadata for JSON, a PNG, and fields of the dataset to fill in."""
+    """The findings of an ingestor: metadata for JSON, and a PNG."""
 
     metadata: JsonObject
     thumbnail: bytes | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 def read_json(path: Path) -> Found | None:
@@ -65,7 +62,7 @@ def read_json(path: Path) -> Found | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(document, dict):
-        return Found(document, None, _acquired(document))
+        return Found(document)
     return Found({"json": {"items": len(document)}} if isinstance(document, list) else {})
 
 
@@ -83,9 +80,7 @@ def read_table(path: Path) -> Found | None:
             continue
         if (table := _table(rows)) is not None:
             settings = _settings([line for line in lines[:above] if line])
-            return Found(
-                {**settings, "table": {"rows": table["rows"], "delimiter": name, **table}}, None, _acquired(settings)
-            )
+            return Found({**settings, "table": {"rows": table["rows"], "delimiter": name, **table}})
     return None
 
 
@@ -119,7 +114,7 @@ def read_hdf5(path: Path) -> Found | None:
         root, nodes = _attributes(file), list[tuple[str, Any]]()
         file.visititems(lambda name, node: nodes.append((name, node)))  # no soft and no external links
         if len(nodes) > MAX_ENTRIES:
-            return Found({**root, "hdf5": _unread(len(nodes), "object")}, None, _acquired(root))
+            return Found({**root, "hdf5": _unread(len(nodes), "object")})
         attributes = {name: found for name, node in nodes if (found := _attributes(node))}
         values = {name: found for name, node in nodes if (found := _scalar(node)) is not None}
         arrays = {
@@ -130,18 +125,7 @@ def read_hdf5(path: Path) -> Found | None:
     units = {name: _only(attributes.get(name, {}).get("units")) for name in values}
     shown = {name: {"value": value, "unit": units[name]} if units[name] else value for name, value in values.items()}
     contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": arrays}
-    return Found({**root, "hdf5": contents}, None, _acquired(root) | _acquired(_nexus_facts(attributes, values)))
-
-
-def _nexus_facts(attributes: Mapping[str, JsonObject], values: JsonObject) -> JsonObject:
-    """Return the start and instrument of a NeXus file with one entry."""
-    classes = {name: _only(found.get("NX_class")) for name, found in attributes.items()}
-    entries = [name for name, kind in classes.items() if kind == "NXentry"]
-    instruments = [name for name, kind in classes.items() if kind == "NXinstrument"]
-    if len(entries) != 1:
-        return {}
-    named = values.get(f"{instruments[0]}/name") if len(instruments) == 1 else None
-    return {"start_time": values.get(f"{entries[0]}/start_time"), "instrument": named}
+    return Found({**root, "hdf5": contents})
 
 
 def read_image(path: Path) -> Found | None:
@@ -160,12 +144,7 @@ def read_image(path: Path) -> Found | None:
                 return Found({"image": {"format": image.format, "frames": _unread(frames, "frame")}}, thumbnail)
     except (UnidentifiedImageError, *_BROKEN):
         return None
-    taken = str(tags.get("DateTimeOriginal", "")).replace(":", "-", 2)  # EXIF writes 2024:03:01 09:30:00
-    timestamp = read_time(f"{taken}{tags.get('OffsetTimeOriginal') or ''}")
-    maker, model = (" ".join(str(tags.get(name) or "").split()) for name in ("Make", "Model"))
-    camera = model if model.startswith(maker) else f"{maker} {model}"
-    fields = _given(timestamp=timestamp, instrument_name=camera if maker and model else None)
-    return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail, fields)
+    return Found({"image": described | ({"tags": tags} if tags else {})}, thumbnail)
 
 
 def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
@@ -194,7 +173,7 @@ def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
                 del general["original_filename"]
     if len(signals) > MAX_SIGNALS or doubts:
         return Found({"signals": _unread(len(signals), "signal"), **({"doubts": doubts[:5]} if doubts else {})})
-    return Found({"signals": [_signal(signal) for signal in signals]}, None, _signal_fields(signals))
+    return Found({"signals": [_signal(signal) for signal in signals]})
 
 
 @contextmanager
@@ -248,32 +227,6 @@ def plain(value: Any) -> Any:
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return number if math.isfinite(number) else None
-
-
-def read_time(text: object) -> str | None:
-    """Return a time in ISO 8601; None for text that is no such time, also for a date alone.
-
-    A time without a zone is taken to be in this machine's zone, which is usually the instrument's.
-    """
-    try:
-        moment = datetime.fromisoformat(str(text).strip()).astimezone().isoformat() if ":" in str(text) else ""
-        stored_time(moment)
-    except (OverflowError, OSError, ValueError):  # also the year 1, where no time is set
-        return None
-    return moment
-
-
-def _acquired(facts: Mapping[str, object]) -> dict[str, str]:
-    """Return `timestamp` and `instrument_name` if the facts name them."""
-    named = {re.sub(r"[\W_]+", "_", name).strip("_").lower(): value for name, value in facts.items()}
-    texts = {name: value.strip() for name, value in named.items() if isinstance(value, str)}
-    times = (read_time(texts[name]) for name in _TIMES if name in texts)
-    instruments = (texts[name] for name in _INSTRUMENTS if name in texts)
-    return _given(timestamp=next(filter(None, times), None), instrument_name=next(filter(None, instruments), None))
-
-
-def _given(**fields: object) -> dict[str, str]:
-    return {name: str(value) for name, value in fields.items() if value}
 
 
 def _text(path: Path, most_bytes: int) -> str | None:
@@ -456,13 +409,3 @@ def _signal(signal: Mapping[str, Any]) -> Any:
     axes = [{name: axis.get(name) for name in names} for axis in signal.get("axes", ())]
     described = {"shape": data.shape, "dtype": str(data.dtype), "axes": axes, "metadata": signal.get("metadata", {})}
     return plain(described)
-
-
-def _signal_fields(signals: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return when and with what the signal was measured, in the vocabulary shared by RosettaSciIO's readers."""
-    metadata = signals[0].get("metadata", {}) if signals else {}
-    general, instruments = metadata.get("General", {}), metadata.get("Acquisition_instrument", {})
-    names = (instrument.get("microscope") for instrument in instruments.values() if isinstance(instrument, Mapping))
-    zone = {"UTC": "+00:00", "": ""}.get(general.get("time_zone", ""), " of an unknown zone")
-    time = read_time(f"{general.get('date', '')}T{general.get('time', '')}{zone}")
-    return _given(timestamp=time, instrument_name=next(filter(None, names), None))

@@ -114,7 +114,6 @@ CREATE TABLE resource (                           -- each kind leaves the column
     created TEXT NOT NULL,
     modified TEXT NOT NULL,
     timestamp TEXT,
-    timed INTEGER NOT NULL DEFAULT 1,             -- 0: nobody said when, so it is when it came here
     size INTEGER,
     files INTEGER NOT NULL DEFAULT 0,             -- how many there are, which have that size
     instrument_id INTEGER REFERENCES resource,
@@ -217,8 +216,7 @@ CREATE INDEX thumbnail_file ON thumbnail (file_id);
 
 CREATE TABLE parsed (                             -- what ingestion found in a file, renewed with it
     file_id INTEGER PRIMARY KEY REFERENCES file ON DELETE CASCADE,
-    document TEXT NOT NULL,
-    filled TEXT NOT NULL                          -- the fields of the dataset that it filled in, with their values
+    document TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE deletion (                           -- that was requested, or done

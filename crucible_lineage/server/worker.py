@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 import threading
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from crucible_lineage.server.database import Connection, Database, now, stored_time
+from crucible_lineage.server.database import Connection, Database, now
 from crucible_lineage.server.ingest import IngestionError, Isolation, ingestor_names
 from crucible_lineage.server.readers import Found
-from crucible_lineage.server.resources import change, instrument_columns, rows_of, to_json
+from crucible_lineage.server.resources import change, to_json
 from crucible_lineage.server.storage import ContentStore, sweep
 
 POLL_S = 60.0  # for requests of a process that died; all others wake the worker at once
@@ -113,13 +112,10 @@ class Worker:
     def _store(self, db: Connection, file: sqlite3.Row, findings: Found) -> None:
         """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
         document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
-        previous = db.first("SELECT * FROM parsed WHERE file_id = ?", file["id"])
-        filled = fill(db, file, findings.attributes, json.loads(previous["filled"]) if previous else {})
-        text = to_json(document)
-        db.execute(
-            "INSERT OR REPLACE INTO parsed (file_id, document, filled) VALUES (?, ?, ?)",
-            (file["id"], text, to_json(filled)),
-        )
+        suffix = Path(file["filename"]).suffix.lstrip(".").lower()
+        fill(db, file["dataset_id"], {"dataset_name": file["filename"], "data_format": suffix})
+        previous, text = db.first("SELECT * FROM parsed WHERE file_id = ?", file["id"]), to_json(document)
+        db.execute("INSERT OR REPLACE INTO parsed (file_id, document) VALUES (?, ?)", (file["id"], text))
         if text != (previous["document"] if previous else "{}"):
             change(db, file["dataset_id"])
         replace_thumbnail(db, file, findings.thumbnail)
@@ -143,35 +139,14 @@ def _remark(filename: str, requested: str | None, name: str | None) -> str:
 
 
 PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser
-FILLABLE = ("dataset_name", "data_format", "data_type", "measurement", "session_name")
-UNSET = (None, "", "unknown")
 
 
-def fill(db: Connection, file: sqlite3.Row, attributes: dict[str, str], previous: dict[str, str]) -> dict[str, str]:
-    """Set the fields that this file may set and return them; `previous` are those that it set the last time."""
-    (row,) = rows_of(db, "resource", [file["dataset_id"]])
-    instruments = rows_of(db, "resource", [row["instrument_id"]])
-    suffix = Path(file["filename"]).suffix.lstrip(".").lower()
-    parsed = {"dataset_name": file["filename"], "data_format": suffix, **attributes}
-    current: dict[str, object] = {name: row[name] for name in FILLABLE} | {
-        "timestamp": row["timestamp"] if row["timed"] else None,
-        "instrument_name": instruments[0]["instrument_name"] if instruments else row["instrument_label"],
-    }
-    filled = {
-        name: str(parsed[name])
-        for name, value in current.items()
-        if parsed.get(name) not in UNSET and (value in UNSET or value == previous.get(name))
-    }
-    if "timestamp" in filled:
-        filled["timestamp"] = stored_time(filled["timestamp"])
-    changes: dict[str, object] = {name: value for name, value in filled.items() if value != current[name]}
-    if "timestamp" in changes:
-        changes["timed"] = 1
-    if "instrument_name" in changes:
-        changes |= instrument_columns(db, str(changes.pop("instrument_name")))
-    if changes:
-        change(db, file["dataset_id"], changes)
-    return filled
+def fill(db: Connection, dataset_id: int, values: dict[str, str]) -> None:
+    """Set these columns of the dataset where nobody has."""
+    for name, value in values.items():
+        unset = f"UPDATE resource SET {name} = ? WHERE id = ? AND COALESCE({name}, '') IN ('', 'unknown')"  # noqa: S608
+        if value and db.execute(unset, (value, dataset_id)).rowcount:
+            change(db, dataset_id)
 
 
 def replace_thumbnail(db: Connection, file: sqlite3.Row, image: bytes | None) -> None:

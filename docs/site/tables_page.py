@@ -32,7 +32,7 @@ INGESTORS_PAGE = """\
 # Ingestors
 
 The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../ingestion.md) describes
-limits, tables and your own ingestors."""
+limits and tables."""
 
 
 def settings_page() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 
 def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested, spectrum):
     mfid = dataset("mine", data_format=None)
@@ -16,15 +14,6 @@ def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested,
     assert (document["operator"], document["laser_nm"], document["table"]["rows"]) == ("Marie", 632.8, 99)
     assert document["crucible_lineage"] == {"step": "raw"}
     assert request["ingestion_class"] == "DelimitedTextIngestor"
-
-
-@pytest.mark.parametrize("unset", ["0001-01-01T00:00:00Z", "9999-12-31 23:59:59"])
-def test_a_time_that_was_not_set_is_no_time(ingested, tmp_path, unset):
-    path = tmp_path / "run.json"
-    path.write_text(f'{{"start_time": "{unset}", "temperature_K": 300}}')
-    record, request = ingested(path)
-    assert (request["status"], record["scientific_metadata"]["temperature_K"]) == ("complete", 300)
-    assert record["timestamp"][:16] == record["creation_time"][:16]
 
 
 def test_parser_never_writes_the_provenance_record(ingested, tmp_path):
@@ -46,22 +35,6 @@ def test_named_ingestor_reads_a_file_of_any_suffix(ingested, tmp_path):
     log = tmp_path / "run.log"
     log.write_text("t\tT\n0\t300\n1\t301\n")
     assert ingested(log, ingestor="DelimitedTextIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
-
-
-def test_time_and_instrument_of_a_file_are_used_if_nobody_has_set_them(api, dataset, ingested, tmp_path):
-    path = tmp_path / "scan.csv"
-    path.write_text("# start time: 2012-06-04T14:15:57+00:00\n# instrument: Bench 7\nx,y\n1,2\n2,3\n")
-
-    def filled(mfid):
-        record, _ = ingested(path, mfid)
-        return record["timestamp"][:16], record["instrument_name"]
-
-    assert filled(dataset()) == ("2012-06-04T14:15", "Bench 7")
-    said = api.post("/datasets", json={"timestamp": "2020-01-01T00:00:00+00:00", "instrument_name": "mine"}).json()
-    assert filled(said["unique_id"]) == ("2020-01-01T00:00", "mine")
-    later = dataset()
-    api.patch(f"/datasets/{later}", json={"timestamp": "2021-01-01T00:00:00+00:00"}).raise_for_status()
-    assert filled(later)[0] == "2021-01-01T00:00"
 
 
 def test_a_format_of_rosettasciio_is_read_though_the_store_has_no_file_names(ingested, tmp_path):
