@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from crucible_lineage.facts import DatasetFacts, Facts
+from crucible_lineage.refs import DatasetFacts, Facts
 from crucible_lineage.step import step
 
 __all__ = [

@@ -20,9 +20,8 @@ from types import NoneType, UnionType
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints, overload
 
 from crucible_lineage.errors import Fault, InputError, shown_path
-from crucible_lineage.facts import Facts
 from crucible_lineage.ids import is_mfid
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, Facts
 
 __all__ = [
     *("FaultyStep", "InputRole", "ParameterSpec", "Step", "StepRunner", "in_declaration", "open_runners", "step"),

@@ -99,8 +99,8 @@ def as_text(value: Any) -> str:
 
 def function(request: dict[str, Any]) -> tuple[Any, list[str]]:
     """Call the function `module:name`. Return its value, and the names of its outputs."""
-    from crucible_lineage.facts import DatasetFacts, Facts
     from crucible_lineage.machine.pictures import draw_returned
+    from crucible_lineage.refs import DatasetFacts, Facts
     from crucible_lineage.step import Step
 
     module, _, name = request["function"].partition(":")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
-from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.load import from_environment
@@ -20,7 +19,7 @@ from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, planned_outputs
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, Facts
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 from crucible_lineage.text.times import measured_at

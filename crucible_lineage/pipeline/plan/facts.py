@@ -12,13 +12,13 @@ from dataclasses import replace
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.facts import DatasetFacts, Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values, text
 from crucible_lineage.pipeline.declare.parts import Ingest
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
+from crucible_lineage.refs import DatasetFacts, Facts
 from crucible_lineage.registration.ingestion import follow_ingestions
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session

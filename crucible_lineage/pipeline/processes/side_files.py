@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from platformdirs import user_cache_dir, user_config_dir
 
 from crucible_lineage.errors import shortened
-from crucible_lineage.facts import Facts
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.pictures import draw_returned
 from crucible_lineage.pipeline.plan.inspect import validated_params
+from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step
 
 if TYPE_CHECKING:  # workers do without declarations

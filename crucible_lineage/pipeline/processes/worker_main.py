@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from crucible_lineage.facts import Facts
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step
 from crucible_lineage.pipeline.processes.side_files import failure_line, failure_traceback, outcome_of
+from crucible_lineage.refs import Facts
 
 ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 
