@@ -12,9 +12,35 @@ from typing import Any
 from crucible_lineage.errors import InputError
 from crucible_lineage.text.times import measured_at
 
-DESCRIPTIVE = ("measurement", "data_type", "session_name", "instrument_name", "instrument_id")  # of a record
-MATCHED = ("dataset_name", *DESCRIPTIVE)  # by which data are matched, beside `metadata.NAME`
-FIELDS = (*MATCHED, "timestamp")  # that people set
+_DATA, _ITSELF = "describes the data", "describes this dataset alone"  # both are corrected by people
+_ACCESS = "the project, the owner and the readers of a dataset are changed at Crucible itself"
+_KEPT = "Crucible sets it, and nobody else can"
+FIELDS = {  # of datasets, with their labels, and what they are about; pages show them in this order
+    "dataset_name": ("Name", _ITSELF),
+    "project_id": ("Project", _ACCESS),
+    "measurement": ("Measurement", _DATA),
+    "data_type": ("Data type", _DATA),
+    "data_format": ("Format", _ITSELF),
+    "session_name": ("Session", _DATA),
+    "instrument_name": ("Instrument", _DATA),
+    "instrument_id": ("Instrument id", _DATA),
+    "instrument_mfid": ("Instrument MFID", _KEPT),
+    "timestamp": ("Taken", _ITSELF),
+    "creation_time": ("Registered", _KEPT),
+    "modification_time": ("Changed", _KEPT),
+    "owner_orcid": ("Owner", _ACCESS),
+    "public": ("Public", _ACCESS),
+    "size": ("Size", _KEPT),
+}
+NOT_SET = {name: about for name, (_, about) in FIELDS.items() if about in (_ACCESS, _KEPT)}  # with the reason
+CORRECTED = tuple(name for name in FIELDS if name not in NOT_SET)
+MATCHED = tuple(name for name in CORRECTED if name != "timestamp")  # by select, match, group_by and certificates
+DESCRIPTIVE = tuple(name for name in FIELDS if FIELDS[name][1] == _DATA)  # what a result lacks is that of its data
+ITSELF = tuple(name for name in FIELDS if FIELDS[name][1] == _ITSELF)
+COPIED = tuple(name for name in CORRECTED if name != "instrument_id")  # instruments have other ids at each Crucible
+SHOWN = {name: FIELDS[name][0] for name in FIELDS if name not in ("dataset_name", "instrument_mfid", "size")}
+SHOWN |= {"sample_type": "Type", "description": "Description"}  # of samples
+SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")  # that people set
 MOST_NAME_BYTES = 255  # limit of file systems
 SURROGATES = range(0xD800, 0xE000)
 ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of file names that are not UTF-8
@@ -78,19 +104,17 @@ class DatasetRef:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON for the local store."""
         entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
-        lists = {"samples": self.samples, "parents": self.parents, "equals": self.equals}
-        entry |= {key: list(mfids) for key, mfids in lists.items() if mfids}
-        texts = {"origin": self.origin, "taken": self.taken}
-        return {**entry, **{key: text for key, text in texts.items() if text}}
+        lists = {name: list(mfids) for name in _LISTS if (mfids := getattr(self, name))}
+        return entry | lists | {name: text for name in ("origin", "taken") if (text := getattr(self, name))}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
         """Return the dataset in such an entry."""
         files = tuple(FileRef.from_json(file) for file in entry["files"])
-        lists = (tuple(entry.get(key, ())) for key in ("samples", "parents", "equals"))
-        samples, parents, equals = lists
-        origin, taken = entry.get("origin", ""), entry.get("taken", "")
-        return cls(entry["mfid"], entry["name"], files, samples, origin, parents, equals, taken)
+        return cls(**{**entry, "files": files, **{name: tuple(entry.get(name, ())) for name in _LISTS}})
+
+
+_LISTS = ("samples", "parents", "equals")
 
 
 @dataclass(frozen=True)
@@ -147,7 +171,6 @@ def name_fault(name: str, most: int = MOST_NAME_BYTES) -> str:
     return ""
 
 
-_REPEATED = ("instrument_name", "measurement", "data_type", "session_name")  # workers add them as keywords, too
 _OWN_KEYWORDS = ("pipeline:", "recipe:")
 
 
@@ -180,7 +203,7 @@ class DatasetFacts:
     ) -> DatasetFacts:
         """Return the facts in the fields of a dataset record of Crucible."""
         measured = measured_at(fields)
-        repeated = {fields.get(name) for name in _REPEATED}
+        repeated = {fields.get(name) for name in DESCRIPTIVE if name != "instrument_id"}  # workers add them as keywords
         words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
         return cls(
             name=fields.get("dataset_name") or fields["unique_id"],

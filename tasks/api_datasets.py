@@ -10,23 +10,19 @@ from typing import TypedDict, Unpack
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.models import Dataset, Project, Relationship, Sample, SearchHit
+from crucible_lineage.client.models import Dataset, DatasetCreate, Project, Relationship, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RunError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.refs import CORRECTED
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api_files import OnFailure, add_files, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, api_task, chosen_mfid, session_for, words
 from crucible_lineage.text.amounts import amount
-
-_FIELDS = (
-    *("dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "timestamp", "public"),
-    *("owner_orcid", "instrument_name", "instrument_id"),
-)
 
 
 class DatasetChanges(TypedDict, total=False):
@@ -79,7 +75,7 @@ def create_dataset(
     """
     arguments = {name: value for name, value in locals().items() if name not in ("dsid", "crucible")}
     checked_files(files)
-    fields = {name: arguments[name] for name in _FIELDS if arguments[name] is not None}
+    fields = {name: arguments[name] for name in DatasetCreate.model_fields if arguments.get(name) is not None}
     client = session_for(crucible).client
     mfid = _create(client, {"unique_id": dsid or chosen_mfid("dataset", arguments), **fields})
     if scientific_metadata:
@@ -345,7 +341,7 @@ def register_child(
         keywords=words(keywords),
         samples=tuple(inherited) if samples is None else words(samples),
         ingestor=ingestor,
-        **{name: given[name] for name in _FIELDS if name in given and name != "project_id"},
+        **{name: given[name] for name in (*CORRECTED, "public") if name in given},
     )
     raw = hash_files(project, paths, None, session, parents=datasets)
     name = dataset_name or f"{datasets[0].name} ({paths[0].stem})"

@@ -33,6 +33,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.plan.corrections import overwritten
+from crucible_lineage.refs import SHOWN
 from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of, standings
@@ -111,7 +112,7 @@ class DatasetView(Answer):
     children: tuple[str, ...]
     names: Mapping[str, str]
     made: ProducingRun
-    facts: Mapping[str, str]
+    facts: JsonMapping
     samples: Mapping[str, str]
     metadata: JsonMapping
     deletion: JsonMapping | None = None
@@ -151,8 +152,9 @@ class DatasetView(Answer):
 
     @property
     def not_datasets(self) -> Collection[str]:  # type: ignore[override]
-        """Its samples, and the accounts that made statements about it."""
-        return {*self.samples, *(applied.statement.by for applied in self.statements)}
+        """Its samples and owner, and the accounts that made statements about it."""
+        owner = str(self.facts.get("owner_orcid"))
+        return {*self.samples, owner, *(applied.statement.by for applied in self.statements)}
 
     def lines(self) -> Iterator[str]:
         yield from _status(self)
@@ -230,7 +232,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         children=tuple(link.unique_id for link in links if link.direction == "target"),
         names=names,
         made=_origin(record),
-        facts={name: value for name in FACTS if (value := text(without_default_time(record).get(name)))},
+        facts={name: value for name in SHOWN if (value := without_default_time(record).get(name)) not in (None, "")},
         samples={
             link.unique_id: link.name or link.unique_id for link in found.links or () if link.resource_type == "sample"
         },
@@ -241,9 +243,6 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         calibrations=calibrations_of(session, record),
         overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),
     )
-
-
-FACTS = ("project_id", "data_type", "data_format", "session_name", "instrument_name", "timestamp", "creation_time")
 
 
 def existing(session: Session, mfid: str) -> Dataset:

@@ -97,8 +97,8 @@ class Summary:
     @property
     def fields(self) -> JsonObject:
         """The fields of its record that lists have, as in `fields_of`."""
-        about = {"measurement": self.measurement, "data_type": self.data_type, "session_name": self.session}
-        return {"dataset_name": self.name, **about, "instrument_name": self.instrument}
+        about = {"measurement": self.measurement, "data_type": self.data_type, "data_format": self.data_format}
+        return {"dataset_name": self.name, **about, "session_name": self.session, "instrument_name": self.instrument}
 
     @property
     def made_by(self) -> Producer | None:

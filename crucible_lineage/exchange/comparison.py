@@ -12,10 +12,9 @@ from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_mark, order_of_claims
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
+from crucible_lineage.refs import COPIED, SAMPLE_FIELDS
 from crucible_lineage.text.times import is_same_value, without_default_time
 
-FIELDS = ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "instrument_name")
-SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")
 MOST_CHARACTERS = 60  # of a value in a message
 
 
@@ -160,7 +159,7 @@ def _fields(source: DatasetParts, target: DatasetParts) -> tuple[JsonObject, lis
     added: JsonObject = {}
     differs = []
     given, given_there = without_default_time(source.entry), without_default_time(target.entry)
-    for name in SAMPLE_FIELDS if source.is_sample else FIELDS:
+    for name in SAMPLE_FIELDS if source.is_sample else COPIED:
         ours, theirs = given.get(name), given_there.get(name)
         if ours is None or is_same_value(name, source.entry.get(name), target.entry.get(name)):
             continue

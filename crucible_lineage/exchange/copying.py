@@ -35,7 +35,7 @@ from crucible_lineage.errors import (
     NotFoundError,
     UnauthorizedError,
 )
-from crucible_lineage.exchange.comparison import FIELDS, SAMPLE_FIELDS, DatasetParts, MissingParts, compare, linked
+from crucible_lineage.exchange.comparison import DatasetParts, MissingParts, compare, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.machine.checksums import scan_file
@@ -44,7 +44,7 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import is_own
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import StepRecord, parse_record
-from crucible_lineage.refs import FileRef
+from crucible_lineage.refs import COPIED, SAMPLE_FIELDS, FileRef
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output
@@ -337,7 +337,7 @@ class Sender:
     def _fields(self, dataset: JsonMapping) -> JsonObject:
         """Return the fields of a new dataset; the instrument is linked if the target knows it under the same name."""
         stored = without_default_time(dataset)
-        fields = {name: stored[name] for name in (*FIELDS, "project_id") if stored.get(name) is not None}
+        fields = {name: stored[name] for name in (*COPIED, "project_id") if stored.get(name) is not None}
         fields |= {"public": True} if dataset.get("public") else {}
         if instrument := dataset.get("instrument_id"):
             known = self.client.instruments.find(str(instrument))

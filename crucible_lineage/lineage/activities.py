@@ -30,6 +30,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.text import public_ids, redactor, shown_edges
+from crucible_lineage.refs import FIELDS
 from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import utc
 
@@ -189,11 +190,6 @@ def _agent(record: Record) -> ExportedAgent | None:
 
 
 WITHHELD = "recipe and attached record: they name datasets that the maker of this file may not see"
-_RECORD_FIELDS = (
-    *("unique_id", "dataset_name", "measurement", "data_type", "data_format", "session_name", "size", "timestamp"),
-    *("creation_time", "modification_time", "public", "project_id", "instrument_name", "instrument_id"),
-    *("instrument_mfid", "owner_orcid", "scientific_metadata"),
-)
 
 
 def with_hidden_parents(graph: LineageGraph) -> LineageGraph:
@@ -227,7 +223,7 @@ def shareable(graph: LineageGraph) -> LineageGraph:
 def shared_record(node: Node) -> dict[str, object]:
     """Return the fields of a shareable record for others: no access rights, no links, no pictures."""
     record = node.record or {}
-    return {key: record[key] for key in _RECORD_FIELDS if record.get(key) is not None}
+    return {key: record[key] for key in ("unique_id", *FIELDS, "scientific_metadata") if record.get(key) is not None}
 
 
 def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:

@@ -17,6 +17,7 @@ from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, provenance, recorded_files
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
+from crucible_lineage.refs import SHOWN
 from crucible_lineage.text.masking import masked
 from crucible_lineage.text.times import measured_at
 
@@ -33,16 +34,6 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "remade": lambda node: node.remade,
     "superseded_by": lambda node: list(node.superseded_by),
 }
-_FIELDS = (  # of a record, in the order of the panel
-    "timestamp",
-    "creation_time",
-    "instrument_name",
-    "session_name",
-    "data_format",
-    "owner_orcid",
-    "project_id",
-    "description",
-)
 
 
 def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "", superseded: bool = False) -> str:
@@ -122,7 +113,7 @@ def _detail(node: Node) -> JsonObject | None:
     is_unknown = node.record.get("timestamp") not in (None, "") and measured_at(node.record) is None
     record = {**node.record, "timestamp": "not known"} if is_unknown else node.record
     return {
-        "record": {key: record[key] for key in _FIELDS if record.get(key) not in (None, "")},
+        "record": {label: record[key] for key, label in SHOWN.items() if record.get(key) not in (None, "")},
         "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
         "metadata": given_metadata(node.record),
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,

@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.refs import DatasetRef, utf8_name
+from crucible_lineage.refs import MATCHED, DatasetRef, utf8_name
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import statement_in
@@ -47,10 +47,6 @@ OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visib
 FAULTS = (InputError, RefusedError, RecipeConflictError)
 UNCHANGED = "it will be tried again when it has changed, or at the next start"
 _NAMESPACE = uuid.UUID("5d0cbd4b-6ab1-5ce2-9b4e-3c1f8e0a7c55")
-_ATTRIBUTES = (
-    "dataset_name", "project_id", "measurement", "data_type", "data_format", "session_name", "instrument_name",
-    "instrument_id",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ class Watcher:
     def _event(self, event: str, dataset: Dataset, key: str = "", more: JsonObject | None = None) -> DatasetEvent:
         record = read_record(dataset.scientific_metadata)
         kind = "derived" if record and record.is_derived else "raw"
-        values = {**{name: getattr(dataset, name, None) for name in _ATTRIBUTES}, "kind": kind, **(more or {})}
+        values = {**{name: dataset[name] for name in ("project_id", *MATCHED)}, "kind": kind, **(more or {})}
         return DatasetEvent(
             event=event,
             mfid=dataset.unique_id,

@@ -36,7 +36,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.refs import FIELDS
+from crucible_lineage.refs import CORRECTED, SHOWN
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
@@ -87,7 +87,8 @@ def dataset(reader: Reader) -> Response:
         metadata={k: v for k, v in mapping(shown.get("scientific_metadata")).items() if k not in elsewhere},
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
-        set_fields=(*FIELDS, *LINKS),
+        shown=SHOWN,
+        set_fields=(*CORRECTED, *LINKS),
         provenance=recorded,
         activity=activity,
         used=used,

@@ -13,6 +13,7 @@ from crucible_lineage.pipeline.declare.inputs import INPUT_KINDS, FileInput
 from crucible_lineage.pipeline.declare.parts import FORMS
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, StepSpec
 from crucible_lineage.pipeline.declare.yaml import Document, Location
+from crucible_lineage.refs import NOT_SET
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
@@ -65,7 +66,9 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
             advice = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
             return document.fault(location, f"unknown key 'from name'; {advice}")
         allowed = _allowed_keys(raw)
-        hint = nearest(str(location[-1]), sorted(allowed), "possible here")
+        is_format = location[-1] == "data_format"
+        reason = "Crucible reads it from the files" if is_format else NOT_SET.get(str(location[-1]))
+        hint = reason or nearest(str(location[-1]), sorted(allowed), "possible here")
         return document.fault(location, f"unknown key {location[-1]!r}; {hint}")
     if error["type"] == "missing":
         within = f" in {'.'.join(map(str, location[:-1]))}" if location[:-1] else ""

@@ -149,7 +149,7 @@ class FileInput(_Paired, Ingested, DatasetFields):
             raise ValueError("for remote files, optional needs a pattern and `each: true`")
         return self
 
-    @field_validator(*MATCHED)
+    @field_validator("dataset_name", *DESCRIPTIVE)
     @classmethod
     def _from_name(cls, value: str | None) -> str | None:
         if fault := from_name_fault(value):
@@ -218,6 +218,8 @@ class SelectInput(_Paired):
 
     @model_validator(mode="after")
     def _flags_are_named(self) -> SelectInput:
+        if "project_id" in self.select:
+            raise ValueError("project_id: a selection is of the pipeline's project; name others by `dataset: MFID`")
         flags = self.select.get(FLAGS, {})
         lists = flags.values() if isinstance(flags, Mapping) else [None]
         if FLAGS in self.select and not (

@@ -29,13 +29,13 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
-from crucible_lineage.refs import DESCRIPTIVE, MATCHED
+from crucible_lineage.refs import CORRECTED, ITSELF, MATCHED
 from crucible_lineage.statements.calibrations import NEXT
 from crucible_lineage.text.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
-PARENT_FIELDS = ("dataset_name", "count", "mfid", *DESCRIPTIVE, "timestamp", NIGHT)
-OWN_PARENT_FIELDS = ("dataset_name", "mfid", "count", "timestamp")  # describe the parent itself, not the data behind it
+PARENT_FIELDS = ("count", "mfid", *CORRECTED, NIGHT)
+OWN_PARENT_FIELDS = ("mfid", "count", *ITSELF)  # describe the parent itself, not the data behind it
 _TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it

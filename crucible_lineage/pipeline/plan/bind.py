@@ -41,7 +41,7 @@ from crucible_lineage.pipeline.plan.bound import (
 from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
-from crucible_lineage.refs import DESCRIPTIVE, FIELDS
+from crucible_lineage.refs import CORRECTED, DESCRIPTIVE
 
 
 class _Binder:
@@ -399,7 +399,7 @@ def filled_in(text: str, values: Mapping[str, object]) -> object:
 def _fields_in(step: StepSpec, value: object) -> list[str]:
     """Return the fields of records that a text names, or nearly so; other braces are passed to the function."""
     found = [field.partition(".") for field in _FORM.findall(value)] if isinstance(value, str) else []
-    near = {name for role, _, name in found if role in step.inputs and nearest_word(name, FIELDS)}
+    near = {name for role, _, name in found if role in step.inputs and nearest_word(name, CORRECTED)}
     return [
         f"{role}.{name}" for role, _, name in found if name in near or is_field(name) or name.startswith("metadata")
     ]

@@ -14,7 +14,7 @@ from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.refs import FIELDS, MATCHED
+from crucible_lineage.refs import CORRECTED, MATCHED
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def fields_of(dimension: str) -> tuple[str, ...]:
 
 def is_field(name: str) -> bool:
     """Return whether records can be compared by this field."""
-    return name in (*FIELDS, NIGHT) or is_entry(name)
+    return name in (*CORRECTED, NIGHT) or is_entry(name)
 
 
 def unknown_field(name: str) -> str:

@@ -22,7 +22,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
-from crucible_lineage.refs import FIELDS
+from crucible_lineage.refs import CORRECTED, NOT_SET
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import change_text
 from crucible_lineage.text.times import is_same_value, utc
@@ -101,9 +101,11 @@ def set_values(
 def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = str) -> list[FieldChange]:
     """Return the changes that setting these values would make. Raises InputError for one that cannot be set."""
     for field in values:
-        if field not in (*FIELDS, *LINKS) and not is_entry(field):
+        if field in NOT_SET:
+            raise InputError(f"set {field}: {NOT_SET[field]}")
+        if field not in (*CORRECTED, *LINKS) and not is_entry(field):
             own = f"an entry of the metadata is set by {METADATA_PREFIX}{field}=VALUE"
-            near = nearest(field, (*FIELDS, *LINKS))
+            near = nearest(field, (*CORRECTED, *LINKS))
             raise InputError(f"set {field}: datasets have no such field; {own}; for a field, {near}")
     dataset = visible_dataset(session.client, mfid)
     changes = []

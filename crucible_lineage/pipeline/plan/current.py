@@ -19,7 +19,7 @@ from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import DatasetFields
 from crucible_lineage.pipeline.plan.corrections import corrections, overwritten
 from crucible_lineage.pipeline.plan.inspect import RULES
-from crucible_lineage.refs import MATCHED
+from crucible_lineage.refs import CORRECTED
 from crucible_lineage.session import Session
 from crucible_lineage.text.times import is_same_value
 
@@ -127,7 +127,7 @@ def _records(mfids: Sequence[str], project: str, session: Session) -> Mapping[st
 
 def _declared(item: InputItem) -> JsonObject:
     """Return the declared fields of a dataset, without empty ones."""
-    fields = {name: item.fields.get(name) for name in (*MATCHED, "timestamp")}
+    fields = {name: item.fields.get(name) for name in CORRECTED}
     fields |= {f"{METADATA_PREFIX}{key}": value for key, value in (item.fields.get("metadata") or {}).items()}
     if item.new is not None:
         fields |= {SAMPLES: list(item.new.samples) or None, KEYWORDS: list(item.new.keywords) or None}

@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import ITSELF, DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, Filling, currency_of
@@ -282,8 +282,8 @@ def _result_fields(instance: Instance, inputs: Inputs, own: JsonMapping) -> tupl
     """
     items = [inputs[root][index] for root, index in instance.about]
     of_data, declared = {"metadata": {}, **shared(item.fields for item in items)}, instance.step.spec.output
-    of_data.pop("dataset_name", None)
-    fields = {**of_data, **instance.inspection.described(declared), **own}
+    inherited = {name: value for name, value in of_data.items() if name not in ITSELF}
+    fields = {**inherited, **instance.inspection.described(declared), **own}
     fields |= {name: of_data.get(name) for name in ("timestamp", REGISTERED)}
     fields["metadata"] = {**of_data["metadata"], **declared.metadata, **own.get("metadata", {})}
     return fields, joint_span(item.span for item in items)

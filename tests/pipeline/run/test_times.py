@@ -59,7 +59,7 @@ def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict
     graph = fetch_lineage(session, made["after"])
     shown = page_data(render_html(graph))
     details = zip(shown["nodes"]["id"], shown["details"], strict=True)
-    timestamps = {mfid: detail["record"]["timestamp"] for mfid, detail in details if detail}
+    timestamps = {mfid: detail["record"]["Taken"] for mfid, detail in details if detail}
     assert timestamps[made["since"]] == timestamps[made["after"]] == "not known"
     assert "2020-02-02" not in json.dumps(timestamps)
 
