@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import networkx
-
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.declare.inputs import (
@@ -83,6 +81,8 @@ class _Binder:
 
     def _ordered(self) -> list[str]:
         """Return the steps by generation, as declared within each; none if some form a cycle, which is reported."""
+        import networkx  # a tenth of a second, which `push` and `pull` need not pay
+
         place = {name: number for number, name in enumerate(self.spec.steps)}
         used = ((source.source, name) for name, step in self.spec.steps.items() for source in step.all_sources)
         graph: networkx.DiGraph[str] = networkx.DiGraph()

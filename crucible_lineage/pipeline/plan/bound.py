@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
-
-import networkx
+from typing import TYPE_CHECKING, Protocol
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
@@ -15,6 +13,9 @@ from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.refs import CORRECTED, MATCHED
+
+if TYPE_CHECKING:
+    import networkx
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Needing(Protocol):
 
 def graph_of(parts: Mapping[str, Needing]) -> networkx.DiGraph[str]:
     """Return the graph of steps or instances: nodes carry them as `part`, edges lead from what they need."""
+    import networkx
+
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     graph.add_nodes_from((name, {"part": part}) for name, part in parts.items())
     graph.add_edges_from((need, name) for name, part in parts.items() for need in part.needs)

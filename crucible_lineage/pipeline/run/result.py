@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-
-import networkx
+from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
-from crucible_lineage.pipeline.plan.expand import Instance
+
+if TYPE_CHECKING:
+    from crucible_lineage.pipeline.plan.expand import Instance
 
 EXECUTED = "executed"
 REUSED = "reused"
@@ -68,6 +69,8 @@ class StepChoice:
 
     def taking_part(self, pipeline: BoundPipeline, instances: Mapping[str, Instance]) -> frozenset[str]:
         """Return the instances that may be executed."""
+        import networkx
+
         chosen = {*self.only, *self.from_}.union(*(networkx.descendants(pipeline.graph, name) for name in self.from_))
         return frozenset(
             name
