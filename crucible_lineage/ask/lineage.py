@@ -19,9 +19,8 @@ from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_png, render_svg
-from crucible_lineage.lineage.text import render_mermaid, render_tree, to_node_link
+from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.machine.process import Tell
@@ -37,15 +36,13 @@ RENDERERS: dict[str, Renderer] = {
     "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
     "mmd": lambda graph, focus, every: "\n".join(render_mermaid(graph.around(focus), focus, superseded=every)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
-    "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
-    "prov-n": lambda graph, focus, _: render_prov_n(graph.around(focus)),
+    "graphml": lambda graph, focus, _: render_graphml(graph.around(focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 CRATE, BUNDLE = "ro-crate", "zip"
-LIBRARIES = {"prov-json": "prov", "prov-n": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
 DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
-ENDINGS = {"provn": "prov-n", "mermaid": "mmd"}  # others equal the format
+ENDINGS = {"mermaid": "mmd"}  # others equal the format
 
 
 @dataclass(frozen=True)
@@ -109,17 +106,15 @@ def _fits_together(
 ) -> None:  # fmt: skip
     chosen = _chosen(kind, output)
     is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
-    if dataset is None:
+    if dataset is None or dataset.endswith(DECLARATIONS):
         _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
-    else:
+    if dataset is not None:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(run), "--run goes with --project, not with an MFID")
     _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
     _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
     _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
     _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
-    if dataset is not None and dataset.endswith(DECLARATIONS):
-        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
 
 
 @question("lineage", check=_fits_together)
@@ -156,10 +151,10 @@ def lineage(
 
     For a pipeline file, show the declared steps with their states.
 
-    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), prov-json and prov-n
-    (W3C PROV), ro-crate (a folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records,
-    pictures, and verify.py, which needs only Python and checks it offline. PROV, ro-crate and zip need the extra
-    `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, ro-crate (a
+    folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records, pictures, and verify.py,
+    which needs only Python and checks it offline. Both ro-crate and zip need the extra `export`. Exit code 1 if a file
+    for them is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
     if dataset is not None and dataset.endswith(DECLARATIONS):
@@ -235,8 +230,8 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
             possible = [*RENDERERS, CRATE, BUNDLE, *others]
             raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
         RENDERERS[chosen] = others[chosen].load()
-    if chosen in LIBRARIES:
-        require_library(chosen, LIBRARIES[chosen], "export")
+    if chosen in (CRATE, BUNDLE):
+        require_library(chosen, "rocrate", "export")
     return chosen
 
 

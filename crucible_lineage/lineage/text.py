@@ -1,4 +1,4 @@
-"""A lineage as text: node-link JSON, Mermaid charts, and a tree for the terminal, raw data on top."""
+"""A lineage as text: node-link JSON, GraphML, Mermaid charts, and a tree for the terminal, raw data on top."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import networkx
 
-from crucible_lineage.json_types import json_of
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
 from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, NODE_TEXTS, SUPERSEDED, Edge, Node
@@ -57,16 +57,30 @@ def redactor(graph: LineageGraph) -> Callable[[Any], Any]:
     return redact
 
 
-def to_node_link(graph: LineageGraph) -> dict[str, object]:
+def to_node_link(graph: LineageGraph) -> JsonObject:
     """Return the node-link object for `networkx.node_link_graph(..., edges="edges")` and `LineageGraph.from_api`."""
+    found: JsonObject = networkx.node_link_data(_public(graph), edges="edges")
+    return found
+
+
+def render_graphml(graph: LineageGraph) -> str:
+    """Return GraphML: the attributes of node-link JSON as texts and numbers, on one line each."""
+    shown = _public(graph)
+    for entry in (*shown.nodes.values(), *(entry for *_, entry in shown.edges.data())):
+        entry |= {"superseded_by": " ".join(entry["superseded_by"])} if "superseded_by" in entry else {}
+        entry.pop("doubtful", None)
+        entry |= {key: plain(value) for key, value in entry.items() if isinstance(value, str)}
+    return "\n".join([*networkx.generate_graphml(shown, named_key_ids=True), ""])
+
+
+def _public(graph: LineageGraph) -> networkx.DiGraph[str]:
+    """Return the graph for other programs: under public ids, with the fields of nodes and edges as attributes."""
     names = public_ids(graph)
-    return {
-        "directed": True,
-        "multigraph": False,
-        "graph": {},
-        "nodes": [_node_entry(node, names[node.id]) for node in graph.nodes.values()],
-        "edges": json_of(shown_edges(graph, graph.edges.values())),
-    }
+    shown: networkx.DiGraph[str] = networkx.DiGraph()
+    shown.add_nodes_from((names[node.id], _node_entry(node)) for node in graph.nodes.values())
+    for edge in shown_edges(graph, graph.edges.values()):
+        shown.add_edge(edge.source, edge.target, relationship_type=edge.relationship)
+    return shown
 
 
 def shown_edges(graph: LineageGraph, edges: Iterable[Edge]) -> list[Edge]:
@@ -110,11 +124,10 @@ def _chart(boxes: Sequence[str], shown: Iterable[int], edges: Iterable[str]) -> 
     return "\n".join(["flowchart LR", *drawn, *styles, *edges]) + "\n"
 
 
-def _node_entry(node: Node, name: str) -> dict[str, object]:
+def _node_entry(node: Node) -> JsonObject:
     if node.kind == "hidden":
-        return {"id": name, "entity_type": "hidden"}
+        return {"entity_type": "hidden"}
     entry = {
-        "id": name,
         "entity_type": node.kind,
         **{key: getattr(node, attribute) for key, attribute in NODE_TEXTS.items()},
         "superseded_by": list(node.superseded_by),

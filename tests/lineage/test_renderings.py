@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.prov import render_prov_json, render_prov_n
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.text import render_mermaid, render_tree, to_node_link
+from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
 from tests.page import page_data
 
 
@@ -33,8 +32,7 @@ RENDERERS = {
     "html": whole_page,
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
-    "prov-json": render_prov_json,
-    "prov-n": render_prov_n,
+    "graphml": render_graphml,
 }
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>alert(1)</script>\"'&]]>\x1b[2J\uffff\u2028--><img src=x onerror=alert(1)>#;%\\{}"
@@ -183,6 +181,15 @@ def test_a_deep_chain_is_no_trouble():
 
     assert len(list(render_tree(graph))) == 3000
     assert render_svg(graph).count("<title>") == 3000
+
+
+def test_graphml_comes_back_with_every_link_and_field(tomography):
+    graph = tomography(2)[0].graph
+    again = networkx.parse_graphml(render_graphml(graph))
+    assert dict(again.edges) == {ends: {"relationship_type": edge.relationship} for ends, edge in graph.edges.items()}
+    assert {mfid: entry.get("name", "") for mfid, entry in again.nodes.items()} == {
+        mfid: node.name for mfid, node in graph.nodes.items()
+    }
 
 
 def test_node_link_json_comes_back_as_the_same_graph(tomography):
