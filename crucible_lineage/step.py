@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import DatasetRef, Facts
 
 __all__ = [
-    *("FaultyStep", "InputRole", "ParameterSpec", "Step", "StepRunner", "in_declaration", "open_runners", "step"),
-    "step_runner",
+    *("FaultyStep", "InputRole", "ParameterSpec", "Step", "StepRunner", "in_declaration", "open_runners", "shaped"),
+    *("step", "step_runner"),
 ]
 
 P = ParamSpec("P")
@@ -49,6 +50,17 @@ class InputRole:
     name: str
     shape: str
     required: bool = True
+
+
+def shaped(shape: str, files: Sequence[tuple[int, Path]]) -> object:
+    """Return the files of an input, each with the number of its dataset, in a shape; equal names get the number."""
+    if shape == "file":
+        ((_, path),) = files
+        return path
+    if shape == "files":
+        return [path for _, path in files]
+    names = Counter(path.name for _, path in files)
+    return {path.name if names[path.name] == 1 else f"{number}/{path.name}": path for number, path in files}
 
 
 @dataclass(frozen=True)

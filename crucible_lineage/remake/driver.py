@@ -20,7 +20,8 @@ from crucible_lineage.remake import confine
 from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, ORDER, WITHIN
 
 FORMAT = "crucible-lineage/remake/1"
-PLAN, RUNTIME, RUNNER, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/run_step.py", "remake/compare.py"
+PLAN, RUNTIME, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/compare.py"
+CHILD = "crucible_lineage.pipeline.processes.child"
 FAILED, NOT_MADE = "failed", "not made again"
 NOT_DETERMINISTIC = "the step is not deterministic"
 EXCHANGED = "was made again with other bytes"  # of an input
@@ -166,9 +167,9 @@ class _Remaking:
 
     # Inputs and source
 
-    def _inputs(self, remade: dict[tuple[str, str], Path]) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    def _inputs(self, remade: dict[tuple[str, str], Path]) -> tuple[dict[str, list[tuple[int, str]]], list[str]]:
         """Copy the files of each input into a folder of the step. Return them, and notes on those not as recorded."""
-        files_by_role: dict[str, list[dict[str, Any]]] = {}
+        files_by_role: dict[str, list[tuple[int, str]]] = {}
         replaced = []
         for number, used in enumerate(self.entry["inputs"], 1):
             for file in used["files"]:
@@ -189,8 +190,7 @@ class _Remaking:
                     shutil.copyfile(self.kit / file["path"], target)
                     if _sha256(target) != file["sha256"]:
                         raise confine.RemakeError(f"{label}, has other bytes than the used ones: it was replaced")
-                entry = {"path": str(target), "name": file["name"], "number": number}
-                files_by_role.setdefault(used["role"], []).append(entry)
+                files_by_role.setdefault(used["role"], []).append((number, str(target)))
         return files_by_role, replaced
 
     def _source(self) -> Path:
@@ -286,7 +286,9 @@ class _Remaking:
         }
         request_path = folder / "request.json"
         request_path.write_text(json.dumps(request), encoding="utf-8")
-        code = self._execute(python, RUNNER, request_path)
+        path = f"[{str(source)!r}, *sys.path[1:]]"
+        call = f"import sys; sys.path[:] = {path}; from {CHILD} import remake; remake({str(request_path)!r})"
+        code = self._execute(python, ["-c", call], request_path)
         try:
             answer = json.loads(Path(request["answer"]).read_text(encoding="utf-8"))
             _ = answer["seen"]["hosts"], answer["environment"]["variables"], "error" in answer or answer["outputs"]
@@ -302,14 +304,14 @@ class _Remaking:
             return self._run(python, source, inputs, folder.with_name(f"made-with-{len(self.pins)}"))
         return answer, folders, python
 
-    def _execute(self, python: Path, program: str, request: Path) -> int:
+    def _execute(self, python: Path, arguments: Sequence[str], request: Path) -> int:
         """Run a program of ours on a request, within limits. Return its exit code."""
         recorded = [file.get("size") or 0 for output in self.entry["outputs"].values() for file in output["files"]]
         seconds = max(confine.LEAST_S, confine.MOST_TIMES * float(self.entry["seconds"]))
         limits = confine.Limits(seconds, confine.MOST_BYTES + confine.MOST_RATIO * sum(recorded), self.options.network)
         zone = str(self.recorded.get("timezone", ""))
         variables = {**({"TZ": zone} if "/" in zone else {}), **self.recorded.get("variables", {})}
-        command = [str(python), "-B", str(self.kit / program), str(request)]
+        command = [str(python), "-B", *arguments]
         return confine.run_confined(
             *(command, request, self.work, confine.step_variables(python, variables, here=self.options.here), limits)
         )
@@ -317,7 +319,7 @@ class _Remaking:
     def _compare_outputs(self, python: Path, folders: dict[str, Path], answer: dict[str, Any]) -> list[dict[str, Any]]:
         """Compare the outputs with the recorded ones, in the environment of the step, which can read its files."""
         pairs, values, verdicts, same = [], [], [], []
-        returned, many = answer["returned"] or {}, len(answer["outputs"]) > 1
+        returned, many = answer["result"] or {}, len(answer["outputs"]) > 1
         for output, recorded in self.entry["outputs"].items():
             folder = folders[output]
             written = {path.relative_to(folder).as_posix(): path for path in confine.files_in(folder)}
@@ -360,7 +362,7 @@ class _Remaking:
         request.write_text(
             json.dumps({"pairs": pairs, "values": values, "rules": rules, "answer": str(verdicts)}), encoding="utf-8"
         )
-        if code := self._execute(python, COMPARER, request):
+        if code := self._execute(python, [str(self.kit / COMPARER), str(request)], request):
             reason = confine.last_lines(request.with_name("printed.txt").read_bytes())
             raise confine.RemakeError(f"what was made cannot be compared (exit code {code}): {reason}")
         return list(json.loads(verdicts.read_text(encoding="utf-8")))
@@ -387,7 +389,7 @@ class _Remaking:
                     return f"{NOT_DETERMINISTIC}: made twice here, {name} was written once only"
                 if name in bad and _sha256(other) != _sha256(path):
                     pairs.append({"name": name, "recorded": str(path), "made": str(other)})
-        returned = [first.get("returned"), second.get("returned")]
+        returned = [first.get("result"), second.get("result")]
         value = {"name": "returned values", "recorded": returned[0], "made": returned[1]}
         values = [value] if value["name"] in bad and returned[0] != returned[1] else []
         for verdict in self._compare(python, pairs, values, rtol=0.0):

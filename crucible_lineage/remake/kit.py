@@ -3,8 +3,8 @@
 remake/plan.json               the steps, parents first
 remake/source/SHA256.zip       their source
 remake/environment/SHA256.*    their environments, as documents and as locks
-remake/runtime.zip             the code of crucible-lineage, by which steps are declared
-remake/run_step.py, compare.py, and reproduce.py, which starts the driver in runtime.zip
+remake/runtime.zip             the code of crucible-lineage, by which steps are declared and called
+remake/compare.py, and reproduce.py, which starts the driver in runtime.zip
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.environment import lock_text
 from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNNER, RUNTIME
+from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNTIME
 from crucible_lineage.session import Session
 from crucible_lineage.text.times import utc
 
@@ -88,8 +88,7 @@ def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], path_of: Pat
     writer.text(PLAN, json.dumps({"format": FORMAT, "about": about, "steps": steps}, indent=1, ensure_ascii=False))
     own = resources.files("crucible_lineage.remake")
     writer.text(DRIVER, STARTER)
-    for path, name in ((RUNNER, "run_step.py"), (COMPARER, "compare.py")):
-        writer.text(path, own.joinpath(name).read_text(encoding="utf-8"))
+    writer.text(COMPARER, own.joinpath("compare.py").read_text(encoding="utf-8"))
     writer.data(RUNTIME, _runtime())
     return writer.written
 

@@ -16,7 +16,7 @@ FOLDERS = {PACKAGE: PACKAGE, "tasks": f"{PACKAGE}.tasks", "flows": f"{PACKAGE}.f
 HEAVY = {"filelock", "google_crc32c", "httpx", "jinja2", "mcp", "networkx", "prefect", "pydantic", "resvg_py"}
 HEAVY |= {"starlette", "uvicorn", "yaml"}
 OPTIONAL = {"PIL", "dask", "dask_jobqueue", "h5py", "matplotlib", "numpy", "pandas", "prefect_dask", "prefect_ray"}
-OPTIONAL |= {"prov", "pyarrow", "python_calamine", "rocrate"}
+OPTIONAL |= {"pyarrow", "python_calamine", "rocrate"}
 # Modules of ours that cost as much: what registers, what starts processes, what reads the installed distributions.
 ROOMS = {
     "pipeline.job.job",
@@ -27,7 +27,8 @@ ROOMS = {
 }
 BOUNDARY = {
     "cli": "the entry of all commands, of which --version imports none",
-    "remake.run_step": "copied into bundles, where the package may be missing",
+    "pipeline.processes.child": "kits run it where packages of ours may be missing",
+    "pipeline.processes.side_files": "likewise",
     "tasks.recording": "the hook, which records with it",
 }
 

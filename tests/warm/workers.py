@@ -46,9 +46,9 @@ def start_workers_by(orders: Callable[[], socket.socket], began_with: Mapping[st
 
 def serve(number: str) -> None:
     """Fork for each order a server of supervisors."""
-    from crucible_lineage.pipeline.processes import worker_main
+    from crucible_lineage.pipeline.processes import child
 
-    assert worker_main
+    assert child
     gc.freeze()
     gc.set_threshold(50_000)
     signal.signal(signal.SIGCHLD, lambda *_: reap())
@@ -77,7 +77,7 @@ def _supervise_for(run: int, channel: socket.socket) -> NoReturn:
         return run if (above := os.getppid()) == warm and Path(f"/proc/{run}").exists() else above
 
     def execute(file: str, command: list[str], environment: Mapping[str, str]) -> NoReturn:
-        is_worker = command[:2] == [sys.executable, "-c"] and ".worker_main import main; " in command[2]
+        is_worker = command[:2] == [sys.executable, "-c"] and "; serve(" in command[2]
         if is_worker and of_start(environment) == began_with:
             _work(command[1:], environment)
         os.execvpe(file, command, environment)

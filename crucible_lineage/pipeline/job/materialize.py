@@ -8,7 +8,7 @@ import shutil
 import stat
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -47,7 +47,7 @@ from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step, step_runner
+from crucible_lineage.step import Step, shaped, step_runner
 from crucible_lineage.text.masking import MIN_ENCODED, learn, masked_text, redactor_of, texts_in
 
 
@@ -466,7 +466,7 @@ def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
             files[target] = (stamp(target), file.sha256)
     note = f"the file cache had other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
     return StagedInputs(
-        arguments={role: _shaped(job.inspection.roles[role], paths) for role, paths in placed.items()},
+        arguments={role: shaped(job.inspection.roles[role], paths) for role, paths in placed.items()},
         files=files,
         note=note,
     )
@@ -478,13 +478,3 @@ def _changed(staged: StagedInputs) -> str:
         if not path.exists() or (stamp(path) != before and file_sha256(path) != sha256):
             return path.name
     return ""
-
-
-def _shaped(shape: str, files: Sequence[tuple[int, Path]]) -> object:
-    if shape == "file":
-        ((_, path),) = files
-        return path
-    if shape == "files":
-        return [path for _, path in files]
-    names = Counter(path.name for _, path in files)
-    return {path.name if names[path.name] == 1 else f"{number}/{path.name}": path for number, path in files}

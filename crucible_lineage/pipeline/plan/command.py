@@ -23,6 +23,7 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector, secret_faults, with_reads
+from crucible_lineage.text.fields import FIELD, SHELL_FIELD
 from crucible_lineage.text.masking import masked, masked_text
 
 SHELL = ("sh", "-c")
@@ -30,8 +31,6 @@ SHELL_COMMAND = "shell: "
 FACTS = "facts"  # the field that stands for a file with the facts of the parents
 COMMAND = "run: "  # before the text of a command, where a function would be named
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-FIELD = re.compile(r"\{([^{}]*)\}")
-SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")  # in a line for a shell; not ${NAME}
 _LITERAL = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"])*\"")  # quoted or escaped
 _SIGN = re.compile(r"\|+|^\d*[<>]+&?|^&+$|&+$|;+$|^;+|\$\(|`|\$\w+")
 _QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}[\"']")

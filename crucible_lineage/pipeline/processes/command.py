@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
 from pathlib import Path
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
-from crucible_lineage.pipeline.plan.command import FACTS, FIELD, SHELL_FIELD, arguments_of
+from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
+from crucible_lineage.text.fields import filled_argument
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
@@ -29,7 +28,9 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     if call.facts is not None:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    command = [part for argument in arguments_of(call.spec) for part in _fill(argument, call, attempt)]
+    places, shell = {"out": out, FACTS: attempt / FACTS_FILE}, call.spec.shell
+    filled = (filled_argument(each, call.paths, call.params, places, shell=shell) for each in arguments_of(call.spec))
+    command = [part for parts in filled for part in parts]
     command = [str(folder / part) if (folder / part).is_file() else part for part in command]
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
@@ -56,25 +57,6 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
         message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
     return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=folder)
-
-
-def _fill(argument: str, call: ProcessCall, attempt: Path) -> list[str]:
-    """Fill in the placeholders of an argument; one that is only a list of files becomes several arguments."""
-    inputs, params, shell = call.paths, call.params, call.spec.shell
-    paths = {"out": attempt / "out", FACTS: attempt / FACTS_FILE}
-    field = None if shell else FIELD.fullmatch(argument)
-    if field and field[1].startswith("inputs.") and isinstance(inputs[field[1][7:]], list):
-        return [str(path) for path in inputs[field[1][7:]]]
-
-    def value(match: re.Match[str]) -> str:
-        kind, _, name = match[1].partition(".")
-        filling = paths[kind] if kind in paths else inputs[name] if kind == "inputs" else params[name]
-        quoted = shlex.quote if shell else str
-        if isinstance(filling, list) and kind == "inputs":
-            return " ".join(quoted(str(path)) for path in filling)
-        return quoted(str(filling) if isinstance(filling, str | Path) else json.dumps(filling))
-
-    return [(SHELL_FIELD if shell else FIELD).sub(value, argument)]
 
 
 def _metadata(name: str, path: Path) -> dict[str, object]:

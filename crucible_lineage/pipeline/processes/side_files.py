@@ -21,13 +21,10 @@ from pathlib import Path, PurePath
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from platformdirs import user_cache_dir, user_config_dir
-
 from crucible_lineage.errors import shortened
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.pictures import draw_returned
-from crucible_lineage.pipeline.plan.inspect import validated_params
 from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step
 
@@ -47,6 +44,9 @@ _SYSTEM = tuple(os.path.join(path, "") for path in dict.fromkeys((  # noqa: PTH1
 )))  # fmt: skip
 _watched: ContextVar[tuple[dict[str, None], dict[str, None]] | None] = ContextVar("watched", default=None)
 _hooked = False
+asked_hosts: dict[str, None] = {}  # since files are watched
+_CACHES = ("~/.cache", "~/.config", "~/Library/Caches", "~/AppData/Local")
+_CACHE_VARIABLES = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "MPLCONFIGDIR")  # the last one of matplotlib
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,33 @@ def returned(result: object) -> dict[str, object] | None:
 def outcome_of(
     step: Step[..., Any], paths: JsonMapping, facts: Facts | None, params: JsonMapping, own: Path
 ) -> CallOutcome:
-    """Call a step's function, which may write into the folder `own`. Raises what it raises, and ReturnedError."""
+    """Call a step's function, which may write into the folder `own`. Raises what it raises, and ReturnedError.
+
+    The parameters were checked when the call was planned.
+    """
     with watching_files(own) as (written, read):
         given = {step.facts: facts} if step.facts else {}
-        result = step.function(**paths, **given, **validated_params(step, params))
+        values = {s.name: _converted(s.annotation, params[s.name]) for s in step.parameters if s.name in params}
+        result = step.function(**paths, **given, **values)
         result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
         plain = returned(result)
     code = _code(step.function)
     folder = Path(code.co_filename).parent if code else None
     return CallOutcome(plain, tuple(written), code=folder, pictures=pictures, read=tuple(read))
+
+
+def _converted(annotation: Any, value: Any) -> Any:
+    """Return a parameter with the type of the function's annotation; as it is if nothing here can convert it."""
+    if annotation is inspect.Parameter.empty or type(value) is annotation or value is None:
+        return value
+    try:
+        from pydantic import TypeAdapter  # the environment of a step that is made again may lack it
+    except ImportError:
+        return annotation(value) if isinstance(annotation, type) else value
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except Exception:  # a class that pydantic cannot check
+        return value
 
 
 @contextmanager
@@ -153,8 +171,8 @@ def watching_files(allowed: Path) -> Iterator[tuple[list[Path], list[Path]]]:
         yield found
     finally:
         _watched.reset(token)
-        caches = (user_cache_dir(), user_config_dir(), os.environ.get("MPLCONFIGDIR"))  # the last one of matplotlib
-        ignored = [Path(path).resolve() for path in (allowed, *caches) if path]
+        caches = (*_CACHES, *(os.environ.get(name, "") for name in _CACHE_VARIABLES))
+        ignored = [Path(os.path.expanduser(path)).resolve() for path in (str(allowed), *caches) if path]  # noqa: PTH111
         temporary = Path(tempfile.gettempdir()).resolve()
         for paths, listed, folders in (
             (written, found[0], [*ignored, temporary]),
@@ -166,6 +184,9 @@ def watching_files(allowed: Path) -> Iterator[tuple[list[Path], list[Path]]]:
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "socket.getaddrinfo" and arguments[0]:
+        host, port = (part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in arguments[:2])
+        asked_hosts[f"{host}:{port}"] = None
     if event != "open" or (opened := _watched.get()) is None:
         return
     written, read = opened

@@ -21,6 +21,7 @@ from crucible_lineage.errors import StepError
 from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.logs import StepLog, tail_of
 from crucible_lineage.pipeline.plan.inspect import search_path
+from crucible_lineage.pipeline.processes.child import start_code
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 
@@ -89,9 +90,7 @@ class _Worker:
 
     def start(self, name: str, run_id: str) -> None:
         """Start its process for a step. Raises OSError, or StoppedError if the run was stopped."""
-        main = "from crucible_lineage.pipeline.processes.worker_main import main"
-        code = f"import sys; sys.path[:] = {sys.path!r}; {main}; main({self._mark[1:-1].decode()!r})"
-        command = [sys.executable, "-c", code]
+        command = [sys.executable, "-c", start_code(sys.path, f"serve({self._mark[1:-1].decode()!r})")]
         self.process = Supervised(command, self._receive, name, run_id=run_id, ended=self._done.set)
 
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
