@@ -27,8 +27,6 @@ ROOMS = {
 }
 BOUNDARY = {
     "cli": "the entry of all commands, of which --version imports none",
-    "pipeline.processes.child": "kits run it where packages of ours may be missing",
-    "pipeline.processes.side_files": "likewise",
     "tasks.recording": "the hook, which records with it",
 }
 
