@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.text.times import measured_at
@@ -41,6 +41,11 @@ COPIED = tuple(name for name in CORRECTED if name != "instrument_id")  # instrum
 SHOWN = {name: FIELDS[name][0] for name in FIELDS if name not in ("dataset_name", "instrument_mfid", "size")}
 SHOWN |= {"sample_type": "Type", "description": "Description"}  # of samples
 SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")  # that people set
+# How a child is related to its parent, as Crucible spells it; `relation_text` says how people read it.
+Relationship = Literal["is_derived_from", "is_part_of"]
+DERIVED: Final = "is_derived_from"
+PART: Final = "is_part_of"
+MEASURED: Final = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
 MOST_NAME_BYTES = 255  # limit of file systems
 SURROGATES = range(0xD800, 0xE000)
 ESCAPED_BYTES = range(0xDC80, 0xDD00)  # as Python decodes bytes of file names that are not UTF-8
@@ -128,6 +133,11 @@ class ProjectChanges:
     revision: str
     modified: Mapping[str, str]
     statements: str | None = None
+
+
+def relation_text(relationship: str | None) -> str:
+    """Return how people read a relationship: nothing if it is the usual one, that a child was made of its parent."""
+    return "" if relationship == DERIVED else relationship or "untyped link"
 
 
 def last_taken(datasets: Iterable[DatasetRef]) -> str:

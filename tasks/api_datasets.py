@@ -10,14 +10,14 @@ from typing import TypedDict, Unpack
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.models import Dataset, DatasetCreate, Project, Relationship, Sample, SearchHit
+from crucible_lineage.client.models import Dataset, DatasetCreate, Project, Sample, SearchHit
 from crucible_lineage.errors import ConflictError, InputError, NotFoundError, RunError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
-from crucible_lineage.refs import CORRECTED
+from crucible_lineage.refs import CORRECTED, DERIVED, Relationship
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api_files import OnFailure, add_files, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
@@ -83,7 +83,7 @@ def create_dataset(
     for keyword in words(keywords):
         client.datasets.add_keyword(mfid, keyword)
     for parent in words(parents):
-        client.datasets.link_parent_child(parent, mfid, relationship_type="is_derived_from")
+        client.datasets.link_parent_child(parent, mfid, relationship_type=DERIVED)
     for sample in words(samples):
         client.datasets.add_sample(mfid, sample)
     add_files.fn(
@@ -203,7 +203,7 @@ def get_keywords(dsid: str, *, crucible: Crucible | None = None) -> list[str]:
 def link_parent_child(
     parent_id: str,
     child_id: str,
-    relationship_type: Relationship | None = "is_derived_from",
+    relationship_type: Relationship | None = DERIVED,
     *,
     crucible: Crucible | None = None,
 ) -> None:

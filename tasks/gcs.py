@@ -23,7 +23,7 @@ from crucible_lineage.machine.checksums import FileChecksums, crc32c_text
 from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 CREDENTIALS = "gcp-credentials/"
-FIELDS = "items(name,generation,size,crc32c),nextPageToken"
+LISTED = "items(name,generation,size,crc32c),nextPageToken"
 
 
 def open_gcs(block: str | None) -> GcsFiles:
@@ -67,7 +67,7 @@ class GcsFiles:
         """Yield all objects whose address begins with `start`, a thousand per request."""
         bucket, prefix = self._parts(start)
         with _errors_of_bucket(f"list {start}*"):
-            for blob in self._client.list_blobs(bucket, prefix=prefix, fields=FIELDS):
+            for blob in self._client.list_blobs(bucket, prefix=prefix, fields=LISTED):
                 yield _remote(f"gs://{bucket}/{blob.name}", blob)
 
     def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:

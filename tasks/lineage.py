@@ -32,6 +32,7 @@ from crucible_lineage.fingerprint.walk import Fingerprint, code_fingerprint
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.opened import Effects, watched
 from crucible_lineage.provenance.environment import git_state
+from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.tasks.arguments import keep_derived
 from crucible_lineage.tasks.recording import current
 from crucible_lineage.text.masking import masked_text
@@ -40,7 +41,6 @@ __all__ = ["derived", "describe", "options", "used", "wrote"]
 
 T = TypeVar("T")
 
-FIELDS = ("measurement", "data_type", "dataset_name")
 OPTIONS = "__crucible_options__"  # of a function, as `options` has set them
 
 
@@ -86,10 +86,10 @@ def wrote(*targets: object) -> None:
 
 
 def describe(**fields: Any) -> None:
-    """Describe the result of the current task: `measurement`, `data_type`, `dataset_name`, or metadata."""
+    """Describe the result of the current task: its name, descriptive fields such as `measurement`, or metadata."""
     if (effects := _of_task("describe")) is not None:
         for name, value in fields.items():
-            (effects.fields if name in FIELDS else effects.metadata)[name] = value
+            (effects.fields if name in ("dataset_name", *DESCRIPTIVE) else effects.metadata)[name] = value
 
 
 def derived(value: T, *sources: object) -> T:

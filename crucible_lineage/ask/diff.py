@@ -20,6 +20,7 @@ from crucible_lineage.lineage.labels import detail, nodes_text, plain, short_id,
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.lineage.text import shown_edges
+from crucible_lineage.refs import DERIVED, relation_text
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount, change_text
 
@@ -188,4 +189,4 @@ def _described(node: Node) -> str:
 
 def _link(graph: LineageGraph, edge: Edge) -> str:
     ends = f"{graph.label(edge.source)} -> {graph.label(edge.target)}"
-    return plain(f"{ends}  {edge.relationship or 'untyped link'}")
+    return plain(f"{ends}  {relation_text(edge.relationship) or DERIVED}")

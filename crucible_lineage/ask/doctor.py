@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
 from crucible_lineage.ids import derive_mfid, new_mfid
-from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, RAW
+from crucible_lineage.lineage.model import DOUBTFUL, RAW
+from crucible_lineage.refs import DERIVED
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standing_of
 from crucible_lineage.statements.statements import HOLD, KEYWORD, REVOKE, About

@@ -16,14 +16,13 @@ from crucible_lineage.client.models import (
     DeletedRecord,
     DeletionRequest,
     ReceivedModel,
-    Relationship,
 )
 from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.client.wire import parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.refs import ProjectChanges
+from crucible_lineage.refs import ProjectChanges, Relationship
 from crucible_lineage.text.masking import masked
 
 __all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkedCalls"]
@@ -39,7 +38,6 @@ ANSWER_ONLY = frozenset(
 
 
 Record = TypeVar("Record", bound=ReceivedModel)
-RELATIONSHIPS: tuple[str, ...] = get_args(Relationship)
 
 
 ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
@@ -90,8 +88,8 @@ class LinkedCalls(ListedCalls[Record]):
 
         Raises RefusedError if that would close a cycle, or if the service does not know the relationship.
         """
-        if relationship_type is not None and relationship_type not in RELATIONSHIPS:
-            hint = nearest(relationship_type, RELATIONSHIPS)
+        if relationship_type not in (None, *get_args(Relationship)):
+            hint = nearest(str(relationship_type), get_args(Relationship))
             raise InputError(f"there is no relationship {relationship_type!r}; {hint}")
         action = f"link {child_id} as a child of {parent_id}"
         params = {"relationship_type": relationship_type} if relationship_type else None

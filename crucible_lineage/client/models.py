@@ -38,9 +38,6 @@ Mfid = Annotated[str, AfterValidator(_mfid)]
 Timestamp = Annotated[str | datetime, BeforeValidator(_iso)]  # text after validation
 
 
-Relationship = Literal["is_derived_from", "is_part_of"]  # lineage/model.py says what they mean
-
-
 class ReceivedModel(BaseModel):
     """Base of answers: unknown keys are kept."""
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
-from crucible_lineage.lineage.model import PART
 from crucible_lineage.lineage.records import (
     activity_code,
     is_support,
@@ -28,7 +27,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.machine.process import collector_paused
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import PART, DatasetRef
 from crucible_lineage.statements.calibrations import certificates_to_json
 from crucible_lineage.statements.statements import (
     AWAIT,

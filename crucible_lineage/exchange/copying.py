@@ -37,14 +37,13 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.exchange.comparison import DatasetParts, MissingParts, compare, linked
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import is_own
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import StepRecord, parse_record
-from crucible_lineage.refs import COPIED, SAMPLE_FIELDS, FileRef
+from crucible_lineage.refs import COPIED, DERIVED, SAMPLE_FIELDS, FileRef
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output

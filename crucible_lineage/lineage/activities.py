@@ -17,7 +17,7 @@ from crucible_lineage.ids import EMBEDDED_USER, canonical_json
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
-from crucible_lineage.lineage.model import DERIVED, Edge, Node
+from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import (
     PROVENANCE_KEY,
     SLOTS_KEY,
@@ -30,7 +30,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.text import public_ids, redactor, shown_edges
-from crucible_lineage.refs import FIELDS
+from crucible_lineage.refs import DERIVED, FIELDS
 from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import utc
 

@@ -13,7 +13,7 @@ import networkx
 from crucible_lineage.ids import is_mfid, is_timed, mfid_time
 from crucible_lineage.json_types import mapping
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import DERIVED, IN_PLACE, KNOWN_RELATIONSHIPS, MEASURED, PART, SUPERSEDED, Node
+from crucible_lineage.lineage.model import IN_PLACE, SUPERSEDED, Node
 from crucible_lineage.lineage.records import (
     equal_parents,
     lists_all_used,
@@ -23,6 +23,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.machine.process import collector_paused
+from crucible_lineage.refs import DERIVED, MEASURED, PART
 from crucible_lineage.text.amounts import amount
 
 Severity = Literal["error", "warning", "notice"]
@@ -181,7 +182,7 @@ def unknown_relationships(graph: LineageGraph, node: Node) -> Iterator[Finding]:
     """Find links to parents not in the record that have no type, or one that Crucible does not know."""
     for parent in graph.parents(node.id):
         relationship = graph.edges[parent, node.id].relationship
-        if relationship in KNOWN_RELATIONSHIPS or parent in used_mfids(node.record):
+        if relationship in (DERIVED, PART, MEASURED) or parent in used_mfids(node.record):
             continue
         ends = f"the link from {graph.label(parent)} to {graph.label(node.id)}"
         command = link_command(parent, node.id)

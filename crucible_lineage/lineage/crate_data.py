@@ -21,8 +21,9 @@ from crucible_lineage.lineage.activities import (
     instant,
 )
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.model import DERIVED, MEASURED, Node
+from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import Creator, Rights, license_iri
+from crucible_lineage.refs import DERIVED, MEASURED
 from crucible_lineage.statements.statements import Statement
 from crucible_lineage.text.times import measured_at
 

@@ -15,7 +15,7 @@ import networkx
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import short_id
-from crucible_lineage.lineage.model import DERIVED, MEASURED, NODE_TEXTS, PART, STANDINGS, Edge, Kind, Node
+from crucible_lineage.lineage.model import NODE_TEXTS, STANDINGS, Edge, Kind, Node
 from crucible_lineage.lineage.records import (
     PROVENANCE_KEY,
     provenance,
@@ -27,6 +27,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.machine.process import collector_paused
+from crucible_lineage.refs import DERIVED, MEASURED, PART
 
 T = TypeVar("T", bound=Hashable)
 Direction = Literal["ancestors", "descendants", "both"]

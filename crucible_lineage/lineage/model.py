@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.refs import DERIVED
 from crucible_lineage.statements.statements import Doubt
 
 Kind = Literal["dataset", "sample", "hidden"]
 
-DERIVED = "is_derived_from"
-PART = "is_part_of"
-MEASURED = "measured-from"  # Crucible's association of a dataset with a sample, drawn sample -> dataset
 CANDIDATE = "candidate"  # a result that waits for a signature
 DOUBTFUL = "doubtful"  # current or raw data that are on hold, or descend from such data
 CURRENT, SUPERSEDED, RAW = "current", "superseded", "raw"
@@ -21,7 +19,6 @@ INCOMPLETE = "incomplete"
 WITHDRAWN = "withdrawn"  # to be deleted: not in lists, and an earlier result is current
 IN_PLACE = (CURRENT, DOUBTFUL)  # the result that a slot has, whether anybody doubts it or not
 STANDINGS = frozenset({CURRENT, SUPERSEDED, RAW, CANDIDATE, DOUBTFUL, WITHDRAWN})  # they depend on more than one record
-KNOWN_RELATIONSHIPS = frozenset({DERIVED, PART, MEASURED})
 
 
 @dataclass(frozen=True, slots=True)

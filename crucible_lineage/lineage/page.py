@@ -17,7 +17,7 @@ from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import declared_step, given_metadata, provenance, recorded_files
 from crucible_lineage.lineage.text import public_ids, redactor
 from crucible_lineage.lineage.view import FOLD_BEYOND, STATE_COLOURS, colours, dispensable, note_of, roles_of
-from crucible_lineage.refs import SHOWN
+from crucible_lineage.refs import SHOWN, relation_text
 from crucible_lineage.text.masking import masked
 from crucible_lineage.text.times import measured_at
 
@@ -92,7 +92,7 @@ def _drawable(graph: LineageGraph, focus: str | None, names: Mapping[str, str]) 
         "edges": {
             "source": [number_of[edge.source] for edge in edges],
             "target": [number_of[edge.target] for edge in edges],
-            "relationship": [plain(edge.relationship) for edge in edges],
+            "relationship": [plain(relation_text(edge.relationship)) for edge in edges],
             "note": [plain(note_of(graph, edge)) for edge in edges],
         },
         "focus": number_of[focus] if focus else None,

@@ -22,7 +22,7 @@ from crucible_lineage.lineage.labels import (
     wrapped,
 )
 from crucible_lineage.lineage.layout import Layout, Point, layout
-from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, SUPERSEDED
+from crucible_lineage.lineage.model import DOUBTFUL, SUPERSEDED
 from crucible_lineage.lineage.records import gaps
 from crucible_lineage.lineage.view import (
     OTHER_COLOUR,
@@ -34,6 +34,7 @@ from crucible_lineage.lineage.view import (
     left_out_note,
     view,
 )
+from crucible_lineage.refs import DERIVED, relation_text
 from crucible_lineage.text.masking import masked_text
 
 _FONT = "font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\""
@@ -153,7 +154,7 @@ def _edges(drawn: View, arrangement: Layout) -> Iterator[str]:
             line = f'fill="none" stroke="#7A7A7A" stroke-width="1.2" marker-end="url(#arrow)"{dash}'
             yield f'<path d="{_curve(course)}" {line}/>'
     for ends, relationship in drawn.edges.items():
-        label = drawn.notes.get(ends) or ("" if relationship == DERIVED else relationship or "untyped")
+        label = drawn.notes.get(ends) or relation_text(relationship)
         if label and (course := arrangement.courses.get(ends)):
             (x1, y1), (x2, y2) = course[-2:]
             words = _escaped(ellipsised(plain(label), 66, 8))

@@ -13,8 +13,9 @@ import networkx
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
-from crucible_lineage.lineage.model import DERIVED, DOUBTFUL, NODE_TEXTS, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import DOUBTFUL, NODE_TEXTS, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
+from crucible_lineage.refs import DERIVED, relation_text
 from crucible_lineage.text.masking import masked_text
 
 # Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
@@ -96,7 +97,8 @@ def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded:
     linked = {number for ends in drawn.edges for number in ends}
     lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
     for ends, relationship in sorted(drawn.edges.items()):
-        arrow = "-->" if relationship == DERIVED else f'-. "{_mermaid_escaped(relationship or "untyped")}" .->'
+        read = relation_text(relationship)
+        arrow = f'-. "{_mermaid_escaped(read)}" .->' if read else "-->"
         lines.append((ends, f"  n{ends[0]} {arrow} n{ends[1]}"))
     if drawn.left_out:
         boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
@@ -212,7 +214,7 @@ def _described(item: DrawnItem, mark: str, is_focus: bool) -> str:
 
 
 def _mark(relationship: str, notes: Sequence[str], is_repeated: bool, is_focus: bool) -> str:
-    link = {DERIVED: "", "": "untyped link"}.get(relationship, plain(relationship))
+    link = plain(relation_text(relationship))
     noted = " ".join(f"({plain(note)})" for note in notes if note)
     reference = "(see above)" if is_repeated else ""
     return " ".join(part for part in (f"<{link}>" if link else "", noted, reference, "<--" if is_focus else "") if part)

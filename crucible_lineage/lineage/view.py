@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import networkx
 
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, MEASURED, RAW, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     chosen_in_time,
     declared_step,
@@ -18,6 +18,7 @@ from crucible_lineage.lineage.records import (
     parents_as_used,
     used_roles,
 )
+from crucible_lineage.refs import MEASURED
 from crucible_lineage.text.amounts import amount
 
 EQUAL = "equal bytes"  # note on the edge from a parent with the same bytes as the one used

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FileConflictError, NotFoundError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.record import ATTACHED_NAME
+from crucible_lineage.refs import DERIVED
 from crucible_lineage.registration.claim import Claim, require_claim, start_over
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 

@@ -21,11 +21,10 @@ from crucible_lineage.errors import (
     PreconditionError,
     RefusedError,
 )
-from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
-from crucible_lineage.refs import DatasetFacts, DatasetRef
+from crucible_lineage.refs import DERIVED, DatasetFacts, DatasetRef
 from crucible_lineage.registration.claim import PATIENCE_S, Claim, claim, complete, is_of_machine, require_claim
 from crucible_lineage.registration.contents import SentContent, fill, ingest, take_back, tidy
 from crucible_lineage.registration.payload import NewDataset

@@ -21,6 +21,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, Response
 
 from crucible_lineage.lineage.labels import HIDDEN_NAME, plain, plain_lines, short_id
+from crucible_lineage.refs import relation_text
 from crucible_lineage.registration.read import taken_of
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.masking import masked_text
@@ -72,6 +73,7 @@ def _environment() -> Environment:
         "taken": taken_of,
         "picture": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}",
         "query": _query,
+        "relation": relation_text,
         "segment": lambda text: quote(str(text), safe=""),
         "short": short_id,
     }

@@ -17,6 +17,7 @@ from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
+from crucible_lineage.refs import DERIVED, MEASURED, PART
 from tests.page import page_data
 
 
@@ -43,6 +44,17 @@ every_renderer = pytest.mark.parametrize("render", RENDERERS.values(), ids=RENDE
 @every_renderer
 def test_rendering_twice_gives_the_same(render, tomography):
     assert render(tomography(2)[0].graph) == render(tomography(2)[0].graph)
+
+
+@pytest.mark.parametrize("render", [RENDERERS[name] for name in ("tree", "svg", "html", "mermaid")])
+@pytest.mark.parametrize(
+    ("relationship", "read"),
+    [(DERIVED, ""), (PART, PART), (MEASURED, MEASURED), ("caused_by", "caused_by"), ("", "untyped link")],
+)
+def test_a_relationship_is_read_alike_everywhere_and_derivation_needs_no_word(render, relationship, read):
+    drawn = render(LineageGraph([Node("a"), Node("b")], [Edge("a", "b", relationship)]))
+    assert read in drawn
+    assert read == relationship or relationship == "" or relationship not in drawn
 
 
 @every_renderer

@@ -130,11 +130,10 @@ function drawEdge(edge, course) {
     path += at % 2 ? `L${toX},${toY}` : `C${bend} ${toX},${toY}`;
     [x, y] = [toX, toY];
   });
-  const other = edge.said !== "is_derived_from";
-  edge.elements = [make("path", { d: path, class: other ? "edge other" : "edge", "marker-end": "url(#arrow)" }, stage)];
-  if (other || edge.note) {
+  edge.elements = [make("path", { d: path, class: edge.said ? "edge other" : "edge", "marker-end": "url(#arrow)" }, stage)];
+  if (edge.said || edge.note) {
     const [from, to] = course.slice(-2);
-    const label = ellipsised(edge.note || edge.said || "untyped", 66, 8);
+    const label = ellipsised(edge.note || edge.said, 66, 8);
     edge.elements.push(make("text", { x: (from[0] + to[0]) / 2, y: (from[1] + to[1]) / 2 - 3, class: "edge-label" }, stage, label));
   }
 }

@@ -80,7 +80,7 @@ function folded(single) {
     const [from, to] = [itemOf[source], itemOf[target]];
     const name = `${from},${to}`;
     const before = edges.get(name) ?? { said, note };
-    edges.set(name, { from, to, said: before.said === said ? said : "", note: before.note === note ? note : "" });
+    edges.set(name, { from, to, said: before.said === said ? said : "untyped link", note: before.note === note ? note : "" });
     if (from !== to) {
       items[from].after.add(to);
       items[to].before.add(from);

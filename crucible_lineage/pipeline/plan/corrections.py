@@ -19,10 +19,9 @@ from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.errors import InputError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.model import DERIVED
 from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
-from crucible_lineage.refs import CORRECTED, NOT_SET
+from crucible_lineage.refs import CORRECTED, DERIVED, NOT_SET
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import change_text
 from crucible_lineage.text.times import is_same_value, utc
