@@ -2,19 +2,19 @@
 
 ```text
 LineageError
-├── InputError                 the request cannot be carried out; nothing was changed (exit code 2)
-├── RunError                   something failed during its execution (exit code 1)
+├── InputError                 the request cannot be carried out; nothing was changed
+├── RunError                   something failed during its execution
 │   ├── StepError              a step died, timed out, or left no usable result
 │   │   ├── StoppedError       it was ended, or not started, because the run was stopped
 │   ├── OnHoldError            an input, or one of its ancestors, is on hold
 │   ├── FileChangedError       a file changed while it was being read or used
 │   ├── ChecksumError          the bytes received are not the bytes sent
-│   ├── PrefectAwayError       Prefect's API did not answer (exit code 3)
+│   ├── PrefectAwayError       Prefect's API did not answer
 │   ├── StorageError           the disk is full, read-only, or closed to this account
 │   └── IdTakenError           the id belongs to a dataset of another project, or with other bytes
 │       └── RecipeConflictError    ... or with another recipe
 └── CrucibleError              Crucible answered with an error, or not at all
-    ├── UnreachableError       no answer: connection refused, lost, timed out (exit code 3)
+    ├── UnreachableError       no answer: connection refused, lost, timed out
     │   └── CertificateError   no secure connection; waiting does not help
     ├── UnauthorizedError      401
     ├── ForbiddenError         403
@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crucible_lineage.text.masking import masked_text
 
@@ -46,12 +46,14 @@ NEXT_BEST = 0.03  # below the best likeness, of 1, that is still a suggestion
 MOST_LISTED = 12  # possible words that it lists where none is near
 
 
-# Exit codes of commands.
+# Exit codes of commands; cli/exit_codes.py says what they mean.
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130  # the last as shells use it for Ctrl-C
 
 
 class LineageError(Exception):
     """Base of every error that crucible-lineage raises on purpose, without secrets. Pickling keeps its fields."""
+
+    exit_code: ClassVar = FAILURE
 
     def __init__(self, message: str = "") -> None:
         super().__init__(masked_text(message))
@@ -139,6 +141,8 @@ def nearest_word(word: str, possible: Iterable[str]) -> str | None:
 class InputError(LineageError):
     """The request is wrong; nothing was changed. `faults` holds every fault that was found."""
 
+    exit_code = BAD_INPUT
+
     def __init__(self, message: str, faults: Sequence[Fault] = ()) -> None:
         self.faults = tuple(faults) or (Fault(message),)
         super().__init__("\n".join(str(fault) for fault in self.faults) if faults else message)
@@ -185,6 +189,8 @@ class StorageError(RunError):
 class PrefectAwayError(RunError):
     """Prefect's API did not answer."""
 
+    exit_code = UNREACHABLE
+
 
 class IdTakenError(RunError):
     """The id derived from the recipe, `mfid`, belongs to a dataset that must not be adopted."""
@@ -225,6 +231,8 @@ class CrucibleError(LineageError):
 
 class UnreachableError(CrucibleError):
     """Crucible did not answer. Whether the call took effect is unknown."""
+
+    exit_code = UNREACHABLE
 
 
 class CertificateError(UnreachableError):

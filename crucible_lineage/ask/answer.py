@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from crucible_lineage.errors import FAILURE
 from crucible_lineage.json_types import JsonObject, json_of, object_of
 from crucible_lineage.lineage.labels import plain, value_text
 
@@ -20,7 +21,7 @@ Rows = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 
 class Answer(ABC):
-    """An answer, which also shows itself in notebooks. With `is_alarm` its exit code is 1.
+    """An answer, which also shows itself in notebooks. With `is_alarm` its command fails.
 
     Assistants get its lines instead of its JSON if it `is_text`. A command prints `warnings` on standard error, and
     `content`, if there is any, instead of its lines.
@@ -36,7 +37,7 @@ class Answer(ABC):
     @property
     def exit_code(self) -> int:
         """The exit code of its command."""
-        return int(self.is_alarm)
+        return FAILURE if self.is_alarm else 0
 
     def to_json(self) -> JsonObject:
         """Return what its command prints with --json: its keys."""

@@ -152,7 +152,7 @@ class _Commands(click.Group):
 
                 if is_unread(result_stream()):
                     discard(result_stream())
-                    sys.exit(1)
+                    sys.exit(FAILURE)
             from crucible_lineage.cli.exit_codes import report_error
 
             code = report_error(error, as_json=self.as_json)

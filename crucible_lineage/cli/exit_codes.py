@@ -17,11 +17,8 @@ from crucible_lineage.errors import (
     UNREACHABLE,
     CrucibleError,
     InputError,
-    LineageError,
-    PrefectAwayError,
     RunError,
     StepError,
-    UnreachableError,
 )
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.machine.disk import storage_error
@@ -44,7 +41,7 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     """
     if isinstance(error, OSError):
         error = storage_error(error) or error
-    code = _exit_code(error)
+    code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", None)
     if code is None:
         error, code = RunError(record_fault(error, data_folder())[0]), FAILURE
     if as_json:
@@ -52,18 +49,6 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     for line in _lines(error):
         click.echo(line, err=True)
     return code
-
-
-def _exit_code(error: BaseException) -> int | None:
-    if isinstance(error, click.ClickException):
-        return error.exit_code
-    if isinstance(error, InputError):
-        return BAD_INPUT
-    if isinstance(error, UnreachableError | PrefectAwayError):
-        return UNREACHABLE
-    if isinstance(error, LineageError):
-        return FAILURE
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else None
 
 
 def _lines(error: BaseException) -> list[str]:
