@@ -14,6 +14,11 @@ def mapping(value: object) -> JsonMapping:
     return value if isinstance(value, Mapping) else {}
 
 
+def text(value: object) -> str:
+    """Return `value` if it is a string, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
 def json_keys(kind: type) -> Mapping[str, str]:
     """Return the keys of a dataclass in JSON with their attributes: those in its `json_keys`, by default its fields.
 

@@ -29,7 +29,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.text.times import is_same_value, utc
 
 KEY = "crucible_lineage"
@@ -130,17 +130,17 @@ def registrations(metadata: JsonMapping | None) -> Registrations:
     ended = {name: str(when) for name, when in mapping(first.get("completed")).items()}
     by_name = {}
     if first:
-        name = _text(first.get("registrar"))
+        name = text(first.get("registrar"))
         by_name[name] = Registration(name, 0, first)
         if "registrar" not in first and first.get("status") == "complete":
             ended[name] = ""
     for key, value in metadata.items():
         if key.startswith(_COMPLETE):
-            ended[key.removeprefix(_COMPLETE)] = _text(value)
+            ended[key.removeprefix(_COMPLETE)] = text(value)
         elif key.startswith(_BEGUN) and isinstance(value, Mapping) and isinstance(value.get("rank"), int):
             name = key.removeprefix(_BEGUN)
             record, own = mapping(value.get("record")), mapping(value.get("metadata"))
-            by_name[name] = Registration(name, value["rank"], record, own, _text(value.get("keeps")))
+            by_name[name] = Registration(name, value["rank"], record, own, text(value.get("keeps")))
     return Registrations(by_name, ended)
 
 
@@ -260,7 +260,7 @@ def _is_plain(metadata: JsonMapping) -> bool:
 
 
 def _since(claim: object) -> str:
-    return _text(mapping(claim).get("since"))
+    return text(mapping(claim).get("since"))
 
 
 def order_of_claims(text: str) -> tuple[bool, object]:
@@ -279,7 +279,3 @@ def moment_of(text: str) -> datetime | None:
 
 def _digest(value: JsonMapping) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -24,7 +24,7 @@ from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
-from crucible_lineage.json_types import mapping
+from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
@@ -32,7 +32,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.records import Rights, provenance, stated_rights, text
+from crucible_lineage.lineage.records import Rights, provenance, stated_rights
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
 from crucible_lineage.machine.checksums import file_sha256

@@ -12,7 +12,7 @@ from crucible_lineage.client.files import local_path
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.lineage.records import text
+from crucible_lineage.json_types import text
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out

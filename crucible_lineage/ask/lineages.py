@@ -10,10 +10,10 @@ from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.ids import require_mfid
-from crucible_lineage.json_types import JsonMapping, mapping
+from crucible_lineage.json_types import JsonMapping, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, text, used_mfids
+from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session

@@ -26,7 +26,7 @@ from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import InputError, nearest, require_library
-from crucible_lineage.json_types import JsonMapping, JsonObject, json_of
+from crucible_lineage.json_types import JsonMapping, JsonObject, json_of, text
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
@@ -37,7 +37,6 @@ from crucible_lineage.lineage.records import (
     maker,
     parents_as_used,
     provenance,
-    text,
     used_roles,
 )
 from crucible_lineage.machine.disk import replacing

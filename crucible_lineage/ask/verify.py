@@ -35,11 +35,11 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
 from crucible_lineage.errors import BAD_INPUT, ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import text, used_mfids
+from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.fetch import LOST

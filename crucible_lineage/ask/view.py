@@ -17,7 +17,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of, text
 from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.labels import first_lines, value_text
 from crucible_lineage.lineage.model import IN_PLACE
@@ -28,7 +28,6 @@ from crucible_lineage.lineage.records import (
     parents_as_used,
     provenance,
     returned_values,
-    text,
     took_s,
 )
 from crucible_lineage.pipeline.logs import STEP_LOG

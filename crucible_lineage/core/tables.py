@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slots_to_json
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.records import (
     activity_code,
     is_support,
@@ -22,7 +22,6 @@ from crucible_lineage.lineage.records import (
     returned_numbers,
     state,
     swept_in,
-    text,
     used_mfids,
 )
 from crucible_lineage.machine.checksums import sealed, unsealed

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC
 
 from crucible_lineage.ids import EMBEDDED_USER, canonical_json
-from crucible_lineage.json_types import JsonMapping, mapping
+from crucible_lineage.json_types import JsonMapping, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
@@ -26,7 +26,6 @@ from crucible_lineage.lineage.records import (
     provenance,
     recorded_files,
     rights_of,
-    text,
     used_mfids,
 )
 from crucible_lineage.lineage.text import public_ids, redactor, shown_edges

@@ -11,17 +11,10 @@ from typing import ClassVar, Literal, get_args
 import networkx
 
 from crucible_lineage.ids import is_mfid, is_timed, mfid_time
-from crucible_lineage.json_types import mapping
+from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import IN_PLACE, SUPERSEDED, Node
-from crucible_lineage.lineage.records import (
-    equal_parents,
-    lists_all_used,
-    provenance,
-    recipe_digest,
-    text,
-    used_mfids,
-)
+from crucible_lineage.lineage.records import equal_parents, lists_all_used, provenance, recipe_digest, used_mfids
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.refs import DERIVED, MEASURED, PART
 from crucible_lineage.text.amounts import amount

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from crucible_lineage.json_types import JsonObject, mapping
+from crucible_lineage.json_types import JsonObject, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph, descent
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
@@ -20,7 +20,6 @@ from crucible_lineage.lineage.records import (
     provenance,
     returned_values,
     slot_keys,
-    text,
     used_files,
     used_roles,
 )

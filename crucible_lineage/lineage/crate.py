@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from crucible_lineage.errors import missing_library
-from crucible_lineage.json_types import mapping
+from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.activities import ExportedActivity, ExportedLineage, Use, instant
 from crucible_lineage.lineage.crate_data import (
     ADDED_TERMS,
@@ -31,7 +31,6 @@ from crucible_lineage.lineage.crate_data import (
     reference,
     workflow_text,
 )
-from crucible_lineage.lineage.records import text
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.times import utc

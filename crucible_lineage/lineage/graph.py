@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 import networkx
 
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import NODE_TEXTS, STANDINGS, Edge, Kind, Node
 from crucible_lineage.lineage.records import (
@@ -22,7 +22,6 @@ from crucible_lineage.lineage.records import (
     slot_keys,
     state,
     swept_in,
-    text,
     unknown_inputs,
     used_mfids,
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from crucible_lineage.ids import ORCID, canonical_json
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.times import span_text, utc
@@ -237,11 +237,6 @@ def instruments(record: JsonMapping | None) -> frozenset[str]:
     """Return all names of a dataset's instrument: its name, its slug, its MFID."""
     keys = ("instrument_name", "instrument_id", "instrument_mfid")
     return frozenset(name for key in keys if (name := text(mapping(record).get(key))))
-
-
-def text(value: object) -> str:
-    """Return `value` if it is a string, else an empty one."""
-    return value if isinstance(value, str) else ""
 
 
 def mappings(value: object) -> Iterator[JsonMapping]:

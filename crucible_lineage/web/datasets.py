@@ -17,7 +17,7 @@ from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.activities import shareable, with_hidden_parents
 from crucible_lineage.lineage.graph import LineageGraph, with_record
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -29,7 +29,6 @@ from crucible_lineage.lineage.records import (
     SLOTS_KEY,
     parents_as_used,
     provenance,
-    text,
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg

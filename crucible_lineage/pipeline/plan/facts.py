@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
-from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values, text
+from crucible_lineage.json_types import JsonMapping, JsonObject, text
+from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values
 from crucible_lineage.pipeline.declare.parts import Ingest
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
