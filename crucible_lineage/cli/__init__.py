@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from crucible_lineage import __version__
-from crucible_lineage.errors import InputError, nearest, nearest_word
+from crucible_lineage.errors import FAILURE, InputError, nearest, nearest_word
 from crucible_lineage.machine.process import collector_frozen
 
 if TYPE_CHECKING:
