@@ -125,16 +125,7 @@ def _bands(
     crossing = [[number for number in column if lines.succ[number]] for column in columns]
     clear = [at for at in range(1, len(columns)) if len(crossing[at - 1]) <= _CLEAR]
 
-    def breaks_of(most: int) -> list[int]:
-        ideal = (ends[-1] / most * number for number in range(1, most))
-        return sorted({0, len(columns), *(min(clear, key=lambda at: abs(ends[at] - end)) for end in ideal if clear)})
-
-    def size_of(most: int) -> Point:
-        bands = list(pairwise(breaks_of(most)))
-        height = sum(max(bottoms[start:end]) - min(tops[start:end]) for start, end in bands)
-        return max(ends[end] - ends[start] for start, end in bands), height + 2 * _BEND * (len(bands) - 1)
-
-    breaks = breaks_of(_best(range(1, max(2, min(len(columns), MOST_BOXES))), size_of)) if columns else [0]
+    breaks = _breaks(ends, tops, bottoms, clear) if columns else [0]
     left = max((_BEND + _TRACK * len(crossing[at - 1]) for at in breaks[1:-1]), default=0.0)
     xs, turns, top = list[float](), dict[int, tuple[float, float, float]](), 0.0
     for first, end in pairwise(breaks):
@@ -152,6 +143,22 @@ def _bands(
             turns[number] = (right - gap + out, below + out, left - _BEND - _TRACK * (len(leaving) - 1 - at))
         top = below + 2 * _BEND + _TRACK * len(leaving)
     return xs, turns
+
+
+def _breaks(ends: list[float], tops: list[float], bottoms: list[float], clear: list[int]) -> list[int]:
+    """Return where bands begin, and the end of the last one, by the number of bands that suits a screen best."""
+    columns = len(tops)
+
+    def breaks_of(most: int) -> list[int]:
+        ideal = (ends[-1] / most * number for number in range(1, most))
+        return sorted({0, columns, *(min(clear, key=lambda at: abs(ends[at] - end)) for end in ideal if clear)})
+
+    def size_of(most: int) -> Point:
+        bands = list(pairwise(breaks_of(most)))
+        height = sum(max(bottoms[start:end]) - min(tops[start:end]) for start, end in bands)
+        return max(ends[end] - ends[start] for start, end in bands), height + 2 * _BEND * (len(bands) - 1)
+
+    return breaks_of(_best(range(1, max(2, min(columns, MOST_BOXES))), size_of))
 
 
 def _chains(

@@ -461,13 +461,11 @@ def template_fault(template: str, roles: Collection[str], params: Collection[str
     try:
         for _, name, spec, _ in Formatter().parse(template):
             is_later = name and (re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name)))
-            if name is not None and ((name not in allowed and not is_later) or "{" in (spec or "")):
+            if name is not None and ((name not in allowed and not is_later) or "{" in str(spec)):
                 return f"{fault} has {{{name}}}; {nearest(name, allowed, 'possible here')}"
         if isinstance(params, Mapping) and not any(re.fullmatch(later, name) for name in template_fields(template)):
-            values = {f"params.{name}": value for name, value in params.items()} | {
-                f"{role}.count": 0 for role in roles
-            }
-            filled(template, lambda name: values.get(name, ""))
+            values = {f"params.{name}": value for name, value in params.items()}
+            filled(template, lambda name: values.get(name, 0 if name.endswith(".count") else ""))
     except (ValueError, TypeError) as error:
         return f"{fault} cannot be filled in: {error}"
     return None

@@ -243,13 +243,18 @@ def find_function(uses: str, folder: Path) -> Any:
         raise ImportFaultError("", function.error.faults)
     if isinstance(function, Step) or inspect.isfunction(function):
         return function
+    raise _no_function(module, module_name, function_name)
+
+
+def _no_function(module: object, module_name: str, function_name: str) -> InputError:
+    """Return the error that a module has no such function, with the nearest of its own."""
     own = vars(module).items() if isinstance(module, ModuleType) else ()
     functions = {name: value for name, value in own if isinstance(value, Step) or inspect.isfunction(value)}
     names = [
         name for name, function in functions.items() if isinstance(function, Step) or function.__module__ == module_name
     ]
     hint = nearest(function_name, names, "it has")
-    raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
+    return InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
 
 
 def _import_fault(module: str, error: Exception) -> Fault:

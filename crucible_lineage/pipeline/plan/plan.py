@@ -134,6 +134,11 @@ class PipelinePlan:
         return all(step.exists for step in self.steps)
 
     @property
+    def has_new_files(self) -> bool:
+        """Whether measured files are still to be registered."""
+        return any(item.raw and item.dataset is None for items in self.inputs.values() for item in items)
+
+    @property
     def is_fresh(self) -> bool:
         """Whether there is nothing to do, and nothing is doubtful."""
         return all(step.state == FRESH for step in self.steps)

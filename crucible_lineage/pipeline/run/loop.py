@@ -12,15 +12,10 @@ import queue
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import networkx
-
-from crucible_lineage.core import journal as rows
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
@@ -35,7 +30,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.checking import RunChecks
@@ -58,6 +53,7 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
     Stop,
 )
+from crucible_lineage.pipeline.run.steps import Steps, ids_of
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
@@ -73,8 +69,6 @@ if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
 _PATIENCE_S = 1.0  # before a stopped run reports what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
 _ENDED = "it was ended, because the run was stopped"
-_MAX_REMADE = 5  # chosen: how often a run makes a step again because others registered other parents
-_ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
 # Errors that are not the fault of the step or its data do not count as its failures.
 _NOT_COUNTED = (
     *TRANSIENT,
@@ -86,32 +80,6 @@ _NOT_COUNTED = (
     UnauthorizedError,
 )
 Arrived = Callable[[Payload], None]
-
-
-@dataclass
-class StepState:
-    """The state of a step in a run: its outcome once it has ended, its results, and messages about it."""
-
-    outcome: str = ""
-    results: Mapping[str, DatasetRef] | None = None
-    error: str = ""
-    log: str = ""
-    trace: str = ""
-    note: str = ""
-    began: float | None = None
-    took: float | None = None
-    remade: int = 0
-    needs: set[str] = field(default_factory=set)  # parents without a result yet
-
-    @property
-    def outputs(self) -> Mapping[str, DatasetRef]:
-        """The results; empty if there are none."""
-        return self.results or {}
-
-    @property
-    def mfids(self) -> list[str]:
-        """The ids of the results."""
-        return list(ids_of(self.outputs).values())
 
 
 class Run:
@@ -138,7 +106,7 @@ class Run:
         self.choice = choice
         require_names(pipeline, choice.only, self.instances)
         self.taking_part = choice.taking_part(pipeline, self.instances)
-        self.steps = {name: StepState() for name in self.instances}
+        self.steps = Steps(self.instances, session.journal, run_id, pipeline.spec.project, listener)
         declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
         self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in)
         self.unseen = ""
@@ -151,17 +119,13 @@ class Run:
         self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # what the loop is to do next
         self._engine: Engine | None = None  # once a step was started
         self._awaiting: dict[str, StepPlan] = {}  # blocked until steps of this run have returned values
-        self._ready: list[str] = []
-        self._jobs: dict[str, Job] = {}
         self._begun: dict[str, str] = {}  # start of the last job of each step
         self._early: dict[str, list[Delivery]] = {}  # of results of a step that has not ended yet
         self._own: set[str] = set()  # payloads of this run
-        self._made_by: dict[str, str] = {}  # dataset -> step
         self.returned: dict[str, Mapping[str, Mapping[str, object]]] = {}
         self._reported: set[str] = set()
-        self._refuses_all = self._has_failed = False
+        self._refuses_all = False
         self._arrived: Arrived | None = None
-        self._graph = graph_of(self.instances)
 
     # Before the loop
 
@@ -180,7 +144,7 @@ class Run:
         """Apply a later plan to the steps that were blocked until others have returned values."""
         names, self._awaiting = self._awaiting, {}
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
-        self._graph = graph_of(self.instances)
+        self.steps.follow(self.instances)
         self.index = self.slot_writer.index = self.checking.index = plan.index
         self._adopt([step for step in plan.steps if step.name in names])
 
@@ -188,7 +152,7 @@ class Run:
         reused, left_out, todo = [], [], []
         for step in steps:
             if step.exists:
-                self._set_results(step.name, step.results)
+                self.steps.set_results(step.name, step.results)
                 reused.append(step)
             elif step.name not in self.taking_part:
                 left_out.append(step.name)
@@ -199,14 +163,14 @@ class Run:
         for name in left_out:
             self.steps[name].outcome = LEFT_OUT
             self.listener(StepEvent(name, LEFT_OUT))
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
+        self.steps.plan([step.name for step in todo])
         for step in todo:
             if self._has_to_await(step):
                 self._awaiting[step.name] = step
             elif step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
                 self._end_blocked(step)
             else:
-                self._wait(step.name)
+                self.steps.wait(step.name)
 
     def _has_to_await(self, step: StepPlan) -> bool:
         """Return whether a step is blocked only until steps that this run makes have returned values."""
@@ -218,7 +182,7 @@ class Run:
         """End the steps for which values are still missing."""
         awaiting, self._awaiting = self._awaiting, {}
         for name, step in awaiting.items():
-            self.end_step(name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+            self.steps.end(name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     @property
     def has_work(self) -> bool:
@@ -234,7 +198,7 @@ class Run:
         for name, mfids in datasets.items():
             state = self.steps[name]
             if name in errors:
-                self.end_step(name, FAILED, error=errors[name])
+                self.steps.end(name, FAILED, error=errors[name])
                 continue
             state.outcome = REUSED
             self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
@@ -243,7 +207,7 @@ class Run:
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
-        self.end_step(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+        self.steps.end(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
@@ -257,20 +221,7 @@ class Run:
         self.checking.evaluate(checked, returned)
         for name in results:
             if error := self.checking.failed.get(name):
-                self.end_step(name, FAILED, self.steps[name].results, error)
-
-    def _wait(self, name: str) -> None:
-        """Start a step when its parents are done, or end it if one cannot be."""
-        state, needs = self.steps[name], self.instances[name].needs
-        if left_out := [need for need in needs if self.steps[need].outcome == LEFT_OUT]:
-            message = f"its parent {left_out[0]} is missing and was left out; run without --only, or --from it"
-            self.end_step(name, FAILED, error=message)
-            return
-        state.needs = {need for need in needs if self.steps[need].results is None}
-        if not state.needs:
-            self._ready.append(name)
-        elif bad := next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None):
-            self.end_step(name, SKIPPED, error=_missing(bad))
+                self.steps.end(name, FAILED, self.steps[name].results, error)
 
     # The loop
 
@@ -294,13 +245,13 @@ class Run:
                 ),
             ):
                 while True:
-                    while self._may_begin() and self._ready and self._has_room():
+                    while self._may_begin() and self.steps.ready and self._has_room():
                         if self._engine is None:
                             self._engine = engine()
                             if hasattr(self._engine, "deliverer"):
                                 self._engine.deliverer = deliverer
                         self._start_ready(self._engine)
-                    if self._jobs or (self._ready and self._may_begin()):
+                    if self.steps.jobs or (self.steps.ready and self._may_begin()):
                         idle_since = None
                     else:
                         idle_since = idle_since or time.monotonic()
@@ -324,7 +275,7 @@ class Run:
             apply = self._events.get(timeout=_PATIENCE_S if idle_since is None else _POLL_S)
         except queue.Empty:
             if self.stopped:
-                names = shortened(sorted(self._jobs), 3)
+                names = shortened(sorted(self.steps.jobs), 3)
                 message = f"waiting until {names} is ended or registered; press Ctrl-C again to exit at once"
                 self.report_once(STOPPING, message)
             elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
@@ -333,26 +284,26 @@ class Run:
             apply()
 
     def _may_begin(self) -> bool:
-        return not (self.stopped or self._refuses_all or (self._has_failed and not self.choice.keep_going))
+        return not (self.stopped or self._refuses_all or (self.steps.has_failed and not self.choice.keep_going))
 
     def _start_ready(self, engine: Engine) -> None:
-        ready, self._ready = self._ready, []
+        ready, self.steps.ready = self.steps.ready, []
         if not self.session.settings.embedded:  # other machines may run the same: each starts with another step
             random.shuffle(ready)
         for number, name in enumerate(ready):
             if not self._has_room():
-                self._ready = ready[number:] + self._ready
+                self.steps.ready = ready[number:] + self.steps.ready
                 break
-            if self.steps[name].outcome == "" and name not in self._jobs:
+            if self.steps[name].outcome == "" and name not in self.steps.jobs:
                 self._start(engine, name)
 
     def _has_room(self) -> bool:
-        return len(self._jobs) < getattr(self._engine, "most_at_once", math.inf)
+        return len(self.steps.jobs) < getattr(self._engine, "most_at_once", math.inf)
 
     def _start(self, engine: Engine, name: str) -> None:
         instance = self.instances[name]
         if any(self.steps[need].results is None for need in instance.needs):  # refused or made again meanwhile
-            self._wait(name)
+            self.steps.wait(name)
             return
         forced = name in self.choice.forced or instance.step.name in self.choice.forced
         results = {need: self.steps[need].results or {} for need in instance.needs}
@@ -360,7 +311,7 @@ class Run:
             used = used_datasets(instance, self.inputs, results)
             planned = plan_instance(instance, used, self.index, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
-            self.end_step(name, FAILED, error=str(error))
+            self.steps.end(name, FAILED, error=str(error))
             return
         if planned.exists:  # its parents were made again with the same bytes
             self.stayed.append(name)
@@ -374,13 +325,13 @@ class Run:
         from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh has no job
 
         job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
-        self._jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
+        self.steps.jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(
             lambda running: self._events.put(partial(self._collect, engine, name, running))
         )
 
     def _note_phase(self, step: str, phase: str, at: float) -> None:
-        if step not in self._jobs:
+        if step not in self.steps.jobs:
             return
         if phase == STARTED and self.steps[step].began is None:
             self.steps[step].began = at
@@ -388,22 +339,22 @@ class Run:
         self.listener(StepEvent(step, phase))
 
     def _collect(self, engine: Engine, name: str, running: object) -> None:
-        job, state = self._jobs[name], self.steps[name]  # kept until the outcome is known: a run may be suspended here
+        job, state = self.steps.jobs[name], self.steps[name]  # kept until the outcome is known
         try:
             made = engine.result(running)
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self.end_step(name, STOPPED, error=_ENDED)
+                self.steps.end(name, STOPPED, error=_ENDED)
             else:
-                self.end_step(name, SKIPPED, error=self._skip_reason(name))
+                self.steps.end(name, SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
             counts = not isinstance(error, _NOT_COUNTED)
-            self.end_step(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
+            self.steps.end(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
         except (Exception, SystemExit) as error:
             message, state.log = record_fault(error, self.session.settings.data)
-            self.end_step(name, FAILED, error=message, failed=_counted(job))
+            self.steps.end(name, FAILED, error=message, failed=_counted(job))
         else:
             state.note, state.took = made.note, made.seconds
             if made.executed:
@@ -416,7 +367,7 @@ class Run:
                 self._done(name, EXECUTED, made.outputs)
             else:
                 self._rely_on(name, made.outputs, job.used)
-        del self._jobs[name]
+        del self.steps.jobs[name]
         for delivery in self._early.pop(name, ()):
             self._note_delivered(delivery)
 
@@ -425,63 +376,25 @@ class Run:
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
         errors = self.slot_writer.write([SlotUpdate(self.instances[name], outputs, used)])
         if name in errors:
-            self.end_step(name, FAILED, outputs, errors[name])
+            self.steps.end(name, FAILED, outputs, errors[name])
         else:
             self._done(name, REUSED, outputs)
 
     def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
-        self._set_results(name, outputs)
-        self.end_step(name, outcome, outputs)
+        self.steps.set_results(name, outputs)
+        self.steps.end(name, outcome, outputs)
         self._check({name: outputs})
-        for child in self._graph.succ[name]:
-            state = self.steps[child]
-            if name in state.needs:
-                state.needs.discard(name)
-                if not state.needs and not state.outcome:
-                    self._ready.append(child)
-
-    def _set_results(self, name: str, outputs: Mapping[str, DatasetRef]) -> None:
-        self.steps[name].results = outputs
-        self._made_by |= dict.fromkeys((dataset.mfid for dataset in outputs.values()), name)
-
-    def end_step(
-        self,
-        name: str,
-        outcome: str,
-        outputs: Mapping[str, DatasetRef] | None = None,
-        error: str = "",
-        failed: Mapping[str, object] = MappingProxyType({}),
-    ) -> None:
-        """Record the outcome of a step; skip the descendants of a failed one. `failed` identifies a failure's count."""
-        state, mfids = self.steps[name], ids_of(outputs or self.steps[name].outputs)
-        state.outcome, state.error = outcome, error
-        seconds = state.took
-        if seconds is None and state.began is not None:
-            seconds = time.monotonic() - state.began
-        size = sum(f.size for dataset in (outputs or {}).values() for f in dataset.files) or None
-        if outcome in _ROW:
-            facts = {"error": error or None, "log": state.log or None, "seconds": seconds, **failed}
-            project = self.pipeline.spec.project
-            self.session.journal.end_step(self.run_id, project, name, _ROW[outcome], mfids, **facts)
-        elif outcome == EXECUTED:
-            self.session.journal.measure(self.run_id, name, seconds, size)
-        self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
-        if outcome in (FAILED, SKIPPED):
-            self._has_failed = self._has_failed or outcome == FAILED
-            for child in self._graph.succ[name]:
-                if not self.steps[child].outcome and child not in self._jobs and self.steps[child].needs:
-                    self.end_step(child, SKIPPED, error=_missing(name))
+        self.steps.release(name)
 
     # Deliveries
 
     def _note_delivered(self, delivery: Delivery) -> None:
         """Apply the outcome of a delivery."""
         payload = delivery.payload
-        if payload.step in self._jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
+        if payload.step in self.steps.jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
             self._early.setdefault(payload.step, []).append(delivery)
             return
-        made_by = dict.fromkeys(self._made_by.get(mfid, "") for mfid in payload.mfids)
-        names = [name for name in made_by if name and set(self.steps[name].mfids) & set(payload.mfids)]
+        names = self.steps.makers(payload.mfids)
         if delivery.outcome in (REFUSED, WAITS):
             self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
             return
@@ -491,12 +404,12 @@ class Run:
                     WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
                 )
             for name in names:
-                self._make_again(name, delivery.error)
+                self.steps.make_again(name, delivery.error)
             return
         for name in names:
             if delivery.outcome == ADOPTED:
                 results = self.steps[name].outputs
-                self._set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
+                self.steps.set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
         if delivery.is_ours and not payload.supports:
@@ -515,23 +428,7 @@ class Run:
         for name in names if refused else ():
             self.steps[name].log = delivery.log or self.steps[name].log
             outputs, self.steps[name].results = self.steps[name].results, None
-            self.end_step(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
-
-    def _make_again(self, name: str, reason: str) -> None:
-        """Reset a step and its descendants, and let them begin again."""
-        fixed = {other for other, state in self.steps.items() if other in self._jobs or state.outcome == LEFT_OUT}
-        below = networkx.descendants(networkx.restricted_view(self._graph, fixed - {name}, ()), name)
-        names = [step for step in self.instances if step == name or step in below]
-        for step in names:
-            state = self.steps[step]
-            state.remade += state.results is not None
-            state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, names)
-        for step in names:
-            if self.steps[step].remade > _MAX_REMADE:
-                self.end_step(step, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
-            elif not self.steps[step].outcome:
-                self._wait(step)
+            self.steps.end(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
 
     # Stopping
 
@@ -542,28 +439,21 @@ class Run:
         self.listener(StepEvent("", STOPPING, "stopping: no further steps are started, running ones are terminated"))
         if self._engine is None or self._engine.stop(self.run_id):
             return
-        for name in list(self._jobs):  # they run elsewhere, and are not waited for
-            del self._jobs[name]
-            self.end_step(name, STOPPED, error=_ENDED)
+        for name in list(self.steps.jobs):  # they run elsewhere, and are not waited for
+            del self.steps.jobs[name]
+            self.steps.end(name, STOPPED, error=_ENDED)
 
     def _end_open(self) -> None:
         """End the open steps at the end of the loop; a step under way may have its result nevertheless."""
         for name, state in self.steps.items():
-            if job := self._jobs.pop(name, None):
+            if job := self.steps.jobs.pop(name, None):
                 made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
                 if all(made.values()):
-                    self.end_step(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
+                    self.steps.end(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
                 else:
-                    self.end_step(name, STOPPED, error=_ENDED)
+                    self.steps.end(name, STOPPED, error=_ENDED)
             elif not state.outcome and (self.stopped or name not in self._awaiting):
-                self.end_step(name, SKIPPED, error=self._skip_reason(name))
-
-    def _skip_reason(self, name: str) -> str:
-        if self.stopped:
-            return "the run was stopped before it was begun"
-        needs = self.instances[name].needs
-        bad = next((need for need in needs if self.steps[need].outcome in (FAILED, SKIPPED)), None)
-        return _missing(bad) if bad else "not started, because another step failed"
+                self.steps.end(name, SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
 
     # Reports
 
@@ -585,12 +475,3 @@ class Run:
 def _counted(job: Job) -> dict[str, object]:
     """Return the id under which failures of a step are counted, and what it is about."""
     return {"name": job.mfid, "about": json.dumps(job.subject)}
-
-
-def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:
-    """Return {output: id of its dataset}."""
-    return {output: dataset.mfid for output, dataset in outputs.items()}
-
-
-def _missing(need: str) -> str:
-    return f"{need}, which it needs, has no result"

@@ -27,7 +27,7 @@ from crucible_lineage.pipeline.plan.fetch import publish
 from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
-from crucible_lineage.pipeline.run.loop import Arrived, Run, ids_of
+from crucible_lineage.pipeline.run.loop import Arrived, Run
 from crucible_lineage.pipeline.run.result import (
     AWAY,
     EXECUTED,
@@ -42,6 +42,7 @@ from crucible_lineage.pipeline.run.result import (
     StepEvent,
     Stop,
 )
+from crucible_lineage.pipeline.run.steps import ids_of
 from crucible_lineage.registration.delivery import confirmed
 from crucible_lineage.registration.ingestion import follow_ingestions, in_words
 from crucible_lineage.session import Session
@@ -115,48 +116,65 @@ def plan_and_run(
     """
     planned = planned or plan_for_run(pipeline, session, listener, choice)
     away = planned.index.is_away
-    new = any(item.raw and item.dataset is None for items in planned.inputs.values() for item in items)
-    if (not planned.is_done or new) and not away:
+    new = planned.has_new_files
+    is_over = planned.is_done and not new
+    if not is_over and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
             session.prepare(pipeline.spec.project, pipeline.spec.project_title)
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
-        with nullcontext() if planned.is_done and not new else in_use(runs(session.settings.data) / run_id):
+        with nullcontext() if is_over else in_use(runs(session.settings.data) / run_id):
             before = {ingestion.request for ingestion in session.store.ended_ingestions(_MAX_UNREAD)}
             with session.offline() if away else nullcontext():
-                inputs = register_inputs(
-                    planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text))
-                )
-                made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
-                slots = [key for name in made for keys in planned.instances[name].slots.values() for key in keys]
-                planned.index.begin(slots)
-                run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-                run.adopt(planned)
+                run = _begin(pipeline, session, run_id, planned, listener, choice)
             if run.has_work or not session.outbox.is_empty:
-                from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
-
-                with delivering(session, run.note_delivery) as deliverer:
-                    run.loop(engine, deliverer, stop or Stop(), arrived)
-                    while run.awaiting and not run.stopped:
-                        run.adopt_again(_plan_again(run))
-                        run.loop(engine, deliverer, stop or Stop(), arrived)
-                if not run.stopped:
-                    run.end_awaiting()
-        unread: tuple[str, ...] = ()
-        if not run.stopped:
-            finish(run, away=away)
-            requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
-            unread = _not_ingested(session, run_id, before, partial(to_be_ingested, run), requested=requested)
+                _execute(run, engine, stop or Stop(), arrived)
+        unread = () if run.stopped else finish(run, before, new=new, away=away)
         result = result_of(run, planned.notes, unread)
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
-        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
-        reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
         with session.client.repeating(0.0) if away else nullcontext():
-            message = state_run(session, result.project, result.pipeline, reason, errors)
+            message = _state_end(session, result)
         if message:
             listener(StepEvent("", WAITING, message))
     return result
+
+
+def _begin(
+    pipeline: BoundPipeline,
+    session: Session,
+    run_id: str,
+    planned: PipelinePlan,
+    listener: Listener,
+    choice: StepChoice,
+) -> Run:
+    """Register the inputs, and return the run with the plan applied."""
+    inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text)))
+    made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
+    planned.index.begin([key for name in made for keys in planned.instances[name].slots.values() for key in keys])
+    run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
+    run.adopt(planned)
+    return run
+
+
+def _execute(run: Run, engine: Callable[[], Engine], stop: Stop, arrived: Arrived | None) -> None:
+    """Execute and deliver; plan again while steps wait for what others have returned."""
+    from crucible_lineage.pipeline.job.delivering import delivering  # not needed if all is fresh
+
+    with delivering(run.session, run.note_delivery) as deliverer:
+        run.loop(engine, deliverer, stop, arrived)
+        while run.awaiting and not run.stopped:
+            run.adopt_again(_plan_again(run))
+            run.loop(engine, deliverer, stop, arrived)
+    if not run.stopped:
+        run.end_awaiting()
+
+
+def _state_end(session: Session, result: RunResult) -> str:
+    """State at Crucible how a run of a whole pipeline ended. Return a message if that could not be done."""
+    errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
+    reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
+    return state_run(session, result.project, result.pipeline, reason, errors)
 
 
 def _plan_again(run: Run) -> PipelinePlan:
@@ -217,15 +235,16 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
         raise
 
 
-def finish(run: Run, *, away: bool) -> None:
+def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple[str, ...]:
     """Confirm, certify and publish the results of a run; a step for which that fails ends as failed.
 
-    `away` says that the service was away when the run was planned.
+    Return the files that were not ingested, apart from those described `before`. `new` says that the run has registered
+    files, `away` that the service was away when it was planned.
     """
     with run.session.client.repeating(0.0) if away else nullcontext():
         done = {name for name, state in run.steps.items() if state.results is not None}
         for name, error in run.slot_writer.write_delayed(done).items():
-            run.end_step(name, FAILED, run.steps[name].results, error)
+            run.steps.end(name, FAILED, run.steps[name].results, error)
         if away:
             _confirm_reused(run)
     _confirm(run)
@@ -235,6 +254,8 @@ def finish(run: Run, *, away: bool) -> None:
         run.report_once(WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
     _certify(run)
     _publish(run)
+    requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
+    return _not_ingested(run.session, run.run_id, before, partial(to_be_ingested, run), requested=requested)
 
 
 def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -> RunResult:
@@ -295,7 +316,7 @@ def _confirm_reused(run: Run) -> None:
     for name, results in reused.items():
         if lost := sorted(missing.intersection(ids_of(results or {}).values())):
             message = f"{', '.join(lost)} was known here and is no longer at Crucible; run the same command again"
-            run.end_step(name, FAILED, results, message)
+            run.steps.end(name, FAILED, results, message)
 
 
 def _confirm(run: Run) -> None:
@@ -313,7 +334,7 @@ def _confirm(run: Run) -> None:
         reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
-            run.end_step(name, FAILED, run.steps[name].results, message)
+            run.steps.end(name, FAILED, run.steps[name].results, message)
 
 
 def _certify(run: Run) -> None:
@@ -340,7 +361,7 @@ def _certify(run: Run) -> None:
         try:
             _certify_result(run, run.instances[name], declared, mfid)
         except LineageError as error:
-            run.end_step(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
+            run.steps.end(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
 
 
 def _publish(run: Run) -> None:
@@ -355,7 +376,7 @@ def _publish(run: Run) -> None:
             for dataset in state.results.values():
                 publish(dataset, step.spec.output.publish, run.session)
         except LineageError as error:
-            run.end_step(name, FAILED, state.results, f"its result is registered, but not published: {error}")
+            run.steps.end(name, FAILED, state.results, f"its result is registered, but not published: {error}")
 
 
 def _held_steps(run: Run) -> dict[str, str]:
