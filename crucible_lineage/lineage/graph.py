@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import networkx
 
 from crucible_lineage.errors import InputError
+from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import NODE_TEXTS, STANDINGS, Edge, Kind, Node
@@ -209,6 +210,22 @@ def generations(graph: networkx.DiGraph[T]) -> list[list[T]]:
         for generation in networkx.topological_generations(graph):
             found.append(generation)
     return found
+
+
+def executions(recipes: Mapping[str, JsonMapping], links: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """Group results by the execution that made them, as their recipes tell; sort the groups, parents first."""
+    groups: dict[bytes, list[str]] = {}
+    for mfid, recipe in recipes.items():
+        key = canonical_json({name: part for name, part in recipe.items() if name != "output"})
+        groups.setdefault(key, []).append(mfid)
+    found = list(groups.values())
+    number = {mfid: n for n, group in enumerate(found) for mfid in group}
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph.add_nodes_from(range(len(found)))
+    ends = ((number[parent], number[child]) for parent, child in links if {parent, child} <= number.keys())
+    graph.add_edges_from((parent, child) for parent, child in ends if parent != child)
+    order = (n for generation in generations(graph) for n in sorted(generation))
+    return [found[n] for n in dict.fromkeys((*order, *graph))]  # those on a cycle last
 
 
 def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:

@@ -18,9 +18,8 @@ import networkx
 from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.graph import generations
+from crucible_lineage.lineage.graph import executions
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
@@ -189,8 +188,10 @@ class _Builder:
     def build(
         self, mfids: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
     ) -> RecordedPipeline:
-        for group in self._ordered(self._groups(mfids)):
-            self._add(group, {key: value for mfid in group.values() for key, value in overrides.get(mfid, {}).items()})
+        recipes = {mfid: self.history.made[mfid].recipe for mfid in sorted(mfids)}
+        for made in executions(recipes, self.history.graph.edges):
+            given = {key: value for mfid in made for key, value in overrides.get(mfid, {}).items()}
+            self._add({self.history.made[mfid].output: mfid for mfid in made}, given)
         steps = {instance.name: instance.step for instance in self.instances.values()}
         pipelines = (self.history.made[mfid].pipeline for mfid in mfids)
         names = {pipeline.name for pipeline in pipelines if pipeline}
@@ -210,25 +211,6 @@ class _Builder:
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
         planned = plan(self.instances, inputs, self.history.index, choice.forced)
         return RecordedPipeline(BoundPipeline(spec, steps), planned, choice, self.left_out)
-
-    def _groups(self, mfids: Collection[str]) -> list[dict[str, str]]:
-        """Group datasets by execution: {output: dataset} for each."""
-        groups: dict[bytes, dict[str, str]] = {}
-        for mfid in sorted(mfids):
-            record = self.history.made[mfid]
-            key = canonical_json({name: part for name, part in record.recipe.items() if name != "output"})
-            groups.setdefault(key, {})[record.output] = mfid
-        return list(groups.values())
-
-    def _ordered(self, groups: list[dict[str, str]]) -> list[dict[str, str]]:
-        """Sort groups, parents first."""
-        group_of = {mfid: index for index, group in enumerate(groups) for mfid in group.values()}
-        links = ((group_of[parent], group_of[child]) for parent, child in self.history.graph.subgraph(group_of).edges)
-        graph: networkx.DiGraph[int] = networkx.DiGraph()
-        graph.add_nodes_from(range(len(groups)))
-        graph.add_edges_from((parent, child) for parent, child in links if parent != child)
-        order = (index for generation in generations(graph) for index in sorted(generation))
-        return [groups[index] for index in dict.fromkeys((*order, *graph))]
 
     def _add(self, group: Mapping[str, str], overrides: Mapping[str, object]) -> None:
         first = next(iter(group.values()))

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.provenance.environment import VARIABLES
 from crucible_lineage.remake import confine
-from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, ORDER, WITHIN
+from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, ORDER, WITHIN, Comparison
 
 FORMAT = "crucible-lineage/remake/1"
 PLAN, RUNTIME, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/compare.py"
@@ -152,7 +153,9 @@ class _Remaking:
                 made = {path.relative_to(folders[name]).as_posix(): path for path in confine.files_in(folders[name])}
                 remade |= {(output["mfid"], path.name): path for path in made.values()}
                 bad = {file["name"] for file in outcome.files if file["verdict"] != IDENTICAL}
-                outcome.made |= {f"{output['mfid']}/{file}": _sha256(made[file]) for file in sorted(bad & made.keys())}
+                outcome.made |= {
+                    f"{output['mfid']}/{file}": file_sha256(made[file]) for file in sorted(bad & made.keys())
+                }
             if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:
@@ -180,7 +183,7 @@ class _Remaking:
                 label = f"{file['name']} of {used['mfid']}, its input {used['role']}"
                 if (source := remade.get((used["mfid"], file["name"]))) is not None:
                     shutil.copyfile(source, target)
-                    if _sha256(target) != file["sha256"]:
+                    if file_sha256(target) != file["sha256"]:
                         replaced.append(f"{label}, {EXCHANGED}")
                 elif not file.get("path"):
                     raise confine.RemakeError(
@@ -188,7 +191,7 @@ class _Remaking:
                     )
                 else:
                     shutil.copyfile(self.kit / file["path"], target)
-                    if _sha256(target) != file["sha256"]:
+                    if file_sha256(target) != file["sha256"]:
                         raise confine.RemakeError(f"{label}, has other bytes than the used ones: it was replaced")
                 files_by_role.setdefault(used["role"], []).append((number, str(target)))
         return files_by_role, replaced
@@ -197,7 +200,7 @@ class _Remaking:
         """Unpack the source, together with the files of crucible-lineage that declare a step."""
         source, folder = self.entry["source"], self.work / "source"
         path = self.kit / source["path"] if source else None
-        if path and _sha256(path) != source["sha256"]:
+        if path and file_sha256(path) != source["sha256"]:
             raise confine.RemakeError(f"its source is not the one that the record names: {path.name} has other bytes")
         for archive in (self.kit / RUNTIME, *([path] if path else ())):
             confine.unpack(archive, folder)
@@ -215,7 +218,7 @@ class _Remaking:
         """Return the Python of an environment with the recorded versions; build it if need be."""
         if not self.recorded:
             raise confine.RemakeError("its environment was not kept; make it again in the present one, with --here")
-        if _sha256(self.kit / self.entry["environment"]["path"]) != self.entry["environment"]["sha256"]:
+        if file_sha256(self.kit / self.entry["environment"]["path"]) != self.entry["environment"]["sha256"]:
             raise confine.RemakeError("its environment is not the one that the record names; its file was changed")
         needed = {*self.entry["packages"]}
         if any(not isinstance(value, (str, int, float, bool, type(None))) for value in self.entry["params"].values()):
@@ -327,10 +330,10 @@ class _Remaking:
                 name, digest = file["name"], file["sha256"]
                 if file.get("log"):
                     continue
-                copy = _sha256(self.kit / file["path"]) if file.get("path") else None
+                copy = file_sha256(self.kit / file["path"]) if file.get("path") else None
                 if (path := written.pop(name, None)) is None:
                     verdicts.append(_verdict(name, "not made"))
-                elif _sha256(path) == digest:
+                elif file_sha256(path) == digest:
                     note = "but the copy here has other bytes than the record: that was replaced or damaged"
                     verdicts.append(_verdict(name, IDENTICAL, note if copy not in (None, digest) else ""))
                 elif copy is None:
@@ -387,7 +390,7 @@ class _Remaking:
                 name, other = path.relative_to(folder).as_posix(), second_folders[output] / path.relative_to(folder)
                 if not other.is_file():
                     return f"{NOT_DETERMINISTIC}: made twice here, {name} was written once only"
-                if name in bad and _sha256(other) != _sha256(path):
+                if name in bad and file_sha256(other) != file_sha256(path):
                     pairs.append({"name": name, "recorded": str(path), "made": str(other)})
         returned = [first.get("result"), second.get("result")]
         value = {"name": "returned values", "recorded": returned[0], "made": returned[1]}
@@ -454,15 +457,7 @@ def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _verdict(name: str, verdict: str, note: str = "") -> dict[str, Any]:
-    return {"name": name, "verdict": verdict, "said": note, "largest": 0.0}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return Comparison(name, verdict, note).to_json()
 
 
 def main(kit: Path, description: str) -> int:

@@ -12,18 +12,16 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import networkx
-
 from crucible_lineage.errors import LineageError
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.graph import executions
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.fetch import cached_file
@@ -84,36 +82,16 @@ def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], path_of: Pat
     environment. Both raise LineageError if the bytes cannot be obtained.
     """
     writer = _Writer(folder, path_of, bytes_of)
-    steps = [writer.entry(group) for group in _in_order(_executions(outputs))]
+    by_id = {output.mfid: output for output in outputs}
+    links = ((parent, mfid) for mfid, output in by_id.items() for parent in output.record.parents)
+    groups = executions({mfid: output.record.recipe for mfid, output in by_id.items()}, links)
+    steps = [writer.entry([by_id[mfid] for mfid in group]) for group in groups]
     writer.text(PLAN, json.dumps({"format": FORMAT, "about": about, "steps": steps}, indent=1, ensure_ascii=False))
     own = resources.files("crucible_lineage.remake")
     writer.text(DRIVER, STARTER)
     writer.text(COMPARER, own.joinpath("compare.py").read_text(encoding="utf-8"))
     writer.data(RUNTIME, _runtime())
     return writer.written
-
-
-def _executions(outputs: Iterable[KitStep]) -> list[list[KitStep]]:
-    """Group outputs by execution."""
-    groups: dict[bytes, list[KitStep]] = {}
-    for output in outputs:
-        key = canonical_json({name: part for name, part in output.record.recipe.items() if name != "output"})
-        groups.setdefault(key, []).append(output)
-    return list(groups.values())
-
-
-def _in_order(groups: list[list[KitStep]]) -> list[list[KitStep]]:
-    """Sort executions so that parents come first."""
-    made_by = {output.mfid: number for number, group in enumerate(groups) for output in group}
-    order: networkx.DiGraph[int] = networkx.DiGraph()
-    order.add_nodes_from(range(len(groups)))
-    order.add_edges_from(
-        (made_by[parent], number)
-        for number, group in enumerate(groups)
-        for parent in group[0].record.parents
-        if made_by.get(parent, number) != number
-    )
-    return [groups[number] for number in networkx.lexicographical_topological_sort(order)]
 
 
 class _Writer:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+import networkx
+
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
@@ -125,12 +127,10 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
 
 def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
     """Return the inputs; new files that a step takes facts about are ingested first, unless `ingest` says otherwise."""
-    needed: set[str] = set()
-    pending = [step.spec for step in pipeline.steps.values() if step.inspection.facts]
-    while pending:  # facts that a result lacks come from the data behind it
-        sources = {source.source for source in pending.pop().all_sources} - needed
-        needed |= sources
-        pending += [pipeline.steps[name].spec for name in sources if name in pipeline.steps]
+    asking = {name for name, step in pipeline.steps.items() if step.inspection.facts}
+    # Facts that a result lacks come from the data behind it.
+    behind = asking.union(*(networkx.ancestors(pipeline.graph, name) for name in asking))
+    needed = {source.source for name in behind for source in pipeline.steps[name].spec.all_sources}
 
     def with_wait(item: InputItem) -> InputItem:
         if item.new is None or "ingest" in item.new.model_fields_set:
