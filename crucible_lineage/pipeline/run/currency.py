@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.errors import TRANSIENT, ForbiddenError, LineageError
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.plan.planner import ProjectIndex
-from crucible_lineage.provenance.recipe import UsedDataset
+from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
@@ -26,21 +25,13 @@ if TYPE_CHECKING:
     from crucible_lineage.client import CrucibleClient
 
 
-@dataclass(frozen=True)
-class SlotUpdate:
-    """An instance with existing results, and the parents that it would be made from now."""
-
-    instance: Instance
-    results: Mapping[str, DatasetRef]
-    used: tuple[UsedDataset, ...]
-
-
 class SlotWriter:
     """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call."""
 
-    def __init__(self, session: Session, index: ProjectIndex, pipeline: str, run_id: str, path: Path | None) -> None:
+    def __init__(self, session: Session, plan: PipelinePlan, pipeline: str, run_id: str, path: Path | None) -> None:
         self.session = session
-        self.index = index
+        self.instances = plan.instances
+        self.index = plan.index
         self.pipeline = pipeline
         file, folder = (path.name, path.parent) if path else (None, None)
         self.run = ClaimingRun(run_id, datetime.now(UTC), file, folder)
@@ -50,8 +41,8 @@ class SlotWriter:
         self.wrote = False  # to an existing result
         self.notes: dict[str, str] = {}  # by instance, links that another account has to write
         self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
-        self._is_away = index.is_away
-        self._delayed: list[SlotUpdate] = []
+        self._is_away = plan.index.is_away
+        self._delayed: list[StepPlan] = []
 
     @property
     def _slots(self) -> tuple[Currency, str]:
@@ -78,8 +69,8 @@ class SlotWriter:
         if instance.step.spec.approve is None:
             self._note(instance, results)
 
-    def write(self, updates: list[SlotUpdate]) -> dict[str, str]:
-        """Make results current, and link them to the parents that they would be made from. Return errors by instance.
+    def write(self, updates: list[StepPlan]) -> dict[str, str]:
+        """Make results of steps current, linked to the parents that they would be made from. Return errors by instance.
 
         Updates of results that are not at Crucible yet are delayed, as are all updates while steps are executed and the
         service is away.
@@ -93,24 +84,24 @@ class SlotWriter:
     def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
         """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
         updates, self._delayed, self._is_away, self.client = self._delayed, [], False, None
-        return self._write_now(self._ready([update for update in updates if update.instance.name in instances]))
+        return self._write_now(self._ready([update for update in updates if update.name in instances]))
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""
         outbox = self.session.outbox
         return not outbox.is_empty and any(outbox.find(dataset.mfid) for dataset in datasets)
 
-    def _ready(self, updates: list[SlotUpdate]) -> list[SlotUpdate]:
+    def _ready(self, updates: list[StepPlan]) -> list[StepPlan]:
         """Return the updates of results that are at Crucible; delay the others."""
         if self.session.outbox.is_empty:
             return updates
-        ready: list[SlotUpdate] = []
+        ready: list[StepPlan] = []
         for update in updates:
             datasets = (*update.results.values(), *(part.dataset for part in update.used))
             (self._delayed if self.waits(datasets) else ready).append(update)
         return ready
 
-    def _write_now(self, updates: list[SlotUpdate]) -> dict[str, str]:
+    def _write_now(self, updates: list[StepPlan]) -> dict[str, str]:
         needed = [
             update
             for update in updates  # results that wait for a signature stay, whatever the declaration says now
@@ -120,12 +111,12 @@ class SlotWriter:
             return {}
         client = self.client or self.session.client
         outcomes = client.at_once(*(partial(self._try, update, client) for update in needed))
-        return {update.instance.name: error for update, error in zip(needed, outcomes, strict=True) if error}
+        return {update.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
-    def _is_needed(self, update: SlotUpdate) -> bool:
+    def _is_needed(self, update: StepPlan) -> bool:
         return bool(_new_parents(update)) or any(
             not self._is_current(key, update.results[output].mfid)
-            for output, keys in update.instance.slots.items()
+            for output, keys in self.instances[update.name].slots.items()
             for key in keys
         )
 
@@ -134,7 +125,7 @@ class SlotWriter:
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self.run.current(*self._slots, key) == {mfid}
 
-    def _try(self, update: SlotUpdate, client: CrucibleClient) -> str:
+    def _try(self, update: StepPlan, client: CrucibleClient) -> str:
         try:
             self._write(update, client)
         except LineageError as error:
@@ -145,21 +136,21 @@ class SlotWriter:
             return f"the result exists, but could not be marked as current: {error}"
         return ""
 
-    def _write(self, update: SlotUpdate, client: CrucibleClient) -> None:
+    def _write(self, update: StepPlan, client: CrucibleClient) -> None:
         equal = _new_parents(update)
         changed = False
-        for output, keys in update.instance.slots.items():
+        for output, keys in self.instances[update.name].slots.items():
             dataset = update.results[output]
             if equal:
-                self._link(update.instance.name, dataset, equal, client)
+                self._link(update.name, dataset, equal, client)
             new = [key for key in keys if not self._is_current(key, dataset.mfid)]
             made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
             self.wrote = self.wrote or bool(made)
             changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
         if changed:  # and not only the declaration has another name
             with self._lock:
-                self.again.append(update.instance.name)
-        self._note(update.instance, update.results)
+                self.again.append(update.name)
+        self._note(self.instances[update.name], update.results)
 
     def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
         """Link the dataset to further parents; if this account may not do that, add a note."""
@@ -182,7 +173,7 @@ class SlotWriter:
             self._relied_on |= slots
 
 
-def _new_parents(update: SlotUpdate) -> dict[str, str]:
+def _new_parents(update: StepPlan) -> dict[str, str]:
     dataset = next(iter(update.results.values()), None)
     own = {ref.mfid for ref in update.results.values()}
     return new_parents(dataset, update.used, own) if dataset else {}

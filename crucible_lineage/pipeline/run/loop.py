@@ -32,9 +32,9 @@ from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.plan import BLOCKED, PipelinePlan, StepPlan, plan_instance, used_datasets
+from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.checking import RunChecks
-from crucible_lineage.pipeline.run.currency import SlotUpdate, SlotWriter
+from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.run.result import (
     DELIVERING,
     EXECUTED,
@@ -108,7 +108,7 @@ class Run:
         self.taking_part = choice.taking_part(pipeline, self.instances)
         self.steps = Steps(self.instances, session.journal, run_id, pipeline.spec.project, listener)
         declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
-        self.slot_writer = SlotWriter(session, planned.index, pipeline.name, run_id, declared_in)
+        self.slot_writer = SlotWriter(session, planned, pipeline.name, run_id, declared_in)
         self.unseen = ""
         self.checking = RunChecks(pipeline, session, planned.index)
         self.held: dict[str, str] = {}
@@ -145,6 +145,7 @@ class Run:
         names, self._awaiting = self._awaiting, {}
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
         self.steps.follow(self.instances)
+        self.slot_writer.instances = self.instances
         self.index = self.slot_writer.index = self.checking.index = plan.index
         self._adopt([step for step in plan.steps if step.name in names])
 
@@ -193,8 +194,7 @@ class Run:
         """Rely on existing results, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
         self.session.journal.note_present(self.run_id, REUSED, datasets)
-        updates = [SlotUpdate(self.instances[step.name], step.results, step.used) for step in steps]
-        errors = self.slot_writer.write(updates)
+        errors = self.slot_writer.write(steps)
         for name, mfids in datasets.items():
             state = self.steps[name]
             if name in errors:
@@ -374,7 +374,7 @@ class Run:
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on existing results, and make them current."""
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.slot_writer.write([SlotUpdate(self.instances[name], outputs, used)])
+        errors = self.slot_writer.write([StepPlan(name, FRESH, results=outputs, used=used)])
         if name in errors:
             self.steps.end(name, FAILED, outputs, errors[name])
         else:
