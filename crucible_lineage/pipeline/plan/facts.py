@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-import networkx
-
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
@@ -127,6 +125,8 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
 
 def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
     """Return the inputs; new files that a step takes facts about are ingested first, unless `ingest` says otherwise."""
+    import networkx  # not needed to deliver
+
     asking = {name for name, step in pipeline.steps.items() if step.inspection.facts}
     # Facts that a result lacks come from the data behind it.
     behind = asking.union(*(networkx.ancestors(pipeline.graph, name) for name in asking))
