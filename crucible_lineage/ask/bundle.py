@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
 from crucible_lineage.client.models import FileRecord
+from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
@@ -43,7 +43,6 @@ from crucible_lineage.server import instance_id
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount, size_text
 
-DOWNLOADS_AT_ONCE = 4
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
 _CHECKING = (
@@ -221,8 +220,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
             files.append(StoredFile(record.filename, file_sha256(target), target.stat().st_size, path))
         return mfid, _Stored(tuple(files), tuple(absent))
 
-    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE, thread_name_prefix="takeaway") as pool:
-        return dict(pool.map(fetch, [node.id for node in _datasets(graph)]))
+    return dict(in_threads(fetch, [node.id for node in _datasets(graph)]))
 
 
 def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
