@@ -23,7 +23,7 @@ from crucible_lineage.lineage.graph import executions
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
-from crucible_lineage.pipeline.plan.command import inspect_declared, is_command, split_command
+from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -37,6 +37,7 @@ from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Filling, currency_of
 from crucible_lineage.statements.consent import Consent, recorded_code
+from crucible_lineage.text.commands import is_command, split_command
 
 if TYPE_CHECKING:
     from crucible_lineage.provenance.schema import StepRecord, Used

@@ -19,6 +19,7 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.provenance.environment import VARIABLES
 from crucible_lineage.remake import confine
 from crucible_lineage.remake.compare import ALIKE, DIFFERS, IDENTICAL, ORDER, WITHIN, Comparison
+from crucible_lineage.text.commands import is_command
 
 FORMAT = "crucible-lineage/remake/1"
 PLAN, RUNTIME, COMPARER = "remake/plan.json", "remake/runtime.zip", "remake/compare.py"
@@ -223,8 +224,8 @@ class _Remaking:
         needed = {*self.entry["packages"]}
         if any(not isinstance(value, (str, int, float, bool, type(None))) for value in self.entry["params"].values()):
             needed.add("pydantic")
-        is_command = self.entry["function"].startswith(("run: ", "shell: "))  # imports of a program are unknown
-        self.pins = {name: version for name, version in self._all_pins().items() if is_command or name in needed}
+        is_program = is_command(self.entry["function"])  # whose imports are unknown
+        self.pins = {name: version for name, version in self._all_pins().items() if is_program or name in needed}
         return self._build_environment()
 
     def _all_pins(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.remake.driver import COMPARER, FORMAT, PLAN, RUNTIME
 from crucible_lineage.session import Session
+from crucible_lineage.text.commands import is_command
 from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
@@ -184,17 +185,17 @@ class _Writer:
 def _why_not(record: StepRecord) -> str:
     """Return why a result cannot be made again, from its record; empty if nothing in it prevents that."""
     function, params = record.activity.function, record.recipe["params"]
-    is_command = function.startswith(("run: ", "shell: "))
+    is_program = is_command(function)
     if "result_sha256" in params:
         return "a task of a flow made it from values of Python, of which the record has hashes only; run the flow"
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
     if secret:
         return f"its parameter {secret[0]} is secret, and was not kept"
-    has_everything = is_command and record.software.environment is not None and not record.activity.code.left_out
+    has_everything = is_program and record.software.environment is not None and not record.activity.code.left_out
     if record.activity.code.archive is None and not has_everything:  # a command may have no script
         left_out = record.activity.code.left_out or []
         return f"its source was not kept: {left_out[0]}" if left_out else "its source was not kept when it was made"
-    if not is_command and ("<" in function or function.startswith("__main__:")):
+    if not is_program and ("<" in function or function.startswith("__main__:")):
         return f"its function {function} cannot be imported; give it a name in a module"
     return ""
 

@@ -24,7 +24,7 @@ from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shorte
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.plan.command import arguments_of, is_command
+from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.provenance.environment import (
     CONTAINER_VARIABLE,
@@ -44,6 +44,7 @@ from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
+from crucible_lineage.text.commands import is_command
 from crucible_lineage.text.masking import is_key_file, masked, masked_text, redactor_of
 
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"

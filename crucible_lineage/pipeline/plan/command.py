@@ -23,14 +23,10 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector, secret_faults, with_reads
-from crucible_lineage.text.fields import FIELD, SHELL_FIELD
+from crucible_lineage.text.commands import COMMAND, FIELD, SHELL, SHELL_COMMAND, SHELL_FIELD
 from crucible_lineage.text.masking import masked, masked_text
 
-SHELL = ("sh", "-c")
-SHELL_COMMAND = "shell: "
 FACTS = "facts"  # the field that stands for a file with the facts of the parents
-COMMAND = "run: "  # before the text of a command, where a function would be named
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _LITERAL = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"])*\"")  # quoted or escaped
 _SIGN = re.compile(r"\|+|^\d*[<>]+&?|^&+$|&+$|;+$|^;+|\$\(|`|\$\w+")
 _QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}[\"']")
@@ -48,20 +44,6 @@ def arguments_of(step: StepSpec) -> tuple[str, ...]:
     if not arguments:
         raise InputError("the command is empty")
     return arguments
-
-
-def is_command(uses: str) -> bool:
-    """Return whether this names a command and not a function."""
-    return uses.startswith((COMMAND, SHELL_COMMAND))
-
-
-def split_command(uses: str) -> JsonObject:
-    """Return `run`, `shell` and `env` of a command in a record: `run: NAME=value program argument`."""
-    shell = uses.startswith(SHELL_COMMAND)
-    arguments = shlex.split(uses.removeprefix(SHELL_COMMAND if shell else COMMAND))
-    count = next((n for n, part in enumerate(arguments) if not _ASSIGNMENT.match(part)), len(arguments))
-    variables = {name: value for name, _, value in (part.partition("=") for part in arguments[:count])}
-    return {"run": arguments[-1] if shell else tuple(arguments[count:]), "shell": shell, "env": variables}
 
 
 def fields_in(argument: str, *, shell: bool) -> list[str]:

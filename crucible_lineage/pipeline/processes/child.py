@@ -14,7 +14,6 @@ import logging
 import os
 import platform
 import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -38,7 +37,7 @@ from crucible_lineage.pipeline.processes.side_files import (
 from crucible_lineage.provenance.environment import cpu, timezone
 from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step, shaped
-from crucible_lineage.text.fields import filled_argument
+from crucible_lineage.text.commands import SHELL, filled_command, is_command, split_command
 
 ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
@@ -94,7 +93,7 @@ def remake(path: str) -> None:
     source, answered = request["source"], Path(request["answer"])
     work, variables = answered.parents[1], _watch_variables(os.path.join(source, ""))  # noqa: PTH118
     with watching_files(work) as (_, read):
-        if request["function"].startswith(("run: ", "shell: ")):
+        if is_command(request["function"]):
             answer = _command(request)
         else:
             answer = _answer(request, partial(_step, request["function"]), _shaped_paths, work)
@@ -210,27 +209,20 @@ def _shaped_paths(step: Step[..., Any], request: JsonMapping) -> JsonObject:
 
 def _command(request: JsonMapping) -> JsonObject:
     """Run the command in a separate folder. Return the metadata that it wrote to metadata.json."""
-    text = request["function"]
-    shell, parts, variables = text.startswith("shell: "), shlex.split(text.partition(": ")[2]), dict[str, str]()
-    while parts and re.match(r"[A-Za-z_][A-Za-z0-9_]*=", parts[0]):
-        name, _, value = parts.pop(0).partition("=")
-        variables[name] = value
+    declared = split_command(request["function"])
+    arguments = (*SHELL, declared["run"]) if declared["shell"] else declared["run"]
     source, out = Path(request["source"]), Path(request["outputs"]["out"])
     places = {"out": out, "facts": Path(request["answer"]).with_name("facts.json")}
     if request["facts"] is not None:
         places["facts"].write_text(json.dumps(request["facts"], indent=1, ensure_ascii=False), encoding="utf-8")
     inputs = {role: [path for _, path in files] for role, files in request["inputs"].items()}
-    arguments = ["sh", "-c", parts[-1]] if shell else parts
-    filled = [
-        part for each in arguments for part in filled_argument(each, inputs, request["params"], places, shell=shell)
-    ]
-    filled = [str(source / part) if (source / part).is_file() else part for part in filled]
-    if not shell and re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
+    filled = filled_command(arguments, inputs, request["params"], places, source, shell=declared["shell"])
+    if not declared["shell"] and re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
         filled[0] = sys.executable
     folder, written = out.parent / "work", out / "metadata.json"
     folder.mkdir()
     try:
-        subprocess.run(filled, cwd=folder, env={**os.environ, **variables}, check=True)  # noqa: S603
+        subprocess.run(filled, cwd=folder, env={**os.environ, **declared["env"]}, check=True)  # noqa: S603
         result = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
     except (OSError, subprocess.CalledProcessError, ValueError) as error:
         return _failure(error)

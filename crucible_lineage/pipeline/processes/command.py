@@ -11,7 +11,7 @@ from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
-from crucible_lineage.text.fields import filled_argument
+from crucible_lineage.text.commands import filled_command
 
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
@@ -29,9 +29,7 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
     places, shell = {"out": out, FACTS: attempt / FACTS_FILE}, call.spec.shell
-    filled = (filled_argument(each, call.paths, call.params, places, shell=shell) for each in arguments_of(call.spec))
-    command = [part for parts in filled for part in parts]
-    command = [str(folder / part) if (folder / part).is_file() else part for part in command]
+    command = filled_command(arguments_of(call.spec), call.paths, call.params, places, folder, shell=shell)
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
         process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})

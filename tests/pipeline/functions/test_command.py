@@ -11,11 +11,11 @@ import pytest
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.command import split_command
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
+from crucible_lineage.text.commands import split_command
 
 SCRIPT = """
 import json, pathlib, sys
