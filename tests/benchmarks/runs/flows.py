@@ -15,8 +15,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -85,12 +87,23 @@ if __name__ == "__main__":
     )
 
 
-PARTS = {"prefect.server.api": "Prefect", "crucible_lineage serve": "Crucible", "embedded": "Crucible"}
-PARTS |= {"supervisor": "supervisors", "worker_main": "steps"}
+PARTS = {  # by a word of the command line; the others are the flow's process
+    **{"prefect.server.api": "Prefect's server", "server.running": "Crucible", "server.ingest": "ingestion"},
+    **{"supervisor.py": "supervisors", "worker_main": "steps"},
+}
+
+
+@dataclass
+class Cost:
+    """CPU of all that a command starts, also of the embedded Crucible, which outlives it; its time; CPU by part."""
+
+    cpu_s: float
+    wall_s: float
+    parts: Counter[str]
 
 
 def watch(parts: dict[int, tuple[str, float]], ended: threading.Event) -> None:
-    """Note the part and the CPU of each descendant, until the end; that of the last tenth of a second is missed."""
+    """Note part and CPU of each descendant; those of its last tenth of a second are missed."""
     tick = os.sysconf("SC_CLK_TCK")
     while not ended.wait(0.1):
         found: dict[int, tuple[int, float, str]] = {}
@@ -107,25 +120,26 @@ def watch(parts: dict[int, tuple[str, float]], ended: threading.Event) -> None:
             parts[pid] = part if found[pid][2] else parts.get(pid, ("flow",))[0], found[pid][1]
 
 
-def measured(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> tuple[float, float, dict[str, float]]:
-    """CPU of all that the command starts, also of the embedded Crucible, which outlives it; its time; CPU by part."""
+def measured(command: Sequence[str], folder: Path, settings: Mapping[str, str]) -> Cost:
+    """What the command cost. CalledProcessError if it failed."""
     ctypes.CDLL(None).prctl(36, 1)  # Linux's PR_SET_CHILD_SUBREAPER
     parts: dict[int, tuple[str, float]] = {}
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(parts, ended))
     watcher.start()
     before, started = sum(os.times()[2:4]), time.monotonic()
-    subprocess.run(command, cwd=folder, env={**os.environ, **settings}, check=True, stdout=subprocess.DEVNULL)
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    subprocess.run(command, cwd=folder, env={**kept, **settings}, check=True, stdout=subprocess.DEVNULL)
     wall_s = time.monotonic() - started
     with suppress(ChildProcessError):
         while True:
             os.wait()
     ended.set()
     watcher.join()
-    by_part: dict[str, float] = {}
+    by_part: Counter[str] = Counter()
     for part, cpu_s in parts.values():
-        by_part[part] = by_part.get(part, 0.0) + cpu_s
-    return sum(os.times()[2:4]) - before, wall_s, by_part
+        by_part[part] += cpu_s  # type: ignore[assignment]  # seconds are counted too
+    return Cost(sum(os.times()[2:4]) - before, wall_s, by_part)
 
 
 def main() -> None:
@@ -137,7 +151,7 @@ def main() -> None:
         "steps, bare": (declare_bare, [sys.executable, "bare_flow.py"]),
         "steps, declared": (declare_ours, pipeline),
     }
-    costs: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+    costs: dict[str, list[Cost]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
         settings = {
             **{"DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "ERROR", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"},
@@ -151,12 +165,16 @@ def main() -> None:
                 work = prepared(work, declare, graph_of("layered", given.count))
                 costs[kind].append(measured(command, work, settings))
                 print(f"{kind}: {costs[kind][-1]}", file=sys.stderr)
-    print(f"| {given.count} | CPU, s | wall, s | CPU, ratio | wall, ratio |\n|---|---|---|---|---|")
+    print(f"| {given.count} | CPU, s | wall, s | CPU, ratio | wall, ratio | CPU by process, s |")
+    print("|---|---|---|---|---|---|")
     for number, (kind, found) in enumerate(costs.items()):
         bare = list(costs.values())[number // 2 * 2]
-        cells = [median(cost[part] for cost in found) for part in (0, 1)]
-        cells += [median(ours[part] / base[part] for ours, base in zip(found, bare, strict=True)) for part in (0, 1)]
-        print(f"| {kind} | {' | '.join(f'{cell:.2f}' for cell in cells)} |")
+        cells = [median(getattr(cost, part) for cost in found) for part in ("cpu_s", "wall_s")]
+        cells.append(median(ours.cpu_s / base.cpu_s for ours, base in zip(found, bare, strict=True)))
+        cells.append(median(ours.wall_s / base.wall_s for ours, base in zip(found, bare, strict=True)))
+        names = {name: None for cost in found for name in cost.parts}
+        parts = ", ".join(f"{name} {median(cost.parts[name] for cost in found):.1f}" for name in names)
+        print(f"| {kind} | {' | '.join(f'{cell:.2f}' for cell in cells)} | {parts} |")
 
 
 if __name__ == "__main__":
