@@ -1,4 +1,4 @@
-"""Ingest one file: the ingestors in their order, and a process for each file.
+"""Ingest one file: the ingestors in their order, and the process in which that is done.
 
 `CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S` and `CRUCIBLE_LINEAGE_INGEST_MEMORY_MB` limit the process: its hang, crash or use of
 memory harms nothing else.
@@ -11,23 +11,26 @@ import faulthandler
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from crucible_lineage.server import readers
 from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.readers import Found
 
 TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
+SMALL_BYTES = 1 << 20  # chosen: a file that leaves little memory in use
 MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
 MAX_REPLY_BYTES = 16 << 20
@@ -106,11 +109,15 @@ def ingestor_names() -> list[str]:
 
 
 class Isolation:
-    """Ingests one file at a time, each in its own process; `stop`, from another thread, ends it and refuses others."""
+    """Ingests one file at a time, in a process that is replaced after a large file, a failure, or a change of the
+    environment; `stop`, from another thread, ends it and refuses others.
+    """
 
     def __init__(self) -> None:
         self.stopped = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._folder = ""  # of the process, for temporary files and messages
+        self._environment: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
@@ -118,23 +125,41 @@ class Isolation:
         if not path.is_file():
             raise FileNotFoundError(path)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        with tempfile.TemporaryDirectory() as folder, Path(folder, "messages").open("w+b") as messages:
-            process = self._start([str(path), filename, requested or "", str(limit_s)], folder, messages)
-            try:
-                said, _ = process.communicate(timeout=limit_s)
-                code = process.returncode
-                ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
-            except subprocess.TimeoutExpired:
-                _kill(process)
-                said, ended = process.communicate()[0], f"was not done after {limit_s:g} s and was stopped"
-            messages.seek(-min(LOGGED_BYTES, messages.seek(0, os.SEEK_END)), os.SEEK_END)
-            if output := messages.read().decode("utf-8", "replace").strip():  # for the server's administrator
-                log.warning("Ingesting %s: %s", filename, output)
-        *_, last = [{}, *map(json.loads, said.splitlines())]
+        process, last, end = self._ready(), dict[str, Any](), time.monotonic() + limit_s
+        timer = threading.Timer(limit_s, _kill, (process,))
+        timer.start()
+        with suppress(BrokenPipeError):  # it has died
+            print(json.dumps([str(path), filename, requested, limit_s]), file=process.stdin, flush=True)
+        while not last.keys() & {"found", "error"} and (line := process.stdout.readline()):  # type: ignore[union-attr]
+            last |= json.loads(line)
+        timer.cancel()
+        messages = Path(self._folder, "messages")
+        if output := messages.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip():
+            log.warning("Ingesting %s: %s", filename, output)  # for the server's administrator
+        os.truncate(messages, 0)
         if "found" not in last:
+            code = self.rest()
+            ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
+            if time.monotonic() >= end:
+                ended = f"was not done after {limit_s:g} s and was stopped"
             raise IngestionError(last.get("error") or f"{last.get('trying', 'the ingestion')} {ended}")
+        if path.stat().st_size > SMALL_BYTES:
+            self.rest()
         picture = last["found"].pop("thumbnail")
         return last["name"], Found(**last["found"], thumbnail=base64.b64decode(picture) if picture else None)
+
+    def rest(self) -> int:
+        """End the process, until there is another file; return its exit code."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is None:
+            return 0
+        with suppress(subprocess.TimeoutExpired):  # it is reading
+            process.communicate(timeout=0.1)
+        _kill(process)
+        process.communicate()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return process.returncode
 
     def stop(self) -> None:
         with self._lock:
@@ -142,19 +167,26 @@ class Isolation:
             if self._process is not None:
                 _kill(self._process)
 
-    def _start(self, arguments: list[str], folder: str, messages: BinaryIO) -> subprocess.Popen[bytes]:
-        """Start the process, which keeps its temporary files in a folder."""
-        command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest", *arguments]
-        own = {"TMPDIR": folder, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": messages}
+    def _ready(self) -> subprocess.Popen[str]:
+        """Return the process, started if need be."""
+        if self._process and (self._process.poll() is not None or self._environment != dict(os.environ)):
+            self.rest()
         with self._lock:
             if self.stopped:
                 raise IngestionError("the server is closing")
-            self._process = subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, **pipes)  # noqa: S603  this interpreter with a module of this package
+            if self._process is None:
+                self._environment, self._folder = dict(os.environ), tempfile.mkdtemp()
+                own = {"TMPDIR": self._folder, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+                command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
+                with Path(self._folder, "messages").open("ab") as messages:
+                    self._process = subprocess.Popen(  # noqa: S603  this interpreter with a module of this package
+                        command, env={**os.environ, **own}, start_new_session=True, stderr=messages, **pipes
+                    )
             return self._process
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     """End the process and its children."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
@@ -164,11 +196,10 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def main(path: Path, filename: str, requested: str | None, limit_s: float) -> None:
-    """Ingest one file in this process: say which ingestor is at work, then the result, a line of JSON each."""
+def main() -> None:
+    """Ingest the files named in lines of JSON: say which ingestor is at work, then the result, a line of JSON each."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
-    faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
     _limit_memory(memory_mb << 20)
 
@@ -177,14 +208,18 @@ def main(path: Path, filename: str, requested: str | None, limit_s: float) -> No
             raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
         print(text, file=replies, flush=True)
 
-    try:
-        name, found = ingest(path, filename, requested, lambda name: say(trying=name))
-        picture = base64.b64encode(found.thumbnail).decode() if found.thumbnail else None
-        say(name=name, found=asdict(found) | {"thumbnail": picture})
-    except MemoryError:
-        say(error=f"MemoryError: reading takes more than {memory_mb} MB of memory")
-    except Exception as error:
-        say(error=f"{type(error).__name__}: {error}"[:500])
+    for line in sys.stdin:
+        path, filename, requested, limit_s = json.loads(line)
+        faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
+        try:
+            name, found = ingest(Path(path), filename, requested, lambda name: say(trying=name))
+            picture = base64.b64encode(found.thumbnail).decode() if found.thumbnail else None
+            say(name=name, found=asdict(found) | {"thumbnail": picture})
+        except MemoryError:
+            say(error=f"MemoryError: reading takes more than {memory_mb} MB of memory")
+        except Exception as error:
+            say(error=f"{type(error).__name__}: {error}"[:500])
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _limit_memory(size: int) -> None:
@@ -199,4 +234,4 @@ def _limit_memory(size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] or None, float(sys.argv[4]))
+    main()

@@ -61,8 +61,10 @@ class Worker:
             except Exception:
                 log.exception("Ingestion failed; it continues in %s s", POLL_S)
             polls += 1
-            self._wake.wait(POLL_S)
+            if not self._wake.wait(POLL_S):
+                self._isolation.rest()
             self._wake.clear()
+        self._isolation.rest()
 
     def _ingest_all(self) -> None:
         if not has_ingestions(self._database):
