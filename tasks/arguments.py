@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from crucible_lineage.errors import FileChangedError, InputError, LineageError
 from crucible_lineage.fingerprint.walk import canonical_value
 from crucible_lineage.ids import canonical_json, is_mfid
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.machine.checksums import FileStamp, stamp_if_present
+from crucible_lineage.machine.checksums import FileStamp, scan_file, stamp_if_present
 from crucible_lineage.machine.opened import FolderFiles, files_at, name_of, possible_path
 from crucible_lineage.pipeline.plan.files import existing_dataset, raw_files
 from crucible_lineage.pipeline.step_call import about_file
@@ -28,7 +29,7 @@ from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.tasks.artifacts import ASSET
 from crucible_lineage.tasks.origins import MOST_ITEMS, Origin, items_of
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
-from crucible_lineage.tasks.secret import hidden, holds_secret, shown_secret
+from crucible_lineage.tasks.secret import LARGEST_SCANNED, hidden, holds_secret, shown_secret
 from crucible_lineage.tasks.values import (
     NotJsonError,
     Stored,
@@ -36,11 +37,12 @@ from crucible_lineage.tasks.values import (
     fields_of,
     is_data,
     is_plain,
+    json_text,
     plain_digest,
     spelled,
     store_value,
 )
-from crucible_lineage.text.masking import is_secret_name, masked_text
+from crucible_lineage.text.masking import is_secret_name, masked, masked_text
 
 MOST_TEXTS = 1000  # of one call that may be paths of files which it writes
 METADATA = "flow"  # the metadata key for what the flow records about a result
@@ -338,8 +340,9 @@ class Arguments:
         with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
             stored = store_value(value, Path(folder))
             self.objects[role] = (value, stored.digest)
-            names_secret = is_plain(value) and hidden(value, role, self.task) != value
-            stored = without_secret(stored, Path(folder), f"argument {role} of {self.task}", names_secret=names_secret)
+            named = is_plain(value) and hidden(value, role, self.task) != value
+            what = f"argument {role} of {self.task}"
+            stored = without_secret(stored, Path(folder), what, self.recording, is_named=named)
             yield stored if stored.is_whole else None
 
     def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:
@@ -416,20 +419,43 @@ def keep_value(
     return origin
 
 
-def without_secret(stored: Stored, folder: Path, what: str, *, names_secret: bool = False) -> Stored:
-    """Return what was stored of a value, or of one that holds a secret a description; a warning says so."""
-    if not names_secret and not any(holds_secret(file.path) for file in stored.files):
+def without_secret(stored: Stored, folder: Path, what: str, recording: Recording, *, is_named: bool = False) -> Stored:
+    """Return what was stored of a value: masked in JSON, also by the names of keys; described if it holds a secret
+    elsewhere, or one that only its name tells. A warning says so, once in a flow.
+    """
+    found: list[str] = []
+    files = tuple(_masked(file, found) if file.ref.name not in stored.paths.values() else file for file in stored.files)
+    holds = is_named or any(holds_secret(file.path) for file in files)
+    if not holds and files == stored.files:
         return stored
-    for file in stored.files:
-        file.path.unlink()
-    warn("%s holds a secret; it is described, not stored", what)
-    return described_only("", folder, "a value that holds a secret")
+    note = f"{what} holds a secret; it is {'described, not stored' if holds else 'stored without it'}"
+    if note not in recording.not_stored:
+        recording.not_stored.add(note)
+        warn("%s", note)
+    if holds:
+        for file in files:
+            file.path.unlink()
+        return described_only("", folder, "a value that holds a secret")
+    changed = {file.ref.name: "a text that is a secret" for file in set(files) - set(stored.files)}
+    document = {**stored.document, "masked": found}
+    return replace(stored, document=document, files=files, described={**stored.described, **changed})
+
+
+def _masked(file: LocalFile, found: list[str]) -> LocalFile:
+    """Mask the texts in a file of JSON that are secrets, and add where they were to `found`."""
+    if file.path.suffix != ".json" or file.ref.size > LARGEST_SCANNED:
+        return file
+    plain = json.loads(file.path.read_bytes())
+    if (safe := masked(plain, file.ref.name, found)) == plain:
+        return file
+    file.path.write_text(json_text(safe), encoding="utf-8")
+    return LocalFile.of(file.path, scan_file(file.path))
 
 
 def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
     """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
     with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value")
+        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value", recording)
         origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
     recording.origins.note_object(value, origin)
 

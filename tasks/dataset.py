@@ -21,7 +21,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import UNKNOWN_INPUTS
 from crucible_lineage.machine.opened import (
     MOST_INPUTS,
-    Effects,
     OpenedFiles,
     files_at,
     is_data_file,
@@ -82,19 +81,14 @@ class TaskResult:
     outputs: frozenset[str] = frozenset()  # arguments that name what the call has written
 
     @property
-    def declared(self) -> Effects:
-        """The effects that the call has declared."""
-        return self.opened.declared
-
-    @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords by which the dataset is found again: those of its cache key and addresses."""
         keys = (keyword_of("cache", self.key),) if self.key else ()
-        return (*keys, *(keyword_of("address", address) for address in self.declared.addresses))
+        return (*keys, *(keyword_of("address", address) for address in self.opened.declared.addresses))
 
     def take_effects(self) -> None:
         """Add what the call has declared, and the files that it has written where no argument leads."""
-        arguments, declared = self.arguments, self.declared
+        arguments, declared = self.arguments, self.opened.declared
         for source in declared.used:
             arguments.source("used", source)
         declared.used.clear()
@@ -131,8 +125,8 @@ def record_result(result: TaskResult, value: object) -> None:
         changed = arguments.changed_files()
         written = files_written(result.task, changed, result.opened, stored.paths)
         if value is None and not written:
-            if result.declared.addresses:
-                stored = store_value({"addresses": result.declared.addresses}, folder)
+            if result.opened.declared.addresses:
+                stored = store_value({"addresses": result.opened.declared.addresses}, folder)
             elif (value := arguments.changed_object()) is not None:
                 stored = _stored(result, value, folder)
         stored = _with_written(stored, written, arguments.paths, folder)
@@ -202,10 +196,8 @@ def link_cached(result: TaskResult, value: object) -> None:
 
 
 def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
-    """Store a value, unless it holds a secret; a warning says what is only described."""
+    """Store a value without secrets; a warning says what is only described."""
     stored = store_value(value, folder, given=result.arguments.paths.values())
-    if (kept := without_secret(stored, folder, f"the result of {result.task}")) is not stored:
-        return kept
     if new := set(stored.described.values()) - result.recording.not_stored:
         result.recording.not_stored |= new
         warn(
@@ -215,7 +207,7 @@ def _stored(result: TaskResult, value: object, folder: Path) -> Stored:
             " or holds" if stored.is_whole else "",
             ", ".join(dict.fromkeys(stored.described.values())),
         )
-    return stored
+    return without_secret(stored, folder, f"the result of {result.task}", result.recording)
 
 
 def files_written(
@@ -433,12 +425,12 @@ def _put_root(result: TaskResult, arrival: Arrival) -> DatasetRef:
 
 def _described(result: TaskResult) -> JsonObject:
     """Return the declared fields of the dataset but its name."""
-    return {name: text for name, text in result.declared.fields.items() if text and name != "dataset_name"}
+    return {name: text for name, text in result.opened.declared.fields.items() if text and name != "dataset_name"}
 
 
 def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:
     """Return the declared name, else the data that it is about and the call: its task and short arguments."""
-    arguments, template = result.arguments, result.declared.fields.get("dataset_name")
+    arguments, template = result.arguments, result.opened.declared.fields.get("dataset_name")
     if template is not None:
         with suppress(KeyError, IndexError, ValueError, AttributeError):
             names = {part.role: part.dataset.name for part in used}
@@ -466,7 +458,7 @@ def _metadata(result: TaskResult, more: JsonMapping) -> JsonObject:
         "flow": result.recording.destination.flow,
         "value": stored.document,
         "digest": stored.digest,
-        "addresses": result.declared.addresses,
+        "addresses": result.opened.declared.addresses,
         "unknown_inputs": NOT_SEEN if result.is_uncertain else "",
         "from_cache": FROM_CACHE if result.is_cached else "",
         "unknown_parents": arguments.unknown_parents,
@@ -474,7 +466,7 @@ def _metadata(result: TaskResult, more: JsonMapping) -> JsonObject:
     }
     return {
         **(fields if len(canonical_json(fields)) <= LONG_METADATA else {}),
-        **result.declared.metadata,
+        **result.opened.declared.metadata,
         METADATA: {**{name: found for name, found in flow.items() if found}, **more},
     }
 
