@@ -28,7 +28,6 @@ VARIABLES: Mapping[str, str] = {
     "CRUCIBLE_LINEAGE_DATA": "the data folder",
     "CRUCIBLE_LINEAGE_CACHE_GB": "space for copies of files, in GB (default 20)",
     "CRUCIBLE_LINEAGE_KEEP": "`no`: register neither source nor environment of steps",
-    "CRUCIBLE_LINEAGE_SIGNING_KEY": "an ssh key that signs statements and receipts",
     "CRUCIBLE_LINEAGE_CONTAINER": "the container image to record, `name:tag@sha256:...`, if it is not detected",
     "CRUCIBLE_LINEAGE_RETRY_SECONDS": "how long a call is repeated (default 90)",
     "CRUCIBLE_LINEAGE_RETRIES": "the largest number of attempts of a call (default 20)",

@@ -90,7 +90,7 @@ GIVEN: Mapping[type, Any] = {
     Fault: {"message": str, "file": str | None, "line": int | None, "column": int | None},
     Statement: {
         "mfid": str, "project": str, "verb": str, "about": dict[str, Any], "by": str, "who": str | None, "when": str,
-        "why": str, "body": dict[str, Any], "revokes": TEXTS, "signed": bool, "fault": str | None,
+        "why": str, "body": dict[str, Any], "revokes": TEXTS, "fault": str | None,
     },
     AppliedStatement: both(Statement, {"in_force": bool, "counts": bool, "revoked_by": str | None}),
     StatementOutcome: both(Statement, {"new": bool}),

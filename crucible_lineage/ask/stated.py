@@ -4,38 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.question import AFTER, COMMAND, ELSEWHERE, Project, argument, option, question
+from crucible_lineage.ask.question import AFTER, ELSEWHERE, Project, argument, option, question
 from crucible_lineage.ask.view import CalibrationUse, show_dataset, visible_names
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import Certificate, range_text
 from crucible_lineage.statements.effects import AppliedStatement
-from crucible_lineage.statements.statements import KINDS, Statement
-from crucible_lineage.statements.stating import signer_of
+from crucible_lineage.statements.statements import KINDS
 from crucible_lineage.text.amounts import amount
 
 
 @dataclass(frozen=True)
 class Statements(Answer):
-    """Statements, oldest first. `left` counts those that are not in force, `signers` are known if verified.
-
-    `names` are those of the datasets that they are about.
-    """
+    """Statements, oldest first. `left` counts those not in force; `names` are of the datasets they are about."""
 
     statements: Sequence[AppliedStatement]
     left: int
     names: Mapping[str, str] = field(default_factory=dict)
-    signers: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def is_alarm(self) -> bool:  # type: ignore[override]
-        return "" in self.signers.values() or any(applied.is_unvouched for applied in self.statements)
+        return any(applied.is_unvouched for applied in self.statements)
 
     @property
     def not_datasets(self) -> Collection[str]:  # type: ignore[override]
@@ -43,19 +36,13 @@ class Statements(Answer):
         return {applied.statement.by for applied in self.statements}
 
     def to_json(self) -> JsonObject:
-        signed = (
-            {"signer": self.signers[applied.statement.mfid]} if self.signers else {} for applied in self.statements
-        )
-        return {
-            "statements": [{**applied.to_json(), **by} for applied, by in zip(self.statements, signed, strict=True)]
-        }
+        return {"statements": [applied.to_json() for applied in self.statements]}
 
     def lines(self) -> Iterator[str]:
         for applied in self.statements:
-            signature = _signature_text(self.signers[applied.statement.mfid]) if self.signers else ""
             names = ", ".join(self.names[mfid] for mfid in applied.statement.about.datasets if mfid in self.names)
             subject = f"{applied.statement} ({names})" if names else str(applied.statement)
-            yield f"{applied.statement.mfid}  {subject}  {applied.text}{signature}"
+            yield f"{applied.statement.mfid}  {subject}  {applied.text}"
         yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
 
 
@@ -106,12 +93,6 @@ def statements(
     measured: Annotated[
         str | None, option("The certificates that are valid for this measured DATASET.", "--for", metavar="DATASET")
     ] = None,
-    allowed: Annotated[
-        Path | None, option(
-            "Verify ssh signatures against FILE, an allowed signers file of ssh-keygen.", "--verify", metavar="FILE",
-            exists=True, doors=(COMMAND,),
-        )
-    ] = None,
     every: Annotated[bool, option("Include statements that are no longer in force.", "--all")] = False,
 ) -> Statements:  # fmt: skip
     """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
@@ -127,11 +108,10 @@ def statements(
         for applied in found
         if every or applied.is_unvouched or (applied.in_force and not applied.statement.revokes)
     ]
-    signers = {applied.statement.mfid: _signer(applied.statement, allowed) for applied in shown} if allowed else {}
     names = visible_names(
         session.client, dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
     )
-    return Statements(shown, len(found) - len(shown), names, signers)
+    return Statements(shown, len(found) - len(shown), names)
 
 
 def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
@@ -143,17 +123,3 @@ def _statements(session: Session, dataset: str | None, measured: str | None) -> 
     uses = show_dataset(session, find_mfid(session, measured)).calibrations
     fitting = {mfid for use in uses for mfid in use.certificates}
     return [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]
-
-
-def _signer(statement: Statement, allowed: Path) -> str | None:
-    """Return the signer: None without a signature, empty if the signer is not allowed."""
-    receipt, signature = statement.body.get("receipt"), statement.body.get("signature")
-    if isinstance(receipt, Mapping) and signature and not signer_of(canonical_json(receipt), str(signature), allowed):
-        return ""
-    return signer_of(statement.signed_text, statement.signature, allowed) if statement.signature else None
-
-
-def _signature_text(signer: str | None) -> str:
-    if signer is None:
-        return "  (not signed)"
-    return f"  (signed by {signer})" if signer else "  (INVALID SIGNATURE: SIGNER NOT ALLOWED, OR TEXT CHANGED)"

@@ -267,7 +267,6 @@ class StatementActivity(RecordPart):
 
     kind: Literal["statement"]
     when: Moment
-    signature: Text | None = Field(None, description="signature of the recipe and the time, by ssh-keygen -Y sign")
 
 
 class SupportActivity(RecordPart):

@@ -1,8 +1,7 @@
-"""Receipts: the outcome of making a result again, as an in-toto Statement v1, stated at Crucible and signed.
+"""Receipts: the outcome of making a result again, as an in-toto Statement v1, stated at Crucible.
 
-A receipt is canonical JSON, and its signature is over exactly this text, so that `ssh-keygen -Y verify` and any in-toto
-library can check both without this package. Receipts, and earlier attempts at the same recipe, are the evidence that a
-step is not deterministic.
+Any in-toto library can read one without this package. Receipts, and earlier attempts at the same recipe, are the
+evidence that a step is not deterministic.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from datetime import UTC, datetime
 from crucible_lineage import __version__
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import LineageError
-from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.lineage.records import activity_code, provenance
 from crucible_lineage.provenance.recipe import derived_mfid, first_attempt
@@ -26,7 +24,7 @@ from crucible_lineage.registration.read import whole_record
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC, Outcome
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import REMAKE, About, Statement, in_force
-from crucible_lineage.statements.stating import StatementOutcome, project_of, signature_of, state
+from crucible_lineage.statements.stating import StatementOutcome, project_of, state
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://w3id.org/crucible-lineage/remake/v1"
@@ -88,8 +86,6 @@ def state_receipts(session: Session, outcomes: Sequence[Outcome]) -> tuple[list[
                     "architecture": receipt["predicate"]["machine"]["architecture"],
                     "receipt": receipt,
                 }
-                if signature := signature_of(canonical_json(receipt)):
-                    body["signature"] = signature
                 project = project_of(session, [mfid], "state a receipt")
                 stated.append(state(session, project, REMAKE, About((mfid,)), why=_summary(outcome), body=body))
             except LineageError as error:

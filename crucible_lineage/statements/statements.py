@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from crucible_lineage.ids import canonical_json, derive_mfid
+from crucible_lineage.ids import derive_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.marks import KEY
 from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statement
@@ -96,7 +96,6 @@ class Statement:
     revokes: tuple[str, ...] = ()
     again: int = 0
     fault: str = ""
-    signature: str = ""
 
     @property
     def account(self) -> str:
@@ -172,11 +171,6 @@ class Statement:
         optional = {"body": dict(self.body), "revokes": sorted(self.revokes), "again": self.again}
         return recipe | {key: value for key, value in optional.items() if value}
 
-    @property
-    def signed_text(self) -> bytes:
-        """The text to sign: content and time of the statement."""
-        return canonical_json({**self.recipe(), "when": self.when})
-
     def to_json(self) -> JsonObject:
         """Return the JSON that commands print."""
         return {
@@ -190,7 +184,6 @@ class Statement:
             "why": self.why,
             "body": dict(self.body),
             "revokes": list(self.revokes),
-            "signed": bool(self.signature),
             "fault": self.fault or None,
         }
 
@@ -269,7 +262,6 @@ def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement |
         revokes=tuple(map(str, revokes)) if isinstance(revokes, list | tuple) else (),
         again=again if isinstance(again, int) else 0,
         fault=seal.fault,
-        signature=str(activity.get("signature") or ""),
     )
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.condition import parse_condition
@@ -117,8 +113,7 @@ def state(
 ) -> StatementOutcome:
     """Register a statement in a project, unless an equal one is in force.
 
-    It is signed if an ssh key is configured. Raises InputError if the project does not exist or this account may not
-    register in it, or if the key cannot be used.
+    Raises InputError if the project does not exist or this account may not register in it.
     """
     session.mirror.sync_statements()
     agent = session.agent
@@ -217,8 +212,7 @@ def _register(session: Session, statement: Statement) -> None:
         "data_type": statement.verb,
     }
     session.ensure_project(statement.project)
-    signature = signature_of(statement.signed_text)
-    act = {"kind": "statement", "when": statement.when, **({"signature": signature} if signature else {})}
+    act = {"kind": "statement", "when": statement.when}
     record = files_record(statement.recipe(), (), session.agent, activity=act)
     new = NewDataset(statement.mfid, fields, record, {}, (), keywords=(KEYWORD,), ingest=False)
     register_output(session.client, new.without_secrets(), session.machine)
@@ -453,43 +447,3 @@ def _refusal(own: Certificate, conflicts: list[Certificate]) -> str:
         f"another {own.kind} of {own.scope} is certified in that time: "
         f"{named}{more}. Nothing was stated; --replace ends the others for that time, --until shortens this one"
     )
-
-
-KEY_VARIABLE = "CRUCIBLE_LINEAGE_SIGNING_KEY"
-NAMESPACE = "crucible-lineage"
-LIMIT_S = 60.0  # an agent may wait for a touch of a hardware key
-
-
-def signature_of(text: bytes) -> str:
-    """Return the signature of a text by the configured key, empty without one. Raises InputError if signing fails."""
-    key = os.environ.get(KEY_VARIABLE)
-    if not key:
-        return ""
-    result = _run("-Y", "sign", "-f", str(Path(key).expanduser()), "-n", NAMESPACE, data=text)
-    if result.returncode or not result.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
-        message = result.stderr.decode(errors="replace").strip() or f"ssh-keygen ended with {result.returncode}"
-        raise InputError(f"sign with the key {key} ({KEY_VARIABLE}): {message}")
-    return result.stdout.decode()
-
-
-def signer_of(text: bytes, signature: str, allowed: Path) -> str:
-    """Return the principal in the file of allowed signers who signed a text; empty if none did."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "signature"
-        path.write_text(signature, encoding="ascii", errors="replace")
-        principals = _run("-Y", "find-principals", "-f", str(allowed), "-s", str(path))
-        for name in principals.stdout.decode(errors="replace").split("\n"):
-            if not name:
-                continue
-            options = ("-f", str(allowed), "-I", name, "-n", NAMESPACE, "-s", str(path))
-            if not _run("-Y", "verify", *options, data=text).returncode:
-                return name
-    return ""
-
-
-def _run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = ["ssh-keygen", *arguments]
-    try:
-        return subprocess.run(command, input=data, capture_output=True, timeout=LIMIT_S, check=False)  # noqa: S603
-    except (OSError, subprocess.SubprocessError) as error:
-        raise InputError(f"ssh-keygen {' '.join(arguments[:2])}: {error}") from error
