@@ -19,6 +19,7 @@ from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import render_prov_json
 from crucible_lineage.lineage.svg import render_png, render_svg
 from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.lineage.view import FOLD_BEYOND
@@ -37,9 +38,11 @@ RENDERERS: dict[str, Renderer] = {
     "mmd": lambda graph, focus, every: "\n".join(render_mermaid(graph.around(focus), focus, superseded=every)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
     "graphml": lambda graph, focus, _: render_graphml(graph.around(focus)),
+    "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
 CRATE, BUNDLE = "ro-crate", "zip"
+LIBRARIES = {"prov-json": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
 DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
 ENDINGS = {"mermaid": "mmd"}  # others equal the format
@@ -106,15 +109,17 @@ def _fits_together(
 ) -> None:  # fmt: skip
     chosen = _chosen(kind, output)
     is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
-    if dataset is None or dataset.endswith(DECLARATIONS):
+    if dataset is None:
         _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
-    if dataset is not None:
+    else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(run), "--run goes with --project, not with an MFID")
     _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
     _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
     _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
     _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
+    if dataset is not None and dataset.endswith(DECLARATIONS):
+        _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
 
 
 @question("lineage", check=_fits_together)
@@ -151,10 +156,10 @@ def lineage(
 
     For a pipeline file, show the declared steps with their states.
 
-    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, ro-crate (a
-    folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records, pictures, and verify.py,
-    which needs only Python and checks it offline. Both ro-crate and zip need the extra `export`. Exit code 1 if a file
-    for them is not available: it is named, and the rest is written.
+    Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, prov-json
+    (W3C PROV), ro-crate (a folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records,
+    pictures, and verify.py, which needs only Python and checks it offline. PROV, ro-crate and zip need the extra
+    `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
     if dataset is not None and dataset.endswith(DECLARATIONS):
@@ -230,8 +235,8 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
             possible = [*RENDERERS, CRATE, BUNDLE, *others]
             raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
         RENDERERS[chosen] = others[chosen].load()
-    if chosen in (CRATE, BUNDLE):
-        require_library(chosen, "rocrate", "export")
+    if chosen in LIBRARIES:
+        require_library(chosen, LIBRARIES[chosen], "export")
     return chosen
 
 

@@ -74,6 +74,7 @@ class ExportedActivity:
     function: str = ""
     code: str = ""
     source: str = ""
+    git: Record | None = None
     started: str = ""
     ended: str = ""
     params: Record | None = None
@@ -153,6 +154,7 @@ def _activity(node: Node, nodes: Container[str]) -> ExportedActivity | None:
         function=text(activity_record.get("function")),
         code=text(code.get("fingerprint")),
         source=text(code.get("source")),
+        git=mapping(code.get("git")) or None,
         started=instant(text(activity_record.get("started"))),
         ended=instant(text(activity_record.get("ended"))),
         params=mapping(mapping(record.get("recipe") or record).get("params")),

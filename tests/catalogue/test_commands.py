@@ -205,6 +205,7 @@ def test_a_wrong_project_gets_a_suggestion(project: Any, words: tuple[str, ...])
     [
         (("lineage", "MFID", "-o", "it.zip"), "rocrate"),
         (("lineage", "MFID", "--format", "ro-crate", "-o", "it"), "rocrate"),
+        (("lineage", "MFID", "-o", "it.prov.json", "--format", "prov-json"), "prov"),
         (("table", "--step", "fitted", "-o", "it.parquet"), "pyarrow"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],

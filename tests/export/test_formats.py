@@ -1,4 +1,4 @@
-"""RO-Crate metadata: it states what was recorded."""
+"""PROV and RO-Crate metadata: they give the same graph back and state what was recorded."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import networkx
 import pytest
+from prov.graph import prov_to_graph
+from prov.model import ProvDerivation, ProvDocument, ProvMembership
 
 from crucible_lineage.lineage.activities import exported, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import CrateHeader
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
+from crucible_lineage.lineage.prov import prov_document, render_prov_json
 from crucible_lineage.lineage.text import render_graphml, to_node_link
 
 HEADER = CrateHeader("it", "what it is", "2026-01-01T00:00:00+00:00", "a Crucible", "urn:x:crucible", "0.1.0")
@@ -26,6 +30,42 @@ KINDS = [
     Edge("raw", "other", ""),
     Edge("made", "other", "is_like"),
 ]
+
+
+def read_back(graph: LineageGraph) -> ProvDocument:
+    """Return the document that the text holds."""
+    return ProvDocument.deserialize(content=render_prov_json(graph), format="json")
+
+
+def same_kind(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return bool(one == other)
+
+
+def test_prov_comes_back_as_an_isomorphic_graph(made: Any) -> None:
+    written = prov_document(exported(made.graph))
+    read = read_back(made.graph)
+    assert read == written
+    assert networkx.is_isomorphic(prov_to_graph(read), prov_to_graph(written), node_match=same_kind)
+
+
+def test_prov_holds_every_link_of_the_lineage(made: Any) -> None:
+    ends = {
+        (source.localpart, target.localpart)
+        for record in read_back(made.graph).get_records(ProvDerivation)
+        for target, source in [[value for _, value in record.formal_attributes[:2]]]
+    }
+    assert ends == {(made.first, made.scaled), (made.scaled, made.total), (made.second, made.total)}
+
+
+def test_prov_says_each_kind_of_link_in_its_own_words() -> None:
+    nodes = [Node("sample", "sample", "wafer"), *(Node(name, name=EVIL) for name in ("raw", "made", "set", "other"))]
+    read = read_back(LineageGraph(nodes, KINDS))
+    text = read.get_provn()
+    assert "wasDerivedFrom(mfid:raw, mfid:sample, -, -, -, [prov:type='cl:measured-from'])" in text
+    assert "wasDerivedFrom(mfid:made, mfid:raw" in text
+    assert "wasInfluencedBy(mfid:other, mfid:raw)" in text
+    assert 'wasInfluencedBy(mfid:other, mfid:made, [cl:relationship="is_like"])' in text
+    assert len(list(read.get_records(ProvMembership))) == 1
 
 
 def test_a_lineage_without_activities_is_a_plain_crate() -> None:
@@ -107,31 +147,35 @@ def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:
     record = {"unique_id": "d", "dataset_name": "d", "scientific_metadata": {"crucible_lineage": written}}
     graph = with_hidden_parents(LineageGraph.from_records([record]))
     crate = make_crate(exported(graph), HEADER)
-    metadata = json.dumps(crate.metadata)
-    for text in [render_graphml(graph), metadata, *(file.text for file in crate.files)]:
+    texts = [render_prov_json(graph), json.dumps(crate.metadata)]
+    for text in [render_graphml(graph), *texts, *(file.text for file in crate.files)]:
         assert not re.search(f"{secret}|secret.h5|{'ab' * 32}", text)
-    assert "crucible:hidden-1" in metadata
+    assert all("crucible:hidden-1" in text for text in texts)
 
 
 def test_odd_records_are_told_as_far_as_they_go() -> None:
     odd: list[Any] = [None, 5, "x", [], {"activity": 3}, {"activity": {"code": []}, "used": 7, "generated": {"a": 1}}]
     records = [{"unique_id": f"d{n}", "scientific_metadata": {"crucible_lineage": one}} for n, one in enumerate(odd)]
     graph = LineageGraph.from_records(records)
+    assert json.loads(render_prov_json(graph))
     assert make_crate(exported(graph), HEADER).metadata
     assert len(to_node_link(graph)["nodes"]) == 6
 
 
+@pytest.mark.parametrize(
+    ("library", "kind", "package"), [("prov.model", "prov-json", "export"), ("rocrate.rocrate", "ro-crate", "export")]
+)
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
-    made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch
+    made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch, library: str, kind: str, package: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "rocrate.rocrate", None)
-    ran = invoke("lineage", made.total, "--data", made.data, "--format", "ro-crate", "-o", tmp_path / "it")
+    monkeypatch.setitem(sys.modules, library, None)
+    ran = invoke("lineage", made.total, "--data", made.data, "--format", kind, "-o", tmp_path / "it")
     assert ran.exit_code == 2
-    assert "pip install 'crucible-lineage[export]'" in ran.stderr
+    assert f"pip install 'crucible-lineage[{package}]'" in ran.stderr
     assert not list(tmp_path.glob("*it*"))
 
 
 def test_help_imports_no_library_of_an_extra(command: Any) -> None:
     ran = command("lineage", "--help", PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in ran.stderr.splitlines()}
-    assert not {"rocrate", "resvg_py", "httpx", "pydantic"} & imported
+    assert not {"prov", "rocrate", "resvg_py", "httpx", "pydantic"} & imported

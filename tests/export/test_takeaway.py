@@ -358,7 +358,7 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
     assert json.loads((folder / "bundle.json").read_text())["hidden"] == [{"mfid": "hidden-1"}]
 
 
-@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json", "graphml"])
+@pytest.mark.parametrize("kind", ["svg", "html", "mmd", "json", "graphml", "prov-json"])
 def test_nothing_of_a_hidden_parent_is_in_any_format(made: Any, colleague: Session, invoke: Any, kind: str) -> None:
     where = ["--url", made.session.client.api_url, "--api-key", "colleague-key"]
     ran = invoke("lineage", made.total, *where, "--format", kind)

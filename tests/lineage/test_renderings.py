@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import render_prov_json
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.refs import DERIVED, MEASURED, PART
@@ -34,6 +35,7 @@ RENDERERS = {
     "mermaid": lambda graph: "\n".join(render_mermaid(graph)),
     "node-link": lambda graph: json.dumps(to_node_link(graph)),
     "graphml": render_graphml,
+    "prov-json": render_prov_json,
 }
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = "<script>alert(1)</script>\"'&]]>\x1b[2J\uffff\u2028--><img src=x onerror=alert(1)>#;%\\{}"

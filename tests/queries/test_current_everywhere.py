@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from prov.model import ProvDocument
 
 from crucible_lineage.cli import main
 from crucible_lineage.lineage.graph import LineageGraph
@@ -115,6 +116,12 @@ def test_exports_have_the_state_and_the_successor(changed: Changed) -> None:
     assert nodes[changed.total]["state"] == "current"
     again = LineageGraph.from_api(exported)
     assert again.nodes[changed.old_total].superseded_by == (changed.total,)
+    written = changed.ask("lineage", changed.first, "--format", "prov-json").stdout
+    prov = ProvDocument.deserialize(content=written, format="json").get_provn()
+    assert f"wasInvalidatedBy(mfid:{changed.old_total}, -, -, " in prov
+    assert f"wasInvalidatedBy(mfid:{changed.total}" not in prov
+    revision = f"wasDerivedFrom(mfid:{changed.total}, mfid:{changed.old_total}, -, -, -, [prov:type='prov:Revision'])"
+    assert revision in prov
 
 
 def test_differences_start_with_returned_values(changed: Changed) -> None:

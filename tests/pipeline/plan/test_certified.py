@@ -401,7 +401,7 @@ def test_exports_name_the_certificate_and_its_range(
     certificate = certify(session, axes[0], RAMAN, "2024-01-01", "2024-02-01", why="fits").statement
     made = run(lab.declare(SCANS, "scans.yaml")).datasets["calibrate[a]"]["out"]
     session.close()
-    for target, form in (("crate", "ro-crate"), ("story.svg", "svg")):
+    for target, form in (("story.json", "prov-json"), ("crate", "ro-crate"), ("story.svg", "svg")):
         path = lab.folder / target
         assert cli("lineage", made, "-o", path, "--format", form).exit_code == 0
         text = (path / "ro-crate-metadata.json" if path.is_dir() else path).read_text(encoding="utf-8")
