@@ -94,8 +94,8 @@ def reproduce_sample(
     _, faults = state_receipts(session, outcomes)
     for fault in faults:
         logger.warning("%s", plain(fault))
-    told = [outcome.to_json() for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)]
-    rows = [{name: outcome[name] for name in ("name", "mfids", "verdict", "said", "causes")} for outcome in told]
+    worst_first = [outcome.to_json() for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)]
+    rows = [{name: outcome[name] for name in ("name", "mfids", "verdict", "said", "causes")} for outcome in worst_first]
     with tolerating("the table of what was made again"):
         create_table_artifact(table=rows, key="made-again", description=f"Results of {project}, made again")
     good = sum(outcome.is_good for outcome in outcomes)

@@ -488,8 +488,10 @@ def of_keyword(keyword: str, recording: Recording, digest: str = "") -> Origin |
     found = session.client.datasets.list(
         project_id=recording.destination.project, keyword=keyword, include_metadata=True, limit=None
     )
-    told = {dataset.unique_id: (dataset.scientific_metadata or {}).get(METADATA, {}).get("digest") for dataset in found}
-    same = [mfid for mfid, known_digest in told.items() if digest in ("", known_digest)]
+    stored = {
+        dataset.unique_id: (dataset.scientific_metadata or {}).get(METADATA, {}).get("digest") for dataset in found
+    }
+    same = [mfid for mfid, known_digest in stored.items() if digest in ("", known_digest)]
     return origin_of(existing_dataset(same[-1], session), recording, digest) if same else None
 
 

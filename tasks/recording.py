@@ -133,7 +133,7 @@ class Recording:
         self.reused = 0
         self.reason = ""  # why results wait
         self._away_until = 0.0
-        self.not_stored: set[str] = set()  # reasons not to store a value, as warnings have told them
+        self.not_stored: set[str] = set()  # reasons not to store a value, as warnings have given them
         self._made: dict[str, DatasetRef] = {}
         self._arrivals: dict[str, list[Arrival]] = {}
         self._lock, self.describing = threading.Lock(), threading.Lock()

@@ -72,7 +72,7 @@ class Done(Answer):
     """What a command did: its JSON, its lines, and its exit code."""
 
     document: object
-    told: Iterable[str]
+    messages: Iterable[str]
     exit_code: int = 0
     warnings: Sequence[str] = ()
 
@@ -81,7 +81,7 @@ class Done(Answer):
         return done
 
     def lines(self) -> Iterator[str]:
-        yield from self.told
+        yield from self.messages
 
 
 class Coloured(str):

@@ -158,7 +158,7 @@ def pull_command(
     if not pipelines or done.exit_code:
         return done
     offline = shlex.join(["crucible-lineage", "run", str(pipelines[0]), "--data", str(folder)])
-    return replace(done, told=[*done.told, f"offline: {offline}"])
+    return replace(done, messages=[*done.messages, f"offline: {offline}"])
 
 
 def _inputs(path: Path, session: Session) -> list[str]:

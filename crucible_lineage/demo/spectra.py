@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 
 Array = NDArray[np.float64]
 CSV_COLUMNS = ("raman_shift_cm1", "intensity")
-MIN_SNR = 5.0  # height over noise below which a peak is not told from noise; the customary limit of detection is 3
+MIN_SNR = 5.0  # height over noise below which a peak is noise; the customary limit of detection is 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,5 @@
 """Files that a call opens: in Python by its audit events; at paths in its arguments also by libraries in C and by child
-processes, which Linux tells (inotify). Calls are identified by context, so that concurrent ones are told apart.
+processes, which Linux reports (inotify). Calls are identified by context, concurrent ones included.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ _EVENT = struct.Struct("iIII")
 
 
 class _System:
-    """The events of files below watched paths, by inotify; on other systems nothing is told."""
+    """The events of files below watched paths, by inotify; none on other systems."""
 
     def __init__(self) -> None:
         self._library: Any = None

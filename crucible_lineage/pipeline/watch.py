@@ -78,7 +78,7 @@ class Watcher:
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._has_project() else []
             start = since or (_created(newest[0]) if newest else datetime.fromtimestamp(0, UTC))
             reported = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
-            self.marks.set(self._datasets, {"since": start.isoformat(), "told": reported})
+            self.marks.set(self._datasets, {"since": start.isoformat(), "reported": reported})
         if not self.marks.get(self._ingestions):
             requests = list(self._requests(0))
             up_to = max((request.id for request in requests), default=0)
@@ -92,7 +92,7 @@ class Watcher:
 
     def _new_datasets(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._datasets)
-        since, reported = utc(mark["since"]), set(mark["told"])
+        since, reported = utc(mark["since"]), set(mark["reported"])
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_complete(dataset) and dataset.unique_id not in reported]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in reported]
@@ -106,7 +106,7 @@ class Watcher:
         until = max(since, min([newest, *(moment for moment in unfinished_times if newest - moment < PATIENCE)]))
         reported |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
-        self.marks.set(self._datasets, {"since": until.isoformat(), "told": sorted(reported & recent)})
+        self.marks.set(self._datasets, {"since": until.isoformat(), "reported": sorted(reported & recent)})
 
     def _ended_ingestions(self) -> Iterator[list[DatasetEvent]]:
         mark = self.marks.get(self._ingestions)
