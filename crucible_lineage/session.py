@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.server import RunningServer
     from crucible_lineage.server.shared import SharedServer
 
 Result = TypeVar("Result")
@@ -273,7 +272,7 @@ class Session:
             return
 
     def _connect(self) -> CrucibleClient:
-        embedded = self._embedded() if self.settings.api_url is None else None
+        leased = self._start_embedded() if self.settings.embedded else None
         # httpx takes a tenth of a second to import, and questions to the local store do not need it.
         from crucible_lineage.client import CrucibleClient, RetryPolicy
         from crucible_lineage.client.client import RestartingTransport
@@ -282,31 +281,23 @@ class Session:
         uploads, retry = self.settings.data / "uploads", RetryPolicy(**{**patience, **retries_from_environment()})
         url, key = self.settings.api_url, self.settings.api_key
         transport: RestartingTransport | None = None
-        if embedded is not None:
+        if leased is not None:
             try:
-                server: SharedServer | RunningServer = embedded()
+                server = leased()
                 self._stack.callback(server.close)
             except OSError as error:
                 raise storage_error(error, self.settings.data / "crucible") or error from error
             except RuntimeError as error:  # its database is damaged, or of a newer version; the message says what to do
                 raise StorageError(str(error)) from error
             url, key = server.url, server.api_key
-            transport = RestartingTransport(server.revive) if server.revive else None
+            transport = RestartingTransport(server.revive)
         return CrucibleClient(url, key, retry=retry, transport=transport, state_folder=uploads)
 
-    def _embedded(self) -> Callable[[], SharedServer | RunningServer]:
-        """Return a function that waits for the embedded Crucible, which starts now if it has its own process."""
-        from crucible_lineage.server.shared import running_shared, start_shared
+    def _start_embedded(self) -> Callable[[], SharedServer]:
+        """Return a function that waits for the embedded Crucible, which starts now."""
+        from crucible_lineage.server.shared import start_shared
 
-        folder = private_folder(self.settings.data) / "crucible"
-        if self.settings.own_process:
-            return start_shared(folder)
-        shared = running_shared(folder)
-        if shared is not None:
-            return lambda: shared
-        from crucible_lineage.server.running import start_server  # uvicorn, which costs a start
-
-        return lambda: start_server(folder)
+        return start_shared(private_folder(self.settings.data) / "crucible")
 
     def _instance(self) -> str:
         if self.settings.api_url is not None:

@@ -46,17 +46,12 @@ RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_
 
 @dataclass(frozen=True)
 class Settings:
-    """One Crucible and one data folder. `api_url` is None for the embedded Crucible in that folder.
-
-    With `own_process` the embedded Crucible is a process that all sessions of the folder share, so that it does not
-    slow down this one. Otherwise it is a thread of this process, unless such a process already runs.
-    """
+    """One Crucible and one data folder. `api_url` is None for the embedded Crucible in that folder."""
 
     data: Path
     api_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     source: str = "no address is set"
-    own_process: bool = False
 
     @property
     def embedded(self) -> bool:
@@ -89,12 +84,12 @@ def resolve_settings(
     """
     folder = (data or default_data_folder()).expanduser().absolute()
     if api_url is None and api_key is None and data is not None:
-        return Settings(folder, source="a data folder was given", own_process=True)
+        return Settings(folder, source="a data folder was given")
     stored = _sections(_config_file()).get(MAIN_SECTION, {})
     url = api_url or os.environ.get("CRUCIBLE_API_URL") or stored.get("api_url")
     key = api_key or os.environ.get("CRUCIBLE_API_KEY") or stored.get("api_key")
     if not url and not api_key:
-        return Settings(folder, own_process=True)
+        return Settings(folder)
     if not url:
         raise InputError("an API key was given, but no address; give --url too, or set CRUCIBLE_API_URL")
     if not url.startswith(("http://", "https://")):

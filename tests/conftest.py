@@ -28,6 +28,7 @@ from filelock import FileLock
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests import reused
+from tests.serving import serve_sessions_here
 from tests.warm import WarmPython, WarmServers, WarmWorkers, copy_new_databases
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
@@ -35,6 +36,9 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 # Most tests count what a run registers. What results rest on, two datasets more a project, is kept where a test asks.
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # others only wait: what tests compute is small
+
+
+serve_sessions_here()
 
 
 # What is started in the background ignores Ctrl-C, and so would all that tests start and stop by it.

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.server import start_server
+from tests.serving import start_server
 
 STEPS = """
 from pathlib import Path

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.readers import Found
 from crucible_lineage.server.resources import change, merged, metadata_of, write_metadata, written_metadata
 from crucible_lineage.server.worker import Worker, fill, replace_thumbnail
+from tests.serving import RunningServer, start_server
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def _local_settings() -> Settings:
     folder = data_folder()
     if not (folder / "crucible").is_dir():
         raise InputError(f"there is no embedded Crucible in {folder}; give --data, or --url for another Crucible")
-    return Settings(folder, source="to be brought on", own_process=True)
+    return Settings(folder, source="to be brought on")
 
 
 def _remote_settings(url: str, key_file: Path | None, data: Path) -> Settings:
@@ -150,7 +150,7 @@ def pull_command(
     if remote.embedded:
         raise InputError("there is no service to copy from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY")
 
-    local = Settings(folder, source="to work with offline", own_process=True)
+    local = Settings(folder, source="to work with offline")
     with Session(replace(remote, data=folder)) as source, Session(local) as target, showing_work() as work:
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
         plan = plan_named(source, target, selected, work)

@@ -71,8 +71,8 @@ def serve_command(
             host=host,
             port=port,
             api_key=key,
-            certfile=certfile,
-            keyfile=keyfile,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
             around=lambda app: with_pages(app, folder.parent),
             on_ready=ready,
         )

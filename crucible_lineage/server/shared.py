@@ -61,7 +61,7 @@ class SharedServer(AbstractContextManager["SharedServer"]):
 def start_shared(data_dir: Path | str) -> Callable[[], SharedServer]:
     """Start the folder's server if necessary, while the caller does something else; returns a function that leases it.
 
-    That function raises OSError or RuntimeError, as `start_server` does, if the server cannot start.
+    That function raises OSError or RuntimeError if the server cannot start.
     """
     folder = DataFolder(Path(data_dir).expanduser().resolve())
 
@@ -73,16 +73,6 @@ def start_shared(data_dir: Path | str) -> Callable[[], SharedServer]:
     leased = pool.submit(lease)
     pool.shutdown(wait=False)
     return leased.result
-
-
-def running_shared(data_dir: Path | str) -> SharedServer | None:
-    """Take a lease of the folder's server; None if none is running."""
-    folder = DataFolder(Path(data_dir).expanduser().resolve())
-    if not folder.notice.exists():
-        return None
-    with lock_of(folder):
-        lease = _lease_running(folder)
-    return SharedServer(folder, lease) if lease else None
 
 
 def lock_of(folder: DataFolder) -> FileLock:

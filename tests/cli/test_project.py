@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.server.running import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 Ask = Callable[..., Any]
 

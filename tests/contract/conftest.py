@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.server import RunningServer, start_server
 from tests.contract.users import Official, Ours
 from tests.contract.variants import VARIANTS, Door
+from tests.serving import RunningServer, start_server
 
 PROJECT = {"project_id": "raman-lab", "organization": "Molecular Foundry", "project_lead": "local"}
 INSTRUMENT = {"instrument_id": "raman-1", "instrument_name": "Raman microscope", "location": "B67"}

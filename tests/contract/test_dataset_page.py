@@ -16,7 +16,7 @@ from crucible_lineage.client.datasets import CreatedDataset
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.client.wire import parse
 from crucible_lineage.errors import FileConflictError, InputError, ServerError
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 MFID = re.compile(r"\b[0-9a-hjkmnp-tv-z]{26}\b")
 RECIPE = """

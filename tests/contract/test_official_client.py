@@ -12,7 +12,7 @@ import pytest
 from crucible import CrucibleClient as OfficialClient
 
 from crucible_lineage.demo import data_folder
-from crucible_lineage.server import start_server
+from tests.serving import start_server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 BOUNDED = settings(
     max_examples=60,

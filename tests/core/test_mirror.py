@@ -23,11 +23,11 @@ from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.checks import check
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import by_night
+from tests.serving import start_server
 
 
 def copied(records: Any) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.statements import FAIL, MEASUREMENT
+from tests.serving import RunningServer, start_server
 
 
 def project_state(session: Session) -> dict[str, Any]:

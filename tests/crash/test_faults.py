@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.errors import CrucibleError
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
 from tests.runs import run
+from tests.serving import start_server
 
 PROCESSES = 8 if NIGHTLY else 4
 SEEDS = range(int(os.environ.get("CRASH_SEEDS", "3")))

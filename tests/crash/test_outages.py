@@ -23,10 +23,10 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run import run as running
 from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import COUNT
+from tests.serving import RunningServer
 
 CHAIN = """
 pipeline: chain

@@ -18,9 +18,9 @@ from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Listener, Ru
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import RunningServer
 
 PAIRS = """
 pipeline: pairs

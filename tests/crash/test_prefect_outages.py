@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import COUNT
 from tests.nights import NIGHTLY, by_night
+from tests.serving import RunningServer
 from tests.warm import WarmPython
 
 KINDS = ["threads", "processes"] if NIGHTLY else ["processes"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
+from tests.serving import RunningServer, start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "20"))
 SEEDS = int(os.environ.get("CRASH_SEEDS", "2"))

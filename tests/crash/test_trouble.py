@@ -23,9 +23,9 @@ from crucible_lineage.core.journal import Journal
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every write
 FAR = 1 if STEP == 1 else 8 * STEP

@@ -28,7 +28,7 @@ from crucible_lineage.provenance.record import KEY, read_record, step_activity, 
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every pair of calls
 PATIENCE_S = 0.05

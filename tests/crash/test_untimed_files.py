@@ -11,9 +11,9 @@ import pytest
 
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.provenance.record import KEY
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import RunningServer
 
 RACES = 29 if os.environ.get("CRASH_STEP") == "1" else 3
 MACHINES = 3

@@ -9,9 +9,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 PAGE = Path(__file__).parents[2] / "docs/offline.md"
 STEPS = """

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 from tests.warm import WarmPython
 
 ROOT = Path(__file__).parents[2]

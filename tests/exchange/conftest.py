@@ -15,10 +15,10 @@ from crucible_lineage.exchange.copying import CopyOutcome, CopyPlan, bring, plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.registration.ingestion import follow_ingestions
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
+from tests.serving import RunningServer, start_server
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

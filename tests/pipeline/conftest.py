@@ -18,10 +18,10 @@ from crucible_lineage.pipeline.plan.plan import StepPlan
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.record import read_record
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run as run_file
+from tests.serving import start_server
 
 
 @pytest.fixture

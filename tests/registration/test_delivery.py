@@ -39,9 +39,9 @@ from crucible_lineage.registration.delivery import (
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import RunningServer, start_server
 
 NOW = "2026-01-01T00:00:00+00:00"
 SOFTWARE = {"python": "3", "platform": "x", "packages": {}}

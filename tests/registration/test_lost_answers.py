@@ -19,7 +19,7 @@ from crucible_lineage.provenance.record import KEY
 from crucible_lineage.provenance.schema import new_record
 from crucible_lineage.registration.payload import LocalFile
 from crucible_lineage.registration.register import register_output
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 PAGE = "<!doctype html><title>Please sign in</title>"
 PIXEL = base64.b64decode(

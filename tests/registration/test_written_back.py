@@ -24,7 +24,7 @@ from crucible_lineage.registration import register as registering
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import add_equal_parents, register_output
-from crucible_lineage.server import RunningServer
+from tests.serving import RunningServer
 from tests.written_back import writing_back
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200

@@ -24,11 +24,11 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import LineageError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, run_confined
-from crucible_lineage.server import start_server
 from crucible_lineage.server.schema import seal_rows
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
+from tests.serving import start_server
 
 pytestmark = pytest.mark.usefixtures("keeping")
 

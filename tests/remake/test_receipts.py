@@ -20,12 +20,12 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.remake.driver import GOOD, Options
 from crucible_lineage.remake.receipts import PREDICATE, state_receipts
 from crucible_lineage.remake.reproduce import reproduce_datasets
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.statements.consent import Consent
 from crucible_lineage.statements.statements import SAME
 from tests.runs import run
+from tests.serving import start_server
 
 pytestmark = pytest.mark.usefixtures("keeping")
 HERE = Options(here=True)

@@ -11,7 +11,7 @@ import pytest
 from crucible import CrucibleClient
 from crucible.models import Dataset, Sample
 
-from crucible_lineage.server import RunningServer, start_server
+from tests.serving import RunningServer, start_server
 
 PROJECT = "raman-lab"
 

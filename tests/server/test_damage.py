@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.server import start_server
 from crucible_lineage.server.database import connect
+from tests.serving import start_server
 
 Answers = dict[str, tuple[int, Any]]
 

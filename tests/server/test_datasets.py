@@ -10,7 +10,8 @@ import pytest
 import requests
 
 from crucible_lineage.ids import derive_mfid, new_mfid
-from crucible_lineage.server import database, start_server
+from crucible_lineage.server import database
+from tests.serving import start_server
 
 
 def test_dataset_keeps_the_mfid_its_client_chose(client, dataset):

@@ -22,9 +22,9 @@ import google_crc32c
 import httpx
 import pytest
 
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.server.running import ROUTES
 from crucible_lineage.server.schema import SEALED
+from tests.serving import RunningServer, start_server
 
 TABLE = Path(__file__).with_name("rights.txt")
 CALLERS = ("no key", "old key", "other project", "member", "owner", "admin")

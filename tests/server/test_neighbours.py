@@ -12,7 +12,8 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import RunningServer, database, datasets, start_server, storage
+from crucible_lineage.server import database, datasets, storage
+from tests.serving import RunningServer, start_server
 
 
 @pytest.fixture(scope="module")

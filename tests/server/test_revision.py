@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.server import instance_id, project_changes, project_revision, start_server
+from crucible_lineage.server import instance_id, project_changes, project_revision
+from tests.serving import start_server
 
 PROJECT = {"project_id": "raman-lab", "organization": "Molecular Foundry", "project_lead": "local"}
 EMPTY = {"filename": "a.csv", "size": 0, "sha256_hash": hashlib.sha256(b"").hexdigest()}

@@ -33,7 +33,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def shared(data: Path) -> Iterator[Session]:
-    with Session(Settings(data, own_process=True)) as session:
+    with Session(Settings(data, source="given")) as session:
         session.ensure_project("lab")
         yield session
 
@@ -41,10 +41,9 @@ def shared(data: Path) -> Iterator[Session]:
 def test_all_sessions_of_a_folder_share_one_process(shared: Session, data: Path) -> None:
     pid = serving(data)
     assert pid not in (None, os.getpid())
-    for own_process in (True, False):
-        with Session(Settings(data, own_process=own_process)) as other:
-            assert other.client.projects.find("lab") is not None
-            assert other.client.api_url == shared.client.api_url
+    with Session(Settings(data, source="given")) as other:
+        assert other.client.projects.find("lab") is not None
+        assert other.client.api_url == shared.client.api_url
     assert serving(data) == pid
 
 
@@ -77,14 +76,14 @@ def test_what_a_library_prints_as_it_starts_is_not_its_answer(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text('import os\nos.write(1, b"{}\\nWARNING: no such library: ")\n')
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Session(Settings(data, own_process=True)) as session:
+    with Session(Settings(data, source="given")) as session:
         assert session.client.projects.find("lab") is None
         assert serving(data) is not None
 
 
 def test_a_copy_of_the_folder_has_a_server_of_its_own(shared: Session, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "copy")
-    with Session(Settings(tmp_path / "copy", own_process=True)) as other:
+    with Session(Settings(tmp_path / "copy", source="given")) as other:
         other.client.projects.create(project_id="elsewhere", organization="x", project_lead="local")
     assert shared.client.projects.find("elsewhere") is None
 
@@ -94,5 +93,5 @@ def test_a_notice_of_a_stopped_server_is_ignored(shared: Session, data: Path) ->
     shared.close()
     for text in ("", "{}", '{"pid": 1, "port": 9}'):
         notice.write_text(text)
-        with Session(Settings(data, own_process=True)) as other:
+        with Session(Settings(data, source="given")) as other:
             assert other.client.projects.find("lab") is not None

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import Misbehaving, service
+from tests.serving import RunningServer
 
 __all__ = ["service"]  # a fixture
 

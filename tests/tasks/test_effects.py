@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.machine.opened import OpenedFiles, watch_files, watching
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 PROGRAM = Path(__file__).with_name("effects_flow.py")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what child processes read")

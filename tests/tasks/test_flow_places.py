@@ -18,11 +18,11 @@ from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import read
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.standing.standings import Standing
 from tests.nights import NIGHTLY, by_night
+from tests.serving import start_server
 
 PROGRAM = Path(__file__).parent / "placed_flow.py"
 SELECTING = """

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from crucible_lineage.marks import KEY, SLOTS_KEY
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
-from crucible_lineage.server import RunningServer, start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run as run_file
+from tests.serving import RunningServer, start_server
 
 Honest = dict[str, tuple[str, Mapping[str, Any], dict[str, bytes]]]  # name -> id, metadata, files
 

@@ -11,8 +11,8 @@ import pytest
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
+from tests.serving import start_server
 
 
 def test_a_run_that_is_refused_is_listed_with_the_reason(lab: Any, tmp_path: Path, command: Any) -> None:

@@ -17,10 +17,10 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import CrucibleError
 from crucible_lineage.pipeline.run.result import RunResult
-from crucible_lineage.server import RunningServer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run as run_file
+from tests.serving import RunningServer
 from tests.written_back import writing_back
 
 HISTORIES = int(os.environ.get("WRITTEN_BACK_HISTORIES", "4"))  # `make crash` tries 200

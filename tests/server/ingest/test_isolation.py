@@ -11,11 +11,11 @@ import pytest
 from crucible import CrucibleClient
 from crucible.models import Dataset
 
-from crucible_lineage.server import start_server
+from tests.serving import start_server
 
 SERVE = """
 import sys
-from crucible_lineage.server import serve
+from crucible_lineage.server.running import serve
 serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
 """
 READER = """

@@ -20,9 +20,9 @@ from prefect import flow
 
 from crucible_lineage import tasks
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -12,9 +12,9 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import RunError
-from crucible_lineage.server import start_server
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.serving import start_server
 
 REPEATED = """
 import json, sys
