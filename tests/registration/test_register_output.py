@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.errors import RecipeConflictError, RefusedError
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.provenance.record import KEY
