@@ -183,7 +183,7 @@ def eventually() -> Callable[..., Any]:
 
 @pytest.fixture
 def spectrum(tmp_path: Path) -> Path:
-    """A small table as it comes from the field: a header that an ingestor can read, and two columns."""
+    """A small table as it comes from the field: a header, and two columns."""
     path = tmp_path / "polystyrene.txt"
     path.write_text("# laser_nm: 632.8\n# operator: Ada\nshift,counts\n620.9,120\n1001.4,980\n")
     return path

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from crucible_lineage.server.database import DataFolder, connect, open_database
-from crucible_lineage.server.schema import damage
+from crucible_lineage.server.schema import require_undamaged
 from crucible_lineage.server.storage import digest_of, flush_folder
 
 PAGES_AT_A_TIME = 1000  # of the database; other processes may write in between
@@ -88,11 +88,9 @@ def _copy(source: DataFolder, target: DataFolder, homes: list[DataFolder], subje
         with closing(connect(source.database)) as current, closing(connect(draft)) as copy:
             current.backup(copy, pages=PAGES_AT_A_TIME)
             copy.execute("PRAGMA journal_mode = DELETE")
-            problems = list(damage(copy))
+            require_undamaged(copy)
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        problems = [str(error)]
-    if problems:
-        raise BackupError(f"{subject} is damaged: {'; '.join(problems)}; use an earlier copy")
+        raise BackupError(f"{subject} is damaged: {error}; use an earlier copy") from error
     report = _copy_contents(draft, target, homes)
     for home in homes:
         if not target.local_key.exists() and home.local_key.exists():

@@ -54,7 +54,6 @@ from crucible_lineage.server.resources import (
     instrument_columns,
     merged,
     metadata_of,
-    named,
     require,
     roles,
     rows_of,
@@ -66,7 +65,6 @@ from crucible_lineage.server.schema import LOSE
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
-MAX_KEYWORDS = 1000  # chosen: per dataset
 Keyword = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=500)]
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
 
@@ -93,7 +91,8 @@ def _add_search(kind: str) -> None:
         if kind in ("dataset", "sample"):
             conditions.limit_to(call.caller)
         if project_id is not None:
-            conditions.add("project_id = ?", named(db, "project", project_id)["id"])
+            project = select(db, "project", project_id, None)
+            conditions.equal({"project_id": project and project["id"]})
         return {"items": records(db, call.caller, conditions.rows(db, f"length({_NAME}), mfid", limit))}
 
 
@@ -147,9 +146,11 @@ class InstrumentForm(Form):
 def _add_record_routes(kind: str) -> None:
     """Add the routes that create, list and change datasets, or samples."""
     fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
+    chosen: dict[str, Any] = {}
     if kind == "dataset":
-        chosen = {"instrument_name": (Text | None, None), "instrument_id": (str | None, None)}
-        fields |= {**chosen, "instrument_mfid": (str | None, None)}
+        fields["instrument_name"] = (Text | None, None)
+        chosen = dict.fromkeys(("instrument_id", "instrument_mfid"), (str | None, None))
+        chosen["size"] = (Count | None, None)  # later, that of its files
 
     def create(call: Call, db: Connection, body: Any) -> Json:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
@@ -157,8 +158,8 @@ def _add_record_routes(kind: str) -> None:
         values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
         values |= {"timestamp": body.timestamp or now(), "project_id": project and project["id"], "public": body.public}
         if kind == "dataset":
-            chosen = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
-            values |= instrument_columns(db, *chosen)
+            named = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
+            values |= instrument_columns(db, *named)
         number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
@@ -181,13 +182,13 @@ def _add_record_routes(kind: str) -> None:
         changes = body.model_dump(exclude_unset=True)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
-        if kind == "dataset":
-            changes = _dataset_changes(db, changes, load(db, call.caller, row["id"]))
+        if "instrument_name" in changes:
+            label, current = changes.pop("instrument_name"), load(db, call.caller, row["id"])["instrument_name"]
+            changes |= instrument_columns(db, label) if label != current else {}
         change(db, row["id"], changes)
         return load(db, call.caller, row["id"])
 
-    size: dict[str, Any] = {"size": (Count | None, None)} if kind == "dataset" else {}  # later, that of its files
-    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **size)
+    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **chosen)
     change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=_Patch, **fields)
     list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201, is_short=True)(create)
@@ -254,16 +255,6 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> Callable[..., Js
     return link
 
 
-def _dataset_changes(db: Connection, changes: JsonObject, current: JsonObject) -> JsonObject:
-    """Return the changes of columns; an instrument that is registered has a route of its own."""
-    for name in ("instrument_id", "instrument_mfid"):
-        if name in changes and changes.pop(name) != current[name]:
-            raise invalid("body", name, f"is changed with PUT /datasets/{current['unique_id']}/instrument")
-    if "instrument_name" in changes and (label := changes.pop("instrument_name")) != current["instrument_name"]:
-        changes |= instrument_columns(db, label)
-    return changes
-
-
 def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
     if parent_id == child_id:
         raise Refusal(422, f"{parent} cannot be its own parent")
@@ -288,7 +279,11 @@ _add_links("/datasets/{child}/samples/{parent}", "sample", "dataset")
 @get("/datasets/{mfid}/keywords", of="dataset")
 def list_keywords(db: Connection, row: Row) -> Json:
     rows = db.execute("SELECT * FROM keyword WHERE dataset_id = ? ORDER BY folded", (row["id"],))
-    return [{"id": keyword["id"], "keyword": keyword["spelling"]} for keyword in rows]
+    return list(map(_keyword_record, rows))
+
+
+def _keyword_record(row: Row) -> Json:
+    return {"id": row["id"], "keyword": row["spelling"]}
 
 
 @post("/datasets/{mfid}/keywords", 201, of="dataset", role=CONTRIBUTOR, is_short=True)
@@ -297,10 +292,8 @@ def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
     new = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
     if db.execute(new, (row["id"], keyword.casefold(), keyword)).rowcount:
         change(db, row["id"])
-    attached = list_keywords(db, row)
-    if len(attached) > MAX_KEYWORDS:
-        raise Refusal(422, f"The dataset has {MAX_KEYWORDS} keywords; it cannot have more")
-    return next(word for word in attached if word["keyword"].casefold() == keyword.casefold())
+    attached = db.first("SELECT * FROM keyword WHERE dataset_id = ? AND folded = ?", row["id"], keyword.casefold())
+    return attached and _keyword_record(attached)
 
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)

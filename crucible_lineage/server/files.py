@@ -18,15 +18,11 @@ from crucible_lineage.server.records import Conditions, file_record
 from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, VIEWER, change, not_found, role_on, rows_of
 from crucible_lineage.server.storage import FILES, LIFETIME_S, file_of, files_of, release
 
-_SIGNATURES = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8"), "image/gif"),
-    (re.compile(rb"BM"), "image/bmp"),
-    (re.compile(rb"II\*\x00|MM\x00\*"), "image/tiff"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"\s*(?=<\?xml|<svg ).{0,1000}?<svg", re.DOTALL), "image/svg+xml"),
-)
+_SIGNATURES = {
+    "image/png": rb"\x89PNG\r\n\x1a\n", "image/jpeg": rb"\xff\xd8\xff", "image/gif": rb"GIF8", "image/bmp": rb"BM",
+    "image/tiff": rb"II\*\x00|MM\x00\*", "image/webp": rb"(?s)RIFF....WEBP",
+    "image/svg+xml": rb"(?s)\s*(?=<\?xml|<svg ).{0,1000}?<svg",
+}  # fmt: skip
 
 
 _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_id, resource.mfid AS dataset_mfid
@@ -106,8 +102,8 @@ def delete_thumbnail(db: Connection, row: Row, number: Number) -> Json:
 
 
 def _media_type(image: bytes) -> str:
-    for signature, media_type in _SIGNATURES:
-        if signature.match(image):
+    for media_type, signature in _SIGNATURES.items():
+        if re.match(signature, image):
             return media_type
     raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
 

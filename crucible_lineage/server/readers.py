@@ -38,8 +38,6 @@ MAX_SCALAR_BYTES = 1 << 16
 MAX_PIXELS = 100_000_000  # chosen: larger pictures are described, but get no thumbnail
 THUMBNAIL_PX = 200  # width and height of the thumbnails that Crucible's own worker makes
 
-_SETTING = re.compile(r"#\s*([A-Za-z]\w*(?: [A-Za-z]\w*){0,2})\s*[:=]\s*(\S.*)")  # not `Started 14:05`, a time
-_SENTENCE = re.compile(r"\b(the|an?|is|was|are|were|that|this|it|we)\b", re.IGNORECASE)
 _UNIT = re.compile(r".*\S\s*[(\[]\s*([^()\[\]]{1,20})\s*[)\]]")
 _MISSING_CODE = re.compile(r"-9{3,}0*(\.9+)?|-9{2,}00|-99\.9+|-999\.25|9{4,}(\.9+)?|-?1e\+3\d|9\.96921e\+36")
 # Only these, whatever the file's name: Pillow would start Ghostscript for what looks like EPS.
@@ -69,7 +67,7 @@ def read_json(path: Path) -> Found | None:
 def read_table(path: Path) -> Found | None:
     """Under `table`: columns with unit and range, of a header and rows with as many cells.
 
-    Commas, semicolons or tabs lie between cells. Lines `# name: value` above are metadata if all lines above are such.
+    Commas, semicolons or tabs lie between cells. Lines above that begin with `#` are skipped.
     """
     lines = (_text(path, MAX_TABLE_BYTES) or "").splitlines()
     above = next((at for at, line in enumerate(lines) if line and not line.startswith("#")), len(lines))
@@ -79,8 +77,7 @@ def read_table(path: Path) -> Found | None:
         except csv.Error:
             continue
         if (table := _table(rows)) is not None:
-            settings = _settings([line for line in lines[:above] if line])
-            return Found({**settings, "table": {"rows": table["rows"], "delimiter": name, **table}})
+            return Found({"table": {"delimiter": name, **table}})
     return None
 
 
@@ -122,8 +119,8 @@ def read_hdf5(path: Path) -> Found | None:
             for name, node in nodes
             if hasattr(node, "shape")
         }
-    units = {name: _only(attributes.get(name, {}).get("units")) for name in values}
-    shown = {name: {"value": value, "unit": units[name]} if units[name] else value for name, value in values.items()}
+    units = {name: found["units"] for name, found in attributes.items() if isinstance(found.get("units"), str)}
+    shown = {name: {"value": value, "unit": units[name]} if name in units else value for name, value in values.items()}
     contents = {"attributes": attributes, **({"values": shown} if shown else {}), "datasets": arrays}
     return Found({**root, "hdf5": contents})
 
@@ -195,12 +192,6 @@ def _unread(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}, not summarised"
 
 
-def _only(value: object) -> str | None:
-    """Return a text, also if it is the only member of a list."""
-    value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return value if isinstance(value, str) else None
-
-
 def plain(value: Any) -> Any:
     """Convert a value of a file format to JSON; NaN and infinities become None, of what is long only its length.
 
@@ -242,22 +233,6 @@ def _text(path: Path, most_bytes: int) -> str | None:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:  # from an instrument on Windows
         return raw.decode("cp1252", "replace")
-
-
-def _settings(lines: Sequence[str]) -> JsonObject:
-    """Read lines `# name: value`; nothing if any of them is something else, such as part of a sentence."""
-    matches = [_SETTING.fullmatch(line.strip()) for line in lines]
-    if len(matches) > MAX_ENTRIES or not all(match and not _SENTENCE.search(match[1]) for match in matches):
-        return {}
-    return {match[1]: _value(match[2]) for match in matches if match}
-
-
-def _value(text: str) -> Any:
-    """Return the number that a text is, or else the text; `007` is a code."""
-    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,14})", text):
-        return int(text)
-    number = None if re.fullmatch(r"[+-]?(0\d+|\d{16,})", text) else _number(text)
-    return plain(text) if number is None else number
 
 
 def _number(text: str) -> float | None:
@@ -308,16 +283,9 @@ def _scalar(node: Any) -> Any:
     """Return the only value of a field; None if it has several, none, or one that JSON cannot represent."""
     if not hasattr(node, "shape") or node.size != 1 or _lies_elsewhere(node) or node.nbytes > MAX_SCALAR_BYTES:
         return None
-    try:
-        value = _of_hdf5(node[()])
-    except (OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference, bytes that are not text
-        return None
-    while isinstance(value, list):
-        value = value[0]
-    if not isinstance(value, str):
-        return value
-    is_text = all(character.isprintable() or character in "\n\t" for character in value.strip())
-    return value.strip() if value.strip() and is_text else None
+    with suppress(OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference, bytes that are not text
+        return _of_hdf5(node[()])
+    return None
 
 
 def _attributes(node: Any) -> JsonObject:
@@ -330,16 +298,18 @@ def _attributes(node: Any) -> JsonObject:
 
 
 def _of_hdf5(value: Any) -> Any:
-    """Return a value as JSON; TypeError or ValueError for references, raw bytes, and bytes that are not text."""
+    """Return a value as JSON, of a list of one its member; TypeError or ValueError for references and raw bytes."""
     if hasattr(value, "tolist"):
         if value.dtype.kind not in "iufbSUO":
             raise TypeError(value.dtype)
         value = value.tolist() if value.size <= MAX_LIST_ITEMS else plain(value)
     if isinstance(value, list):
-        return [_of_hdf5(item) for item in value]
+        return _of_hdf5(value[0]) if len(value) == 1 else [_of_hdf5(item) for item in value]
     if isinstance(value, bytes):
         value = value.rstrip(b"\0").decode("utf-8")
-    if not isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        value = value.strip()
+    if not isinstance(value, str | bool | int | float) or not re.fullmatch(r"[^\0-\x08\x0b-\x1f\x7f]*", str(value)):
         raise TypeError(type(value))
     return plain(value)
 

@@ -239,20 +239,32 @@ class Conditions:
         return {"items": items, "limit": query.limit, "total": self.count(db), "offset": query.offset}
 
 
-_FILTERS = {  # READ: the resource with an MFID, if the caller may read it
-    **{name: f"{name} = ?" for kind in ("dataset", "sample") for name in (*FIELDS[kind], "public")},
-    "unique_id": "mfid = ?",
-    "creation_time_gte": "created >= ?",
-    "creation_time_lte": "created <= ?",
-    "modification_time_gte": "modified >= ?",
-    "modification_time_lte": "modified <= ?",
-    "project_mfid_is_null": "(project_id IS NULL) = ?",
-    "sample_mfid": "resource.id IN (SELECT child_id FROM link WHERE parent_id = READ)",
-    "dataset_mfid": "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)",
-    "instrument_mfid": "instrument_id = READ",
-    "instrument_name": "COALESCE((SELECT used.instrument_name FROM resource AS used"
-                       " WHERE used.id = resource.instrument_id), instrument_label) = ?",
-}  # fmt: skip
+StoredMoment = Annotated[str, AfterValidator(stored_time)]
+_OF_BOTH: dict[str, tuple[Any, str]] = {  # filters of lists, with their types. READ: the resource, if it may be read
+    "unique_id": (str, "mfid = ?"),
+    "public": (bool, "public = ?"),
+    "creation_time_gte": (StoredMoment, "created >= ?"),
+    "creation_time_lte": (StoredMoment, "created <= ?"),
+    "modification_time_gte": (StoredMoment, "modified >= ?"),
+    "modification_time_lte": (StoredMoment, "modified <= ?"),
+    "project_mfid_is_null": (bool, "(project_id IS NULL) = ?"),
+}
+_USED = "(SELECT used.instrument_name FROM resource AS used WHERE used.id = resource.instrument_id)"
+_FILTERS: dict[str, dict[str, tuple[Any, str]]] = {
+    "dataset": {
+        **{name: (str, f"{name} = ?") for name in FIELDS["dataset"]},
+        "size": (Count, "size = ?"),
+        "sample_mfid": (str, "resource.id IN (SELECT child_id FROM link WHERE parent_id = READ)"),
+        "instrument_mfid": (str, "instrument_id = READ"),
+        "instrument_name": (str, f"COALESCE({_USED}, instrument_label) = ?"),
+        **_OF_BOTH,
+    },
+    "sample": {
+        **{name: (str, f"{name} = ?") for name in FIELDS["sample"]},
+        "dataset_mfid": (str, "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)"),
+        **_OF_BOTH,
+    },
+}
 
 
 def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
@@ -261,8 +273,8 @@ def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Condit
     conditions.limit_to(caller)
     readable = f"(SELECT id FROM resource WHERE mfid = ?{'' if caller.elevated else f' AND {READABLE}'})"
     for name, value in query.model_dump(exclude_unset=True, exclude_none=True).items():
-        if name in _FILTERS:
-            conditions.add(_FILTERS[name].replace("READ", readable), value)
+        if name in _FILTERS[kind]:
+            conditions.add(_FILTERS[kind][name][1].replace("READ", readable), value)
         elif name in ("owner_id", "owner_orcid"):
             conditions.add("owner_id = ?", user_row(db, value, status=422)["id"])
         for keyword in value if name == "keyword" else ():
@@ -303,9 +315,6 @@ def _decoded(cursor: str) -> tuple[str, str]:
     return value, mfid
 
 
-StoredMoment = Annotated[str, AfterValidator(stored_time)]
-
-
 class ListQuery(Includes):
     """The parameters that lists of datasets and of samples share."""
 
@@ -316,27 +325,13 @@ class ListQuery(Includes):
     direction: Literal["asc", "desc"] | None = None
     project_id: str | None = None
     project_mfid: str | None = None
-    project_mfid_is_null: bool | None = None
     owner_id: str | None = None
     owner_orcid: str | None = None
-    public: bool | None = None
-    unique_id: str | None = None
-    creation_time_gte: StoredMoment | None = None
-    creation_time_lte: StoredMoment | None = None
-    modification_time_gte: StoredMoment | None = None
-    modification_time_lte: StoredMoment | None = None
-
-
-_OWN: dict[str, dict[str, Any]] = {  # of one kind, besides its fields
-    "dataset": {"size": Count, "sample_mfid": str, "instrument_mfid": str, "instrument_name": str},
-    "sample": {"dataset_mfid": str},
-}
 
 
 def list_query(kind: str) -> type[ListQuery]:
     """Return the parameters of the list of this kind: it can be filtered by each of its fields."""
-    filters: dict[str, Any] = {**dict.fromkeys(FIELDS[kind], str), **_OWN[kind]}
-    more: dict[str, Any] = {name: (type_ | None, None) for name, type_ in filters.items()}
+    more: dict[str, Any] = {name: (type_ | None, None) for name, (type_, _) in _FILTERS[kind].items()}
     if kind == "dataset":
         more["keyword"] = (list[Annotated[str, Field(max_length=500)]], Field(default=[], max_length=20))
     return create_model(f"{kind}_query", __base__=ListQuery, **more)

@@ -183,19 +183,15 @@ def find_user(db: Connection, reference: str) -> sqlite3.Row | None:
     return db.first(f"SELECT * FROM user WHERE {column} = ?", reference)
 
 
-def named(db: Connection, kind: str, reference: str, status: int = 422) -> sqlite3.Row:
-    """Return the project or instrument with this MFID or slug; an error of `status` if there is none."""
-    if (row := find(db, reference, kind)) is None:
-        raise Refusal(status, f"{kind.capitalize()} not found: {reference[:100]}")
-    return row
-
-
 def select(db: Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422) -> sqlite3.Row | None:
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
-    rows = [named(db, kind, reference, status) for reference in (slug, mfid) if reference is not None]
-    if len({row["id"] for row in rows}) > 1:
+    rows = {reference: find(db, reference, kind) for reference in (slug, mfid) if reference is not None}
+    for reference, row in rows.items():
+        if row is None:
+            raise Refusal(status, f"{kind.capitalize()} not found: {reference[:100]}")
+    if len({row["id"] for row in rows.values() if row}) > 1:
         raise Refusal(422, f"{kind}_id and {kind}_mfid name different {kind}s")
-    return rows[0] if rows else None
+    return next(iter(rows.values()), None)
 
 
 def instrument_columns(

@@ -33,7 +33,7 @@ from crucible_lineage.server.database import (
 from crucible_lineage.server.http import ROUTES
 from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of
 from crucible_lineage.server.storage import ContentStore, Links
-from crucible_lineage.server.worker import Worker, has_ingestions
+from crucible_lineage.server.worker import Worker, next_ingestion
 
 _ = (datasets, files, projects, uploads)  # whose routes are in the table once they are imported
 LOCAL_USER_ID = 1
@@ -152,7 +152,7 @@ class _Shared(Serving):
             await asyncio.sleep(CHECK_EVERY_S)
             if not self._is_announced():  # the folder was removed or has another server
                 self.should_exit = True
-            elif self.server_state.connections or has_ingestions(self.database):
+            elif self.server_state.connections or next_ingestion(self.database):
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since >= LINGER_S:
                 self._stop_if_alone()

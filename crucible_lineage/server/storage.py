@@ -31,7 +31,6 @@ from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import VIEWER, Caller, change, not_found, require, role_on
 
 BLOCK_BYTES = 1 << 20
-MAX_FILES = 50_000  # chosen: per dataset; their list takes 20 MB
 UNUSED_LIFETIME = timedelta(days=7)  # of sessions and of replaced contents: the contract's minimum
 LIFETIME_S = 3600  # as Crucible documents for its download links
 
@@ -213,11 +212,6 @@ def register(db: Connection, dataset_id: int, filename: str, size: int, sha256: 
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
     if (existing := find_same(db, dataset_id, filename, size, sha256)) is not None:
         return existing
-    (files,) = db.execute("SELECT files FROM resource WHERE id = ?", (dataset_id,)).fetchone()
-    if files >= MAX_FILES:
-        raise Refusal(
-            422, f"The dataset has {MAX_FILES} files; it cannot have more. Pack them, or use several datasets"
-        )
     number = db.add("file", mfid=new_mfid(), dataset_id=dataset_id, filename=filename, size=size, sha256=sha256)
     return _written(db, number)
 

@@ -25,8 +25,7 @@ log = logging.getLogger("crucible_lineage.server")
 
 
 class Worker:
-    """A thread that ingests files, one at a time. The servers of a folder take turns, so what was begun and not ended
-    before one's turn was begun by a server that died."""
+    """A thread that ingests files, one at a time; the servers of a folder take turns."""
 
     def __init__(self, database: Database, storage: ContentStore) -> None:
         self._database = database
@@ -55,7 +54,8 @@ class Worker:
         while not self._closing.is_set():
             try:
                 with suppress(Timeout), self._turn:  # else the server that has the turn sees the same requests
-                    self._ingest_all()
+                    while not self._closing.is_set() and (request := next_ingestion(self._database)) is not None:
+                        self._process(request)
                 if polls % SWEEP_EVERY_POLLS == 0:
                     sweep(self._database, self._storage)
             except Exception:
@@ -65,25 +65,6 @@ class Worker:
                 self._isolation.rest()
             self._wake.clear()
         self._isolation.rest()
-
-    def _ingest_all(self) -> None:
-        if not has_ingestions(self._database):
-            return
-        with self._database.write() as db:
-            db.execute("UPDATE ingestion_request SET status = 'requested' WHERE status = 'started'")
-        while not self._closing.is_set() and (request := self._begun()) is not None:
-            self._process(request)
-
-    def _begun(self) -> sqlite3.Row | None:
-        """Begin the oldest open request; return its file, with `request` and the class that it names."""
-        with self._database.write() as db:
-            row = db.first(
-                "SELECT ingestion_request.id AS request, ingestion_class, file.* FROM ingestion_request"
-                " JOIN file ON file.id = file_id WHERE status = 'requested' ORDER BY request LIMIT 1"
-            )
-            started = "UPDATE ingestion_request SET status = 'started' WHERE id = ?"
-            db.execute(started, (row and row["request"],))
-            return row
 
     def _process(self, file: sqlite3.Row) -> None:
         status, name, remark = "failed", None, ""
@@ -123,21 +104,22 @@ class Worker:
         replace_thumbnail(db, file, findings.thumbnail)
 
 
-def has_ingestions(database: Database) -> bool:
-    """Return whether a file waits for its ingestion, or is being read."""
+def next_ingestion(database: Database) -> sqlite3.Row | None:
+    """Return the file of the oldest open request, with `request` and the class that it names."""
     with database.read() as db:
-        return bool(db.first("SELECT 1 FROM ingestion_request WHERE status IN ('requested', 'started')"))
+        return db.first(
+            "SELECT ingestion_request.id AS request, ingestion_class, file.* FROM ingestion_request"
+            " JOIN file ON file.id = file_id WHERE status = 'requested' ORDER BY request LIMIT 1"
+        )
 
 
 def _remark(filename: str, requested: str | None, name: str | None) -> str:
     """Return a remark for the requester on an ingestion that succeeded, but not as requested."""
-    if requested not in (None, name) and requested not in ingestor_names():
-        return f"There is no ingestor {requested} here (GET /ingestors lists them); " + (
-            f"{name} read the file" if name else "nothing was read"
-        )
-    if name is None:
-        return f"No ingestor here reads this kind of file: {filename}"
-    return "" if requested in (None, name) else f"{requested} could not read the file; {name} did"
+    if requested in (None, name):
+        return "" if name else f"No ingestor here reads this kind of file: {filename}"
+    is_known = requested in ingestor_names()
+    why = "could not read the file" if is_known else "is no ingestor here (GET /ingestors lists them)"
+    return f"{requested} {why}; it was read by {name or 'none'}"
 
 
 PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from crucible import CrucibleClient
 
-from crucible_lineage.server import database, datasets, storage
+from crucible_lineage.server import database, storage
 from tests.serving import RunningServer, start_server
 
 
@@ -79,17 +79,6 @@ def test_json_nested_too_deeply_is_refused_with_a_sentence(api, depth):
     assert answer.status_code in (400, 422)
     assert "nested" in answer.json()["detail"]
     assert api.get(f"/resources/{mfid}/metadata").json() is None
-
-
-def test_keywords_and_files_of_one_dataset_are_bounded(api, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_KEYWORDS", 1)
-    monkeypatch.setattr(storage, "MAX_FILES", 1)
-    mfid = api.post("/datasets", json={}).json()["unique_id"]
-    words = [api.post(f"/datasets/{mfid}/keywords", params={"keyword": word}) for word in "aab"]
-    assert [answer.status_code for answer in words] == [201, 201, 422]
-    empty = {"size": 0, "sha256_hash": hashlib.sha256(b"").hexdigest()}
-    files = [api.post(f"/datasets/{mfid}/upload/initiate", json=empty | {"filename": name}) for name in "ab"]
-    assert [answer.status_code for answer in files] == [201, 422]
 
 
 def test_full_disk_is_reported_and_nothing_is_written_in_part(tmp_path, monkeypatch):

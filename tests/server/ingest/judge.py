@@ -89,8 +89,6 @@ def _table(path: Path, found: Any) -> Pairs:
     lines = path.read_bytes().decode("utf-8-sig", "replace").splitlines()
     above = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
     yield from _columns(found["table"], pd.read_csv(path, sep=mark, skiprows=above, encoding_errors="replace"))
-    text = "\n".join(lines[:above])
-    yield from ((name, str(value) in text and name in text, True) for name, value in found.items() if name != "table")
 
 
 def _workbook(path: Path, found: Any) -> Pairs:
@@ -120,7 +118,7 @@ def _hdf5(path: Path, found: Any) -> Pairs:
         for name, attributes in {"/": found, **contents.get("attributes", {})}.items():
             theirs = dict(file[name].attrs)
             yield from (
-                (f"{name}@{key}", attribute, _plain(theirs[key]))
+                (f"{name}@{key}", attribute, _plain(theirs[key], alone=True))
                 for key, attribute in attributes.items()
                 if key in theirs
             )

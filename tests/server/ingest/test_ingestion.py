@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 
-def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested, spectrum):
+def test_gaps_are_filled_and_what_the_user_gave_stays(client, dataset, ingested, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"laser_nm": 632.8, "operator": "Ada", "table": {"rows": 2}}')
     mfid = dataset("mine", data_format=None)
     client.datasets.update_scientific_metadata(
         mfid, {"operator": "Marie", "crucible_lineage": {"step": "raw"}, "table": {"rows": 99}}
     )
-    record, request = ingested(spectrum, mfid)
-    assert (record["dataset_name"], record["data_format"]) == ("mine", "txt")
+    record, request = ingested(path, mfid)
+    assert (record["dataset_name"], record["data_format"]) == ("mine", "json")
     document = record["scientific_metadata"]
     assert (document["operator"], document["laser_nm"], document["table"]["rows"]) == ("Marie", 632.8, 99)
     assert document["crucible_lineage"] == {"step": "raw"}
-    assert request["ingestion_class"] == "DelimitedTextIngestor"
+    assert request["ingestion_class"] == "JsonIngestor"
 
 
 def test_parser_never_writes_the_provenance_record(ingested, tmp_path):

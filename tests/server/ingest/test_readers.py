@@ -34,8 +34,6 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
     name, found = ingest(spectrum, spectrum.name, None)
     assert name == "DelimitedTextIngestor"
     assert found.metadata == {
-        "laser_nm": 632.8,
-        "operator": "Ada",
         "table": {
             "rows": 2,
             "delimiter": "comma",
@@ -61,18 +59,6 @@ def test_a_range_does_not_end_at_the_code_of_a_missing_value(read: Read, code: s
         {"name": "hour", "min": 1, "max": 3},
         {"name": "T"},
     ]
-
-
-def test_settings_above_a_table_count_only_if_all_lines_are_settings(read: Read) -> None:
-    assert read("a.csv", "# Code: 007\n# gain = 2\nx,y\n1,2\n").metadata.keys() == {"Code", "gain", "table"}
-    prose = "# Instrument: Shutter 5\n# Note: values below are those that the reader\n# would have seen\nx,y\n1,2\n"
-    assert read("b.csv", prose).metadata.keys() == {"table"}
-    for line in (
-        "Started 14:05:12",
-        "the sample was: wet",
-        "1998-05-01 12:00",
-    ):  # times and half sentences are no names
-        assert read("c.csv", f"# gain = 2\n# {line}\nx,y\n1,2\n").metadata.keys() == {"table"}, line
 
 
 @pytest.mark.parametrize(
