@@ -42,13 +42,13 @@ if "crucible_lineage.server.ingest" in sys.orig_argv:
                 return readers.Found({"object": float("nan"), "more": {object()}})
         return readers.Found({"process": os.getpid()})
 
-    readers.read_json = read
+    readers.read_image = read
 """
 
 
 @pytest.fixture
 def harm(tmp_path, monkeypatch):
-    """A reader of JSON that does what the file says; returns the folder to import it from."""
+    """A reader of pictures that does what the file says; returns the folder to import it from."""
     folder = tmp_path / "site"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(READER)
@@ -61,7 +61,7 @@ def said(ingested, tmp_path):
     """Ingest a file with this text; returns the dataset's record and the request."""
 
     def run(text):
-        path = tmp_path / f"{text}.json"
+        path = tmp_path / f"{text}.png"
         path.write_text(text)
         return ingested(path)
 
@@ -72,8 +72,8 @@ def said(ingested, tmp_path):
     ("text", "message"),
     [
         ("raise", "ValueError: the header has no magic number"),
-        ("crash", "JsonIngestor ended its process with exit code 3"),
-        ("hang", "JsonIngestor was not done after 2 s and was stopped"),
+        ("crash", "ImageIngestor ended its process with exit code 3"),
+        ("hang", "ImageIngestor was not done after 2 s and was stopped"),
         ("babble", "TypeError: Object of type set is not JSON serializable"),
         pytest.param(
             "greedy",
@@ -108,7 +108,7 @@ def killed(tmp_path, harm, monkeypatch):
         try:
             url = process.stdout.readline().strip()
             client = CrucibleClient(url, (data / "api_key").read_text().strip())
-            path = tmp_path / "a.json"
+            path = tmp_path / "a.png"
             path.write_text("hang")
             added = client.datasets.add_file(client.datasets.create(Dataset(dataset_name="x"))["dsid"], str(path))
             number = added["ingestion_request"]["id"]
@@ -125,13 +125,13 @@ def test_request_of_a_killed_server_is_processed_by_the_next(killed):
     with start_server(data) as server:
         client = CrucibleClient(server.url, server.api_key)
         request = client.ingestions.wait(number, sleep_interval=0.05)
-        assert (request["status"], request["ingestion_class"]) == ("complete", "JsonIngestor")
+        assert (request["status"], request["ingestion_class"]) == ("complete", "ImageIngestor")
 
 
 def test_closing_server_ends_the_process_in_hand_and_leaves_its_request_to_the_next(tmp_path, harm, monkeypatch):
     monkeypatch.setattr("crucible_lineage.server.worker.CLOSE_TIMEOUT_S", 0.2)
     monkeypatch.setenv("LAB_HANGS", "yes")
-    path = tmp_path / "a.json"
+    path = tmp_path / "a.png"
     path.write_text("hang")
     with start_server(tmp_path / "data") as server:
         client = CrucibleClient(server.url, server.api_key)
