@@ -15,6 +15,7 @@ from crucible_lineage.client.models import (
     DatasetCreate,
     DeletedRecord,
     DeletionRequest,
+    IngestionRequest,
     ReceivedModel,
 )
 from crucible_lineage.client.projects import InstrumentCalls
@@ -163,6 +164,20 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             wait_for = self._ingestions.wait
             added = tuple(replace(file, ingestion=file.ingestion and wait_for(file.ingestion.id)) for file in added)
         return CreatedDataset(record, metadata, added)
+
+    def create_whole(
+        self, fields: JsonMapping, linked: JsonMapping, files: Sequence[Mapping[str, object]]
+    ) -> dict[str, IngestionRequest]:
+        """Create a dataset by one call with all that it has, or not at all, as only the embedded Crucible can.
+
+        `linked` are metadata, keywords and parents. Return the requests to ingest files, by name.
+        """
+        new = to_send(DatasetCreate, fields)
+        action, body = f"create dataset {new.unique_id}", {**masked({**new.body(), **linked}), "files": files}
+        made = self._connection.call("POST", "/datasets", action, mfid=new.unique_id, body=body, repeatable=True)
+        names = {str(file["mfid"]): str(file["filename"]) for file in made.get("files", ())}
+        requests = parse_all(IngestionRequest, made.get("ingestion_requests", ()), action)
+        return {names[str(request.file_mfid)]: request for request in requests}
 
     def get(
         self, dsid: str, *, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False

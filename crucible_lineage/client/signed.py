@@ -57,17 +57,13 @@ def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | 
     The embedded Crucible adds what it stores already, in a dataset that this key may read, and takes small files at
     once.
     """
-    given = {}
-    if connection.is_embedded and outgoing.checksums.size <= GIVEN_BYTES:
-        content = outgoing.path.read_bytes()
-        require_unchanged(outgoing.path, outgoing.checksums)
-        given["content"] = base64.b64encode(content).decode()
+    is_given = connection.is_embedded and outgoing.checksums.size <= GIVEN_BYTES
     answer = connection.call(
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/multipart/initiate",
         outgoing.action,
         mfid=outgoing.dataset_mfid,
-        body={**outgoing.body(), **given},
+        body=outgoing.given() if is_given else outgoing.body(),
         headers={"Idempotency-Key": uuid.uuid4().hex, "Crucible-Reuse": "true"},
         repeatable=True,
         is_final=is_switched_off,
@@ -324,6 +320,12 @@ class Outgoing:
     def body(self) -> dict[str, object]:
         """Return the fields that every protocol sends first."""
         return {"filename": self.filename, "size": self.checksums.size, "sha256_hash": self.checksums.sha256}
+
+    def given(self) -> dict[str, object]:
+        """Return these fields with the content, as the embedded Crucible takes a small file."""
+        content = self.path.read_bytes()
+        require_unchanged(self.path, self.checksums)
+        return {**self.body(), "content": base64.b64encode(content).decode()}
 
 
 def existing(outgoing: Outgoing, file: FileRecord, *, existed: bool = True) -> UploadedFile:

@@ -273,11 +273,20 @@ def start_over(client: CrucibleClient, claimed: Claim) -> None:
 
 def complete(client: CrucibleClient, claimed: Claim) -> bool:
     """Mark this registration as complete. Return False if another one has taken over."""
-    when = _now().isoformat(timespec="seconds")
-    record = {**claimed.record.document(), "status": COMPLETE, "completed": {claimed.registrar: when}}
-    after = client.metadata.merge(claimed.mfid, {KEY: record, **completion_mark(claimed.registrar, when)})
-    won = registrations(after).complete
+    won = registrations(client.metadata.merge(claimed.mfid, _completed(claimed.record))).complete
     return won is not None and won.name == claimed.registrar
+
+
+def whole_metadata(record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str | None) -> JsonMapping:
+    """Return the metadata of a dataset that is registered by one call."""
+    own = _OwnMarks("", record, metadata, machine, 0.0)
+    return {**metadata, **_completed(own.record_as(own.new_name()))}
+
+
+def _completed(record: StepRecord | FilesRecord) -> JsonMapping:
+    when, registrar = _now().isoformat(timespec="seconds"), str(record.registrar)
+    document = {**record.document(), "status": COMPLETE, "completed": {registrar: when}}
+    return {KEY: document, **completion_mark(registrar, when)}
 
 
 class _OwnMarks:
@@ -303,7 +312,7 @@ class _OwnMarks:
 
     def begin(self, client: CrucibleClient) -> Claim | None:
         """Write the first metadata of the dataset. Return None if it has some already."""
-        record = self._record_as(self._new_name())
+        record = self.record_as(self.new_name())
         try:
             client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
         except ConflictError:
@@ -322,8 +331,8 @@ class _OwnMarks:
 
     def take_over(self, client: CrucibleClient, known: Registrations) -> Registrations:
         """Write marks of this registration that outrank all others. Return the registrations afterwards."""
-        name = self._new_name()
-        mark = begin_mark(name, known.next_rank, self._record_as(name).document(), self._own_metadata)
+        name = self.new_name()
+        mark = begin_mark(name, known.next_rank, self.record_as(name).document(), self._own_metadata)
         self.took_over = True
         after = client.metadata.merge(self._mfid, {**mark, **slots_mark(self._metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
@@ -344,7 +353,7 @@ class _OwnMarks:
         first = (dataset.stored_metadata or {}).get(KEY)
         return Claim(
             self._mfid,
-            self._record_as(name),
+            self.record_as(name),
             self._metadata,
             self._patience_s,
             self._mark_of(holder),
@@ -377,7 +386,7 @@ class _OwnMarks:
                 metadata = returned_values(
                     {"scientific_metadata": {**(dataset.stored_metadata or {}), KEY: kept.record}}
                 )
-            name = self._new_name()
+            name = self.new_name()
             mark = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
             mark |= completion_mark(name, when) if before is not None else {}
         self.took_over = True
@@ -405,12 +414,12 @@ class _OwnMarks:
             return claim_mark(holder.name)
         return begin_mark(holder.name, holder.rank, holder.record, holder.metadata or {})
 
-    def _new_name(self) -> str:
+    def new_name(self) -> str:
         name = f"{self._machine}-{secrets.token_hex(4)}"
         self._names.add(name)
         return name
 
-    def _record_as(self, name: str) -> StepRecord | FilesRecord:
+    def record_as(self, name: str) -> StepRecord | FilesRecord:
         return self._record.model_copy(update={"registrar": name})
 
 

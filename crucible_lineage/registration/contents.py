@@ -72,6 +72,23 @@ def fill(
     return {file.ref.name: upload.file.mfid for file, upload in zip(files, uploaded, strict=True)}
 
 
+def given_files(new: NewDataset) -> list[dict[str, object]] | None:
+    """Return the files with their contents, as the embedded Crucible takes them with a new dataset.
+
+    None if they are not all small, or if the dataset gets more than files afterwards.
+    """
+    from crucible_lineage.client.signed import GIVEN_BYTES, Outgoing
+
+    is_more = new.samples or new.waits_for_ingestion or any(file.ref.preview for file in new.files)
+    if is_more or sum(file.ref.size for file in new.files) > GIVEN_BYTES:
+        return None
+    return [
+        Outgoing(new.mfid, file.path, file.ref.name, file.checksums).given()
+        | {"ingest": new.ingest and file.ref.is_data, "ingestor": new.ingestor}
+        for file in new.files
+    ]
+
+
 def ingest(
     client: CrucibleClient, new: NewDataset, mfid: str, files: Mapping[str, str], *, may_exist: bool
 ) -> dict[str, IngestionRequest]:

@@ -21,12 +21,21 @@ from crucible_lineage.errors import (
     PreconditionError,
     RefusedError,
 )
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import compact, read_record
 from crucible_lineage.refs import DERIVED, DatasetFacts, DatasetRef
-from crucible_lineage.registration.claim import PATIENCE_S, Claim, claim, complete, is_of_machine, require_claim
-from crucible_lineage.registration.contents import SentContent, fill, ingest, take_back, tidy
+from crucible_lineage.registration.claim import (
+    PATIENCE_S,
+    Claim,
+    claim,
+    complete,
+    is_of_machine,
+    require_claim,
+    whole_metadata,
+)
+from crucible_lineage.registration.contents import SentContent, fill, given_files, ingest, take_back, tidy
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import (
     hidden_id_error,
@@ -79,10 +88,12 @@ def register_output(
     patience_s = PATIENCE_S if patience_s is None else patience_s
     mfid = new.mfid
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
+    record, attached = compact(_with_result(new))
+    if client.is_embedded and attached is None and _register_whole(client, new, record, metadata, machine, stages):
+        return new.ref(mfid)
     refusal = _create(client, new)
     if created := refusal is None:
         stages.begun()
-    record, attached = compact(_with_result(new))
     sent = SentContent(is_linked=created and client.is_embedded)
     for rounds_left in reversed(range(ROUNDS)):
         try:
@@ -117,6 +128,32 @@ def register_output(
         "run the same command again when they are done",
         mfid=mfid,
     )
+
+
+def _register_whole(
+    client: CrucibleClient,
+    new: NewDataset,
+    record: StepRecord | FilesRecord,
+    metadata: JsonMapping,
+    machine: str | None,
+    stages: RegistrationHooks,
+) -> bool:
+    """Register a small dataset by one call, of which the embedded Crucible keeps all or nothing.
+
+    Return whether it did; not if the dataset exists.
+    """
+    if (files := given_files(new)) is None:
+        return False
+    stages.before_complete()
+    whole = {"scientific_metadata": whole_metadata(record, metadata, machine)}
+    linked = {**whole, "keywords": new.keywords, "parents": new.parents}
+    try:
+        requests = client.datasets.create_whole({**new.fields, "unique_id": new.mfid}, linked, files)
+    except (ConflictError, ForbiddenError, RefusedError):
+        return False
+    stages.begun()
+    stages.ingesting(new.ref(new.mfid), requests)
+    return True
 
 
 class _OvertakenError(Exception):

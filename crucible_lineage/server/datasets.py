@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import Connection, JsonObject, now
+from crucible_lineage.server.files import new_request
 from crucible_lineage.server.http import (
     Count,
     Form,
@@ -34,6 +35,7 @@ from crucible_lineage.server.records import (
     Includes,
     cursor_page,
     edges,
+    file_record,
     link_records,
     list_query,
     load,
@@ -62,6 +64,7 @@ from crucible_lineage.server.resources import (
     written_metadata,
 )
 from crucible_lineage.server.schema import LOSE
+from crucible_lineage.server.uploads import GivenFile, keep_given
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
@@ -127,6 +130,7 @@ class _New(BaseModel):
     scientific_metadata: dict[str, object] | None = None
     keywords: list[Keyword] = []
     parents: list[str] = []
+    files: list[GivenFile] = []
 
 
 class _Patch(Form):
@@ -152,7 +156,14 @@ def _add_record_routes(kind: str) -> None:
         chosen = dict.fromkeys(("instrument_id", "instrument_mfid"), (str | None, None))
         chosen["size"] = (Count | None, None)  # later, that of its files
 
-    def create(call: Call, db: Connection, body: Any) -> Json:
+    def create(call: Call, body: Any) -> Json:
+        with call.write() as db:
+            made = insert_all(call, db, body)
+        if made.get("ingestion_requests"):
+            call.service.wake()
+        return made
+
+    def insert_all(call: Call, db: Connection, body: Any) -> JsonObject:
         owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
         project = home_project(db, call.caller, body.project_id, body.project_mfid)
         values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
@@ -169,7 +180,11 @@ def _add_record_routes(kind: str) -> None:
             for parent in body.parents:
                 link(call, db, parent, row["mfid"], "is_derived_from")
         call.add_revision(db, project)
-        return load(db, call.caller, number)
+        files = [keep_given(db, call, number, file) for file in body.files]
+        asked = [(row["id"], file.ingestor) for row, file in zip(files, body.files, strict=True) if file.ingest]
+        requests = [new_request(db, file_id, "requested", ingestor) for file_id, ingestor in asked]
+        given = {"files": list(map(file_record, files)), "ingestion_requests": requests} if files else {}
+        return {**load(db, call.caller, number), **given}
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
         project = select(db, "project", query.project_id, query.project_mfid)
@@ -191,7 +206,7 @@ def _add_record_routes(kind: str) -> None:
     create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **chosen)
     change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=_Patch, **fields)
     list_all.__annotations__["query"] = list_query(kind)
-    post(f"/{kind}s", 201, is_short=True)(create)
+    post(f"/{kind}s", 201)(create)
     get(f"/{kind}s")(list_all)
     patch(f"/{kind}s/{{mfid}}", of=kind, role=EDITOR)(change_one)
     _add_relatives(kind, "children", "parent_id", "child_id")

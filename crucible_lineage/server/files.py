@@ -127,9 +127,14 @@ def request_ingestion(
 ) -> Json:
     with call.write() as db:
         file = file_of(db, call.caller, mfid, CONTRIBUTOR)
-        asked = {"file_id": file["id"], "status": status, "ingestion_class": ingestion_class, "time_created": now()}
-        row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", db.add("ingestion_request", **asked))
+        record = new_request(db, file["id"], status, ingestion_class)
     call.service.wake()
+    return record
+
+
+def new_request(db: Connection, file_id: int, status: str, ingestion_class: str | None) -> Json:
+    asked = {"file_id": file_id, "status": status, "ingestion_class": ingestion_class, "time_created": now()}
+    row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", db.add("ingestion_request", **asked))
     return row and _request_record(row)
 
 

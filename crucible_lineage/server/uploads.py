@@ -56,6 +56,12 @@ class NewUpload(NewContent):
     content: Base64Bytes | None = None  # of a small file; then nothing is left to be sent
 
 
+class GivenFile(NewUpload):
+    content: Base64Bytes
+    ingest: bool = False
+    ingestor: str | None = None
+
+
 class AnnouncedPart(Form):
     part_number: Annotated[int, Field(ge=1, le=1_000_000)]
     crc32c: Crc32c
@@ -130,37 +136,43 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     return Response(status_code=204)
 
 
+def keep_given(db: Connection, call: Call, dataset_id: int, body: NewUpload) -> Row:
+    """Store a file whose bytes are given, or empty; return its row."""
+    content = body.content or b""
+    if (len(content), hashlib.sha256(content).hexdigest()) != (body.size, body.sha256_hash):
+        raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
+    find_same(db, dataset_id, body.filename, body.size, body.sha256_hash)
+    call.service.storage.keep_bytes(content)
+    return register(db, dataset_id, body.filename, body.size, body.sha256_hash)
+
+
 def _initiated(call: Call, mfid: str, body: NewUpload, part_size: int) -> tuple[Json, Row | None]:
     """Return the answer if the bytes are here undamaged, or given; else the upload to which they must be sent.
 
     They are here if the dataset has the file, or for a client that says so, if any dataset has them that it may read.
     """
     announced, storage = (body.filename, body.size, body.sha256_hash), call.service.storage
-    given = body.content if body.size else b""
     known = Conditions(FILES, "NOT resource.hidden")
     known.limit_to(call.caller)
     known.add("file.sha256 = ?", body.sha256_hash)
-    may_reuse = "crucible-reuse" in call.request.headers
-    if given is not None and (len(given), hashlib.sha256(given).hexdigest()) != announced[1:]:
-        raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
+    may_reuse, is_given = "crucible-reuse" in call.request.headers, body.content is not None or not body.size
 
     def origin(db: Connection) -> tuple[int, str | None]:
         """Return the dataset, and the state to answer if its bytes need not be sent."""
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         if find_same(db, dataset["id"], *announced) is not None:
             return dataset["id"], "completed"
-        is_known = given is not None or (may_reuse and known.rows(db, "file.id", 1))
-        return dataset["id"], "reused" if is_known else None
+        return dataset["id"], "reused" if is_given or (may_reuse and known.rows(db, "file.id", 1)) else None
 
-    is_here = given is not None
-    if not is_here:
+    is_here = False
+    if not is_given:
         with call.service.database.read() as db:
             _, state = origin(db)
         is_here = state is not None and storage.holds(body.sha256_hash, body.size)
     with call.write() as db:
         dataset_id, state = origin(db)  # the other file may have been deleted meanwhile, and its bytes with it
-        if given is not None:
-            storage.keep_bytes(given)
+        if is_given:
+            return {**_existing(keep_given(db, call, dataset_id, body)), "state": state}, None
         if is_here and state is not None:
             return {**_existing(register(db, dataset_id, *announced)), "state": state}, None
         return None, _begin(db, call, part_size, dataset_id, body.filename, body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,31 +93,37 @@ def test_a_new_dataset_takes_few_calls_and_an_existing_one_four_at_a_service(
 ) -> None:
     new = dataset(parent, smoothed)
     calls: list[str] = []
-    client = CrucibleClient(
-        session.client.api_url, (session.settings.data / "crucible" / "api_key").read_text().strip()
-    )
-    client._api.event_hooks = {"request": [lambda request: calls.append(f"{request.method} {request.url.path}")]}
-    register_output(client, new)
-    polls = [call for call in calls if call.startswith("GET")]
-    assert all("/ingestion_requests/" in call for call in polls), calls
-    # create, record, keyword, link, complete; for the file begin, sign, end (beside the bytes themselves), ingest
-    assert len(calls) - len(polls) == 5 + 4, calls
-    calls.clear()
-    assert read(client, new.mfid).ref is not None
-    assert len(calls) == 1
-    calls.clear()
-    register_output(client, new)
-    assert len(calls) == 4, calls  # create, read with its files, and what this machine has asked to be ingested
+    key = (session.settings.data / "crucible" / "api_key").read_text().strip()
+    with CrucibleClient(session.client.api_url, key) as client:
+        client._api.event_hooks = {"request": [lambda request: calls.append(f"{request.method} {request.url.path}")]}
+        register_output(client, new)
+        polls = [call for call in calls if call.startswith("GET")]
+        assert all("/ingestion_requests/" in call for call in polls), calls
+        # create, record, keyword, link, complete; for the file begin, sign, end (beside the bytes themselves), ingest
+        assert len(calls) - len(polls) == 5 + 4, calls
+        calls.clear()
+        assert read(client, new.mfid).ref is not None
+        assert len(calls) == 1
+        calls.clear()
+        register_output(client, new)
+        assert len(calls) == 4, calls  # create, read with its files, and what this machine has asked to be ingested
 
 
-def test_a_small_result_takes_four_calls_at_the_embedded_crucible(tmp_path: Path, smoothed: Path, dataset: Any) -> None:
+def test_a_small_result_takes_one_call_at_the_embedded_crucible(tmp_path: Path, smoothed: Path, dataset: Any) -> None:
     with Session(Settings(tmp_path / "data", source="given")) as session:
         session.ensure_project("lab")
         client, calls = session.client, list[str]()
         parent = client.datasets.create({"dataset_name": "spectrum", "project_id": "lab"}).dsid
         client._api.event_hooks = client._storage.event_hooks = {"request": [lambda sent: calls.append(sent.method)]}
-        made = register_output(client, replace(dataset(parent, smoothed), ingest=False))
-        assert calls == ["POST", "POST", "POST", "PATCH"]
+        made = register_output(client, dataset(parent, smoothed))
+        assert calls == ["POST"]
+        assert read(client, made.mfid).ref == made
         assert [keyword.keyword for keyword in client.datasets.get_keywords(made.mfid)] == ["smooth"]
         assert [entry.unique_id for entry in client.datasets.list_parents(made.mfid)] == [parent]
-        assert client.files.download_bytes(client.files.list(made.mfid)[0]) == smoothed.read_bytes()
+        (file,) = client.files.list(made.mfid)
+        assert client.files.download_bytes(file) == smoothed.read_bytes()
+        (request,) = client.ingestions.list(dataset_mfid=made.mfid)
+        assert request.file_mfid == file.mfid
+        calls.clear()
+        assert register_output(client, dataset(parent, smoothed)) == made
+        assert "PATCH" not in calls
