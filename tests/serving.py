@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
+from crucible_lineage.client import CrucibleClient
 from crucible_lineage.server.running import Serving
 from crucible_lineage.server.shared import SharedServer
 from crucible_lineage.session import Session
@@ -57,13 +59,26 @@ def start_server(data_dir: Path | str, *, port: int = 0, api_key: str | None = N
 
 
 def serve_sessions_here() -> None:
-    """Let sessions that tests open by `Session(Settings(folder))` have a server in this process, unless one runs."""
+    """Let sessions that tests open by `Session(Settings(folder))` have a server in this process, unless one runs.
+
+    It is a service to them: each part of a dataset is a call.
+    """
     of_product: Any = Session._start_embedded
+    connect = Session._connect
+    served = WeakSet[Session]()
 
     def start(session: Session) -> Callable[[], SharedServer | RunningServer]:
         folder = session.settings.data / "crucible"
         if session.settings.source != Settings.source or (folder / "serving.json").exists():
             return of_product(session)  # type: ignore[no-any-return]
+        served.add(session)
         return lambda: start_server(folder)
 
+    def as_of_a_service(session: Session) -> CrucibleClient:
+        client = connect(session)
+        if session in served:
+            client._connection.is_embedded = False
+        return client
+
     Session._start_embedded = start  # type: ignore[method-assign, assignment]
+    Session._connect = as_of_a_service  # type: ignore[method-assign]
