@@ -47,6 +47,7 @@ class Ingestor:
     name: str
     suffixes: Collection[str]
     read: Callable[[Path], Found | None]
+    is_harmless: bool = False  # of small files: pure Python, which takes a thousandth of the start of a process
 
 
 # By name: the plugin of RosettaSciIO, and the suffixes that belong to this kind of file only.
@@ -70,8 +71,8 @@ INGESTORS: tuple[Ingestor, ...] = (
         for name, (plugin, suffixes) in _PLUGINS.items()
     ),
     Ingestor("WorkbookIngestor", {".xlsx", ".xlsm", ".xls", ".ods"}, readers.read_workbook),
-    Ingestor("JsonIngestor", {".json"}, readers.read_json),
-    Ingestor("DelimitedTextIngestor", {".csv", ".tsv", ".txt", ".dat"}, readers.read_table),
+    Ingestor("JsonIngestor", {".json"}, readers.read_json, is_harmless=True),
+    Ingestor("DelimitedTextIngestor", {".csv", ".tsv", ".txt", ".dat"}, readers.read_table, is_harmless=True),
 )
 
 
@@ -79,19 +80,18 @@ class IngestionError(Exception):
     """The ingestion of a file failed; the message names the ingestor and the failure."""
 
 
-def ingest(
-    path: Path, filename: str, requested: str | None, on_attempt: Callable[[str], object] = lambda _: None
-) -> tuple[str | None, Found]:
-    """Return the name of the first ingestor that could read the file with its findings, or None with empty findings.
-
-    The `requested` ingestor is tried first, whatever the file's suffix. `on_attempt` gets the name of each one tried.
-    """
+def candidates(filename: str, requested: str | None) -> list[Ingestor]:
+    """Return the ingestors to try: the requested one first, whatever the file's suffix."""
     suffix = Path(filename).suffix.lower()
-    for ingestor in sorted(INGESTORS, key=lambda ingestor: ingestor.name != requested):
-        if ingestor.name == requested or suffix in ingestor.suffixes:
-            on_attempt(ingestor.name)
-            if (findings := ingestor.read(path)) is not None:
-                return ingestor.name, findings
+    found = [ingestor for ingestor in INGESTORS if ingestor.name == requested or suffix in ingestor.suffixes]
+    return sorted(found, key=lambda ingestor: ingestor.name != requested)
+
+
+def ingest(path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
+    """Return the name of the first candidate that could read the file and its findings, or None and empty ones."""
+    for ingestor in candidates(filename, requested):
+        if (findings := ingestor.read(path)) is not None:
+            return ingestor.name, findings
     return None, Found({})
 
 
@@ -125,13 +125,16 @@ class Isolation:
         if not path.is_file():
             raise FileNotFoundError(path)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
+        chosen = candidates(filename, requested)
+        if path.stat().st_size <= SMALL_BYTES and all(ingestor.is_harmless for ingestor in chosen):
+            return ingest(path, filename, requested)
         process, last, end = self._ready(), dict[str, Any](), time.monotonic() + limit_s
         timer = threading.Timer(limit_s, _kill, (process,))
         timer.start()
         with suppress(BrokenPipeError):  # it has died
             print(json.dumps([str(path), filename, requested, limit_s]), file=process.stdin, flush=True)
-        while not last.keys() & {"found", "error"} and (line := process.stdout.readline()):  # type: ignore[union-attr]
-            last |= json.loads(line)
+        if line := process.stdout.readline():  # type: ignore[union-attr]
+            last = json.loads(line)
         timer.cancel()
         messages = Path(self._folder, "messages")
         if output := messages.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip():
@@ -142,7 +145,7 @@ class Isolation:
             ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
             if time.monotonic() >= end:
                 ended = f"was not done after {limit_s:g} s and was stopped"
-            raise IngestionError(last.get("error") or f"{last.get('trying', 'the ingestion')} {ended}")
+            raise IngestionError(last.get("error") or f"{' or '.join(each.name for each in chosen)} {ended}")
         if path.stat().st_size > SMALL_BYTES:
             self.rest()
         picture = last["found"].pop("thumbnail")
@@ -197,7 +200,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def main() -> None:
-    """Ingest the files named in lines of JSON: say which ingestor is at work, then the result, a line of JSON each."""
+    """Ingest the files named in lines of JSON: the result of each is a line, too."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
@@ -212,7 +215,7 @@ def main() -> None:
         path, filename, requested, limit_s = json.loads(line)
         faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
         try:
-            name, found = ingest(Path(path), filename, requested, lambda name: say(trying=name))
+            name, found = ingest(Path(path), filename, requested)
             picture = base64.b64encode(found.thumbnail).decode() if found.thumbnail else None
             say(name=name, found=asdict(found) | {"thumbnail": picture})
         except MemoryError:
