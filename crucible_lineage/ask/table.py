@@ -42,7 +42,7 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
-from crucible_lineage.text.amounts import amount, distinct, value_text
+from crucible_lineage.text.amounts import amount, distinct, equality_key, value_text
 from crucible_lineage.text.times import utc
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def _series(facts: ProjectFacts, mfids: Sequence[str], column: str, by: Sequence
         value, time = facts.value(mfid, column), _measured_at(facts, mfid)
         if isinstance(value, int | float) and not isinstance(value, bool) and time is not None:
             swept = facts.value(mfid, "swept") or ""
-            label = ", ".join(str(facts.value(mfid, name)) for name in by) if by else str(swept)
+            label = ", ".join(value_text(facts.value(mfid, name)) for name in by) if by else str(swept)
             is_doubtful = facts.entries[mfid].state == DOUBTFUL
             groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
     if not groups:
@@ -262,9 +262,9 @@ def _grouped(
 ) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]:
     keys = [columns.index(name) for name in by]
     numbers = [at for at, name in enumerate(columns) if at not in keys and _all_numbers(row[at] for row in rows)]
-    groups: dict[tuple[str, ...], list[Sequence[Any]]] = {}
+    groups: dict[tuple[tuple[bool, str], ...], list[Sequence[Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(value_text(row[at]) for at in keys), []).append(row)
+        groups.setdefault(tuple(equality_key(row[at]) for at in keys), []).append(row)
     grouped = []
     for members in groups.values():
         values = [[row[at] for row in members if row[at] is not None] for at in numbers]

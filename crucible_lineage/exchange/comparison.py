@@ -183,7 +183,7 @@ def _metadata(source: JsonMapping, target: JsonMapping) -> tuple[JsonObject, lis
                 added |= correction_mark(name, ours[name])
         elif key not in target:
             added[key] = ours
-        elif ours != theirs:
+        elif not is_same_value(f"metadata.{key}", ours, theirs):
             differs.append(_differs(f"metadata {key}", ours, theirs))
     return added, differs
 

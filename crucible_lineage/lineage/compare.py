@@ -23,7 +23,7 @@ from crucible_lineage.lineage.records import (
     used_files,
     used_roles,
 )
-from crucible_lineage.text.times import measured_at
+from crucible_lineage.text.times import is_same_value, measured_at
 
 Slot = str | tuple[str, ...]
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -156,7 +156,7 @@ def _changes(old: Node, new: Node, successor: Mapping[str, str]) -> Iterator[Cha
 def _differing(old: Node, new: Node, before: JsonObject, after: JsonObject) -> Iterator[Change]:
     for name in dict.fromkeys([*before, *after]):
         was, now = before.get(name), after.get(name)
-        if was != now and (was == was or now == now):  # NaN stays NaN
+        if not is_same_value(name, was, now) and (was == was or now == now):  # NaN stays NaN
             yield Change(old.id, new.id, name, was, now)
 
 

@@ -69,8 +69,13 @@ def distinct(values: Iterable[object]) -> list[object]:
     found: dict[tuple[bool, str], object] = {}
     for value in values:
         if value is not None:
-            found.setdefault((isinstance(value, str | int | float), value_text(value)), value)
+            found.setdefault(equality_key(value), value)
     return list(found.values())
+
+
+def equality_key(value: object) -> tuple[bool, str]:
+    """Return the same key for equal values, and different ones for others."""
+    return isinstance(value, str | int | float), value_text(value)
 
 
 def alike(old: object, new: object) -> tuple[object, object]:

@@ -22,7 +22,6 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, plann
 from crucible_lineage.refs import DatasetRef, Facts
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
-from crucible_lineage.text.times import measured_at
 
 FieldsOf = Callable[[str], JsonMapping]  # the fields of a dataset's record, by MFID
 _COUNT = re.compile(r" and \d+ more$")  # in the default name of a list
@@ -189,10 +188,10 @@ def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object
     first = parts[0].dataset
     if name in ("dataset_name", "mfid"):
         return first.mfid if name == "mfid" else first.name
-    fields = fields_of(first.mfid)
-    if name == "timestamp":
-        return first.taken or (fields[name] if measured_at(fields) else "time not known")
-    return value_of({**fields, "metadata": fields.get("scientific_metadata") or {}}, name)
+    if name == "timestamp" and first.taken:
+        return first.taken
+    found = value_of(fields_of(first.mfid), name)
+    return "time not known" if found is None and name == "timestamp" else found
 
 
 # What the plan has resolved, and what the run does with the results.

@@ -19,6 +19,7 @@ from typing import Any
 from crucible_lineage.core.folders import attempt_folder
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.machine.checksums import FileStamp, file_sha256, scan_file, stamp
 from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own
@@ -169,7 +170,7 @@ def _execute(
         left_out=support.left_out,
         program=support.program,
     )
-    fields = partial(fields_of, session)
+    fields = partial(_parent_fields, session)
     names = [dataset_name(job, output, metadata[output], fields) for output in outputs]
     new = [
         new_dataset(
@@ -192,11 +193,11 @@ def _execute(
     return new, cached, "; ".join(filter(None, notes))
 
 
-def fields_of(session: Session, mfid: str) -> JsonMapping:
-    """Return the fields of a dataset's record, in the outbox or at Crucible."""
+def _parent_fields(session: Session, mfid: str) -> JsonMapping:
+    """Return the fields of a dataset in the outbox or at Crucible."""
     if (waiting := session.outbox.dataset(mfid)) is not None:
-        return {**waiting.fields, "unique_id": mfid, "scientific_metadata": dict(waiting.metadata)}
-    return session.client.datasets.get(mfid, include_metadata=True).model_dump()
+        return fields_of({**waiting.fields, "scientific_metadata": waiting.metadata})
+    return fields_of(session.client.datasets.get(mfid, include_metadata=True).model_dump())
 
 
 MAX_METADATA_BYTES = 3 << 20  # the embedded Crucible accepts 4 MB per dataset, with the provenance record

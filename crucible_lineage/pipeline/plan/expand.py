@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, groups_of, groups_of_variants
 from crucible_lineage.pipeline.plan.partners import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.text.amounts import amount, distinct, value_text
+from crucible_lineage.text.amounts import amount, distinct, is_equal, value_text
 
 MOST_INSTANCES = 100_000
 
@@ -231,7 +231,7 @@ class Expansion:
         differing = set()
         for name in dict.fromkeys(feed.instance for feed in feeds if feed.instance):
             for param, value in self.params[name].items():
-                if upstream.setdefault(param, value) != value:
+                if not is_equal(upstream.setdefault(param, value), value):
                     differing.add(param)
         return {**{param: value for param, value in upstream.items() if param not in differing}, **variant.given}
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
+from crucible_lineage.lineage.fields import shared
 from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values
 from crucible_lineage.pipeline.declare.parts import Ingest
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
@@ -149,17 +150,12 @@ def _about(record: JsonMapping) -> tuple[str, ...]:
 
 def _with_shared(facts: DatasetFacts, sources: Sequence[DatasetFacts]) -> DatasetFacts:
     """Return a result's facts, completed by those that the datasets it is about agree in."""
-    first, *others = sources
-    keys = [key for key, value in first.metadata.items()
-            if all(key in other.metadata and other.metadata[key] == value for other in others)]  # fmt: skip
-    shared = {key: first.metadata[key] for key in keys if key not in facts.metadata}
-    same = {name: getattr(first, name) for name in ("instrument", "measurement")
-            if all(getattr(other, name) == getattr(first, name) for other in others)}  # fmt: skip
+    agreed = shared(map(vars, sources))
     return replace(
         facts,
-        instrument=facts.instrument or same.get("instrument"),
-        measurement=facts.measurement or same.get("measurement"),
-        metadata={**facts.metadata, **shared},
+        instrument=facts.instrument or agreed.get("instrument"),
+        measurement=facts.measurement or agreed.get("measurement"),
+        metadata={**agreed["metadata"], **facts.metadata},
     )
 
 

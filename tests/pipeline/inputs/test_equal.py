@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.table import _grouped
+from crucible_lineage.condition import parse_condition
+from crucible_lineage.lineage.fields import shared
+from crucible_lineage.pipeline.declare.parts import Check
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan, plan_pipeline
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import certify
+from crucible_lineage.text.times import is_same_value
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 CLASSES = ([1, 1.0], [True], ["True"], [2**53, float(2**53)], [NFC, NFD])
@@ -112,3 +117,29 @@ def test_partners_share_what_their_steps_returned(lab: Any, session: Session, ru
     assert run(path).executed == []
     record = session.mirror.read([found.datasets["p[d2.txt]"]["out"]])
     assert "'same': {'metadata.found': 'Si'}" in str(dict(*record.values()))
+
+
+@pytest.mark.parametrize("door", ["list", "table", "by", "check", "data agree", "diff"])
+@pytest.mark.parametrize("value", VALUES, ids=ascii)
+def test_questions_and_checks_join_equal_values(door: str, value: Any) -> None:
+    number = next(number for number, some in enumerate(CLASSES) if any(value is one for one in some))
+    literal = repr(value)
+    found: list[object] = []
+    if door in ("list", "table"):
+        condition = parse_condition(f"k == {literal}" if door == "list" else f"k in [{literal}]")
+        found = [other for other in VALUES if condition.is_met(lambda _, other=other: other, "it")]
+    elif door == "check":
+        check = Check(that=f"metadata.k == {literal}")
+        found = [other for other in VALUES if check.of({"metadata": {"k": other}}).passed]
+    elif door == "by":
+        names, rows = _grouped(("k", "n"), [(other, 1) for other in VALUES], ("k",))
+        assert names[:2] == ("k", "count")
+        assert sorted(row[1] for row in rows) == sorted(map(len, CLASSES))
+        return
+    elif door == "data agree":
+        found = [other for other in VALUES if "k" in shared([{"k": value}, {"k": other}])]
+    else:  # a difference also tells how a value is spelt
+        found = [other for other in VALUES if is_same_value("k", value, other)]
+        assert [type(other) is bool for other in found] == [type(value) is bool] * len(found)
+        return
+    assert [*map(repr, found)] == [*map(repr, CLASSES[number])]
