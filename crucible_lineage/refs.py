@@ -68,14 +68,12 @@ class FileRef:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON for provenance records."""
-        entry: dict[str, Any] = {"name": self.name, "sha256": self.sha256, "size": self.size}
-        return {**entry, **({"preview": True} if self.preview else {}), **({"log": True} if self.log else {})}
+        return {name: value for name, value in vars(self).items() if value is not False}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> FileRef:
         """Return the file in such an entry."""
-        preview, log = bool(entry.get("preview", False)), bool(entry.get("log", False))
-        return cls(entry["name"], entry["sha256"], int(entry["size"]), preview, log)
+        return cls(**entry)
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,14 @@ class DatasetParts:
         return str(self.entry["unique_id"])
 
     @property
-    def is_sample(self) -> bool:
-        """Whether it is a sample."""
-        return bool(self.entry["resource_type"] == "sample")
+    def kind(self) -> str:
+        """`dataset` or `sample`."""
+        return str(self.entry["resource_type"])
 
     @property
     def name(self) -> str:
         """Its name, or else its id."""
-        return str(self.entry.get("sample_name" if self.is_sample else "dataset_name") or self.mfid)
+        return str(self.entry.get(f"{self.kind}_name") or self.mfid)
 
     @property
     def metadata(self) -> JsonMapping:
@@ -114,8 +114,8 @@ def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
         slots=slots,
         equal_parents=_equal_parents(ours, theirs),
         keywords=tuple(keyword for keyword in source.keywords if keyword.casefold() not in keywords),
-        parents=_missing_links(source, target, source.entry["resource_type"]),
-        samples=() if source.is_sample else tuple(sorted(_missing_links(source, target, "sample"))),
+        parents=_missing_links(source, target, source.kind),
+        samples=() if source.kind == "sample" else tuple(sorted(_missing_links(source, target, "sample"))),
         pictures=frozenset({picture.thumbnail_name or "" for picture in source.pictures} - there - beside),
         files=files,
     )
@@ -159,7 +159,7 @@ def _fields(source: DatasetParts, target: DatasetParts) -> tuple[JsonObject, lis
     added: JsonObject = {}
     differs = []
     given, given_there = without_default_time(source.entry), without_default_time(target.entry)
-    for name in SAMPLE_FIELDS if source.is_sample else COPIED:
+    for name in SAMPLE_FIELDS if source.kind == "sample" else COPIED:
         ours, theirs = given.get(name), given_there.get(name)
         if ours is None or is_same_value(name, source.entry.get(name), target.entry.get(name)):
             continue

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import ClassVar
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import FileRecord
@@ -66,10 +67,6 @@ class Conflict:
     name: str
     reason: str
 
-    def to_json(self) -> dict[str, str]:
-        """Return the JSON that commands print."""
-        return {"mfid": self.mfid, "name": self.name, "reason": self.reason}
-
 
 @dataclass(frozen=True)
 class ItemToCopy:
@@ -78,6 +75,7 @@ class ItemToCopy:
     source: DatasetParts
     missing: MissingParts
     parents: frozenset[str]
+    json_keys: ClassVar = "mfid name=source.name kind=source.kind lacking=missing.in_words"
 
     @property
     def mfid(self) -> str:
@@ -88,11 +86,6 @@ class ItemToCopy:
     def bytes(self) -> int:
         """The size of its files if the target lacks everything, else 0."""
         return int(self.source.entry.get("size") or 0) if self.missing.everything else 0
-
-    def to_json(self) -> JsonObject:
-        """Return the JSON that commands print."""
-        kind = "sample" if self.source.is_sample else "dataset"
-        return {"mfid": self.mfid, "name": self.source.name, "kind": kind, "lacking": self.missing.in_words}
 
 
 @dataclass(frozen=True)
@@ -277,7 +270,7 @@ class Sender:
         """Complete the item at the target. Raises ConflictError if that has received something else meanwhile."""
         missing = item.missing
         if missing.everything:
-            existing = self._sample(item.source) if item.source.is_sample else self._dataset(item.source)
+            existing = self._sample(item.source) if item.source.kind == "sample" else self._dataset(item.source)
             missing, faults = compare(item.source, existing)
             if faults:
                 raise ConflictError(f"{item.source.name!r} ({item.mfid}): {faults[0]}", mfid=item.mfid)
@@ -354,7 +347,7 @@ class Sender:
     def _complete(self, source: DatasetParts, missing: MissingParts) -> None:
         """Add the missing parts to a dataset or sample."""
         client, mfid = self.client, source.mfid
-        calls = client.samples if source.is_sample else client.datasets
+        calls = client.samples if source.kind == "sample" else client.datasets
         if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
             calls.update(mfid, **fields)
         if missing.metadata:

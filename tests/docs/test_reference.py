@@ -143,11 +143,16 @@ def test_every_variable_of_the_environment_is_on_the_page_and_no_other(assembled
 
 
 def test_every_exit_code_is_on_the_page(assembled: Path) -> None:
-    from crucible_lineage.cli import exit_codes
+    from crucible_lineage import errors
+    from crucible_lineage.cli.exit_codes import EXIT_CODES
 
     page = (assembled / "reference" / "settings.md").read_text(encoding="utf-8")
-    codes = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
-    assert {0, *codes} == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert {*EXIT_CODES} == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.LineageError)]
+    assert {kind.exit_code for kind in kinds} <= {*EXIT_CODES}
+    told = [*DOCS.rglob("*.md"), *(path for path in sources() if path.parent.name in ("ask", "cli"))]
+    named = re.compile(r"exit(?:s with| code) (\d+)")
+    assert {int(code) for path in told for code in named.findall(path.read_text(encoding="utf-8"))} <= {*EXIT_CODES}
 
 
 def test_every_kind_of_finding_is_on_the_page_with_its_severity(assembled: Path) -> None:
