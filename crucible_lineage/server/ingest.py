@@ -9,18 +9,15 @@ from __future__ import annotations
 import base64
 import faulthandler
 import json
-import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +31,7 @@ SMALL_BYTES = 1 << 20  # chosen: a file that leaves little memory in use
 MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
 MAX_REPLY_BYTES = 16 << 20
-LOGGED_BYTES = 4000
 GRACE_S = 5.0
-
-log = logging.getLogger("crucible_lineage.server")
 
 
 @dataclass(frozen=True)
@@ -109,84 +103,65 @@ def ingestor_names() -> list[str]:
 
 
 class Isolation:
-    """Ingests one file at a time, in a process that is replaced after a large file, a failure, or a change of the
-    environment; `stop`, from another thread, ends it and refuses others.
+    """Ingests one file at a time, in a process that is replaced after a large file or a failure; `stop`, from another
+    thread, ends it and refuses others.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._process: subprocess.Popen[str] | None = None
-        self._folder = ""  # of the process, for temporary files and messages
-        self._environment: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
         """Ingest as `ingest` does. Raises IngestionError if that fails."""
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        chosen = candidates(filename, requested)
-        if path.stat().st_size <= SMALL_BYTES and all(ingestor.is_harmless for ingestor in chosen):
+        is_small, chosen = path.stat().st_size <= SMALL_BYTES, candidates(filename, requested)
+        if is_small and all(ingestor.is_harmless for ingestor in chosen):
             return ingest(path, filename, requested)
-        process, last, end = self._ready(), dict[str, Any](), time.monotonic() + limit_s
-        timer = threading.Timer(limit_s, _kill, (process,))
+        limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
+        process = self._process = self._process or _started()
+        if self.stopped:
+            self.rest()
+            raise IngestionError("the server is closing")
+        timer, end = threading.Timer(limit_s, _kill, (process,)), time.monotonic() + limit_s
         timer.start()
+        assert process.stdout is not None
         with suppress(BrokenPipeError):  # it has died
             print(json.dumps([str(path), filename, requested, limit_s]), file=process.stdin, flush=True)
-        if line := process.stdout.readline():  # type: ignore[union-attr]
-            last = json.loads(line)
+        line = process.stdout.readline()
         timer.cancel()
-        messages = Path(self._folder, "messages")
-        if output := messages.read_bytes()[-LOGGED_BYTES:].decode("utf-8", "replace").strip():
-            log.warning("Ingesting %s: %s", filename, output)  # for the server's administrator
-        os.truncate(messages, 0)
-        if "found" not in last:
-            code = self.rest()
+        code = 0 if line and is_small else self.rest()
+        if not line:
             ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
             if time.monotonic() >= end:
                 ended = f"was not done after {limit_s:g} s and was stopped"
-            raise IngestionError(last.get("error") or f"{' or '.join(each.name for each in chosen)} {ended}")
-        if path.stat().st_size > SMALL_BYTES:
+            raise IngestionError(f"{' or '.join(ingestor.name for ingestor in chosen)} {ended}")
+        answer = json.loads(line)
+        if "error" in answer:
             self.rest()
-        picture = last["found"].pop("thumbnail")
-        return last["name"], Found(**last["found"], thumbnail=base64.b64decode(picture) if picture else None)
+            raise IngestionError(answer["error"])
+        return answer["name"], Found(answer["metadata"], base64.b64decode(answer["thumbnail"]) or None)
 
     def rest(self) -> int:
         """End the process, until there is another file; return its exit code."""
-        with self._lock:
-            process, self._process = self._process, None
+        process, self._process = self._process, None
         if process is None:
             return 0
         with suppress(subprocess.TimeoutExpired):  # it is reading
             process.communicate(timeout=0.1)
         _kill(process)
         process.communicate()
-        shutil.rmtree(self._folder, ignore_errors=True)
         return process.returncode
 
     def stop(self) -> None:
-        with self._lock:
-            self.stopped = True
-            if self._process is not None:
-                _kill(self._process)
+        self.stopped = True
+        if (process := self._process) is not None:
+            _kill(process)
 
-    def _ready(self) -> subprocess.Popen[str]:
-        """Return the process, started if need be."""
-        if self._process and (self._process.poll() is not None or self._environment != dict(os.environ)):
-            self.rest()
-        with self._lock:
-            if self.stopped:
-                raise IngestionError("the server is closing")
-            if self._process is None:
-                self._environment, self._folder = dict(os.environ), tempfile.mkdtemp()
-                own = {"TMPDIR": self._folder, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-                pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-                command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
-                with Path(self._folder, "messages").open("ab") as messages:
-                    self._process = subprocess.Popen(  # noqa: S603  this interpreter with a module of this package
-                        command, env={**os.environ, **own}, start_new_session=True, stderr=messages, **pipes
-                    )
-            return self._process
+
+def _started() -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
+    own = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, **pipes)  # noqa: S603  this interpreter with a module of this package
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -200,28 +175,25 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def main() -> None:
-    """Ingest the files named in lines of JSON: the result of each is a line, too."""
+    """Ingest the files named in lines of JSON; the result of each is a line, too."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
     _limit_memory(memory_mb << 20)
-
-    def say(**reply: object) -> None:
-        if len(text := json.dumps(reply)) > MAX_REPLY_BYTES:
-            raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
-        print(text, file=replies, flush=True)
-
     for line in sys.stdin:
         path, filename, requested, limit_s = json.loads(line)
         faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
         try:
             name, found = ingest(Path(path), filename, requested)
-            picture = base64.b64encode(found.thumbnail).decode() if found.thumbnail else None
-            say(name=name, found=asdict(found) | {"thumbnail": picture})
+            picture = base64.b64encode(found.thumbnail or b"").decode()
+            text = json.dumps({"name": name, "metadata": found.metadata, "thumbnail": picture})
+            if len(text) > MAX_REPLY_BYTES:
+                raise ValueError(f"the metadata found in the file are larger than {MAX_REPLY_BYTES >> 20} MB")
         except MemoryError:
-            say(error=f"MemoryError: reading takes more than {memory_mb} MB of memory")
+            text = json.dumps({"error": f"MemoryError: reading takes more than {memory_mb} MB of memory"})
         except Exception as error:
-            say(error=f"{type(error).__name__}: {error}"[:500])
+            text = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
+        print(text, file=replies, flush=True)
         faulthandler.cancel_dump_traceback_later()
 
 

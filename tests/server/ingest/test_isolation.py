@@ -57,15 +57,20 @@ def harm(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def said(ingested, tmp_path):
-    """Ingest a file with this text; returns the dataset's record and the request."""
+def said(harm, tmp_path):
+    """Ingest a file with this text, by a server of its own; returns the dataset's record and the request."""
+    with start_server(tmp_path / "own") as server:
+        client = CrucibleClient(server.url, server.api_key)
 
-    def run(text):
-        path = tmp_path / f"{text}.png"
-        path.write_text(text)
-        return ingested(path)
+        def run(text):
+            path = tmp_path / f"{text}.png"
+            path.write_text(text)
+            mfid = client.datasets.create(Dataset(dataset_name="x"))["dsid"]
+            request = client.datasets.add_file(mfid, str(path))["ingestion_request"]
+            request = client.ingestions.wait(request["id"], sleep_interval=0.05)
+            return client.datasets.get(mfid, include_metadata=True), request
 
-    return run
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -82,9 +87,7 @@ def said(ingested, tmp_path):
         ),
     ],
 )
-def test_reader_that_does_harm_fails_with_a_message_and_the_next_file_is_ingested(
-    said, harm, monkeypatch, text, message
-):
+def test_reader_that_does_harm_fails_with_a_message_and_the_next_file_is_ingested(said, monkeypatch, text, message):
     monkeypatch.setenv("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S", "2" if text == "hang" else "30")
     monkeypatch.setenv("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB", "1024")
     monkeypatch.setenv("LAB_HANGS", "yes")
