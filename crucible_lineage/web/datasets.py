@@ -35,7 +35,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.refs import CORRECTED, SHOWN
+from crucible_lineage.refs import CORRECTED, MATCHED, SHOWN
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import About
 from crucible_lineage.statements.stating import lift, put_on_hold, sign
@@ -222,7 +222,6 @@ def _required(form: Form, name: str, description: str) -> str:
 
 MOST_PICTURES = 40  # up to here, the page includes the pictures of the datasets
 MANY = 3_000  # beyond, the page omits metadata, which would take seconds
-BRIEF_FIELDS = ("resource_type", "dataset_name", "sample_name", "measurement", "data_type", "sample_type", "project_id")
 BRIEF_PROVENANCE = ("status", "registrar", "completed", "step")
 # The page has a single script, named by hash in its own policy; the sandbox also gives it its own origin.
 FRAMED = "sandbox allow-scripts allow-top-navigation-by-user-activation; frame-ancestors 'self'"
@@ -279,7 +278,11 @@ def _near(reader: Reader) -> LineageGraph:
 
 def _brief(record: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of a record that the drawing and its search need; the dataset's page has the rest."""
-    brief = {key: record[key] for key in BRIEF_FIELDS if record.get(key) is not None}
+    brief = {
+        key: record[key]
+        for key in ("resource_type", "project_id", "sample_name", "sample_type", *MATCHED)
+        if record.get(key) is not None
+    }
     recorded = {key: value for key, value in provenance(record).items() if key in BRIEF_PROVENANCE}
     return brief | ({"scientific_metadata": {PROVENANCE_KEY: recorded}} if recorded else {})
 

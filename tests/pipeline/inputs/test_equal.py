@@ -119,17 +119,16 @@ def test_partners_share_what_their_steps_returned(lab: Any, session: Session, ru
     assert "'same': {'metadata.found': 'Si'}" in str(dict(*record.values()))
 
 
-@pytest.mark.parametrize("door", ["list", "table", "by", "check", "data agree", "diff"])
+@pytest.mark.parametrize("door", ["where", "by", "check", "data agree", "diff"])
 @pytest.mark.parametrize("value", VALUES, ids=ascii)
 def test_questions_and_checks_join_equal_values(door: str, value: Any) -> None:
     number = next(number for number, some in enumerate(CLASSES) if any(value is one for one in some))
-    literal = repr(value)
     found: list[object] = []
-    if door in ("list", "table"):
-        condition = parse_condition(f"k == {literal}" if door == "list" else f"k in [{literal}]")
+    if door == "where":
+        condition = parse_condition(f"k == {value!r} and k in [{value!r}]")
         found = [other for other in VALUES if condition.is_met(lambda _, other=other: other, "it")]
     elif door == "check":
-        check = Check(that=f"metadata.k == {literal}")
+        check = Check(that=f"metadata.k == {value!r}")
         found = [other for other in VALUES if check.of({"metadata": {"k": other}}).passed]
     elif door == "by":
         names, rows = _grouped(("k", "n"), [(other, 1) for other in VALUES], ("k",))
