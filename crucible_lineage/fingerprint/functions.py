@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import resolve_name
@@ -28,7 +28,6 @@ from crucible_lineage.fingerprint.source import (
     base_folder,
     bytecode_text,
     changed_objects,
-    function_text,
     imports_of,
     is_first_party,
     is_plainly_loaded,
@@ -170,6 +169,31 @@ class Context:
         """Return the folder of a module's top-level package, to which paths of data are relative."""
         return base_folder(root_package(module))
 
+    def imported_from(self, module: str, name: str | None = None) -> Iterator[tuple[Import, str]]:
+        """Yield the imports in a module, of this name or all, with the absolute name of the imported module."""
+        source, loaded = self.module_source(module), sys.modules.get(module)
+        if source is None or loaded is None:
+            return
+        package = loaded.__package__ or getattr(loaded.__spec__, "parent", None) or ""
+        found = source.imports.get(name, ()) if name else (item for items in source.imports.values() for item in items)
+        for statement in found:
+            with suppress(ImportError):
+                yield statement, module_of(statement, package)
+
+    def reference(self, label: str, value: Any, key: tuple[str, str], depth: int = 8) -> Reference:
+        """Return the reference to a global, by imports that still give it: a foreign name, or the key where it is set."""
+        for statement, module in self.imported_from(*key):
+            if statement.attribute is None:
+                bound = module if statement.bound != root_package(module) else statement.bound
+                if sys.modules.get(bound) is value and not self.is_first_party(bound):
+                    return Reference(label, ExternalName(bound), key)
+            elif getattr(sys.modules.get(module), statement.attribute, _MISSING) is value:
+                if not self.is_first_party(module):
+                    return Reference(label, ExternalName(f"{module}:{statement.attribute}"), key)
+                if depth:
+                    return self.reference(label, value, (module, statement.attribute), depth=depth - 1)
+        return Reference(label, value, key)
+
 
 _MISSING = object()
 _TELLTALES = {
@@ -202,12 +226,13 @@ _UNKNOWABLE = {
 }
 
 
-def function_piece(
-    context: Context, function: types.FunctionType, key: tuple[str, str] | None, *, with_defaults: bool
-) -> ObjectDescription:
+_NAMED = frozenset({"name", "decorator_list"})  # no part of what a function does
+
+
+def function_piece(context: Context, function: types.FunctionType, *, with_defaults: bool) -> ObjectDescription:
     """Return the piece of a function, if `with_defaults` with the defaults of its parameters."""
     if not context.is_first_party(home_of(function)):
-        return _foreign(context, function, key)
+        return _foreign(context, function)
     piece = ObjectDescription()
     code = function.__code__
     scope = CodeScope(context, home_of(function), function.__globals__, _cells(function))
@@ -268,7 +293,8 @@ def _read(
 ) -> None:
     decorators = getattr(node, "decorator_list", [])
     hints = scope.decorate(decorators, piece)
-    piece.text = f"{function_text(node, with_defaults=with_defaults, hints=hints)}{piece.text}"
+    skipped = _NAMED if with_defaults else _NAMED | {"defaults", "kw_defaults"}
+    piece.text = f"{syntax_text(node, hints=hints, skipped=skipped)}{piece.text}"
     for part in node.body if isinstance(node.body, list) else [node.body]:
         scope.add_imports(part, piece)
     visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
@@ -282,12 +308,12 @@ def _read(
 def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription) -> None:
     cells = scope.cells
     visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
-    for change in changed_objects(node):
-        if not change.chain:
-            name = str(change.attribute)
+    for chain, attribute in changed_objects(node):
+        if not chain:
+            name = str(attribute)
             piece.changes.add(("cell", id(cells[name])) if name in cells else ("name", scope.module, name))
-        elif change.chain[0] in visible and (target := scope.target(change.chain)) is not None:
-            piece.changes.add(_change(target, change.chain, change.attribute))
+        elif chain[0] in visible and (target := scope.target(chain)) is not None:
+            piece.changes.add(_change(target, chain, attribute))
 
 
 def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[object, ...]:
@@ -305,9 +331,9 @@ def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
     return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
-def _foreign(context: Context, function: types.FunctionType, key: tuple[str, str] | None) -> ObjectDescription:
+def _foreign(context: Context, function: types.FunctionType) -> ObjectDescription:
     """Return the piece of a library's function, with the first-party code that it wraps or holds."""
-    name = external_name(context, function, key)
+    name = external_name(context, function)
     piece = ObjectDescription(f"external {name}", notes=unknowable_notes(name))
     scope = CodeScope(context, home_of(function), {}, _cells(function))
     scope.refer([(name,) for name in sorted(scope.cells)], piece)
@@ -339,15 +365,26 @@ class CodeScope:
         package = self.names.get("__package__") or ""
         for statement in imports_of(node):
             try:
-                value = imported_value(self.context, statement, package)
+                value = self._imported_value(statement, module_of(statement, package))
             except Exception as error:  # whatever the imported module raises
-                piece.notes.append(
-                    f"import {statement.module or statement.attribute} ({type(error).__name__} when imported)"
-                )
+                failed = f"import {statement.module or statement.attribute} ({type(error).__name__} when imported)"
+                piece.notes.append(failed)
                 continue
             self.imported[statement.bound] = value
             if isinstance(value, ExternalName):
                 piece.references.append(Reference(statement.bound, value))
+
+    def _imported_value(self, statement: Import, module: str) -> Any:
+        """Return what an import binds: a first-party module or object, or the name of a foreign one."""
+        attribute, root = statement.attribute, root_package(module)
+        if not self.context.is_first_party(module):
+            if attribute is not None:
+                return ExternalName(f"{module}:{attribute}")
+            return ExternalName(module if statement.bound != root else root)
+        loaded = _imported(module)
+        if attribute is None:
+            return loaded if statement.bound != root else sys.modules[root]
+        return getattr(loaded, attribute) if hasattr(loaded, attribute) else _imported(f"{module}.{attribute}")
 
     def refer(
         self, chains: Iterable[Chain], piece: ObjectDescription, *, label: str = "", at_import: bool = False
@@ -400,15 +437,18 @@ class CodeScope:
 
     def _resolved(self, chain: Chain, piece: ObjectDescription) -> list[Reference]:
         name, *rest = chain
-        if name in _TELLTALES and (name.startswith("__") or self._root(name) is _MISSING):
+        value = self._root(name)
+        if name in _TELLTALES and (name.startswith("__") or value is _MISSING):
             piece.notes.append(f"{name} ({_TELLTALES[name]})")
             return []
-        value = self._root(name)
+        piece.notes += [
+            f"{'.'.join(chain)} ({_TELLTALES[part]})" for part in rest if part in ("__doc__", "__annotations__")
+        ]
         if name in _OWN_NAMES:
             return []
-        if name == "globals" and value is _MISSING:
-            return [Reference(self.module, sys.modules.get(self.module))]
         if value is _MISSING:
+            if name == "globals":
+                return [Reference(self.module, sys.modules.get(self.module))]
             return [] if hasattr(builtins, name) else [Reference(name, ExternalName(""))]
         key = (self.module, name) if name not in self.imported and name not in self.cells else None
         label = name
@@ -416,28 +456,23 @@ class CodeScope:
             key = value.__name__, rest[0]
             label = f"{label}.{rest[0]}"
             value = getattr(value, rest.pop(0), ExternalName(""))
-        references = [Reference(label, value, key, cell=id(self.cells.get(name)) if name in self.cells else None)]
-        if rest and isinstance(value, (types.ModuleType, ExternalName)):
-            references += self._foreign(references[0], rest, piece)
-        for attribute in rest:
-            if attribute in ("__doc__", "__annotations__"):
-                piece.notes.append(f"{'.'.join(chain)} ({_TELLTALES[attribute]})")
-        return references
+        cell = id(self.cells[name]) if name in self.cells else None
+        found = self.context.reference(label, value, key) if key else Reference(label, value, cell=cell)
+        if not rest or not isinstance(value, (types.ModuleType, ExternalName)):
+            return [found]
+        home = found.value.name if isinstance(found.value, ExternalName) else value.__name__
+        return [found, *self._within(value, rest, home, label, piece)]
 
-    def _foreign(self, module: Reference, rest: list[str], piece: ObjectDescription) -> list[Reference]:
-        """Resolve a chain through a foreign module to first-party code; note what is unknowable."""
-        dotted = f"{external_name(self.context, module.value, module.key)}.{'.'.join(rest)}"
-        if isinstance(module.value, ExternalName):
-            dotted = f"{module.value.name}.{'.'.join(rest)}"
-        piece.notes += unknowable_notes(dotted)
-        value: Any = module.value
+    def _within(
+        self, module: Any, rest: list[str], home: str, label: str, piece: ObjectDescription
+    ) -> Iterator[Reference]:
+        """Yield first-party code that stands in for a function of a foreign module; note what is unknowable."""
+        piece.notes += unknowable_notes(".".join([home, *rest]))
         for attribute in rest:
-            value = vars(value).get(attribute) if isinstance(value, types.ModuleType) else None
-        if isinstance(value, types.FunctionType):
-            home = value.__globals__.get("__name__", "")
-            if self.context.is_first_party(home) and root_package(home) != root_package(dotted):
-                return [Reference(".".join([module.label, *rest]), value)]
-        return []
+            module = vars(module).get(attribute) if isinstance(module, types.ModuleType) else None
+        if isinstance(module, types.FunctionType) and self.context.is_first_party(home_of(module)):
+            if root_package(home_of(module)) != root_package(home):
+                yield Reference(".".join([label, *rest]), module)
 
 
 def _content(cell: types.CellType) -> Any:
@@ -455,26 +490,12 @@ def unknowable_notes(name: str) -> list[str]:
     return [f"{dotted} ({_UNKNOWABLE[prefix]})" for prefix in names if prefix in _UNKNOWABLE]
 
 
-def written_name(context: Context, value: object, key: tuple[str, str] | None) -> str | None:
-    """Return the name by which a foreign object is imported, the same on each platform; None if no import binds it."""
-    for _ in range(8):  # through first-party modules that re-export it
-        statement = _written_import(context, value, key) if key else None
-        if statement is None or statement.attribute is None or not context.is_first_party(statement.module):
-            break
-        key = statement.module, statement.attribute
-    if statement is None or context.is_first_party(statement.module):
-        return None
-    return statement.module if statement.attribute is None else f"{statement.module}:{statement.attribute}"
-
-
-def external_name(context: Context, value: object, key: tuple[str, str] | None) -> str:
-    """Return the name of a foreign object, if possible as the importing module writes it."""
-    if written := written_name(context, value, key):
-        return written
+def external_name(context: Context, value: object) -> str:
+    """Return the name of a foreign object that no import names."""
     if isinstance(value, types.ModuleType):
         return value.__name__
     if isinstance(value, types.FunctionType):  # functools.wraps sets the name of the wrapped function
-        return f"{root_package(value.__globals__.get('__name__', ''))}:{value.__code__.co_qualname}"
+        return f"{root_package(home_of(value))}:{value.__code__.co_qualname}"
     named = value if hasattr(value, "__qualname__") else type(value)
     package = root_package(getattr(named, "__module__", None) or "builtins")
     return f"{'' if context.is_first_party(package) else package}:{named.__qualname__}"
@@ -483,21 +504,6 @@ def external_name(context: Context, value: object, key: tuple[str, str] | None) 
 def module_of(statement: Import, package: str) -> str:
     """Return the absolute name of an imported module. Raises ImportError if there is none."""
     return resolve_name("." * statement.level + statement.module, package) if statement.level else statement.module
-
-
-def imported_value(context: Context, statement: Import, package: str) -> Any:
-    """Return what an import in a function binds: a first-party module or object, or the name of a foreign one."""
-    module = module_of(statement, package)
-    if not context.is_first_party(module):
-        if statement.attribute is not None:
-            return ExternalName(f"{module}:{statement.attribute}")
-        return ExternalName(module if statement.bound != root_package(module) else root_package(module))
-    loaded = _imported(module)
-    if statement.attribute is None:
-        return loaded if statement.bound != root_package(module) else sys.modules[root_package(module)]
-    if hasattr(loaded, statement.attribute):
-        return getattr(loaded, statement.attribute)
-    return _imported(f"{module}.{statement.attribute}")
 
 
 def _imported(module: str) -> types.ModuleType:
@@ -514,39 +520,8 @@ def imported_files(context: Context, modules: Iterable[str]) -> set[str]:
         if name in seen or module is None or not context.is_first_party(name):
             continue
         seen.add(name)
-        if name.rpartition(".")[0]:
-            waiting.append(name.rpartition(".")[0])
-        if file := getattr(module, "__file__", None):
-            files.add(file)
-        source = context.module_source(name)
-        for statement in (item for items in source.imports.values() for item in items) if source else ():
-            try:
-                absolute = module_of(statement, _package(module))
-            except ImportError:
-                continue
+        waiting.append(name.rpartition(".")[0])
+        files.add(getattr(module, "__file__", None) or "")
+        for statement, absolute in context.imported_from(name):
             waiting += [absolute, f"{absolute}.{statement.attribute}"]
     return files
-
-
-def _written_import(context: Context, value: object, key: tuple[str, str]) -> Import | None:
-    """Return the import that gave a module's global this value; None if none did, or it was replaced since."""
-    module = sys.modules.get(key[0])
-    source = context.module_source(key[0])
-    for statement in source.imports.get(key[1], ()) if source and module else ():
-        try:
-            absolute = module_of(statement, _package(module))
-        except ImportError:
-            continue
-        loaded = sys.modules.get(absolute)
-        if statement.attribute is None:
-            bound = absolute if statement.bound != root_package(absolute) else root_package(absolute)
-            if sys.modules.get(bound) is value:
-                return Import(statement.bound, bound, None, 0)
-        elif getattr(loaded, statement.attribute, _MISSING) is value:
-            return Import(statement.bound, absolute, statement.attribute, 0)
-    return None
-
-
-def _package(module: object) -> str:
-    spec = getattr(module, "__spec__", None)
-    return getattr(module, "__package__", None) or getattr(spec, "parent", None) or ""

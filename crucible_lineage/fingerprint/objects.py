@@ -39,9 +39,8 @@ from crucible_lineage.fingerprint.functions import (
     function_piece,
     home_of,
     unknowable_notes,
-    written_name,
 )
-from crucible_lineage.fingerprint.source import changed_attributes, class_text, read_chains, syntax_text
+from crucible_lineage.fingerprint.source import changed_attributes, read_chains, syntax_text
 from crucible_lineage.fingerprint.values import quantity_of
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.step import Step
@@ -81,9 +80,9 @@ def piece_of(context: Context, reference: Reference) -> ObjectDescription:
     if isinstance(value, ExternalName):
         return _named(context, value.name)
     if isinstance(value, types.FunctionType):
-        return function_piece(context, value, reference.key, with_defaults=True)
+        return function_piece(context, value, with_defaults=True)
     if isinstance(value, type):
-        return class_piece(context, value, reference.key)
+        return class_piece(context, value)
     if isinstance(value, types.ModuleType):
         return _module(context, value, reference)
     if isinstance(value, _INERT) or typing.get_origin(value) is not None:
@@ -105,18 +104,17 @@ def piece_of(context: Context, reference: Reference) -> ObjectDescription:
 def _named(context: Context, name: str) -> ObjectDescription:
     module = name.partition(":")[0]
     packages = {module.partition(".")[0]} if context.is_package(module) else set()
-    return ObjectDescription(f"external {name}", notes=unknowable_notes(name), packages=packages)
+    notes = [] if name in sys.modules else unknowable_notes(name)  # each use of a module adds its own
+    return ObjectDescription(f"external {name}", notes=notes, packages=packages)
 
 
 def _module(context: Context, module: types.ModuleType, reference: Reference) -> ObjectDescription:
     """Return the piece of a module used as a value: all definitions of a first-party one, since any may be used."""
     if not context.is_first_party(module.__name__):
-        piece = _named(context, external_name(context, module, reference.key))
-        piece.notes = []  # each use adds its own notes
-        return piece
+        return _named(context, external_name(context, module))
     named = [(name, value) for name, value in sorted(vars(module).items()) if not name.startswith("__")]
     parts = [(name, value) for name, value in named if not isinstance(value, types.ModuleType)]
-    return ObjectDescription("module", [Reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
+    return ObjectDescription("module", [context.reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
 
 
 def _wrapped(value: Any) -> JsonObject | None:
@@ -152,7 +150,7 @@ def _attribute(value: object, name: str, default: Any = None) -> Any:
 def _builtin(context: Context, value: Any, reference: Reference) -> ObjectDescription:
     module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
     owner = getattr(value, "__self__", None)
-    name = external_name(context, value, reference.key)
+    name = external_name(context, value)
     if owner is not None and not isinstance(owner, types.ModuleType):
         return ObjectDescription(f"builtin {value.__qualname__}", [Reference(".self", owner)])
     piece = _named(context, name)
@@ -192,9 +190,7 @@ def _object(context: Context, reference: Reference) -> ObjectDescription:
         return ObjectDescription(f"member {value.name}", [Reference(" class", cls)])
     if context.is_first_party(cls.__module__):
         return _instance(context, reference)
-    if written := written_name(context, value, reference.key):  # an object of a library, such as numpy.sin
-        return _named(context, written)
-    piece = ObjectDescription(f"object {external_name(context, cls, None)} {_attribute(value, '__name__', '')}")
+    piece = ObjectDescription(f"object {external_name(context, cls)} {_attribute(value, '__name__', '')}")
     piece.notes.append(f"{reference.label} (a {cls.__module__}.{cls.__qualname__}, whose state is not covered)")
     if context.is_package(cls.__module__):
         piece.packages.add(cls.__module__.partition(".")[0])
@@ -208,12 +204,9 @@ def _instance(context: Context, reference: Reference) -> ObjectDescription:
     """Return the piece of a first-party instance: class, attributes, and contents of a list or similar."""
     value, cls = reference.value, type(reference.value)
     piece = ObjectDescription("instance", [Reference(" class", cls)])
-    attributes = dict(_attribute(value, "__dict__", {}))
-    for base in cls.__mro__:
-        slots = vars(base).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and (part := _attribute(value, name, _ABSENT)) is not _ABSENT:
-                attributes[name] = part
+    state = object.__getstate__(value)
+    parts = state if isinstance(state, tuple) else (state,)  # the second is that of slots
+    attributes = {name: part for named in parts for name, part in (named or {}).items()}
     changing = {name for name in attributes if is_changing_attribute(context, value, cls, name)}
     constant = [(name, part) for name, part in sorted(attributes.items()) if name not in changing]
     piece.references += [Reference(f".{name}", part) for name, part in constant]
@@ -257,35 +250,47 @@ _METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.c
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
-def class_piece(context: Context, cls: type, key: tuple[str, str] | None) -> ObjectDescription:
-    """Return the piece of a class: its bases, declarations and attributes."""
+def class_piece(context: Context, cls: type) -> ObjectDescription:
+    """Return the piece of a class: its bases, attributes, and what else its body says."""
     if not context.is_first_party(cls.__module__):
-        foreign = ObjectDescription(f"external {external_name(context, cls, key)}")
-        foreign.packages = {cls.__module__.partition(".")[0]} if context.is_package(cls.__module__) else set()
-        return foreign
+        return _named(context, external_name(context, cls))
     piece = ObjectDescription("class")
-    node = _node(context, cls, piece)
     bases = [base for base in cls.__bases__ if base not in (object, typing.Generic)]
     piece.references += [Reference(f"base {index}", base) for index, base in enumerate(bases)]
     if type(cls) not in _PLAIN_METACLASSES:
         piece.references.append(Reference("metaclass", type(cls)))
+    by_library = any(context.is_package(builder.__module__) for builder in (*cls.__bases__, type(cls)))
+    node = _node(context, cls, piece)
     if node is not None:
-        _declared(context, cls, node, piece)
-    if dataclasses.is_dataclass(cls):
-        _dataclass_fields(cls, piece)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        piece.text += f" fields {cls._fields!a}"
-        defaults = getattr(cls, "_field_defaults", {})
-        piece.references += [Reference(f".{name}", value) for name, value in sorted(defaults.items())]
-    if issubclass(cls, enum.Enum):
-        piece.references += [Reference(f".{name}", member._value_) for name, member in cls.__members__.items()]
-    for name, value in _attributes(context, cls, node):
+        _read_body(context, cls, node, piece, by_library)
+    elif isinstance(made := _attribute(cls, "_member_map_", None) or _attribute(cls, "_field_defaults", None), dict):
+        piece.text += f" {getattr(cls, '_fields', ())!a}"
+        piece.references += [Reference(f".{name}", value) for name, value in made.items()]
+    for name, value in _attributes(context, cls, node, by_library):
         if not is_changing_attribute(context, cls, cls, name):
             piece.references.append(Reference(f".{name}", value))
         elif node is not None:
             piece.notes.append(f"{cls.__qualname__}.{name} (changed by the code itself; its value is not covered)")
-            piece.text += "".join(syntax_text(statement) for statement in _statements(node, name))
     return piece
+
+
+def _read_body(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription, by_library: bool) -> None:
+    """Add the body of a class, all of it if a library may read it, else without attributes that are read by value."""
+    module = sys.modules.get(cls.__module__)
+    scope = CodeScope(context, cls.__module__, vars(module) if module else {})
+    hints = scope.decorate(node.decorator_list, piece) or by_library
+    body = node.body if hints else [part for part in node.body if not _is_read_by_value(part, cls)]
+    shell = ast.ClassDef(node.name, [], node.keywords, body, [])
+    piece.text += syntax_text(shell, hints=hints, skipped=frozenset({"name"}))
+    visible = (chain for chain in read_chains(shell, hints=hints) if chain[0] in scope.names)
+    scope.refer(visible, piece, at_import=not hints)
+
+
+def _is_read_by_value(part: ast.stmt, cls: type) -> bool:
+    if isinstance(part, ast.Assign):
+        names = [getattr(target, "id", "") for target in part.targets]
+        return all(name in vars(cls) and _is_plain(vars(cls)[name]) for name in names)
+    return isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))
 
 
 def is_changing_attribute(context: Context, owner: object, cls: type, name: str) -> bool:
@@ -313,49 +318,23 @@ def _node(context: Context, cls: type, piece: ObjectDescription) -> ast.ClassDef
     return node
 
 
-def _declared(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription) -> None:
-    """Add what only the source has: decorators, keywords, fields, and the whole body if a library may read it."""
-    module = sys.modules.get(cls.__module__)
-    scope = CodeScope(context, cls.__module__, vars(module) if module else {})
-    foreign = scope.decorate(node.decorator_list, piece)
-    builders = [*cls.__bases__, type(cls)]
-    if foreign or any(context.is_package(builder.__module__) for builder in builders):
-        piece.text += class_text(node)
-        scope.refer(
-            (chain for part in node.body for chain in read_chains(part, hints=True) if chain[0] in scope.names), piece
-        )
-    fields = [part.target for part in node.body if isinstance(part, ast.AnnAssign)]
-    piece.text += f" fields {[target.id for target in fields if isinstance(target, ast.Name)]!a}"
-    for keyword in node.keywords:
-        piece.text += f" {keyword.arg}={syntax_text(keyword.value)}"
-        scope.refer(read_chains(keyword.value), piece, at_import=True)
-
-
-def _dataclass_fields(cls: Any, piece: ObjectDescription) -> None:
-    for field in dataclasses.fields(cls):
-        piece.text += f" {field.name} {field.init} {field.compare} {field.repr} {field.hash} {field.kw_only}"
-        for kind, value in (("default", field.default), ("factory", field.default_factory)):
-            if value is not dataclasses.MISSING:
-                piece.references.append(Reference(f".{field.name} {kind}", value))
-
-
-def _attributes(context: Context, cls: type, node: ast.ClassDef | None) -> Iterator[tuple[str, object]]:
+def _attributes(
+    context: Context, cls: type, node: ast.ClassDef | None, by_library: bool
+) -> Iterator[tuple[str, object]]:
     """Yield the attributes set in the body or from outside, without those that Python or a library adds."""
     written = set(_bound(node)) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
-    declared = {field.name for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
-    declared |= {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
-    built_by_library = any(context.is_package(builder.__module__) for builder in (*cls.__bases__, type(cls)))
+    declared = {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
     for name, value in sorted(vars(cls).items()):
         if name in declared or isinstance(value, _SLOTS):
             continue
         if isinstance(value, types.FunctionType):
             generated = value.__code__.co_filename.startswith("<string") or not context.is_first_party(home_of(value))
-            if name in written or not generated:
-                yield name, value
+            is_own = not generated
         elif isinstance(value, _METHODS):
-            if name in written or not name.startswith("_"):
-                yield name, value
-        elif not built_by_library and (name in written or (not name.startswith("_") and _is_plain(value))):
+            is_own = not name.startswith("_")
+        else:
+            is_own = not name.startswith("_") and _is_plain(value)
+        if name in written or is_own:
             yield name, value
 
 
@@ -365,10 +344,6 @@ def _bound(node: ast.ClassDef) -> Iterator[str]:
             yield part.name
         elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
             yield part.id
-
-
-def _statements(node: ast.ClassDef, name: str) -> list[ast.stmt]:
-    return [part for part in node.body if name in {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}]
 
 
 def _is_plain(value: object) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Chain = tuple[str, ...]  # `np.linalg.norm` as ("np", "linalg", "norm")
+Mutation = tuple[Chain, str | None]  # the names that lead to an object, and its attribute that is set (None: contents)
 
 _cached_by_node = functools.lru_cache(maxsize=4096)  # trees do not change, and each step needs them again
 
@@ -31,6 +32,7 @@ _SILENT = frozenset({"kind", "ctx", "type_ignores", "simple"})
 _CHANGING_METHODS = re.compile(
     "add|append(left)?|clear|discard|extend(left)?|insert|pop(item|left)?|remove|reverse|rotate|setdefault|sort|update"
 )
+_BLOCKS = ast.stmt | ast.excepthandler | ast.match_case
 _BUILDING_METHODS = frozenset({"__init__", "__new__", "__post_init__", "__set_name__", "__init_subclass__"})
 
 
@@ -44,39 +46,14 @@ class Import:
     level: int
 
 
-@dataclass(frozen=True)
-class Mutation:
-    """A change of an object: the names that lead to it, and the attribute that is set (None: its contents)."""
-
-    chain: Chain
-    attribute: str | None
-
-
-def syntax_text(node: ast.AST) -> str:
-    """Return a tree as text, equal in all Python versions, without comments, docstrings, layout and (mostly) hints."""
-    spelled: list[str] = []
-    _spell(node, spelled, _HINTS)
-    return "".join(spelled)
-
-
 @_cached_by_node
-def function_text(node: FunctionNode, *, with_defaults: bool = True, hints: bool = False) -> str:
-    """Return the arguments and the body of a function as text, without name and decorators."""
-    blind = frozenset() if hints else _HINTS
-    kind = "async" if isinstance(node, ast.AsyncFunctionDef) else "def"
-    body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
-    spelled = [kind]
-    _spell(node.args, spelled, blind if with_defaults else blind | {"defaults", "kw_defaults"})
-    if hints and not isinstance(node, ast.Lambda):
-        _spell(node.returns, spelled, blind)
-    _spell(_effective(body), spelled, blind)
-    return "".join(spelled)
+def syntax_text(node: ast.AST, *, hints: bool = False, skipped: frozenset[str] = frozenset()) -> str:
+    """Return a tree as text, equal in all Python versions, without comments, docstrings, layout and (mostly) hints.
 
-
-def class_text(node: ast.ClassDef) -> str:
-    """Return a class's body with type hints as text, for classes that a library builds from these."""
+    `skipped` are fields of the node itself, or of its arguments.
+    """
     spelled: list[str] = []
-    _spell(_effective(node.body, fields=True), spelled, frozenset())
+    _spell(node, spelled, frozenset() if hints else _HINTS, skipped)
     return "".join(spelled)
 
 
@@ -110,7 +87,7 @@ def changed_objects(node: ast.AST) -> tuple[Mutation, ...]:
         name for child in ast.walk(node) if isinstance(child, ast.Global | ast.Nonlocal) for name in child.names
     }
     changes = (change for child in ast.walk(node) for change in _changes(child))
-    return tuple(change for change in changes if change.chain or change.attribute in declared)
+    return tuple((chain, attribute) for chain, attribute in changes if chain or attribute in declared)
 
 
 @_cached_by_node
@@ -123,35 +100,27 @@ def changed_attributes(node: ast.ClassDef) -> frozenset[str]:
         arguments = [*method.args.posonlyargs, *method.args.args]
         receivers = {node.name, *(argument.arg for argument in arguments[:1])}
         for child in ast.walk(method):
-            for change in _changes(child):
-                path = [*change.chain, *([change.attribute] if change.attribute else [])]
+            for chain, attribute in _changes(child):
+                path = [*chain, *([attribute] if attribute else [])]
                 if len(path) > 1 and path[0] in receivers:
                     changed.add(path[1])
     return frozenset(changed)
 
 
 def _changes(node: ast.AST) -> Iterator[Mutation]:
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and _CHANGING_METHODS.fullmatch(node.func.attr)
-    ):
-        yield from _change_of(node.func.value, None)
+    attribute: str | None = None
+    target: ast.expr | None = None
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        target = node.func.value if _CHANGING_METHODS.fullmatch(node.func.attr) else None
     elif isinstance(getattr(node, "ctx", None), (ast.Store, ast.Del)):
-        if isinstance(node, ast.Attribute):
-            yield from _change_of(node.value, node.attr)
-        elif isinstance(node, ast.Subscript):
-            yield from _change_of(node.value, None)
-        elif isinstance(node, ast.Name):
-            yield Mutation((), node.id)
-
-
-def _change_of(target: ast.expr, attribute: str | None) -> Iterator[Mutation]:
+        if isinstance(node, ast.Name):
+            yield (), node.id
+        if isinstance(node, ast.Attribute | ast.Subscript):
+            attribute, target = getattr(node, "attr", None), node.value
     while isinstance(target, ast.Subscript):
         target, attribute = target.value, None
-    chain = _chain(target)
-    if chain:
-        yield Mutation(chain, attribute)
+    if target is not None and (chain := _chain(target)):
+        yield chain, attribute
 
 
 def _chain(node: ast.expr) -> Chain:
@@ -174,7 +143,7 @@ def _read(node: ast.AST, chains: dict[Chain, None], blind: frozenset[str]) -> No
                 _read(child, chains, blind)
 
 
-def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
+def _spell(node: object, spelled: list[str], blind: frozenset[str], skipped: frozenset[str] = frozenset()) -> None:
     if isinstance(node, ast.Constant):
         spelled.append(_literal(node.value))
     elif isinstance(node, ast.ImportFrom):  # the object behind the name counts, not the name of its module
@@ -185,10 +154,10 @@ def _spell(node: object, spelled: list[str], blind: frozenset[str]) -> None:
             value = getattr(node, name, None)
             if isinstance(value, list):
                 value = _effective(value, fields=isinstance(node, ast.ClassDef))
-            if name in blind or name in _SILENT or value is None or value == []:
+            if name in blind or name in _SILENT or name in skipped or value is None or value == []:
                 continue
             spelled.append(name + "=")
-            _spell(value, spelled, blind if isinstance(node, ast.arguments) else blind - {"defaults", "kw_defaults"})
+            _spell(value, spelled, blind, skipped if isinstance(value, ast.arguments) else frozenset())
             spelled.append(",")
         spelled.append(")")
     elif isinstance(node, list):
@@ -243,7 +212,9 @@ class ModuleSource:
         self.imports: dict[str, list[Import]] = {}
         for statement in imports_of(self.tree):
             self.imports.setdefault(statement.bound, []).append(statement)
-        self.bindings = _bindings(self.tree.body)
+        self.bindings: dict[str, list[ast.stmt]] = {}
+        for name, statement in _bindings(self.tree.body):
+            self.bindings.setdefault(name, []).append(statement)
         self._classes = dict(_classes(self.tree, ""))
 
     def definition(self, code: types.CodeType) -> Definition | None:
@@ -352,35 +323,26 @@ def base_folder(package: str) -> Path | None:
     return Path(file).parent if file else None
 
 
-def _bindings(statements: list[ast.stmt]) -> dict[str, list[ast.stmt]]:
-    """Return the assignments to each name of a module, also under `if`, `try` and `with`."""
-    bindings: dict[str, list[ast.stmt]] = {}
+def _bindings(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield each name that a module assigns with the statement, also under `if`, `try` and `with`."""
     for statement in statements:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
-            targets = [statement.target]
-        names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
-        for name in dict.fromkeys(names):
-            bindings.setdefault(name, []).append(statement)
-        if isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
-            inner = [child for field in ("body", "orelse", "finalbody") for child in getattr(statement, field, [])]
-            handled = [child for handler in getattr(statement, "handlers", []) for child in handler.body]
-            for name, assignments in _bindings([*inner, *handled]).items():
-                bindings.setdefault(name, []).extend(assignments)
-    return bindings
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+            yield from ((name, statement) for name in dict.fromkeys(names))
+        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _bindings([node for node in ast.iter_child_nodes(statement) if isinstance(node, _BLOCKS)])
 
 
 def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
     for child in ast.iter_child_nodes(node):
+        within = prefix
         if isinstance(child, ast.ClassDef):
             yield prefix + child.name, child
-            yield from _classes(child, f"{prefix}{child.name}.")
+            within = f"{prefix}{child.name}."
         elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from _classes(child, f"{prefix}{child.name}.<locals>.")
-        else:
-            yield from _classes(child, prefix)
+            within = f"{prefix}{child.name}.<locals>."
+        yield from _classes(child, within)
 
 
 def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:

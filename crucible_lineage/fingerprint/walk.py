@@ -19,6 +19,7 @@ from pathlib import Path
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.functions import (
     Context,
+    ExternalName,
     ObjectDescription,
     Reference,
     definition_of,
@@ -98,7 +99,7 @@ class _Walk:
         self.context = Context(root, state)
         self.nodes: list[_Node] = []  # keeps the objects alive, so that no id() is reused
         self._steps = {id(function), id(inspect.unwrap(function))}
-        self._numbers: dict[int, int] = {}
+        self._numbers: dict[object, int] = {}
         self._add(STEP, Reference(STEP, function))
         for node in self.nodes:  # grows during the loop
             for part in node.piece.references:
@@ -155,21 +156,23 @@ class _Walk:
         return masked_text(source.lines(definition)) if source and definition else ""
 
     def _add(self, name: str, reference: Reference) -> int:
-        number = self._numbers.get(id(reference.value))
+        value = reference.value
+        same = value if isinstance(value, ExternalName) else id(value)
+        number = self._numbers.get(same)
         if number is None:
             number = len(self.nodes)
             piece = self._piece(reference)
             self.nodes.append(_Node(name, reference, piece))
             # Whether equal constants are one object depends on Python.
             if not piece.text.startswith(("constant ", "state")):
-                self._numbers[id(reference.value)] = number
+                self._numbers[same] = number
         return number
 
     def _piece(self, reference: Reference) -> ObjectDescription:
         value = reference.value
         if isinstance(value, types.FunctionType) and id(value) in self._steps:
             # The defaults of the step itself are part of the identity as parameters.
-            return function_piece(self.context, value, reference.key, with_defaults=False)
+            return function_piece(self.context, value, with_defaults=False)
         return piece_of(self.context, reference)
 
 
