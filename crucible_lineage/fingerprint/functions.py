@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import ast
 import builtins
-import functools
 import os
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from importlib.util import resolve_name
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from crucible_lineage.fingerprint.source import (
     Chain,
-    Definition,
     FunctionNode,
     Import,
     ModuleSource,
-    base_folder,
     bytecode_text,
     changed_objects,
     imports_of,
     is_first_party,
-    is_plainly_loaded,
     loaded_globals,
     module_source,
     read_chains,
@@ -38,7 +34,7 @@ from crucible_lineage.fingerprint.source import (
     syntax_text,
 )
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.step import Step, step
+from crucible_lineage.step import step
 
 _one_at_a_time = threading.RLock()  # the changes affect the whole process
 
@@ -165,10 +161,6 @@ class Context:
         file = getattr(sys.modules.get(module), "__file__", None)
         return self.source(file) if file else None
 
-    def folder(self, module: str) -> Path | None:
-        """Return the folder of a module's top-level package, to which paths of data are relative."""
-        return base_folder(root_package(module))
-
     def imported_from(self, module: str, name: str | None = None) -> Iterator[tuple[Import, str]]:
         """Yield the imports in a module, of this name or all, with the absolute name of the imported module."""
         source, loaded = self.module_source(module), sys.modules.get(module)
@@ -181,7 +173,7 @@ class Context:
                 yield statement, module_of(statement, package)
 
     def reference(self, label: str, value: Any, key: tuple[str, str], depth: int = 8) -> Reference:
-        """Return the reference to a global, by imports that still give it: a foreign name, or the key where it is set."""
+        """Return the reference to a global, by the imports that gave it: a foreign name, or the key where it is set."""
         for statement, module in self.imported_from(*key):
             if statement.attribute is None:
                 bound = module if statement.bound != root_package(module) else statement.bound
@@ -230,22 +222,19 @@ _NAMED = frozenset({"name", "decorator_list"})  # no part of what a function doe
 
 
 def function_piece(context: Context, function: types.FunctionType, *, with_defaults: bool) -> ObjectDescription:
-    """Return the piece of a function, if `with_defaults` with the defaults of its parameters."""
-    if not context.is_first_party(home_of(function)):
-        return _foreign(context, function)
+    """Return the piece of a first-party function, if `with_defaults` with the defaults of its parameters."""
     piece = ObjectDescription()
     code = function.__code__
-    scope = CodeScope(context, home_of(function), function.__globals__, _cells(function))
-    definition, source = definition_of(context, function), context.source(code.co_filename)
-    if definition is None:
+    scope = CodeScope(context, home_of(function), function.__globals__, cells_of(function))
+    node, source = definition_of(context, function), context.source(code.co_filename)
+    if node is None:
         reason = "no source text" if source is None else "its file was changed after it was imported"
         piece.notes.append(f"{home_of(function)}:{function.__qualname__} ({reason})")
         piece.text = bytecode_text(code)
         scope.refer([(name,) for name in sorted(loaded_globals(code) | scope.cells.keys())], piece)
     else:
-        if source is not None:
-            piece.files.add(code.co_filename)
-        _read(scope, function, definition.node, piece, with_defaults)
+        piece.files.add(code.co_filename)
+        _read(scope, function, node, piece, with_defaults)
     if with_defaults:
         defaults = [*enumerate(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
         piece.references += [Reference(f"default {parameter}", value) for parameter, value in defaults]
@@ -255,15 +244,12 @@ def function_piece(context: Context, function: types.FunctionType, *, with_defau
     return piece
 
 
-def definition_of(context: Context, function: types.FunctionType) -> Definition | None:
+def definition_of(context: Context, function: types.FunctionType) -> FunctionNode | None:
     """Return the definition from which a function was compiled; None if the source has changed."""
     source = context.source(function.__code__.co_filename)
-    if source is None:
-        return None
-    definition = source.definition(function.__code__)
-    if definition is None and not is_plainly_loaded(function.__globals__):  # pytest, for one, rewrites assertions
-        return source.definition_at(function.__code__)
-    return definition
+    # pytest, for one, rewrites assertions
+    rewritten = type(function.__globals__.get("__loader__")) is not SourceFileLoader
+    return source.definition(function.__code__, rewritten=rewritten) if source else None
 
 
 def home_of(function: types.FunctionType) -> str:
@@ -271,77 +257,42 @@ def home_of(function: types.FunctionType) -> str:
     return str(function.__globals__.get("__name__") or function.__module__)
 
 
-def carries_code(context: Context, value: object) -> bool:
-    """Return whether `value` is, wraps or holds first-party functions or classes."""
-    if isinstance(value, types.FunctionType):
-        return context.is_first_party(home_of(value)) or carries_code(context, getattr(value, "__wrapped__", None))
-    if isinstance(value, type):
-        return context.is_first_party(value.__module__)
-    if isinstance(value, functools.partial):
-        return any(carries_code(context, part) for part in (value.func, *value.args, *value.keywords.values()))
-    if isinstance(value, (types.MethodType, classmethod, staticmethod)):
-        return carries_code(context, value.__func__)
-    if isinstance(value, Mapping):
-        return any(carries_code(context, item) for item in value.values())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(carries_code(context, item) for item in value)
-    return isinstance(value, Step)
+def cells_of(function: types.FunctionType) -> dict[str, types.CellType]:
+    """Return the cells of a function's closure by name."""
+    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
 
 
 def _read(
     scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription, with_defaults: bool
 ) -> None:
-    decorators = getattr(node, "decorator_list", [])
-    hints = scope.decorate(decorators, piece)
+    hints = scope.decorate(getattr(node, "decorator_list", []), piece)
     skipped = _NAMED if with_defaults else _NAMED | {"defaults", "kw_defaults"}
     piece.text = f"{syntax_text(node, hints=hints, skipped=skipped)}{piece.text}"
     for part in node.body if isinstance(node.body, list) else [node.body]:
         scope.add_imports(part, piece)
     visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
+    piece.changes |= set(_changes(scope, node, visible))
     if hints:  # a library's decorator may read annotations
         visible |= scope.names.keys()
     scope.refer((chain for chain in read_chains(node, hints=hints) if chain[0] in visible), piece)
     scope.refer([(name,) for name in sorted(scope.cells)], piece)  # only super() may read them
-    _note_changes(scope, function, node, piece)
 
 
-def _note_changes(scope: CodeScope, function: types.FunctionType, node: FunctionNode, piece: ObjectDescription) -> None:
-    cells = scope.cells
-    visible = loaded_globals(function.__code__) | scope.imported.keys() | scope.cells.keys()
+def _changes(scope: CodeScope, node: FunctionNode, visible: Collection[str]) -> Iterator[tuple[object, ...]]:
+    """Yield the changes: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
     for chain, attribute in changed_objects(node):
+        name = attribute
         if not chain:
-            name = str(attribute)
-            piece.changes.add(("cell", id(cells[name])) if name in cells else ("name", scope.module, name))
-        elif chain[0] in visible and (target := scope.target(chain)) is not None:
-            piece.changes.add(_change(target, chain, attribute))
-
-
-def _change(target: Reference, chain: tuple[str, ...], attribute: str | None) -> tuple[object, ...]:
-    """Return the id of a change: `cache[key] = 1` and `cache.add(1)` change contents, `model.x = 1` an attribute."""
-    inner = chain[len(target.label.split(".")) :]
-    name = inner[0] if inner else attribute
-    if name is None:
-        return "contents", id(target.value)
-    if isinstance(target.value, types.ModuleType):
-        return "name", target.value.__name__, name
-    return "attribute", id(target.value), name
-
-
-def _cells(function: types.FunctionType) -> dict[str, types.CellType]:
-    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-
-
-def _foreign(context: Context, function: types.FunctionType) -> ObjectDescription:
-    """Return the piece of a library's function, with the first-party code that it wraps or holds."""
-    name = external_name(context, function)
-    piece = ObjectDescription(f"external {name}", notes=unknowable_notes(name))
-    scope = CodeScope(context, home_of(function), {}, _cells(function))
-    scope.refer([(name,) for name in sorted(scope.cells)], piece)
-    piece.references += [Reference(f".{name}", value) for name, value in sorted(vars(function).items())]
-    piece.references = [part for part in piece.references if carries_code(context, part.value)]
-    if context.is_package(home_of(function)):
-        piece.packages.add(home_of(function).partition(".")[0])
-    return piece
+            yield ("cell", id(scope.cells[str(name)])) if name in scope.cells else ("name", scope.module, name)
+        elif chain[0] in visible and (found := scope.resolved(chain, ObjectDescription())):
+            inner = chain[len(found[0].label.split(".")) :]
+            name, value = inner[0] if inner else attribute, found[0].value
+            if name is None:
+                yield "contents", id(value)
+            elif isinstance(value, types.ModuleType):
+                yield "name", value.__name__, name
+            else:
+                yield "attribute", id(value), name
 
 
 class CodeScope:
@@ -392,7 +343,7 @@ class CodeScope:
         """Add references to the objects behind these names, each once."""
         labels = {reference.label for reference in piece.references}
         for chain in chains:
-            for reference in self._resolved(chain, piece):
+            for reference in self.resolved(chain, piece):
                 if label + reference.label not in labels:
                     labels.add(label + reference.label)
                     piece.references.append(replace(reference, label=label + reference.label, at_import=at_import))
@@ -412,13 +363,6 @@ class CodeScope:
             foreign = foreign or (module is not None and self.context.is_package(str(module).partition(":")[0]))
         return foreign
 
-    def target(self, chain: Chain) -> Reference | None:
-        """Resolve a chain of names as far as it leads through first-party modules."""
-        return next(
-            (reference for reference in self._resolved(chain, ObjectDescription()) if reference.value is not _MISSING),
-            None,
-        )
-
     def _value(self, chain: Chain) -> Any:
         """Resolve a chain of names to its last attribute; None if that is unknown."""
         value = self._root(chain[0])
@@ -432,10 +376,11 @@ class CodeScope:
         if name in self.imported:
             return self.imported[name]
         if name in self.cells:
-            return _content(self.cells[name])
+            return content_of(self.cells[name])
         return self.names.get(name, _MISSING)
 
-    def _resolved(self, chain: Chain, piece: ObjectDescription) -> list[Reference]:
+    def resolved(self, chain: Chain, piece: ObjectDescription) -> list[Reference]:
+        """Return references to what a chain of names leads to, through first-party modules; note what is unknowable."""
         name, *rest = chain
         value = self._root(name)
         if name in _TELLTALES and (name.startswith("__") or value is _MISSING):
@@ -460,7 +405,7 @@ class CodeScope:
         found = self.context.reference(label, value, key) if key else Reference(label, value, cell=cell)
         if not rest or not isinstance(value, (types.ModuleType, ExternalName)):
             return [found]
-        home = found.value.name if isinstance(found.value, ExternalName) else value.__name__
+        home = found.value.name if isinstance(found.value, ExternalName) else str(vars(value)["__name__"])
         return [found, *self._within(value, rest, home, label, piece)]
 
     def _within(
@@ -470,15 +415,16 @@ class CodeScope:
         piece.notes += unknowable_notes(".".join([home, *rest]))
         for attribute in rest:
             module = vars(module).get(attribute) if isinstance(module, types.ModuleType) else None
-        if isinstance(module, types.FunctionType) and self.context.is_first_party(home_of(module)):
-            if root_package(home_of(module)) != root_package(home):
-                yield Reference(".".join([label, *rest]), module)
+        own = home_of(module) if isinstance(module, types.FunctionType) else ""
+        if self.context.is_first_party(own) and root_package(own) != root_package(home):
+            yield Reference(".".join([label, *rest]), module)
 
 
-def _content(cell: types.CellType) -> Any:
+def content_of(cell: types.CellType) -> Any:
+    """Return what a closure's variable holds; a mark of its own if it is not assigned yet."""
     try:
         return cell.cell_contents
-    except ValueError:  # not assigned yet
+    except ValueError:
         return _MISSING
 
 

@@ -34,13 +34,21 @@ from crucible_lineage.fingerprint.functions import (
     ExternalName,
     ObjectDescription,
     Reference,
-    carries_code,
+    cells_of,
+    content_of,
     external_name,
     function_piece,
     home_of,
     unknowable_notes,
 )
-from crucible_lineage.fingerprint.source import changed_attributes, read_chains, syntax_text
+from crucible_lineage.fingerprint.source import (
+    base_folder,
+    changed_attributes,
+    effective,
+    read_chains,
+    root_package,
+    syntax_text,
+)
 from crucible_lineage.fingerprint.values import quantity_of
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.step import Step
@@ -64,9 +72,6 @@ _INERT = (
     | typing.NewType
 )
 
-_ABSENT = object()
-
-
 _LITERALS = (type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented))
 _GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 # Their repr is complete, and the same in every Python version.
@@ -74,17 +79,19 @@ _REPR_TYPES = (date, datetime, time, timedelta, timezone, Decimal, Fraction, UUI
 CONTAINERS = (list, tuple, dict, set, frozenset, deque, OrderedDict, Counter, types.MappingProxyType)
 
 
-def piece_of(context: Context, reference: Reference) -> ObjectDescription:
-    """Return the piece of the referenced object."""
+def piece_of(context: Context, reference: Reference, *, with_defaults: bool = True) -> ObjectDescription:
+    """Return the piece of the referenced object, of a function if `with_defaults` with those of its parameters."""
     value = reference.value
     if isinstance(value, ExternalName):
         return _named(context, value.name)
     if isinstance(value, types.FunctionType):
-        return function_piece(context, value, with_defaults=True)
+        if context.is_first_party(home_of(value)):
+            return function_piece(context, value, with_defaults=with_defaults)
+        return _foreign_function(context, value)
     if isinstance(value, type):
         return class_piece(context, value)
     if isinstance(value, types.ModuleType):
-        return _module(context, value, reference)
+        return _module(context, value)
     if isinstance(value, _INERT) or typing.get_origin(value) is not None:
         return ObjectDescription("inert")
     if (parts := _wrapped(value)) is not None:
@@ -92,29 +99,61 @@ def piece_of(context: Context, reference: Reference) -> ObjectDescription:
             f"wrapper {type(value).__name__}", [Reference(f".{name}", part) for name, part in parts.items()]
         )
     if isinstance(value, _BUILTINS):
-        return _builtin(context, value, reference)
+        return _builtin(context, value)
     if context.is_changed(reference):
         return _state(context, reference)
     try:
-        return _constant(context, reference)
+        return _constant(reference)
     except (NotPlainError, RecursionError):
         return _object(context, reference)
 
 
 def _named(context: Context, name: str) -> ObjectDescription:
     module = name.partition(":")[0]
-    packages = {module.partition(".")[0]} if context.is_package(module) else set()
+    packages = {root_package(module)} if context.is_package(module) else set()
     notes = [] if name in sys.modules else unknowable_notes(name)  # each use of a module adds its own
     return ObjectDescription(f"external {name}", notes=notes, packages=packages)
 
 
-def _module(context: Context, module: types.ModuleType, reference: Reference) -> ObjectDescription:
+def _foreign_function(context: Context, function: types.FunctionType) -> ObjectDescription:
+    """Return the piece of a library's function, with the first-party code that it wraps or holds."""
+    piece = _named(context, external_name(context, function))
+    held = {name: content_of(cell) for name, cell in cells_of(function).items()}
+    held |= {f".{name}": value for name, value in vars(function).items()}
+    piece.references = [Reference(name, part) for name, part in sorted(held.items()) if _carries_code(context, part)]
+    return piece
+
+
+def _carries_code(context: Context, value: object) -> bool:
+    """Return whether `value` is, wraps or holds first-party functions or classes."""
+    if isinstance(value, types.FunctionType) and context.is_first_party(home_of(value)):
+        return True
+    if isinstance(value, type):
+        return context.is_first_party(value.__module__)
+    if isinstance(value, CONTAINERS):
+        return any(_carries_code(context, part.value) for part in _items(value))
+    return isinstance(value, Step) or any(_carries_code(context, part) for part in (_wrapped(value) or {}).values())
+
+
+def _module(context: Context, module: types.ModuleType) -> ObjectDescription:
     """Return the piece of a module used as a value: all definitions of a first-party one, since any may be used."""
     if not context.is_first_party(module.__name__):
-        return _named(context, external_name(context, module))
+        return _named(context, module.__name__)
     named = [(name, value) for name, value in sorted(vars(module).items()) if not name.startswith("__")]
     parts = [(name, value) for name, value in named if not isinstance(value, types.ModuleType)]
-    return ObjectDescription("module", [context.reference(f".{name}", value, (module.__name__, name)) for name, value in parts])
+    return ObjectDescription(
+        "module", [context.reference(f".{name}", value, (module.__name__, name)) for name, value in parts]
+    )
+
+
+_PARTS: Mapping[Any, tuple[str, ...]] = {
+    types.MethodType: ("__func__", "__self__"),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.cached_property: ("func",),
+    functools.singledispatchmethod: ("dispatcher", "func"),
+}
 
 
 def _wrapped(value: Any) -> JsonObject | None:
@@ -124,16 +163,9 @@ def _wrapped(value: Any) -> JsonObject | None:
     if isinstance(value, (functools.partial, functools.partialmethod)):
         positional = {str(index): argument for index, argument in enumerate(value.args)}
         return {"func": value.func, **positional, **dict(sorted(value.keywords.items()))}
-    if isinstance(value, types.MethodType):
-        return {"func": value.__func__, "self": value.__self__}
-    if isinstance(value, (staticmethod, classmethod)):
-        return {"func": value.__func__}
-    if isinstance(value, property):
-        return {"get": value.fget, "set": value.fset, "del": value.fdel}
-    if isinstance(value, functools.cached_property):
-        return {"func": value.func}
-    if isinstance(value, functools.singledispatchmethod):
-        return {"dispatcher": value.dispatcher, "func": value.func}
+    for kind, names in _PARTS.items():
+        if isinstance(value, kind):
+            return {name: getattr(value, name) for name in names}
     if callable(value) and isinstance(_attribute(value, "__wrapped__"), Callable):  # type: ignore[arg-type]
         return {"wrapped": value.__wrapped__}  # such as functools.lru_cache
     return None
@@ -147,21 +179,20 @@ def _attribute(value: object, name: str, default: Any = None) -> Any:
         return default
 
 
-def _builtin(context: Context, value: Any, reference: Reference) -> ObjectDescription:
+def _builtin(context: Context, value: Any) -> ObjectDescription:
     module = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
     owner = getattr(value, "__self__", None)
-    name = external_name(context, value)
     if owner is not None and not isinstance(owner, types.ModuleType):
         return ObjectDescription(f"builtin {value.__qualname__}", [Reference(".self", owner)])
-    piece = _named(context, name)
+    piece = _named(context, external_name(context, value))
     if module and context.is_first_party(module):
         piece.notes.append(f"{module}:{value.__qualname__} (compiled code)")
     return piece
 
 
-def _constant(context: Context, reference: Reference) -> ObjectDescription:
+def _constant(reference: Reference) -> ObjectDescription:
     files: set[str] = set()
-    folder = context.folder(reference.key[0]) if reference.key else None
+    folder = base_folder(root_package(reference.key[0])) if reference.key else None
     text = constant_text(reference.value, folder, lambda path: files.add(str(path)))
     piece = ObjectDescription(f"constant {text}", files=files)
     if folder and isinstance(reference.value, Path) and reference.value.is_relative_to(folder) and not files:
@@ -175,7 +206,7 @@ def _state(context: Context, reference: Reference) -> ObjectDescription:
     piece.notes.append(f"{reference.label} (changed by the code itself; its value is not covered)")
     _add_binding(context, reference, piece)
     if isinstance(reference.value, CONTAINERS):
-        piece.references += [part for part in _items(reference.value) if carries_code(context, part.value)]
+        piece.references += [part for part in _items(reference.value) if _carries_code(context, part.value)]
     elif context.is_first_party(type(reference.value).__module__):
         piece.references.append(Reference(" class", type(reference.value)))
     return piece
@@ -196,7 +227,7 @@ def _object(context: Context, reference: Reference) -> ObjectDescription:
         piece.packages.add(cls.__module__.partition(".")[0])
     _add_binding(context, reference, piece)
     inner = [Reference(f".{name}", part) for name, part in sorted(_attribute(value, "__dict__", {}).items())]
-    piece.references += [part for part in inner if carries_code(context, part.value)]
+    piece.references += [part for part in inner if _carries_code(context, part.value)]
     return piece
 
 
@@ -260,12 +291,23 @@ def class_piece(context: Context, cls: type) -> ObjectDescription:
     if type(cls) not in _PLAIN_METACLASSES:
         piece.references.append(Reference("metaclass", type(cls)))
     by_library = any(context.is_package(builder.__module__) for builder in (*cls.__bases__, type(cls)))
-    node = _node(context, cls, piece)
+    source = context.module_source(cls.__module__)
+    node = source.classes.get(cls.__qualname__) if source else None
+    values: JsonObject = {}
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        piece.text += f" fields {cls._fields!a}"
+        values = getattr(cls, "_field_defaults", {})
+    elif issubclass(cls, enum.Enum):
+        values = {name: member._value_ for name, member in cls.__members__.items()}
+    elif dataclasses.is_dataclass(cls):
+        made = [(field.name, (field.default, field.default_factory)) for field in dataclasses.fields(cls)]
+        values = {name: part for name, parts in made for part in parts if part is not dataclasses.MISSING}
+    elif node is None:
+        piece.notes.append(f"{cls.__module__}:{cls.__qualname__} (no source text)")
+    piece.references += [Reference(f".{name}", value) for name, value in values.items()]
     if node is not None:
+        piece.files.add(str(sys.modules[cls.__module__].__file__))
         _read_body(context, cls, node, piece, by_library)
-    elif isinstance(made := _attribute(cls, "_member_map_", None) or _attribute(cls, "_field_defaults", None), dict):
-        piece.text += f" {getattr(cls, '_fields', ())!a}"
-        piece.references += [Reference(f".{name}", value) for name, value in made.items()]
     for name, value in _attributes(context, cls, node, by_library):
         if not is_changing_attribute(context, cls, cls, name):
             piece.references.append(Reference(f".{name}", value))
@@ -275,21 +317,21 @@ def class_piece(context: Context, cls: type) -> ObjectDescription:
 
 
 def _read_body(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription, by_library: bool) -> None:
-    """Add the body of a class, all of it if a library may read it, else without attributes that are read by value."""
-    module = sys.modules.get(cls.__module__)
-    scope = CodeScope(context, cls.__module__, vars(module) if module else {})
+    """Add the body of a class, all of it if a library may read it, else without what is read by value."""
+    scope = CodeScope(context, cls.__module__, vars(sys.modules[cls.__module__]))
     hints = scope.decorate(node.decorator_list, piece) or by_library
-    body = node.body if hints else [part for part in node.body if not _is_read_by_value(part, cls)]
-    shell = ast.ClassDef(node.name, [], node.keywords, body, [])
-    piece.text += syntax_text(shell, hints=hints, skipped=frozenset({"name"}))
-    visible = (chain for chain in read_chains(shell, hints=hints) if chain[0] in scope.names)
-    scope.refer(visible, piece, at_import=not hints)
+    for part in [*node.keywords, *effective(node.body, fields=True)]:
+        if hints or not _is_read_by_value(context, part, cls):
+            piece.text += syntax_text(part, hints=hints)
+            visible = (chain for chain in read_chains(part, hints=hints) if chain[0] in scope.names)
+            scope.refer(visible, piece, at_import=not hints)
 
 
-def _is_read_by_value(part: ast.stmt, cls: type) -> bool:
+def _is_read_by_value(context: Context, part: ast.AST, cls: type) -> bool:
     if isinstance(part, ast.Assign):
         names = [getattr(target, "id", "") for target in part.targets]
-        return all(name in vars(cls) and _is_plain(vars(cls)[name]) for name in names)
+        constant = [name for name in names if not is_changing_attribute(context, cls, cls, name)]
+        return names == constant and all(name in vars(cls) and _is_plain(vars(cls)[name]) for name in names)
     return isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef))
 
 
@@ -301,21 +343,10 @@ def is_changing_attribute(context: Context, owner: object, cls: type, name: str)
         if isinstance(vars(base).get(name), functools.cached_property):
             return owner is not cls
         source = context.module_source(base.__module__) if context.is_first_party(base.__module__) else None
-        node = source.class_node(base.__qualname__) if source else None
+        node = source.classes.get(base.__qualname__) if source else None
         if node is not None and name in changed_attributes(node):
             return True
     return False
-
-
-def _node(context: Context, cls: type, piece: ObjectDescription) -> ast.ClassDef | None:
-    source = context.module_source(cls.__module__)
-    node = source.class_node(cls.__qualname__) if source else None
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    if node is not None and file:
-        piece.files.add(file)
-    elif not (issubclass(cls, enum.Enum) or hasattr(cls, "_fields")):  # their members and fields suffice
-        piece.notes.append(f"{cls.__module__}:{cls.__qualname__} (no source text)")
-    return node
 
 
 def _attributes(
@@ -332,6 +363,8 @@ def _attributes(
             is_own = not generated
         elif isinstance(value, _METHODS):
             is_own = not name.startswith("_")
+        elif by_library:
+            continue
         else:
             is_own = not name.startswith("_") and _is_plain(value)
         if name in written or is_own:

@@ -12,11 +12,10 @@ import site
 import sys
 import sysconfig
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.machinery import SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -153,7 +152,7 @@ def _spell(node: object, spelled: list[str], blind: frozenset[str], skipped: fro
         for name in node._fields:
             value = getattr(node, name, None)
             if isinstance(value, list):
-                value = _effective(value, fields=isinstance(node, ast.ClassDef))
+                value = effective(value, fields=isinstance(node, ast.ClassDef))
             if name in blind or name in _SILENT or name in skipped or value is None or value == []:
                 continue
             spelled.append(name + "=")
@@ -170,7 +169,7 @@ def _spell(node: object, spelled: list[str], blind: frozenset[str], skipped: fro
         spelled.append(ascii(node))
 
 
-def _effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST]:
+def effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST]:
     """Return the nodes with an effect: no docstrings, `pass` or bare `x: int`; in a class `x: int = 1` is a field."""
     effective: list[ast.AST] = []
     for node in nodes:
@@ -194,15 +193,6 @@ _CO_OPTIMIZED = 0x1  # set for functions, not for class bodies
 _CO_HAS_DOCSTRING = 0x4000000  # Python 3.13 and later
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A function or lambda in a module's text, with its range of lines, decorators included."""
-
-    node: FunctionNode
-    first_line: int
-    last_line: int
-
-
 class ModuleSource:
     """Text and syntax tree of a module. Raises SyntaxError for other texts."""
 
@@ -210,36 +200,49 @@ class ModuleSource:
         self.text = text
         self.tree = ast.parse(text)
         self.imports: dict[str, list[Import]] = {}
-        for statement in imports_of(self.tree):
-            self.imports.setdefault(statement.bound, []).append(statement)
+        for item in imports_of(self.tree):
+            self.imports.setdefault(item.bound, []).append(item)
         self.bindings: dict[str, list[ast.stmt]] = {}
         for name, statement in _bindings(self.tree.body):
             self.bindings.setdefault(name, []).append(statement)
-        self._classes = dict(_classes(self.tree, ""))
+        self.classes = dict(_classes(self.tree, ""))
 
-    def definition(self, code: types.CodeType) -> Definition | None:
-        """Return the definition that compiles to `code`, of several the nearest; None without one, as after an edit."""
-        essence = _essence(code)
-        same = [definition for definition, other in self._compiled.get(code.co_name, ()) if other == essence]
-        return min(same, key=lambda definition: abs(definition.first_line - code.co_firstlineno), default=None)
+    def definition(self, code: types.CodeType, *, rewritten: bool) -> FunctionNode | None:
+        """Return the definition that compiles to `code`, of several the nearest; None without one, as after an edit.
 
-    def definition_at(self, code: types.CodeType) -> Definition | None:
-        """Return the only definition with the name and first line of `code`, if there is exactly one."""
-        named = self._compiled.get(code.co_name, ())
-        matches = [definition for definition, _ in named if definition.first_line == code.co_firstlineno]
-        return matches[0] if len(matches) == 1 else None
+        Of code that was `rewritten` when it was imported, return the only definition in its place.
+        """
+        named, essence = self._compiled.get(code.co_name, ()), _essence(code)
+        same = [node for node, other in named if other == essence]
+        if not same and rewritten:
+            there = [node for node, _ in named if _first_line(node) == code.co_firstlineno]
+            same = there if len(there) == 1 else []
+        return min(same, key=lambda node: abs(_first_line(node) - code.co_firstlineno), default=None)
 
     @functools.cached_property
-    def _compiled(self) -> dict[str, list[tuple[Definition, object]]]:
-        return _compiled(self.text)
+    def _compiled(self) -> dict[str, list[tuple[FunctionNode, object]]]:
+        """Every function with its compiled code, by name.
 
-    def class_node(self, qualname: str) -> ast.ClassDef | None:
-        """Return the last class of that name."""
-        return self._classes.get(qualname)
+        The text is compiled again with one line number per function, to distinguish lambdas on one line. The codes are
+        from the first time, because line numbers affect which instructions are merged.
+        """
+        copy = ast.parse(self.text)
+        original = _nested(_compile(copy))
+        functions, numbered = _functions(self.tree), _functions(copy)
+        for number, node in enumerate(numbered):
+            for part in (node, *getattr(node, "decorator_list", ())):
+                part.lineno = part.end_lineno = number + 1
+                part.col_offset = part.end_col_offset = 0
+        by_name: dict[str, list[tuple[FunctionNode, object]]] = {}
+        for code, other in zip(original, _nested(_compile(copy)), strict=False):
+            node = functions[min(other.co_firstlineno, len(functions)) - 1]
+            if code.co_name == other.co_name == getattr(node, "name", "<lambda>"):
+                by_name.setdefault(code.co_name, []).append((node, _essence(code)))
+        return by_name
 
-    def lines(self, definition: Definition) -> str:
-        """Return the text of a definition."""
-        return "".join(self.text.splitlines(keepends=True)[definition.first_line - 1 : definition.last_line])
+    def lines(self, node: FunctionNode) -> str:
+        """Return the text of a definition, decorators included."""
+        return "".join(self.text.splitlines(keepends=True)[_first_line(node) - 1 : node.end_lineno])
 
 
 def module_source(filename: str) -> ModuleSource | None:
@@ -257,11 +260,6 @@ def _parsed(text: str) -> ModuleSource | None:
         return None
 
 
-def is_plainly_loaded(module_globals: dict[str, object]) -> bool:
-    """Return whether a module was compiled from its file without an import hook that changes code."""
-    return type(module_globals.get("__loader__")) is SourceFileLoader
-
-
 @functools.lru_cache(maxsize=4096)
 def loaded_globals(code: types.CodeType) -> frozenset[str]:
     """Return the global names that code reads, including its nested functions."""
@@ -272,7 +270,7 @@ def loaded_globals(code: types.CodeType) -> frozenset[str]:
 
 def bytecode_text(code: types.CodeType) -> str:
     """Return the text for code without source. It differs between Python versions."""
-    return f"bytecode {hashlib.sha256(_ordered(_essence(code)).encode()).hexdigest()}"
+    return f"bytecode {hashlib.sha256(ascii(_essence(code)).encode()).hexdigest()}"
 
 
 def root_package(module: str) -> str:
@@ -323,7 +321,7 @@ def base_folder(package: str) -> Path | None:
     return Path(file).parent if file else None
 
 
-def _bindings(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+def _bindings(statements: Iterable[ast.AST]) -> Iterator[tuple[str, ast.stmt]]:
     """Yield each name that a module assigns with the statement, also under `if`, `try` and `with`."""
     for statement in statements:
         targets = getattr(statement, "targets", [getattr(statement, "target", None)])
@@ -331,7 +329,7 @@ def _bindings(statements: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
             names = [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
             yield from ((name, statement) for name in dict.fromkeys(names))
         elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield from _bindings([node for node in ast.iter_child_nodes(statement) if isinstance(node, _BLOCKS)])
+            yield from _bindings(node for node in ast.iter_child_nodes(statement) if isinstance(node, _BLOCKS))
 
 
 def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
@@ -345,31 +343,12 @@ def _classes(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef]]:
         yield from _classes(child, within)
 
 
-def _compiled(text: str) -> dict[str, list[tuple[Definition, object]]]:
-    """Return every function in a text with its compiled code, by name.
-
-    The text is compiled again with one line number per function, to distinguish lambdas on one line. The codes are from
-    the first time, because line numbers affect which instructions are merged.
-    """
-    tree = ast.parse(text)
-    original = _nested(_compile(tree))
-    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
-    definitions = [_definition(node) for node in functions]
-    for number, node in enumerate(functions):
-        for part in (node, *getattr(node, "decorator_list", ())):
-            part.lineno = part.end_lineno = number + 1
-            part.col_offset = part.end_col_offset = 0
-    by_name: dict[str, list[tuple[Definition, object]]] = {}
-    for code, numbered in zip(original, _nested(_compile(tree)), strict=False):
-        definition = definitions[min(numbered.co_firstlineno, len(definitions)) - 1]
-        if code.co_name == numbered.co_name == getattr(definition.node, "name", "<lambda>"):
-            by_name.setdefault(code.co_name, []).append((definition, _essence(code)))
-    return by_name
+def _functions(tree: ast.Module) -> list[FunctionNode]:
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
 
 
-def _definition(node: FunctionNode) -> Definition:
-    first_line = min([node.lineno, *(item.lineno for item in getattr(node, "decorator_list", ()))])
-    return Definition(node, first_line, node.end_lineno or node.lineno)
+def _first_line(node: FunctionNode) -> int:
+    return min(int(part.lineno) for part in (node, *getattr(node, "decorator_list", ())))
 
 
 def _compile(tree: ast.Module) -> types.CodeType:
@@ -412,13 +391,5 @@ def _constant(value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_constant(item) for item in value)
     if isinstance(value, frozenset):
-        return frozenset(_constant(item) for item in value)
+        return frozenset, *sorted(ascii(_constant(item)) for item in value)
     return type(value), repr(value)
-
-
-def _ordered(value: object) -> str:
-    if isinstance(value, tuple):
-        return f"({','.join(_ordered(item) for item in value)})"
-    if isinstance(value, frozenset):
-        return f"{{{','.join(sorted(_ordered(item) for item in value))}}}"
-    return ascii(value)

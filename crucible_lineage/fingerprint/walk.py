@@ -23,7 +23,6 @@ from crucible_lineage.fingerprint.functions import (
     ObjectDescription,
     Reference,
     definition_of,
-    function_piece,
     home_of,
     imported_files,
 )
@@ -43,14 +42,12 @@ State = frozenset[tuple[object, ...]]
 class Fingerprint:
     """The hash and its ingredients.
 
-    `covered` maps the name of each piece, in the order of discovery, to its hash; `files` are the source files;
-    `source` is the text of the step function, `pieces` what it reaches in readable form: the text of a function, the
-    value of a number, else `#` and a hash, since a text may be a secret. Both are masked; `secrets` names the pieces
-    whose constants hold one.
+    `files` are the source files; `source` is the text of the step function, `pieces` what it reaches in readable form,
+    in the order of discovery: the text of a function, the value of a number, else `#` and a hash, since a text may be a
+    secret. Both are masked; `secrets` names the pieces whose constants hold one.
     """
 
     digest: str
-    covered: tuple[tuple[str, str], ...]
     not_covered: tuple[str, ...]
     packages: tuple[str, ...]
     files: tuple[str, ...]
@@ -71,7 +68,6 @@ def code_fingerprint(target: Callable[..., object] | Step[..., object], *, home:
     graph = [shapes, *((node.piece.text, node.edges) for node in walk.nodes)]
     return Fingerprint(
         digest=hashlib.sha256(CODE_TAG + canonical_json(graph)).hexdigest(),
-        covered=tuple((node.name, hashlib.sha256(node.piece.text.encode()).hexdigest()) for node in walk.nodes),
         not_covered=tuple(sorted({note for piece in pieces for note in piece.notes})),
         packages=tuple(sorted({package for piece in pieces for package in piece.packages})),
         files=tuple(sorted(walk.files())),
@@ -152,8 +148,8 @@ class _Walk:
     def _text_of(self, function: object) -> str:
         if not isinstance(function, types.FunctionType):
             return ""
-        source, definition = self.context.source(function.__code__.co_filename), definition_of(self.context, function)
-        return masked_text(source.lines(definition)) if source and definition else ""
+        source, node = self.context.source(function.__code__.co_filename), definition_of(self.context, function)
+        return masked_text(source.lines(node)) if source and node else ""
 
     def _add(self, name: str, reference: Reference) -> int:
         value = reference.value
@@ -161,19 +157,13 @@ class _Walk:
         number = self._numbers.get(same)
         if number is None:
             number = len(self.nodes)
-            piece = self._piece(reference)
+            # The defaults of the step itself are part of the identity as parameters.
+            piece = piece_of(self.context, reference, with_defaults=id(value) not in self._steps)
             self.nodes.append(_Node(name, reference, piece))
             # Whether equal constants are one object depends on Python.
             if not piece.text.startswith(("constant ", "state")):
                 self._numbers[same] = number
         return number
-
-    def _piece(self, reference: Reference) -> ObjectDescription:
-        value = reference.value
-        if isinstance(value, types.FunctionType) and id(value) in self._steps:
-            # The defaults of the step itself are part of the identity as parameters.
-            return function_piece(self.context, value, with_defaults=False)
-        return piece_of(self.context, reference)
 
 
 def _number(text: str) -> str:
