@@ -278,6 +278,7 @@ def _add_binding(context: Context, reference: Reference, piece: ObjectDescriptio
 
 _PLAIN_METACLASSES = (type, abc.ABCMeta, enum.EnumMeta)
 _METHODS = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property, functools.partialmethod)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
@@ -353,7 +354,7 @@ def _attributes(
     context: Context, cls: type, node: ast.ClassDef | None, by_library: bool
 ) -> Iterator[tuple[str, object]]:
     """Yield the attributes set in the body or from outside, without those that Python or a library adds."""
-    written = set(_bound(node)) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
+    written = _bound(node) if node is not None else {name for name in vars(cls) if not name.startswith("_")}
     declared = {*getattr(cls, "__members__", ()), *getattr(cls, "_fields", ())}
     for name, value in sorted(vars(cls).items()):
         if name in declared or isinstance(value, _SLOTS):
@@ -371,12 +372,11 @@ def _attributes(
             yield name, value
 
 
-def _bound(node: ast.ClassDef) -> Iterator[str]:
-    for part in ast.walk(node):
-        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield part.name
-        elif isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-            yield part.id
+@functools.lru_cache(maxsize=1024)
+def _bound(node: ast.ClassDef) -> frozenset[str]:
+    parts = list(ast.walk(node))
+    names = {part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+    return frozenset(names | {part.name for part in parts if isinstance(part, _DEFINITIONS)})
 
 
 def _is_plain(value: object) -> bool:
