@@ -41,8 +41,8 @@ format: .venv/test.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/test.installed  ## the tables of docs/benchmarks.md, on this machine with nothing beside; an hour
-	for table in runs/peers runs/flows runs/distance runs/growth client/registration queries/lineage; do \
+bench: .venv/test.installed  ## the tables of docs/benchmarks.md, on this machine with nothing beside; the first takes minutes, all an hour
+	for table in runs/table runs/distance client/registration queries/lineage runs/flows runs/growth runs/peers; do \
 	  $(BIN)/python tests/benchmarks/$$table.py || exit 1; done
 
 crash: .venv/test.installed  ## killed before every single request, and run again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from hashlib import sha256
 
@@ -96,3 +97,16 @@ def test_a_file_more_costs_the_same_in_a_dataset_of_many(tmp_path, monkeypatch):
 
             costs = [cost(number) for number in range(300)]
     assert max(costs[-20:]) < 1.5 * max(costs[20:40])
+
+
+def test_a_dataset_comes_with_all_its_parts_or_not_at_all(api, dataset):
+    parent, content = dataset(), b"1,2"
+    file = {"filename": "a.csv", "size": 3, "sha256_hash": sha256(content).hexdigest(), "ingest": True}
+    file["content"] = base64.b64encode(content).decode()
+    for mfid, wrong in ((new_mfid(), {"parents": [new_mfid()]}), (new_mfid(), {"files": [file, file | {"size": 4}]})):
+        body = {"unique_id": mfid, "scientific_metadata": {"a": 1}, "parents": [parent], "files": [file], **wrong}
+        assert api.post("/datasets", json=body).status_code in (404, 422)
+        assert api.get(f"/datasets/{mfid}").status_code == 404
+        made = api.post("/datasets", json=body | {"parents": [parent], "files": [file]}).raise_for_status().json()
+        assert [given["filename"] for given in made["files"]] == ["a.csv"]
+        assert [request["file_mfid"] for request in made["ingestion_requests"]] == [made["files"][0]["mfid"]]

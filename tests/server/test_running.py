@@ -85,16 +85,6 @@ def test_local_key_is_for_its_owner_only_and_stays(tmp_path):
     assert stored == {hashlib.sha256(first.api_key.encode()).hexdigest()}
 
 
-def test_closed_server_answers_no_more_and_leaves_no_thread(tmp_path):
-    before = set(threading.enumerate())
-    server = start_server(tmp_path)
-    server.close()
-    server.close()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(server.url + "/health/ready")
-    assert [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("crucible")] == []
-
-
 def test_a_port_in_use_is_reported(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

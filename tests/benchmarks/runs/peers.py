@@ -121,7 +121,7 @@ def _snakemake(graph: Graph, folder: Path) -> None:
     (folder / "Snakefile").write_text("\n".join(lines))
 
 
-def _tools(folder: Path, cores: int) -> dict[str, Tool]:
+def tools(folder: Path, cores: int) -> dict[str, Tool]:
     asked = ["run", "pipeline.yaml", "--json", "--data"]
     ours = [sys.executable, "-m", "crucible_lineage", *asked]
     return {
@@ -216,7 +216,7 @@ def table(rows: Mapping[tuple[int, str], Mapping[str, list[Cost]]]) -> Iterator[
 def main() -> None:
     """Measures and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", default="ours,doit,snakemake,prefect")
+    parser.add_argument("--tools", default="ours,doit,snakemake")
     parser.add_argument("--sizes", default="100,1000")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cores", type=int, default=1, help="Snakemake's; ours takes all that there are")
@@ -224,14 +224,14 @@ def main() -> None:
     asked = parser.parse_args()
     folder = asked.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    tools = _tools(folder, asked.cores)
+    known = tools(folder, asked.cores)
     rows: dict[tuple[int, str], dict[str, list[Cost]]] = {}
     for name in asked.tools.split(","):
         install(name, folder)
     for size in map(int, asked.sizes.split(",")):
         for name in asked.tools.split(","):
             costs = rows.setdefault((size, name), {})
-            for phase, cost in phases(tools[name], graph_of("layered", size), folder, asked.repeats):
+            for phase, cost in phases(known[name], graph_of("layered", size), folder, asked.repeats):
                 costs.setdefault(phase, []).append(cost)
                 print(f"{size} {name} {phase}: {cost}", file=sys.stderr)
     print("\n".join(table(rows)))

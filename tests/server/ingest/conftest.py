@@ -35,7 +35,7 @@ def read(tmp_path: Path) -> Callable[..., Found]:
     """Return the findings in a file of this name and content, which the named ingestor must read."""
 
     def run(name: str, content: str | bytes, ingestor: str | None = "DelimitedTextIngestor") -> Found:
-        path = tmp_path / name
+        path = tmp_path / "content"  # as the store has it, without a suffix
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         used, found = ingest(path, name, None)
         assert used == ingestor

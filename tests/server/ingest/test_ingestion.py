@@ -31,26 +31,3 @@ def test_not_requested_ingestion_is_left_alone(api, client, dataset, spectrum):
     later = api.post(f"/files/{file['mfid']}/ingest").json()
     client.ingestions.wait(later["id"], sleep_interval=0.05)
     assert client.ingestions.get(made["id"])["status"] == "not_requested"
-
-
-def test_named_ingestor_reads_a_file_of_any_suffix(ingested, tmp_path):
-    log = tmp_path / "run.log"
-    log.write_text("t\tT\n0\t300\n1\t301\n")
-    assert ingested(log, ingestor="DelimitedTextIngestor")[1]["ingestion_class"] == "DelimitedTextIngestor"
-
-
-def test_a_format_of_rosettasciio_is_read_though_the_store_has_no_file_names(ingested, tmp_path):
-    path = tmp_path / "eels.msa"
-    head = {"FORMAT": "EMSA/MAS Spectral Data File", "VERSION": "1.0", "TITLE": "zero loss", "NPOINTS": "2.0",
-            "NCOLUMNS": "1.0", "XUNITS": "eV", "YUNITS": "Counts", "DATATYPE": "Y", "XPERCHAN": "0.2",
-            "OFFSET": "-0.4", "SPECTRUM": ""}  # fmt: skip
-    lines = [f"#{name:12}: {value}" for name, value in head.items()]
-    path.write_text("\n".join([*lines, "1.0,", "9.0,", "#ENDOFDATA   :", ""]))
-    record, request = ingested(path)
-    assert (request["status"], request["ingestion_class"], request["error_message"]) == (
-        "complete",
-        "EMSAIngestor",
-        None,
-    )
-    (signal,) = record["scientific_metadata"]["signals"]
-    assert (signal["shape"], signal["metadata"]["General"]) == ([2], {"title": "zero loss"})
