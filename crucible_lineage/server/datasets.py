@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import partial
 from sqlite3 import Row
 from typing import Annotated, Any, Literal
@@ -58,7 +57,6 @@ from crucible_lineage.server.resources import (
     metadata_of,
     require,
     roles,
-    rows_of,
     select,
     write_metadata,
     written_metadata,
@@ -69,6 +67,7 @@ from crucible_lineage.server.uploads import GivenFile, keep_given
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
 Keyword = Annotated[str, AfterValidator(str.strip), Field(min_length=1, max_length=500)]
+_ATTACHED = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
 Relationship = Literal["is_derived_from", "is_part_of"]  # also in the CHECK of schema.py
 
 _COMPONENT = """
@@ -171,14 +170,14 @@ def _add_record_routes(kind: str) -> None:
         if kind == "dataset":
             named = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
             values |= instrument_columns(db, *named)
+        parents = [require(db, call.caller, parent, VIEWER, kind)["id"] for parent in dict.fromkeys(body.parents)]
         number = insert(db, kind, body.unique_id, owner, values)
         if body.scientific_metadata:
             write_metadata(db, number, body.scientific_metadata)
-        for row in rows_of(db, "resource", [number]) if body.keywords or body.parents else ():
-            for keyword in body.keywords:
-                add_keyword(db, row, keyword)
-            for parent in body.parents:
-                link(call, db, parent, row["mfid"], "is_derived_from")
+        for keyword in body.keywords:
+            db.execute(_ATTACHED, (number, keyword.casefold(), keyword))
+        for parent in parents:  # a new dataset has no children, and so closes no cycle
+            db.add("link", parent_id=parent, child_id=number, relationship_type="is_derived_from")
         call.add_revision(db, project)
         files = [keep_given(db, call, number, file) for file in body.files]
         asked = [(row["id"], file.ingestor) for row, file in zip(files, body.files, strict=True) if file.ingest]
@@ -211,7 +210,7 @@ def _add_record_routes(kind: str) -> None:
     patch(f"/{kind}s/{{mfid}}", of=kind, role=EDITOR)(change_one)
     _add_relatives(kind, "children", "parent_id", "child_id")
     _add_relatives(kind, "parents", "child_id", "parent_id")
-    link = _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
+    _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
 
 
 class _Relatives(Page):
@@ -231,11 +230,8 @@ def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
         return conditions.page(db, "mfid DESC", query, partial(records, db, call.caller))
 
 
-def _add_links(path: str, parent_kind: str, child_kind: str) -> Callable[..., Json]:
-    """Add the routes that link and unlink; return the first.
-
-    A link states the origin of the child, so it needs the right to edit it.
-    """
+def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
+    """Add the routes that link and unlink. A link states the origin of the child: it needs the right to edit it."""
 
     def ends(db: Connection, call: Call, parent: str, child: str) -> tuple[int, int]:
         parent_row = require(db, call.caller, parent, VIEWER, parent_kind)
@@ -266,8 +262,6 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> Callable[..., Js
             raise Refusal(404, f"{child} is not linked to {parent}")
         change(db, linked[1])
         return {"detail": f"{child} is no longer linked to {parent}"}
-
-    return link
 
 
 def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
@@ -304,8 +298,7 @@ def _keyword_record(row: Row) -> Json:
 @post("/datasets/{mfid}/keywords", 201, of="dataset", role=CONTRIBUTOR, is_short=True)
 def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
     """Attach a keyword; one that the dataset has keeps its first spelling."""
-    new = "INSERT OR IGNORE INTO keyword (dataset_id, folded, spelling) VALUES (?, ?, ?)"
-    if db.execute(new, (row["id"], keyword.casefold(), keyword)).rowcount:
+    if db.execute(_ATTACHED, (row["id"], keyword.casefold(), keyword)).rowcount:
         change(db, row["id"])
     attached = db.first("SELECT * FROM keyword WHERE dataset_id = ? AND folded = ?", row["id"], keyword.casefold())
     return attached and _keyword_record(attached)

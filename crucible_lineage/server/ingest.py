@@ -27,6 +27,7 @@ from crucible_lineage.server.database import JsonObject
 from crucible_lineage.server.readers import Found
 
 TIME_S = 30.0  # chosen: half as long as `register` waits for an ingestion
+TEXT_BYTES = 1 << 18  # chosen: reading so much text takes a tenth of a second at most
 SMALL_BYTES = 1 << 20  # chosen: a file that leaves little memory in use
 MEMORY_MB = 2048  # chosen: several copies of a colour picture of `MAX_PIXELS`
 MAX_WRITTEN_BYTES = 64 << 20  # per file, so that an endless message does not fill the disk
@@ -113,8 +114,8 @@ class Isolation:
 
     def ingest(self, path: Path, filename: str, requested: str | None) -> tuple[str | None, Found]:
         """Ingest as `ingest` does. Raises IngestionError if that fails."""
-        is_small, chosen = path.stat().st_size <= SMALL_BYTES, candidates(filename, requested)
-        if is_small and all(ingestor.is_harmless for ingestor in chosen):
+        size, chosen = path.stat().st_size, candidates(filename, requested)
+        if size <= TEXT_BYTES and all(ingestor.is_harmless for ingestor in chosen):
             return ingest(path, filename, requested)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
         process = self._process = self._process or _started()
@@ -128,7 +129,7 @@ class Isolation:
             print(json.dumps([str(path), filename, requested, limit_s]), file=process.stdin, flush=True)
         line = process.stdout.readline()
         timer.cancel()
-        code = 0 if line and is_small else self.rest()
+        code = 0 if line and size <= SMALL_BYTES else self.rest()
         if not line:
             ended = f"ended its process with exit code {code}" if code >= 0 else f"was killed by signal {-code}"
             if time.monotonic() >= end:
