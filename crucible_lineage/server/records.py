@@ -250,21 +250,16 @@ _OF_BOTH: dict[str, tuple[Any, str]] = {  # filters of lists, with their types. 
     "project_mfid_is_null": (bool, "(project_id IS NULL) = ?"),
 }
 _USED = "(SELECT used.instrument_name FROM resource AS used WHERE used.id = resource.instrument_id)"
-_FILTERS: dict[str, dict[str, tuple[Any, str]]] = {
+_OWN: dict[str, dict[str, tuple[Any, str]]] = {
     "dataset": {
-        **{name: (str, f"{name} = ?") for name in FIELDS["dataset"]},
         "size": (Count, "size = ?"),
         "sample_mfid": (str, "resource.id IN (SELECT child_id FROM link WHERE parent_id = READ)"),
         "instrument_mfid": (str, "instrument_id = READ"),
         "instrument_name": (str, f"COALESCE({_USED}, instrument_label) = ?"),
-        **_OF_BOTH,
     },
-    "sample": {
-        **{name: (str, f"{name} = ?") for name in FIELDS["sample"]},
-        "dataset_mfid": (str, "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)"),
-        **_OF_BOTH,
-    },
+    "sample": {"dataset_mfid": (str, "resource.id IN (SELECT parent_id FROM link WHERE child_id = READ)")},
 }
+_FILTERS = {kind: {name: (str, f"{name} = ?") for name in FIELDS[kind]} | _OF_BOTH | own for kind, own in _OWN.items()}
 
 
 def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
