@@ -37,6 +37,8 @@ from crucible_lineage.pipeline.job.delivering import Driver, delivered_here
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
 from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
@@ -52,11 +54,16 @@ MARKED = "prefect-"  # before the id of a flow run in the name of its mark
 
 @dataclass
 class Observer:
-    """An observer of a flow: it chooses the steps, hears of each, may end the flow early, and gets its result."""
+    """An observer of a flow: it chooses the steps, hears of each, may end the flow early, and gets its result.
+
+    It may have bound and planned the pipeline that the flow is to run.
+    """
 
     listener: Listener
     choice: StepChoice = StepChoice()
     stop: Stop | None = None
+    pipeline: BoundPipeline | None = None
+    planned: PipelinePlan | None = None
     result: RunResult | None = None
 
 
@@ -64,12 +71,11 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
 @contextmanager
-def observing(listener: Listener, choice: StepChoice, stop: Stop | None = None) -> Iterator[Observer]:
-    """Let flows in this block make the chosen steps, report to `listener`, and end when `stop` is requested."""
-    observer = Observer(listener, choice, stop)
+def observing(observer: Observer) -> Iterator[None]:
+    """Let flows in this block be observed."""
     token = _observer.set(observer)
     try:
-        yield observer
+        yield
     finally:
         _observer.reset(token)
 
@@ -82,9 +88,10 @@ def _current_observer() -> Observer | None:
 def _run_name() -> str:
     """Name the run after project, pipeline, the parameters of the run, and its scheduled time."""
     parameters: JsonObject = flow_run.parameters
-    name = Path(parameters["pipeline"]).stem
+    name, observer = Path(parameters["pipeline"]).stem, _current_observer()
     with suppress(LineageError):  # which the run reports
-        spec = load_pipeline(located(parameters["pipeline"]))
+        bound = observer.pipeline if observer else None
+        spec = bound.spec if bound else load_pipeline(located(parameters["pipeline"]))
         name = f"{spec.project} / {spec.pipeline}"
     overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
     variant = f" [{', '.join(overrides)}]" if overrides else ""
@@ -113,18 +120,17 @@ def run_pipeline(
     """
     session = session_for(crucible)
     path = located(pipeline)
+    observer = _current_observer() or Observer(lambda _: None, StepChoice(forced=tuple(force), only=tuple(only)))
     with noting_unstarted(session, path) if not overrides else nullcontext():
-        bound = bind_file(path, session.store, overrides)
+        bound = observer.pipeline or bind_file(path, session.store, overrides)
     get_run_logger().info(session.settings.describe())
-    observer = _current_observer()
-    heard = observer.listener if observer else None
     engine = PrefectEngine(session, crucible, runner or bound.spec.runner)
-    with marked_alive(session.settings.data), reporting(bound, heard) as listen, engine:
-        chosen = StepChoice(forced=tuple(force), only=tuple(only))
-        choice, stop = (observer.choice, observer.stop) if observer else (chosen, None)
-        result = plan_and_run(bound, session, lambda: engine, listen, choice, stop, telling_arrived())
-    if observer:
-        observer.result = result
+    with marked_alive(session.settings.data), reporting(bound, observer.listener) as listen, engine:
+        result = observer.result = plan_and_run(
+            *(bound, session, lambda: engine, listen, observer.choice, observer.stop),
+            arrived=telling_arrived(),
+            planned=observer.planned,
+        )
     return state_of(result, session, f"pipeline {bound.name}")
 
 

@@ -133,7 +133,7 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
         if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server when it needs one
             server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
     # Importing Prefect costs over a second; only a run that has something to do pays for it.
-    from crucible_lineage.flows.pipelines import observing, reaching_prefect, run_pipeline
+    from crucible_lineage.flows.pipelines import Observer, observing, reaching_prefect, run_pipeline
     from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     if server:  # Prefect has read it; processes that steps start must not use this run's server
@@ -143,7 +143,8 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     if masked(dict(request.overrides)) != dict(request.overrides):
         raise InputError(f"run --set: Prefect keeps parameters of a run, and one is or holds a secret; {WAY_OUT}")
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
-    with observing(listener, request.choice, stop) as observer, reaching_prefect("run the pipeline", way_out):
+    observer = Observer(listener, request.choice, stop, request.pipeline, planned)
+    with observing(observer), reaching_prefect("run the pipeline", way_out):
         if server:
             server.wait_until_ready()
         state = run_pipeline(path, connection, dict(request.overrides), return_state=True)

@@ -47,7 +47,7 @@ steps:
 """
 RUN = """
 import json, os, sys
-from crucible_lineage.flows.pipelines import observing, run_pipeline
+from crucible_lineage.flows.pipelines import Observer, observing, run_pipeline
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
@@ -55,7 +55,7 @@ if __name__ == "__main__":
     path, data, kind, patience = sys.argv[1:]
     runner = Runner(type=kind, workers=2)
     crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
-    with observing(lambda event: None, StepChoice(patience_s=float(patience))):
+    with observing(Observer(lambda event: None, StepChoice(patience_s=float(patience)))):
         state = run_pipeline(path, crucible, runner=runner, return_state=True)
     done = state.result() if state.is_completed() else {}
     told = {"state": state.name, "message": state.message, "executed": done.get("executed")}
