@@ -278,11 +278,8 @@ def _near(reader: Reader) -> LineageGraph:
 
 def _brief(record: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of a record that the drawing and its search need; the dataset's page has the rest."""
-    brief = {
-        key: record[key]
-        for key in ("resource_type", "project_id", "sample_name", "sample_type", *MATCHED)
-        if record.get(key) is not None
-    }
+    keys = ("resource_type", "project_id", "sample_name", "sample_type", *MATCHED)
+    brief = {key: record[key] for key in keys if record.get(key) is not None}
     recorded = {key: value for key, value in provenance(record).items() if key in BRIEF_PROVENANCE}
     return brief | ({"scientific_metadata": {PROVENANCE_KEY: recorded}} if recorded else {})
 

@@ -119,26 +119,17 @@ def test_partners_share_what_their_steps_returned(lab: Any, session: Session, ru
     assert "'same': {'metadata.found': 'Si'}" in str(dict(*record.values()))
 
 
-@pytest.mark.parametrize("door", ["where", "by", "check", "data agree", "diff"])
 @pytest.mark.parametrize("value", VALUES, ids=ascii)
-def test_questions_and_checks_join_equal_values(door: str, value: Any) -> None:
+def test_questions_and_checks_join_equal_values(value: Any) -> None:
     number = next(number for number, some in enumerate(CLASSES) if any(value is one for one in some))
-    found: list[object] = []
-    if door == "where":
-        condition = parse_condition(f"k == {value!r} and k in [{value!r}]")
-        found = [other for other in VALUES if condition.is_met(lambda _, other=other: other, "it")]
-    elif door == "check":
-        check = Check(that=f"metadata.k == {value!r}")
-        found = [other for other in VALUES if check.of({"metadata": {"k": other}}).passed]
-    elif door == "by":
-        names, rows = _grouped(("k", "n"), [(other, 1) for other in VALUES], ("k",))
-        assert names[:2] == ("k", "count")
-        assert sorted(row[1] for row in rows) == sorted(map(len, CLASSES))
-        return
-    elif door == "data agree":
-        found = [other for other in VALUES if "k" in shared([{"k": value}, {"k": other}])]
-    else:  # a difference also tells how a value is spelt
-        found = [other for other in VALUES if is_same_value("k", value, other)]
-        assert [type(other) is bool for other in found] == [type(value) is bool] * len(found)
-        return
-    assert [*map(repr, found)] == [*map(repr, CLASSES[number])]
+    where, check = parse_condition(f"k == {value!r} and k in [{value!r}]"), Check(that=f"metadata.k == {value!r}")
+    joined = {
+        "where": [other for other in VALUES if where.is_met(lambda _, other=other: other, "it")],
+        "check": [other for other in VALUES if check.of({"metadata": {"k": other}}).passed],
+        "data agree": [other for other in VALUES if "k" in shared([{"k": value}, {"k": other}])],
+        "by": [other for other in VALUES if len(_grouped(("k", "n"), [(value, 1), (other, 1)], ("k",))[1]) == 1],
+    }
+    for door, found in joined.items():
+        assert [*map(repr, found)] == [*map(repr, CLASSES[number])], door
+    same = [other for other in VALUES if is_same_value("k", value, other)]  # a difference tells the spelling, too
+    assert {type(other) is bool for other in same} == {type(value) is bool}
