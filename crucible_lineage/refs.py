@@ -107,17 +107,14 @@ class DatasetRef:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON for the local store."""
         entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
-        lists = {name: list(mfids) for name in _LISTS if (mfids := getattr(self, name))}
-        return entry | lists | {name: text for name in ("origin", "taken") if (text := getattr(self, name))}
+        names = ("samples", "parents", "equals", "origin", "taken")
+        return entry | {name: value for name in names if (value := getattr(self, name))}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> DatasetRef:
         """Return the dataset in such an entry."""
-        files = tuple(FileRef.from_json(file) for file in entry["files"])
-        return cls(**{**entry, "files": files, **{name: tuple(entry.get(name, ())) for name in _LISTS}})
-
-
-_LISTS = ("samples", "parents", "equals")
+        files, names = tuple(map(FileRef.from_json, entry["files"])), ("samples", "parents", "equals")
+        return cls(**{**entry, "files": files, **{name: tuple(entry.get(name, ())) for name in names}})
 
 
 @dataclass(frozen=True)
@@ -179,9 +176,6 @@ def name_fault(name: str, most: int = MOST_NAME_BYTES) -> str:
     return ""
 
 
-_OWN_KEYWORDS = ("pipeline:", "recipe:")
-
-
 @dataclass(frozen=True)
 class DatasetFacts:
     """Facts of one parent; None where unknown.
@@ -212,7 +206,7 @@ class DatasetFacts:
         """Return the facts in the fields of a dataset record of Crucible."""
         measured = measured_at(fields)
         repeated = {fields.get(name) for name in DESCRIPTIVE if name != "instrument_id"}  # workers add them as keywords
-        words = (word for word in keywords if word not in repeated and not word.startswith(_OWN_KEYWORDS))
+        words = (word for word in keywords if word not in repeated and not word.startswith(("pipeline:", "recipe:")))
         return cls(
             name=fields.get("dataset_name") or fields["unique_id"],
             instrument=fields.get("instrument_name") or None,
