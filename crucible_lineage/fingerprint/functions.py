@@ -166,7 +166,7 @@ class Context:
         source, loaded = self.module_source(module), sys.modules.get(module)
         if source is None or loaded is None:
             return
-        package = loaded.__package__ or getattr(loaded.__spec__, "parent", None) or ""
+        package = getattr(loaded, "__package__", None) or getattr(loaded.__spec__, "parent", None) or ""
         found = source.imports.get(name, ()) if name else (item for items in source.imports.values() for item in items)
         for statement in found:
             with suppress(ImportError):
