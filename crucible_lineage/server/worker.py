@@ -117,9 +117,9 @@ def _remark(filename: str, requested: str | None, name: str | None) -> str:
     """Return a remark for the requester on an ingestion that succeeded, but not as requested."""
     if requested in (None, name):
         return "" if name else f"No ingestor here reads this kind of file: {filename}"
-    is_known = requested in ingestor_names()
-    why = "could not read the file" if is_known else "is no ingestor here (GET /ingestors lists them)"
-    return f"{requested} {why}; it was read by {name or 'none'}"
+    unknown = f"There is no ingestor {requested} here (GET /ingestors lists them)"
+    why = f"{requested} could not read the file" if requested in ingestor_names() else unknown
+    return f"{why}; it was read by {name or 'none'}"
 
 
 PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser

@@ -100,8 +100,8 @@ def test_one_hears_of_an_ingestor_that_is_misspelt_or_missing(client, dataset, t
 
     assert message("a.csv") == ("complete", None)
     status, remark = message("b.csv", ingestion_class="DelimitedTxtIngestor")
-    why = "DelimitedTxtIngestor is no ingestor here (GET /ingestors lists them); it was read by DelimitedTextIngestor"
-    assert (status, remark) == ("complete", why)
+    why = "There is no ingestor DelimitedTxtIngestor here (GET /ingestors lists them); it was read by Delimited"
+    assert (status, remark) == ("complete", f"{why}TextIngestor")
     status, remark = message("c.zzz")
     assert (status, "c.zzz" in remark) == ("complete", True)
     status, remark = message("d.csv", ingestion_class="ImageIngestor")
