@@ -180,20 +180,7 @@ def _table(
         _require_column(facts, chosen, name)
     fitting = [mfid for mfid in chosen if not condition or condition.is_met(partial(facts.value, mfid), mfid)]
     if over_time is not None:
-        series = _series(facts, fitting, over_time, by)
-        swept = ["swept"] if any(facts.value(mfid, "swept") for mfid in fitting) else []
-        columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *swept, *fields)))
-        own = {
-            point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
-            for point in sorted(
-                (point for group in series for point in group.points), key=lambda group: (group.time, group.mfid)
-            )
-        }
-        own |= {mfid: {"measured": None, over_time: None, "beyond": None} for mfid in fitting if mfid not in own}
-        rows = tuple(
-            tuple(values[name] if name in values else facts.value(mfid, name) for name in columns)
-            for mfid, values in own.items()
-        )
+        columns, rows, series = _series_rows(facts, fitting, over_time, by, fields)
         return Table(project, step, columns, rows, others, series, over_time)
     own_columns = _own_columns(facts, fitting or chosen, every)  # a table without rows has the columns of all
     columns = tuple(dict.fromkeys((*own_columns, *by, *fields)))
@@ -201,6 +188,27 @@ def _table(
     if by:
         columns, rows = _grouped(columns, rows, by)
     return Table(project, step, columns, rows, others)
+
+
+def _series_rows(
+    facts: ProjectFacts, fitting: Sequence[str], over_time: str, by: Sequence[str], fields: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...], tuple[Series, ...]]:
+    """Return columns and rows of a number over time, ordered by time, and its series."""
+    series = _series(facts, fitting, over_time, by)
+    swept = ["swept"] if any(facts.value(mfid, "swept") for mfid in fitting) else []
+    columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *swept, *fields)))
+    own = {
+        point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
+        for point in sorted(
+            (point for group in series for point in group.points), key=lambda group: (group.time, group.mfid)
+        )
+    }
+    own |= {mfid: {"measured": None, over_time: None, "beyond": None} for mfid in fitting if mfid not in own}
+    rows = tuple(
+        tuple(values[name] if name in values else facts.value(mfid, name) for name in columns)
+        for mfid, values in own.items()
+    )
+    return columns, rows, series
 
 
 def _series(facts: ProjectFacts, mfids: Sequence[str], column: str, by: Sequence[str]) -> tuple[Series, ...]:

@@ -55,13 +55,7 @@ def reproduce_command(
     from crucible_lineage.remake.receipts import state_receipts
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
 
-    if bool(results) == bool(project):
-        raise InputError("reproduce: name results, a bundle, or --project with --sample")
-    if sample and not project:
-        raise InputError("reproduce: --sample is for --project")
-    if keep is not None and keep.exists():
-        raise InputError(f"reproduce: {keep} already exists; name a new folder")
-    bundle = _bundle(results)
+    bundle = _bundle(results, project, sample, keep)
 
     def progress(line: str) -> None:
         if not wants_json():
@@ -88,8 +82,14 @@ def reproduce_command(
     return Done({"results": found}, [*lines, reproduced], code, [f"note: {fault}" for fault in faults])
 
 
-def _bundle(results: Sequence[str]) -> Path | None:
-    """Return the named bundle, or None if datasets are named. InputError if a bundle is not named alone."""
+def _bundle(results: Sequence[str], project: str | None, sample: int | None, keep: Path | None) -> Path | None:
+    """Return the named bundle, or None if datasets are named. InputError if options do not fit together."""
+    if bool(results) == bool(project):
+        raise InputError("reproduce: name results, a bundle, or --project with --sample")
+    if sample and not project:
+        raise InputError("reproduce: --sample is for --project")
+    if keep is not None and keep.exists():
+        raise InputError(f"reproduce: {keep} already exists; name a new folder")
     bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]
     if bundles and len(results) > 1:
         raise InputError("reproduce: name one bundle and nothing else")
