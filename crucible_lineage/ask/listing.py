@@ -83,14 +83,7 @@ def list_datasets(
     if run is not None:
         found_run = find_run(session, run, {project: copy})
         matching = [summary for summary in matching if summary.mfid in found_run.datasets]
-    matching.sort(
-        key=lambda summary: (
-            summary.status.derived,
-            "" if summary.status.derived else summary.mfid[:10],
-            summary.created,
-            summary.mfid,
-        )
-    )
+    matching.sort(key=_place)
     entries = list(standings(session, project, copy=copy, among=[summary.mfid for summary in matching]).values())
     available = columns_of(summaries) if where or sort else {}
     if where:
@@ -105,6 +98,12 @@ def list_datasets(
     shown = in_order(shown, sort, available) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
+
+
+def _place(summary: Summary) -> tuple[bool, str, str, str]:
+    """Return the sort key of the list: measured data by the time in their ids, then results by creation."""
+    is_derived = summary.status.derived
+    return is_derived, "" if is_derived else summary.mfid[:10], summary.created, summary.mfid
 
 
 def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:

@@ -24,8 +24,9 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured, replace_measured
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
@@ -65,11 +66,10 @@ def register_command(
     """
     if supersedes is not None and not parents:
         raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
-    for path in files:
-        if not path.is_file():
-            raise no_file(path)
+    if missing := [path for path in files if not path.is_file()]:
+        raise no_file(missing[0])
     if replaces is not None:
-        if parents or name or measurement or timestamp or keywords or mfid or salt or project:
+        if any((parents, name, measurement, timestamp, keywords, mfid, salt, project)):
             raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
         replaces = find_mfid(session, replaces)
         new = replace_measured(session, replaces, files, note or "")
@@ -87,20 +87,30 @@ def register_command(
     found = find_measured(raw, session)
     old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
     tell(f"registering {count}", 0)
-    if found is None:
-        session.ensure_project(project)
     if old is not None and measurement is None:
         declared = declared.model_copy(update={"measurement": old.summary.measurement or None})
-    dataset = found or register_raw(raw, declared, name or files[0].name, session, note, supersedes)
-    if old is not None and not old.superseded_by:
+    dataset = found
+    if dataset is None:
+        session.ensure_project(project)
+        dataset = register_raw(raw, declared, name or files[0].name, session, note, supersedes)
+    if old is not None:
+        _take_over(session, project, old, dataset.mfid)
+    return _done(raw, dataset, is_new=found is None)
+
+
+def _done(raw: RawFiles, dataset: DatasetRef, *, is_new: bool) -> Done:
+    before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
+    done = "registered" if is_new else f"already registered{before}"
+    document = {**dataset.to_json(), "registered": is_new, "parents": [parent.mfid for parent in raw.parents]}
+    return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
+
+
+def _take_over(session: Session, project: str, old: Standing, mfid: str) -> None:
+    """Make a dataset current in the slots of a result, unless that is superseded already."""
+    if not old.superseded_by:
         slots = old.summary.status.slots.items()
         claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
-        make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
-    before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
-    done = f"already registered{before}" if found else "registered"
-    parent_ids = [parent.mfid for parent in raw.parents]
-    document = {**dataset.to_json(), "registered": found is None, "parents": parent_ids}
-    return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
+        make_current_now(session.mirror, session.client, project, mfid, claims)
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:
