@@ -37,7 +37,7 @@ from crucible_lineage.errors import BAD_INPUT, ChecksumError, InputError, NotFou
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.machine.process import Tell
@@ -455,7 +455,7 @@ def _lost(
 
 
 def _parents_first(damaged: Sequence[DamagedFile], graph: LineageGraph) -> tuple[DamagedFile, ...]:
-    position = {mfid: number for number, generation in enumerate(graph.generations()) for mfid in generation}
+    position = {mfid: number for number, generation in enumerate(generations(graph.nx)) for mfid in generation}
     return tuple(sorted(damaged, key=lambda file: position.get(file.mfid, len(position))))
 
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from crucible_lineage.json_types import JsonObject, mapping, text
-from crucible_lineage.lineage.graph import LineageGraph, descent
+from crucible_lineage.lineage.graph import LineageGraph, descent, generations
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -78,7 +78,7 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     successor |= _successors(old, new, successor)
     paired = set(successor.values())
-    generation_of = {mfid: number for number, generation in enumerate(old.generations()) for mfid in generation}
+    generation_of = {mfid: number for number, generation in enumerate(generations(old.nx)) for mfid in generation}
     ordered = sorted(successor, key=lambda mfid: generation_of.get(mfid, len(generation_of)))
     pairs = [(old.nodes[mfid], new.nodes[successor[mfid]]) for mfid in ordered]
     changes = (change for before, after in pairs for change in _changes(before, after, successor))

@@ -170,10 +170,6 @@ class LineageGraph:
         """The ids that the reader may not see."""
         return frozenset(mfid for mfid, node in self.nodes.items() if node.kind == "hidden")
 
-    def generations(self) -> list[list[str]]:
-        """Return the ids by topological generation, roots first; nodes on or behind a cycle are omitted."""
-        return generations(self.nx)
-
     def subgraph(self, mfids: Collection[str]) -> LineageGraph:
         """Return the graph of these nodes and the edges among them."""
         selected = frozenset(mfids)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import networkx
 
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     chosen_in_time,
@@ -148,9 +148,9 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
         parents[edge.target].append(edge.source)
     roles = roles_of(graph)
     group_of: dict[str, str] = {}
-    generations = graph.generations()
-    sorted_ids = {mfid for generation in generations for mfid in generation}
-    for generation in [*generations, [mfid for mfid in graph.nodes if mfid not in sorted_ids]]:
+    found = generations(graph.nx)
+    sorted_ids = {mfid for generation in found for mfid in generation}
+    for generation in [*found, [mfid for mfid in graph.nodes if mfid not in sorted_ids]]:
         siblings: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
         for mfid in generation:
             node = graph.nodes[mfid]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import executions
-from crucible_lineage.marks import is_own
+from crucible_lineage.lineage.records import PROVENANCE_KEY, returned_values
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.environment import lock_text
@@ -206,12 +206,9 @@ def _returned_values(output: KitStep) -> JsonObject | None:
         return None
     declared = output.record.activity.declared
     described = set(declared.output.metadata or ()) if declared and declared.output else set()
-    names = dict.fromkeys(key.split("/")[1].replace("~1", "/").replace("~0", "~") for key in output.record.result.keys)
-    return {
-        name: output.metadata[name]
-        for name in names
-        if name in output.metadata and name not in described and not is_own(name)
-    }
+    record = {"result": {"keys": list(output.record.result.keys)}}
+    found = returned_values({"scientific_metadata": {**output.metadata, PROVENANCE_KEY: record}})
+    return {name: value for name, value in found.items() if name not in described}
 
 
 def kept_bytes(session: Session, kept: KeptFile) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
@@ -16,6 +16,8 @@ from crucible_lineage.refs import CORRECTED, MATCHED
 
 if TYPE_CHECKING:
     import networkx
+
+    from crucible_lineage.pipeline.plan.expand import Instance
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,7 @@ class BoundPipeline:
         return graph_of(self.steps)
 
 
-class Needing(Protocol):
-    """A step or an instance, with the names of those that it depends on."""
-
-    @property
-    def needs(self) -> Iterable[str]:
-        """The names."""
-
-
-def graph_of(parts: Mapping[str, Needing]) -> networkx.DiGraph[str]:
+def graph_of(parts: Mapping[str, BoundStep | Instance]) -> networkx.DiGraph[str]:
     """Return the graph of steps or instances: nodes carry them as `part`, edges lead from what they need."""
     import networkx
 

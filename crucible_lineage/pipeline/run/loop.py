@@ -164,7 +164,7 @@ class Run:
         for name in left_out:
             self.steps[name].outcome = LEFT_OUT
             self.listener(StepEvent(name, LEFT_OUT))
-        self.steps.plan([step.name for step in todo])
+        self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
             if self._has_to_await(step):
                 self._awaiting[step.name] = step

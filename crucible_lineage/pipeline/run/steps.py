@@ -83,10 +83,6 @@ class Steps(dict[str, StepState]):
         self.instances = instances
         self._graph = graph_of(instances)
 
-    def plan(self, names: list[str]) -> None:
-        """Record that these steps are to be executed."""
-        self.journal.plan(self.run_id, self.project, names)
-
     def set_results(self, name: str, outputs: Mapping[str, DatasetRef]) -> None:
         """Set the results of a step."""
         self[name].results = outputs
@@ -155,7 +151,7 @@ class Steps(dict[str, StepState]):
             state = self[step]
             state.remade += state.results is not None
             state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
-        self.plan(names)
+        self.journal.plan(self.run_id, self.project, names)
         for step in names:
             if self[step].remade > _MAX_REMADE:
                 self.end(step, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
