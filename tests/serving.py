@@ -74,11 +74,15 @@ def serve_sessions_here() -> None:
         served.add(session)
         return lambda: start_server(folder)
 
+    def of_service(client: CrucibleClient) -> CrucibleClient:
+        another = client.another
+        client._connection.is_embedded = False
+        client.another = lambda retry: of_service(another(retry))  # type: ignore[method-assign]
+        return client
+
     def as_of_a_service(session: Session) -> CrucibleClient:
         client = connect(session)
-        if session in served:
-            client._connection.is_embedded = False
-        return client
+        return of_service(client) if session in served else client
 
     Session._start_embedded = start  # type: ignore[method-assign, assignment]
     Session._connect = as_of_a_service  # type: ignore[method-assign]

@@ -185,6 +185,7 @@ class Network:
         self.is_embedded = self.world.is_embedded
         self.datasets = SimpleNamespace(
             create=self.create,
+            create_whole=self.create_whole,
             get=self.get,
             add_keyword=lambda mfid, word: self.call("keyword", lambda: self.do_add(mfid, "keywords", word)),
             link_parent_child=lambda parent, mfid, **_: self.call("link", lambda: self.do_add(mfid, "parents", parent)),
@@ -241,6 +242,22 @@ class Network:
             self.world.datasets[mfid] = Stored(dict(fields), modified=self.world.now, **links)
             self.world.changed(mfid)
             return SimpleNamespace(dsid=mfid)
+
+        return self.call("create", effect)
+
+    def create_whole(self, fields: dict[str, Any], linked: dict[str, Any], files: list[dict[str, Any]]) -> Any:
+        whole = copy.deepcopy({**linked, "files": files})
+
+        def effect() -> dict[str, IngestionRequest]:
+            mfid = fields["unique_id"]
+            if mfid in self.world.datasets:
+                raise ConflictError(f"{mfid} is taken", status=409)
+            stored = {file["filename"]: (new_mfid(), file["sha256_hash"]) for file in whole["files"]}
+            links = {name: set(whole[name]) for name in ("keywords", "parents")}
+            self.world.datasets[mfid] = Stored(dict(fields), modified=self.world.now, files=stored, **links)
+            self.world.write(mfid, whole["scientific_metadata"])
+            asked = [file["filename"] for file in whole["files"] if file["ingest"]]
+            return {name: self.ingestion(stored[name][0], mfid) for name in asked}
 
         return self.call("create", effect)
 
@@ -319,13 +336,14 @@ class Network:
             ] or [""]
             if mfid and not registrations(self.world.datasets[mfid].metadata).ended:
                 raise Violation(f"{mfid} is ingested before it is complete")
-            made = IngestionRequest(
-                id=len(self.world.requests), status="complete", file_mfid=file_mfid, dataset_mfid=mfid
-            )
-            self.world.requests.append(made)
-            return made
+            return self.ingestion(file_mfid, mfid)
 
         return self.call("ingest", effect, again=False)
+
+    def ingestion(self, file_mfid: str, mfid: str) -> IngestionRequest:
+        made = IngestionRequest(id=len(self.world.requests), status="complete", file_mfid=file_mfid, dataset_mfid=mfid)
+        self.world.requests.append(made)
+        return made
 
     @staticmethod
     def _file(mfid: str, name: str, there: tuple[str, str]) -> FileRecord:
@@ -460,8 +478,16 @@ def _quietly(effect: Callable[[], object]) -> None:
         effect()
 
 
-def one_history(seed: int) -> World:
-    """Run a history to its end, and check the result, also after every older state was merged back."""
+def _given(new: NewDataset) -> list[dict[str, object]]:
+    files = {file.ref.name: file.checksums.sha256 for file in new.files}
+    return [{"filename": name, "sha256_hash": sha256, "ingest": new.ingest} for name, sha256 in files.items()]
+
+
+def one_history(seed: int, *, is_given: bool = False) -> World:
+    """Run a history to its end, and check the result, also after every older state was merged back.
+
+    `is_given`: the embedded Crucible gets each dataset by one call.
+    """
     world = World(seed)
     machines = [Machine(world, f"machine{number}") for number in range(world.random.randint(1, 3))]
     names = (f"{number:08x}" for number in itertools.count(world.random.getrandbits(20)))
@@ -475,6 +501,7 @@ def one_history(seed: int) -> World:
         for module in (claims, trust):
             stack.enter_context(mock.patch.object(module, "time", clock))
         stack.enter_context(mock.patch.object(claims, "secrets", scrambled))
+        stack.enter_context(mock.patch.object(register, "given_files", _given if is_given else lambda _: None))
         try:
             _run(world, machines)
         finally:
