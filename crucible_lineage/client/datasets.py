@@ -176,7 +176,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         action, body = f"create dataset {new.unique_id}", {**masked({**new.body(), **linked}), "files": files}
         made = self._connection.call("POST", "/datasets", action, mfid=new.unique_id, body=body, repeatable=True)
         names = {str(file["mfid"]): str(file["filename"]) for file in made.get("files", ())}
-        requests = parse_all(IngestionRequest, made.get("ingestion_requests", ()), action)
+        requests = parse_all(IngestionRequest, made.get("ingestion_requests", []), action)
         return {names[str(request.file_mfid)]: request for request in requests}
 
     def get(
