@@ -42,7 +42,7 @@ format: .venv/test.installed
 	$(BIN)/ruff format .
 
 bench: .venv/test.installed  ## the tables of docs/benchmarks.md, on this machine with nothing beside; the first takes minutes, all an hour
-	for table in runs/table runs/distance client/registration queries/lineage runs/flows runs/growth runs/peers; do \
+	for table in runs/table runs/distance queries/lineage runs/flows runs/growth runs/peers; do \
 	  $(BIN)/python tests/benchmarks/$$table.py || exit 1; done
 
 crash: .venv/test.installed  ## killed before every single request, and run again

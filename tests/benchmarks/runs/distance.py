@@ -8,18 +8,41 @@ Each run is the installed command with a data folder of its own; its steps do ne
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from peers import declare_ours, graph_of, measured, prepared
 
 from crucible_lineage.client import CrucibleClient
 
-sys.path.append(str(Path(__file__).parents[1]))
-from measure import PROJECT, embedded_crucible, serving
+PROGRAM = [sys.executable, "-m", "crucible_lineage"]
+COMMAND = [*PROGRAM, "run", "pipeline.yaml", "--engine", "local"]
+KEY = "benchmark"
 
-COMMAND = [sys.executable, "-m", "crucible_lineage", "run", "pipeline.yaml", "--engine", "local"]
+
+@contextmanager
+def serving(command: Sequence[str]) -> Iterator[str]:
+    """The address that the process prints in its first line."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield str(json.loads(process.stdout.readline())["url"])
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _crucible(folder: Path) -> Iterator[str]:
+    """The address of an embedded Crucible with the project of the runs, in a process of its own."""
+    with serving([*PROGRAM, "serve", "--data", str(folder), "--json", "--api-key", KEY]) as url:
+        with CrucibleClient(url, KEY) as client:
+            client.projects.create({"project_id": "bench", "organization": "MF", "project_lead": "local"})
+        yield url
 
 
 def main() -> None:
@@ -30,13 +53,11 @@ def main() -> None:
     given = parser.parse_args()
     print("| shape | steps | delay, ms | wall, s | CPU of the client, s | requests |\n|---|---|---|---|---|---|")
     for shape, steps in zip(given.shapes.split(","), map(int, given.steps.split(",")), strict=True):
-        with tempfile.TemporaryDirectory() as folder, embedded_crucible(Path(folder) / "there") as place:
-            with CrucibleClient(place.url, place.api_key) as client:
-                client.projects.create({**PROJECT, "project_id": "bench"})
+        with tempfile.TemporaryDirectory() as folder, _crucible(Path(folder) / "there") as there:
             work, log = prepared(Path(folder) / "work", declare_ours, graph_of(shape, steps)), Path(folder) / "requests"
             program = [sys.executable, str(Path(__file__).with_name("far_away.py"))]
-            with serving([*program, place.url, str(given.delay_ms), str(log)]) as url:
-                here = {"CRUCIBLE_API_KEY": place.api_key, "CRUCIBLE_LINEAGE_DATA": str(work / "data")}
+            with serving([*program, there, str(given.delay_ms), str(log)]) as url:
+                here = {"CRUCIBLE_API_KEY": KEY, "CRUCIBLE_LINEAGE_DATA": str(work / "data")}
                 cost = measured(COMMAND, work, {**here, "CRUCIBLE_API_URL": url})
             asked = len(log.read_text().splitlines())
             print(f"| {shape} | {steps} | {given.delay_ms} | {cost.wall_s:.2f} | {cost.cpu_s:.2f} | {asked} |")
