@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -228,15 +228,30 @@ class DatasetFacts:
         return cls(**{**entry, "timestamp": timestamp, **lists})
 
 
-class Facts(dict[str, Sequence[DatasetFacts]]):
+class Facts(Mapping[str, tuple[DatasetFacts, ...]]):
     """Facts of a step's parents by input: `facts["spectra"]` has those of its datasets, in their order.
 
     A step receives them in a keyword-only parameter annotated `Facts`.
     """
 
+    def __init__(self, by_role: Mapping[str, Sequence[DatasetFacts]]) -> None:
+        self._by_role = {role: tuple(datasets) for role, datasets in by_role.items()}
+
+    def __getitem__(self, role: str) -> tuple[DatasetFacts, ...]:
+        return self._by_role[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_role)
+
+    def __len__(self) -> int:
+        return len(self._by_role)
+
+    def __repr__(self) -> str:
+        return f"Facts({self._by_role!r})"
+
     def one(self, role: str) -> DatasetFacts:
         """Return the facts of the only dataset of an input. Raises InputError if it has none or several."""
-        datasets = self.get(role, ())
+        datasets = self._by_role.get(role, ())
         if len(datasets) != 1:
             raise InputError(
                 f"input {role!r} has {len(datasets)} datasets; facts[{role!r}] are the facts of all of them"
@@ -245,7 +260,7 @@ class Facts(dict[str, Sequence[DatasetFacts]]):
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Return {input: [the facts of each dataset]}."""
-        return {role: [dataset.to_json() for dataset in datasets] for role, datasets in self.items()}
+        return {role: [dataset.to_json() for dataset in datasets] for role, datasets in self._by_role.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
