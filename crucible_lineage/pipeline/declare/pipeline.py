@@ -34,7 +34,7 @@ from crucible_lineage.statements.calibrations import NEXT
 from crucible_lineage.text.times import utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
-PARENT_FIELDS = ("count", "mfid", *CORRECTED, NIGHT)
+PARENT_FIELDS = (*CORRECTED, NIGHT, "count", "mfid")
 OWN_PARENT_FIELDS = ("mfid", "count", *ITSELF)  # describe the parent itself, not the data behind it
 _TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
