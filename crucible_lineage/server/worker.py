@@ -119,7 +119,7 @@ def _remark(filename: str, requested: str | None, name: str | None) -> str:
         return "" if name else f"No ingestor here reads this kind of file: {filename}"
     unknown = f"There is no ingestor {requested} here (GET /ingestors lists them)"
     why = f"{requested} could not read the file" if requested in ingestor_names() else unknown
-    return f"{why}; it was read by {name or 'none'}"
+    return f"{why}; {name or 'no ingestor'} read it"
 
 
 PROTECTED = "crucible_lineage"  # prefix of provenance keys, which come from the makers of the data, never from a parser

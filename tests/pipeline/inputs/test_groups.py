@@ -256,5 +256,5 @@ def test_a_declared_pipeline_is_drawn_with_the_states_of_its_steps(lab: Any, run
     target = lab.folder / "drawn.svg"
     cli("lineage", lab.pipeline, "-o", target)
     assert result.datasets["all"]["out"] in target.read_text()
-    refused = cli("lineage", lab.pipeline, "--format", "ro-crate")
+    refused = cli("lineage", lab.pipeline, "--format", "prov-json")
     assert (refused.exit_code, "go with an MFID" in refused.stderr) == (2, True)

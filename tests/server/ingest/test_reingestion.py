@@ -100,12 +100,12 @@ def test_one_hears_of_an_ingestor_that_is_misspelt_or_missing(client, dataset, t
 
     assert message("a.csv") == ("complete", None)
     status, remark = message("b.csv", ingestion_class="DelimitedTxtIngestor")
-    why = "There is no ingestor DelimitedTxtIngestor here (GET /ingestors lists them); it was read by Delimited"
-    assert (status, remark) == ("complete", f"{why}TextIngestor")
+    why = "There is no ingestor DelimitedTxtIngestor here (GET /ingestors lists them); DelimitedTextIngestor read it"
+    assert (status, remark) == ("complete", why)
     status, remark = message("c.zzz")
     assert (status, "c.zzz" in remark) == ("complete", True)
     status, remark = message("d.csv", ingestion_class="ImageIngestor")
     assert (status, remark) == (
         "complete",
-        "ImageIngestor could not read the file; it was read by DelimitedTextIngestor",
+        "ImageIngestor could not read the file; DelimitedTextIngestor read it",
     )

@@ -85,7 +85,7 @@ print(json.dumps([found, failed, warned, made, asyncio.run(awaited(made[0]))]))
 def test_crucible_is_named_by_block_connection_or_name_and_a_failed_ingestion_is_a_failure(
     data: Path, tmp_path: Path, prefect: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB", "8")  # too little for this table
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB", "64")  # too little for this table
     file = tmp_path / "scan.csv"
     file.write_text("x,y\n" + "1.25,2.5\n" * 200_000)
     with start_server(data / "crucible") as server:
@@ -97,7 +97,7 @@ def test_crucible_is_named_by_block_connection_or_name_and_a_failed_ingestion_is
             assert failed.startswith("ingestion request")
             assert "the file is stored" in failed
             assert client.datasets.get(warned).dataset_name == "text 2"
-            assert "takes more than 8 MB of memory" in failed
+            assert "takes more than 64 MB of memory" in failed
         assert awaited == [[made[0]], [["gold"]] * 3]
         runs = prefect.post("task_runs/filter", {"task_runs": {"name": {"like_": "create"}}, "limit": 200})
         assert server.api_key not in json.dumps(runs)
