@@ -1,6 +1,6 @@
 """Each task of the API in a flow, once for each of its requests, of which the answer to one is lost. Prints JSON.
 
-A program: `losing_answers.py DATA FILES STEP` loses every STEP-th answer, in the environment of a Prefect server.
+A program: `losing_answers.py DATA URL KEY FILES STEP` loses every STEP-th answer, with a Prefect server.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from crucible_lineage import tasks
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from tests.serving import start_server
 
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-DATA, FILES, STEP = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+DATA, URL, KEY = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+FILES, STEP = Path(sys.argv[4]), int(sys.argv[5])
 
 
 class Proxy(ThreadingHTTPServer):
@@ -254,19 +254,18 @@ class Kept:
 
 
 def main() -> None:
-    with start_server(DATA / "crucible") as server:
-        direct = CrucibleClient(server.url, server.api_key)
-        proxy = Proxy(server.url.removeprefix("http://").partition("/")[0])
-        url = f"http://127.0.0.1:{proxy.server_address[1]}/api/v3"
-        lead = direct.account.whoami().user_unique_id
-        direct.projects.create(project_id="lab", organization="local", project_lead=lead)
-        with Quick(Settings(DATA, url, server.api_key)) as session:
-            from crucible_lineage.tasks.sessions import share_session
+    direct = CrucibleClient(URL, KEY)
+    proxy = Proxy(URL.removeprefix("http://").partition("/")[0])
+    url = f"http://127.0.0.1:{proxy.server_address[1]}/api/v3"
+    lead = direct.account.whoami().user_unique_id
+    direct.projects.create(project_id="lab", organization="local", project_lead=lead)
+    with Quick(Settings(DATA, url, KEY)) as session:
+        from crucible_lineage.tasks.sessions import share_session
 
-            share_session(session)
-            crucible = tasks.CrucibleConnection(data=str(DATA), api_url=url)
-            answers = every_task.with_options(validate_parameters=False)(Kept(Bench(direct)), Kept(proxy), crucible)
-        print(json.dumps(answers))
+        share_session(session)
+        crucible = tasks.CrucibleConnection(data=str(DATA), api_url=url)
+        answers = every_task.with_options(validate_parameters=False)(Kept(Bench(direct)), Kept(proxy), crucible)
+    print(json.dumps(answers))
 
 
 if __name__ == "__main__":
