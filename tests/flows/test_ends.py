@@ -109,8 +109,9 @@ def is_gone(pid: int) -> bool:
 
 def pids(folder: Path) -> list[int]:
     """Return the ids of the step's process and its fork, once they exist."""
-    awaited(lambda: (folder / "pid").exists(), 120)
-    return [int((folder / name).read_text()) for name in ("pid", "daemon")]
+    files = [folder / name for name in ("pid", "daemon")]
+    awaited(lambda: all(file.exists() and file.read_text() for file in files), 120)
+    return [int(file.read_text()) for file in files]
 
 
 def seconds_until_gone(processes: list[int], since: float) -> float:
