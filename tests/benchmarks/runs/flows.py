@@ -89,7 +89,7 @@ if __name__ == "__main__":
 
 PARTS = {  # by a word of the command line; the others are the flow's process
     **{"prefect.server.api": "Prefect's server", "server.running": "Crucible", "server.ingest": "ingestion"},
-    **{"supervisor.py": "supervisors", "worker_main": "steps"},
+    **{"supervisor.py": "supervisors", "processes.child": "steps"},
 }
 
 
