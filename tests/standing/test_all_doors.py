@@ -311,7 +311,8 @@ def by_status(project: Project) -> States:
     for run in project.ada("runs", "--project", project.name)["runs"]:
         assert run["state"] in (None, project.ends.get(run["run_id"], run["state"])), (run, project.ends)
     for one in status:
-        if end := project.ends.get((one["run"] or {}).get("run_id")):
+        run = one["run"] or {"state": None}  # an older data folder knows no end of a later run
+        if run["state"] and (end := project.ends.get(run["run_id"])):
             said = [todo["what"] for todo in one["todo"] if todo["what"].startswith("the last run here is")]
             assert said == ([] if end == "complete" else [f"the last run here is {end}"]), (end, one)
     assert "side by side" not in project.ada("status", text=True)  # one file declares each, or copies of it do
