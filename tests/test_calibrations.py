@@ -125,7 +125,7 @@ def test_the_choice_and_its_neighbours_are_those_of_a_search_through_all(history
     assert [one.statement for one in certificates] == [
         one.statement for one in certificates_of(standing) if standing.counts(one, "lab")
     ]
-    found = Calibrations(certificates).fitting("axis", {"instrument_name": "raman 1"}.get, day(at))
+    found = Calibrations(certificates).fitting("axis", {"instrument_name": "Raman 1"}.get, day(at))
     spans = [(span, one) for one in certificates for span in one.spans]
     assert {one.statement for one in found.valid} == {
         span.statement for (since, until), span in spans if since <= day(at) < until
@@ -140,17 +140,17 @@ def certificate(since: int, until: int | None = None, **more: Any) -> Certificat
     return found
 
 
-def test_ranges_are_half_open_and_instruments_are_called_the_same_in_capitals() -> None:
+def test_ranges_are_half_open_and_instruments_have_their_exact_names() -> None:
     calibrations = Calibrations([certificate(0, 10), certificate(10, 20)])
 
-    def chosen(at: datetime, instrument: str = "RAMAN 1") -> list[str]:
+    def chosen(at: datetime, instrument: str = "Raman 1") -> list[str]:
         return [one.dataset for one in calibrations.fitting("axis", {"instrument_name": instrument}.get, at).valid]
 
     assert chosen(day(0)) == [dataset(0)]
     assert chosen(day(10) - timedelta(microseconds=1)) == [dataset(0)]
     assert chosen(day(10)) == [dataset(10)]
     assert chosen(day(20)) == []
-    assert chosen(day(5), "Raman 2") == []
+    assert chosen(day(5), "Raman 2") == chosen(day(5), "RAMAN 1") == []
     contradicting = Calibrations([certificate(0, 20), certificate(1, 10)])
     valid = contradicting.fitting("axis", {"instrument_name": "Raman 1"}.get, day(10)).valid
     assert [one.dataset for one in valid] == [dataset(0)]

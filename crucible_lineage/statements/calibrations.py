@@ -56,7 +56,7 @@ class Certificate:
     @property
     def key(self) -> _Key:
         """The data it is about: certificates with the same key must not overlap."""
-        return self.kind, tuple((name, _value(name, value)) for name, value in self.fields), self.where
+        return self.kind, tuple((name, value_text(value)) for name, value in self.fields), self.where
 
     @property
     def declared(self) -> Span:
@@ -304,7 +304,7 @@ class Calibrations:
         for certificate in certificates:
             names, values = (
                 tuple(name for name, _ in certificate.fields),
-                tuple(_value(*field) for field in certificate.fields),
+                tuple(value_text(value) for _, value in certificate.fields),
             )
             by_values = grouped.setdefault(certificate.kind, {}).setdefault((names, certificate.where), {})
             by_values.setdefault(values, []).extend((span, certificate) for span in certificate.spans)
@@ -337,7 +337,7 @@ class Calibrations:
 
     def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
         for (names, condition), by_values in self._timelines.get(kind, {}).items():
-            values = tuple(_value(name, value) for name in names if (value := value_of(name)) is not None)
+            values = tuple(value_text(value) for name in names if (value := value_of(name)) is not None)
             timeline = by_values.get(values)
             if timeline is not None and (condition is None or _holds(condition, value_of)):
                 yield timeline
@@ -353,12 +353,6 @@ def _holds(condition: Condition, value_of: Values) -> bool:
 
 def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
     return match[0], match[1].statement
-
-
-def _value(name: str, value: object) -> str:
-    """Return a value for comparison; the case of instrument names does not matter."""
-    text = value_text(value)
-    return text.casefold() if name == "instrument_name" else text
 
 
 def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:
