@@ -325,6 +325,8 @@ def certify(
     kind, project = kind or record.measurement or "", project or str(record.project_id)
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
+    if not declared_by:  # else the values are those of data
+        _require_spelling(session, project, str(mapping(span["for"]).get("instrument_name") or ""))
     active = _in_force_now(session)
     body = {"kind": kind, **span, **({"place": declared_by} if declared_by else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
@@ -351,6 +353,14 @@ def certify(
     if over := sorted({conflict.statement for conflict in (*conflicts, *before)}):
         body["over"] = over
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
+
+
+def _require_spelling(session: Session, project: str, instrument: str) -> None:
+    """Raise InputError if data of the project are of an instrument whose name differs in capitals alone."""
+    names = {summary.instrument for summary in session.mirror.snapshot(project).summaries.values()}
+    near = [name for name in sorted(names) if name.casefold() == instrument.casefold()]
+    if near and instrument not in near:
+        raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
 
 
 def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:

@@ -112,6 +112,9 @@ def test_the_axis_is_the_one_valid_when_the_scan_was_measured_and_a_late_one_mak
     certify(session, first, RAMAN, "2020-01-01", "2020-02-01", kind="wave number axis", why="a slip of the pen")
     assert "other kinds that exist: wave number axis" in planned(path)["calibrate[a]"].causes[0]
 
+    with pytest.raises(InputError, match="no data are of instrument 'raman 1'; name it as they do: 'Raman 1'"):
+        certify(session, first, {"instrument": "raman 1"}, "2024-01-01", why="looked at residuals")
+
     certificate = certify(session, first, RAMAN, "2024-01-01", why="looked at residuals").statement
     before = run(path)
     assert set(before.outcomes.values()) == {"executed"}
