@@ -113,13 +113,11 @@ def _start(folder: DataFolder, port: int) -> HTTPConnection:
     """Start a server and lease it. Raises OSError or RuntimeError if it does not start."""
     log = folder.root / "serving.log"
     command = [sys.executable, "-P", "-m", "crucible_lineage.server.running", str(folder.root), str(port)]
-    detached: dict[str, Any] = {"start_new_session": True}  # so that Ctrl-C in a terminal does not reach it
-    if sys.platform == "win32":
-        detached = {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log_file:
         process = subprocess.Popen(  # noqa: S603  this package, on a folder
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, cwd=folder.root, **detached
-        )
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, cwd=folder.root,
+            start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
+        )  # fmt: skip
     assert process.stdout is not None
     with process.stdout as pipe:
         report = next((json.loads(line) for line in pipe if line.startswith((b'{"ready"', b'{"text"'))), None)
