@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.nights import by_night, share
+
 STEPS = """
 import time
 from pathlib import Path
@@ -82,7 +84,7 @@ def test_a_step_is_made_by_a_job_and_is_seen_live(
     eventually(lambda: not cluster("squeue", "-h"), 30)
 
 
-@pytest.mark.parametrize("trouble", ["requeued", "cancelled", "the node fails"])
+@pytest.mark.parametrize("trouble", share(["requeued", "cancelled", "the node fails"], 3))
 def test_the_step_of_a_job_that_ends_early_is_begun_again_and_made_once(
     start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any, trouble: str
 ) -> None:
@@ -106,7 +108,7 @@ def test_the_step_of_a_job_that_ends_early_is_begun_again_and_made_once(
     assert is_made_once(command, data)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", share([signal.SIGINT, signal.SIGTERM], 2))
 def test_ctrl_c_and_the_signal_of_prefects_cancel_end_the_jobs(
     start: Any, lab: Any, cluster: Any, eventually: Any, number: int
 ) -> None:
@@ -119,6 +121,7 @@ def test_ctrl_c_and_the_signal_of_prefects_cancel_end_the_jobs(
     eventually(lambda: not cluster("squeue", "-h"), 30)
 
 
+@by_night("a worker without a run waits a minute")
 def test_the_jobs_of_a_killed_run_end_by_themselves_and_the_next_run_makes_its_result_once(
     start: Any, lab: Any, cluster: Any, data: Path, command: Any, eventually: Any
 ) -> None:
