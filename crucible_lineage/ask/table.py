@@ -11,7 +11,6 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -21,15 +20,14 @@ from crucible_lineage.ask.columns import columns_of
 from crucible_lineage.ask.lineages import whole_record_of
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
-from crucible_lineage.ask.trend import Series, TrendPoint, series_of, series_svg
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.core.tables import Summary, summary_of
 from crucible_lineage.errors import InputError, nearest, require_library
-from crucible_lineage.json_types import JsonMapping, JsonObject, json_of, text
+from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.labels import csv_text
-from crucible_lineage.lineage.model import CURRENT, DOUBTFUL
+from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.lineage.records import (
     equal_parents,
     flattened,
@@ -42,8 +40,7 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
-from crucible_lineage.text.amounts import amount, distinct, equality_key, value_text
-from crucible_lineage.text.times import utc
+from crucible_lineage.text.amounts import amount, distinct, equality_key
 
 if TYPE_CHECKING:
     import pandas
@@ -59,43 +56,26 @@ RAW = "raw"  # the measured data that a dataset comes from
 
 
 ENDINGS = (".csv", ".parquet", ".json")
-PICTURE = ".svg"  # of a number over time
 
 
 @dataclass(frozen=True)
 class Table(Answer):
-    """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state.
-
-    Of a number over time, rows are in the order of measurement, and `series` have its limits.
-    """
+    """Rows with the same columns, in the order in which the results were made. `others` counts the rest by state."""
 
     project: str
     step: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     others: Mapping[str, int]
-    series: tuple[Series, ...] = ()
-    over_time: str = ""
     written: Path | None = None
-    json_keys: ClassVar = "project step columns rows=named_rows not_listed=others series"
-
-    @property
-    def picture(self) -> str:  # type: ignore[override]
-        """The number over time as SVG, a band for each series; empty without one."""
-        return series_svg(self.series, f"{self.step} {self.over_time}") if self.series else ""
-
-    @property
-    def is_alarm(self) -> bool:  # type: ignore[override]
-        return any(series.alarm for series in self.series)
+    json_keys: ClassVar = "project step columns rows=named_rows not_listed=others"
 
     def in_python(self) -> pandas.DataFrame | Table:
         try:
             import pandas  # optional, and slow to import
         except ImportError:
             return self
-        frame = pandas.DataFrame(list(self.rows), columns=list(self.columns))
-        frame.attrs["series"] = json_of(self.series)
-        return frame
+        return pandas.DataFrame(list(self.rows), columns=list(self.columns))
 
     def table(self) -> Rows:
         return self.columns, self.rows
@@ -106,7 +86,6 @@ class Table(Answer):
         else:
             yield from in_columns(self.columns, self.rows)
             yield amount(len(self), "row") + not_listed(self.others)
-        yield from (line for series in self.series for line in series.lines())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -117,9 +96,9 @@ class Table(Answer):
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-def _can_be_written(output: Path | None = None, over_time: str | None = None, **_: object) -> None:
+def _can_be_written(output: Path | None = None, **_: object) -> None:
     if output is not None:
-        require_target(output, is_picture=over_time is not None)
+        require_target(output)
 
 
 @question("table", is_table=True, announced=BEFORE, check=_can_be_written)
@@ -132,13 +111,9 @@ def make_table(
     ] = None,
     fields: Annotated[Sequence[str], option("One more column; repeatable.", "--field", metavar="NAME")] = (),
     by: Annotated[Sequence[str], option("A row for each value of this column; repeatable.", metavar="NAME")] = (),
-    over_time: Annotated[
-        str | None, option("This number over the time of measurement, with robust limits.", metavar="NAME")
-    ] = None,
     output: Annotated[
         Path | None, option(
-            "Write the table: .csv, .parquet or .json; with --over-time also a picture: .svg.", "-o", "--output",
-            doors=(COMMAND, NOTEBOOK),
+            "Write the table: .csv, .parquet or .json.", "-o", "--output", doors=(COMMAND, NOTEBOOK)
         )
     ] = None,
     every: Annotated[bool, option("Include superseded, incomplete and doubtful results.", "--all")] = False,
@@ -154,12 +129,9 @@ def make_table(
       raw.metadata.NAME                                 of the measured data that it comes from
 
     With --by, print the count, and mean, standard deviation, minimum and maximum of each number.
-
-    With --over-time, --by gives a series for each value. Limits are the median, and three times the scaled median
-    absolute deviation. Exit code 1 if the last value of a series is outside its limits.
     """
     fields, by = ((columns,) if isinstance(columns, str) else columns for columns in (fields, by))
-    rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, over_time, every)
+    rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, every)
     if output is not None:
         write_table(rows, output)
     return replace(rows, written=output)
@@ -167,74 +139,22 @@ def make_table(
 
 def _table(
     session: Session, project: str, step: str, pipeline: str | None, where: str | None, fields: Sequence[str],
-    by: Sequence[str], over_time: str | None, every: bool,
+    by: Sequence[str], every: bool,
 ) -> Table:  # fmt: skip
-    """Return the table. In a number over time, doubtful results are marked, and do not count for the limits."""
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project)
-    states = {CURRENT} if over_time is None else {CURRENT, DOUBTFUL}
     results = {summary.mfid: facts.entries[summary.mfid].state for summary in facts.results(step, pipeline)}
-    chosen = [mfid for mfid, state in results.items() if every or state in states]
+    chosen = [mfid for mfid, state in results.items() if every or state == CURRENT]
     others = dict(Counter(results.values()) - Counter(results[mfid] for mfid in chosen))
     for name in (*(condition.names if condition else ()), *fields, *by):
         _require_column(facts, chosen, name)
     fitting = [mfid for mfid in chosen if not condition or condition.is_met(partial(facts.value, mfid), mfid)]
-    if over_time is not None:
-        columns, rows, series = _series_rows(facts, fitting, over_time, by, fields)
-        return Table(project, step, columns, rows, others, series, over_time)
     own_columns = _own_columns(facts, fitting or chosen, every)  # a table without rows has the columns of all
     columns = tuple(dict.fromkeys((*own_columns, *by, *fields)))
     rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
     if by:
         columns, rows = _grouped(columns, rows, by)
     return Table(project, step, columns, rows, others)
-
-
-def _series_rows(
-    facts: ProjectFacts, fitting: Sequence[str], over_time: str, by: Sequence[str], fields: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...], tuple[Series, ...]]:
-    """Return columns and rows of a number over time, ordered by time, and its series."""
-    series = _series(facts, fitting, over_time, by)
-    swept = ["swept"] if any(facts.value(mfid, "swept") for mfid in fitting) else []
-    columns = tuple(dict.fromkeys(("mfid", "measured", *by, over_time, "beyond", "state", *swept, *fields)))
-    own = {
-        point.mfid: {"measured": point.time.isoformat(), over_time: point.value, "beyond": point.beyond}
-        for point in sorted(
-            (point for group in series for point in group.points), key=lambda group: (group.time, group.mfid)
-        )
-    }
-    own |= {mfid: {"measured": None, over_time: None, "beyond": None} for mfid in fitting if mfid not in own}
-    rows = tuple(
-        tuple(values[name] if name in values else facts.value(mfid, name) for name in columns)
-        for mfid, values in own.items()
-    )
-    return columns, rows, series
-
-
-def _series(facts: ProjectFacts, mfids: Sequence[str], column: str, by: Sequence[str]) -> tuple[Series, ...]:
-    """Return the numbers in a column over the time of measurement, for each value of `by`.
-
-    Raises InputError if no result has both a number and a time.
-    """
-    groups: dict[str, list[TrendPoint]] = {}
-    for mfid in mfids:
-        value, time = facts.value(mfid, column), _measured_at(facts, mfid)
-        if isinstance(value, int | float) and not isinstance(value, bool) and time is not None:
-            swept = facts.value(mfid, "swept") or ""
-            label = ", ".join(value_text(facts.value(mfid, name)) for name in by) if by else str(swept)
-            is_doubtful = facts.entries[mfid].state == DOUBTFUL
-            groups.setdefault(label, []).append(TrendPoint(mfid, time, float(value), doubtful=is_doubtful))
-    if not groups:
-        count = amount(len(mfids), "result")
-        raise InputError(f"table of {column} over time: none of {count} has both this number and a time of measurement")
-    return tuple(series_of(label, points) for label, points in sorted(groups.items()))
-
-
-def _measured_at(facts: ProjectFacts, mfid: str) -> datetime | None:
-    """Return the time of measurement: a dataset's own, else the last one of the measured data that it comes from."""
-    value = facts.value(mfid, "timestamp") or facts.value(mfid, "raw.timestamp")
-    times = [time for time in (value if isinstance(value, list) else [value]) if time]
-    return max((utc(str(time)) for time in times), default=None)
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
@@ -459,14 +379,13 @@ def _one_or_all(values: Iterable[object]) -> object:
     return found[0] if len(found) == 1 else found or None
 
 
-def require_target(path: Path, *, is_picture: bool) -> None:
+def require_target(path: Path) -> None:
     """Raise InputError if no table can be written to this file because of its ending or a missing library."""
-    endings = (*ENDINGS, PICTURE) if is_picture else ENDINGS
     if path.suffix.lower() == ".parquet":
         require_library(f"{path.name} as Parquet", "pyarrow", "table")
-    if path.suffix.lower() not in endings:
+    if path.suffix.lower() not in ENDINGS:
         raise InputError(
-            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(endings)}"
+            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
         )
     if path.is_dir():
         raise InputError(f"write a table to {path}: it is a folder; name a file")
@@ -483,7 +402,7 @@ def write_table(table: Table, path: Path) -> None:
         if ending == ".json":
             content = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
         else:
-            content = table.picture if ending == PICTURE else csv_text(table.columns, table.rows)
+            content = csv_text(table.columns, table.rows)
         draft.write_text(content, encoding="utf-8", newline="")
 
 

@@ -35,7 +35,7 @@ SECTIONS = {
         "list": (ASKED, "List measured data and current results."),
         "show": (ASKED, "Show a dataset: state, values, files, parents, children; with --log its log."),
         "get": ("get", "Download the files of datasets, each checked by its hash."),
-        "table": (ASKED, "Tabulate the results of a step, with ancestors, or a number over time."),
+        "table": (ASKED, "Tabulate the results of a step, with ancestors."),
         "runs": (ASKED, "List the runs of pipelines."),
         "why": (ASKED, "Explain how a dataset came to be, or why a step would run."),
         "lineage": (ASKED, "Show what a dataset comes from, and what was made from it."),
