@@ -117,7 +117,6 @@ class _Pages:
                     Route("/sign-out", self._sign_out, methods=["POST"]),
                     Route("/static/{name}", _static),
                     *(Route(path, self._endpoint(view)) for path, view in VIEWS),
-                    Route("/datasets/{mfid}/corrections", self._correct, methods=["POST"]),
                 ],
                 exception_handlers={
                     HTTPException: self._http_error,
@@ -132,23 +131,11 @@ class _Pages:
             sign_in = self._sign_ins.of(request)
             if sign_in is None:
                 return _to_sign_in(request)
-            return await self._in_thread(view, Reader(request, sign_in))
+            if self._threads is None:
+                self._threads = CapacityLimiter(PAGES_AT_A_TIME)
+            return await to_thread.run_sync(view, Reader(request, sign_in), limiter=self._threads)
 
         return endpoint
-
-    async def _in_thread(self, work: Callable[[Reader], Response], reader: Reader) -> Response:
-        if self._threads is None:
-            self._threads = CapacityLimiter(PAGES_AT_A_TIME)
-        return await to_thread.run_sync(work, reader, limiter=self._threads)
-
-    async def _correct(self, request: Request) -> Response:
-        sign_in = self._sign_ins.of(request)
-        if sign_in is None:
-            return _to_sign_in(request)
-        if not is_from_here(request):
-            raise HTTPException(403, "The form did not come from this server.")
-        form = await read_form(request)
-        return await self._in_thread(lambda reader: datasets.correct(reader, form), Reader(request, sign_in))
 
     async def _show_sign_in(self, request: Request) -> Response:
         return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))

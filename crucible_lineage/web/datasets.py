@@ -1,22 +1,20 @@
-"""Pages of a dataset: metadata, pictures, files, a form for each correction and statement; and its lineage."""
+"""Pages of a dataset: metadata, pictures, files, the commands that correct it; and its lineage."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from crucible_lineage.ask.impact import request_deletion
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_named_parents, with_states
-from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
-from crucible_lineage.errors import InputError, LineageError
+from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.activities import shareable, with_hidden_parents
 from crucible_lineage.lineage.graph import LineageGraph, with_record
@@ -32,13 +30,9 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.marks import METADATA_PREFIX
-from crucible_lineage.pipeline.plan.corrections import LINKS, corrections, read_value, set_values
+from crucible_lineage.pipeline.plan.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.refs import CORRECTED, MATCHED, SHOWN
-from crucible_lineage.session import Session
-from crucible_lineage.statements.statements import About
-from crucible_lineage.statements.stating import lift, put_on_hold, sign
+from crucible_lineage.refs import MATCHED, SHOWN
 from crucible_lineage.text.masking import masked
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
@@ -49,9 +43,6 @@ PICTURE_HEADERS = {  # a picture must not act as a page in the reader's name
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "Cache-Control": "private, max-age=60",
 }
-
-
-Form = Mapping[str, str]
 
 
 def dataset(reader: Reader) -> Response:
@@ -87,7 +78,6 @@ def dataset(reader: Reader) -> Response:
         corrections=corrections(found.scientific_metadata),
         may_correct=bool((found.capabilities or {}).get("can_edit")),
         shown=SHOWN,
-        set_fields=(*CORRECTED, *LINKS),
         provenance=recorded,
         activity=activity,
         used=used,
@@ -173,51 +163,6 @@ def _picture(picture: Thumbnail | None) -> Response:
     except binascii.Error:
         raise HTTPException(404) from None
     return Response(content, media_type=picture.mime_type or "image/png", headers=PICTURE_HEADERS)
-
-
-def correct(reader: Reader, form: Form) -> Response:
-    """Perform the action of a form on a dataset's page in the reader's name, and show the page again."""
-    mfid = reader.mfid
-    if (action := _ACTIONS.get(form.get("act", ""))) is None:
-        raise InputError(f"correct {mfid}: there is no action {form.get('act', '')!r}; nothing was changed")
-    with reader.sign_in.session() as session:
-        action(session, mfid, form)
-    return RedirectResponse("/" if action is _delete else f"/datasets/{mfid}", 303)
-
-
-def _set(session: Session, mfid: str, form: Form) -> None:
-    field = _required(form, "field", "the field")
-    field = f"{METADATA_PREFIX}{_required(form, 'key', 'the key')}" if field == "metadata" else field
-    values = {field: read_value(field, form.get("value", ""))}
-    set_values(session, [(f"set {mfid}", mfid, values)], lambda name: find_mfid(session, name), _why(form))
-
-
-def _delete(session: Session, mfid: str, form: Form) -> None:
-    way_out = "look at its lineage, or tick that it is to be deleted anyway"
-    request_deletion(session, mfid, _why(form), even_if_used=form.get("even_if_used") == "yes", way_out=way_out)
-
-
-def _hold(session: Session, mfid: str, form: Form) -> None:
-    put_on_hold(session, About((mfid,)), _required(form, "why", "the reason"), flag=form.get("flag", ""))
-
-
-_ACTIONS: Mapping[str, Callable[[Session, str, Form], object]] = {
-    "set": _set,
-    "delete": _delete,
-    "hold": _hold,
-    "lift": lambda session, mfid, form: lift(session, [mfid], _why(form), kind=form.get("kind", "")),
-    "sign": lambda session, mfid, form: sign(session, (mfid,), _why(form)),
-}
-
-
-def _why(form: Form) -> str:
-    return form.get("why", "").strip()
-
-
-def _required(form: Form, name: str, description: str) -> str:
-    if value := form.get(name, "").strip():
-        return value
-    raise InputError(f"correct: give {description}; nothing was changed")
 
 
 MOST_PICTURES = 40  # up to here, the page includes the pictures of the datasets
