@@ -24,7 +24,6 @@ from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.driver import Options
-from crucible_lineage.remake.receipts import state_receipts
 from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent
@@ -75,7 +74,7 @@ def reproduce_sample(
 ) -> State[Any]:
     """Make some results again. The flow run is Completed if all are equal within tolerance; a table lists them.
 
-    Else it is Failed with the first difference. Results are not changed; each outcome is stated as a receipt.
+    Else it is Failed with the first difference. Nothing at Crucible is changed.
 
     Args:
         project: The project's name in Crucible.
@@ -91,9 +90,6 @@ def reproduce_sample(
     mfids = sampled(session, project, sample)
     options = Options(here=here, network=network, environments=session.settings.data / BUILT)
     outcomes = reproduce_datasets(session, mfids, options, logger.info, consent=Consent(run_code_of))
-    _, faults = state_receipts(session, outcomes)
-    for fault in faults:
-        logger.warning("%s", plain(fault))
     worst_first = [outcome.to_json() for outcome in sorted(outcomes, key=lambda outcome: outcome.is_good)]
     rows = [{name: outcome[name] for name in ("name", "mfids", "verdict", "said", "causes")} for outcome in worst_first]
     with tolerating("the table of what was made again"):

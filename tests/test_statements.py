@@ -16,7 +16,6 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.statements.statements import (
     CERTIFY,
     HOLD,
-    REMAKE,
     REVOKE,
     SIGN,
     TRUST,
@@ -163,7 +162,7 @@ def test_a_statement_is_read_only_under_its_own_id_in_its_own_project_and_comple
     assert canonical_json(statement.recipe())
 
 
-@pytest.mark.parametrize("verb", [SIGN, CERTIFY, TRUST, REVOKE, REMAKE])
+@pytest.mark.parametrize("verb", [SIGN, CERTIFY, TRUST, REVOKE])
 def test_what_nobody_vouches_for_has_no_effect_but_a_hold_blocks(verb: str) -> None:
     hold = said(on=["0" * 26])
     statement = said(verb, on=["0" * 26], revokes=(hold.mfid,), body={"whose": ["beamline"]})

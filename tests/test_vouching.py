@@ -16,7 +16,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.server.database import connect
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
-from crucible_lineage.statements.statements import HOLD, REVOKE, SIGN, About
+from crucible_lineage.statements.statements import FLAG, HOLD, REVOKE, SIGN, About
 from crucible_lineage.statements.stating import state
 from tests.web.conftest import served
 
@@ -205,12 +205,12 @@ def test_what_strangers_state_does_nothing_and_is_listed(crucible: Lab) -> None:
     with CrucibleClient(crucible.url, crucible.keys["local"]) as client, crucible.session("stranger") as stranger:
         said = [
             state(stranger, "elsewhere", HOLD, About((scaled,)), why="mine"),
-            state(stranger, "elsewhere", "remake", About((scaled,)), body={"verdict": "identical"}),
+            state(stranger, "elsewhere", FLAG, About((scaled,)), why="odd", body={"flag": "odd"}),
         ]
         for statement_outcome in said:
             client._connection.call("PUT", f"/resources/{statement_outcome.statement.mfid}/access/public", "publish")
     shown = crucible.ask_json("ada", "show", scaled)
-    assert (shown["state"], shown["remade"]["times"]) == ("current", 0)
+    assert shown["state"] == "current"
     listed = statements(crucible, "ada", (0,))
     assert {listed[statement_outcome.statement.mfid]["counts"] for statement_outcome in said} == {True}
     assert "does not count here" in crucible.ask("ada", "show", scaled).stdout

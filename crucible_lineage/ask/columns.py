@@ -14,7 +14,7 @@ from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonObject, json_of
 from crucible_lineage.lineage.labels import value_text
 from crucible_lineage.machine.process import collector_paused
-from crucible_lineage.text.amounts import Names, amount, size_text
+from crucible_lineage.text.amounts import Names, size_text
 
 if TYPE_CHECKING:
     from crucible_lineage.core.tables import Summary
@@ -109,12 +109,6 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "flags", "Flags", "flags",
         shown=Surface.JSON | READ, as_text=lambda entry: " ".join(f"[{name}]" for name in entry.flags),
-    ),
-    Column(
-        "remade", "Remade", "remade",
-        shown=Surface.JSON | READ,
-        as_text=lambda entry: f"remade {amount(entry.remade.times, 'time')}" if entry.remade.times else "",
-        compared_as="remade.times",
     ),
     Column(
         "doubtful", "Doubt", "doubt",

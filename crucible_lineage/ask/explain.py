@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.plan.planner import earlier_result
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.provenance.schema import FilesRecord, ManualActivity, StatementActivity, StepRecord
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.remake.receipts import data_files
+from crucible_lineage.remake.attempts import data_files
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of
 from crucible_lineage.statements.statements import About

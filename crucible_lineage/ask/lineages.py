@@ -148,10 +148,7 @@ def _with_standings(session: Session, graph: LineageGraph, copies: Sequence[Snap
 def _standing(graph: LineageGraph, found: Mapping[str, Standing]) -> LineageGraph:
     return graph.with_fields(
         {
-            mfid: {
-                **{name: getattr(standing, name) for name in ("state", "superseded_by", "doubt")},
-                "remade": standing.remade.times,
-            }
+            mfid: {name: getattr(standing, name) for name in ("state", "superseded_by", "doubt")}
             for mfid, standing in found.items()
         }
     )

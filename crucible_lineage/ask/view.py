@@ -33,7 +33,7 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.plan.corrections import overwritten
 from crucible_lineage.refs import SHOWN
-from crucible_lineage.remake.receipts import known_to_vary
+from crucible_lineage.remake.attempts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standing_of, standings
 from crucible_lineage.statements.calibrations import (
@@ -45,7 +45,7 @@ from crucible_lineage.statements.calibrations import (
     range_text,
 )
 from crucible_lineage.statements.effects import AppliedStatement
-from crucible_lineage.statements.statements import CHECK, REMAKE
+from crucible_lineage.statements.statements import CHECK
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.times import measured_at, moment_text, span_text, time_shown, without_default_time
 
@@ -131,12 +131,12 @@ class DatasetView(Answer):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Statements about it, its reproductions, and the verdicts of its checks, in words."""
+        """Statements about it, other outcomes of its recipe, and the verdicts of its checks, in words."""
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
             *(applied.text for applied in single_statements(self.statements)),
-            *filter(None, (entry.remade.summary(), self.varies)),
+            *((self.varies,) if self.varies else ()),
             *entry.verdicts,
             *self.overwritten,
             *map(str, self.calibrations),
@@ -201,8 +201,8 @@ def show(
 
 
 def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
-    """Return the statements to show individually; verdicts of checks and reproductions are summarized elsewhere."""
-    return tuple(applied for applied in statements if applied.statement.verb not in (CHECK, REMAKE))
+    """Return the statements to show individually; verdicts of checks are summarized elsewhere."""
+    return tuple(applied for applied in statements if applied.statement.verb != CHECK)
 
 
 def show_dataset(session: Session, mfid: str) -> DatasetView:

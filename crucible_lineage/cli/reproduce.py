@@ -33,7 +33,6 @@ def reproduce_command(
     keep: Annotated[
         Path | None, option("A new folder for the remade files; by default they are removed.", metavar="DIR")
     ] = None,
-    no_receipt: Annotated[bool, option("Do not register the outcome at Crucible.")] = False,
     network: Annotated[bool, option("Let the steps use the network.")] = False,
     accounts: Annotated[
         Sequence[str], option(
@@ -48,11 +47,10 @@ def reproduce_command(
     Code of others runs only with consent: asked for in a terminal, by --run-code-of, or by `project trust --code`. A
     bundle has to lead to its ids. Steps get no network, an empty home, and bounds of time, memory and size.
 
-    No result is changed; the outcome is registered at Crucible as a receipt. Exit code 0 if everything is the same
-    within the tolerance, 1 if something differs or could not be made, 2 for code of others without consent.
+    Nothing at Crucible is changed. Exit code 0 if everything is the same within the tolerance, 1 if something differs
+    or could not be made, 2 for code of others without consent.
     """
     from crucible_lineage.remake.driver import Options
-    from crucible_lineage.remake.receipts import state_receipts
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
 
     bundle = _bundle(results, project, sample, keep)
@@ -68,18 +66,17 @@ def reproduce_command(
     if show_code:
         shown = list(code_to_show(session, mfids, bundle))
         return Done({"code": shown}, [line for text in shown for line in text.splitlines()])
-    consent, faults = Consent(accounts, ask_in_terminal), list[str]()
+    consent = Consent(accounts, ask_in_terminal)
     if bundle:
         found = reproduce_bundle(session, bundle, options, progress, keep, consent)
     else:
         announce(session)
         found = reproduce_datasets(session, mfids, options, progress, keep, consent)
-        faults = [] if no_receipt else list(state_receipts(session, found)[1])
     good = sum(outcome.is_good for outcome in found)
     lines = [line for outcome in found for line in outcome.lines()]
     reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
     code = 0 if good == len(found) else FAILURE
-    return Done({"results": found}, [*lines, reproduced], code, [f"note: {fault}" for fault in faults])
+    return Done({"results": found}, [*lines, reproduced], code)
 
 
 def _bundle(results: Sequence[str], project: str | None, sample: int | None, keep: Path | None) -> Path | None:

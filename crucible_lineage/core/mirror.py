@@ -43,9 +43,7 @@ from crucible_lineage.statements.statements import (
     CERTIFY,
     CHECK,
     KEYWORD,
-    REMAKE,
     CheckResult,
-    ReproductionCount,
     Statement,
     StatementIndex,
 )
@@ -424,11 +422,6 @@ class Mirror:
         """Return the verdicts of checks that count in a project: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
         stored = self._stated(CHECK).get(project.casefold(), {}).items()
         return {mfid: {name: CheckResult(*verdict) for name, verdict in some.items()} for mfid, some in stored}
-
-    def remade(self, project: str) -> dict[str, ReproductionCount]:
-        """Return how often each result was made again, by the receipts that count in a project."""
-        stored = self._stated(REMAKE).get(project.casefold(), {})
-        return {mfid: ReproductionCount(*counts) for mfid, counts in stored.items()}
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""

@@ -35,13 +35,11 @@ from crucible_lineage.statements.statements import (
     FLAG,
     HOLD,
     KEYWORD,
-    REMAKE,
     SIGN,
     Statement,
     StatementIndex,
     SubjectFacts,
     in_force,
-    remade_in,
     statement_in,
     verdicts_in,
 )
@@ -388,7 +386,6 @@ def store_in_force(db: sqlite3.Connection) -> None:
         statement.project.casefold(): active.within(statement.project) for statement in active.statements.values()
     }
     found |= {CHECK: {project: verdicts_in(within) for project, within in projects.items()}}
-    found |= {REMAKE: {project: remade_in(within) for project, within in projects.items()}}
     found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)

@@ -27,8 +27,8 @@ class Node:
 
     `state` is where the dataset stands, if that was looked up; else "complete" or "incomplete" from provenance, or
     empty. `superseded_by` are the current datasets in its slots. `record` is the whole record from Crucible, or None if
-    it was not fetched; `doubt` is why it is doubtful, `remade` how often it was made again elsewhere, with the same
-    outcome. `swept` is the combination of swept parameters that it is of, as in order=2.
+    it was not fetched; `doubt` is why it is doubtful. `swept` is the combination of swept
+    parameters that it is of, as in order=2.
     """
 
     id: str
@@ -42,7 +42,6 @@ class Node:
     record: JsonMapping | None = field(default=None, compare=False, repr=False)
     superseded_by: tuple[str, ...] = ()
     doubt: Doubt | None = field(default=None, compare=False)
-    remade: int = field(default=0, compare=False)
     swept: str = field(default="", compare=False)
     json_keys: ClassVar = "mfid=visible_id kind name step"
 

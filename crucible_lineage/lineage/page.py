@@ -31,7 +31,6 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "state": lambda node: plain(node.state),
     "step": lambda node: plain(node.step),
     "instance": lambda node: plain(node.instance),
-    "remade": lambda node: node.remade,
     "superseded_by": lambda node: list(node.superseded_by),
 }
 

@@ -134,7 +134,6 @@ def _node_entry(node: Node) -> JsonObject:
         **{key: getattr(node, attribute) for key, attribute in NODE_TEXTS.items()},
         "superseded_by": list(node.superseded_by),
         "doubtful": node.doubt.to_json() if node.doubt else None,
-        "remade": node.remade,
     }
     return {key: value for key, value in entry.items() if value}
 
@@ -142,9 +141,9 @@ def _node_entry(node: Node) -> JsonObject:
 def _label_lines(item: DrawnItem) -> list[str]:
     node, state = item.node, plain(item.state_text.upper())
     if item.is_group:
-        return [group_title(item.nodes), *filter(None, [item.remade_text, state])]
+        return [group_title(item.nodes), *filter(None, [state])]
     small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
-    return [line for line in (title(node), detail(node), plain(small), item.remade_text, state) if line]
+    return [line for line in (title(node), detail(node), plain(small), state) if line]
 
 
 def _mermaid_box(number: int, item: DrawnItem) -> str:
@@ -194,7 +193,7 @@ def render_tree(
             below.setdefault(number, below[parent] + (blank if is_last else bar))
             relationship, note = drawn.edges[parent, number], drawn.notes.get((parent, number), "")
         item = drawn.items[number]
-        mark = _mark(relationship, [note, item.remade_text], kind == "nontree", number == focused)
+        mark = _mark(relationship, note, kind == "nontree", number == focused)
         yield (branch + _described(item, mark, number == focused)).rstrip()
     if drawn.left_out:
         yield f"[{left_out_note(drawn.left_out)}]"
@@ -213,8 +212,8 @@ def _described(item: DrawnItem, mark: str, is_focus: bool) -> str:
     return " ".join(filter(None, (mfid, name, more, f"[{state}]" if state else "", mark)))
 
 
-def _mark(relationship: str, notes: Sequence[str], is_repeated: bool, is_focus: bool) -> str:
+def _mark(relationship: str, note: str, is_repeated: bool, is_focus: bool) -> str:
     link = plain(relation_text(relationship))
-    noted = " ".join(f"({plain(note)})" for note in notes if note)
+    noted = f"({plain(note)})" if note else ""
     reference = "(see above)" if is_repeated else ""
     return " ".join(part for part in (f"<{link}>" if link else "", noted, reference, "<--" if is_focus else "") if part)

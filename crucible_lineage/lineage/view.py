@@ -62,14 +62,6 @@ class DrawnItem:
         return next((state for state in STATE_COLOURS if state in states), self.node.state)
 
     @property
-    def remade_text(self) -> str:
-        """How often a dataset was reproduced elsewhere, or how many of a group were; empty if none."""
-        if self.is_group:
-            count = sum(node.remade > 0 for node in self.nodes)
-            return f"{count} of {len(self.nodes)} remade" if count else ""
-        return f"remade {amount(self.node.remade, 'time')}" if self.node.remade else ""
-
-    @property
     def gaps_text(self) -> str:
         """How many parents were left out of its lists; empty if none."""
         count = sum(len(gaps(node.record)) for node in self.nodes)

@@ -50,8 +50,7 @@ class Options:
 class Outcome:
     """The outcome of a step: its verdict, that on each file, and possible causes of a difference.
 
-    `recorded` are the files by dataset, `made` the SHA-256 of other ones by `dataset/name`; `compared_with` says where
-    the recorded ones are from.
+    `recorded` are the files by dataset; `compared_with` says where they are from.
     """
 
     name: str
@@ -63,7 +62,6 @@ class Outcome:
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     recorded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    made: dict[str, str] = field(default_factory=dict)
     compared_with: str = "the record at Crucible"
 
     @property
@@ -80,7 +78,7 @@ class Outcome:
         """Return the outcome as JSON."""
         environment = {key: value for key, value in self.environment.items() if key != "variables"}
         fields = {"said" if name == "note" else name: value for name, value in vars(self).items()}
-        del fields["recorded"], fields["made"]
+        del fields["recorded"]
         return fields | {"environment": environment}
 
     def lines(self) -> Iterator[str]:
@@ -154,9 +152,6 @@ class _Remaking:
                 made = {path.relative_to(folders[name]).as_posix(): path for path in confine.files_in(folders[name])}
                 remade |= {(output["mfid"], path.name): path for path in made.values()}
                 bad = {file["name"] for file in outcome.files if file["verdict"] != IDENTICAL}
-                outcome.made |= {
-                    f"{output['mfid']}/{file}": file_sha256(made[file]) for file in sorted(bad & made.keys())
-                }
             if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:

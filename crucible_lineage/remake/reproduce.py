@@ -25,10 +25,10 @@ from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
+from crucible_lineage.remake.attempts import known_to_vary
 from crucible_lineage.remake.confine import RemakeError, unpack
 from crucible_lineage.remake.driver import NOT_DETERMINISTIC, NOT_MADE, Options, Outcome, remake
 from crucible_lineage.remake.kit import ENVIRONMENTS, SOURCES, KitStep, kept_bytes, write_kit
-from crucible_lineage.remake.receipts import known_to_vary
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.consent import Consent, RecordedCode, recorded_code

@@ -19,12 +19,11 @@ from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, Filling, currency_of
-from crucible_lineage.statements.statements import CheckResult, Doubt, ReproductionCount
+from crucible_lineage.statements.statements import CheckResult, Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
 
-NEVER = ReproductionCount()
 _STATES = dict(zip(Filling, (CURRENT, SUPERSEDED, INCOMPLETE, RAW), strict=True))
 
 
@@ -33,7 +32,7 @@ class Standing:
     """A dataset and where it stands. If it is superseded, also its successors and the time.
 
     `doubt` is the statement for which it is doubtful, even if it is superseded; `flags` are the names of flags in
-    force, `checks` the verdicts of its checks, and `remade` counts its reproductions.
+    force, and `checks` the verdicts of its checks.
     """
 
     summary: Summary
@@ -43,7 +42,6 @@ class Standing:
     doubt: Doubt | None = None
     flags: tuple[str, ...] = ()
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
-    remade: ReproductionCount = NEVER
 
     @property
     def mfid(self) -> str:
@@ -140,14 +138,13 @@ def _standings(
         doubts |= effects.doubts(mfids, project, summaries)
         flags |= effects.flags(mfids, project, summaries)
     verdicts = {project: session.mirror.verdicts(project) for project in viewers}
-    remade = {project: session.mirror.remade(project) for project in viewers}
     found = {}
     for summary in selected:
         mfid, by, project = summary.mfid, currency.superseded_by(summary.mfid), viewer or summary.status.project
         shared = (currency.slots(other).get(key) for other in by for key in summary.status.slots)
         since = max((claim.since for claim in shared if claim), default="")
         doubt, state = doubts.get(mfid), _state(mfid, currency, doubts.get(mfid))
-        more = flags.get(mfid, ()), verdicts[project].get(mfid, {}), remade[project].get(mfid, NEVER)
+        more = flags.get(mfid, ()), verdicts[project].get(mfid, {})
         found[mfid] = Standing(summary, state, by, since, doubt, *more)
     return found
 

@@ -17,16 +17,14 @@ from crucible_lineage.ids import derive_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
 from crucible_lineage.marks import KEY
 from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statement
-from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import utc
 
 KEYWORD = MEASUREMENT = LABEL
 HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
 CERTIFY = "certify"  # when a calibration is valid
-REMAKE = "remake"  # a result was made again
 AWAIT = "await"  # a result counts only once it is signed
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
-HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, REMAKE, FAIL)  # release nothing if their content is lost
+HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, FAIL)  # release nothing if their content is lost
 KINDS = {  # of statements that people make, as commands and pages name them
     "hold": HOLD,
     "flag": FLAG,
@@ -430,56 +428,6 @@ def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
                 result = CheckResult(that, bool(verdict.get("passed")), verdict.get("values") or {})
                 verdicts.setdefault(mfid, {})[f"{step}/{name}"] = result
     return verdicts
-
-
-class ReproductionCount(NamedTuple):
-    """How often a result was made again: with the same outcome on other machines, and with a different one.
-
-    `last` is the day of the last same outcome.
-    """
-
-    times: int = 0
-    people: int = 0
-    architectures: int = 0
-    last: str = ""
-    differed: int = 0
-
-    def summary(self) -> str:
-        """Return the counts in words; empty if it was never made again."""
-        parts = []
-        if self.times:
-            people, machines = amount(self.people, "person", "people"), amount(self.architectures, "architecture")
-            parts.append(f"remade {amount(self.times, 'time')} by {people} on {machines}, last {self.last}")
-        if self.differed:
-            parts.append(f"remade with a different outcome {amount(self.differed, 'time')}")
-        return "; ".join(parts)
-
-
-SAME = ("identical", "numbers within tolerance", "picture alike")  # verdicts that count as the same outcome
-
-
-def remade_in(active: ActiveStatements) -> dict[str, ReproductionCount]:
-    """Return how often results were made again. The machine that made a result does not count."""
-    same: dict[str, list[Statement]] = {}
-    other: dict[str, int] = {}
-    for statement in active.statements.values():
-        if statement.verb != REMAKE:
-            continue
-        for mfid in statement.about.datasets:
-            if statement.body.get("verdict") not in SAME:
-                other[mfid] = other.get(mfid, 0) + 1
-            elif not statement.body.get("own"):
-                same.setdefault(mfid, []).append(statement)
-    return {
-        mfid: ReproductionCount(
-            len(remakes := same.get(mfid, [])),
-            len({remake.account for remake in remakes}),
-            len({str(remake.body.get("architecture") or "") for remake in remakes}),
-            max((remake.when[:10] for remake in remakes), default=""),
-            other.get(mfid, 0),
-        )
-        for mfid in {*same, *other}
-    }
 
 
 class SubjectFacts(NamedTuple):

@@ -165,14 +165,14 @@ def test_code_of_others_runs_by_consent_only(
     assert (rerun.returncode, "project trust NAME --code" in rerun.stderr) == (2, True), rerun.stderr
     assert "--run-code-of" not in rerun.stderr, rerun.stderr  # which `rerun` lacks
     assert not foreign.marker.exists()
-    allowed = as_ada("reproduce", foreign.counted, "--here", "--no-receipt", "--run-code-of", eve)
+    allowed = as_ada("reproduce", foreign.counted, "--here", "--run-code-of", eve)
     assert "identical" in allowed.stdout, allowed.stdout + allowed.stderr
 
 
 def test_it_is_asked_once_in_a_terminal(foreign: Foreign, accounts: dict[str, Session]) -> None:
     ada = accounts["ada"].settings
     command = [sys.executable, "-m", "crucible_lineage", "reproduce", foreign.counted, foreign.drawn, "--here"]
-    command += ["--no-receipt", "--data", str(ada.data), "--url", str(ada.api_url), "--api-key", str(ada.api_key)]
+    command += ["--data", str(ada.data), "--url", str(ada.api_url), "--api-key", str(ada.api_key)]
     for answer, code, said in ((b"n\n", 2, "was not run"), (b"y\n", 1, "identical")):
         near, far = pty.openpty()
         os.write(near, answer)
@@ -188,10 +188,10 @@ def test_members_of_named_projects_are_trusted_on_this_machine(
     foreign: Foreign, accounts: dict[str, Session], as_ada: Callable[..., Any]
 ) -> None:
     accounts["eve"].client.projects.add_member("of-eve", "ada", "viewer")
-    assert as_ada("reproduce", foreign.counted, "--here", "--no-receipt").returncode == 2
+    assert as_ada("reproduce", foreign.counted, "--here").returncode == 2
     named = as_ada("project", "trust", "of-eve", "--code")
     assert named.returncode == 0, named.stderr
-    assert as_ada("reproduce", foreign.counted, "--here", "--no-receipt").returncode == 0
+    assert as_ada("reproduce", foreign.counted, "--here").returncode == 0
     (line,) = (accounts["ada"].settings.data / "code-that-runs-here.txt").read_text().splitlines()
     assert line in (f"of-eve\t{accounts['ada'].settings.api_url}",)
 
@@ -220,7 +220,7 @@ def test_steps_have_an_empty_home_no_network_and_limits(
 
     def said(*options: str) -> Any:
         keep = tmp_path / f"kept{len(options)}"
-        ran = command("reproduce", own.drawn, "--here", "--no-receipt", "--keep", keep, *options,
+        ran = command("reproduce", own.drawn, "--here", "--keep", keep, *options,
                       "--data", session.settings.data, **secrets)  # fmt: skip
         (made, *_) = sorted(keep.rglob("said.json"))
         return json.loads(made.read_text()), ran

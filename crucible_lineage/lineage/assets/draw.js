@@ -52,21 +52,13 @@ function stateOf(members) {
   return graph.badStates.find((one) => states.has(one)) || nodes[members[0]].state;
 }
 
-// How often it was made again elsewhere, of a group how many were.
-function remadeText(members) {
-  const times = members.map((n) => nodes[n].remade).filter((count) => count > 0);
-  if (!times.length) return "";
-  if (members.length > 1) return `${times.length} of ${members.length} remade`;
-  return `remade ${times[0]} ${times[0] === 1 ? "time" : "times"}`;
-}
-
 function boxOf(members) {
   const node = nodes[members[0]];
   const group = members.length > 1;
   const what = `${members.length} × ${node.step || node.measurement || node.data_type || node.name}`;
   const name = group ? [ellipsised(what, 178, 13)] : wrapped(node.name, 178, 13);
   const small = (group ? [node.step ? kindOfData(node) : "", `${node.name} …`] : [...detailLines(node), node.kind === "hidden" ? "" : shortId(node.id)])
-    .concat(remadeText(members)).filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
+    .filter(Boolean).map((line) => ellipsised(line, 178, 10.5));
   const shownState = stateOf(members);
   const count = group ? `${members.filter((n) => nodes[n].state === shownState).length} ` : "";
   const warning = !["", "complete", "current", "raw"].includes(shownState) ? `${count}${shownState}`.toUpperCase() : "";
