@@ -31,7 +31,6 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "round": round,
     "startswith": lambda text, head: str(text).startswith(head),
 }
-ORDER = {ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
 ARITHMETIC = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -104,14 +103,12 @@ class _Reader:
             raise self._unsupported(part)
         return lambda _: value
 
-    def _name(self, part: ast.Name) -> Value:
-        return self._column(part.id)
+    def _name(self, part: ast.expr) -> Value:
+        name = self._dotted(part)
+        self.names[name] = None
+        return lambda names: names(name)
 
-    def _attribute(self, part: ast.Attribute) -> Value:
-        return self._column(self._dotted(part))
-
-    def _subscript(self, part: ast.Subscript) -> Value:
-        return self._column(self._dotted(part))
+    _attribute = _subscript = _name
 
     def _list(self, part: ast.List | ast.Tuple | ast.Set) -> Value:
         members = [self.value(member) for member in part.elts]
@@ -148,7 +145,7 @@ class _Reader:
 
     def _compare(self, part: ast.Compare) -> Value:
         values = [self.value(value) for value in (part.left, *part.comparators)]
-        tests = [_test(kind) or self._no_test(part) for kind in part.ops]
+        tests = [TESTS[type(kind)] for kind in part.ops]
 
         def compared(names: Names) -> bool:
             operands = [value(names) for value in values]
@@ -170,10 +167,6 @@ class _Reader:
 
         return called
 
-    def _column(self, name: str) -> Value:
-        self.names[name] = None
-        return lambda names: names(name)
-
     def _dotted(self, part: ast.expr) -> str:
         """Return the column in `results.rms`, or in `results["rms (cm-1)"]` if it is not a name."""
         if isinstance(part, ast.Name):
@@ -184,26 +177,9 @@ class _Reader:
             return f"{self._dotted(part.value)}.{part.slice.value!s}"
         raise self._unsupported(part)
 
-    def _no_test(self, part: ast.Compare) -> Callable[[object, object], bool]:
-        raise _fault(self.text, part.col_offset, "compare with ==, !=, <, <=, >, >=, in or not in")
-
     def _unsupported(self, part: ast.expr) -> InputError:
         source = ast.get_source_segment(self.text, part) or type(part).__name__
         return _fault(self.text, part.col_offset, f"{source!r} is not supported; write for example {_EXAMPLE}")
-
-
-def _test(kind: ast.cmpop) -> Callable[[Any, Any], bool] | None:
-    if isinstance(kind, ast.Eq | ast.Is):
-        return is_equal
-    if isinstance(kind, ast.NotEq | ast.IsNot):
-        return lambda value, other: not is_equal(value, other)
-    if isinstance(kind, ast.In):
-        return _is_in
-    if isinstance(kind, ast.NotIn):
-        return lambda value, other: not _is_in(value, other)
-    if (order := ORDER.get(type(kind))) is not None:
-        return lambda value, other: value is not None and other is not None and bool(order(value, other))
-    return None
 
 
 def _is_in(value: Any, other: Any) -> bool:
@@ -211,6 +187,25 @@ def _is_in(value: Any, other: Any) -> bool:
     if isinstance(other, list | tuple):
         return any(is_equal(value, each) for each in other)
     return other is not None and value in other
+
+
+def _order(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """Return a comparison that is not met if a value is missing."""
+    return lambda value, other: value is not None and other is not None and bool(compare(value, other))
+
+
+TESTS: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: is_equal,
+    ast.Is: is_equal,
+    ast.NotEq: lambda value, other: not is_equal(value, other),
+    ast.IsNot: lambda value, other: not is_equal(value, other),
+    ast.In: _is_in,
+    ast.NotIn: lambda value, other: not _is_in(value, other),
+    ast.Lt: _order(operator.lt),
+    ast.LtE: _order(operator.le),
+    ast.Gt: _order(operator.gt),
+    ast.GtE: _order(operator.ge),
+}
 
 
 def _number(value: object) -> object:
