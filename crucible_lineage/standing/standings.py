@@ -134,7 +134,7 @@ def _standings(
         viewers.setdefault(viewer or summary.status.project, []).append(summary.mfid)
     doubts: dict[str, Doubt] = {}
     flags: dict[str, tuple[str, ...]] = {}
-    for project, mfids in viewers.items() if effects.says_any else ():
+    for project, mfids in viewers.items():
         doubts |= effects.doubts(mfids, project, summaries)
         flags |= effects.flags(mfids, project, summaries)
     verdicts = {project: session.mirror.verdicts(project) for project in viewers}

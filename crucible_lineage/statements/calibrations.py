@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
-from crucible_lineage.condition import Condition, parse_condition
+from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, Statement
@@ -139,7 +140,14 @@ def certificates_of(active: ActiveStatements) -> list[Certificate]:
     begins: dict[tuple[str, _Key], list[datetime]] = {}
     for certificate in sorted(certificates, key=lambda certificate: certificate.since):
         begins.setdefault((certificate.project.casefold(), certificate.key), []).append(certificate.since)
-    cuts = _cuts(active, certificates)
+    by_statement = {certificate.statement: certificate for certificate in certificates}
+    cuts: dict[Certificate, list[Span]] = {}  # by others of the same data that count in their projects
+    for ending in certificates:
+        over = active.statements[ending.statement].body.get("over")
+        for mfid in over if isinstance(over, list | tuple) else ():
+            ended = by_statement.get(str(mfid))
+            if ended and ended.key == ending.key and active.counts(ending, ended.project):
+                cuts.setdefault(ended, []).append(ending.declared)
     remaining = []
     for certificate in certificates:
         since, until = certificate.declared
@@ -182,19 +190,6 @@ def certificate_in(statement: Statement) -> Certificate | None:
         why=statement.why,
         declared_by=str(body.get("place") or ""),
     )
-
-
-def _cuts(active: ActiveStatements, certificates: Sequence[Certificate]) -> dict[Certificate, list[Span]]:
-    """Return the ranges cut out of certificates by others of the same data that count in their projects."""
-    by_statement = {certificate.statement: certificate for certificate in certificates}
-    cuts: dict[Certificate, list[Span]] = {}
-    for ending in certificates:
-        over = active.statements[ending.statement].body.get("over")
-        for mfid in over if isinstance(over, list | tuple) else ():
-            certificate = by_statement.get(str(mfid))
-            if certificate and certificate.key == ending.key and active.counts(ending, certificate.project):
-                cuts.setdefault(certificate, []).append(ending.declared)
-    return cuts
 
 
 def _span(body: JsonMapping) -> Span | None:
@@ -300,23 +295,15 @@ class Calibrations:
     """Certificates, by kind and by the fields that data need."""
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
-        grouped: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, list[tuple[Span, Certificate]]]]] = {}
+        parts: dict[_Key, list[tuple[Span, Certificate]]] = {}
         for certificate in certificates:
-            names, values = (
-                tuple(name for name, _ in certificate.fields),
-                tuple(value_text(value) for _, value in certificate.fields),
-            )
-            by_values = grouped.setdefault(certificate.kind, {}).setdefault((names, certificate.where), {})
-            by_values.setdefault(values, []).extend((span, certificate) for span in certificate.spans)
-        self._timelines = {
-            kind: {
-                (names, parse_condition(where) if where else None): {
-                    values: _Timeline(parts) for values, parts in by_values.items()
-                }
-                for (names, where), by_values in groups.items()
-            }
-            for kind, groups in grouped.items()
-        }
+            parts.setdefault(certificate.key, []).extend((span, certificate) for span in certificate.spans)
+        self._timelines: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, _Timeline]]] = {}
+        for (kind, fields, where), found in parts.items():
+            names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
+            by_values = self._timelines.setdefault(kind, {}).setdefault((names, where), {})
+            by_values[values] = _Timeline(found)
+        self._conditions = {where: parse_condition(where) for _, _, where in parts if where}
 
     @property
     def kinds(self) -> list[str]:
@@ -336,19 +323,12 @@ class Calibrations:
         )
 
     def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
-        for (names, condition), by_values in self._timelines.get(kind, {}).items():
+        for (names, where), by_values in self._timelines.get(kind, {}).items():
             values = tuple(value_text(value) for name in names if (value := value_of(name)) is not None)
             timeline = by_values.get(values)
-            if timeline is not None and (condition is None or _holds(condition, value_of)):
-                yield timeline
-
-
-def _holds(condition: Condition, value_of: Values) -> bool:
-    """Return whether a condition is met; False if its values cannot be compared."""
-    try:
-        return condition.is_met(value_of, "the data")
-    except InputError:
-        return False
+            with suppress(InputError):  # values that cannot be compared meet no condition
+                if timeline is not None and (not where or self._conditions[where].is_met(value_of, "the data")):
+                    yield timeline
 
 
 def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:

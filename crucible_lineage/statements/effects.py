@@ -88,11 +88,6 @@ class StatementEffects:
         return self.mirror.statement_index(FLAG)
 
     @property
-    def says_any(self) -> bool:
-        """Whether anything is on hold or flagged."""
-        return bool(self._holds or self._flags)
-
-    @property
     def holds_any(self) -> bool:
         """Whether anything is on hold."""
         return bool(self._holds)

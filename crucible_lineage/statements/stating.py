@@ -163,11 +163,20 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
 
     Raises InputError if there is none, or if there are several kinds about a dataset and `kind` names none.
     """
-    active = _in_force_now(session)
+    active, verbs = _in_force_now(session), {KINDS[revoking] for revoking in ([kind] if kind else LIFTED)}
     lifted: dict[str, Statement] = {}
     for mfid in mfids:
         named = active.statements.get(mfid) or active.unvouched.get(mfid)
-        found = [named] if named else _liftable(session, active, mfid, kind)
+        project = "" if named else project_of(session, [mfid], "lift")
+        found = (
+            [named]
+            if named
+            else [
+                statement
+                for statement in active.statements.values()
+                if mfid in statement.about.datasets and statement.verb in verbs and active.counts(statement, project)
+            ]
+        )
         if not found:
             sought = kind or ", ".join(LIFTED)
             raise InputError(f"lift {mfid}: there is no {sought} in force on it; see `crucible-lineage statements`")
@@ -179,16 +188,6 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
             raise InputError(f"lift {mfid}: {reason}, nor lifts that it waits for signatures")
         lifted |= {statement.mfid: statement for statement in found}
     return revoke(session, lifted.values(), why)
-
-
-def _liftable(session: Session, active: ActiveStatements, mfid: str, kind: str) -> list[Statement]:
-    """Return the statements about a dataset that count in its project, of one kind or of all."""
-    project, verbs = project_of(session, [mfid], "lift"), {KINDS[revoking] for revoking in ([kind] if kind else LIFTED)}
-    return [
-        statement
-        for statement in active.statements.values()
-        if mfid in statement.about.datasets and statement.verb in verbs and active.counts(statement, project)
-    ]
 
 
 def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
@@ -326,41 +325,39 @@ def certify(
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
     if not declared_by:  # else the values are those of data
-        _require_spelling(session, project, str(mapping(span["for"]).get("instrument_name") or ""))
+        instrument = str(mapping(span["for"]).get("instrument_name") or "")
+        names = {summary.instrument for summary in session.mirror.snapshot(project).summaries.values()}
+        near = [name for name in sorted(names) if name.casefold() == instrument.casefold()]
+        if near and instrument not in near:
+            raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
     active = _in_force_now(session)
     body = {"kind": kind, **span, **({"place": declared_by} if declared_by else {})}
     new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
     own, same = _among(active, new)
-    for certificate in same:
-        if (certificate.dataset, certificate.since, certificate.until, certificate.spans) == (
-            own.dataset,
-            own.since,
-            own.until,
-            own.spans,
-        ):
+    before = [
+        certificate
+        for certificate in same
+        if (certificate.dataset, certificate.since, certificate.until) == (own.dataset, own.since, own.until)
+    ]
+    for certificate in before:
+        if certificate.spans == own.spans:
             return StatementOutcome(active.statements[certificate.statement], is_new=False)
     conflicts = [certificate for certificate in same if any(overlapping(span, [certificate]) for span in own.spans)]
     if replaced is not True and (
         left := [conflict for conflict in conflicts if conflict.statement not in (replaced or ())]
     ):
         raise InputError(_refusal(own, left))
-    _require_counting(session, active, project, conflicts)
-    before = [
-        certificate
-        for certificate in same
-        if (certificate.dataset, certificate.since, certificate.until) == (own.dataset, own.since, own.until)
-    ]
+    author = Statement("", project, CERTIFY, About(), _own_id(session), "")
+    for conflict in conflicts:
+        if not active.counts(author, conflict.project):
+            raise InputError(
+                f"certify in project {project}: {conflict.dataset} is certified in project {conflict.project}, "
+                f"where statements of {project} do not count. Nothing was stated; state it there, "
+                f"with --project {conflict.project}"
+            )
     if over := sorted({conflict.statement for conflict in (*conflicts, *before)}):
         body["over"] = over
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
-
-
-def _require_spelling(session: Session, project: str, instrument: str) -> None:
-    """Raise InputError if data of the project are of an instrument whose name differs in capitals alone."""
-    names = {summary.instrument for summary in session.mirror.snapshot(project).summaries.values()}
-    near = [name for name in sorted(names) if name.casefold() == instrument.casefold()]
-    if near and instrument not in near:
-        raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
 
 
 def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:
@@ -369,23 +366,16 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
         session.mirror.sync_statements()
     if not as_of:
         return session.mirror.certificates(project, kind)
-    until = as_of_moment(as_of)
+    until = utc(moment("--as-of", as_of))
+    with suppress(ValueError):  # of a date, the end of that day in UTC
+        date.fromisoformat(as_of.strip())
+        until += timedelta(days=1)
     active = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
     return [
         certificate
         for certificate in certificates_of(active)
         if kind in (None, certificate.kind) and active.counts(certificate, project)
     ]
-
-
-def as_of_moment(text: str) -> datetime:
-    """Return the moment until which statements count: of a date, the end of that day in UTC."""
-    parsed = utc(moment("--as-of", text))
-    try:
-        date.fromisoformat(text.strip())
-    except ValueError:
-        return parsed
-    return parsed + timedelta(days=1)
 
 
 def moment(option: str, text: str) -> str:
@@ -432,18 +422,6 @@ def _among(active: ActiveStatements, new: Statement) -> tuple[Certificate, list[
         for certificate in found
         if certificate.statement and certificate.key == own.key and both.counts(certificate, new.project)
     ]
-
-
-def _require_counting(session: Session, active: ActiveStatements, project: str, ended: Iterable[Certificate]) -> None:
-    """Raise InputError unless statements in `project` count in the projects of all certificates that would end."""
-    own = Statement("", project, CERTIFY, About(), _own_id(session), "")
-    for certificate in ended:
-        if not active.counts(own, certificate.project):
-            raise InputError(
-                f"certify in project {project}: {certificate.dataset} is certified in project {certificate.project}, "
-                f"where statements of {project} do not count. Nothing was stated; state it there, "
-                f"with --project {certificate.project}"
-            )
 
 
 def _refusal(own: Certificate, conflicts: list[Certificate]) -> str:

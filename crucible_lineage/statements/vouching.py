@@ -46,7 +46,11 @@ def sealed_statement(record: JsonMapping, *, is_listed: bool = False) -> Seal | 
     if metadata is None or not (is_labelled or recipe.get("kind") == LABEL):
         return None
     owner = owner_of(record)
-    if not _gives(recipe, mfid):
+    try:
+        is_sealed = has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) == mfid
+    except (InputError, TypeError, ValueError):  # it is no recipe
+        is_sealed = False
+    if not is_sealed:
         return Seal({}, owner, CHANGED) if is_labelled else None
     if recipe.get("kind") != LABEL:
         return None
@@ -56,14 +60,6 @@ def sealed_statement(record: JsonMapping, *, is_listed: bool = False) -> Seal | 
     if owner != author:
         return Seal(recipe, author, f"its author is {author}, and at Crucible it belongs to {owner or 'nobody'}")
     return Seal(recipe, author, "" if is_complete(stored) else UNFINISHED)
-
-
-def _gives(recipe: JsonMapping, mfid: str) -> bool:
-    """Return whether a recipe gives this id."""
-    try:
-        return has_derived_id(mfid) and derive_mfid(dict(recipe), mfid) == mfid
-    except (InputError, TypeError, ValueError):  # it is no recipe
-        return False
 
 
 def owner_of(record: JsonMapping) -> str:
