@@ -112,10 +112,16 @@ def exported(
     nodes = {names[mfid]: replace(node, id=names[mfid], name=node.name or mfid) for mfid, node in graph.nodes.items()}
     nodes |= {names[mfid]: Node(names[mfid], "hidden", HIDDEN_NAME) for mfid in graph.hidden}
     edges = tuple(shown_edges(graph, graph.edges.values()))
+    activities: dict[str, ExportedActivity] = {}  # one for each execution, with all its outputs
+    for mfid, node in nodes.items():
+        if activity := _activity(node, nodes):
+            output = Use(text(provenance(node.record).get("output")) or "out", mfid)
+            previous = activities.setdefault(activity.id, activity)
+            activities[activity.id] = replace(previous, made=(*previous.made, output))
     recorded = {mfid: [StoredFile(*file) for file in recorded_files(node.record)] for mfid, node in nodes.items()}
     nonempty_files = {mfid: tuple(own) for mfid, own in {**recorded, **(files or {})}.items() if own and mfid in nodes}
     rights = {mfid: rights_of(node.record, projects or {}) for mfid, node in nodes.items() if node.kind == "dataset"}
-    return ExportedLineage(nodes, edges, _activities(nodes), nonempty_files, rights)
+    return ExportedLineage(nodes, edges, tuple(activities.values()), nonempty_files, rights)
 
 
 def instant(moment: str, timespec: str = "auto") -> str:
@@ -124,17 +130,6 @@ def instant(moment: str, timespec: str = "auto") -> str:
         return utc(moment).astimezone(UTC).isoformat(timespec=timespec)
     except ValueError:
         return ""
-
-
-def _activities(nodes: Mapping[str, Node]) -> tuple[ExportedActivity, ...]:
-    """Return one activity for each execution, with all its outputs."""
-    by_id: dict[str, ExportedActivity] = {}
-    for mfid, node in nodes.items():
-        if activity := _activity(node, nodes):
-            output = Use(text(provenance(node.record).get("output")) or "out", mfid)
-            previous = by_id.setdefault(activity.id, activity)
-            by_id[activity.id] = replace(previous, made=(*previous.made, output))
-    return tuple(by_id.values())
 
 
 def _activity(node: Node, nodes: Container[str]) -> ExportedActivity | None:
@@ -243,22 +238,17 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping
         shared["supersedes"] = None
     entries = list(mappings(shared.get("used")))
     used = {text(entry.get("mfid")) for entry in entries} | {*mapping(written.get("equal_parents"))}
-    if not used <= visible or any(source in graph and source not in visible for source in _recipe_sources(written)):
-        shared["used"] = [_use(entry, visible, graph) for entry in entries]
+    lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
+    inputs = (entry for listed in lists for entry in mappings(listed))  # datasets, or origins that represent several
+    sources = {text(entry.get("origin")) or text(entry.get("mfid")) for entry in inputs}
+    if not used <= visible or any(source in graph and source not in visible for source in sources):
+        shared["used"] = [
+            entry
+            if (mfid := text(entry.get("mfid"))) in visible
+            else {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
+            for entry in entries
+        ]
         shared = {key: value for key, value in shared.items() if key not in ("recipe", "attached", "equal_parents")}
         shared["params"] = mapping(written.get("recipe") or written).get("params")
         shared["withheld"] = WITHHELD
     return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shared}}
-
-
-def _use(entry: JsonMapping, visible: Set[str], graph: LineageGraph) -> JsonMapping:
-    mfid = text(entry.get("mfid"))
-    if mfid in visible:
-        return entry
-    return {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
-
-
-def _recipe_sources(written: JsonMapping) -> set[str]:
-    """Return the ids of inputs in a recipe: datasets, or origins that represent several."""
-    lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
-    return {text(entry.get("origin")) or text(entry.get("mfid")) for entries in lists for entry in mappings(entries)}

@@ -226,9 +226,10 @@ def impact_of_file(graph: LineageGraph, sha256: str, owners: Collection[str] = (
     starts: list[Start] = []
     for node in graph.nodes.values():
         if node.id in owners or sha256 in generated_files(node.record).values():
-            starts += [
-                (node.id, child) for child in graph.children(node.id) if _may_use(graph.nodes[child], node.id, sha256)
-            ]
+            for child in graph.children(node.id):
+                named = used_files(graph.nodes[child].record).get(node.id)
+                if not named or sha256 in named.values():
+                    starts.append((node.id, child))
     affected = {child for _, child in starts}
     for node in graph.nodes.values():
         uses = any(sha256 in files.values() for files in used_files(node.record).values())
@@ -268,11 +269,3 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
         causes.setdefault(mfid, cause)
     came_from = descent(graph, causes)
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)
-
-
-def _may_use(child: Node, parent: str, sha256: str) -> bool:
-    """Return whether a child may have used a file: not if its provenance lists other files of that parent only."""
-    if not provenance(child.record):
-        return True
-    named = used_files(child.record).get(parent)
-    return not named or sha256 in named.values()

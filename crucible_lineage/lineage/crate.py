@@ -145,7 +145,11 @@ class _Builder(DataEntities):
                 self.texts.append(file)
                 entity |= {"@id": quote(file.path), "@type": ["File", "SoftwareSourceCode", "SoftwareApplication"]}
                 entity["encodingFormat"] = "text/x-python" if ending == "py" else "text/plain"
-                entity["programmingLanguage"] = self._python(activity) if ending == "py" else ""
+                if ending == "py":
+                    version = text(mapping(activity.software).get("python"))  # that ran it
+                    about = {"url": "https://www.python.org/", "version": version or "3"}
+                    language = f"#python-{quote(version, safe='')}"
+                    entity["programmingLanguage"] = self.add(language, "ComputerLanguage", "Python", **about)
                 self.root["hasPart"].append(reference(entity["@id"]))
             requirements = list(self._requirements(activity))
             entity |= {"softwareRequirements": requirements, "mainEntity": requirements[0] if requirements else ""}
@@ -153,12 +157,6 @@ class _Builder(DataEntities):
             self._tools[key] = entity
             self._environments[key] = self._environment(number, name, activity)
         return self._tools[key]
-
-    def _python(self, activity: ExportedActivity) -> Reference:
-        """Add the language of a step's code, in the version that ran it."""
-        version = text(mapping(activity.software).get("python"))
-        about = {"url": "https://www.python.org/", "version": version or "3"}
-        return self.add(f"#python-{quote(version, safe='')}", "ComputerLanguage", "Python", **about)
 
     def _requirements(self, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield the software requirements in the recorded versions: Python first, or the program of a command."""
@@ -191,13 +189,12 @@ class _Builder(DataEntities):
 
     def _usage(self, action: str, activity: ExportedActivity) -> Iterator[Reference]:
         """Yield the recorded resource usage of an execution."""
-        usages: list[tuple[str, object, str]] = []
+        files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
+        usages: dict[str, tuple[object, str]] = {"bytes written": (sum(file.size or 0 for file in files), _BYTE)}
         if activity.started and activity.ended:
             seconds = (utc(activity.ended) - utc(activity.started)).total_seconds()
-            usages.append(("elapsed time", round(seconds, 3), _SECOND))
-        files = [file for made in activity.made for file in self.lineage.files.get(made.mfid, ())]
-        usages.append(("bytes written", sum(file.size or 0 for file in files), _BYTE))
-        for name, value, unit in usages:
+            usages = {"elapsed time": (round(seconds, 3), _SECOND), **usages}
+        for name, (value, unit) in usages.items():
             entity_id = f"{action}/usage/{quote(name, safe='')}"
             about = {"propertyID": f"{ENGINE}usage#{quote(name.replace(' ', '-'))}", "unitCode": unit}
             yield self.add(entity_id, "PropertyValue", name, value=str(value), **about)
@@ -218,21 +215,18 @@ class _Builder(DataEntities):
         return self.add(f"#container-{quote(image, safe='')}", "ContainerImage", name, **about)
 
     def _input(self, tool: Entity, use: Use) -> Reference:
+        """Link a used dataset to its parameter, and the certificate by which a calibration was chosen to it."""
         example = self._example(tool, "input", use.role, "Dataset", self.dataset_id(use.mfid))
-        if use.certificate:
-            self._add_certificate(self.entities[example["@id"]], use.certificate)
+        if certificate := use.certificate:
+            mfid = text(certificate.get("statement"))
+            reason = f": {text(certificate.get('why'))}" if certificate.get("why") else ""
+            fields = {"identifier": mfid, "dateCreated": instant(text(certificate.get("when")))}
+            fields["text"] = f"{certified_text(certificate)} by {text(certificate.get('by'))}{reason}"
+            entity_id = f"#{mfid}/{quote(text(certificate.get('from')), safe='')}"
+            about = self.add(entity_id, "CreativeWork", f"certificate {mfid}", **fields)
+            if about not in self.entities[example["@id"]].setdefault("subjectOf", []):
+                self.entities[example["@id"]]["subjectOf"].append(about)
         return example
-
-    def _add_certificate(self, calibration: Entity, certificate: Mapping[str, object]) -> None:
-        """Add the certificate by which a calibration was chosen, with its range of validity."""
-        mfid = text(certificate.get("statement"))
-        reason = f": {text(certificate.get('why'))}" if certificate.get("why") else ""
-        fields = {"identifier": mfid, "dateCreated": instant(text(certificate.get("when")))}
-        fields["text"] = f"{certified_text(certificate)} by {text(certificate.get('by'))}{reason}"
-        entity_id = f"#{mfid}/{quote(text(certificate.get('from')), safe='')}"
-        about = self.add(entity_id, "CreativeWork", f"certificate {mfid}", **fields)
-        if about not in calibration.setdefault("subjectOf", []):
-            calibration["subjectOf"].append(about)
 
     def _params(self, tool: Entity, action: str, activity: ExportedActivity) -> list[Reference]:
         references = []

@@ -11,12 +11,11 @@ from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.ids import is_orcid
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonObject, mapping
 from crucible_lineage.lineage.activities import (
     ExportedActivity,
     ExportedAgent,
     ExportedLineage,
-    StoredFile,
     Use,
     instant,
 )
@@ -24,7 +23,6 @@ from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import Creator, Rights, license_iri
 from crucible_lineage.refs import DERIVED, MEASURED
-from crucible_lineage.statements.statements import Statement
 from crucible_lineage.text.times import measured_at
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
@@ -62,8 +60,22 @@ class DataEntities:
         self._add_header()
         for node in self.lineage.nodes.values():
             self._add_node(node)
-        self._add_edges()
-        self._add_notes()
+        described = {(use.mfid, made.mfid) for step in self.steps for use in step.used for made in step.made}
+        for edge in self.lineage.edges:  # samples of measurements, and links that no action explains
+            child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
+            parent = self.any_ref(edge.source)
+            if edge.relationship == MEASURED:
+                child.setdefault("about", []).append(parent)
+            elif edge.relationship != DERIVED:
+                child.setdefault("isPartOf" if edge.relationship else "isRelatedTo", []).append(parent)
+            elif (edge.source, edge.target) not in described:
+                child.setdefault("isBasedOn", []).append(parent)
+        for activity in self.lineage.activities:
+            for made in activity.made if activity.by_hand else ():
+                entity = self.entities[self.dataset_id(made.mfid)]
+                if activity.agent and not entity.get("author"):
+                    entity["author"] = self.agent(activity.agent)
+                entity["description"] = "; ".join(filter(None, (entity["description"], "made by hand", activity.note)))
 
     def add(self, entity_id: str, kind: str | list[str], name: str, **fields: Any) -> Reference:
         """Add an entity of a kind to the crate and return a reference to it."""
@@ -148,65 +160,30 @@ class DataEntities:
             entity["description"] = ", ".join(filter(None, (node.measurement, node.data_type, node.state)))
             if node.doubt:
                 entity["creativeWorkStatus"] = "doubtful"
-                entity.setdefault("subjectOf", []).append(self._add_statement(node.doubt.statement))
-            self._add_rights(entity, self.lineage.rights.get(node.id, Rights()))
+                statement = node.doubt.statement
+                words = f"{statement.about} is on hold {statement.attribution}"
+                about = {"dateCreated": instant(statement.when), "text": words, "identifier": statement.mfid}
+                name = f"{statement.verb}: {statement.why}"
+                entity["subjectOf"] = [self.add(f"#{statement.mfid}", "CreativeWork", name, **about)]
+            rights = self.lineage.rights.get(node.id, Rights())
+            licence = self.license(rights.license) if rights.license else ""
+            people = [self.creator(creator) for creator in rights.creators]
+            entity |= {"license": licence, "author": people, "copyrightNotice": rights.holder}
             taken = measured_at(record)
             entity["dateCreated"] = instant(taken.isoformat() if taken else str(record.get("creation_time") or ""))
             entity["hasPart"] = [
-                self._add_file(node.id, number, file)
+                self.add(
+                    quote(file.path) or f"#{node.id}-file-{number}",
+                    "File",
+                    file.name,
+                    contentSize=str(file.size) if file.size is not None else "",
+                    sha256=file.sha256,
+                    encodingFormat=media_type(file.name),
+                    license=licence,
+                )
                 for number, file in enumerate(self.lineage.files.get(node.id, ()), 1)
             ]
         self.root["hasPart"].append(self.add_entity(entity))
-
-    def _add_rights(self, entity: Entity, rights: Rights) -> None:
-        entity["license"] = self.license(rights.license) if rights.license else ""
-        entity["author"] = [self.creator(creator) for creator in rights.creators]
-        entity["copyrightNotice"] = rights.holder
-
-    def _add_statement(self, statement: Statement) -> Reference:
-        """Add a statement as a text about datasets."""
-        return self.add(
-            f"#{statement.mfid}",
-            "CreativeWork",
-            f"{statement.verb}: {statement.why}",
-            dateCreated=instant(statement.when),
-            text=f"{statement.about} is on hold {statement.attribution}",
-            identifier=statement.mfid,
-        )
-
-    def _add_file(self, mfid: str, number: int, file: StoredFile) -> Reference:
-        stated = self.lineage.rights.get(mfid, Rights()).license
-        return self.add(
-            quote(file.path) or f"#{mfid}-file-{number}",
-            "File",
-            file.name,
-            contentSize=str(file.size) if file.size is not None else "",
-            sha256=file.sha256,
-            encodingFormat=media_type(file.name),
-            license=self.license(stated) if stated else "",
-        )
-
-    def _add_edges(self) -> None:
-        """Add the samples of measurements, and the links that no action explains."""
-        described = {(use.mfid, made.mfid) for step in self.steps for use in step.used for made in step.made}
-        for edge in self.lineage.edges:
-            child = self.entities.get(self.dataset_id(edge.target)) or self.entities[f"#{edge.target}"]
-            parent = self.any_ref(edge.source)
-            if edge.relationship == MEASURED:
-                child.setdefault("about", []).append(parent)
-            elif edge.relationship != DERIVED:
-                child.setdefault("isPartOf" if edge.relationship else "isRelatedTo", []).append(parent)
-            elif (edge.source, edge.target) not in described:
-                child.setdefault("isBasedOn", []).append(parent)
-
-    def _add_notes(self) -> None:
-        """Add agent and note to datasets that were made by hand, without an execution."""
-        for activity in self.lineage.activities:
-            for made in activity.made if activity.by_hand else ():
-                entity = self.entities[self.dataset_id(made.mfid)]
-                if activity.agent and not entity.get("author"):
-                    entity["author"] = self.agent(activity.agent)
-                entity["description"] = "; ".join(filter(None, (entity["description"], "made by hand", activity.note)))
 
 
 def reference(identifier: str) -> Reference:
@@ -276,11 +253,8 @@ def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile])
 
 def flat_software(software: Mapping[str, object]) -> dict[str, str]:
     """Return the software by name: Python, the platform, and each package with its version."""
-    packages = software.get("packages")
     fields = {key: value for key, value in software.items() if isinstance(value, str)}
-    return fields | (
-        {name: str(version) for name, version in packages.items()} if isinstance(packages, Mapping) else {}
-    )
+    return fields | {name: str(version) for name, version in mapping(software.get("packages")).items()}
 
 
 def utf8(content: str) -> bytes:

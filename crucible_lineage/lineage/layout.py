@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
@@ -207,17 +207,14 @@ def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[li
         for index in range(1, len(columns)) if rightwards else range(len(columns) - 2, -1, -1):
             adjacent = columns[index - 1] if rightwards else columns[index + 1]
             position = {number: row for row, number in enumerate(adjacent)}
-            _sort_by_neighbours(columns[index], position, lines.pred if rightwards else lines.succ)
+            near = lines.pred if rightwards else lines.succ
+            rows = {n: [position[other] for other in near[n]] or [row] for row, n in enumerate(columns[index])}
+            means = {number: sum(places) / len(places) for number, places in rows.items()}
+            columns[index].sort(key=means.__getitem__)
         crossings = _crossings(columns, lines)
         if crossings < fewest:
             best, fewest = [list(column) for column in columns], crossings
     return best
-
-
-def _sort_by_neighbours(column: list[int], position: dict[int, int], neighbours: Mapping[int, Collection[int]]) -> None:
-    """Sort a column by the mean position of the neighbours; a number without any keeps its position."""
-    rows = {number: [position[other] for other in neighbours[number]] or [row] for row, number in enumerate(column)}
-    column.sort(key=lambda number: sum(rows[number]) / len(rows[number]))
 
 
 def _crossings(columns: list[list[int]], lines: networkx.DiGraph[int]) -> int:

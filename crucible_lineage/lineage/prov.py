@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from crucible_lineage.errors import missing_library
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.json_types import JsonObject, text
-from crucible_lineage.lineage.activities import ExportedActivity, ExportedAgent, ExportedLineage, Use, exported
+from crucible_lineage.lineage.activities import ExportedActivity, ExportedLineage, exported
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
@@ -54,7 +54,10 @@ def prov_document(lineage: ExportedLineage) -> ProvDocument:
     for prefix, uri in NAMESPACES.items():
         document.add_namespace(prefix, uri)
     for node in lineage.nodes.values():
-        document.entity(f"mfid:{node.id}", _attributes(document, _about_node(node)))
+        about: Attributes = {"prov:label": node.name, "prov:type": f"cl:{node.kind.capitalize()}"}
+        about |= {"cl:measurement": node.measurement, "cl:dataType": node.data_type}
+        about |= {"cl:project": node.project, "cl:state": node.state}
+        document.entity(f"mfid:{node.id}", _attributes(document, about))
     for mfid, files in lineage.files.items():
         for number, file in enumerate(files, 1):
             about = {"prov:type": "cl:File", "prov:label": file.name, "cl:sha256": file.sha256, "cl:size": file.size}
@@ -72,7 +75,11 @@ def prov_document(lineage: ExportedLineage) -> ProvDocument:
 def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
     """Add the activities, with the code that they executed and the agents."""
     sources = {(activity.function, activity.code): activity.source for activity in lineage.activities}
-    plans, agents = _plan_names(lineage), _agent_names(lineage)
+    executions = [activity for activity in lineage.activities if not activity.by_hand]
+    plans = _numbered("code:plan", ((activity.function, activity.code) for activity in executions))
+    numbers = _numbered("agent:agent", (activity.agent for activity in lineage.activities if activity.agent))
+    own_names = {agent: "mfid" if is_mfid(agent.id) else "orcid" if is_orcid(agent.id) else "" for agent in numbers}
+    agents = {agent: f"{own}:{agent.id}" if (own := own_names[agent]) else numbers[agent] for agent in numbers}
     for (function, code), name in plans.items():
         source = sources[function, code]
         about = {"prov:type": "prov:Plan", "prov:label": function, "cl:fingerprint": code, "cl:source": source}
@@ -83,10 +90,23 @@ def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
 
     for activity in lineage.activities:
         activity_id = f"activity:{activity.id}"
-        about = _attributes(document, _about_activity(activity))
-        document.activity(activity_id, activity.started or None, activity.ended or None, about)
+        about = {
+            "prov:label": activity.step,
+            "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
+            "cl:note": activity.note,
+            "cl:pipeline": activity.pipeline,
+            "cl:run": activity.run,
+            "cl:params": _json(activity.params),
+            "cl:software": _json(activity.software),
+            "cl:git": _json(activity.git),
+        }
+        moments = activity.started or None, activity.ended or None
+        document.activity(activity_id, *moments, _attributes(document, about))
         for use in activity.used:
-            document.used(activity_id, f"mfid:{use.mfid}", other_attributes=_attributes(document, _about_use(use)))
+            certificate = use.certificate or {}
+            about = {"prov:role": use.role, "cl:certificate": text(certificate.get("statement"))}
+            about |= {"cl:certified": certified_text(certificate), "cl:certifiedBy": text(certificate.get("by"))}
+            document.used(activity_id, f"mfid:{use.mfid}", other_attributes=_attributes(document, about))
         for made in activity.made:
             role = _attributes(document, {"prov:role": made.role})
             document.wasGeneratedBy(f"mfid:{made.mfid}", activity_id, activity.ended or None, other_attributes=role)
@@ -94,16 +114,6 @@ def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
             document.wasAssociatedWith(
                 activity_id, agents[activity.agent], plans.get((activity.function, activity.code))
             )
-
-
-def _about_use(use: Use) -> Attributes:
-    certificate = use.certificate or {}
-    return {
-        "prov:role": use.role,
-        "cl:certificate": text(certificate.get("statement")),
-        "cl:certified": certified_text(certificate),
-        "cl:certifiedBy": text(certificate.get("by")),
-    }
 
 
 def _add_edge(document: ProvDocument, edge: Edge, maker: ExportedActivity | None) -> None:
@@ -138,47 +148,6 @@ def _add_revisions(document: ProvDocument, node: Node, nodes: Mapping[str, Node]
             "cl:statedBy": hold.by,
         }
         document.wasInvalidatedBy(f"mfid:{node.id}", None, hold.when, other_attributes=_attributes(document, about))
-
-
-def _about_node(node: Node) -> Attributes:
-    kinds = {"dataset": "cl:Dataset", "sample": "cl:Sample", "hidden": "cl:Hidden"}
-    return {
-        "prov:label": node.name,
-        "prov:type": kinds[node.kind],
-        "cl:measurement": node.measurement,
-        "cl:dataType": node.data_type,
-        "cl:project": node.project,
-        "cl:state": node.state,
-    }
-
-
-def _about_activity(activity: ExportedActivity) -> Attributes:
-    return {
-        "prov:label": activity.step,
-        "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
-        "cl:note": activity.note,
-        "cl:pipeline": activity.pipeline,
-        "cl:run": activity.run,
-        "cl:params": _json(activity.params),
-        "cl:software": _json(activity.software),
-        "cl:git": _json(activity.git),
-    }
-
-
-def _plan_names(lineage: ExportedLineage) -> dict[tuple[str, str], str]:
-    executions = [activity for activity in lineage.activities if not activity.by_hand]
-    return _numbered("code:plan", ((activity.function, activity.code) for activity in executions))
-
-
-def _agent_names(lineage: ExportedLineage) -> dict[ExportedAgent, str]:
-    numbers = _numbered("agent:agent", (activity.agent for activity in lineage.activities if activity.agent))
-    return {agent: _own_name(agent) or number for agent, number in numbers.items()}
-
-
-def _own_name(agent: ExportedAgent) -> str:
-    if is_mfid(agent.id):
-        return f"mfid:{agent.id}"
-    return f"orcid:{agent.id}" if is_orcid(agent.id) else ""
 
 
 def _numbered(prefix: str, keys: Iterable[T]) -> dict[T, str]:

@@ -65,17 +65,13 @@ def parents_as_used(record: JsonMapping | None, parents: Iterable[str]) -> dict[
     """Return linked parents in order: the used one, or else the first, with the others of equal bytes."""
     equal, groups = equal_parents(record), dict[str, list[str]]()
     for mfid in parents:
-        groups.setdefault(_as_used(equal, mfid), []).append(mfid)
+        used, seen = mfid, set[str]()
+        while used in equal and used not in seen:
+            seen.add(used)
+            used = equal[used]
+        groups.setdefault(used, []).append(mfid)
     ordered = {used: sorted(mfids, key=lambda mfid: mfid != used) for used, mfids in groups.items()}
     return {mfids[0]: tuple(mfids[1:]) for mfids in ordered.values()}
-
-
-def _as_used(equal: Mapping[str, str], mfid: str) -> str:
-    seen = set[str]()
-    while mfid in equal and mfid not in seen:
-        seen.add(mfid)
-        mfid = equal[mfid]
-    return mfid
 
 
 def lists_all_used(record: JsonMapping | None) -> bool:
@@ -298,8 +294,14 @@ class Rights:
 def stated_rights(metadata: Mapping[str, object] | None) -> Rights:
     """Return the rights in the metadata of a dataset or project; invalid values are ignored."""
     fields = mapping(metadata)
-    creators = tuple(_creators(fields.get("creators")))
-    return Rights(text(fields.get("license")).strip(), creators, text(fields.get("rights")))
+    named, creators = fields.get("creators"), list[Creator]()
+    for entry in named if isinstance(named, Sequence) and not isinstance(named, str) else [named]:
+        if isinstance(entry, str) and entry.strip():
+            creators.append(creator_of(entry))
+        elif isinstance(entry, Mapping) and text(entry.get("name")):
+            orcid = ORCID.search(text(entry.get("orcid")))
+            creators.append(Creator(text(entry.get("name")), orcid[0] if orcid else ""))
+    return Rights(text(fields.get("license")).strip(), tuple(creators), text(fields.get("rights")))
 
 
 def rights_of(record: Mapping[str, object] | None, projects: Mapping[str, Rights]) -> Rights:
@@ -323,12 +325,3 @@ def license_iri(stated: str) -> str:
     if re.match(r"https?://\S+$", stated):
         return stated
     return f"https://spdx.org/licenses/{stated}" if _SPDX.fullmatch(stated) else ""
-
-
-def _creators(stated: object) -> Iterator[Creator]:
-    for entry in stated if isinstance(stated, Sequence) and not isinstance(stated, str) else [stated]:
-        if isinstance(entry, str) and entry.strip():
-            yield creator_of(entry)
-        elif isinstance(entry, Mapping) and text(entry.get("name")):
-            orcid = ORCID.search(text(entry.get("orcid")))
-            yield Creator(text(entry.get("name")), orcid[0] if orcid else "")

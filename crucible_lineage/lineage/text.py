@@ -192,15 +192,16 @@ def render_tree(
             branch = below[parent] + (corner if is_last else tee)
             below.setdefault(number, below[parent] + (blank if is_last else bar))
             relationship, note = drawn.edges[parent, number], drawn.notes.get((parent, number), "")
-        item = drawn.items[number]
-        mark = _mark(relationship, note, kind == "nontree", number == focused)
-        yield (branch + _described(item, mark, number == focused)).rstrip()
+        link = plain(relation_text(relationship))
+        marks = [f"<{link}>" if link else "", f"({plain(note)})" if note else ""]
+        marks += ["(see above)" if kind == "nontree" else "", "<--" if number == focused else ""]
+        yield (branch + _described(drawn.items[number], marks, number == focused)).rstrip()
     if drawn.left_out:
         yield f"[{left_out_note(drawn.left_out)}]"
 
 
-def _described(item: DrawnItem, mark: str, is_focus: bool) -> str:
-    """Return an item's id, name, kind of data and step, state, and the mark of its position."""
+def _described(item: DrawnItem, marks: Iterable[str], is_focus: bool) -> str:
+    """Return an item's id, name, kind of data and step, state, and the marks of its position."""
     node = item.node
     if item.is_group:
         mfid, name, more = "", group_title(item.nodes), plain(node.measurement) if node.step else ""
@@ -209,11 +210,4 @@ def _described(item: DrawnItem, mark: str, is_focus: bool) -> str:
         name, more = title(node) if node.name or not mfid else "", detail(node)
     by = node.superseded_by if is_focus and not item.is_group else ()
     state = plain(f"superseded by {', '.join(by)}" if by else item.state_text)
-    return " ".join(filter(None, (mfid, name, more, f"[{state}]" if state else "", mark)))
-
-
-def _mark(relationship: str, note: str, is_repeated: bool, is_focus: bool) -> str:
-    link = plain(relation_text(relationship))
-    noted = f"({plain(note)})" if note else ""
-    reference = "(see above)" if is_repeated else ""
-    return " ".join(part for part in (f"<{link}>" if link else "", noted, reference, "<--" if is_focus else "") if part)
+    return " ".join(filter(None, (mfid, name, more, f"[{state}]" if state else "", *marks)))

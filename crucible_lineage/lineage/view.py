@@ -101,7 +101,12 @@ def view(
     omitted = frozenset() if superseded else dispensable(graph, focus)
     if omitted:
         graph = graph.subgraph(graph.nodes.keys() - omitted)
-    edges = list(_informative_edges(graph))
+    edges = [  # except from a sample to a dataset whose parent was measured from the same sample
+        edge
+        for (source, target), edge in graph.edges.items()
+        if edge.relationship != MEASURED
+        or all(parent == target or (source, parent) not in graph.edges for parent in graph.parents(target))
+    ]
     groups = {mfid: mfid for mfid in graph.nodes}
     for most in range(fold_beyond or 0, 0, -1):
         groups = _folded(graph, edges, most, _with_parents(graph, focus, most))
@@ -121,16 +126,6 @@ def view(
         notes[ends] = note if notes.get(ends, note) == note else ""
     items = tuple(DrawnItem(tuple(nodes)) for nodes in members.values())
     return View(items, drawn, number_of, len(omitted), {ends: note for ends, note in notes.items() if note})
-
-
-def _informative_edges(graph: LineageGraph) -> Iterator[Edge]:
-    """Yield the edges, except from a sample to a dataset whose parent was measured from the same sample."""
-    for (source, target), edge in graph.edges.items():
-        inherited = edge.relationship == MEASURED and any(
-            parent != target and (source, parent) in graph.edges for parent in graph.parents(target)
-        )
-        if not inherited:
-            yield edge
 
 
 def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: set[str]) -> dict[str, str]:
