@@ -110,7 +110,7 @@ class SlotWriter:
         if not needed:  # the usual case
             return {}
         client = self.client or self.session.client
-        outcomes = client.at_once(*(partial(self._try, update, client) for update in needed))
+        outcomes = client.at_once(*(partial(self._write, update, client) for update in needed))
         return {update.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
     def _is_needed(self, update: StepPlan) -> bool:
@@ -125,32 +125,30 @@ class SlotWriter:
         before = self._relied_on.get(key)
         return before == mfid if before is not None else self.run.current(*self._slots, key) == {mfid}
 
-    def _try(self, update: StepPlan, client: CrucibleClient) -> str:
-        try:
-            self._write(update, client)
-        except LineageError as error:
-            if self.client is not None and isinstance(error, TRANSIENT):
-                self._is_away = True
-                self._delayed.append(update)
-                return ""
-            return f"the result exists, but could not be marked as current: {error}"
-        return ""
-
-    def _write(self, update: StepPlan, client: CrucibleClient) -> None:
+    def _write(self, update: StepPlan, client: CrucibleClient) -> str:
+        """Make the results of a step current. Return why that is impossible; empty if it is done or delayed."""
         equal = _new_parents(update)
         changed = False
-        for output, keys in self.instances[update.name].slots.items():
-            dataset = update.results[output]
-            if equal:
-                self._link(update.name, dataset, equal, client)
-            new = [key for key in keys if not self._is_current(key, dataset.mfid)]
-            made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
-            self.wrote = self.wrote or bool(made)
-            changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
+        try:
+            for output, keys in self.instances[update.name].slots.items():
+                dataset = update.results[output]
+                if equal:
+                    self._link(update.name, dataset, equal, client)
+                new = [key for key in keys if not self._is_current(key, dataset.mfid)]
+                made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
+                self.wrote = self.wrote or bool(made)
+                changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
+        except LineageError as error:
+            if self.client is None or not isinstance(error, TRANSIENT):
+                return f"the result exists, but could not be marked as current: {error}"
+            self._is_away = True
+            self._delayed.append(update)
+            return ""
         if changed:  # and not only the declaration has another name
             with self._lock:
                 self.again.append(update.name)
         self._note(self.instances[update.name], update.results)
+        return ""
 
     def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
         """Link the dataset to further parents; if this account may not do that, add a note."""

@@ -129,11 +129,6 @@ class Run:
 
     # Before the loop
 
-    def adopt(self, plan: PipelinePlan) -> None:
-        """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
-        self.checking.evaluate_inputs(self.inputs)
-        self._adopt(plan.steps)
-
     @property
     def awaiting(self) -> tuple[str, ...]:
         """The steps that can be planned again: blocked so far, and steps have returned what their partners share."""
@@ -147,9 +142,10 @@ class Run:
         self.steps.follow(self.instances)
         self.slot_writer.instances = self.instances
         self.index = self.slot_writer.index = self.checking.index = plan.index
-        self._adopt([step for step in plan.steps if step.name in names])
+        self.adopt([step for step in plan.steps if step.name in names])
 
-    def _adopt(self, steps: Sequence[StepPlan]) -> None:
+    def adopt(self, steps: Sequence[StepPlan]) -> None:
+        """Apply the plan: fresh steps are reused; blocked steps and those left out end; the others wait or begin."""
         reused, left_out, todo = [], [], []
         for step in steps:
             if step.exists:
@@ -166,18 +162,14 @@ class Run:
             self.listener(StepEvent(name, LEFT_OUT))
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
-            if self._has_to_await(step):
+            instance = self.instances[step.name]
+            awaits_values = any(not self.steps[name].outcome for name in instance.awaits)  # of steps of this run
+            if awaits_values or not self._awaiting.keys().isdisjoint(instance.needs):
                 self._awaiting[step.name] = step
             elif step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
                 self._end_blocked(step)
             else:
                 self.steps.wait(step.name)
-
-    def _has_to_await(self, step: StepPlan) -> bool:
-        """Return whether a step is blocked only until steps that this run makes have returned values."""
-        instance = self.instances[step.name]
-        open_steps = {name for name in instance.awaits if not self.steps[name].outcome}
-        return bool(open_steps) or not self._awaiting.keys().isdisjoint(instance.needs)
 
     def end_awaiting(self) -> None:
         """End the steps for which values are still missing."""

@@ -226,18 +226,12 @@ class Stop:
             self._listener()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 (Python's signature)
-        if self.is_requested:
-            _exit()
+        if self.is_requested:  # end this process despite its threads; the processes of steps end with it
+            clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
+            end = "stopped immediately; registered results are kept; run the same command again to continue"
+            os.write(2, f"{clear}{end}\n".encode())
+            os._exit(INTERRUPTED)
         self.is_requested = True
         if self._listener is None:
             raise KeyboardInterrupt
         self._listener()
-
-
-def _exit() -> None:
-    """End this process despite its threads; the processes of steps end with it."""
-    clear = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
-    os.write(
-        2, f"{clear}stopped immediately; registered results are kept; run the same command again to continue\n".encode()
-    )
-    os._exit(INTERRUPTED)

@@ -133,8 +133,10 @@ def plan_and_run(
         result = result_of(run, planned.notes, unread)
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
+        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
+        reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
         with session.client.repeating(0.0) if away else nullcontext():
-            message = _state_end(session, result)
+            message = state_run(session, result.project, result.pipeline, reason, errors)
         if message:
             listener(StepEvent("", WAITING, message))
     return result
@@ -153,7 +155,8 @@ def _begin(
     made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
     planned.index.begin([key for name in made for keys in planned.instances[name].slots.values() for key in keys])
     run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-    run.adopt(planned)
+    run.checking.evaluate_inputs(inputs)
+    run.adopt(planned.steps)
     return run
 
 
@@ -164,23 +167,12 @@ def _execute(run: Run, engine: Callable[[], Engine], stop: Stop, arrived: Arrive
     with delivering(run.session, run.note_delivery) as deliverer:
         run.loop(engine, deliverer, stop, arrived)
         while run.awaiting and not run.stopped:
-            run.adopt_again(_plan_again(run))
+            awaiting = {part for name in run.awaiting for part in (name, run.instances[name].step.name)}
+            forced = awaiting.intersection(run.choice.forced)
+            run.adopt_again(plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of))
             run.loop(engine, deliverer, stop, arrived)
     if not run.stopped:
         run.end_awaiting()
-
-
-def _state_end(session: Session, result: RunResult) -> str:
-    """State at Crucible how a run of a whole pipeline ended. Return a message if that could not be done."""
-    errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
-    reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
-    return state_run(session, result.project, result.pipeline, reason, errors)
-
-
-def _plan_again(run: Run) -> PipelinePlan:
-    """Plan the pipeline of a run with the values that its steps have returned."""
-    forced = {*run.choice.forced} & {part for name in run.awaiting for part in (name, run.instances[name].step.name)}
-    return plan_pipeline(run.pipeline, run.session, forced, as_of=run.choice.as_of)
 
 
 @contextmanager
