@@ -25,9 +25,7 @@ LineCallback = Callable[[str], None]
 
 _listeners: list[Callable[[str, str], None]] = []
 
-
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
-
 FOLDER = "logs"  # in the data folder
 MAX_FILES = 100
 
@@ -96,7 +94,11 @@ class StepLog:
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
         if self._on_line and data:
-            self._report_lines(data)
+            *lines, self._line = (self._line + data).split(b"\n")
+            if len(self._line) > MAX_LINE_BYTES:
+                lines, self._line = [*lines, self._line], b""
+            for line in lines:
+                self._report(line)
         if self._room and data:
             self._write(data[: self._room])
             self._room, data = max(0, self._room - len(data)), data[self._room :]
@@ -114,13 +116,6 @@ class StepLog:
                 self._file = self.path.open("wb", buffering=0)
             if self._file is not None:
                 self._file.write(data)
-
-    def _report_lines(self, data: bytes) -> None:
-        *lines, self._line = (self._line + data).split(b"\n")
-        if len(self._line) > MAX_LINE_BYTES:
-            lines, self._line = [*lines, self._line], b""
-        for line in lines:
-            self._report(line)
 
     def _report(self, line: bytes) -> None:
         assert self._on_line is not None
@@ -146,17 +141,12 @@ def record_fault(error: BaseException, data: Path) -> tuple[str, str]:
     line = redactor.text(f"{type(error).__name__}: {error}".removesuffix(": "))
     message = f"{line}; this is a fault of crucible-lineage, please report it"
     try:
-        log = _write_trace(trace, data)
+        folder = private_folder(data / FOLDER)
+        for old in sorted(folder.glob("fault-*.log"))[: -MAX_FILES + 1]:
+            with suppress(OSError):
+                old.unlink()
+        log = folder / f"fault-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.log"
+        private_file(log).write_text(trace, encoding="utf-8", errors="backslashreplace")
     except (OSError, LineageError):
         return f"{message}; its traceback:\n{trace}", ""
     return f"{message}; its traceback is in {log}", str(log)
-
-
-def _write_trace(trace: str, data: Path) -> Path:
-    folder = private_folder(data / FOLDER)
-    for old in sorted(folder.glob("fault-*.log"))[: -MAX_FILES + 1]:
-        with suppress(OSError):
-            old.unlink()
-    path = folder / f"fault-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.log"
-    private_file(path).write_text(trace, encoding="utf-8", errors="backslashreplace")
-    return path

@@ -165,7 +165,10 @@ def _register(
         if known := session.known(mfid):
             return {**entry, "mfid": known.mfid}
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
-            files = tuple(_write_file(Path(folder), ref, data) for ref, (_, data) in zip(refs, contents, strict=True))
+            paths = [Path(folder, name) for name, _ in contents]
+            for path, (_, data) in zip(paths, contents, strict=True):
+                path.write_bytes(data)
+            files = tuple(LocalFile.of(path, scan_file(path)) for path in paths)
             new = NewDataset(
                 mfid=mfid,
                 fields={
@@ -198,12 +201,6 @@ def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults
     except CrucibleError as error:
         faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")
         return mfid
-
-
-def _write_file(folder: Path, ref: FileRef, data: bytes) -> LocalFile:
-    path = folder / ref.name
-    path.write_bytes(data)
-    return LocalFile(path, ref, scan_file(path))
 
 
 def _program(job: Job, session: Session) -> Mapping[str, str] | None:

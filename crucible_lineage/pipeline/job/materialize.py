@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import stat
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -30,16 +31,14 @@ from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
 from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog
 from crucible_lineage.pipeline.plan.fetch import place_file
-from crucible_lineage.pipeline.processes.command import call_command
 from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,
     ProcessCall,
-    failed_here,
     failure_line,
     failure_traceback,
     outcome_of,
 )
-from crucible_lineage.pipeline.processes.worker import call_function
+from crucible_lineage.pipeline.processes.worker import call_command, call_function
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
@@ -50,6 +49,8 @@ from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, shaped, step_runner
 from crucible_lineage.text.masking import MIN_ENCODED, learn, masked_text, redactor_of, texts_in
+
+StagedFiles = dict[Path, tuple[FileStamp, str]]
 
 
 def materialize_step(
@@ -127,7 +128,7 @@ def _execute(
     job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
-    staged = stage_inputs(job, folder, session)
+    arguments, staged, staging_note = _stage_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
@@ -136,7 +137,7 @@ def _execute(
     started = datetime.now(UTC)
     report = partial(report_line, job, session.settings.data, on_line)
     try:
-        called = call_step(job, staged.arguments, outputs, folder, secrets=secrets, on_line=report)
+        called = call_step(job, {**arguments, **outputs}, folder, secrets=secrets, on_line=report)
     except StepError as error:
         if changed := _changed(staged):  # which may be the cause
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
@@ -183,7 +184,7 @@ def _execute(
     }
     notes = dict.fromkeys(
         (
-            staged.note,
+            staging_note,
             note,
             support.note,
             *(naming_note for _, naming_note in names),
@@ -362,32 +363,25 @@ def _unlink_copies(path: Path) -> None:
 
 
 def call_step(
-    job: Job,
-    arguments: Mapping[str, object],
-    outputs: Mapping[str, Path],
-    folder: Path,
-    *,
-    secrets: Iterable[str] = (),
-    on_line: LineCallback | None = None,
+    job: Job, paths: Mapping[str, object], folder: Path, *, secrets: Iterable[str], on_line: LineCallback
 ) -> CallOutcome:
     """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
     redactor = redactor_of(secrets)
     with StepLog(folder / STEP_LOG, redactor, on_line) as log:
         try:
-            return _check_reads(job, _call(job, {**arguments, **outputs}, folder, log), log)
+            if job.step is not None:
+                called = _call_here(job.step, job, paths, log)
+            else:
+                spec, inspection = job.spec, job.inspection
+                env = from_environment(spec.env, job.variables, f"step {job.name!r}")
+                params = inspection.params if spec.run else job.given
+                call = ProcessCall(job.name, spec, paths, params, job.facts, inspection.files, env, job.run_id)
+                called = (call_command if spec.run else call_function)(call, folder, log)
+            return _check_reads(job, called, log)
         except StepError as error:
             log.path.touch()  # the error names it, even if nothing was printed
             error.args = tuple(redactor.text(str(part)) for part in error.args)
             raise
-
-
-def _call(job: Job, paths: Mapping[str, Any], folder: Path, log: StepLog) -> CallOutcome:
-    if job.step is None:
-        env = from_environment(job.spec.env, job.variables, f"step {job.name!r}")
-        params = job.inspection.params if job.spec.run else job.given
-        call = ProcessCall(job.name, job.spec, paths, params, job.facts, job.inspection.files, env, job.run_id)
-        return (call_command if job.spec.run else call_function)(call, folder, log)
-    return _call_here(job.step, job, paths, log)
 
 
 def _check_reads(job: Job, called: CallOutcome, log: StepLog) -> CallOutcome:
@@ -418,8 +412,8 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
     try:
         return outcome_of(step, paths, job.facts, job.given, log.path.parent)
     except BaseException as error:
-        if not failed_here(error):
-            raise
+        if not isinstance(error, (Exception, SystemExit)) and threading.current_thread() is threading.main_thread():
+            raise  # a signal to end this process: only the main thread is interrupted
         trace = failure_traceback(error, step.function)
         shown = log.redactor.text(trace)
         log.write(trace.encode(errors="backslashreplace"))
@@ -430,15 +424,6 @@ def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: St
         raise StepError(message, step=job.name, log=str(log.path), trace=shown) from cause
     finally:
         step_runner.reset(token)
-
-
-@dataclass(frozen=True)
-class StagedInputs:
-    """The arguments of a step by role, with the stamp and hash of each file. `note` lists files fetched again."""
-
-    arguments: Mapping[str, Any]
-    files: Mapping[Path, tuple[FileStamp, str]]
-    note: str = ""
 
 
 def input_folders(job: Job) -> dict[str, UsedDataset]:
@@ -452,9 +437,12 @@ def input_folders(job: Job) -> dict[str, UsedDataset]:
     return folders
 
 
-def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
-    """Put the inputs into the attempt's folder, with verified bytes, and return them in the shapes of their roles."""
-    files: dict[Path, tuple[FileStamp, str]] = {}
+def _stage_inputs(job: Job, folder: Path, session: Session) -> tuple[dict[str, Any], StagedFiles, str]:
+    """Put the inputs into the attempt's folder, with verified bytes.
+
+    Return them in the shapes of their roles, with the stamp and hash of each file, and a note on files fetched again.
+    """
+    files: StagedFiles = {}
     placed: dict[str, list[tuple[int, Path]]] = {}
     replaced = []
     for subfolder, part in input_folders(job).items():
@@ -466,16 +454,12 @@ def stage_inputs(job: Job, folder: Path, session: Session) -> StagedInputs:
             placed.setdefault(part.role, []).append((number, target))
             files[target] = (stamp(target), file.sha256)
     note = f"the file cache had other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
-    return StagedInputs(
-        arguments={role: shaped(job.inspection.roles[role], paths) for role, paths in placed.items()},
-        files=files,
-        note=note,
-    )
+    return {role: shaped(job.inspection.roles[role], paths) for role, paths in placed.items()}, files, note
 
 
-def _changed(staged: StagedInputs) -> str:
+def _changed(staged: StagedFiles) -> str:
     """Return the name of the first file that has changed; empty if none has."""
-    for path, (before, sha256) in staged.files.items():
+    for path, (before, sha256) in staged.items():
         if not path.exists() or (stamp(path) != before and file_sha256(path) != sha256):
             return path.name
     return ""

@@ -85,13 +85,11 @@ class ProgressReader:
             self._read += len(complete) + len(end)
             for line in complete.splitlines():
                 with suppress(ValueError):  # a full disk truncated it
-                    self._publish(json.loads(line))
-
-    def _publish(self, report: dict[str, str]) -> None:
-        if "line" in report:
-            publish_line(report["step"], report["line"])
-        elif listener := _listeners.get(self._run_id):
-            listener(report["step"], report["phase"])
+                    report = json.loads(line)
+                    if "line" in report:
+                        publish_line(report["step"], report["line"])
+                    elif listener := _listeners.get(self._run_id):
+                        listener(report["step"], report["phase"])
 
 
 @contextmanager

@@ -45,11 +45,6 @@ LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
 
 
-def start_code(path: list[str], call: str) -> str:
-    """Return the code for `python -c` that makes a call of this module, with this search path."""
-    return f"import sys; sys.path[:] = {path!r}; from {__name__} import remake, serve; {call}"
-
-
 def serve(mark: str) -> None:
     """Answer the requests of a run, each in the folder and the environment of the first one."""
     from crucible_lineage.pipeline.plan.inspect import compiling_source, find_step

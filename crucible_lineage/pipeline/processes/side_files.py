@@ -11,7 +11,6 @@ import os
 import sys
 import sysconfig
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -201,13 +200,6 @@ def _note(event: str, arguments: tuple[object, ...]) -> None:
         name.startswith(_SYSTEM) or name.endswith(_CODE) or "site-packages" in name or name in written
     ):
         read[name] = None
-
-
-def failed_here(error: BaseException) -> bool:
-    """Return whether the function caused the error, and not a signal to end this process."""
-    if isinstance(error, (Exception, SystemExit)):
-        return True
-    return threading.current_thread() is not threading.main_thread()  # only the main thread is interrupted
 
 
 def failure_line(error: BaseException, function: Callable[..., object] | None) -> str:

@@ -1,8 +1,9 @@
-"""Workers: processes that call functions of steps, one call at a time; dead and unclean ones are replaced.
+"""Calls of steps in processes: of a command in one of its own, of functions in workers, one call at a time each.
 
-So a function that ends its process (`os._exit`, a signal, a fault in C) ends only its step; its output is separate; it
-can be ended at any time; and functions run in parallel. A worker starts in a quarter of a second and is reused for
-calls with the same environment, as long as no source file of its functions has changed.
+Dead and unclean workers are replaced. So a function that ends its process (`os._exit`, a signal, a fault in C) ends
+only its step; its output is separate; it can be ended at any time; and functions run in parallel. A worker starts in a
+quarter of a second and is reused for calls with the same environment, as long as no source file of its functions has
+changed.
 """
 
 from __future__ import annotations
@@ -19,16 +20,75 @@ from pathlib import Path
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.machine.checksums import stamp
-from crucible_lineage.pipeline.logs import StepLog, tail_of
+from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
+from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
-from crucible_lineage.pipeline.processes.child import start_code
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall
+from crucible_lineage.pipeline.processes import child
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, returned
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
+from crucible_lineage.text.commands import filled_command
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
 _PIPE_BYTES = 1 << 15  # fits into any pipe
+FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
+METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
+# Variables that programs need to run at all, without our keys and other secrets.
+PASSED = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
+    *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH"),
+)
 
-_Stamps = dict[str, tuple[int, ...]]
+
+def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
+    """Run the command; return its metadata. Its output goes to the log. Raises StepError if it failed or timed out."""
+    out, name, folder = attempt / "out", call.name, call.spec.folder
+    if call.facts is not None:
+        text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
+        (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
+    places, shell = {"out": out, FACTS: attempt / FACTS_FILE}, call.spec.shell
+    command = filled_command(arguments_of(call.spec), call.paths, call.params, places, folder, shell=shell)
+    passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
+    try:
+        process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
+    except OSError as error:
+        raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
+    process.finish()
+    in_time = process.wait(call.spec.timeout)
+    if not in_time:
+        process.end()
+        process.wait()
+    log.close()
+    if stopped := ending_error(process, log.path, call.spec.timeout, in_time=in_time):
+        raise stopped
+    if process.code != 0:
+        code = process.code or 0
+        message = f"step {name!r}: the command {'ended with' if code >= 0 else 'was ended by'} {death_text(code)}"
+        tail = tail_of(log.path)
+        message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
+        raise StepError(message, step=name, log=str(log.path))
+    own = ("inputs", "out", STEP_LOG, FACTS_FILE)
+    stray = min((path.name for path in attempt.iterdir() if path.name not in own), default=None)
+    if stray and not any(out.iterdir()):
+        message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
+        raise StepError(message, step=name, log=str(log.path))
+    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=folder)
+
+
+def _metadata(name: str, path: Path) -> dict[str, object]:
+    if path.is_symlink() or not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError, RecursionError) as error:
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not JSON: {error}", step=name) from error
+    if not isinstance(metadata, dict):
+        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not a JSON object", step=name)
+    try:
+        plain = returned(metadata)
+    except ReturnedError as error:
+        raise StepError(f"step {name!r}: {METADATA_FILE}: {error}", step=name) from error
+    path.unlink()
+    return plain or {}
 
 
 def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
@@ -51,7 +111,10 @@ def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome
     if not worker.answer:
         answer.unlink()
     if reply["retire"] or not ended:
-        worker.retire()
+        worker.process.finish()
+        if not worker.process.wait(5):
+            worker.process.end()
+            worker.process.wait()
     else:
         worker.release(call.files)
     if "error" in reply:
@@ -73,14 +136,13 @@ def _death_error(worker: _Worker, call: ProcessCall, log: StepLog, *, ended: boo
 
 
 class _Worker:
-    """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
+    """A process that `serves` calls of one environment and one folder: others may have modules of the same names."""
 
     process: Supervised
 
-    def __init__(self, environment: object) -> None:
-        self.environment = environment
-        self.stamps: _Stamps = {}
-        self.folder: Path | None = None
+    def __init__(self, serves: object) -> None:
+        self.serves = serves
+        self.stamps: dict[str, tuple[int, ...]] = {}
         self.idle_since = 0.0
         self.answer = b""  # the answer to the last call, if it is short
         self._log: StepLog | None = None
@@ -90,7 +152,9 @@ class _Worker:
 
     def start(self, name: str, run_id: str) -> None:
         """Start its process for a step. Raises OSError, or StoppedError if the run was stopped."""
-        command = [sys.executable, "-c", start_code(sys.path, f"serve({self._mark[1:-1].decode()!r})")]
+        mark = self._mark[1:-1].decode()
+        code = f"import sys; sys.path[:] = {sys.path!r}; from {child.__name__} import serve; serve({mark!r})"
+        command = [sys.executable, "-c", code]
         self.process = Supervised(command, self._receive, name, run_id=run_id, ended=self._done.set)
 
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
@@ -118,17 +182,6 @@ class _Worker:
         self.idle_since = time.monotonic()
         with _lock:
             _idle.append(self)
-
-    def serves(self, environment: object, folder: Path) -> bool:
-        """Return whether it can execute calls from this environment and folder."""
-        return self.environment == environment and self.folder in (None, folder)
-
-    def retire(self) -> None:
-        """End it and all its descendants."""
-        self.process.finish()
-        if not self.process.wait(5):
-            self.process.end()
-            self.process.wait()
 
     def is_current(self) -> bool:
         """Return whether it is alive, and the files that it read have not changed."""
@@ -163,14 +216,21 @@ _janitor: threading.Thread | None = None
 
 
 def _take(call: ProcessCall) -> _Worker:
-    """Return a suitable worker, started if need be. Raises StoppedError if the run was stopped."""
-    environment = (str(Path.cwd()), tuple(sorted(os.environ.items())))
+    """Return the last used of the suitable workers, or a new one. Raises StoppedError if the run was stopped."""
+    global _janitor
+    served = (str(Path.cwd()), tuple(sorted(os.environ.items())), call.spec.folder)
     while True:
-        worker = _reserve(environment, call.spec.folder)
+        with _lock:
+            worker = next((worker for worker in reversed(_idle) if worker.serves == served), None) or _Worker(served)
+            if worker in _idle:
+                _idle.remove(worker)
         try:
             if not hasattr(worker, "process"):
                 worker.start(call.name, call.run_id)
-                _start_janitor()
+                with _lock:
+                    if _janitor is None or not _janitor.is_alive():
+                        _janitor = threading.Thread(target=_end_idle, name="idle workers", daemon=True)
+                        _janitor.start()
                 return worker
             if worker.is_current() and worker.process.take_over(call.name, call.run_id):
                 return worker
@@ -179,26 +239,6 @@ def _take(call: ProcessCall) -> _Worker:
                 worker.process.finish()
             raise
         worker.process.finish()
-
-
-def _reserve(environment: object, folder: Path) -> _Worker:
-    """Reserve the most recently used idle worker, or a new one that is still to be started."""
-    with _lock:
-        worker = next((worker for worker in reversed(_idle) if worker.serves(environment, folder)), None)
-        if worker is None:
-            worker = _Worker(environment)
-        else:
-            _idle.remove(worker)
-        worker.folder = folder
-        return worker
-
-
-def _start_janitor() -> None:
-    global _janitor
-    with _lock:
-        if _janitor is None or not _janitor.is_alive():
-            _janitor = threading.Thread(target=_end_idle, name="idle workers", daemon=True)
-            _janitor.start()
 
 
 def _end_idle() -> None:
