@@ -92,14 +92,13 @@ def watch_command(
             time.sleep(settle_s)
             watch.poll()
         sys.exit(FAILURE if watch.failed else 0)
-    from crucible_lineage.pipeline.watch import Marks
 
-    looked, marks = False, Marks(session)
+    looked = False
     while True:
         try:
             watch.poll()
             looked = True
-            marks.set(f"watching {project or ''}", {"at": datetime.now(UTC).isoformat()})
+            session.store.set_mark(f"watching {project or ''}", {"at": datetime.now(UTC).isoformat()})
         except (LineageError, OSError) as error:
             # At first this is a mistake in the command; later a key, a certificate or a disk may come back.
             if not looked and isinstance(error, InputError | UnauthorizedError):

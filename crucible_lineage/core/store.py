@@ -13,7 +13,7 @@ from typing import Any
 
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.errors import FileChangedError
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.checksums import FileChecksums, scan_file, sealed, stamp, stamp_if_present, unsealed
 from crucible_lineage.refs import utf8_name
 
@@ -104,6 +104,16 @@ class Store:
     def note_published(self, mfid: str, target: str) -> None:
         """Record that the dataset's files have been copied to the target."""
         self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, target)
+
+    def mark(self, name: str) -> JsonObject:
+        """Return the last value under this name for this Crucible; empty if there is none."""
+        row = self.database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self.instance, name)
+        return dict(unsealed(row[0], name) or {}) if row else {}
+
+    def set_mark(self, name: str, value: JsonMapping) -> None:
+        """Store a value under the name, in place of the last one."""
+        row = (self.instance, name, sealed(value, name))
+        self.database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)
 
     def note_ingestions(self, ingestions: Iterable[Ingestion]) -> None:
         """Record requested ingestions and their status."""

@@ -69,7 +69,9 @@ def plan_rerun(
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
-    mfids = history.with_ancestors(target)
+    mfids = [target, *networkx.ancestors(history.graph, target)]
+    for ancestor in mfids:  # refused if several datasets supersede a parent of one
+        history.parents(ancestor)
     recorded = _Builder(history, session, folder).build(mfids, {target: overrides}, {target} if forced else ())
     if target in recorded.left_out:
         raise InputError(f"dataset {target} cannot be rerun: {recorded.left_out[target]}")
@@ -102,7 +104,7 @@ def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedP
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
     history = _History(session, project)
-    current = [mfid for mfid in history.made if history.is_current(mfid)]
+    current = [mfid for mfid in history.made if history.currency.filling(mfid) is Filling.CURRENT]
     return _Builder(history, session, folder).build(current, {}, ())
 
 
@@ -129,10 +131,6 @@ class _History:
             )
         return current[0] if current else mfid
 
-    def is_current(self, mfid: str) -> bool:
-        """Return whether the result is current."""
-        return self.currency.filling(mfid) is Filling.CURRENT
-
     def parents(self, mfid: str) -> list[str]:
         """Return the current parents. Raises InputError if several supersede one of them."""
         return [self.current(used.mfid) for used in self.made[mfid].used]
@@ -146,16 +144,6 @@ class _History:
             with suppress(InputError):
                 graph.add_edges_from((parent, mfid) for parent in self.parents(mfid) if parent in self.made)
         return graph
-
-    def with_ancestors(self, mfid: str) -> list[str]:
-        """Return the dataset and the results that it descends from, in their current versions.
-
-        Raises InputError if several supersede a parent of one of them.
-        """
-        found = [mfid, *networkx.ancestors(self.graph, mfid)]
-        for other in found:
-            self.parents(other)
-        return found
 
 
 class _OwnHistory(ProjectIndex):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,13 @@ def called_step(
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    resolver = _Inputs(session, project, slots, Ingest(wait=True) if inspection.facts else True)
-    used = tuple(part for role, value in inputs.items() for part in resolver.parts(inspection.roles[role], role, value))
+    ingest = Ingest(wait=True) if inspection.facts else True
+    used = tuple(
+        UsedDataset(role, dataset, files_for_role(role, inspection.roles[role], dataset, None))
+        for role, value in inputs.items()
+        for single in (value if isinstance(value, (list, tuple)) else [value])
+        for dataset in [_dataset(session, project, slots, single, ingest)]
+    )
     lists = {role for role, value in inputs.items() if isinstance(value, list)}
     about = about_inputs((part.role, part.role in lists, slots.about(part.dataset.mfid)) for part in used)
     claims = {output: slots.claims(project, called.name, output, about) for output in inspection.outputs}
@@ -81,31 +86,18 @@ def called_step(
     return StepCall(session, slots, job, about)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    session: Session
-    project: str
-    slots: FlowSlots
-    ingest: bool | Ingest
-
-    def parts(self, shape: str, role: str, value: object) -> Iterator[UsedDataset]:
-        values: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
-        for single in values:
-            dataset = self._dataset(single)
-            yield UsedDataset(role, dataset, files_for_role(role, shape, dataset, None))
-
-    def _dataset(self, value: Any) -> DatasetRef:
-        if isinstance(value, DatasetRef):
-            return value
-        if not isinstance(value, Path):
-            return existing_dataset(value, self.session)
-        if not value.is_file():
-            raise InputError(f"there is no file {value}")
-        raw = hash_files(self.project, [value], None, self.session)
-        declared = FileInput(file=(str(value),), ingest=self.ingest)
-        dataset = find_raw(raw, self.session) or register_raw(raw, declared, value.name, self.session)
-        self.slots.note_about(dataset.mfid, about_file(value))
-        return dataset
+def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, ingest: bool | Ingest) -> DatasetRef:
+    if isinstance(value, DatasetRef):
+        return value
+    if not isinstance(value, Path):
+        return existing_dataset(value, session)
+    if not value.is_file():
+        raise InputError(f"there is no file {value}")
+    raw = hash_files(project, [value], None, session)
+    declared = FileInput(file=(str(value),), ingest=ingest)
+    dataset = find_raw(raw, session) or register_raw(raw, declared, value.name, session)
+    slots.note_about(dataset.mfid, about_file(value))
+    return dataset
 
 
 # Which results of a flow are current: the slots that they fill, in which the newest run of the flow wins.

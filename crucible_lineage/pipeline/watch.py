@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.records import is_support
-from crucible_lineage.machine.checksums import FileStamp, sealed, stamp, unsealed
+from crucible_lineage.machine.checksums import FileStamp, stamp
 from crucible_lineage.machine.disk import is_being_written
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
@@ -66,7 +66,6 @@ class Watcher:
     def __init__(self, session: Session, project: str | None = None) -> None:
         self.session = session
         self.project = project
-        self.marks = Marks(session)
         self._project_exists = False
         self._datasets = f"watch datasets {project or '*'}"
         self._ingestions = f"watch ingestions {project or '*'}"
@@ -74,16 +73,16 @@ class Watcher:
     def begin(self, since: datetime | None = None) -> None:
         """Start, or continue, watching. Reports no existing datasets but those created at or after `since`."""
         client = self.session.client
-        if since is not None or not self.marks.get(self._datasets):
+        if since is not None or not self.session.store.mark(self._datasets):
             newest = client.datasets.list(limit=1, sort="created", **self._scope()) if self._has_project() else []
             start = since or (_created(newest[0]) if newest else datetime.fromtimestamp(0, UTC))
             reported = [] if since else [found.unique_id for found in self._created_since(start - OVERLAP)]
-            self.marks.set(self._datasets, {"since": start.isoformat(), "reported": reported})
-        if not self.marks.get(self._ingestions):
+            self.session.store.set_mark(self._datasets, {"since": start.isoformat(), "reported": reported})
+        if not self.session.store.mark(self._ingestions):
             requests = list(self._requests(0))
             up_to = max((request.id for request in requests), default=0)
             open_ = [request.id for request in requests if request.is_open]
-            self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
+            self.session.store.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
 
     def poll(self) -> Iterator[list[DatasetEvent]]:
         """Yield the events in two lists. A list counts as reported when the next one is requested."""
@@ -91,25 +90,26 @@ class Watcher:
         yield from self._ended_ingestions()
 
     def _new_datasets(self) -> Iterator[list[DatasetEvent]]:
-        mark = self.marks.get(self._datasets)
+        mark = self.session.store.mark(self._datasets)
         since, reported = utc(mark["since"]), set(mark["reported"])
         found = list(self._created_since(since - OVERLAP))
         unfinished = [dataset for dataset in found if not _is_complete(dataset) and dataset.unique_id not in reported]
         new = [dataset for dataset in found if dataset not in unfinished and dataset.unique_id not in reported]
-        data = [dataset for dataset in new if not _is_no_data(dataset)]
-        yield [
-            self._event(DATASET_CREATED, dataset)
-            for dataset in sorted(data, key=lambda dataset: dataset.creation_time or "")
+        data = [
+            dataset
+            for dataset in sorted(new, key=lambda dataset: dataset.creation_time or "")
+            if not is_support(record := dataset.model_dump()) and statement_in(record) is None
         ]
+        yield [self._event(DATASET_CREATED, dataset) for dataset in data]
         newest = max((_created(dataset) for dataset in found), default=since)
         unfinished_times = (_created(dataset) for dataset in unfinished)
         until = max(since, min([newest, *(moment for moment in unfinished_times if newest - moment < PATIENCE)]))
         reported |= {dataset.unique_id for dataset in new}
         recent = {dataset.unique_id for dataset in found if _created(dataset) >= until - OVERLAP}
-        self.marks.set(self._datasets, {"since": until.isoformat(), "reported": sorted(reported & recent)})
+        self.session.store.set_mark(self._datasets, {"since": until.isoformat(), "reported": sorted(reported & recent)})
 
     def _ended_ingestions(self) -> Iterator[list[DatasetEvent]]:
-        mark = self.marks.get(self._ingestions)
+        mark = self.session.store.mark(self._ingestions)
         requests = {request.id: request for request in self._requests(mark["up_to"])}
         for number in mark["open"]:
             try:
@@ -124,7 +124,7 @@ class Watcher:
         yield [event for request in sorted(ended, key=lambda r: r.id) if (event := self._of_ingestion(request))]
         up_to = max([mark["up_to"], *requests])
         open_ = [request.id for request in requests.values() if request.is_open]
-        self.marks.set(self._ingestions, {"up_to": up_to, "open": open_})
+        self.session.store.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
 
     def _of_ingestion(self, request: IngestionRequest) -> DatasetEvent | None:
         try:
@@ -180,12 +180,6 @@ def _is_complete(dataset: Dataset) -> bool:
     return record is None or record.is_complete
 
 
-def _is_no_data(dataset: Dataset) -> bool:
-    """Return whether it is no data: a statement, or the source or environment of results."""
-    record = dataset.model_dump()
-    return is_support(record) or statement_in(record) is not None
-
-
 def _created(dataset: Dataset) -> datetime:
     return utc(dataset.creation_time or "1970-01-01")
 
@@ -224,7 +218,6 @@ class Folder:
         self.session = session
         self.settle_s = settle_s
         self.clock = clock
-        self.marks = Marks(session)
         self._done: dict[Path, list[int]] = {}  # size and modification time of finished files
         self._seen: dict[Path, tuple[FileStamp, float]] = {}  # the last stamp of a file, and when it was first seen
 
@@ -239,22 +232,12 @@ class Folder:
         for path in self._seen.keys() - present.keys():
             del self._seen[path]
         for path, current in present.items():
-            if self._is_done(path, current):
+            if self._done.get(path) != list(current[:2]):  # another watcher may have registered it
+                self._done[path] = self.session.store.mark(self._name(path)).get("stamp", [])
+            if self._done[path] == list(current[:2]):
                 self._seen.pop(path, None)
             elif self._has_settled(path, current):
-                yield self._refused(path, current) or self._arrived(path, current)
-
-    def _refused(self, path: Path, current: FileStamp) -> Arrival | None:
-        """Return an error for an empty file, or a link out of the folder, which might publish anything; else None."""
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            fault = f"it is a link out of {self.folder}, which is not followed; copy the file"
-        elif not current[0]:
-            fault = f"it is empty; {UNCHANGED}"
-        else:
-            return None
-        self._done[path] = list(current[:2])
-        self._seen.pop(path, None)
-        return Arrival(path, error=fault)
+                yield self._arrived(path, current)
 
     def _has_settled(self, path: Path, current: FileStamp) -> bool:
         before = self._seen.get(path)
@@ -267,18 +250,26 @@ class Folder:
         self.session.ensure_project(self.project)  # a missing project is not the file's fault
         try:
             dataset = self._register(path, current)
-        except FAULTS as error:
-            self._done[path] = list(current[:2])  # without a mark, so that the next start tries it again
-            self._seen.pop(path, None)
-            return Arrival(path, error=f"{error}; {UNCHANGED}")
+        except FAULTS as error:  # it gets no mark, so that the next start tries it again
+            arrival = Arrival(path, error=f"{error}; {UNCHANGED}")
         except (LineageError, OSError) as error:
             return Arrival(path, error=f"{error}; it will be tried again")
-        self._note(path, current, dataset.mfid)
+        else:
+            self.session.store.set_mark(self._name(path), {"stamp": list(current[:2]), "mfid": dataset.mfid})
+            arrival = Arrival(path, dataset)
+        self._done[path] = list(current[:2])
         self._seen.pop(path, None)
-        return Arrival(path, dataset)
+        return arrival
 
     def _register(self, path: Path, current: FileStamp) -> DatasetRef:
-        """Return the dataset of the file: one with the same bytes, or a new one that sorts by the time of writing."""
+        """Return the dataset of the file: one with the same bytes, or a new one that sorts by the time of writing.
+
+        Refuses an empty file, and a link out of the folder, which might publish anything.
+        """
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"it is a link out of {self.folder}, which is not followed; copy the file")
+        if not current[0]:
+            raise InputError("it is empty")
         written = datetime.fromtimestamp(current[1] / 1e9, UTC)
         declared = self.declared.model_copy(update={"file": (str(path),), "known_since": written})
         if same := find_measured(hash_files(self.project, [path], None, self.session), self.session):
@@ -287,15 +278,6 @@ class Folder:
         if (known := find_measured(raw, self.session)) is not None:
             return known
         return register_raw(raw, declared, path.name, self.session)
-
-    def _is_done(self, path: Path, current: FileStamp) -> bool:
-        if self._done.get(path) != list(current[:2]):  # another watcher may have registered it
-            self._done[path] = self.marks.get(self._name(path)).get("stamp", [])
-        return self._done[path] == list(current[:2])
-
-    def _note(self, path: Path, current: FileStamp, mfid: str) -> None:
-        self._done[path] = list(current[:2])
-        self.marks.set(self._name(path), {"stamp": self._done[path], "mfid": mfid})
 
     def _name(self, path: Path) -> str:
         return f"arrived {self.project} {utf8_name(str(path))}"
@@ -307,21 +289,3 @@ def _stamp(path: Path) -> FileStamp | None:
         return stamp(path) if path.is_file() else None
     except OSError:
         return None
-
-
-class Marks:
-    """The marks of a data folder for one Crucible. Threads and processes may share them."""
-
-    def __init__(self, session: Session) -> None:
-        self._database = session.store.database
-        self._instance = session.store.instance
-
-    def get(self, name: str) -> JsonObject:
-        """Return the last value under this name; empty if there is none."""
-        row = self._database.row("SELECT value FROM mark WHERE instance = ? AND name = ?", self._instance, name)
-        return dict(unsealed(row[0], name) or {}) if row else {}
-
-    def set(self, name: str, value: Mapping[str, object]) -> None:
-        """Store a value under the name, in place of the last one."""
-        row = (self._instance, name, sealed(value, name))
-        self._database.write("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", *row)

@@ -136,12 +136,13 @@ def _death_error(worker: _Worker, call: ProcessCall, log: StepLog, *, ended: boo
 
 
 class _Worker:
-    """A process that `serves` calls of one environment and one folder: others may have modules of the same names."""
+    """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
 
     process: Supervised
 
-    def __init__(self, serves: object) -> None:
-        self.serves = serves
+    def __init__(self, environment: object) -> None:
+        self.environment = environment
+        self.folder: Path | None = None
         self.stamps: dict[str, tuple[int, ...]] = {}
         self.idle_since = 0.0
         self.answer = b""  # the answer to the last call, if it is short
@@ -218,10 +219,14 @@ _janitor: threading.Thread | None = None
 def _take(call: ProcessCall) -> _Worker:
     """Return the last used of the suitable workers, or a new one. Raises StoppedError if the run was stopped."""
     global _janitor
-    served = (str(Path.cwd()), tuple(sorted(os.environ.items())), call.spec.folder)
+    environment, folder = (str(Path.cwd()), tuple(sorted(os.environ.items()))), call.spec.folder
     while True:
         with _lock:
-            worker = next((worker for worker in reversed(_idle) if worker.serves == served), None) or _Worker(served)
+            fitting = (
+                old for old in reversed(_idle) if old.environment == environment and old.folder in (None, folder)
+            )
+            worker = next(fitting, None) or _Worker(environment)
+            worker.folder = folder
             if worker in _idle:
                 _idle.remove(worker)
         try:
