@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -58,14 +58,30 @@ def fill(
         sent.earlier |= _previews(other)
     if not claimed.is_alone:  # before the files, which are then checked one by one
         _start_over(client, new, claimed)
-    with _attached_file(attached) as attachments:
-        files = [*new.files, *attachments]
-        uploaded: list[UploadedFile] = []
-        uploads = [lambda: uploaded.extend(_upload_all(client, claimed, files, sent))]
-        is_small = sum(file.ref.size for file in files) < SMALL
-        client.at_once(*_link_calls(client, mfid, new, sent), *(uploads if is_small else ()))
-        if not is_small:  # send large files only after the links have succeeded
-            uploads[0]()
+    uploaded: list[UploadedFile] = []
+    with ExitStack() as stack:
+        files = list(new.files)
+        if attached is not None:  # the part of a record that is too long for metadata
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / ATTACHED_NAME
+            path.write_bytes(attached)
+            files.append(LocalFile.of(path, scan_file(path)))
+
+        def send_files() -> None:
+            upload = partial(_upload, client, claimed, sent)
+            uploaded.extend(map(upload, files) if len(files) < MANY else in_threads(upload, files))
+
+        datasets = client.datasets
+        calls: list[Callable[[], object]] = []
+        if not sent.is_linked:
+            calls += [partial(datasets.add_keyword, mfid, keyword) for keyword in new.keywords]
+            link = partial(datasets.link_parent_child, relationship_type=DERIVED)
+            calls += [partial(link, parent, mfid) for parent in dict.fromkeys(new.parents)]
+        calls += [partial(datasets.add_sample, mfid, sample) for sample in dict.fromkeys(new.samples)]
+        if sum(file.ref.size for file in files) < SMALL:
+            client.at_once(*calls, send_files)
+        else:  # send large files only after the links have succeeded
+            client.at_once(*calls)
+            send_files()
     preview = next((file for file in new.files if file.ref.preview), None)
     if preview is not None:
         _show(client, claimed, preview, sent)
@@ -109,18 +125,6 @@ def ingest(
     return requests
 
 
-def _link_calls(
-    client: CrucibleClient, mfid: str, new: NewDataset, sent: SentContent
-) -> Iterator[Callable[[], object]]:
-    """Yield the calls that add the keywords and links that are not there yet."""
-    for keyword in () if sent.is_linked else new.keywords:
-        yield partial(client.datasets.add_keyword, mfid, keyword)
-    for parent in () if sent.is_linked else dict.fromkeys(new.parents):
-        yield partial(client.datasets.link_parent_child, parent, mfid, relationship_type=DERIVED)
-    for sample in dict.fromkeys(new.samples):
-        yield partial(client.datasets.add_sample, mfid, sample)
-
-
 def tidy(client: CrucibleClient, new: NewDataset, claimed: Claim, sent: SentContent) -> None:
     """Remove what unfinished attempts have left: files of other names, and pictures.
 
@@ -162,26 +166,6 @@ def _previews(record: JsonMapping) -> dict[str, bool]:
     listed = record.get("generated")
     files = [file for file in listed if isinstance(file, Mapping)] if isinstance(listed, list) else []
     return {str(file.get("name")): bool(file.get("preview")) for file in files}
-
-
-@contextmanager
-def _attached_file(content: bytes | None) -> Iterator[list[LocalFile]]:
-    """Yield the file with the part of a record that is too long for metadata; most records have none."""
-    if content is None:
-        yield []
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / ATTACHED_NAME
-        path.write_bytes(content)
-        yield [LocalFile.of(path, scan_file(path))]
-
-
-def _upload_all(
-    client: CrucibleClient, claimed: Claim, files: list[LocalFile], sent: SentContent
-) -> list[UploadedFile]:
-    """Upload the files, several at a time if there are many; return the uploads in their order."""
-    upload = partial(_upload, client, claimed, sent)
-    return list(map(upload, files) if len(files) < MANY else in_threads(upload, files))
 
 
 def _upload(client: CrucibleClient, claimed: Claim, sent: SentContent, file: LocalFile) -> UploadedFile:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -78,10 +77,14 @@ def _ended(client: CrucibleClient, left: list[Ingestion], until: float) -> list[
         found = listed.get(ingestion.request)
         if found is None and time.monotonic() > until:
             continue
-        with suppress(NotFoundError):
+        try:
             found = found or client.ingestions.get(ingestion.request)
-        now = _updated(ingestion, found)
-        ended += [now] if now.status not in OPEN else []
+        except NotFoundError:
+            ended.append(replace(ingestion, status="gone", error="the service no longer has this request"))
+            continue
+        if (status := _status(found)) not in OPEN:
+            ingestor = found.ingestion_class or ingestion.ingestor
+            ended.append(replace(ingestion, status=status, ingestor=ingestor, error=found.error_message))
     return ended
 
 
@@ -101,10 +104,3 @@ def _status(request: IngestionRequest) -> str:
     """Return the request's status; OTHERWISE if it succeeded, but with another ingestor than requested."""
     is_otherwise = request.status == "complete" and request.error_message and request.ingestion_class
     return OTHERWISE if is_otherwise else request.status
-
-
-def _updated(ingestion: Ingestion, request: IngestionRequest | None) -> Ingestion:
-    if request is None:
-        return replace(ingestion, status="gone", error="the service no longer has this request")
-    ingestor = request.ingestion_class or ingestion.ingestor
-    return replace(ingestion, status=_status(request), ingestor=ingestor, error=request.error_message)

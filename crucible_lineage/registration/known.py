@@ -142,27 +142,20 @@ class KnownResults:
         """Return all datasets with a record, including incomplete ones."""
         with self._lock:
             if self._everything is None:
-                self._everything = self._read_everything()
+                if self.scope is None:
+                    records = self._project_records()
+                else:
+                    records = self.mirror.records(self.members)
+                    if len(records) < len(self.members):
+                        records = self.mirror.read_scope(self.project, self.scope)
+                everything = {mfid: self._registered(record) for mfid, record in records.items()}
+                self._everything = {mfid: found for mfid, found in everything.items() if found.record is not None}
+                self._trust(found for found in self._everything.values() if found.ref is not None)
             return self._everything
 
     def was_found(self, mfid: str) -> bool:
         """Return whether the dataset was already looked up."""
         return mfid in self._trusted or mfid in self._found or mfid in self._refused or mfid in self.members
-
-    def _read_everything(self) -> dict[str, Registered]:
-        if self.scope is None:
-            records = self._project_records()
-        else:
-            records = self.mirror.records(self.members)
-            if len(records) < len(self.members):
-                records = self.mirror.read_scope(self.project, self.scope)
-        found = {
-            mfid: dataset
-            for mfid, record in records.items()
-            if (dataset := self._registered(record)).record is not None
-        }
-        self._trust(dataset for dataset in found.values() if dataset.ref is not None)
-        return found
 
     def _find(self, mfids: Collection[str]) -> None:
         """Read datasets not known yet: from the mirror if the sync has seen them, else at Crucible."""

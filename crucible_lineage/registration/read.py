@@ -231,20 +231,16 @@ def require_own_files(client: CrucibleClient, dataset: Dataset, record: StepReco
     until = time.monotonic() + SETTLES_S
     while wrong := other_files(record, listed := client.files.list(dataset.unique_id)):
         if time.monotonic() > until:
-            raise IdTakenError(_other_files_message(client, dataset, wrong), mfid=dataset.unique_id)
+            mfid, owner = dataset.unique_id, _owner(client, dataset)
+            raise IdTakenError(
+                f"dataset {mfid} ({dataset.dataset_name!r}, of {owner}, in {_location(dataset)}) is marked complete, "
+                f"but {wrong}; it is not used. See `crucible-lineage verify {mfid}`. To continue, have the file put "
+                "back, have the dataset deleted, make another attempt beside it (--force), or give the result another "
+                "id by a `salt:` in its declaration",
+                mfid=mfid,
+            )
         time.sleep(POLL_S)
     return listed
-
-
-def _other_files_message(client: CrucibleClient, dataset: Dataset, wrong: str) -> str:
-    """Return the message that a dataset's files are not those of its record: its owner, and what to do."""
-    mfid = dataset.unique_id
-    return (
-        f"dataset {mfid} ({dataset.dataset_name!r}, of {_owner(client, dataset)}, in {_location(dataset)}) is marked "
-        f"complete, but {wrong}; it is not used. See `crucible-lineage verify {mfid}`. To continue, have the file "
-        "put back, have the dataset deleted, make another attempt beside it (--force), or give the result another id "
-        "by a `salt:` in its declaration"
-    )
 
 
 def other_files(record: StepRecord | FilesRecord, listed: Iterable[FileRecord]) -> str:
@@ -270,8 +266,11 @@ def files_of(client: CrucibleClient, mfids: Sequence[str], scale: int = 0) -> di
     `scale` is the total number of datasets, by default the number of `mfids`.
     """
     most = (scale or len(mfids)) // 10 * FILES_PER_PAGE  # the listing costs a tenth of the calls that it may save
-    listed = _all_files(client, most) if most else None
-    if listed is None:
+    listed: list[FileRecord] = []
+    if most:
+        with suppress(ForbiddenError, NotFoundError, RefusedError):  # some services list none
+            listed = list(islice(client.files.iter(), most + 1))
+    if not 0 < len(listed) <= most:
         return files_one_by_one(client, mfids)
     found: dict[str, list[FileRecord]] = {mfid: [] for mfid in mfids}
     for file in listed:
@@ -283,15 +282,6 @@ def files_of(client: CrucibleClient, mfids: Sequence[str], scale: int = 0) -> di
 def files_one_by_one(client: CrucibleClient, mfids: Sequence[str]) -> dict[str, Sequence[FileRecord]]:
     """Return each dataset's files at Crucible, with one call per dataset."""
     return dict(zip(mfids, in_threads(client.files.list, mfids), strict=True))
-
-
-def _all_files(client: CrucibleClient, most: int) -> list[FileRecord] | None:
-    """Return all files that this key may read; None if there are more than `most`, or the service lists none."""
-    try:
-        files = list(islice(client.files.iter(), most + 1))
-    except (ForbiddenError, NotFoundError, RefusedError):
-        return None
-    return files if len(files) <= most else None
 
 
 def hidden_id_error(
