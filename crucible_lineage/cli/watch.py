@@ -84,7 +84,7 @@ def watch_command(
             file=(pattern,), measurement=measurement, data_type=data_type, instrument_name=instrument_name,
             keywords=tuple(keywords),
         )  # fmt: skip
-        arrivals = Folder(folder, pattern, str(project), declared, session, settle_s=settle_s)
+        arrivals = Folder(folder.absolute(), pattern, str(project), declared, session, settle_s=settle_s)
     watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
     if once:
         watch.poll()

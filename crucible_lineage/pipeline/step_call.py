@@ -106,6 +106,7 @@ def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, inges
 # (of a swept parameter, say) are current together; they supersede those of earlier runs only.
 
 
+@dataclass(eq=False)
 class FlowSlots:
     """The results that a run of a flow relies on, and the slots that they fill.
 
@@ -113,20 +114,13 @@ class FlowSlots:
     processes, `at_once`.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        flow: str,
-        run: ClaimingRun,
-        *,
-        at_once: bool,
-        is_away: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._session = session
-        self._flow = flow  # empty outside of a flow
-        self.is_away = is_away
-        self._run = run
-        self._at_once = at_once
+    session: Session
+    flow: str  # empty outside of a flow
+    run: ClaimingRun
+    at_once: bool
+    is_away: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._projects: dict[str, Currency] = {}
         self._relied: dict[tuple[str, str], dict[str, bool]] = {}  # {(project, slot): {MFID: was it made by this run}}
@@ -135,7 +129,7 @@ class FlowSlots:
     @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords by which all results of the flow are found."""
-        return (pipeline_keyword(self._flow),) if self._flow else ()
+        return (pipeline_keyword(self.flow),) if self.flow else ()
 
     def note_about(self, mfid: str, about: About) -> None:
         """Record the subject of a dataset of this run."""
@@ -147,16 +141,16 @@ class FlowSlots:
 
     def claims(self, project: str, task: str, output: str, about: About) -> dict[str, SlotClaim]:
         """Return the slot of a result with this run's claim to it. Empty outside of a flow."""
-        if not self._flow:
+        if not self.flow:
             return {}
-        key = slot(self._flow, task, output, ", ".join(about))
-        return {key: self._run.claim(self._currency(project), project, key)}
+        key = slot(self.flow, task, output, ", ".join(about))
+        return {key: self.run.claim(self._currency(project), project, key)}
 
     def rely(self, project: str, slots: Mapping[str, SlotClaim], dataset: DatasetRef, *, made: bool) -> None:
         """Let the run rely on a result for these slots; one that it has `made` was registered with them."""
         for key in slots:
-            if self._at_once:
-                if not made and self._run.current(self._currency(project), project, key) != {dataset.mfid}:
+            if self.at_once:
+                if not made and self.run.current(self._currency(project), project, key) != {dataset.mfid}:
                     self._make_current(project, key, dataset.mfid)
                 continue
             with self._lock:
@@ -166,7 +160,7 @@ class FlowSlots:
     def settle(self, *, failed: bool) -> None:
         """Make the results that the run relied on current. After a failure, earlier ones stay current as well."""
         for (project, key), relied in self._relied.items():
-            current = self._run.current(self._currency(project), project, key)
+            current = self.run.current(self._currency(project), project, key)
             if set(relied) == current and not any(relied.values()):
                 continue
             stays = failed and not any(relied.values())  # a result made by this run has superseded earlier ones
@@ -176,7 +170,7 @@ class FlowSlots:
 
     def _make_current(self, project: str, key: str, mfid: str) -> None:
         currency = self._currency(project)
-        self._run.make_current(self._session.mirror, self._session.client, currency, project, mfid, [key])
+        self.run.make_current(self.session.mirror, self.session.client, currency, project, mfid, [key])
 
     def _currency(self, project: str) -> Currency:
         """Return which results of the flow were current when this run first read the project."""
@@ -186,8 +180,8 @@ class FlowSlots:
             return self._projects[project]
 
     def _read(self, project: str, *, is_away: bool) -> Currency:
-        session = self._session
-        results = KnownResults(session.mirror, lambda: session.client, project, self._flow, is_away=is_away)
+        session = self.session
+        results = KnownResults(session.mirror, lambda: session.client, project, self.flow, is_away=is_away)
         try:
             results.sync()
         except (RefusedError, *TRANSIENT):

@@ -193,6 +193,7 @@ class Arrival:
     error: str = ""
 
 
+@dataclass
 class Folder:
     """A folder whose files become datasets of a project, described as in `declared` (whose `file` is ignored).
 
@@ -200,26 +201,15 @@ class Folder:
     known to write to it. A file that changes afterwards is another dataset: datasets are never overwritten.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        pattern: str,
-        project: str,
-        declared: FileInput,
-        session: Session,
-        *,
-        settle_s: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.folder = folder.absolute()
-        self.pattern = pattern
-        self.project = project
-        self.declared = declared
-        self.session = session
-        self.settle_s = settle_s
-        self.clock = clock
-        self._done: dict[Path, list[int]] = {}  # size and modification time of finished files
-        self._seen: dict[Path, tuple[FileStamp, float]] = {}  # the last stamp of a file, and when it was first seen
+    folder: Path
+    pattern: str
+    project: str
+    declared: FileInput
+    session: Session
+    settle_s: float = 10.0
+    clock: Callable[[], float] = time.monotonic
+    _done: dict[Path, list[int]] = field(default_factory=dict)  # size and modification time of finished files
+    _seen: dict[Path, tuple[FileStamp, float]] = field(default_factory=dict)  # last stamps, and when first seen
 
     @property
     def waiting(self) -> int:

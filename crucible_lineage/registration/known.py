@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -44,27 +45,22 @@ MAX_RECORDS = 500  # chosen: records in memory, 60 kB each; the others are read 
 Files = Mapping[str, Sequence["FileRecord"]]
 
 
+@dataclass(eq=False)
 class KnownResults:
     """The results of one pipeline in a project; without a pipeline, all recorded results of the project. Thread-safe.
 
     With `is_away` the service is not asked, and only what earlier syncs have seen is known.
     """
 
-    def __init__(
-        self,
-        mirror: Mirror,
-        client: Callable[[], CrucibleClient],
-        project: str,
-        pipeline: str | None,
-        *,
-        is_away: bool = False,
-    ) -> None:
-        self.mirror = mirror
-        self.is_away = is_away
-        self.project = project
-        self.scope = pipeline_keyword(pipeline) if pipeline is not None else None
+    mirror: Mirror
+    client: Callable[[], CrucibleClient]
+    project: str
+    pipeline: str | None
+    is_away: bool = False
+
+    def __post_init__(self) -> None:
+        self.scope = pipeline_keyword(self.pipeline) if self.pipeline is not None else None
         self.members: frozenset[str] = frozenset()  # of the last sync: the datasets with the keyword, and their slots
-        self._client = client
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
         self._found: dict[str, Registered | None] = {}  # as Crucible has them; None if absent
@@ -200,12 +196,12 @@ class KnownResults:
             Dataset,  # pydantic, which a run that has nothing to do should not pay
         )
 
-        return registered(self._client(), Dataset.model_validate(dict(record)))
+        return registered(self.client(), Dataset.model_validate(dict(record)))
 
     def _usable(self, mfid: str, found: Registered) -> Registered | None:
         """Return the dataset if it has a record, is in the project, and is not to be deleted."""
         if lies_elsewhere(found.dataset, self.project):
-            self._refused[mfid] = elsewhere_message(self._client(), found.dataset, self.project, f"result {mfid}")
+            self._refused[mfid] = elsewhere_message(self.client(), found.dataset, self.project, f"result {mfid}")
             return None
         if reason := withdrawn_text(found):
             self._refused[mfid] = reason
@@ -222,7 +218,7 @@ class KnownResults:
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)
         new = [mfid for mfid in records if mfid in changed or mfid not in known]
-        files = files_of(self._client(), new) if len(new) > MAX_RECORDS else {}  # those of a few are read below
+        files = files_of(self.client(), new) if len(new) > MAX_RECORDS else {}  # those of a few are read below
         return self._judgement(self._batches(records.values()), changed, files)
 
     def _batches(self, records: Iterable[JsonMapping]) -> Iterator[list[Registered]]:
@@ -264,7 +260,7 @@ class KnownResults:
             if item.ref is None or item.record is None:
                 continue
             if has_derived_id(item.mfid) and not gives_id(item.record.recipe, item.mfid):
-                yield item.mfid, other_recipe_message(self._client(), item.dataset, f"result {item.mfid}")
+                yield item.mfid, other_recipe_message(self.client(), item.dataset, f"result {item.mfid}")
             elif item.mfid in changed or not knows(self.mirror, item):
                 new.append(item)
-        yield from refusals(self._client(), new, files).items() if new else ()
+        yield from refusals(self.client(), new, files).items() if new else ()

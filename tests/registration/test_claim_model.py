@@ -42,8 +42,8 @@ from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.provenance.record import KEY, read_record, step_activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration import claim as claims
-from crucible_lineage.registration import contents, register
 from crucible_lineage.registration import read as trust
+from crucible_lineage.registration import register
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
 
@@ -585,7 +585,7 @@ def _believes_to_have_won(client: Any, held: claims.Claim) -> Any:
 
 def _ingests_at_once(client: Any, new: NewDataset, held: Any, *rest: Any) -> Any:
     files = TRUE_FILL(client, new, held, *rest)
-    contents.ingest(client, new, held.mfid, files, may_exist=False)
+    register.ingest(client, new, held.mfid, files, may_exist=False)
     return files
 
 
@@ -594,7 +594,7 @@ BROKEN = {  # and from which history on it is looked for, since some need a rare
     "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 1010),
     "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 1010),
     "an answer is not looked at": (register, "complete", _believes_to_have_won, 0),
-    "a file is taken away without asking": (contents, "require_claim", lambda *_: None, 265),
+    "a file is taken away without asking": (register, "require_claim", lambda *_: None, 265),
     "completion is a value that changes": (claims, "completion_mark", lambda *_: {}, 0),
     "what holds is a value that changes": (sys.modules[__name__], "slots_stated", slots_to_json, 0),
     "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),

@@ -12,6 +12,7 @@ import queue
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -82,35 +83,29 @@ _NOT_COUNTED = (
 Arrived = Callable[[Payload], None]
 
 
+@dataclass(eq=False)
 class Run:
     """One run of a pipeline: steps done, steps under way, and steps that wait for parents."""
 
-    def __init__(
-        self,
-        pipeline: BoundPipeline,
-        session: Session,
-        run_id: str,
-        planned: PipelinePlan,
-        inputs: Mapping[str, tuple[InputItem, ...]],
-        listener: Listener,
-        choice: StepChoice,
-    ) -> None:
-        self.pipeline = pipeline
-        self.session = session
-        self.run_id = run_id
-        self.instances = planned.instances
-        self.index = planned.index
-        self.undeclared = planned.undeclared
-        self.inputs = inputs
-        self.listener = listener
-        self.choice = choice
-        require_names(pipeline, choice.only, self.instances)
-        self.taking_part = choice.taking_part(pipeline, self.instances)
-        self.steps = Steps(self.instances, session.journal, run_id, pipeline.spec.project, listener)
-        declared_in = pipeline.spec.path if pipeline.spec.digest else None  # None if it was made from records
-        self.slot_writer = SlotWriter(session, planned, pipeline.name, run_id, declared_in)
+    pipeline: BoundPipeline
+    session: Session
+    run_id: str
+    planned: PipelinePlan
+    inputs: Mapping[str, tuple[InputItem, ...]]
+    listener: Listener
+    choice: StepChoice
+
+    def __post_init__(self) -> None:
+        self.instances = self.planned.instances
+        self.index = self.planned.index
+        require_names(self.pipeline, self.choice.only, self.instances)
+        self.taking_part = self.choice.taking_part(self.pipeline, self.instances)
+        spec = self.pipeline.spec
+        self.steps = Steps(self.instances, self.session.journal, self.run_id, spec.project, self.listener)
+        declared_in = spec.path if spec.digest else None  # None if it was made from records
+        self.slot_writer = SlotWriter(self.session, self.planned, self.pipeline.name, self.run_id, declared_in)
         self.unseen = ""
-        self.checking = RunChecks(pipeline, session, planned.index)
+        self.checking = RunChecks(self.pipeline, self.session, self.index)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []

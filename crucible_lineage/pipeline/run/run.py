@@ -277,7 +277,7 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
         not_ingested=unread,
         stayed=tuple(run.stayed),
         current_again=tuple(run.slot_writer.again),
-        undeclared=run.undeclared,
+        undeclared=run.planned.undeclared,
         unseen=run.unseen,
         returned=run.returned,
         input_notes=input_notes,

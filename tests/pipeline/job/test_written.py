@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.core.datasets import REQUESTS_AT_ONCE
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.registration import contents
+from crucible_lineage.registration import register
 from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session
 
@@ -67,7 +67,7 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
     odd: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, most, broken = 0, 0, True
-    lock, upload = threading.Lock(), contents._upload
+    lock, upload = threading.Lock(), register._upload
 
     def watched(client: Any, held: Any, sent: Any, file: Any) -> Any:
         nonlocal under_way, most
@@ -82,7 +82,7 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
             with lock:
                 under_way -= 1
 
-    monkeypatch.setattr(contents, "_upload", watched)
+    monkeypatch.setattr(register, "_upload", watched)
     path = odd("for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
     waits = run(path, StepChoice(patience_s=0.5))
     assert not waits.ok
