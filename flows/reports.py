@@ -25,18 +25,7 @@ from prefect.states import Cancelled, Completed, Failed
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.run.result import (
-    EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    PASSING,
-    REUSED,
-    SKIPPED,
-    STOPPED,
-    Listener,
-    RunResult,
-    StepEvent,
-)
+from crucible_lineage.pipeline.run.result import PASSING, Listener, Outcome, RunResult, StepEvent
 from crucible_lineage.pipeline.watch import DatasetEvent
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
@@ -58,7 +47,7 @@ def _show_result(result: RunResult, session: Session) -> None:
     """Log the notes on steps, show those that were reused as cached, and create the artifacts of the results."""
     for step, note in result.notes.items():
         get_run_logger().warning("%s: %s", step, note)
-    reused = Counter(step.partition("[")[0] for step, outcome in result.outcomes.items() if outcome == REUSED)
+    reused = Counter(step.partition("[")[0] for step, outcome in result.outcomes.items() if outcome == Outcome.REUSED)
     for step, number in reused.items():
         _show_reused(step, number)
     if result.datasets:
@@ -211,7 +200,7 @@ def waiting_message(result: RunResult) -> str:
     return f"{datasets} to be delivered{reason} (the next run or crucible-lineage push delivers)"
 
 
-ENDINGS = (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
+ENDINGS = (Outcome.EXECUTED, Outcome.REUSED, Outcome.FAILED, Outcome.STOPPED, Outcome.SKIPPED, Outcome.LEFT_OUT)
 REMEDY = "results are kept: retry this run or start another one to continue from there"
 
 
@@ -227,7 +216,7 @@ def reporting(pipeline: BoundPipeline, listener: Listener | None = None) -> Iter
     def listen(event: StepEvent) -> None:
         if event.outcome not in PASSING:
             logger.info("%s: %s %s", event.step or pipeline.name, event.outcome, event.detail)
-        if event.outcome == FAILED:
+        if event.outcome == Outcome.FAILED:
             resource = step_resource(pipeline.name, pipeline.spec.project, event.step)
             emit_event("crucible.step.failed", resource=resource, payload={"error": event.detail})
         if event.outcome in ENDINGS:

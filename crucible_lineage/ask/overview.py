@@ -18,7 +18,7 @@ from crucible_lineage.core.journal import Failure, Journal, ResultRow
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.checks import made_of_superseded
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
-from crucible_lineage.pipeline.run.result import ON_HOLD
+from crucible_lineage.pipeline.run.result import Outcome
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import failed_elsewhere, failures
@@ -153,7 +153,7 @@ def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem
     if problem := unusual(run, journal):
         command = next_command("runs", "--pipeline", run.pipeline, "--project", run.project)
         yield ActionItem(f"the last run here is {problem}", run.started, command)
-    if run.state == ON_HOLD:
+    if run.state == Outcome.ON_HOLD:
         command = next_command("statements", "--project", run.project)
         yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 

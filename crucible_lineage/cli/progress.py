@@ -17,38 +17,22 @@ from crucible_lineage.cli.printing import coloured
 from crucible_lineage.cli.working import StatusLine, TrafficMonitor
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain, plain_lines
-from crucible_lineage.pipeline.job.progress import STARTED
 from crucible_lineage.pipeline.logs import listening_to_steps
-from crucible_lineage.pipeline.run.result import (
-    AWAY,
-    DELIVERING,
-    EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    PLANNED,
-    REGISTERING,
-    REUSED,
-    SKIPPED,
-    STOPPED,
-    STOPPING,
-    WAITING,
-    StepEvent,
-    Stop,
-)
+from crucible_lineage.pipeline.run.result import Outcome, StepEvent, Stop
 from crucible_lineage.text.amounts import time_text
 
 MOST_NAMED = 3  # running steps; the others are counted
 MOST_LINES = 20  # of one outcome; later steps that took less than QUICK_S are counted, unless they failed
 QUICK_S = 0.25
 WORDS = {
-    EXECUTED: "done",
-    REUSED: "already there",
-    FAILED: "FAILED",
-    SKIPPED: "skipped",
-    STOPPED: "stopped",
-    LEFT_OUT: "left out",
+    Outcome.EXECUTED: "done",
+    Outcome.REUSED: "already there",
+    Outcome.FAILED: "FAILED",
+    Outcome.SKIPPED: "skipped",
+    Outcome.STOPPED: "stopped",
+    Outcome.LEFT_OUT: "left out",
 }
-COLOURS = {EXECUTED: "green", FAILED: "red", STOPPED: "yellow", SKIPPED: "yellow"}
+COLOURS = {Outcome.EXECUTED: "green", Outcome.FAILED: "red", Outcome.STOPPED: "yellow", Outcome.SKIPPED: "yellow"}
 
 
 class Progress:
@@ -65,7 +49,7 @@ class Progress:
         self.stop = Stop()
         self._stack = ExitStack()
         self._counts: Counter[str] = Counter()
-        self._hidden: Counter[str] = Counter()
+        self._hidden: Counter[Outcome] = Counter()
         self._looking = "looking for existing results"
         self._delivering = ""
         self._steps = RunningSteps()
@@ -90,17 +74,17 @@ class Progress:
     def listen(self, event: StepEvent) -> None:
         """Show what happened to a step."""
         with self._line.lock:
-            if event.outcome == PLANNED:
+            if event.outcome == Outcome.PLANNED:
                 self._steps.plan(event.todo)
-            elif event.outcome == REGISTERING:
+            elif event.outcome == Outcome.REGISTERING:
                 self._looking = event.detail
-            elif event.outcome == DELIVERING:
+            elif event.outcome == Outcome.DELIVERING:
                 self._delivering = event.detail
-            elif event.outcome == STARTED:
+            elif event.outcome == Outcome.STARTED:
                 self._steps.started(event.step)
-            elif event.outcome == WAITING and not self.silent:
+            elif event.outcome == Outcome.WAITING and not self.silent:
                 self._line.print_line(plain(f"  {event.step:{self.width}}  not delivered  {event.detail}"))
-            elif event.outcome in (STOPPING, AWAY) and not self.silent:
+            elif event.outcome in (Outcome.STOPPING, Outcome.AWAY) and not self.silent:
                 self._line.print_line(plain_lines(event.detail))
             elif event.outcome in WORDS:
                 self._steps.ended(event.step)
@@ -112,9 +96,9 @@ class Progress:
 
     def _ended(self, event: StepEvent) -> None:
         self._counts[event.outcome] += 1
-        if self.silent or (self.quiet and event.outcome != FAILED):
+        if self.silent or (self.quiet and event.outcome != Outcome.FAILED):
             return
-        is_quick = event.outcome not in (FAILED, STOPPED) and (event.seconds or 0.0) < QUICK_S
+        is_quick = event.outcome not in (Outcome.FAILED, Outcome.STOPPED) and (event.seconds or 0.0) < QUICK_S
         if is_quick and self._counts[event.outcome] > MOST_LINES:
             self._hidden[event.outcome] += 1
             return
@@ -122,7 +106,7 @@ class Progress:
         word = WORDS[event.outcome]
         if event.outcome in COLOURS:
             word = coloured(word, COLOURS[event.outcome], sys.stderr)
-        detail = "" if event.outcome == FAILED else f"  {event.detail}"  # the summary says why
+        detail = "" if event.outcome == Outcome.FAILED else f"  {event.detail}"  # the summary says why
         self._line.print_line(f"  {plain(event.step):{self.width}}  {word}{seconds}{plain(detail)}")
 
     def _text(self) -> str:

@@ -34,17 +34,7 @@ from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
-from crucible_lineage.pipeline.run.result import (
-    EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    MAX_RETURNED,
-    REUSED,
-    SKIPPED,
-    STOPPED,
-    RunResult,
-    StepChoice,
-)
+from crucible_lineage.pipeline.run.result import MAX_RETURNED, Outcome, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
@@ -142,7 +132,7 @@ def print_summary(
     """Print what a run did, in a few lines; with `quiet` only what failed, with `verbose` also our tracebacks."""
     if not quiet:
         outcomes = list(result.outcomes.values())
-        kinds = (EXECUTED, REUSED, FAILED, STOPPED, SKIPPED, LEFT_OUT)
+        kinds = (Outcome.EXECUTED, Outcome.REUSED, Outcome.FAILED, Outcome.STOPPED, Outcome.SKIPPED, Outcome.LEFT_OUT)
         counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
         click.echo(counted or "nothing to do")
     _print_errors(result, verbose)
@@ -158,7 +148,7 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
     for step, log in result.logs.items() if verbose else ():
         if step not in result.tracebacks and Path(log).name.startswith("fault-"):
             click.echo(plain_lines(Path(log).read_text(encoding="utf-8")), err=True)
-    failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == FAILED]
+    failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == Outcome.FAILED]
     shown: set[tuple[str, ...]] = {()}
     for step, error in failed:
         click.echo(plain_lines(result.error_line(step)), err=True)
@@ -206,7 +196,7 @@ def returned_by(session: Session, result: RunResult) -> Returned:
         (step, output, mfid)
         for step, outputs in result.datasets.items()
         for output, mfid in outputs.items()
-        if result.outcomes.get(step) == EXECUTED and mfid not in waiting
+        if result.outcomes.get(step) == Outcome.EXECUTED and mfid not in waiting
     ][-MOST_DATASETS:]
     if not made:
         return {}

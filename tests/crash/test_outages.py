@@ -18,10 +18,9 @@ from crucible_lineage.pipeline.engines import local
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run import run as running
-from crucible_lineage.pipeline.run.result import AWAY, EXECUTED, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import Outcome, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
@@ -301,7 +300,7 @@ def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
 
     def hear(event: Any) -> None:
         seen.setdefault((event.step, event.outcome), time.monotonic())
-        if (event.step, event.outcome) == ("three", EXECUTED):
+        if (event.step, event.outcome) == ("three", Outcome.EXECUTED):
             proxy.back()
 
     with Session(Settings(tmp_path / "machine", proxy.url, service.api_key)) as session:
@@ -310,7 +309,7 @@ def test_a_service_that_stops_answering_in_mid_run_keeps_no_step_from_beginning(
         proxy.hang_after("POST", "/datasets")
         result = plan_and_run(bound, session, lambda: LocalEngine(session, 2), hear, StepChoice(patience_s=60.0))
         assert result.ok, result.errors
-    assert seen["three", STARTED] - seen["two", MADE] < 3.0, "the step waited for an answer"
+    assert seen["three", Outcome.STARTED] - seen["two", Outcome.MADE] < 3.0, "the step waited for an answer"
 
 
 def declared_otherwise(lab: Any, chain: Path) -> None:
@@ -355,7 +354,8 @@ def test_away_before_a_run_begins_what_can_be_made_is_made_and_waits(
         assert (result.executed, result.ok, result.is_failed) == (["three", "four"], False, False)
         assert [row.step for row in result.waiting] == ["three", "four"]
         assert "no answer from" in result.unseen
-        assert any("going on with what is known here" in event.detail for event in told if event.outcome == AWAY)
+        away = [event.detail for event in told if event.outcome == Outcome.AWAY]
+        assert any("going on with what is known here" in detail for detail in away)
         assert time.monotonic() - began < 30, "not for the 90 s of a single call"
         known.back()
         again = run(lab.pipeline, session)
@@ -374,7 +374,7 @@ def test_a_service_that_comes_back_during_the_run_has_all_seen_at_its_end(
             direct.client.deletions.request(known.first.datasets["one"]["out"], "a test")
 
     def listen(event: Any) -> None:
-        if event.step == "four" and event.outcome == EXECUTED:
+        if event.step == "four" and event.outcome == Outcome.EXECUTED:
             known.back()
 
     with Session(Settings(tmp_path / "machine", known.url, service.api_key)) as session:

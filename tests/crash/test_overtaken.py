@@ -14,7 +14,7 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, Listener, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer
@@ -112,7 +112,7 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
     executed: set[str] = set()
 
     def hear(event: Any) -> None:
-        executed.update({event.step} if event.outcome == EXECUTED else ())
+        executed.update({event.step} if event.outcome == Outcome.EXECUTED else ())
         if len(executed) == 9:
             made.set()
 
@@ -145,7 +145,7 @@ def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_r
     with machine("ours") as ours, machine("theirs") as theirs:
 
         def hear(event: Any) -> None:
-            if event.outcome == PLANNED:
+            if event.outcome == Outcome.PLANNED:
                 require_all_there(run(pairs, theirs), theirs)
                 monkeypatch.setattr(Deliverer, "add", add_and_wait)
 

@@ -29,31 +29,14 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.job.progress import STARTED, listening_to_phases
+from crucible_lineage.pipeline.job.progress import listening_to_phases
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.checking import RunChecks
 from crucible_lineage.pipeline.run.currency import SlotWriter
-from crucible_lineage.pipeline.run.result import (
-    DELIVERING,
-    EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    MAX_RETURNED,
-    PLANNED,
-    QUEUED,
-    REUSED,
-    SKIPPED,
-    STOPPED,
-    STOPPING,
-    WAITING,
-    Listener,
-    StepChoice,
-    StepEvent,
-    Stop,
-)
+from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, Outcome, StepChoice, StepEvent, Stop
 from crucible_lineage.pipeline.run.steps import Steps, ids_of
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
@@ -151,10 +134,10 @@ class Run:
             else:
                 todo.append(step)
         self._reuse(reused)
-        self.session.journal.note_present(self.run_id, LEFT_OUT, {name: {} for name in left_out})
+        self.session.journal.note_present(self.run_id, Outcome.LEFT_OUT, {name: {} for name in left_out})
         for name in left_out:
-            self.steps[name].outcome = LEFT_OUT
-            self.listener(StepEvent(name, LEFT_OUT))
+            self.steps[name].outcome = Outcome.LEFT_OUT
+            self.listener(StepEvent(name, Outcome.LEFT_OUT))
         self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
             instance = self.instances[step.name]
@@ -170,7 +153,7 @@ class Run:
         """End the steps for which values are still missing."""
         awaiting, self._awaiting = self._awaiting, {}
         for name, step in awaiting.items():
-            self.steps.end(name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+            self.steps.end(name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     @property
     def has_work(self) -> bool:
@@ -180,21 +163,21 @@ class Run:
     def _reuse(self, steps: list[StepPlan]) -> None:
         """Rely on existing results, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
-        self.session.journal.note_present(self.run_id, REUSED, datasets)
+        self.session.journal.note_present(self.run_id, Outcome.REUSED, datasets)
         errors = self.slot_writer.write(steps)
         for name, mfids in datasets.items():
             state = self.steps[name]
             if name in errors:
-                self.steps.end(name, FAILED, error=errors[name])
+                self.steps.end(name, Outcome.FAILED, error=errors[name])
                 continue
-            state.outcome = REUSED
-            self.listener(StepEvent(name, REUSED, ", ".join(mfids.values())))
-        self._check({step.name: step.results for step in steps if self.steps[step.name].outcome == REUSED})
+            state.outcome = Outcome.REUSED
+            self.listener(StepEvent(name, Outcome.REUSED, ", ".join(mfids.values())))
+        self._check({step.name: step.results for step in steps if self.steps[step.name].outcome == Outcome.REUSED})
 
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
-        self.steps.end(step.name, FAILED, error=f"blocked: {'; '.join(step.causes)}")
+        self.steps.end(step.name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
     def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
@@ -208,7 +191,7 @@ class Run:
         self.checking.evaluate(checked, returned)
         for name in results:
             if error := self.checking.failed.get(name):
-                self.steps.end(name, FAILED, self.steps[name].results, error)
+                self.steps.end(name, Outcome.FAILED, self.steps[name].results, error)
 
     # The loop
 
@@ -264,9 +247,9 @@ class Run:
             if self.stopped:
                 names = shortened(sorted(self.steps.jobs), 3)
                 message = f"waiting until {names} is ended or registered; press Ctrl-C again to exit at once"
-                self.report_once(STOPPING, message)
+                self.report_once(Outcome.STOPPING, message)
             elif idle_since and time.monotonic() - idle_since > _PATIENCE_S and (left := deliverer.waiting()):
-                self.report_once(DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
+                self.report_once(Outcome.DELIVERING, f"delivering {left} result{'s' if left > 1 else ''}")
         else:
             apply()
 
@@ -298,7 +281,7 @@ class Run:
             used = used_datasets(instance, self.inputs, results)
             planned = plan_instance(instance, used, self.index, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
-            self.steps.end(name, FAILED, error=str(error))
+            self.steps.end(name, Outcome.FAILED, error=str(error))
             return
         if planned.exists:  # its parents were made again with the same bytes
             self.stayed.append(name)
@@ -307,7 +290,7 @@ class Run:
         if planned.state == BLOCKED:
             self._end_blocked(planned)
             return
-        self.listener(StepEvent(name, QUEUED))
+        self.listener(StepEvent(name, Outcome.QUEUED))
         slots = self.slot_writer.new_slots(instance)
         from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh has no job
 
@@ -320,10 +303,10 @@ class Run:
     def _note_phase(self, step: str, phase: str, at: float) -> None:
         if step not in self.steps.jobs:
             return
-        if phase == STARTED and self.steps[step].began is None:
+        if phase == Outcome.STARTED and self.steps[step].began is None:
             self.steps[step].began = at
             self.session.journal.note_running(self.run_id, step)
-        self.listener(StepEvent(step, phase))
+        self.listener(StepEvent(step, Outcome(phase)))
 
     def _collect(self, engine: Engine, name: str, running: object) -> None:
         job, state = self.steps.jobs[name], self.steps[name]  # kept until the outcome is known
@@ -332,16 +315,16 @@ class Run:
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self.steps.end(name, STOPPED, error=_ENDED)
+                self.steps.end(name, Outcome.STOPPED, error=_ENDED)
             else:
-                self.steps.end(name, SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
+                self.steps.end(name, Outcome.SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
             counts = not isinstance(error, _NOT_COUNTED)
-            self.steps.end(name, FAILED, error=str(error), failed=_counted(job) if counts else {})
+            self.steps.end(name, Outcome.FAILED, error=str(error), failed=_counted(job) if counts else {})
         except (Exception, SystemExit) as error:
             message, state.log = record_fault(error, self.session.settings.data)
-            self.steps.end(name, FAILED, error=message, failed=_counted(job))
+            self.steps.end(name, Outcome.FAILED, error=message, failed=_counted(job))
         else:
             state.note, state.took = made.note, made.seconds
             if made.executed:
@@ -351,7 +334,7 @@ class Run:
                 if len(self.returned) > 4 * MAX_RETURNED:
                     last = [instance for instance in self.instances if instance in self.returned][-MAX_RETURNED:]
                     self.returned = {instance: self.returned[instance] for instance in last}
-                self._done(name, EXECUTED, made.outputs)
+                self._done(name, Outcome.EXECUTED, made.outputs)
             else:
                 self._rely_on(name, made.outputs, job.used)
         del self.steps.jobs[name]
@@ -363,11 +346,11 @@ class Run:
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
         errors = self.slot_writer.write([StepPlan(name, FRESH, results=outputs, used=used)])
         if name in errors:
-            self.steps.end(name, FAILED, outputs, errors[name])
+            self.steps.end(name, Outcome.FAILED, outputs, errors[name])
         else:
-            self._done(name, REUSED, outputs)
+            self._done(name, Outcome.REUSED, outputs)
 
-    def _done(self, name: str, outcome: str, outputs: Mapping[str, DatasetRef]) -> None:
+    def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)
         self.steps.end(name, outcome, outputs)
         self._check({name: outputs})
@@ -388,7 +371,7 @@ class Run:
         if delivery.outcome == DROPPED:
             if not names:
                 self.report_once(
-                    WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
+                    Outcome.WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
                 )
             for name in names:
                 self.steps.make_again(name, delivery.error)
@@ -411,11 +394,11 @@ class Run:
         if refused and names:
             self._reported.add(delivery.error)
         else:
-            self.report_once(WAITING, delivery.error, delivery.payload.step)
+            self.report_once(Outcome.WAITING, delivery.error, delivery.payload.step)
         for name in names if refused else ():
             self.steps[name].log = delivery.log or self.steps[name].log
             outputs, self.steps[name].results = self.steps[name].results, None
-            self.steps.end(name, FAILED, outputs, f"made, and not registered: {delivery.error}")
+            self.steps.end(name, Outcome.FAILED, outputs, f"made, and not registered: {delivery.error}")
 
     # Stopping
 
@@ -423,12 +406,14 @@ class Run:
         """Start no more steps, and end those under way."""
         self.stopped = True
         self.session.journal.end_run(self.run_id, "stopped")  # now, since the process may be killed
-        self.listener(StepEvent("", STOPPING, "stopping: no further steps are started, running ones are terminated"))
+        self.listener(
+            StepEvent("", Outcome.STOPPING, "stopping: no further steps are started, running ones are terminated")
+        )
         if self._engine is None or self._engine.stop(self.run_id):
             return
         for name in list(self.steps.jobs):  # they run elsewhere, and are not waited for
             del self.steps.jobs[name]
-            self.steps.end(name, STOPPED, error=_ENDED)
+            self.steps.end(name, Outcome.STOPPED, error=_ENDED)
 
     def _end_open(self) -> None:
         """End the open steps at the end of the loop; a step under way may have its result nevertheless."""
@@ -436,11 +421,13 @@ class Run:
             if job := self.steps.jobs.pop(name, None):
                 made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
                 if all(made.values()):
-                    self.steps.end(name, EXECUTED, {output: dataset for output, dataset in made.items() if dataset})
+                    self.steps.end(
+                        name, Outcome.EXECUTED, {output: dataset for output, dataset in made.items() if dataset}
+                    )
                 else:
-                    self.steps.end(name, STOPPED, error=_ENDED)
+                    self.steps.end(name, Outcome.STOPPED, error=_ENDED)
             elif not state.outcome and (self.stopped or name not in self._awaiting):
-                self.steps.end(name, SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
+                self.steps.end(name, Outcome.SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
 
     # Reports
 
@@ -451,9 +438,9 @@ class Run:
             for name, state in self.steps.items()
             if not state.outcome
         }
-        self.listener(StepEvent("", PLANNED, todo=todo))
+        self.listener(StepEvent("", Outcome.PLANNED, todo=todo))
 
-    def report_once(self, outcome: str, message: str, step: str = "") -> None:
+    def report_once(self, outcome: Outcome, message: str, step: str = "") -> None:
         if message not in self._reported:
             self._reported.add(message)
             self.listener(StepEvent(step, outcome, message))

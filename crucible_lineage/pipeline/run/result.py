@@ -9,35 +9,49 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
-from crucible_lineage.pipeline.job.progress import MADE, STARTED
+from crucible_lineage.pipeline.job import progress
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.expand import Instance
 
-EXECUTED = "executed"
-REUSED = "reused"
-FAILED = "failed"
-ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
-SKIPPED = "skipped"
-# A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
-QUEUED = "queued"
-LEFT_OUT = "left out"  # by --only or --from
-STOPPED = "stopped"  # under way when the run was stopped
-# Of a run, not of a step.
-STOPPING, PLANNED, REGISTERING, DELIVERING = "stopping", "planned", "registering", "delivering"
-WAITING = "waiting"  # why a result could not be delivered yet
-AWAY = "away"  # why the service is away, and what the run does meanwhile
-# Of interest only while the run goes on.
-PASSING = (QUEUED, STARTED, MADE, PLANNED, REGISTERING, DELIVERING)
+
+class Outcome(StrEnum):
+    """The outcome of a step, or its present phase; the last ones are of a run.
+
+    A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
+    """
+
+    EXECUTED = "executed"
+    REUSED = "reused"
+    FAILED = "failed"
+    ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
+    SKIPPED = "skipped"
+    QUEUED = "queued"
+    STARTED = progress.STARTED
+    MADE = progress.MADE
+    LEFT_OUT = "left out"  # by --only or --from
+    STOPPED = "stopped"  # under way when the run was stopped
+    STOPPING = "stopping"
+    PLANNED = "planned"
+    REGISTERING = "registering"
+    DELIVERING = "delivering"
+    WAITING = "waiting"  # why a result could not be delivered yet
+    AWAY = "away"  # why the service is away, and what the run does meanwhile
 
 
+_DONE = (Outcome.EXECUTED, Outcome.REUSED, Outcome.LEFT_OUT)
+PASSING = (  # of interest only while the run goes on
+    *(Outcome.QUEUED, Outcome.STARTED, Outcome.MADE),
+    *(Outcome.PLANNED, Outcome.REGISTERING, Outcome.DELIVERING),
+)
 MAX_RETURNED = 12  # chosen: datasets whose returned values a run reports
 
 
@@ -81,10 +95,10 @@ class StepChoice:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """An event of a step instance, or of the run (without a name); `outcome` is one of the words above."""
+    """An event of a step instance, or of the run (without a name); of its phase or outcome."""
 
     step: str
-    outcome: str
+    outcome: Outcome
     detail: str = ""
     seconds: float | None = None  # from its actual start
     todo: Mapping[str, float | None] = field(default_factory=dict)  # PLANNED: the mean duration of each step before
@@ -135,12 +149,12 @@ class RunResult:
     def end(self) -> str:
         """How the run ended, in the words of `runs`: stopped, on hold, complete or failed."""
         held = self.is_held and not self.unseen
-        return "stopped" if self.stopped else ON_HOLD if held else "complete" if self.ok else FAILED
+        return "stopped" if self.stopped else Outcome.ON_HOLD if held else "complete" if self.ok else Outcome.FAILED
 
     @property
     def is_held(self) -> bool:
         """Whether every step without a result is prevented by a hold, or some result is on hold or doubtful."""
-        bad = [step for step, outcome in self.outcomes.items() if outcome not in (EXECUTED, REUSED, LEFT_OUT)]
+        bad = [step for step, outcome in self.outcomes.items() if outcome not in _DONE]
         return bool(self.held) and not self.waiting and not self.stopped and all(step in self.held for step in bad)
 
     def error_line(self, step: str) -> str:
@@ -151,7 +165,7 @@ class RunResult:
     @property
     def executed(self) -> list[str]:
         """The executed steps."""
-        return [step for step, outcome in self.outcomes.items() if outcome == EXECUTED]
+        return [step for step, outcome in self.outcomes.items() if outcome == Outcome.EXECUTED]
 
     @property
     def ok(self) -> bool:
@@ -161,7 +175,7 @@ class RunResult:
     @property
     def is_failed(self) -> bool:
         """Whether a requested step has no result."""
-        return any(outcome not in (EXECUTED, REUSED, LEFT_OUT) for outcome in self.outcomes.values())
+        return any(outcome not in _DONE for outcome in self.outcomes.values())
 
     def to_json(self) -> dict[str, object]:
         """Return the result for `run --json`."""

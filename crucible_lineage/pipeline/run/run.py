@@ -28,20 +28,7 @@ from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
-from crucible_lineage.pipeline.run.result import (
-    AWAY,
-    EXECUTED,
-    FAILED,
-    REGISTERING,
-    REUSED,
-    SKIPPED,
-    WAITING,
-    Listener,
-    RunResult,
-    StepChoice,
-    StepEvent,
-    Stop,
-)
+from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice, StepEvent, Stop
 from crucible_lineage.pipeline.run.steps import ids_of
 from crucible_lineage.registration.delivery import confirmed
 from crucible_lineage.registration.ingestion import follow_ingestions, in_words
@@ -91,10 +78,10 @@ def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice:
             planned = plan()
             if not planned.is_done:
                 _ = session.agent  # registrations need the account
-            listener(StepEvent("", AWAY, f"{reason}; going on with what is known here"))
+            listener(StepEvent("", Outcome.AWAY, f"{reason}; going on with what is known here"))
             return planned
     waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
-    listener(StepEvent("", AWAY, f"{reason}; what is known here does not suffice, {waits}"))
+    listener(StepEvent("", Outcome.AWAY, f"{reason}; what is known here does not suffice, {waits}"))
     with nullcontext() if is_set else session.client.repeating(choice.patience_s):
         return plan()
 
@@ -133,12 +120,12 @@ def plan_and_run(
         result = result_of(run, planned.notes, unread)
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
-        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == FAILED}
+        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == Outcome.FAILED}
         reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
         with session.client.repeating(0.0) if away else nullcontext():
             message = state_run(session, result.project, result.pipeline, reason, errors)
         if message:
-            listener(StepEvent("", WAITING, message))
+            listener(StepEvent("", Outcome.WAITING, message))
     return result
 
 
@@ -151,7 +138,7 @@ def _begin(
     choice: StepChoice,
 ) -> Run:
     """Register the inputs, and return the run with the plan applied."""
-    inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", REGISTERING, text)))
+    inputs = register_inputs(planned.inputs, session, lambda text: listener(StepEvent("", Outcome.REGISTERING, text)))
     made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
     planned.index.begin([key for name in made for keys in planned.instances[name].slots.values() for key in keys])
     run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
@@ -236,17 +223,17 @@ def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple
     with run.session.client.repeating(0.0) if away else nullcontext():
         done = {name for name, state in run.steps.items() if state.results is not None}
         for name, error in run.slot_writer.write_delayed(done).items():
-            run.steps.end(name, FAILED, run.steps[name].results, error)
+            run.steps.end(name, Outcome.FAILED, run.steps[name].results, error)
         if away:
             _confirm_reused(run)
     _confirm(run)
     try:
         run.checking.record()
     except CrucibleError as error:
-        run.report_once(WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
+        run.report_once(Outcome.WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
     _certify(run)
     _publish(run)
-    requested = new or any(state.outcome == EXECUTED for state in run.steps.values())
+    requested = new or any(state.outcome == Outcome.EXECUTED for state in run.steps.values())
     return _not_ingested(run.session, run.run_id, before, partial(to_be_ingested, run), requested=requested)
 
 
@@ -295,7 +282,7 @@ def to_be_ingested(run: Run) -> set[str]:
 
 def _confirm_reused(run: Run) -> None:
     """Look at Crucible for results that were reused while it was away; steps whose results are gone have failed."""
-    reused = {name: state.results for name, state in run.steps.items() if state.outcome == REUSED}
+    reused = {name: state.results for name, state in run.steps.items() if state.outcome == Outcome.REUSED}
     mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
     now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
@@ -308,12 +295,12 @@ def _confirm_reused(run: Run) -> None:
     for name, results in reused.items():
         if lost := sorted(missing.intersection(ids_of(results or {}).values())):
             message = f"{', '.join(lost)} was known here and is no longer at Crucible; run the same command again"
-            run.steps.end(name, FAILED, results, message)
+            run.steps.end(name, Outcome.FAILED, results, message)
 
 
 def _confirm(run: Run) -> None:
     """Confirm at Crucible all results that this run made or adopted; steps whose results are not there have failed."""
-    executed = [name for name, state in run.steps.items() if state.outcome == EXECUTED]
+    executed = [name for name, state in run.steps.items() if state.outcome == Outcome.EXECUTED]
     refs = {name: list(run.steps[name].outputs.values()) for name in executed}
     waiting = {mfid for payload in run.session.outbox.all() for mfid in payload.mfids}
     expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
@@ -326,7 +313,7 @@ def _confirm(run: Run) -> None:
         reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
-            run.steps.end(name, FAILED, run.steps[name].results, message)
+            run.steps.end(name, Outcome.FAILED, run.steps[name].results, message)
 
 
 def _certify(run: Run) -> None:
@@ -342,7 +329,7 @@ def _certify(run: Run) -> None:
     }
     for name, state in run.steps.items():
         declared = run.instances[name].step.spec.certify
-        if declared is None or not state.results or state.outcome not in (EXECUTED, REUSED):
+        if declared is None or not state.results or state.outcome not in (Outcome.EXECUTED, Outcome.REUSED):
             continue
         if run.slot_writer.waits(state.results.values()) or name in run.checking.waiting:
             continue  # certified by the run after its delivery or its signature
@@ -353,7 +340,7 @@ def _certify(run: Run) -> None:
         try:
             _certify_result(run, run.instances[name], declared, mfid)
         except LineageError as error:
-            run.steps.end(name, FAILED, state.results, f"its result is registered, but not certified: {error}")
+            run.steps.end(name, Outcome.FAILED, state.results, f"its result is registered, but not certified: {error}")
 
 
 def _publish(run: Run) -> None:
@@ -368,20 +355,20 @@ def _publish(run: Run) -> None:
             for dataset in state.results.values():
                 publish(dataset, step.spec.output.publish, run.session)
         except LineageError as error:
-            run.steps.end(name, FAILED, state.results, f"its result is registered, but not published: {error}")
+            run.steps.end(name, Outcome.FAILED, state.results, f"its result is registered, but not published: {error}")
 
 
 def _held_steps(run: Run) -> dict[str, str]:
     """Return the steps that a hold prevents, and those whose results a check has put on hold, with reasons."""
     after = {**run.checking.held, **run.checking.waiting}  # of results; failed steps have another reason
-    failed = {name for name, state in run.steps.items() if state.outcome == FAILED}
+    failed = {name for name, state in run.steps.items() if state.outcome == Outcome.FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}
     doubts = run.session.effects.doubts(results, run.pipeline.spec.project)
     held |= {results[mfid]: f"{mfid} {doubt.message(mfid)}" for mfid, doubt in doubts.items()}
     for name, state in run.steps.items():  # parents come before their children
         above = [need for need in run.instances[name].needs if need in held and run.steps[need].results is None]
-        if state.outcome == SKIPPED and above:
+        if state.outcome == Outcome.SKIPPED and above:
             held[name] = f"{above[0]}, which it needs, is blocked"
     return held
 

@@ -13,23 +13,19 @@ import networkx
 from crucible_lineage.core import journal as rows
 from crucible_lineage.pipeline.plan.bound import graph_of
 from crucible_lineage.pipeline.plan.expand import Instance
-from crucible_lineage.pipeline.run.result import (
-    EXECUTED,
-    FAILED,
-    LEFT_OUT,
-    REUSED,
-    SKIPPED,
-    STOPPED,
-    Listener,
-    StepEvent,
-)
+from crucible_lineage.pipeline.run.result import Listener, Outcome, StepEvent
 from crucible_lineage.refs import DatasetRef
 
 if TYPE_CHECKING:  # a run in which all is fresh has no job
     from crucible_lineage.pipeline.job.job import Job
 
 _MAX_REMADE = 5  # chosen: how often a run makes a step again because others registered other parents
-_ROW: Mapping[str, str] = {FAILED: rows.FAILED, SKIPPED: rows.SKIPPED, STOPPED: rows.STOPPED, REUSED: rows.OVERTAKEN}
+_ROW: Mapping[str, str] = {
+    Outcome.FAILED: rows.FAILED,
+    Outcome.SKIPPED: rows.SKIPPED,
+    Outcome.STOPPED: rows.STOPPED,
+    Outcome.REUSED: rows.OVERTAKEN,
+}
 
 
 @dataclass
@@ -96,15 +92,15 @@ class Steps(dict[str, StepState]):
     def wait(self, name: str) -> None:
         """Let a step begin when its parents are done, or end it if one cannot be."""
         state, needs = self[name], self.instances[name].needs
-        if left_out := [need for need in needs if self[need].outcome == LEFT_OUT]:
+        if left_out := [need for need in needs if self[need].outcome == Outcome.LEFT_OUT]:
             message = f"its parent {left_out[0]} is missing and was left out; run without --only, or --from it"
-            self.end(name, FAILED, error=message)
+            self.end(name, Outcome.FAILED, error=message)
             return
         state.needs = {need for need in needs if self[need].results is None}
         if not state.needs:
             self.ready.append(name)
         elif bad := self._bad_parent(name):
-            self.end(name, SKIPPED, error=_missing(bad))
+            self.end(name, Outcome.SKIPPED, error=_missing(bad))
 
     def release(self, name: str) -> None:
         """Let the steps begin for which this one, now done, was the last parent."""
@@ -118,7 +114,7 @@ class Steps(dict[str, StepState]):
     def end(
         self,
         name: str,
-        outcome: str,
+        outcome: Outcome,
         outputs: Mapping[str, DatasetRef] | None = None,
         error: str = "",
         failed: Mapping[str, object] = MappingProxyType({}),
@@ -133,18 +129,18 @@ class Steps(dict[str, StepState]):
         if outcome in _ROW:
             facts = {"error": error or None, "log": state.log or None, "seconds": seconds, **failed}
             self.journal.end_step(self.run_id, self.project, name, _ROW[outcome], mfids, **facts)
-        elif outcome == EXECUTED:
+        elif outcome == Outcome.EXECUTED:
             self.journal.measure(self.run_id, name, seconds, size)
         self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
-        if outcome in (FAILED, SKIPPED):
-            self.has_failed = self.has_failed or outcome == FAILED
+        if outcome in (Outcome.FAILED, Outcome.SKIPPED):
+            self.has_failed = self.has_failed or outcome == Outcome.FAILED
             for child in self._graph.succ[name]:
                 if not self[child].outcome and child not in self.jobs and self[child].needs:
-                    self.end(child, SKIPPED, error=_missing(name))
+                    self.end(child, Outcome.SKIPPED, error=_missing(name))
 
     def make_again(self, name: str, reason: str) -> None:
         """Reset a step and its descendants, and let them begin again."""
-        fixed = {other for other, state in self.items() if other in self.jobs or state.outcome == LEFT_OUT}
+        fixed = {other for other, state in self.items() if other in self.jobs or state.outcome == Outcome.LEFT_OUT}
         below = networkx.descendants(networkx.restricted_view(self._graph, fixed - {name}, ()), name)
         names = [step for step in self.instances if step == name or step in below]
         for step in names:
@@ -154,7 +150,7 @@ class Steps(dict[str, StepState]):
         self.journal.plan(self.run_id, self.project, names)
         for step in names:
             if self[step].remade > _MAX_REMADE:
-                self.end(step, FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
+                self.end(step, Outcome.FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
             elif not self[step].outcome:
                 self.wait(step)
 
@@ -167,7 +163,7 @@ class Steps(dict[str, StepState]):
 
     def _bad_parent(self, name: str) -> str | None:
         needs = self.instances[name].needs
-        return next((need for need in needs if self[need].outcome in (FAILED, SKIPPED)), None)
+        return next((need for need in needs if self[need].outcome in (Outcome.FAILED, Outcome.SKIPPED)), None)
 
 
 def ids_of(outputs: Mapping[str, DatasetRef]) -> dict[str, str]:

@@ -20,9 +20,8 @@ from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.working import TrafficMonitor, showing_work
 from crucible_lineage.machine.process import Traffic, traffic
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.job.progress import MADE, STARTED
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw
-from crucible_lineage.pipeline.run.result import EXECUTED, PLANNED, QUEUED, StepEvent
+from crucible_lineage.pipeline.run.result import Outcome, StepEvent
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -133,12 +132,12 @@ def test_a_thousand_fast_steps_take_few_lines_and_little_time(capfd: pytest.Capt
     names = [f"step[{number}]" for number in range(1000)]
     cpu = time.process_time()
     with Progress(names) as progress:
-        progress.listen(StepEvent("", PLANNED, todo=dict.fromkeys(names)))
+        progress.listen(StepEvent("", Outcome.PLANNED, todo=dict.fromkeys(names)))
         for name in names:
-            for event in (StepEvent(name, QUEUED), StepEvent(name, STARTED), StepEvent(name, MADE)):
-                progress.listen(event)
-            progress.listen(StepEvent(name, EXECUTED, "0" * 26, 0.1))
-        progress.listen(StepEvent("long", EXECUTED, "0" * 26, 3.0))
+            for phase in (Outcome.QUEUED, Outcome.STARTED, Outcome.MADE):
+                progress.listen(StepEvent(name, phase))
+            progress.listen(StepEvent(name, Outcome.EXECUTED, "0" * 26, 0.1))
+        progress.listen(StepEvent("long", Outcome.EXECUTED, "0" * 26, 3.0))
     cost = time.process_time() - cpu
     *done, long, hidden = capfd.readouterr().err.splitlines()
     assert (len(done), long.split()[:2], hidden) == (20, ["long", "done"], "  ... and 980 done")
