@@ -35,7 +35,7 @@ from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.job.delivering import Driver, delivered_here
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
-from crucible_lineage.pipeline.job.progress import ProgressReader, reading_progress
+from crucible_lineage.pipeline.logs import ProgressReader, reading_progress
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan

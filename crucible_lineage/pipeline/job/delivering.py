@@ -14,8 +14,7 @@ from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.progress import is_run_here
-from crucible_lineage.pipeline.logs import record_fault
+from crucible_lineage.pipeline.logs import is_run_here, record_fault
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Deliver, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions

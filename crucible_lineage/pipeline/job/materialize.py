@@ -28,8 +28,7 @@ from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
-from crucible_lineage.pipeline.job.progress import MADE, STARTED, report_line, report_phase
-from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog
+from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.processes.side_files import (
     CallOutcome,
@@ -73,7 +72,7 @@ def materialize_step(
         parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
-        report_phase(job, STARTED, session.settings.data)
+        report_phase(job.run_id, job.name, STARTED, session.settings.data)
         work = session.settings.data / "work"
         with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, cached, note = _execute(job, folder, session, on_line, deliveries)
@@ -135,7 +134,7 @@ def _execute(
     secrets = secrets_of(job)
     planned_support = support_of(job, session, secrets)
     started = datetime.now(UTC)
-    report = partial(report_line, job, session.settings.data, on_line)
+    report = partial(report_line, job.run_id, job.name, session.settings.data, on_line)
     try:
         called = call_step(job, {**arguments, **outputs}, folder, secrets=secrets, on_line=report)
     except StepError as error:
@@ -143,7 +142,7 @@ def _execute(
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
         raise
     ended = datetime.now(UTC)
-    report_phase(job, MADE, session.settings.data)
+    report_phase(job.run_id, job.name, MADE, session.settings.data)
     if changed := _changed(staged):  # the origin of its result is unknown
         raise FileChangedError(
             f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "

@@ -29,8 +29,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
-from crucible_lineage.pipeline.job.progress import listening_to_phases
-from crucible_lineage.pipeline.logs import record_fault
+from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets

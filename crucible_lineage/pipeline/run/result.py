@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
-from crucible_lineage.pipeline.job import progress
+from crucible_lineage.pipeline import logs
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Outcome(StrEnum):
     ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
     SKIPPED = "skipped"
     QUEUED = "queued"
-    STARTED = progress.STARTED
-    MADE = progress.MADE
+    STARTED = logs.STARTED
+    MADE = logs.MADE
     LEFT_OUT = "left out"  # by --only or --from
     STOPPED = "stopped"  # under way when the run was stopped
     STOPPING = "stopping"
