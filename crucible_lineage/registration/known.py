@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -209,7 +209,7 @@ class KnownResults:
         return None if found.record is None else found
 
     def _trust(self, found: Iterable[Registered]) -> None:
-        if trusted := self._judgement([list(found)], frozenset()):
+        if trusted := self._trusted_among(found, frozenset()):
             self.mirror.trust(trusted)
             self._trusted |= trusted
 
@@ -219,48 +219,37 @@ class KnownResults:
         known = self.mirror.known_among(records)
         new = [mfid for mfid in records if mfid in changed or mfid not in known]
         files = files_of(self.client(), new) if len(new) > MAX_RECORDS else {}  # those of a few are read below
-        return self._judgement(self._batches(records.values()), changed, files)
-
-    def _batches(self, records: Iterable[JsonMapping]) -> Iterator[list[Registered]]:
-        """Yield datasets with a record in batches; only the last ones stay in memory."""
-        rest = iter(records)
-        while batch := list(islice(rest, MAX_RECORDS)):
+        rest, trusted = iter(records.values()), dict[str, DatasetRef]()
+        while batch := list(islice(rest, MAX_RECORDS)):  # only the last ones stay in memory
             datasets = [item for record in batch if (item := self._registered(record)).record is not None]
             for item in datasets:
                 self._note(item.mfid, self._usable(item.mfid, item))
             while len(self._in_mirror) > MAX_RECORDS:
                 self._found.pop(self._in_mirror.popleft(), None)
-            yield datasets
-
-    def _judgement(
-        self, batches: Iterable[Collection[Registered]], changed: Collection[str], files: Files = MappingProxyType({})
-    ) -> dict[str, DatasetRef]:
-        """Return the datasets to trust; note their attempts at recipes."""
-        trusted: dict[str, DatasetRef] = {}
-        for batch in batches:
-            refused = dict(self._refusals(batch, changed, files))
-            self._refused |= refused
-            for item in batch:
-                if item.ref is None or item.record is None or item.mfid in refused:
-                    continue
-                trusted[item.mfid] = item.ref
-                if item.record.recipe.get("attempt"):
-                    self.mirror.note_attempt(*first_attempt(item.record.recipe))
+            trusted |= self._trusted_among(datasets, changed, files)
         return trusted
 
-    def _refusals(
-        self, datasets: Collection[Registered], changed: Collection[str], files: Files
-    ) -> Iterator[tuple[str, str]]:
-        """Yield id and reason of complete datasets that do not match their id or their record.
+    def _trusted_among(
+        self, datasets: Iterable[Registered], changed: Collection[str], files: Files = MappingProxyType({})
+    ) -> dict[str, DatasetRef]:
+        """Return the datasets to trust, which match their ids and their records; note their attempts at recipes.
 
         Files are compared where this data folder does not know the dataset yet, or where others have changed it.
         """
-        new = []
-        for item in datasets:
-            if item.ref is None or item.record is None:
-                continue
-            if has_derived_id(item.mfid) and not gives_id(item.record.recipe, item.mfid):
-                yield item.mfid, other_recipe_message(self.client(), item.dataset, f"result {item.mfid}")
+        complete = [(item, item.record, item.ref) for item in datasets if item.record is not None and item.ref]
+        refused: dict[str, str] = {}
+        new, trusted = list[Registered](), dict[str, DatasetRef]()
+        for item, record, _ in complete:
+            if has_derived_id(item.mfid) and not gives_id(record.recipe, item.mfid):
+                refused[item.mfid] = other_recipe_message(self.client(), item.dataset, f"result {item.mfid}")
             elif item.mfid in changed or not knows(self.mirror, item):
                 new.append(item)
-        yield from refusals(self.client(), new, files).items() if new else ()
+        refused |= refusals(self.client(), new, files) if new else {}
+        self._refused |= refused
+        for item, record, ref in complete:
+            if item.mfid in refused:
+                continue
+            trusted[item.mfid] = ref
+            if record.recipe.get("attempt"):
+                self.mirror.note_attempt(*first_attempt(record.recipe))
+        return trusted
