@@ -376,17 +376,15 @@ class Journal:
             *(project, project, limit),
         )
         names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome")
-        runs = [{**dict(zip(names, row, strict=True)), "steps": self._counts(row[0])} for row in rows]
-        return [{**run, "error": "" if run["steps"] else self._unstarted(run["run_id"])} for run in runs]
-
-    def _unstarted(self, run: str) -> str:
-        """Return the reason why a run could not start; empty if it could."""
-        rows = self.database.rows("SELECT data FROM event WHERE run = ? AND state = ?", run, UNSTARTED)
-        return json.loads(rows[0][0]) if rows else ""
-
-    def _counts(self, run: str) -> dict[str, int]:
-        outcomes = {step: outcome for step, outcome, _ in self._ends(run)}
-        return dict(Counter(outcomes[step] for step in sorted(outcomes)))
+        runs = []
+        for row in rows:
+            outcomes = {step: outcome for step, outcome, _ in self._ends(row[0])}
+            counts = Counter(outcomes[step] for step in sorted(outcomes))
+            fault = "SELECT data FROM event WHERE run = ? AND state = ?"
+            unstarted = None if outcomes else self.database.row(fault, row[0], UNSTARTED)
+            error = json.loads(unstarted[0]) if unstarted else ""
+            runs.append({**dict(zip(names, row, strict=True)), "steps": dict(counts), "error": error})
+        return runs
 
     def run_counts(self) -> list[tuple[str, str, str | None, int]]:
         """Count the runs by pipeline, project and outcome, which is None for runs that have not ended."""
@@ -453,8 +451,8 @@ class Journal:
 
     def datasets(self, project: str) -> set[str]:
         """Return the MFIDs of all results of a project that runs from this data folder made or used."""
-        runs = self.database.rows("SELECT id FROM run WHERE project = ? COLLATE NOCASE", project)
-        return {mfid for (run,) in runs for _, _, outputs in self.run_steps(run) for mfid in outputs.values()}
+        steps = (step for run in self.runs_of(project) for step in self.run_steps(run))
+        return {mfid for _, _, outputs in steps for mfid in outputs.values()}
 
     # Failures
 
@@ -473,7 +471,11 @@ class Journal:
         )
         last = {(row[3].casefold(), row[4], row[5]): row for row in rows}
         tried = Counter((row[2], row[3].casefold(), row[4], row[5]) for row in rows)
-        when = self._when_failed({row[1] for row in last.values()})
+        sql = (
+            "SELECT result, max(at) FROM event WHERE run IN (SELECT value FROM json_each(?)) AND state = 'failed'"
+            " AND result IS NOT NULL GROUP BY result"
+        )
+        when = dict(self.database.rows(sql, json.dumps([row[1] for row in last.values()])))
         found = {}
         for key, (row, _, name, in_project, pipeline, step, about, error) in sorted(
             last.items(), key=lambda entry: entry[1][0]
@@ -482,14 +484,6 @@ class Journal:
             subject, failed_at = tuple(json.loads(about)), when.get(row, "")
             found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, failed_at)
         return found
-
-    def _when_failed(self, runs: Collection[str]) -> dict[int, str]:
-        """Return the time of the last failure of each failed result of these runs, by row id."""
-        sql = (
-            "SELECT result, max(at) FROM event WHERE run IN (SELECT value FROM json_each(?)) AND state = 'failed'"
-            " AND result IS NOT NULL GROUP BY result"
-        )
-        return dict(self.database.rows(sql, json.dumps(list(runs)))) if runs else {}
 
     # Accounts
 

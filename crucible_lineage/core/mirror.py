@@ -136,8 +136,8 @@ class Mirror:
         members = {mfid: when for mfid, when, _ in known_rows}
         self.sync_statements(changes.statements)
         delivered = {mfid: when for mfid, when, is_delivered in known_rows if is_delivered}
-        is_older = before is not None and _is_older(before, changes, delivered)
-        is_full = before is None or is_older or not _nothing_lost(before.revision, changes.revision)
+        is_older = None if before is None else _is_older(before, changes, delivered)
+        is_full = is_older is not False
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
         if is_full:
             rows = self._listed(project, scope) if before is not None or changes.modified else []
@@ -561,29 +561,19 @@ def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
 
 
-def _nothing_lost(before: str, now: str) -> bool:
-    """Return whether nothing was lost between two revisions; False where the service has no revisions."""
-    lost, _, made = now.rpartition(":")
-    lost_then, _, made_then = before.rpartition(":")
-    return bool(lost) and lost == lost_then and not _is_fewer(made, made_then)
+def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool | None:
+    """Return whether a Crucible lacks datasets that were last seen there or delivered by this machine.
 
-
-def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool:
-    """Return whether a Crucible with revisions lacks datasets that were last seen there or delivered by this machine.
-
-    Both are among the changes since then, unless an older copy was restored, even if that has changed meanwhile.
-    Deletions change the revision.
+    Both are among the changes since then, unless an older copy was restored, even if that has changed meanwhile. None
+    if that is open: where datasets were deleted, which changes the revision, or where the service has no revisions.
     """
     lost, _, made = changes.revision.rpartition(":")
     lost_then, _, made_then = before.revision.rpartition(":")
     if not lost or lost != lost_then:
-        return False
+        return None
     last = {mfid for mfid, when in members.items() if not when or when >= before.latest}
-    return not last <= changes.modified.keys() or _is_fewer(made, made_then)
-
-
-def _is_fewer(made: str, then: str) -> bool:
-    return made.isdigit() and then.isdigit() and int(made) < int(then)
+    is_fewer = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
+    return is_fewer or not last <= changes.modified.keys()
 
 
 _snapshots: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()
