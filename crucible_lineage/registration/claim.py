@@ -33,7 +33,6 @@ Then the dataset still has a single registration, but perhaps not the one that w
 
 from __future__ import annotations
 
-import functools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -69,6 +68,7 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
     from crucible_lineage.registration.payload import NewDataset
 
+THIS_PROCESS = secrets.token_hex(8)  # the machine of those who name none
 PATIENCE_S = 4.0  # chosen: many times the gap between two calls of a registration, and bearable after a crash
 FIRST_POLL_S = 0.1
 LONGEST_POLL_S = 1.0
@@ -184,7 +184,7 @@ def claim(
     record: StepRecord | FilesRecord,
     metadata: JsonMapping,
     *,
-    machine: str | None,
+    machine: str,
     created: bool,
     patience_s: float,
 ) -> Claim | Dataset:
@@ -277,7 +277,7 @@ def complete(client: CrucibleClient, claimed: Claim) -> bool:
     return won is not None and won.name == claimed.registrar
 
 
-def whole_metadata(record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str | None) -> JsonMapping:
+def whole_metadata(record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str) -> JsonMapping:
     """Return the metadata of a dataset that is registered by one call."""
     own = _OwnMarks("", record, metadata, machine, 0.0)
     return {**metadata, **_completed(own.record_as(own.new_name()))}
@@ -289,18 +289,18 @@ def _completed(record: StepRecord | FilesRecord) -> JsonMapping:
     return {KEY: document, **completion_mark(registrar, when)}
 
 
+@dataclass(eq=False)
 class _OwnMarks:
     """The marks of this registration. It takes a new name each time it takes over, since marks never change."""
 
-    def __init__(
-        self, mfid: str, record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str | None, patience_s: float
-    ) -> None:
-        self._mfid = mfid
-        self._metadata = metadata
-        self._own_metadata = {key: value for key, value in metadata.items() if key != SLOTS_KEY}
-        self._patience_s = patience_s
-        self._machine = machine or _this_process()
-        self._record = record
+    mfid: str
+    record: StepRecord | FilesRecord
+    metadata: JsonMapping
+    machine: str
+    patience_s: float
+
+    def __post_init__(self) -> None:
+        self._own_metadata = {key: value for key, value in self.metadata.items() if key != SLOTS_KEY}
         self._names: set[str] = set()
         self._resumed: set[str] = set()
         self.took_over = False
@@ -314,10 +314,10 @@ class _OwnMarks:
         """Write the first metadata of the dataset. Return None if it has some already."""
         record = self.record_as(self.new_name())
         try:
-            client.metadata.create(self._mfid, {**self._metadata, KEY: record.document()})
+            client.metadata.create(self.mfid, {**self.metadata, KEY: record.document()})
         except ConflictError:
             return None
-        return Claim(self._mfid, record, self._metadata, self._patience_s, claim_mark(str(record.registrar)))
+        return Claim(self.mfid, record, self.metadata, self.patience_s, claim_mark(str(record.registrar)))
 
     def owner(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
         """Return the owner of an incomplete dataset, given the registration that holds it."""
@@ -325,7 +325,7 @@ class _OwnMarks:
             return Ownership.OURS if created else Ownership.OTHER
         if holder.name in self._names and not holder.keeps:
             return Ownership.OURS
-        if not is_of_machine(holder.name, self._machine):
+        if not is_of_machine(holder.name, self.machine):
             return Ownership.OTHER
         return Ownership.SAME if self._is_record_of(holder, dataset) else Ownership.MACHINE
 
@@ -334,7 +334,7 @@ class _OwnMarks:
         name = self.new_name()
         mark = begin_mark(name, known.next_rank, self.record_as(name).document(), self._own_metadata)
         self.took_over = True
-        after = client.metadata.merge(self._mfid, {**mark, **slots_mark(self._metadata.get(SLOTS_KEY) or {})})
+        after = client.metadata.merge(self.mfid, {**mark, **slots_mark(self.metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
 
     def resume(self, client: CrucibleClient, known: Registrations) -> Registrations:
@@ -343,7 +343,7 @@ class _OwnMarks:
         self._names.add(known.holder.name)
         self._resumed.add(known.holder.name)
         self.took_over = True
-        return registrations(client.metadata.merge(self._mfid, self._mark_of(known.holder)))
+        return registrations(client.metadata.merge(self.mfid, self._mark_of(known.holder)))
 
     def claim_of(self, known: Registrations, dataset: Dataset) -> Claim:
         """Return the claim to a dataset that this registration holds."""
@@ -352,10 +352,10 @@ class _OwnMarks:
         name = holder.name
         first = (dataset.stored_metadata or {}).get(KEY)
         return Claim(
-            self._mfid,
+            self.mfid,
             self.record_as(name),
-            self._metadata,
-            self._patience_s,
+            self.metadata,
+            self.patience_s,
             self._mark_of(holder),
             taken_over=self.took_over,
             is_alone=isinstance(first, Mapping) and first.get("registrar") == name,
@@ -390,7 +390,7 @@ class _OwnMarks:
             mark = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
             mark |= completion_mark(name, when) if before is not None else {}
         self.took_over = True
-        after = client.metadata.merge(self._mfid, mark)
+        after = client.metadata.merge(self.mfid, mark)
         won = registrations(after).complete
         if won is None:
             return None
@@ -401,7 +401,7 @@ class _OwnMarks:
         changing = ("registrar", "status", "completed", "equal_parents")
         theirs, ours = (
             {key: value for key, value in record.items() if key not in changing}
-            for record in (registration.record, self._record.document())
+            for record in (registration.record, self.record.document())
         )
         stored = registration.metadata if registration.metadata is not None else dataset.stored_metadata or {}
         own = self._own_metadata
@@ -415,12 +415,12 @@ class _OwnMarks:
         return begin_mark(holder.name, holder.rank, holder.record, holder.metadata or {})
 
     def new_name(self) -> str:
-        name = f"{self._machine}-{secrets.token_hex(4)}"
+        name = f"{self.machine}-{secrets.token_hex(4)}"
         self._names.add(name)
         return name
 
     def record_as(self, name: str) -> StepRecord | FilesRecord:
-        return self._record.model_copy(update={"registrar": name})
+        return self.record.model_copy(update={"registrar": name})
 
 
 class _Watch:
@@ -516,14 +516,9 @@ def _has_all(
     return False
 
 
-def is_of_machine(registrar: str | None, machine: str | None) -> bool:
-    """Return whether a registration is this machine's; without `machine`, this process's."""
-    return (registrar or "").partition("-")[0] == (machine or _this_process())
-
-
-@functools.cache
-def _this_process() -> str:
-    return secrets.token_hex(8)
+def is_of_machine(registrar: str | None, machine: str) -> bool:
+    """Return whether a registration is this machine's."""
+    return (registrar or "").partition("-")[0] == machine
 
 
 def _now() -> datetime:

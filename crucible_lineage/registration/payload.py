@@ -170,11 +170,6 @@ class Payload:
         return all(getattr(new.record.activity, "kind", "") in (SOURCE, SURROUNDINGS) for new in self.datasets)
 
     @property
-    def account(self) -> str:
-        """The account that made the payload and alone delivers it; empty if the record does not name one."""
-        return self.datasets[0].record.agent.unique_id or ""
-
-    @property
     def files(self) -> list[LocalFile]:
         """The files in its folder."""
         return [file for new in self.datasets for file in new.files]

@@ -36,6 +36,7 @@ from crucible_lineage.provenance.record import ATTACHED_NAME, compact, read_reco
 from crucible_lineage.refs import DERIVED, DatasetFacts, DatasetRef
 from crucible_lineage.registration.claim import (
     PATIENCE_S,
+    THIS_PROCESS,
     Claim,
     claim,
     complete,
@@ -101,7 +102,7 @@ class SentContent:
 def register_output(
     client: CrucibleClient,
     new: NewDataset,
-    machine: str | None = None,
+    machine: str = THIS_PROCESS,
     *,
     patience_s: float | None = None,
     stages: RegistrationHooks = RegistrationHooks(),
@@ -162,7 +163,7 @@ def _register_whole(
     new: NewDataset,
     record: StepRecord | FilesRecord,
     metadata: JsonMapping,
-    machine: str | None,
+    machine: str,
     stages: RegistrationHooks,
 ) -> bool:
     """Register a small dataset by one call, of which the embedded Crucible keeps all or nothing.
@@ -271,7 +272,7 @@ def _adopt(
     new: NewDataset,
     dataset: Dataset,
     sent: SentContent,
-    machine: str | None,
+    machine: str,
     stages: RegistrationHooks,
 ) -> DatasetRef:
     """Use the dataset as another registration completed it; remove what this registration added."""
