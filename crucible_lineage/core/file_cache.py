@@ -201,7 +201,16 @@ class FileCache:
             self._added += mark[0]
         if self._added >= self.limit_bytes * _CHECKED_EVERY:
             self._added = 0
-            self._shrink(spared=target)
+            files = sorted(  # the least recently used first
+                (max(info.st_atime_ns, info.st_mtime_ns), info.st_size, path)
+                for path in self.folder.glob("??/[0-9a-f]*")
+                if (info := _stat(path)) is not None and info.st_nlink == 1  # removing the others frees nothing
+            )
+            excess = sum(size for _, size, _ in files) - self.limit_bytes
+            for _, size, path in files:
+                if excess > 0 and path != target:
+                    path.unlink(missing_ok=True)
+                    excess -= size
         return target
 
     def _touch(self, sha256: str) -> None:
@@ -213,21 +222,6 @@ class FileCache:
                 os.utime(path, ns=(time.time_ns(), info.st_mtime_ns))
                 if mark := _mark(path):
                     self._hashed[sha256] = mark
-
-    def _shrink(self, spared: Path) -> None:
-        """Remove the least recently used files until the cache is within its limit."""
-        files = sorted(
-            (max(info.st_atime_ns, info.st_mtime_ns), info.st_size, path)
-            for path in self.folder.glob("??/[0-9a-f]*")
-            if (info := _stat(path)) is not None and info.st_nlink == 1  # removing the others frees nothing
-        )
-        excess = sum(size for _, size, _ in files) - self.limit_bytes
-        for _, size, path in files:
-            if excess <= 0:
-                break
-            if path != spared:
-                path.unlink(missing_ok=True)
-                excess -= size
 
 
 def _clone(source: Path, target: Path) -> bool:

@@ -406,9 +406,8 @@ class Mirror:
 
     def note_corrected(self, mfid: str) -> None:
         """Read a dataset that this machine has corrected, and trust it no more: lists may be late."""
-        rows = self._read([mfid])
         self.forget([mfid])
-        self.database.transaction(lambda db: tables.write(db, rows))
+        self.read([mfid])
 
     def statement_index(self, verb: str) -> StatementIndex:
         """Return the index of the statements of this verb that are in force, as of the last sync."""

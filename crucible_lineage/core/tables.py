@@ -159,6 +159,14 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
     declared = recorded.get("pipeline")
     declared = declared if isinstance(declared, Mapping) else {}
     slots = slots_of(metadata if isinstance(metadata, Mapping) else None)
+    links = record.get("links") or ()
+    samples = [link for link in links if link.get("resource_type") == "sample"]
+    above = [  # parents by links, but not what it is a part of
+        link
+        for link in links
+        if (link.get("resource_type"), link.get("direction")) == ("dataset", "source")
+        and link.get("relationship_type") != PART
+    ]
     pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
     used = used_mfids(record)
     derived = bool(used or recorded.get("step") or mapping(recorded.get("attached")).get("used"))
@@ -186,8 +194,8 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
         timestamp=text(without_default_time(record).get("timestamp")),
         size=size if isinstance(size := record.get("size"), int) else None,
         numbers=dict(islice(returned_numbers(record).items(), MOST_NUMBERS)) if step else {},
-        samples=", ".join(_samples(record)),
-        parents=tuple(dict.fromkeys((*used, *_linked_above(record)))),
+        samples=", ".join(text(link.get("name")) or text(link.get("unique_id")) for link in samples),
+        parents=tuple(dict.fromkeys((*used, *(text(link.get("unique_id")) for link in above)))),
         code=activity_code(record) if derived else "",
         statement=stated.packed() if (stated := statement_in(record, is_listed=is_stated)) else "",
         supports=is_support(record),
@@ -203,20 +211,6 @@ def _run(record: JsonMapping) -> str:
         return ""
     began, ended = text(activity.get("started")), text(activity.get("ended"))
     return json.dumps(Producer(run_id, began, ended, text(run.get("engine")), maker(record)))
-
-
-def _samples(record: JsonMapping) -> Iterator[str]:
-    for link in record.get("links") or ():
-        if link.get("resource_type") == "sample":
-            yield text(link.get("name")) or text(link.get("unique_id"))
-
-
-def _linked_above(record: JsonMapping) -> Iterator[str]:
-    """Yield the parents by links, except the datasets that it is a part of."""
-    for link in record.get("links") or ():
-        is_above = link.get("resource_type") == "dataset" and link.get("direction") == "source"
-        if is_above and link.get("relationship_type") != PART:
-            yield text(link.get("unique_id"))
 
 
 EVERYTHING = ""  # as a project: all that the key sees

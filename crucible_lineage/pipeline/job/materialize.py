@@ -348,17 +348,12 @@ def written_files(step: str, folder: Path) -> list[Path]:
                 f"wrote {entry.name!r}, which claims {size} and has {on_disk} bytes on disk; let it write no holes"
             )
         if state.st_nlink > 1:
-            _unlink_copies(Path(entry.path))
+            copy = draft_beside(Path(entry.path), ".own")  # its bytes cannot be changed through another hard link
+            shutil.copyfile(entry.path, copy)
+            shutil.copystat(entry.path, copy)
+            copy.replace(entry.path)
         paths.append(folder / entry.name)
     return paths
-
-
-def _unlink_copies(path: Path) -> None:
-    """Replace the file by a copy, so that its bytes cannot be changed through another hard link."""
-    copy = draft_beside(path, ".own")
-    shutil.copyfile(path, copy)
-    shutil.copystat(path, copy)
-    copy.replace(path)
 
 
 def call_step(
@@ -376,22 +371,18 @@ def call_step(
                 params = inspection.params if spec.run else job.given
                 call = ProcessCall(job.name, spec, paths, params, job.facts, inspection.files, env, job.run_id)
                 called = (call_command if spec.run else call_function)(call, folder, log)
-            return _check_reads(job, called, log)
+            covered = {Path(path).resolve() for path in job.inspection.files}
+            called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
+            if called.read and job.spec.strict:
+                message = f"step {job.name!r} is strict, and {called.read_note()}"
+                raise StepError(message, step=job.name, log=str(log.path))
         except StepError as error:
             log.path.touch()  # the error names it, even if nothing was printed
             error.args = tuple(redactor.text(str(part)) for part in error.args)
             raise
-
-
-def _check_reads(job: Job, called: CallOutcome, log: StepLog) -> CallOutcome:
-    """Return the call without the reads that `reads` covers. Raises StepError if a strict step read other files."""
-    covered = {Path(path).resolve() for path in job.inspection.files}
-    called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
-    if called.read and job.spec.strict:
-        raise StepError(f"step {job.name!r} is strict, and {called.read_note()}", step=job.name, log=str(log.path))
-    if called.read:
-        with log.path.open("ab") as stream:  # the process that printed there has ended
-            stream.write(f"note: {called.read_note()}\n".encode())
+        if called.read:
+            with log.path.open("ab") as stream:  # the process that printed there has ended
+                stream.write(f"note: {called.read_note()}\n".encode())
     return called
 
 
