@@ -63,32 +63,32 @@ def plan_rerun(
     dataset = visible_dataset(session.client, mfid)
     if not dataset.project_id:
         raise InputError(f"dataset {mfid} belongs to no project")
-    history = _History(session, dataset.project_id)
+    history = _History(session, dataset.project_id, folder)
     if mfid in history.begun:
-        return _plan_completion(mfid, history, session, folder)
+        return _plan_completion(mfid, history)
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
     mfids = [target, *networkx.ancestors(history.graph, target)]
     for ancestor in mfids:  # refused if several datasets supersede a parent of one
         history.parents(ancestor)
-    recorded = _Builder(history, session, folder).build(mfids, {target: overrides}, {target} if forced else ())
+    recorded = history.build(mfids, {target: overrides}, {target} if forced else ())
     if target in recorded.left_out:
         raise InputError(f"dataset {target} cannot be rerun: {recorded.left_out[target]}")
     return recorded
 
 
-def _plan_completion(mfid: str, history: _History, session: Session, folder: Path | None) -> RecordedPipeline:
+def _plan_completion(mfid: str, history: _History) -> RecordedPipeline:
     """Plan to complete a dataset whose registration was interrupted, from its recorded parents.
 
     Its pipeline does that in its next run, unless that uses other parents now.
     """
     try:
-        history.made = {mfid: whole_record(session.client, mfid, history.begun[mfid]).as_step}
+        history.made = {mfid: whole_record(history.session.client, mfid, history.begun[mfid]).as_step}
     except (ChecksumError, InputError, NotFoundError) as error:
         raise InputError(f"dataset {mfid} and its record are incomplete: {error}; run its pipeline") from error
     history.currency = currency_of()
-    recorded = _Builder(history, session, folder).build([mfid], {}, ())
+    recorded = history.build([mfid], {}, ())
     if mfid in recorded.left_out:
         raise InputError(f"dataset {mfid} cannot be finished: {recorded.left_out[mfid]}")
     if mfid not in {planned for step in recorded.planned.steps for planned in step.datasets.values()}:
@@ -103,16 +103,18 @@ def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedP
     """Plan to make the stale results of a project again. Raises InputError if there is no such project."""
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
-    history = _History(session, project)
+    history = _History(session, project, folder)
     current = [mfid for mfid in history.made if history.currency.filling(mfid) is Filling.CURRENT]
-    return _Builder(history, session, folder).build(current, {}, ())
+    return history.build(current, {}, ())
 
 
 class _History:
-    """The recorded results of a project, and what superseded them."""
+    """The recorded results of a project, what superseded them, and the steps that make them again."""
 
-    def __init__(self, session: Session, project: str) -> None:
+    def __init__(self, session: Session, project: str, folder: Path | None) -> None:
+        self.session = session
         self.project = project
+        self.folder = folder
         self.index = _OwnHistory(session, project)
         session.mirror.sync_statements()
         found = self.index.results.registered()
@@ -120,6 +122,10 @@ class _History:
         self.made = {mfid: record for mfid, record in steps.items() if record.is_complete}
         self.begun = {mfid: record for mfid, record in steps.items() if not record.is_complete}
         self.currency = self.index.results.slots
+        self.items: list[InputItem] = []
+        self.instances: dict[str, Instance] = {}
+        self.maker: dict[str, tuple[str, str]] = {}  # dataset -> the instance and output that make it again
+        self.left_out: dict[str, str] = {}
 
     def current(self, mfid: str) -> str:
         """Return the dataset that supersedes this one, or itself. Raises InputError if several do."""
@@ -145,49 +151,20 @@ class _History:
                 graph.add_edges_from((parent, mfid) for parent in self.parents(mfid) if parent in self.made)
         return graph
 
-
-class _OwnHistory(ProjectIndex):
-    """Knowledge in which each recorded instance has just one forerunner: the dataset that it is made from."""
-
-    def __init__(self, session: Session, project: str) -> None:
-        super().__init__(session, project, None)
-        self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
-
-    def current_in(self, slot: str) -> tuple[str, ...]:
-        return (self.forerunners[slot],) if slot in self.forerunners else ()
-
-    def current(self, slot: str) -> Ingredients | None:
-        mfid = self.forerunners.get(slot)
-        record = self.results.registered()[mfid].step_record if mfid else None
-        if mfid is None or record is None:
-            return None
-        return earlier_result(mfid, record, {})
-
-
-class _Builder:
-    def __init__(self, history: _History, session: Session, folder: Path | None) -> None:
-        self.history = history
-        self.session = session
-        self.folder = folder
-        self.items: list[InputItem] = []
-        self.instances: dict[str, Instance] = {}
-        self.maker: dict[str, tuple[str, str]] = {}  # dataset -> the instance and output that make it again
-        self.left_out: dict[str, str] = {}
-
     def build(
         self, mfids: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
     ) -> RecordedPipeline:
-        recipes = {mfid: self.history.made[mfid].recipe for mfid in sorted(mfids)}
-        for made in executions(recipes, self.history.graph.edges):
+        recipes = {mfid: self.made[mfid].recipe for mfid in sorted(mfids)}
+        for made in executions(recipes, self.graph.edges):
             given = {key: value for mfid in made for key, value in overrides.get(mfid, {}).items()}
-            self._add({self.history.made[mfid].output: mfid for mfid in made}, given)
+            self._add({self.made[mfid].output: mfid for mfid in made}, given)
         steps = {instance.name: instance.step for instance in self.instances.values()}
-        pipelines = (self.history.made[mfid].pipeline for mfid in mfids)
+        pipelines = (self.made[mfid].pipeline for mfid in mfids)
         names = {pipeline.name for pipeline in pipelines if pipeline}
         name = names.pop() if len(names) == 1 else "rerun"
         spec = PipelineSpec.model_construct(
             pipeline=name,
-            project=self.history.project,
+            project=self.project,
             project_title=None,
             env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
@@ -198,12 +175,12 @@ class _Builder:
         )
         inputs = {"datasets": tuple(self.items)}
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
-        planned = plan(self.instances, inputs, self.history.index, choice.forced)
+        planned = plan(self.instances, inputs, self.index, choice.forced)
         return RecordedPipeline(BoundPipeline(spec, steps), planned, choice, self.left_out)
 
     def _add(self, group: Mapping[str, str], overrides: Mapping[str, object]) -> None:
         first = next(iter(group.values()))
-        record = self.history.made[first]
+        record = self.made[first]
         declared = record.declared_step
         name = f"{declared}[{first}]"
         try:
@@ -224,17 +201,17 @@ class _Builder:
         self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, (), blocked, slots)
         for output, mfid in group.items():
             self.maker[mfid] = (name, output)
-            self.history.index.forerunners |= dict.fromkeys(slots[output], mfid)
+            self.index.forerunners |= dict.fromkeys(slots[output], mfid)
 
     def _slots(self, mfid: str) -> tuple[str, ...]:
         """Return the slots that the dataset fills; if there are none, one for it alone."""
-        record = self.history.made[mfid]
+        record = self.made[mfid]
         own = (slot("rerun", record.declared_step, record.output, mfid),)
-        return tuple(self.history.currency.slots(mfid)) or own
+        return tuple(self.currency.slots(mfid)) or own
 
     def _step_spec(self, record: StepRecord, mfid: str, overrides: Mapping[str, object]) -> StepSpec:
         uses = record.activity.function
-        dataset = self.history.index.results.registered()[mfid].dataset
+        dataset = self.index.results.registered()[mfid].dataset
         declaration = self.session.journal.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
         params = {**record.recipe["params"], **overrides}
@@ -264,7 +241,7 @@ class _Builder:
         return StepSpec(uses=uses, params=params, output=output, folder=folder, salt=salt, **declared)
 
     def _edge(self, used: Used) -> InputEdge:
-        parent = self.history.current(used.mfid)
+        parent = self.current(used.mfid)
         names = [file.name for file in used.files or ()]
         pattern = names[0] if len(names) == 1 else None
         if parent in self.maker:
@@ -276,3 +253,21 @@ class _Builder:
             item = InputItem(parent, None, blocked=str(error))
         self.items.append(item)
         return InputEdge(used.role, pattern, input="datasets", index=len(self.items) - 1)
+
+
+class _OwnHistory(ProjectIndex):
+    """Knowledge in which each recorded instance has just one forerunner: the dataset that it is made from."""
+
+    def __init__(self, session: Session, project: str) -> None:
+        super().__init__(session, project, None)
+        self.forerunners: dict[str, str] = {}  # by the slot that the new dataset will fill
+
+    def current_in(self, slot: str) -> tuple[str, ...]:
+        return (self.forerunners[slot],) if slot in self.forerunners else ()
+
+    def current(self, slot: str) -> Ingredients | None:
+        mfid = self.forerunners.get(slot)
+        record = self.results.registered()[mfid].step_record if mfid else None
+        if mfid is None or record is None:
+            return None
+        return earlier_result(mfid, record, {})
