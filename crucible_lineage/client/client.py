@@ -258,7 +258,7 @@ class GraphCalls(Calls):
         action = f"read the graph of {mfid}"
         params = {"recursive": True} if recursive else None
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
-        return _node_link(self._connection.get(path, action, mfid=mfid, params=params), action)
+        return _node_link(self._connection.get(path, action, params), action)
 
 
 def _node_link(answer: object, action: str) -> JsonObject:
@@ -281,9 +281,7 @@ class SampleCalls(LinkedCalls[Sample]):
         new = to_send(SampleCreate, fields if sample is None else sample)
         action = f"create sample {new.sample_name or ''}".rstrip()
         is_own = new.unique_id is not None
-        return self._connection.record(
-            Sample, "POST", "/samples", action, mfid=new.unique_id, body=new.body(), repeatable=is_own
-        )
+        return self._connection.record(Sample, "POST", "/samples", action, body=new.body(), repeatable=is_own)
 
     def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
         """Return the sample; `scientific_metadata` and `links` are None unless they are included."""
@@ -293,12 +291,12 @@ class SampleCalls(LinkedCalls[Sample]):
             "include_datasets": False,
         }
         path = f"/samples/{segment(mfid, 'sample')}"
-        return self._connection.record(Sample, "GET", path, f"read sample {mfid}", mfid=mfid, params=params)
+        return self._connection.record(Sample, "GET", path, f"read sample {mfid}", params=params)
 
     def update(self, mfid: str, **fields: object) -> Sample:
         """Change `fields` (sample_name, sample_type, description, timestamp) of the sample and return it."""
         path = f"/samples/{segment(mfid, 'sample')}"
-        return self._connection.record(Sample, "PATCH", path, f"change sample {mfid}", mfid=mfid, body=fields)
+        return self._connection.record(Sample, "PATCH", path, f"change sample {mfid}", body=fields)
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         return {"include_datasets": False, **super()._filters(filters)}

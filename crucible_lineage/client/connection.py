@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from crucible_lineage.client.models import ReceivedModel
-from crucible_lineage.client.wire import Params, encoded, json_bytes, parse, parse_all
+from crucible_lineage.client.wire import Params, json_bytes, parse, parse_all
 from crucible_lineage.errors import (
     CertificateError,
     ConflictError,
@@ -38,6 +38,7 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     UnreachableError,
 )
+from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.settings import valid_key
 from crucible_lineage.text.masking import learn
@@ -77,7 +78,6 @@ HINTS = {
 
 
 Record = TypeVar("Record", bound=ReceivedModel)
-Answer = tuple[Any, Mapping[str, str]]  # in 2xx: its JSON, None without a body, and its headers
 PAGE = 1000  # the largest page of the service
 
 
@@ -112,10 +112,11 @@ class Connection:
         self.retry = retry
         self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the calling thread
         self.sleep: Callable[[float], None] = time.sleep
+        if privilege_mode not in (None, "normal", "elevated"):
+            raise InputError(f"privilege_mode is {privilege_mode!r}; it is normal or elevated")
+        self._privilege = {"Crucible-Privilege-Mode": privilege_mode} if privilege_mode else {}
         self._key = valid_key(api_key)
         learn([self._key])
-        self._headers = {"Accept": "application/json", "User-Agent": "crucible-lineage", **_privilege(privilege_mode)}
-        self._timeout = _extension(timeouts.connect_s, timeouts.read_s)
         self._http = http
         self._latencies: deque[float] = deque(maxlen=16)
         self._has_answered = False  # in JSON
@@ -136,9 +137,9 @@ class Connection:
             log.warning("%s; trying again in %.0f s", str(error).partition("\n")[0], wait_s)
         self.sleep(wait_s)
 
-    def get(self, path: str, action: str, *, mfid: str | None = None, params: Params | None = None) -> Any:
+    def get(self, path: str, action: str, params: Params | None = None) -> Any:
         """Return the JSON of GET `path`."""
-        return self.call("GET", path, action, mfid=mfid, params=params)
+        return self.call("GET", path, action, params=params)
 
     def record(self, model: type[Record], method: str, path: str, action: str, **options: Any) -> Record:
         """Return the record in the answer. Takes the options of `call`."""
@@ -156,7 +157,7 @@ class Connection:
         *,
         mfid: str | None = None,
         params: Params | None = None,
-        body: Mapping[str, object] | None = None,
+        body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
         read_s: float | None = None,
@@ -169,7 +170,8 @@ class Connection:
         `action` completes "could not ..." in error messages. `repeatable` says whether the call may be sent twice, by
         default for GET, PUT, PATCH and DELETE. `is_final` recognizes a transient status that waiting will not cure.
         `find_effect` makes any call repeatable: after a lost answer, and before the call is repeated, it returns the
-        answer if the call took effect, else None. `on_headers` gets the headers of the answer.
+        answer if the call took effect, else None. `on_headers` gets the headers of the answer. Errors have `mfid`, by
+        default the first in the path, or that of the record in the body.
         """
         request = self._request(method, path, params, body, headers, read_s)
         is_repeatable = find_effect is not None or (method in REPEATABLE if repeatable is None else repeatable)
@@ -178,26 +180,30 @@ class Connection:
         in_doubt = False  # an earlier try may have taken effect although its answer was lost
         while True:
             tries += 1
-            outcome = self._once(request, action, mfid)
-            if not isinstance(outcome, CrucibleError):
+            try:
+                answer, answer_headers = self._once(request, action)
+            except CrucibleError as error:
+                if method == "DELETE" and in_doubt and error.status == 404:
+                    return None
+                in_doubt = in_doubt or (_is_reached(error) and error.status in (None, 502, 503, 504))  # of a gateway
+                counted_tries += not error.retry_after_s
+                elapsed_s = time.monotonic() - started
+                wait_s = self.policy.wait_s(counted_tries, elapsed_s, error.retry_after_s)
+                is_hopeless = not may_repeat(error, is_repeatable) or self._is_hopeless(error, tries)
+                if wait_s is None or is_hopeless or (is_final is not None and is_final(error)):
+                    error.mfid = mfid or next(filter(is_mfid, path.split("/")), (body or {}).get("unique_id"))
+                    self._explain(error, tries, elapsed_s, in_doubt)
+                    raise
+                self.wait(wait_s, error)
+            else:
                 if on_headers is not None:
-                    on_headers(outcome[1])
-                return outcome[0]
-            if method == "DELETE" and in_doubt and outcome.status == 404:
-                return None
-            in_doubt = in_doubt or (_is_reached(outcome) and outcome.status in (None, 502, 503, 504))  # of a gateway
-            counted_tries += not outcome.retry_after_s
-            elapsed_s = time.monotonic() - started
-            wait_s = self.policy.wait_s(counted_tries, elapsed_s, outcome.retry_after_s)
-            is_hopeless = not may_repeat(outcome, is_repeatable) or self._is_hopeless(outcome, tries)
-            if wait_s is None or is_hopeless or (is_final is not None and is_final(outcome)):
-                raise self._final_error(outcome, tries, elapsed_s, in_doubt)
-            self.wait(wait_s, outcome)
+                    on_headers(answer_headers)
+                return answer
             if find_effect is not None and in_doubt and (effect := find_effect()) is not None:
                 return effect
 
-    def _final_error(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> CrucibleError:
-        """Extend the error with how long the call was tried, and whether it may have taken effect."""
+    def _explain(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> None:
+        """Extend the message of the error with how long the call was tried, and whether it may have taken effect."""
         lines = [str(error)]
         if error.retry_after_s and elapsed_s + error.retry_after_s > self.policy.asked_total_s:
             lines.append(f"it asks to come back in {error.retry_after_s:g} s; one call waits at most "
@@ -209,7 +215,6 @@ class Connection:
                 "whether the call took effect is not known" if in_doubt else "it was not reached, nothing was sent"
             )
         error.args = ("\n".join(lines),)
-        return error
 
     def _is_hopeless(self, error: CrucibleError, tries: int) -> bool:
         """Return whether waiting will not help: no secure connection, or an address that never answered in JSON."""
@@ -217,27 +222,26 @@ class Connection:
         is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
         return is_elsewhere or isinstance(error, CertificateError)
 
-    def _once(self, request: httpx.Request, action: str, mfid: str | None) -> Answer | CrucibleError:
-        """Try once: return the JSON and headers of an answer in 2xx, else the error to raise or to retry on."""
+    def _once(self, request: httpx.Request, action: str) -> tuple[Any, Mapping[str, str]]:
+        """Send the call once; return the JSON and headers of an answer in 2xx. Raises the matching CrucibleError."""
         started = time.monotonic()
         try:
-            response = read_answer(self._http.send(request, stream=True), action, mfid=mfid)
-            self._latencies.append(time.monotonic() - started)
-            if not response.is_success and not _is_lost(response):
-                return error_of(response, action, mfid=mfid)
-            answer = json_of(response, action, mfid=mfid)
-            self._has_answered = True
-            return answer, response.headers
-        except (ServerError, UnreachableError) as unread:
-            return unread
+            response = read_answer(self._http.send(request, stream=True), action)
         except httpx.TransportError as cause:
-            message = f"could not {action}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
-            if _is_tls_failure(cause):
-                error: UnreachableError = CertificateError(f"{message}{TLS_HINT}", mfid=mfid)
-            else:
-                error = UnreachableError(f"{message}check the network and the API URL", mfid=mfid)
-            error.__cause__ = cause
-            return error
+            is_insecure = _is_tls_failure(cause)
+            error_class = CertificateError if is_insecure else UnreachableError
+            raise error_class(
+                f"could not {action}: no answer from {self.api_url} ({type(cause).__name__}: {cause})\n"
+                f"{TLS_HINT if is_insecure else 'check the network and the API URL'}"
+            ) from cause
+        self._latencies.append(time.monotonic() - started)
+        # Where Crucible would say what exists, from which conclusions are drawn, a web page is a lost answer.
+        is_page = bool(response.content) and response.headers.get("content-type", "").startswith("text/html")
+        if not response.is_success and not (is_page and response.status_code in (404, 409, 412)):
+            raise error_of(response, action)
+        answer = json_of(response, action)
+        self._has_answered = True
+        return answer, response.headers
 
     def _request(
         self,
@@ -249,19 +253,22 @@ class Connection:
         read_s: float | None,
     ) -> httpx.Request:
         """Build the request without httpx's merging of client defaults, which costs a tenth of a call."""
-        query = encoded(params) if params else ""
-        all_headers = {**self._headers, "Authorization": f"Bearer {self._key}"}
+        sent = {name: value for name, value in (params or {}).items() if value is not None}
+        query = f"?{httpx.QueryParams(sent)}" if sent else ""  # type: ignore[arg-type]  # any value, as text
+        all_headers = {
+            "Accept": "application/json",
+            "User-Agent": "crucible-lineage",
+            "Authorization": f"Bearer {self._key}",
+            **self._privilege,
+        }
         if body is not None:
             all_headers["Content-Type"] = "application/json"
-        if headers:
-            all_headers.update(headers)
-        timeout = self._timeout if read_s is None else _extension(self.timeouts.connect_s, read_s)
         return httpx.Request(
             method,
-            f"{self.api_url}{path}?{query}" if query else self.api_url + path,
-            headers=all_headers,
+            f"{self.api_url}{path}{query}",
+            headers=all_headers | dict(headers or {}),
             content=None if body is None else json_bytes(body),
-            extensions={"timeout": timeout},
+            extensions={"timeout": timeout_extension(self.timeouts.connect_s, read_s or self.timeouts.read_s)},
         )
 
 
@@ -322,14 +329,9 @@ def _is_reached(error: CrucibleError) -> bool:
     return not isinstance(error.__cause__, NEVER_SENT)
 
 
-def _extension(connect_s: float, read_s: float) -> dict[str, float]:
+def timeout_extension(connect_s: float, read_s: float) -> dict[str, float]:
+    """Return the timeouts of one request, as httpx's extension."""
     return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
-
-
-def _privilege(mode: str | None) -> dict[str, str]:
-    if mode not in (None, "normal", "elevated"):
-        raise InputError(f"privilege_mode is {mode!r}; it is normal or elevated")
-    return {} if mode is None else {"Crucible-Privilege-Mode": mode}
 
 
 def _valid_url(api_url: str) -> str:
@@ -341,7 +343,7 @@ def _valid_url(api_url: str) -> str:
     return api_url.rstrip("/")
 
 
-def read_answer(response: httpx.Response, action: str, *, mfid: str | None = None) -> httpx.Response:
+def read_answer(response: httpx.Response, action: str) -> httpx.Response:
     """Read and decompress the body of an answer. Raises ServerError as soon as it exceeds `MAX_BYTES`."""
     length = response.headers.get("content-length", "")
     if length.isdecimal() and int(length) <= MAX_BYTES and "content-encoding" not in response.headers:
@@ -356,7 +358,6 @@ def read_answer(response: httpx.Response, action: str, *, mfid: str | None = Non
                     f"could not {action}: the answer has more than {MAX_BYTES >> 20} MB; it was not read further\n"
                     "check the API URL and the service's log",
                     status=response.status_code,
-                    mfid=mfid,
                 )
             blocks.append(block)
     finally:
@@ -365,10 +366,15 @@ def read_answer(response: httpx.Response, action: str, *, mfid: str | None = Non
     return httpx.Response(response.status_code, headers=headers, content=b"".join(blocks), request=response.request)
 
 
-def error_of(response: httpx.Response, action: str, *, mfid: str | None = None) -> CrucibleError:
+def error_of(response: httpx.Response, action: str) -> CrucibleError:
     """Return the error for an answer outside 2xx. `action` completes "could not ..."."""
     status = response.status_code
-    detail = _detail(response)
+    try:
+        body = json.loads(response.content)
+    except (ValueError, RecursionError):
+        body = None
+    reasons = (body.get(key) for key in ("detail", "message", "error")) if isinstance(body, dict) else ()
+    detail = next((reason for reason in reasons if reason is not None), None)
     code = detail.get("code") if isinstance(detail, dict) else None
     lines = [f"could not {action}: Crucible answered {status} {_text(detail) or response.reason_phrase}".rstrip()]
     if status in HINTS:
@@ -379,12 +385,26 @@ def error_of(response: httpx.Response, action: str, *, mfid: str | None = None) 
         status=status,
         detail=detail,
         code=code if isinstance(code, str) else None,
-        mfid=mfid,
         retry_after_s=retry_after_s(response.headers.get("retry-after")),
     )
 
 
-def json_of(response: httpx.Response, action: str, *, mfid: str | None = None) -> Any:
+def _text(detail: object) -> str:
+    """Return the reason as one line: its text, the message of a coded object, or the items of a validation list."""
+    if isinstance(detail, dict):
+        return str(detail.get("message") or detail.get("code") or "")
+    if not isinstance(detail, list):
+        return "" if detail is None else str(detail)
+    lines = []
+    for item in detail:
+        if isinstance(item, dict):
+            location = ".".join(str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path"))
+            item = f"{location}: {item.get('msg', '')}".strip(": ")
+        lines.append(str(item))
+    return "; ".join(lines)
+
+
+def json_of(response: httpx.Response, action: str) -> Any:
     """Return the JSON of an answer, None without a body.
 
     Raises UnreachableError if it is not JSON: something between here and Crucible answered, and Crucible's own answer
@@ -398,47 +418,12 @@ def json_of(response: httpx.Response, action: str, *, mfid: str | None = None) -
         raise ServerError(
             f"could not {action}: the JSON that Crucible answered is nested too deeply to be read",
             status=response.status_code,
-            mfid=mfid,
         ) from error
     except ValueError as error:
         raise UnreachableError(
             f"could not {action}: {response.url.host} answered {response.status_code} with something that is not JSON\n"
             "check that the API URL ends in /api/v3 and is not that of a web page",
-            mfid=mfid,
         ) from error
-
-
-def _is_lost(response: httpx.Response) -> bool:
-    """Return whether a web page answers where Crucible would say what exists, from which conclusions are drawn."""
-    is_page = response.headers.get("content-type", "").startswith("text/html")
-    return is_page and bool(response.content) and response.status_code in (404, 409, 412)
-
-
-def _detail(response: httpx.Response) -> Any:
-    """Return the reason in an error: `detail`, else `message`, else `error`; None without one."""
-    try:
-        body = json.loads(response.content)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(body, dict):
-        return None
-    return next((body[key] for key in ("detail", "message", "error") if body.get(key) is not None), None)
-
-
-def _text(detail: object) -> str:
-    """Return the reason as one line: its text, the message of a coded object, or the items of a validation list."""
-    if isinstance(detail, dict):
-        return str(detail.get("message") or detail.get("code") or "")
-    if isinstance(detail, list):
-        return "; ".join(_item(item) for item in detail)
-    return "" if detail is None else str(detail)
-
-
-def _item(item: object) -> str:
-    if not isinstance(item, dict):
-        return str(item)
-    location = ".".join(str(part) for part in item.get("loc", ()) if part not in ("body", "query", "path"))
-    return f"{location}: {item.get('msg', '')}".strip(": ")
 
 
 def pages(
@@ -451,14 +436,6 @@ def pages(
     return (parse(model, item, action) for item in islice(items, limit))
 
 
-def count_of(connection: Connection, path: str, action: str, params: Params) -> int:
-    """Return the number of records in the list."""
-    total = _page(connection, path, action, {**params, "limit": 1}).get("total")
-    if not isinstance(total, int):
-        raise ServerError(f"could not {action}: Crucible's answer has no total")
-    return total
-
-
 def _items(connection: Connection, path: str, action: str, params: Params, size: int) -> Iterator[Any]:
     """Yield all items. A page has a cursor to the next one, or else a total, and the next one is read by offset."""
     if size == 0:
@@ -466,7 +443,7 @@ def _items(connection: Connection, path: str, action: str, params: Params, size:
     position: JsonObject = {}
     offset = 0
     while True:
-        page = _page(connection, path, action, {**params, "limit": size, **position})
+        page = page_of(connection, path, action, {**params, "limit": size, **position})
         items, cursor, total = page.pop("items"), page.get("next_cursor"), page.get("total")
         if not items:
             return
@@ -481,8 +458,9 @@ def _items(connection: Connection, path: str, action: str, params: Params, size:
             return
 
 
-def _page(connection: Connection, path: str, action: str, params: Params) -> JsonObject:
-    page = connection.get(path, action, params=params)
+def page_of(connection: Connection, path: str, action: str, params: Params) -> JsonObject:
+    """Return one page of a list. Raises ServerError if the answer is none."""
+    page = connection.get(path, action, params)
     if not isinstance(page, dict) or not isinstance(page.get("items"), list):
         raise ServerError(f"could not {action}: Crucible's answer is not a page of items")
     return page

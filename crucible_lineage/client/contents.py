@@ -47,12 +47,12 @@ class ContentCalls(Calls):
             raise InputError("the keyword is empty; nothing was sent")
         path, action = f"/datasets/{segment(dsid)}/keywords", f"add keyword {keyword!r} to dataset {dsid}"
         params = {"keyword": masked_text(keyword)}
-        return self._connection.record(Keyword, "POST", path, action, mfid=dsid, params=params, repeatable=True)
+        return self._connection.record(Keyword, "POST", path, action, params=params, repeatable=True)
 
     def get_keywords(self, dataset_id: str) -> list[Keyword]:
         """Return the keywords of the dataset."""
         action = f"read the keywords of dataset {dataset_id}"
-        answer = self._connection.get(f"/datasets/{segment(dataset_id)}/keywords", action, mfid=dataset_id)
+        answer = self._connection.get(f"/datasets/{segment(dataset_id)}/keywords", action)
         words = [{"keyword": item} if isinstance(item, str) else item for item in answer or ()]
         return parse_all(Keyword, words, action)
 
@@ -92,18 +92,18 @@ class ContentCalls(Calls):
             ]
             return max(same, key=lambda thumbnail: thumbnail.id, default=None)
 
-        answer = self._connection.call("POST", path, action, mfid=dsid, body=body, find_effect=find_effect)
+        answer = self._connection.call("POST", path, action, body=body, find_effect=find_effect)
         return answer if isinstance(answer, Thumbnail) else parse(Thumbnail, answer, action)
 
     def get_thumbnails(self, dsid: str) -> list[Thumbnail]:
         """Return the thumbnails of the dataset."""
         path, action = f"/datasets/{segment(dsid)}/thumbnails", f"read the thumbnails of dataset {dsid}"
-        return self._connection.records(Thumbnail, path, action, mfid=dsid)
+        return self._connection.records(Thumbnail, path, action)
 
     def delete_thumbnail(self, dsid: str, thumbnail_id: int) -> None:
         """Delete the thumbnail."""
         path = f"/datasets/{segment(dsid)}/thumbnails/{int(thumbnail_id)}"
-        self._connection.call("DELETE", path, f"delete thumbnail {thumbnail_id} of dataset {dsid}", mfid=dsid)
+        self._connection.call("DELETE", path, f"delete thumbnail {thumbnail_id} of dataset {dsid}")
 
     def add_file_to_dataset(
         self, dsid: str, path: str | Path, *, ingestor: str | None = None, ingest: bool = True, replace: bool = False
@@ -126,7 +126,7 @@ class ContentCalls(Calls):
         """Return links by MFID of the files that can be downloaded. They give access to the files: do not log them."""
         action = f"get the download links of dataset {dsid}"
         try:
-            answer = self._connection.get(f"/datasets/{segment(dsid)}/download_links", action, mfid=dsid)
+            answer = self._connection.get(f"/datasets/{segment(dsid)}/download_links", action)
         except NotFoundError:  # the service's answer if nothing is stored
             return {}
         if not isinstance(answer, dict):
@@ -161,7 +161,7 @@ class MetadataCalls(Calls):
     def get(self, mfid: str) -> JsonObject | None:
         """Return the metadata of a resource; None if it has none."""
         action = f"read the metadata of {mfid}"
-        answer = self._connection.get(f"/resources/{segment(mfid, 'resource')}/metadata", action, mfid=mfid)
+        answer = self._connection.get(f"/resources/{segment(mfid, 'resource')}/metadata", action)
         return None if answer is None else parse(Metadata, answer, action).scientific_metadata
 
     def create(self, mfid: str, metadata: Mapping[str, object]) -> JsonObject:

@@ -174,7 +174,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         """
         new = to_send(DatasetCreate, fields)
         action, body = f"create dataset {new.unique_id}", {**masked({**new.body(), **linked}), "files": files}
-        made = self._connection.call("POST", "/datasets", action, mfid=new.unique_id, body=body, repeatable=True)
+        made = self._connection.call("POST", "/datasets", action, body=body, repeatable=True)
         names = {str(file["mfid"]): str(file["filename"]) for file in made.get("files", ())}
         requests = parse_all(IngestionRequest, made.get("ingestion_requests", []), action)
         return {names[str(request.file_mfid)]: request for request in requests}
@@ -189,7 +189,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         includes = {"metadata": include_metadata, "links": include_links, "owner": include_owner}
         params = {f"include_{name}": included or None for name, included in includes.items()}
         path = f"/datasets/{segment(dsid)}"
-        return self._connection.record(Dataset, "GET", path, f"read dataset {dsid}", mfid=dsid, params=params)
+        return self._connection.record(Dataset, "GET", path, f"read dataset {dsid}", params=params)
 
     def changes(self, project_id: str, since: str | None, keyword: str) -> ProjectChanges:
         """Return the datasets of a project with a keyword that were modified since then, and the project's revision.
@@ -231,7 +231,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         record = None
         if fields:
             path, action = f"/datasets/{segment(dsid)}", f"change dataset {dsid}"
-            record = self._connection.record(Dataset, "PATCH", path, action, mfid=dsid, body=masked(fields))
+            record = self._connection.record(Dataset, "PATCH", path, action, body=masked(fields))
         if project is not None:
             self.assign_project(dsid, project)
         if instrument is not None:
@@ -249,36 +249,36 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         """Associate the dataset with a sample."""
         action = f"link dataset {dataset_id} to sample {sample_id}"
         path = f"/datasets/{segment(dataset_id)}/samples/{segment(sample_id, 'sample')}"
-        self._connection.call("POST", path, action, mfid=dataset_id, repeatable=True)
+        self._connection.call("POST", path, action, repeatable=True)
 
     def remove_sample(self, dsid: str, sample_mfid: str) -> None:
         """Remove the dataset's association with a sample."""
         action = f"unlink dataset {dsid} from sample {sample_mfid}"
         path = f"/datasets/{segment(dsid)}/samples/{segment(sample_mfid, 'sample')}"
-        self._connection.call("DELETE", path, action, mfid=dsid)
+        self._connection.call("DELETE", path, action)
 
     def assign_instrument(self, dsid: str, instrument: str) -> None:
         """Set the dataset's instrument, by MFID or `instrument_id`."""
         action = f"assign instrument {instrument} to dataset {dsid}"
         path = f"/datasets/{segment(dsid)}/instrument"
-        self._connection.call("PUT", path, action, mfid=dsid, body=_selector("instrument", instrument))
+        self._connection.call("PUT", path, action, body=_selector("instrument", instrument))
 
     def assign_project(self, dsid: str, project: str) -> None:
         """Move the dataset to a project, by MFID or `project_id`."""
         action = f"move dataset {dsid} to project {project}"
         path = f"/resources/{segment(dsid)}/project"
         body = _selector("project", project)
-        self._connection.call("POST", path, action, mfid=dsid, params={"confirm": True}, body=body, repeatable=True)
+        self._connection.call("POST", path, action, params={"confirm": True}, body=body, repeatable=True)
 
     def set_public(self, dsid: str) -> None:
         """Let everybody read the dataset."""
         path = f"/resources/{segment(dsid)}/access/public"
-        self._connection.call("PUT", path, f"make dataset {dsid} public", mfid=dsid)
+        self._connection.call("PUT", path, f"make dataset {dsid} public")
 
     def set_private(self, dsid: str) -> None:
         """Let only users with a right of their own read the dataset."""
         path = f"/resources/{segment(dsid)}/access/public"
-        self._connection.call("DELETE", path, f"make dataset {dsid} private", mfid=dsid)
+        self._connection.call("DELETE", path, f"make dataset {dsid} private")
 
     def _create(self, dataset: DatasetCreate | Mapping[str, object], linked: JsonMapping) -> Dataset:
         """Create the dataset. If the MFID is our own and exists, the answer to an earlier try was lost."""
@@ -286,9 +286,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         named_fields = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
         action, body = f"create dataset {new.unique_id}", masked({**new.body(), **linked})
         try:
-            return self._connection.record(
-                Dataset, "POST", "/datasets", action, mfid=new.unique_id, body=body, repeatable=True
-            )
+            return self._connection.record(Dataset, "POST", "/datasets", action, body=body, repeatable=True)
         except ConflictError:
             if "unique_id" in named_fields:
                 raise
@@ -339,7 +337,7 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
         action = f"request deletion of {mfid}"
         path = f"/resources/{segment(mfid, 'resource')}/delete"
-        return self._connection.record(DeletionRequest, "POST", path, action, mfid=mfid, params={"reason": reason})
+        return self._connection.record(DeletionRequest, "POST", path, action, params={"reason": reason})
 
     def get(self, request_id: int) -> DeletionRequest:
         """Return the current state of the request."""
@@ -352,7 +350,6 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
             "DELETE",
             f"/resources/{segment(mfid, 'resource')}",
             f"delete {mfid}",
-            mfid=mfid,
             params={"force": True} if force else None,
             headers=ELEVATED if elevated else None,
         )

@@ -60,7 +60,7 @@ class FileCalls(Calls):
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
         path, action = f"/datasets/{segment(dataset_mfid)}/files", f"list the files of {dataset_mfid}"
-        files = self._connection.records(FileRecord, path, action, mfid=dataset_mfid)
+        files = self._connection.records(FileRecord, path, action)
         digest = filters.get("sha256_hash")
         return [file for file in files if digest in (None, file.sha256_hash)][:limit]
 
@@ -71,12 +71,12 @@ class FileCalls(Calls):
     def get(self, file_mfid: str) -> FileRecord:
         """Return the record of a file."""
         path = f"/files/{segment(file_mfid, 'file')}"
-        return self._connection.record(FileRecord, "GET", path, f"read file {file_mfid}", mfid=file_mfid)
+        return self._connection.record(FileRecord, "GET", path, f"read file {file_mfid}")
 
     def delete(self, file_mfid: str) -> None:
         """Delete the file from its dataset."""
         path = f"/files/{segment(file_mfid, 'file')}"
-        self._connection.call("DELETE", path, f"delete file {file_mfid}", mfid=file_mfid)
+        self._connection.call("DELETE", path, f"delete file {file_mfid}")
 
     def download(self, file: str | FileRecord, folder: str | Path) -> Path:
         """Download the file to `folder` and return its path, with its SHA-256 checked against the record.
@@ -114,7 +114,7 @@ class FileCalls(Calls):
         """Return a link to the file's bytes, valid for about an hour for anyone who has it: do not log it."""
         action = f"get a download link for file {file_mfid}"
         path = f"/files/{segment(file_mfid, 'file')}/download_link"
-        answer = self._connection.get(path, action, mfid=file_mfid)
+        answer = self._connection.get(path, action)
         if not isinstance(answer, dict) or not isinstance(answer.get("url"), str):
             raise ServerError(f"could not {action}: Crucible's answer has no link", mfid=file_mfid)
         return str(answer["url"])
@@ -277,7 +277,6 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
             "POST",
             f"/files/{segment(file_mfid, 'file')}/ingest",
             action,
-            mfid=file_mfid,
             params={"status": status, "ingestion_class": ingestion_class},
             find_effect=lambda: self._just_made(file_mfid, since),
         )

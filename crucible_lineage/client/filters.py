@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any, Generic, TypeVar
 
-from crucible_lineage.client.connection import Calls, count_of, pages
+from crucible_lineage.client.connection import Calls, page_of, pages
 from crucible_lineage.client.models import ReceivedModel
-from crucible_lineage.errors import InputError, nearest
+from crucible_lineage.errors import InputError, ServerError, nearest
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.text.times import utc
 
@@ -66,7 +66,11 @@ class ListedCalls(Calls, Generic[Record]):
     def count(self, **filters: object) -> int:
         """Count the records that match all filters."""
         action = f"count {self._collection.strip('/')}"
-        return count_of(self._connection, self._collection, action, self._filters(filters))
+        params = {**self._filters(filters), "limit": 1}
+        total = page_of(self._connection, self._collection, action, params).get("total")
+        if not isinstance(total, int):
+            raise ServerError(f"could not {action}: Crucible's answer has no total")
+        return total
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         return sent_filters(filters, self._allowed)
@@ -82,12 +86,14 @@ def sent_filters(filters: Mapping[str, object], allowed: tuple[str, ...]) -> Jso
         if wire_name in params:
             raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
         if value is not None:
-            params[wire_name] = _wire_time(wire_name, value)
+            params[wire_name] = _wire_value(wire_name, value)
     return params
 
 
-def _wire_time(name: str, value: object) -> Any:
+def _wire_value(name: str, value: object) -> Any:
     """Convert dates and times to ISO 8601 with offset: a date is its whole day, a time without zone is UTC."""
+    if isinstance(value, set | frozenset):
+        return list(value)
     if isinstance(value, datetime):
         return utc(value).isoformat()
     if isinstance(value, date):

@@ -95,7 +95,7 @@ class InstrumentCalls(ListedCalls[Instrument]):
 def _referred(connection: Connection, kind: str, reference: str, model: type[Record]) -> Record:
     """Return the project or instrument with this MFID or short name."""
     if is_mfid(reference):
-        return connection.record(model, "GET", f"/{kind}s/{reference}", f"read {kind} {reference}", mfid=reference)
+        return connection.record(model, "GET", f"/{kind}s/{reference}", f"read {kind} {reference}")
     record = _named(connection, kind, reference, model)
     if record is None:
         raise NotFoundError(

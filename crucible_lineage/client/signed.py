@@ -62,7 +62,6 @@ def open_session(connection: Connection, outgoing: Outgoing) -> UploadSession | 
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/multipart/initiate",
         outgoing.action,
-        mfid=outgoing.dataset_mfid,
         body=outgoing.given() if is_given else outgoing.body(),
         headers={"Idempotency-Key": uuid.uuid4().hex, "Crucible-Reuse": "true"},
         repeatable=True,
@@ -77,7 +76,6 @@ def open_replacement(connection: Connection, outgoing: Outgoing, file_mfid: str,
         "POST",
         f"/files/{file_mfid}/upload/multipart/initiate",
         f"replace {outgoing.filename} in dataset {outgoing.dataset_mfid}",
-        mfid=file_mfid,
         body={"size": outgoing.checksums.size, "sha256_hash": outgoing.checksums.sha256},
         headers={"Idempotency-Key": uuid.uuid4().hex, "If-Match": etag or "*"},
         repeatable=True,
@@ -98,7 +96,6 @@ def resume_session(connection: Connection, outgoing: Outgoing, session: UploadSe
             answer = connection.get(
                 f"{_path(outgoing)}/{quoted(session.upload_id)}",
                 outgoing.action,
-                mfid=outgoing.dataset_mfid,
                 params={"part_number_marker": marker},
             )
         except NotFoundError:
@@ -267,7 +264,6 @@ class PartSender:
             "POST",
             f"{self._path}/parts",
             action,
-            mfid=self._outgoing.dataset_mfid,
             body={"parts": to_sign},
             repeatable=True,
         )
@@ -345,7 +341,6 @@ def complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: s
         "POST",
         path,
         outgoing.action,
-        mfid=outgoing.dataset_mfid,
         body={"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256, **checksums},
         repeatable=True,
         read_s=connection.timeouts.complete_s,

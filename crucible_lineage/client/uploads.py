@@ -127,8 +127,7 @@ class Uploader:
         detail = error.detail if isinstance(error.detail, dict) else {}
         if error.code != "filename_exists" or not isinstance(detail.get("file_mfid"), str):
             raise error
-        path, mfid = f"/files/{detail['file_mfid']}", detail["file_mfid"]
-        present = self._connection.record(FileRecord, "GET", path, outgoing.action, mfid=mfid)
+        present = self._connection.record(FileRecord, "GET", f"/files/{detail['file_mfid']}", outgoing.action)
         if (present.sha256_hash, present.size) == (outgoing.checksums.sha256, outgoing.checksums.size):
             return UploadedFile(present, existed=True)
         conflict = FileConflictError(
@@ -165,7 +164,6 @@ def upload_resumable(connection: Connection, storage: Storage, outgoing: Outgoin
         "POST",
         f"/datasets/{outgoing.dataset_mfid}/upload/initiate",
         outgoing.action,
-        mfid=outgoing.dataset_mfid,
         body=outgoing.body(),
         repeatable=True,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -30,11 +30,6 @@ def segment(value: str, kind: str = "dataset") -> str:
 def quoted(value: object) -> str:
     """Quote any text as one path segment."""
     return quote(str(value), safe="")
-
-
-def encoded(params: Params) -> str:
-    """Return a query string: None is omitted, booleans are true and false, lists are repeated parameters."""
-    return urlencode([(name, _param(item)) for name, value in params.items() for item in _items(value)])
 
 
 def json_bytes(body: Mapping[str, object]) -> bytes:
@@ -81,16 +76,6 @@ def parse_all(model: type[Record], value: object, action: str) -> list[Record]:
     if not isinstance(items, list):
         raise ServerError(f"could not {action}: Crucible's answer is not a list")
     return [parse(model, item, action) for item in items]
-
-
-def _param(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _items(value: object) -> Iterable[object]:
-    if value is None:
-        return ()
-    return value if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str) else (value,)
 
 
 def _fault(value: object, path: str = "") -> str | None:
