@@ -17,7 +17,7 @@ from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.client.connection import RetryPolicy, Timeouts
 from crucible_lineage.client.contents import AddedFile
 from crucible_lineage.client.datasets import CreatedDataset
-from crucible_lineage.client.signed import UploadedFile
+from crucible_lineage.client.uploads import UploadedFile
 from crucible_lineage.machine.checksums import FileChecksums, scan_file
 
 __all__ = [

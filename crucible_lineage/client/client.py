@@ -23,7 +23,6 @@ from crucible_lineage.client.files import FileCalls, IngestionCalls
 from crucible_lineage.client.filters import SAMPLE_FILTERS
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
 from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
-from crucible_lineage.client.signed import UploadMemory
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.client.wire import segment, to_send
 from crucible_lineage.errors import ServerError
@@ -100,8 +99,8 @@ class CrucibleClient:
             is_embedded=isinstance(transport, RestartingTransport),
         )
         self._connection = connection
-        memory = UploadMemory(state_folder, connection.api_url)
-        self.files = FileCalls(connection, Storage(timeout, self._storage, LinkHosts(api_url, state_folder)), memory)
+        storage = Storage(timeout, self._storage, LinkHosts(api_url, state_folder))
+        self.files = FileCalls(connection, storage, state_folder)
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
         self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)

@@ -12,7 +12,7 @@ from typing import Protocol
 from crucible_lineage.client.connection import Calls, Connection
 from crucible_lineage.client.files import FileCalls, IngestionCalls, is_selected, local_path
 from crucible_lineage.client.models import FileRecord, IngestionRequest, Keyword, Metadata, SearchHit, Thumbnail
-from crucible_lineage.client.signed import UploadedFile
+from crucible_lineage.client.uploads import UploadedFile
 from crucible_lineage.client.wire import parse, parse_all, segment
 from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.json_types import JsonObject

@@ -16,9 +16,8 @@ import httpx
 from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
 from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, ListedCalls, sent_filters
 from crucible_lineage.client.models import FileRecord, IngestionRequest
-from crucible_lineage.client.signed import Outgoing, UploadedFile, UploadMemory
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
-from crucible_lineage.client.uploads import Uploader
+from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, is_switched_off, upload_resumable
 from crucible_lineage.client.wire import parse, segment
 from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
 from crucible_lineage.machine.checksums import FileChecksums, blocks, require_unchanged, scan_file
@@ -32,10 +31,11 @@ Received = TypeVar("Received")
 class FileCalls(Calls):
     """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
 
-    def __init__(self, connection: Connection, storage: Storage, memory: UploadMemory) -> None:
+    def __init__(self, connection: Connection, storage: Storage, state_folder: Path | None) -> None:
         self._connection = connection
-        self._uploader = Uploader(connection, storage, memory)
         self._storage = storage
+        self._state_folder = state_folder
+        self._has_signed = True  # until the service says otherwise
 
     def upload(
         self,
@@ -52,8 +52,24 @@ class FileCalls(Calls):
         content, raises FileConflictError, unless `replace` is True: then the record keeps its MFID and gets the new
         content. Raises FileChangedError, and stores nothing, if the file changes meanwhile.
         """
-        outgoing = _outgoing(dataset_mfid, Path(path), filename, checksums)
-        return self._uploader.upload(outgoing, replace=replace)
+        path = Path(path)
+        name = filename or path.name
+        if not name or "/" in name or "\\" in name or name in (".", ".."):
+            raise InputError(f"not a file name: {name!r}\nfiles in a dataset have names without folders")
+        if not path.is_file():
+            raise InputError(f"there is no file {path}; nothing was sent")
+        if checksums is not None:
+            require_unchanged(path, checksums)
+        outgoing = Outgoing(segment(dataset_mfid), path, name, checksums or scan_file(path))
+        if outgoing.checksums.size and (replace or self._has_signed):  # no empty file is accepted in parts
+            upload = SignedUpload(self._connection, self._storage, self._state_folder, outgoing, replace=replace)
+            try:
+                return upload.run()
+            except ServerError as error:
+                if replace or not is_switched_off(error):
+                    raise
+                self._has_signed = False
+        return upload_resumable(self._connection, self._storage, outgoing)
 
     def list(self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object) -> list[FileRecord]:
         """Return the files of a dataset, or without one all that this key may read."""
@@ -126,19 +142,6 @@ class FileCalls(Calls):
                 f"file {record.filename} ({record.mfid}) cannot be downloaded: Crucible has its record, not its bytes"
             )
         return record
-
-
-def _outgoing(dataset_mfid: str, path: Path, filename: str | None, checksums: FileChecksums | None) -> Outgoing:
-    name = filename or path.name
-    if not name or "/" in name or "\\" in name or name in (".", ".."):
-        raise InputError(f"not a file name: {name!r}\nfiles in a dataset have names without folders")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}; nothing was sent")
-    if checksums is None:
-        checksums = scan_file(path)
-    else:
-        require_unchanged(path, checksums)
-    return Outgoing(segment(dataset_mfid), path, name, checksums)
 
 
 def _fetch(storage: Storage, file: FileRecord, url: str, target: Path) -> Path:

@@ -57,7 +57,7 @@ from crucible_lineage.registration.read import (
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset, IngestionRequest
-    from crucible_lineage.client.signed import UploadedFile
+    from crucible_lineage.client.uploads import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
 ROUNDS = 5  # chosen: how often a registration that was taken over starts again
@@ -364,7 +364,7 @@ def given_files(new: NewDataset) -> list[dict[str, object]] | None:
 
     None if they are not all small, or if the dataset gets more than files afterwards.
     """
-    from crucible_lineage.client.signed import GIVEN_BYTES, Outgoing
+    from crucible_lineage.client.uploads import GIVEN_BYTES, Outgoing
 
     is_more = new.samples or new.waits_for_ingestion or any(file.ref.preview for file in new.files)
     if is_more or sum(file.ref.size for file in new.files) > GIVEN_BYTES:

@@ -31,7 +31,7 @@ from unittest import mock
 import pytest
 
 from crucible_lineage.client.models import Dataset, FileRecord, IngestionRequest
-from crucible_lineage.client.signed import UploadedFile
+from crucible_lineage.client.uploads import UploadedFile
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated, slots_to_json
 from crucible_lineage.errors import ConflictError, FileConflictError, LineageError, NotFoundError, UnreachableError
 from crucible_lineage.ids import derive_mfid, new_mfid
