@@ -75,15 +75,10 @@ class CrucibleClient:
             access = official_access()
             api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
             api_key = api_key or access.required_key()
+        options: dict[str, Any] = {"privilege_mode": privilege_mode, "timeout": timeout, "transport": transport}
         # A closure, so that no attribute exposes the key.
         self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
-            api_url,
-            api_key,
-            privilege_mode=privilege_mode,
-            timeout=timeout,
-            retry=policy,
-            transport=transport,
-            state_folder=state_folder,
+            api_url, api_key, retry=policy, state_folder=state_folder, **options
         )
         trust: ssl.SSLContext | bool = False  # a given transport has its own
         if transport is None:
@@ -103,7 +98,7 @@ class CrucibleClient:
         self.files = FileCalls(connection, storage, state_folder)
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)
-        self.datasets = DatasetCalls(connection, self.files, self.metadata, self.ingestions)
+        self.datasets = DatasetCalls(connection, self.files)
         self.samples = SampleCalls(connection)
         self.instruments = InstrumentCalls(connection)
         self.projects = ProjectCalls(connection)
@@ -257,17 +252,13 @@ class GraphCalls(Calls):
         action = f"read the graph of {mfid}"
         params = {"recursive": True} if recursive else None
         path = f"/entity_graph_cte/{segment(mfid, 'dataset or sample')}"
-        return _node_link(self._connection.get(path, action, params), action)
-
-
-def _node_link(answer: object, action: str) -> JsonObject:
-    """Return the graph with `edges`, which older services call `links`."""
-    if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
-        raise ServerError(f"could not {action}: Crucible's answer is not a graph")
-    edges = answer.get("edges", answer.get("links"))
-    if not isinstance(edges, list):
-        raise ServerError(f"could not {action}: Crucible's answer is a graph without edges")
-    return {**answer, "edges": edges}
+        answer = self._connection.get(path, action, params)
+        if not isinstance(answer, dict) or not isinstance(answer.get("nodes"), list):
+            raise ServerError(f"could not {action}: Crucible's answer is not a graph")
+        edges = answer.get("edges", answer.get("links"))  # as older services call them
+        if not isinstance(edges, list):
+            raise ServerError(f"could not {action}: Crucible's answer is a graph without edges")
+        return {**answer, "edges": edges}
 
 
 class SampleCalls(LinkedCalls[Sample]):
@@ -284,11 +275,8 @@ class SampleCalls(LinkedCalls[Sample]):
 
     def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
         """Return the sample; `scientific_metadata` and `links` are None unless they are included."""
-        params = {
-            "include_metadata": include_metadata or None,
-            "include_links": include_links or None,
-            "include_datasets": False,
-        }
+        params = {"include_metadata": include_metadata or None, "include_links": include_links or None}
+        params["include_datasets"] = False
         path = f"/samples/{segment(mfid, 'sample')}"
         return self._connection.record(Sample, "GET", path, f"read sample {mfid}", params=params)
 

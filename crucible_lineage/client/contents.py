@@ -33,13 +33,11 @@ class AddedFile(UploadedFile):
 class ContentCalls(Calls):
     """The part of `client.datasets` that deals with the contents of one dataset."""
 
-    def __init__(
-        self, connection: Connection, files: FileCalls, metadata: MetadataCalls, ingestions: IngestionCalls
-    ) -> None:
+    def __init__(self, connection: Connection, files: FileCalls) -> None:
         self._connection = connection
         self._files = files
-        self._metadata = metadata
-        self._ingestions = ingestions
+        self._metadata = MetadataCalls(connection)
+        self._ingestions = IngestionCalls(connection)
 
     def add_keyword(self, dsid: str, keyword: str) -> Keyword:
         """Add a keyword to the dataset and return it; adding it again changes nothing."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls
@@ -72,13 +74,6 @@ class CreatedDataset:
         return by_key[key]
 
 
-class DatasetModel(Protocol):
-    """A dataset modelled by another library, such as `crucible.models.Dataset` of the official client."""
-
-    def model_dump(self, *, exclude_none: bool = ...) -> JsonObject:
-        """Return the fields that are set."""
-
-
 class LinkedCalls(ListedCalls[Record]):
     """The part of `client.datasets` and of `client.samples` that deals with parents and children."""
 
@@ -131,7 +126,7 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
     def create(
         self,
-        dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
+        dataset: DatasetCreate | Mapping[str, object] | BaseModel,
         *,
         scientific_metadata: Mapping[str, object] | None = None,
         keywords: Iterable[str] = (),
@@ -152,10 +147,25 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         paths = [Path(path) for path in (*files, *files_to_upload)]
         if missing := [str(path) for path in paths if not path.is_file()]:
             raise InputError(f"there is no file {', '.join(missing)}; nothing was created")
-        fields, model_metadata = _split_model(dataset)
-        record = self._create(fields, linked or {})
-        dsid = record.unique_id
-        all_metadata = {**model_metadata, **(scientific_metadata or {})}
+        all_metadata = dict(scientific_metadata or {})
+        if not isinstance(dataset, DatasetCreate | Mapping):
+            if not isinstance(dataset, BaseModel):
+                raise InputError(
+                    f"cannot create a dataset from {type(dataset).__name__}: pass a DatasetCreate, a mapping of its "
+                    "fields, or the official client's Dataset; nothing was created"
+                )
+            model = dataset.model_dump(exclude_none=True)
+            all_metadata = model.pop("scientific_metadata", {}) | all_metadata
+            dataset = {name: value for name, value in model.items() if name not in ANSWER_ONLY}
+        new = to_send(DatasetCreate, dataset)
+        dsid = new.unique_id
+        action, body = f"create dataset {dsid}", masked({**new.body(), **(linked or {})})
+        try:
+            record = self._connection.record(Dataset, "POST", "/datasets", action, body=body, repeatable=True)
+        except ConflictError:
+            if "unique_id" in new.model_fields_set:
+                raise
+            record = self.get(dsid)  # the MFID was chosen here, so the answer to an earlier try was lost
         metadata = self._metadata.merge(dsid, all_metadata) if all_metadata else None
         for keyword in keywords:
             self.add_keyword(dsid, keyword)
@@ -280,40 +290,12 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         path = f"/resources/{segment(dsid)}/access/public"
         self._connection.call("DELETE", path, f"make dataset {dsid} private")
 
-    def _create(self, dataset: DatasetCreate | Mapping[str, object], linked: JsonMapping) -> Dataset:
-        """Create the dataset. If the MFID is our own and exists, the answer to an earlier try was lost."""
-        new = to_send(DatasetCreate, dataset)
-        named_fields = dataset.model_fields_set if isinstance(dataset, DatasetCreate) else dataset.keys()
-        action, body = f"create dataset {new.unique_id}", masked({**new.body(), **linked})
-        try:
-            return self._connection.record(Dataset, "POST", "/datasets", action, body=body, repeatable=True)
-        except ConflictError:
-            if "unique_id" in named_fields:
-                raise
-            return self.get(new.unique_id)
-
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
         """Convert filters to query parameters; looks up the MFID of an instrument, which the service needs."""
         params = super()._filters(filters)
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = InstrumentCalls(self._connection).get(slug).unique_id
         return params
-
-
-def _split_model(
-    dataset: DatasetCreate | Mapping[str, object] | DatasetModel,
-) -> tuple[DatasetCreate | JsonMapping, JsonMapping]:
-    """Split a record, or a model of another library, into the fields of a new dataset and its metadata."""
-    if isinstance(dataset, DatasetCreate | Mapping):
-        return dataset, {}
-    if not hasattr(dataset, "model_dump"):
-        raise InputError(
-            f"cannot create a dataset from {type(dataset).__name__}: pass a DatasetCreate, a mapping of its fields, or "
-            "the official client's Dataset; nothing was created"
-        )
-    fields = {name: value for name, value in dataset.model_dump(exclude_none=True).items() if name not in ANSWER_ONLY}
-    metadata = fields.pop("scientific_metadata", {})
-    return fields, metadata
 
 
 def _one_of(fields: JsonObject, *names: str) -> Any:
@@ -346,13 +328,9 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
 
     def delete(self, mfid: str, *, force: bool = False, elevated: bool = False) -> None:
         """Delete the resource permanently. Needs an approved request, or `force` from an administrator."""
-        self._connection.call(
-            "DELETE",
-            f"/resources/{segment(mfid, 'resource')}",
-            f"delete {mfid}",
-            params={"force": True} if force else None,
-            headers=ELEVATED if elevated else None,
-        )
+        params, headers = {"force": True} if force else None, ELEVATED if elevated else None
+        path = f"/resources/{segment(mfid, 'resource')}"
+        self._connection.call("DELETE", path, f"delete {mfid}", params=params, headers=headers)
 
     def deleted(self, *, limit: int | None = None, resource_id: str | None = None) -> Iterator[DeletedRecord]:
         """Yield the audit entries of deleted resources, newest first."""

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from mimetypes import guess_type
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from typing import BinaryIO
 
-import httpx
-
-from crucible_lineage.client.connection import Calls, Connection, pages, read_answer
-from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, ListedCalls, sent_filters
+from crucible_lineage.client.connection import Connection, read_answer
+from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, ListedCalls
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
 from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, is_switched_off, upload_resumable
 from crucible_lineage.client.wire import parse, segment
 from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
-from crucible_lineage.machine.checksums import FileChecksums, blocks, require_unchanged, scan_file
+from crucible_lineage.machine.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.machine.process import traffic
 from crucible_lineage.text.times import utc
 
-Received = TypeVar("Received")
 
-
-class FileCalls(Calls):
+class FileCalls(ListedCalls[FileRecord]):
     """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
+
+    _collection, _model, _allowed = "/files", FileRecord, FILE_FILTERS
 
     def __init__(self, connection: Connection, storage: Storage, state_folder: Path | None) -> None:
         self._connection = connection
@@ -80,10 +79,6 @@ class FileCalls(Calls):
         digest = filters.get("sha256_hash")
         return [file for file in files if digest in (None, file.sha256_hash)][:limit]
 
-    def iter(self, *, limit: int | None = None, **filters: object) -> Iterator[FileRecord]:
-        """Yield all files that this key may read; each page is read when it is needed."""
-        return pages(self._connection, "/files", FileRecord, "list files", sent_filters(filters, FILE_FILTERS), limit)
-
     def get(self, file_mfid: str) -> FileRecord:
         """Return the record of a file."""
         path = f"/files/{segment(file_mfid, 'file')}"
@@ -104,21 +99,35 @@ class FileCalls(Calls):
 
     def download_bytes(self, file: str | FileRecord) -> bytes:
         """Return the content of a file that fits into memory, checked against the record."""
-        record = self._downloadable(file)
-        return self._repeated(record, lambda url: _fetch_bytes(self._storage, record, url))
+        content = io.BytesIO()
+        self._receive(self._downloadable(file), content)
+        return content.getvalue()
 
     def fetch(self, file: FileRecord, target: Path, *, link: str | None = None) -> Path:
-        """Download the file to `target` and return it; the first try uses the `link`, if one is given."""
-        return self._repeated(file, lambda url: _fetch(self._storage, file, url, target), link)
+        """Download the file to `target` and return it; the first try uses the `link`, if one is given.
 
-    def _repeated(self, file: FileRecord, receive: Callable[[str], Received], link: str | None = None) -> Received:
-        """Return what `receive` returns for a link to the file. Repeats it as calls are, each time with a new link."""
+        The bytes go to a draft beside `target`, which is renamed once its SHA-256 is the recorded one. A draft of an
+        interrupted call is continued. ChecksumError, and nothing is kept, if the bytes differ from the record.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = draft_beside(target, f".{(file.sha256_hash or file.mfid)[:16]}.part")
+        try:
+            with partial.open("r+b" if partial.exists() else "w+b") as draft:
+                self._receive(file, draft, link)
+        except BaseException:
+            if partial.exists() and not partial.stat().st_size:
+                partial.unlink()
+            raise
+        return partial.replace(target)
+
+    def _receive(self, file: FileRecord, draft: BinaryIO, link: str | None = None) -> None:
+        """Complete the draft of a file. Repeats that as calls are repeated, each time with a new link."""
         transient = (*TRANSIENT, ForbiddenError)  # 403: the link has expired
         number, waited_s = 1, 0.0
         while True:
             url = link or self.download_link(file.mfid)
             try:
-                return receive(url)
+                return _download(self._storage, file, url, draft)
             except transient as error:
                 wait_s = storage_wait_s(error, number, waited_s, self._connection.policy, transient)
                 if wait_s is None:
@@ -144,57 +153,54 @@ class FileCalls(Calls):
         return record
 
 
-def _fetch(storage: Storage, file: FileRecord, url: str, target: Path) -> Path:
-    """Download a file to `target` and return it.
-
-    The bytes go to a draft beside `target`, which is renamed once its SHA-256 is the recorded one. A draft of an
-    interrupted call is continued. ChecksumError, and nothing is kept, if the bytes are others or more than recorded.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = draft_beside(target, f".{(file.sha256_hash or file.mfid)[:16]}.part")
-    digest = hashlib.sha256()
-    present = _read_into(digest, partial) if file.sha256_hash else 0
+def _download(storage: Storage, file: FileRecord, url: str, draft: BinaryIO) -> None:
+    """Download what the draft lacks. Empties it, and raises ChecksumError, for other bytes than recorded, or more."""
+    action = f"download {file.filename}"
+    digest, present = hashlib.sha256(), 0
+    draft.seek(0)
+    if not file.sha256_hash:
+        draft.truncate()
+    while block := draft.read(1 << 20):
+        digest.update(block)
+        present += len(block)
     headers = {"Range": f"bytes={present}-"} if present else {}
-    with storage.stream(url, f"download {file.filename}", headers=headers) as response:
+    with storage.stream(url, action, headers=headers) as response:
         if response.status_code == 200:
             digest, present = hashlib.sha256(), 0
+            draft.seek(0)
+            draft.truncate()
         traffic.find(present)
         if response.status_code in (200, 206):
-            try:
-                _append(response, partial, digest, present, file)
-            except (ChecksumError, UnreachableError):
-                partial.unlink()
-                raise
-        elif response.status_code != 416:  # 416: the partial file is complete or too long, as its checksum shows
-            raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
-    if file.sha256_hash and digest.hexdigest() != file.sha256_hash:
-        partial.unlink()
-        raise _other_bytes(response, file, "has other bytes than recorded")
-    return partial.replace(target)
-
-
-def _fetch_bytes(storage: Storage, file: FileRecord, url: str) -> bytes:
-    """Return the file's bytes, checked as by `_fetch`."""
-    with storage.stream(url, f"download {file.filename}", headers={}) as response:
-        if response.status_code != 200:
-            raise storage_error(read_answer(response, f"download {file.filename}"), f"download {file.filename}")
-        content = b"".join(_bounded(response, 0, file))
-    if file.sha256_hash and hashlib.sha256(content).hexdigest() != file.sha256_hash:
-        raise _other_bytes(response, file, "has other bytes than recorded")
-    return content
-
-
-def _other_bytes(response: httpx.Response, file: FileRecord, difference: str) -> UnreachableError | ChecksumError:
-    """Return the error for other bytes than recorded; a web page in place of the file is a lost answer."""
+            for block in response.iter_raw():  # without buffering, which would cost more than it saves
+                present += len(block)
+                if file.size is not None and present > file.size:
+                    break
+                draft.write(block)
+                digest.update(block)
+                traffic.receive(len(block))
+        elif response.status_code != 416:  # 416: the draft is complete or too long, as its checksum shows
+            raise storage_error(read_answer(response, action), action)
+    is_too_long = file.size is not None and present > file.size
+    if not is_too_long and file.sha256_hash in (None, digest.hexdigest()):
+        return
+    draft.seek(0)
+    draft.truncate()
     is_page = response.headers.get("content-type", "").startswith("text/html")
-    if is_page and guess_type(file.filename)[0] != "text/html":
-        return UnreachableError(f"could not download {file.filename}: a web page came in its place; nothing was kept")
-    return ChecksumError(f"{file.filename} ({file.mfid}) {difference}; nothing was kept")
+    if is_page and guess_type(file.filename)[0] != "text/html":  # the answer was lost
+        raise UnreachableError(f"could not {action}: a web page came in its place; nothing was kept")
+    fault = f"is longer than the recorded {file.size} bytes" if is_too_long else "has other bytes than recorded"
+    raise ChecksumError(f"{file.filename} ({file.mfid}) {fault}; nothing was kept")
 
 
 def local_path(folder: Path, file: FileRecord) -> Path:
-    """Return the path of a file in `folder`. Raises InputError for a name that leads out of it."""
-    name = _name(file)
+    """Return the path of a file in `folder`, with the folders of its storage path.
+
+    Raises InputError for a name that leads out of it.
+    """
+    _, _, rest = (file.storage_path or "").partition("/")  # bucket/dataset/folders/name
+    dataset, _, stored = rest.partition("/")
+    has_name = stored.endswith(file.filename) and not stored.startswith("_files/")
+    name = stored if file.has_bytes and dataset == file.dataset_mfid and has_name else file.filename
     parts = PurePosixPath(name).parts
     windows = PureWindowsPath(name)
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or windows.drive or "\0" in name:
@@ -210,51 +216,6 @@ def is_selected(name: str, include: str | Sequence[str] | None, exclude: str | S
 
 def _patterns(patterns: str | Sequence[str] | None) -> Sequence[str]:
     return [patterns] if isinstance(patterns, str) else patterns or ()
-
-
-def _name(file: FileRecord) -> str:
-    """Return the name with the folders of its storage path (bucket/dataset/object), if any, else the file name."""
-    _, _, rest = (file.storage_path or "").partition("/")
-    dataset, _, stored = rest.partition("/")
-    has_name = stored.endswith(file.filename) and not stored.startswith("_files/")
-    if file.has_bytes and stored and dataset == file.dataset_mfid and has_name:
-        return stored
-    return file.filename
-
-
-def _read_into(digest: hashlib._Hash, partial: Path) -> int:
-    """Hash the bytes that are there already and return their number."""
-    if not partial.exists():
-        return 0
-    present = 0
-    for block in blocks(partial, 0, None):
-        digest.update(block)
-        present += len(block)
-    return present
-
-
-def _append(
-    response: httpx.Response,
-    partial: Path,
-    digest: hashlib._Hash,
-    present: int,
-    record: FileRecord,
-) -> None:
-    with partial.open("ab" if present else "wb") as file:
-        for block in _bounded(response, present, record):
-            file.write(block)
-            digest.update(block)
-            present += len(block)
-            traffic.receive(len(block))
-
-
-def _bounded(response: httpx.Response, present: int, file: FileRecord) -> Iterator[bytes]:
-    """Yield the bytes without buffering, which would cost more than it saves. Raises ChecksumError for too many."""
-    for block in response.iter_raw():
-        present += len(block)
-        if file.size is not None and present > file.size:
-            raise _other_bytes(response, file, f"is longer than the recorded {file.size} bytes")
-        yield block
 
 
 FIRST_WAIT_S = 0.02  # chosen: about as long as reading a small file takes; doubles at each poll
@@ -276,12 +237,22 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
         """
         action = f"request ingestion of file {file_mfid}"
         since = datetime.now(UTC) - CLOCKS_DIFFER
+
+        def find_effect() -> IngestionRequest | None:
+            """Return the newest request for the file that is open or was created since then."""
+            made = [
+                request
+                for request in self.iter(file_mfid=file_mfid)
+                if request.is_open or (request.time_created and utc(request.time_created) >= since)
+            ]
+            return max(made, key=lambda request: request.id, default=None)
+
         answer = self._connection.call(
             "POST",
             f"/files/{segment(file_mfid, 'file')}/ingest",
             action,
             params={"status": status, "ingestion_class": ingestion_class},
-            find_effect=lambda: self._just_made(file_mfid, since),
+            find_effect=find_effect,
         )
         return answer if isinstance(answer, IngestionRequest) else parse(IngestionRequest, answer, action)
 
@@ -311,15 +282,6 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
             wait_s = min(wait_s * 2, LONGEST_WAIT_S)
         return request
 
-    def _just_made(self, file_mfid: str, since: datetime) -> IngestionRequest | None:
-        """Return the newest request for the file that is open or was created since then."""
-        candidates = [
-            request
-            for request in self.iter(file_mfid=file_mfid)
-            if request.is_open or _is_after(request.time_created, since)
-        ]
-        return max(candidates, key=lambda request: request.id, default=None)
-
     def ingestors(self) -> tuple[str, ...]:
         """Return the names of the classes that can read files."""
         action = "list the ingestors"
@@ -327,10 +289,3 @@ class IngestionCalls(ListedCalls[IngestionRequest]):
         if not isinstance(answer, list):
             raise ServerError(f"could not {action}: Crucible's answer is not a list")
         return tuple(str(name) for name in answer)
-
-
-def _is_after(created: str | None, since: datetime) -> bool:
-    try:
-        return utc(created or "") >= since
-    except ValueError:
-        return False

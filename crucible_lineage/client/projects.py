@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from crucible_lineage.client.connection import Connection, pages
+from crucible_lineage.client.connection import pages
 from crucible_lineage.client.filters import INSTRUMENT_FILTERS, PROJECT_FILTERS, ListedCalls
 from crucible_lineage.client.models import (
     Account,
@@ -27,18 +27,41 @@ LEADS = ("project_lead", "project_lead_orcid", "project_lead_email", "project_le
 Record = TypeVar("Record", bound=ReceivedModel)
 
 
-class ProjectCalls(ListedCalls[Project]):
+class NamedCalls(ListedCalls[Record]):
+    """The part of `client.projects` and of `client.instruments` that finds one record."""
+
+    _kind: str
+
+    def get(self, reference: str) -> Record:
+        """Return the record with this MFID, or with this short name: its `project_id` or `instrument_id`."""
+        path, action = f"{self._collection}/{reference}", f"read {self._kind} {reference}"
+        record = (
+            self._connection.record(self._model, "GET", path, action) if is_mfid(reference) else self.find(reference)
+        )
+        if record is None:
+            raise NotFoundError(
+                f"{self._kind} {reference!r} does not exist, or is not visible to this key\ncheck the spelling",
+                status=404,
+            )
+        return record
+
+    def find(self, name: str) -> Record | None:
+        """Return the record with this short name, in upper or lower case; None if this key sees none."""
+        field = f"{self._kind}_id"
+        if not name:
+            raise InputError(f"the {field} is empty")
+        action = f"look up {field} {name}"
+        params = {field: name, "limit": 2}  # two show whether the name is ambiguous
+        matches = self._connection.records(self._model, self._collection, action, params=params)
+        if len(matches) > 1:
+            raise ServerError(f"could not {action}: Crucible has more than one with that name")
+        return matches[0] if matches else None
+
+
+class ProjectCalls(NamedCalls[Project]):
     """`client.projects`: the projects that data belong to, by their MFID or their `project_id`."""
 
-    _collection, _model, _allowed = "/projects", Project, PROJECT_FILTERS
-
-    def get(self, project: str) -> Project:
-        """Return the project with this MFID or `project_id`."""
-        return _referred(self._connection, "project", project, Project)
-
-    def find(self, project_id: str) -> Project | None:
-        """Return the project of that name, in upper or lower case; None if this key sees none."""
-        return _named(self._connection, "project", project_id, Project)
+    _collection, _kind, _model, _allowed = "/projects", "project", Project, PROJECT_FILTERS
 
     def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
         """Create a project, from a record or from its fields; without a lead, the owner of the key leads it.
@@ -69,18 +92,13 @@ class ProjectCalls(ListedCalls[Project]):
         self._connection.call("POST", path, action, params={"role": role})
 
 
-class InstrumentCalls(ListedCalls[Instrument]):
-    """`client.instruments`: the instruments, by their MFID or their `instrument_id`; lists have active ones only."""
+class InstrumentCalls(NamedCalls[Instrument]):
+    """`client.instruments`: the instruments, by their MFID or their `instrument_id`.
 
-    _collection, _model, _allowed = "/instruments", Instrument, INSTRUMENT_FILTERS
+    Lists have active ones only; `find` finds those of any status.
+    """
 
-    def get(self, instrument: str) -> Instrument:
-        """Return the instrument with this MFID or `instrument_id`."""
-        return _referred(self._connection, "instrument", instrument, Instrument)
-
-    def find(self, instrument_id: str) -> Instrument | None:
-        """Return the instrument of that name, in upper or lower case and of any status; None if there is none."""
-        return _named(self._connection, "instrument", instrument_id, Instrument)
+    _collection, _kind, _model, _allowed = "/instruments", "instrument", Instrument, INSTRUMENT_FILTERS
 
     def create(self, instrument: InstrumentCreate | Mapping[str, object] | None = None, **fields: object) -> Instrument:
         """Return the instrument with this `instrument_id`, created if it does not exist."""
@@ -90,27 +108,3 @@ class InstrumentCalls(ListedCalls[Instrument]):
             return existing
         action = f"create instrument {record.instrument_id}"
         return self._connection.record(Instrument, "POST", "/instruments", action, body=record.body())
-
-
-def _referred(connection: Connection, kind: str, reference: str, model: type[Record]) -> Record:
-    """Return the project or instrument with this MFID or short name."""
-    if is_mfid(reference):
-        return connection.record(model, "GET", f"/{kind}s/{reference}", f"read {kind} {reference}")
-    record = _named(connection, kind, reference, model)
-    if record is None:
-        raise NotFoundError(
-            f"{kind} {reference!r} does not exist, or is not visible to this key\ncheck the spelling", status=404
-        )
-    return record
-
-
-def _named(connection: Connection, kind: str, name: str, model: type[Record]) -> Record | None:
-    """Return the only record of that name. A limit of two shows whether the name is ambiguous."""
-    field = f"{kind}_id"
-    if not name:
-        raise InputError(f"the {field} is empty")
-    action = f"look up {field} {name}"
-    matches = connection.records(model, f"/{kind}s", action, params={field: name, "limit": 2})
-    if len(matches) > 1:
-        raise ServerError(f"could not {action}: Crucible has more than one with that name")
-    return matches[0] if matches else None

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.connection import RetryPolicy, Timeouts, read_answer, retry_after_s
+from crucible_lineage.client.connection import RetryPolicy, Timeouts, read_answer, retry_after_s, timeout_extension
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -50,7 +50,7 @@ class Storage:
         self._timeouts = timeouts
         self._hosts = hosts
         self._http = http
-        logging.getLogger("httpcore.http11").addFilter(_WITHOUT_LOCATION)
+        logging.getLogger("httpcore.http11").addFilter(_without_location)
 
     def put(
         self,
@@ -114,12 +114,7 @@ class Storage:
             content=content,
             extensions={
                 "target": target.encode("ascii"),
-                "timeout": {
-                    "connect": self._timeouts.storage_connect_s,
-                    "read": wait_s,
-                    "write": wait_s,
-                    "pool": wait_s,
-                },
+                "timeout": timeout_extension(self._timeouts.storage_connect_s, wait_s),
             },
         )
 
@@ -147,17 +142,12 @@ def storage_error(response: httpx.Response, action: str) -> CrucibleError:
     )
 
 
-class _WithoutLocation(logging.Filter):
-    """Masks redirect locations, which are signed links and which httpcore logs at DEBUG."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if "ocation'" in text:
-            record.msg, record.args = re.sub(r"(?i)(b'(?:content-)?location', b)'[^']*'", r"\1'***'", text), ()
-        return True
-
-
-_WITHOUT_LOCATION = _WithoutLocation()
+def _without_location(record: logging.LogRecord) -> bool:
+    """Mask redirect locations, which are signed links and which httpcore logs at DEBUG."""
+    text = record.getMessage()
+    if "ocation'" in text:
+        record.msg, record.args = re.sub(r"(?i)(b'(?:content-)?location', b)'[^']*'", r"\1'***'", text), ()
+    return True
 
 
 class SignedUrlTransport(httpx.BaseTransport):
@@ -223,18 +213,16 @@ class LinkHosts:
                 f"the link for {method} leads to the private address {host}, but Crucible has a public one; "
                 f"it was not followed. If files are stored there, set {PRIVATE_LINKS}=1"
             )
+        domain = self._own.partition(".")[2]
+        trusted = (self._own, *([domain] if domain.count(".") else []), *STORES)
+        is_expected = host in self._listed or any(host == name or host.endswith(f".{name}") for name in trusted)
         with self._lock:
-            if not self._is_expected(host) and (storage_host := self._storage_host(host)) != host:
+            if not is_expected and (storage_host := self._storage_host(host)) != host:
                 raise ServerError(
                     f"the link for {method} leads to {host}, and files of this Crucible were at {storage_host} so far; "
                     f"it was not followed. If files are also stored there, set {LINK_HOSTS}={host}"
                 )
             self._checked.add(host)
-
-    def _is_expected(self, host: str) -> bool:
-        domain = self._own.partition(".")[2]
-        trusted = {self._own, *([domain] if domain.count(".") else [])}
-        return host in self._listed or any(host == name or host.endswith(f".{name}") for name in (*trusted, *STORES))
 
     def _storage_host(self, host: str) -> str:
         """Return the other host that stores this service's files: `host`, if it is the first."""
