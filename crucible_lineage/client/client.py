@@ -20,16 +20,13 @@ from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, T
 from crucible_lineage.client.contents import MetadataCalls
 from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
-from crucible_lineage.client.filters import SAMPLE_FILTERS
+from crucible_lineage.client.filters import SAMPLE_FILTERS, InstrumentCalls, ProjectCalls
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
-from crucible_lineage.client.projects import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.client.wire import segment, to_send
 from crucible_lineage.errors import ServerError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.settings import official_access
-
-__all__ = ["CrucibleClient"]
 
 Result = TypeVar("Result")
 
@@ -275,8 +272,8 @@ class SampleCalls(LinkedCalls[Sample]):
 
     def get(self, mfid: str, *, include_metadata: bool = False, include_links: bool = False) -> Sample:
         """Return the sample; `scientific_metadata` and `links` are None unless they are included."""
-        params = {"include_metadata": include_metadata or None, "include_links": include_links or None}
-        params["include_datasets"] = False
+        includes = {"metadata": include_metadata or None, "links": include_links or None, "datasets": False}
+        params = {f"include_{name}": included for name, included in includes.items()}
         path = f"/samples/{segment(mfid, 'sample')}"
         return self._connection.record(Sample, "GET", path, f"read sample {mfid}", params=params)
 

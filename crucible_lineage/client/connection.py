@@ -106,7 +106,12 @@ class Connection:
         privilege_mode: str | None = None,
         is_embedded: bool = False,
     ) -> None:
-        self.api_url = _valid_url(api_url)
+        parts = urlsplit(api_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"not an API URL: {api_url!r}\nit looks like https://crucible.lbl.gov/api/v3")
+        if parts.username or parts.password:
+            raise InputError("the API URL contains a user name or password; pass the API key separately")
+        self.api_url = api_url.rstrip("/")
         self.is_embedded = is_embedded  # slow answers mean that the machine is busy, and more threads would not help
         self.timeouts = timeouts
         self.retry = retry
@@ -189,8 +194,10 @@ class Connection:
                 counted_tries += not error.retry_after_s
                 elapsed_s = time.monotonic() - started
                 wait_s = self.policy.wait_s(counted_tries, elapsed_s, error.retry_after_s)
-                is_hopeless = not may_repeat(error, is_repeatable) or self._is_hopeless(error, tries)
-                if wait_s is None or is_hopeless or (is_final is not None and is_final(error)):
+                is_page = isinstance(error, UnreachableError) and not isinstance(error.__cause__, httpx.TransportError)
+                is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
+                is_hopeless = is_elsewhere or isinstance(error, CertificateError) or (is_final and is_final(error))
+                if wait_s is None or is_hopeless or not may_repeat(error, is_repeatable):
                     error.mfid = mfid or next(filter(is_mfid, path.split("/")), (body or {}).get("unique_id"))
                     self._explain(error, tries, elapsed_s, in_doubt)
                     raise
@@ -215,12 +222,6 @@ class Connection:
                 "whether the call took effect is not known" if in_doubt else "it was not reached, nothing was sent"
             )
         error.args = ("\n".join(lines),)
-
-    def _is_hopeless(self, error: CrucibleError, tries: int) -> bool:
-        """Return whether waiting will not help: no secure connection, or an address that never answered in JSON."""
-        is_page = isinstance(error, UnreachableError) and not isinstance(error.__cause__, httpx.TransportError)
-        is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
-        return is_elsewhere or isinstance(error, CertificateError)
 
     def _once(self, request: httpx.Request, action: str) -> tuple[Any, Mapping[str, str]]:
         """Send the call once; return the JSON and headers of an answer in 2xx. Raises the matching CrucibleError."""
@@ -332,15 +333,6 @@ def _is_reached(error: CrucibleError) -> bool:
 def timeout_extension(connect_s: float, read_s: float) -> dict[str, float]:
     """Return the timeouts of one request, as httpx's extension."""
     return {"connect": connect_s, "read": read_s, "write": read_s, "pool": read_s}
-
-
-def _valid_url(api_url: str) -> str:
-    parts = urlsplit(api_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"not an API URL: {api_url!r}\nit looks like https://crucible.lbl.gov/api/v3")
-    if parts.username or parts.password:
-        raise InputError("the API URL contains a user name or password; pass the API key separately")
-    return api_url.rstrip("/")
 
 
 def read_answer(response: httpx.Response, action: str) -> httpx.Response:

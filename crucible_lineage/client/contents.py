@@ -20,8 +20,6 @@ from crucible_lineage.machine.pictures import save_picture
 from crucible_lineage.marks import KEY
 from crucible_lineage.text.masking import masked, masked_text
 
-__all__ = ["AddedFile", "ContentCalls", "MetadataCalls", "Picture", "picture_body"]
-
 
 @dataclass(frozen=True)
 class AddedFile(UploadedFile):

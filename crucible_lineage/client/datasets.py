@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls
-from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, ListedCalls
+from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, InstrumentCalls, ListedCalls
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -20,16 +20,12 @@ from crucible_lineage.client.models import (
     IngestionRequest,
     ReceivedModel,
 )
-from crucible_lineage.client.projects import InstrumentCalls
 from crucible_lineage.client.wire import parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.refs import ProjectChanges, Relationship
 from crucible_lineage.text.masking import masked
-
-__all__ = ["CreatedDataset", "DatasetCalls", "DeletionCalls", "LinkedCalls"]
-
 
 # Fields of dataset models that only answers have.
 ANSWER_ONLY = frozenset(

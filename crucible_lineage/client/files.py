@@ -70,7 +70,9 @@ class FileCalls(ListedCalls[FileRecord]):
                 self._has_signed = False
         return upload_resumable(self._connection, self._storage, outgoing)
 
-    def list(self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object) -> list[FileRecord]:
+    def list(  # type: ignore[override]  # the dataset is no filter
+        self, dataset_mfid: str | None = None, *, limit: int | None = None, **filters: object
+    ) -> list[FileRecord]:
         """Return the files of a dataset, or without one all that this key may read."""
         if dataset_mfid is None:
             return list(self.iter(limit=limit, **filters))
@@ -210,12 +212,9 @@ def local_path(folder: Path, file: FileRecord) -> Path:
 
 def is_selected(name: str, include: str | Sequence[str] | None, exclude: str | Sequence[str] | None) -> bool:
     """Return whether a pattern of `include` matches, if any is given, and none of `exclude`. A str is one pattern."""
-    included = include is None or any(fnmatch(name, pattern) for pattern in _patterns(include))
-    return included and not any(fnmatch(name, pattern) for pattern in _patterns(exclude))
-
-
-def _patterns(patterns: str | Sequence[str] | None) -> Sequence[str]:
-    return [patterns] if isinstance(patterns, str) else patterns or ()
+    included, excluded = ([given] if isinstance(given, str) else given for given in (include, exclude))
+    is_included = included is None or any(fnmatch(name, pattern) for pattern in included)
+    return is_included and not any(fnmatch(name, pattern) for pattern in excluded or ())
 
 
 FIRST_WAIT_S = 0.02  # chosen: about as long as reading a small file takes; doubles at each poll

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,9 @@ class UploadPart:
 class _Link:
     """The link for a part and the headers to send. The URL is a secret."""
 
-    url: str
-    headers: Mapping[str, str]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     expires: datetime | None
-
-    def __repr__(self) -> str:
-        return f"_Link(expires={self.expires})"
 
 
 class SignedUpload:
