@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from crucible_lineage.server.readers import Found
 from crucible_lineage.server.resources import change, merged, metadata_of, write_metadata, written_metadata
-from crucible_lineage.server.worker import Worker, fill, replace_thumbnail
+from crucible_lineage.server.running import Worker, fill, replace_thumbnail
 from tests.serving import RunningServer, start_server
 
 

@@ -132,7 +132,7 @@ def test_request_of_a_killed_server_is_processed_by_the_next(killed):
 
 
 def test_closing_server_ends_the_process_in_hand_and_leaves_its_request_to_the_next(tmp_path, harm, monkeypatch):
-    monkeypatch.setattr("crucible_lineage.server.worker.CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("crucible_lineage.server.running.WORKER_CLOSE_S", 0.2)
     monkeypatch.setenv("LAB_HANGS", "yes")
     path = tmp_path / "a.png"
     path.write_text("hang")
