@@ -62,7 +62,16 @@ def restore(source: Path, data_dir: Path) -> tuple[Backup, Path | None]:
     backup, folder = DataFolder(source), DataFolder(data_dir)
     if not backup.database.exists():
         raise BackupError(f"there is no backup in {source}: it has no crucible.db")
-    _require_idle(folder)
+    if folder.database.exists():
+        try:
+            with closing(connect(folder.database, wait_s=1.0)) as db:
+                db.execute("PRAGMA journal_mode = DELETE")  # SQLite keeps its journal while another process has it open
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BackupError(
+                    f"a server works in {folder.root}: stop `serve`, or wait until no command "
+                    "runs there (the server that commands share ends some seconds after the last one)"
+                ) from None
     draft = DataFolder(folder.root.with_name(f"{folder.root.name}.new"))
     shutil.rmtree(draft.root, ignore_errors=True)
     report = _copy(backup, draft, [backup, folder], f"the backup in {source}")
@@ -98,21 +107,6 @@ def _copy(source: DataFolder, target: DataFolder, homes: list[DataFolder], subje
     draft.replace(target.database)
     flush_folder(target.root)
     return report
-
-
-def _require_idle(folder: DataFolder) -> None:
-    """Raise BackupError while another process has the database open: then SQLite keeps its journal."""
-    if not folder.database.exists():
-        return
-    try:
-        with closing(connect(folder.database, wait_s=1.0)) as db:
-            db.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise BackupError(
-                f"a server works in {folder.root}: stop `serve`, or wait until no command "
-                "runs there (the server that commands share ends some seconds after the last one)"
-            ) from None
 
 
 def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]) -> Backup:

@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.server.database import PREFIX, REVISION, STATEMENTS, Connection, Database, JsonObject, hash_key
+from crucible_lineage.server.database import PREFIX, REVISION, Connection, Database, JsonObject, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
-from crucible_lineage.server.resources import READABLE, VIEWER, Caller, require, role_on
+from crucible_lineage.server.resources import VIEWER, Caller, require, role_on
 from crucible_lineage.server.schema import REMEDY, DamagedError
 from crucible_lineage.server.storage import ContentStore, Links, file_of
 
@@ -27,6 +27,8 @@ NO_ROOM = "This Crucible cannot write: its disk is full or read-only; nothing of
 UNFORESEEN = "Internal Server Error"
 _NO_ROOM_CODES = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+NOBODY = Caller(0, "", elevated=False)
 
 log = logging.getLogger("crucible_lineage.server")
 log.addHandler(logging.NullHandler())  # silent unless the program that embeds the server listens
@@ -43,17 +45,11 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A request that needs no key."""
+class Call:
+    """A request by a user; for a route that needs no key, by nobody."""
 
     service: Service
     request: Request
-
-
-@dataclass(frozen=True)
-class Call(Visit):
-    """A request by a known user."""
-
     caller: Caller
     key: str
     headers: dict[str, str] = field(default_factory=dict)  # of the response
@@ -72,12 +68,6 @@ class Call(Visit):
         if project is not None and role_on(db, self.caller, project["id"]) >= VIEWER:
             row = db.execute(f"{REVISION} WHERE project_id = ?", (project["id"],)).fetchone()
             self.headers["Crucible-Revision"] = row[0]
-
-    def add_statements(self, db: Connection) -> None:
-        """Add a header that changes whenever the statements that the caller may read change."""
-        readable = "1" if self.caller.elevated else READABLE
-        row = db.execute(f"{STATEMENTS} AND {readable}", {"user": self.caller.id}).fetchone()
-        self.headers["Crucible-Statements"] = row[0]
 
 
 class App:
@@ -105,11 +95,16 @@ class App:
 
     async def _answer(self, request: Request) -> Response:
         route, values = self._find(request)
-        visit = Visit(self.service, request)
-        call = visit if route.is_open else _authenticated(visit)
+        call = Call(self.service, request, NOBODY, "") if route.is_open else _authenticated(self.service, request)
         arguments = route.arguments(values, request.query_params)
         if "body" in route.types:
-            arguments["body"] = checked("body", route.types["body"], await _body(request))
+            blocks, size = [], 0
+            async for block in request.stream():
+                size += len(block)
+                if size > MAX_BODY_BYTES:
+                    raise Refusal(413, f"The request body is larger than {MAX_BODY_BYTES} bytes")
+                blocks.append(block)
+            arguments["body"] = checked("body", route.types["body"], b"".join(blocks))
         if iscoroutinefunction(route.endpoint):
             value = await route.endpoint(call=call, **arguments)
         elif route.is_short:
@@ -118,9 +113,9 @@ class App:
             value = await run_in_threadpool(self._outcome, route, call, arguments)
         if isinstance(value, Response):
             return value
-        return JSONResponse(value, route.status, call.headers if isinstance(call, Call) else None)
+        return JSONResponse(value, route.status, call.headers)
 
-    def _outcome(self, route: Route, call: Visit, arguments: JsonObject) -> Any:
+    def _outcome(self, route: Route, call: Call, arguments: JsonObject) -> Any:
         """Call the endpoint, in a transaction if it takes one: to read for GET, else to write."""
         if "call" in route.given:
             arguments["call"] = call
@@ -128,7 +123,7 @@ class App:
             return route.endpoint(**arguments)
         database = self.service.database
         with database.read() if route.method == "GET" else database.write() as db:
-            if "row" in route.given and isinstance(call, Call):
+            if "row" in route.given:
                 lookup = file_of if route.of == "file" else require
                 arguments["row"] = lookup(db, call.caller, arguments.pop("mfid"), route.role, route.of)
             if "db" in route.given:
@@ -144,19 +139,9 @@ class App:
         raise Refusal(404, f"{request.method} {path} is not part of the embedded Crucible; see docs/server.md")
 
 
-async def _body(request: Request) -> bytes:
-    blocks, size = [], 0
-    async for block in request.stream():
-        size += len(block)
-        if size > MAX_BODY_BYTES:
-            raise Refusal(413, f"The request body is larger than {MAX_BODY_BYTES} bytes")
-        blocks.append(block)
-    return b"".join(blocks)
-
-
-def _authenticated(visit: Visit) -> Call:
+def _authenticated(service: Service, request: Request) -> Call:
     """Return the call of the user with the key in the header. One indexed read takes 20 us, less than a thread."""
-    database, headers = visit.service.database, visit.request.headers
+    database, headers = service.database, request.headers
     scheme, _, key = headers.get("authorization", "").partition(" ")
     key = key.strip()
     if scheme.lower() != "bearer" or not key:
@@ -172,7 +157,7 @@ def _authenticated(visit: Visit) -> Call:
     if mode == "elevated" and not is_admin:
         raise Refusal(403, "Elevated privileges are for platform administrators only")
     caller = Caller(user["id"], user["unique_id"], elevated=mode == "elevated", is_admin=is_admin)
-    return Call(visit.service, visit.request, caller, key)
+    return Call(service, request, caller, key)
 
 
 def _refused(error: Exception) -> tuple[int, Any]:

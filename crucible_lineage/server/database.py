@@ -131,8 +131,6 @@ JsonObject = dict[str, Any]  # a record that is sent, metadata that is received
 EARLIEST_YEAR, LATEST_YEAR = 1000, 9000  # chosen: far from the ends of Python's calendar, where time zones overflow
 BUSY_TIMEOUT_S = 30.0  # chosen: other processes write to this folder, for milliseconds each
 
-LOCAL_USER = {"username": EMBEDDED_USER, "first_name": "Local", "last_name": "User"}
-
 
 class Database:
     """Connections to one database file, each lent for one transaction."""
@@ -278,7 +276,8 @@ def _create(path: Path) -> None:
             }
             db.executemany("INSERT INTO setting VALUES (?, ?)", settings.items())
             # Another machine's local user is somebody else.
-            db.add("user", id=1, unique_id=new_mfid(), **LOCAL_USER, platform_role="admin")
+            local = {"username": EMBEDDED_USER, "first_name": "Local", "last_name": "User", "platform_role": "admin"}
+            db.add("user", id=1, unique_id=new_mfid(), **local)
             db.execute("COMMIT")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import Connection, JsonObject, now
+from crucible_lineage.server.database import STATEMENTS, Connection, JsonObject, now
 from crucible_lineage.server.files import new_request
 from crucible_lineage.server.http import (
     Count,
@@ -47,6 +47,7 @@ from crucible_lineage.server.resources import (
     DOCUMENTS,
     EDITOR,
     NONE,
+    READABLE,
     VIEWER,
     change,
     choose_owner,
@@ -78,6 +79,12 @@ _COMPONENT = """
     SELECT id FROM reached
 """
 
+_BELOW = """
+    WITH RECURSIVE below(id) AS (
+        SELECT child_id FROM link WHERE parent_id = ?
+        UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
+    SELECT id FROM below
+"""
 Words = Annotated[str, Field(min_length=3, max_length=200)]
 Hits = Annotated[int, Field(ge=1, le=50)]
 _NAME = "COALESCE(dataset_name, sample_name, instrument_name, title, '') || ' ' || COALESCE(slug, '')"
@@ -189,7 +196,9 @@ def _add_record_routes(kind: str) -> None:
         project = select(db, "project", query.project_id, query.project_mfid)
         call.add_revision(db, project)
         if kind == "dataset" and query.keyword:  # clients that follow the results of a pipeline ask by keyword
-            call.add_statements(db)
+            readable = "1" if call.caller.elevated else READABLE
+            (token,) = db.execute(f"{STATEMENTS} AND {readable}", {"user": call.caller.id}).fetchone()
+            call.headers["Crucible-Statements"] = token  # another one when those that the caller may read change
         return cursor_page(db, call.caller, kind, query)
 
     def change_one(call: Call, db: Connection, row: Row, body: Any) -> Json:
@@ -213,19 +222,17 @@ def _add_record_routes(kind: str) -> None:
     _add_links(f"/{kind}s/{{parent}}/children/{{child}}", kind, kind)
 
 
-class _Relatives(Page):
-    relationship_type: Relationship | None = None
-
-
 def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
     """Add the list of children, or of parents."""
     linked = f"{near} = ? AND relationship_type IS COALESCE(?, relationship_type)"
 
     @get(f"/{kind}s/{{mfid}}/{side}", of=kind)
-    def list_related(call: Call, db: Connection, row: Row, query: _Relatives) -> Json:
+    def list_related(
+        call: Call, db: Connection, row: Row, query: Page, relationship_type: Relationship | None = None
+    ) -> Json:
         related = f"resource.id IN (SELECT {far} FROM link WHERE {linked})"
         conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
-        conditions.add(related, row["id"], query.relationship_type)
+        conditions.add(related, row["id"], relationship_type)
         conditions.limit_to(call.caller)
         return conditions.page(db, "mfid DESC", query, partial(records, db, call.caller))
 
@@ -242,7 +249,12 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
         call: Call, db: Connection, parent: str, child: str, relationship_type: Relationship | None = None
     ) -> Json:
         parent_id, child_id = ends(db, call, parent, child)
-        _refuse_cycle(db, parent_id, child_id, parent, child)
+        if parent_id == child_id:
+            raise Refusal(422, f"{parent} cannot be its own parent")
+        if (parent_id,) in map(tuple, db.execute(_BELOW, (child_id,))):
+            raise Refusal(
+                422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
+            )
         linked = (
             "INSERT INTO link (parent_id, child_id, relationship_type) VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
             " SET relationship_type = excluded.relationship_type"
@@ -262,22 +274,6 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
             raise Refusal(404, f"{child} is not linked to {parent}")
         change(db, linked[1])
         return {"detail": f"{child} is no longer linked to {parent}"}
-
-
-def _refuse_cycle(db: Connection, parent_id: int, child_id: int, parent: str, child: str) -> None:
-    if parent_id == child_id:
-        raise Refusal(422, f"{parent} cannot be its own parent")
-    closes_cycle = db.execute(
-        """WITH RECURSIVE below(id) AS (
-               SELECT child_id FROM link WHERE parent_id = :child
-               UNION SELECT child_id FROM link JOIN below ON parent_id = below.id)
-           SELECT 1 FROM below WHERE id = :parent""",
-        {"child": child_id, "parent": parent_id},
-    ).fetchone()
-    if closes_cycle:
-        raise Refusal(
-            422, f"Linking {parent} (parent) to {child} (child) would close a cycle: {child} is above {parent}"
-        )
 
 
 _add_record_routes("dataset")

@@ -41,15 +41,11 @@ def dataset_download_links(call: Call, db: Connection, row: Row) -> Json:
     return {file["mfid"]: _link(call, file) for file in files}
 
 
-class _FilesQuery(Page):
-    sha256_hash: str | None = None
-
-
 @get("/files")
-def list_files(call: Call, db: Connection, query: _FilesQuery) -> Json:
+def list_files(call: Call, db: Connection, query: Page, sha256_hash: str | None = None) -> Json:
     conditions = Conditions(FILES, "NOT resource.hidden")
     conditions.limit_to(call.caller)
-    conditions.equal({"file.sha256": query.sha256_hash})
+    conditions.equal({"file.sha256": sha256_hash})
     return conditions.page(db, "file.id DESC", query, lambda rows: list(map(file_record, rows)))
 
 
@@ -89,8 +85,11 @@ def list_thumbnails(db: Connection, row: Row) -> Json:
 
 @post("/datasets/{mfid}/thumbnails", 201, of="dataset", role=CONTRIBUTOR)
 def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
-    image = {"mime_type": _media_type(body.thumbnail_b64str), "image": body.thumbnail_b64str}
-    number = db.add("thumbnail", dataset_id=row["id"], name=body.thumbnail_name, **image)
+    image = body.thumbnail_b64str
+    types = [media_type for media_type, signature in _SIGNATURES.items() if re.match(signature, image)]
+    if not types:
+        raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
+    number = db.add("thumbnail", dataset_id=row["id"], name=body.thumbnail_name, mime_type=types[0], image=image)
     return _thumbnail_record(*rows_of(db, "thumbnail", [number]))
 
 
@@ -99,13 +98,6 @@ def delete_thumbnail(db: Connection, row: Row, number: Number) -> Json:
     if not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, row["id"])).rowcount:
         raise not_found("thumbnail")
     return {"detail": f"Thumbnail {number} deleted"}
-
-
-def _media_type(image: bytes) -> str:
-    for media_type, signature in _SIGNATURES.items():
-        if re.match(signature, image):
-            return media_type
-    raise invalid("body", "thumbnail_b64str", "is not an image: PNG, JPEG, GIF, WebP, TIFF, BMP or SVG")
 
 
 def _thumbnail_record(row: Row) -> Json:
@@ -138,16 +130,13 @@ def new_request(db: Connection, file_id: int, status: str, ingestion_class: str 
     return row and _request_record(row)
 
 
-class _RequestsQuery(Page):
-    dataset_mfid: str | None = None
-    file_mfid: str | None = None
-
-
 @get("/ingestion_requests")
-def list_requests(call: Call, db: Connection, query: _RequestsQuery) -> Json:
+def list_requests(
+    call: Call, db: Connection, query: Page, dataset_mfid: str | None = None, file_mfid: str | None = None
+) -> Json:
     conditions = Conditions(_REQUESTS)
     conditions.limit_to(call.caller)
-    conditions.equal({"resource.mfid": query.dataset_mfid, "file.mfid": query.file_mfid})
+    conditions.equal({"resource.mfid": dataset_mfid, "file.mfid": file_mfid})
     return conditions.page(db, "ingestion_request.id DESC", query, lambda rows: list(map(_request_record, rows)))
 
 

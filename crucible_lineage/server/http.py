@@ -88,21 +88,24 @@ class Route:
             if name not in GIVEN:
                 default = ... if parameter.default is Parameter.empty else parameter.default
                 fields["path" if f"{{{name}}}" in self.path else "query"][name] = (hints[name], default)
-        strict = ConfigDict(extra="forbid")
-        models = {where: create_model(where, __config__=strict, **some) for where, some in fields.items()}
-        models |= {name: hints[name] for name in ("query", "body") if name in hints}
-        self.is_whole = "query" in hints
-        self.lists = {
-            name for name, field in models["query"].model_fields.items() if get_origin(field.annotation) is list
-        }
-        return {where: TypeAdapter(model) for where, model in models.items()}
+        query = create_model("query", __base__=hints.get("query", Form), **fields["query"])
+        self.lists = {name for name, field in query.model_fields.items() if get_origin(field.annotation) is list}
+        self.singly = set(fields["query"])
+        path = create_model("path", __base__=Form, **fields["path"])
+        types = {"path": path, "query": query, **({"body": hints["body"]} if "body" in hints else {})}
+        return {where: TypeAdapter(model) for where, model in types.items()}
 
     def arguments(self, path: dict[str, str], query: QueryParams) -> JsonObject:
         """Return the checked arguments of the endpoint, without call and body; an unknown parameter is refused."""
         types = self.types
         given = {name: query.getlist(name) if name in self.lists else query[name] for name in query}
         asked = checked("query", types["query"], given)
-        return {**dict(checked("path", types["path"], path)), **({"query": asked} if self.is_whole else dict(asked))}
+        values = {name: getattr(asked, name) for name in self.singly}
+        return {
+            **dict(checked("path", types["path"], path)),
+            **values,
+            **({"query": asked} if "query" in self.given else {}),
+        }
 
 
 ROUTES: list[Route] = []

@@ -180,7 +180,12 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no reply
     memory_mb = int(os.environ.get("CRUCIBLE_LINEAGE_INGEST_MEMORY_MB") or MEMORY_MB)
-    _limit_memory(memory_mb << 20)
+    with suppress(ImportError):  # elsewhere than on POSIX, the time limit must suffice
+        import resource
+
+        for kind, limit in ((resource.RLIMIT_AS, memory_mb << 20), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
+            with suppress(ValueError, OSError):  # a lower limit applies, or the system has none
+                resource.setrlimit(kind, (limit, limit))
     for line in sys.stdin:
         path, filename, requested, limit_s = json.loads(line)
         faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True)  # in case the server has died
@@ -196,17 +201,6 @@ def main() -> None:
             text = json.dumps({"error": f"{type(error).__name__}: {error}"[:500]})
         print(text, file=replies, flush=True)
         faulthandler.cancel_dump_traceback_later()
-
-
-def _limit_memory(size: int) -> None:
-    """Limit memory and written bytes; only POSIX can, elsewhere the time limit must suffice."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return
-    for kind, limit in ((resource.RLIMIT_AS, size), (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES)):
-        with suppress(ValueError, OSError):  # a lower limit applies, or the system has none
-            resource.setrlimit(kind, (limit, limit))
 
 
 if __name__ == "__main__":

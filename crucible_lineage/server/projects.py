@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from crucible_lineage import __version__
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.call import Call, Visit
+from crucible_lineage.server.call import Call
 from crucible_lineage.server.database import Connection, hash_key, now, register_key
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
 from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
@@ -139,7 +139,7 @@ def live() -> Json:
 
 
 @get("/health/ready", is_open=True)
-def ready(call: Visit) -> Json:
+def ready(call: Call) -> Json:
     build = {"api_version": "3.0.0", "git_commit": f"crucible-lineage {__version__}", "branch": "embedded"}
     with call.service.database.read() as db:
         db.first("SELECT 1 FROM setting")
@@ -255,16 +255,17 @@ def _deletion(db: Connection, row: Row, requester: int | None, reason: str | Non
     return rows_of(db, "deletion", [number])[0]
 
 
-class _Requests(Page):
-    status: Literal["pending"] | None = None  # all requests are
-    scope: Literal["accessible", "submitted", "reviewable"] = "accessible"
-
-
 @get("/deletion_requests")
-def list_requests(call: Call, db: Connection, query: _Requests) -> Json:
+def list_requests(
+    call: Call,
+    db: Connection,
+    query: Page,
+    status: Literal["pending"] | None = None,  # noqa: ARG001 - all requests are
+    scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
+) -> Json:
     """List the requests that the caller made, or could make as an administrator of the project, newest first."""
     rows = db.execute(f"{_OPEN} ORDER BY id DESC").fetchall()
-    return _page(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, query.scope)]), query)
+    return _page(deletion_records(db, [row for row in rows if _is_visible(db, call.caller, row, scope)]), query)
 
 
 @get("/deletion_requests/{number}")
@@ -295,15 +296,11 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa
     return {"detail": f"Resource {mfid} permanently deleted"}
 
 
-class _Deleted(Page):
-    resource_id: str | None = None
-
-
 @get("/deletion_audit")
-def list_deleted(call: Call, db: Connection, query: _Deleted) -> Json:
+def list_deleted(call: Call, db: Connection, query: Page, resource_id: str | None = None) -> Json:
     """List what was deleted for good, newest first: all of it for administrators, else what the caller asked for."""
     conditions = Conditions("SELECT * FROM deletion", "deleted_at IS NOT NULL")
-    conditions.equal({"resource_id": query.resource_id, "requester": None if call.caller.elevated else call.caller.id})
+    conditions.equal({"resource_id": resource_id, "requester": None if call.caller.elevated else call.caller.id})
     return conditions.page(db, "id DESC", query, partial(deletion_records, db))
 
 

@@ -113,7 +113,17 @@ def read_hdf5(path: Path) -> Found | None:
         if len(nodes) > MAX_ENTRIES:
             return Found({**root, "hdf5": _unread(len(nodes), "object")})
         attributes = {name: found for name, node in nodes if (found := _attributes(node))}
-        values = {name: found for name, node in nodes if (found := _scalar(node)) is not None}
+        values: JsonObject = {}
+        for name, node in nodes:
+            if (
+                hasattr(node, "shape")
+                and node.size == 1
+                and not _lies_elsewhere(node)
+                and node.nbytes <= MAX_SCALAR_BYTES
+            ):
+                # Not a missing filter, a reference, bytes that are not text.
+                with suppress(OSError, TypeError, ValueError, KeyError):
+                    values[name] = _of_hdf5(node[()])
         arrays = {
             name: {"shape": list(node.shape or ()), "dtype": str(node.dtype)}
             for name, node in nodes
@@ -154,8 +164,12 @@ def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
     except ImportError:
         return None
     with _hdf5(path) as file:
-        if file is not None and _points_elsewhere(file):
-            return None
+        if file is not None:
+            import h5py  # loaded already
+
+            linked = file.visititems_links(lambda _, link: isinstance(link, h5py.ExternalLink) or None)
+            if linked or file.visititems(lambda _, node: _lies_elsewhere(node) or None):
+                return None  # a library would follow links and arrays into other files
     with tempfile.TemporaryDirectory() as folder, _doubts() as doubts:
         named = Path(folder, f"content{suffix}")  # it refuses a name without a suffix
         named.symlink_to(path.resolve())
@@ -170,7 +184,17 @@ def read_signals(plugin: str, suffix: str, path: Path) -> Found | None:
                 del general["original_filename"]
     if len(signals) > MAX_SIGNALS or doubts:
         return Found({"signals": _unread(len(signals), "signal"), **({"doubts": doubts[:5]} if doubts else {})})
-    return Found({"signals": [_signal(signal) for signal in signals]})
+    names = ("name", "units", "size", "scale", "offset")
+    described = [
+        {
+            "shape": signal["data"].shape,
+            "dtype": str(signal["data"].dtype),
+            "axes": [{name: axis.get(name) for name in names} for axis in signal.get("axes", ())],
+            "metadata": signal.get("metadata", {}),
+        }
+        for signal in signals
+    ]
+    return Found({"signals": [plain(signal) for signal in described]})
 
 
 @contextmanager
@@ -279,15 +303,6 @@ def _hdf5(path: Path) -> AbstractContextManager[Any]:
         return nullcontext()
 
 
-def _scalar(node: Any) -> Any:
-    """Return the only value of a field; None if it has several, none, or one that JSON cannot represent."""
-    if not hasattr(node, "shape") or node.size != 1 or _lies_elsewhere(node) or node.nbytes > MAX_SCALAR_BYTES:
-        return None
-    with suppress(OSError, TypeError, ValueError, KeyError):  # a missing filter, a reference, bytes that are not text
-        return _of_hdf5(node[()])
-    return None
-
-
 def _attributes(node: Any) -> JsonObject:
     """Return the attributes of a node, without references and raw bytes."""
     result: JsonObject = {}
@@ -312,14 +327,6 @@ def _of_hdf5(value: Any) -> Any:
     if not isinstance(value, str | bool | int | float) or not re.fullmatch(r"[^\0-\x08\x0b-\x1f\x7f]*", str(value)):
         raise TypeError(type(value))
     return plain(value)
-
-
-def _points_elsewhere(file: Any) -> bool:
-    """Return whether a file has a link or array in other files, which a library would follow."""
-    import h5py  # loaded already if a file is open
-
-    linked = file.visititems_links(lambda _, link: isinstance(link, h5py.ExternalLink) or None)
-    return bool(linked or file.visititems(lambda _, node: _lies_elsewhere(node) or None))
 
 
 def _lies_elsewhere(node: Any) -> bool:
@@ -372,10 +379,3 @@ def _eight_bits(image: Picture) -> Picture:
     low, high = counts.getextrema()
     scale = 255 / (high - low) if high > low else 0.0  # type: ignore[operator]
     return counts.point(lambda value: value * scale - low * scale).convert("L")  # type: ignore[operator]
-
-
-def _signal(signal: Mapping[str, Any]) -> Any:
-    names, data = ("name", "units", "size", "scale", "offset"), signal["data"]
-    axes = [{name: axis.get(name) for name in names} for axis in signal.get("axes", ())]
-    described = {"shape": data.shape, "dtype": str(data.dtype), "axes": axes, "metadata": signal.get("metadata", {})}
-    return plain(described)

@@ -291,23 +291,19 @@ def cursor_page(db: Connection, caller: Caller, kind: str, query: ListQuery) -> 
     column = f"COALESCE({name}, '')" if query.sort == "name" else name
     direction = query.direction or ("asc" if query.sort == "name" else "desc")
     if query.cursor is not None:
-        conditions.add(f"({column}, mfid) {'<' if direction == 'desc' else '>'} (?, ?)", *_decoded(query.cursor))
+        try:
+            reached, mfid = json.loads(base64.urlsafe_b64decode(query.cursor.encode()))
+        except (ValueError, TypeError, RecursionError):
+            reached = mfid = None
+        if not isinstance(reached, str) or not isinstance(mfid, str):
+            raise invalid("query", "cursor", "is not a cursor of this list")
+        conditions.add(f"({column}, mfid) {'<' if direction == 'desc' else '>'} (?, ?)", reached, mfid)
     rows = conditions.rows(db, f"{column} {direction}, mfid {direction}", query.limit + 1)
     more, rows = len(rows) > query.limit, rows[: query.limit]
     last = json.dumps((rows[-1][name] or "", rows[-1]["mfid"])) if more and rows else None
     next_cursor = None if last is None else base64.urlsafe_b64encode(last.encode()).decode()
     items = records(db, caller, rows, query)
     return {"items": items, "limit": query.limit, "total": total, "next_cursor": next_cursor}
-
-
-def _decoded(cursor: str) -> tuple[str, str]:
-    try:
-        value, mfid = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (ValueError, TypeError, RecursionError):
-        value = mfid = None
-    if not isinstance(value, str) or not isinstance(mfid, str):
-        raise invalid("query", "cursor", "is not a cursor of this list")
-    return value, mfid
 
 
 class ListQuery(Includes):

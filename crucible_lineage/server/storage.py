@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,12 +97,6 @@ class ContentStore:
                 raise
         flush_folder(target.parent)
 
-    def keep_bytes(self, content: bytes) -> None:
-        """Store the bytes of a small file."""
-        with self.draft("given") as draft:
-            draft.write(content)
-        self.keep(draft.path, draft.sha256)
-
     def part(self, upload_id: str, number: int) -> Path:
         """Return the path of a verified part, from 1, or of the only file of a resumable upload, which grows."""
         return self.folder.uploads / upload_id / f"{number}.part"
@@ -124,23 +118,16 @@ class ContentStore:
             draft.path.unlink(missing_ok=True)
             raise
 
-    def join(self, paths: Iterable[Path], upload_id: str) -> Draft:
-        """Concatenate the files into a draft beside the upload's parts; the files stay."""
-        with self.draft(upload_id) as draft:
-            for path in paths:
-                for block in _blocks(path):
-                    draft.write(block)
-        return draft
-
 
 def digest_of(path: Path) -> Digest:
     digest = Digest()
-    for block in _blocks(path):
+    for block in blocks(path):
         digest.update(block)
     return digest
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def blocks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file."""
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block

@@ -6,10 +6,10 @@ A signed upload has parts, each verified as it arrives; a resumable one has a si
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from sqlite3 import Row
 from typing import Annotated
@@ -19,7 +19,7 @@ from pydantic import Base64Bytes, Field
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from crucible_lineage.server.call import Call, Service, Visit
+from crucible_lineage.server.call import Call, Service
 from crucible_lineage.server.database import PREFIX, Connection, JsonObject, now
 from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
 from crucible_lineage.server.records import Conditions, etag, file_record
@@ -27,6 +27,7 @@ from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, require
 from crucible_lineage.server.storage import (
     FILES,
     LIFETIME_S,
+    blocks,
     digest_of,
     file_of,
     find_same,
@@ -124,7 +125,23 @@ def sign_parts(call: Call, mfid: str, upload_id: str, body: PartsToSign) -> Json
         raise Refusal(409, f"The upload is {upload['state']}")
     if any(part.part_number > _part_count(upload) for part in body.parts):
         raise Refusal(422, f"The upload has {_part_count(upload)} parts")
-    return {"parts": [_signed_part(call, upload, part) for part in body.parts]}
+    expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
+
+    def signed(part: AnnouncedPart) -> JsonObject:
+        offset = (part.part_number - 1) * int(upload["part_size"])
+        length = min(int(upload["part_size"]), int(upload["size"]) - offset)  # of all parts but the last the same
+        path = f"/storage/parts/{upload['id']}/{part.part_number}"
+        return {
+            "part_number": part.part_number,
+            "url": call.service.links.sign(call.base_url, path, crc32c=part.crc32c, size=str(length)),
+            "method": "PUT",
+            "headers": {"x-goog-hash": f"crc32c={part.crc32c}", "Content-Length": str(length)},
+            "offset": offset,
+            "size": length,
+            "expires_at": expires.isoformat(timespec="seconds"),
+        }
+
+    return {"parts": [signed(part) for part in body.parts]}
 
 
 @delete("/datasets/{mfid}/upload/multipart/{upload_id}", 204)
@@ -138,11 +155,13 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
 
 def keep_given(db: Connection, call: Call, dataset_id: int, body: NewUpload) -> Row:
     """Store a file whose bytes are given, or empty; return its row."""
-    content = body.content or b""
-    if (len(content), hashlib.sha256(content).hexdigest()) != (body.size, body.sha256_hash):
-        raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
-    find_same(db, dataset_id, body.filename, body.size, body.sha256_hash)
-    call.service.storage.keep_bytes(content)
+    storage = call.service.storage
+    with storage.draft("given") as draft:
+        draft.write(body.content or b"")
+        if (draft.size, draft.sha256) != (body.size, body.sha256_hash):
+            raise Refusal(422, "The bytes given are not those of this size and sha256_hash")
+        find_same(db, dataset_id, body.filename, body.size, body.sha256_hash)
+    storage.keep(draft.path, draft.sha256)
     return register(db, dataset_id, body.filename, body.size, body.sha256_hash)
 
 
@@ -224,22 +243,6 @@ def _state(call: Call, upload: Row) -> Json:
     }
 
 
-def _signed_part(call: Call, upload: Row, part: AnnouncedPart) -> JsonObject:
-    number, offset = part.part_number, (part.part_number - 1) * int(upload["part_size"])
-    length = min(int(upload["part_size"]), int(upload["size"]) - offset)  # of all parts but the last the same
-    path = f"/storage/parts/{upload['id']}/{number}"
-    expires = datetime.now(UTC) + timedelta(seconds=LIFETIME_S)
-    return {
-        "part_number": number,
-        "url": call.service.links.sign(call.base_url, path, crc32c=part.crc32c, size=str(length)),
-        "method": "PUT",
-        "headers": {"x-goog-hash": f"crc32c={part.crc32c}", "Content-Length": str(length)},
-        "offset": offset,
-        "size": length,
-        "expires_at": expires.isoformat(timespec="seconds"),
-    }
-
-
 @post("/datasets/{mfid}/upload/multipart/complete")
 @post("/datasets/{mfid}/upload/complete")
 def complete(call: Call, mfid: str, body: Completion) -> Json:
@@ -258,8 +261,10 @@ def complete(call: Call, mfid: str, body: Completion) -> Json:
     if len(parts) == 1:  # it was flushed when it was received
         path, digest = parts[0], digest_of(parts[0])
     else:
-        digest = joined = storage.join(parts, upload["id"])
-        path = joined.path
+        with storage.draft(upload["id"]) as joined:
+            for block in chain.from_iterable(map(blocks, parts)):
+                joined.write(block)
+        path, digest = joined.path, joined
     if (digest.size, digest.sha256) != announced or body.crc32c not in (None, digest.crc32c):
         if digest.size >= upload["size"]:  # a resumable upload may go on
             storage.discard_upload(upload["id"])
@@ -302,7 +307,7 @@ def _existing(row: Row) -> Json:
 
 @put("/storage/parts/{upload_id}/{number}", is_open=True)
 async def put_part(
-    call: Visit, upload_id: str, number: int, crc32c: str, size: str, expires: str, signature: str
+    call: Call, upload_id: str, number: int, crc32c: str, size: str, expires: str, signature: str
 ) -> Response:
     service, request = _authorized_service(call), call.request
     if request.headers.get("x-goog-hash", "") not in ("", f"crc32c={crc32c}"):
@@ -322,7 +327,7 @@ async def put_part(
 
 
 @put("/storage/resumable/{upload_id}", is_open=True)
-async def put_chunk(call: Visit, upload_id: str, size: str, expires: str, signature: str) -> Response:
+async def put_chunk(call: Call, upload_id: str, size: str, expires: str, signature: str) -> Response:
     service, request = _authorized_service(call), call.request
     total = int(size)
     match = _CONTENT_RANGE.fullmatch(request.headers.get("content-range") or f"bytes 0-{total - 1}/{total}")
@@ -362,20 +367,18 @@ async def _grow(request: Request, path: Path, first: int, last: int, total: int)
 
 
 @get("/storage/contents/{sha256}/{filename}", is_open=True)
-def get_content(call: Visit, sha256: str, filename: str, expires: str, signature: str) -> Response:
+def get_content(call: Call, sha256: str, filename: str, expires: str, signature: str) -> Response:
     path = _authorized_service(call).storage.folder.content(sha256)
     if not path.exists():
         raise Refusal(404, "This content is no longer stored")
     # Never shown by a browser: a page or picture with a script could act with the reader's rights.
     headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox", "ETag": f'"{sha256}"'}
-    return _Content(path, media_type="application/octet-stream", filename=filename, headers=headers)
+    response = FileResponse(path, media_type="application/octet-stream", filename=filename, headers=headers)
+    response.chunk_size = 1 << 20  # measured: with the default of 64 KiB, thread switches dominate a download
+    return response
 
 
-class _Content(FileResponse):
-    chunk_size = 1 << 20  # measured: with the default of 64 KiB, thread switches dominate a download
-
-
-def _authorized_service(call: Visit) -> Service:
+def _authorized_service(call: Call) -> Service:
     """Return the service, if it signed the link for this path; 403 makes Crucible's clients ask for a new link."""
     path = call.request.scope["path"].removeprefix(PREFIX)
     if not call.service.links.accepts(path, dict(call.request.query_params)):
