@@ -9,9 +9,9 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -96,12 +96,21 @@ class Table(Answer):
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
-def _can_be_written(output: Path | None = None, **_: object) -> None:
-    if output is not None:
-        require_target(output)
+def _require_target(output: Path | None = None, **_: object) -> None:
+    """Raise InputError if no table can be written to this file because of its ending or a missing library."""
+    if output is None:
+        return
+    if output.suffix.lower() == ".parquet":
+        require_library(f"{output.name} as Parquet", "pyarrow", "table")
+    if output.suffix.lower() not in ENDINGS:
+        raise InputError(
+            f"write a table to {output}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
+        )
+    if output.is_dir():
+        raise InputError(f"write a table to {output}: it is a folder; name a file")
 
 
-@question("table", is_table=True, announced=BEFORE, check=_can_be_written)
+@question("table", is_table=True, announced=BEFORE, check=_require_target)
 def make_table(
     session: Session, project: Project = None,
     step: Annotated[str, option("The step whose results are the rows.", metavar="S")] = NEEDED,
@@ -131,16 +140,7 @@ def make_table(
     With --by, print the count, and mean, standard deviation, minimum and maximum of each number.
     """
     fields, by = ((columns,) if isinstance(columns, str) else columns for columns in (fields, by))
-    rows = _table(session, find_project(session, project), step, pipeline, where, fields, by, every)
-    if output is not None:
-        write_table(rows, output)
-    return replace(rows, written=output)
-
-
-def _table(
-    session: Session, project: str, step: str, pipeline: str | None, where: str | None, fields: Sequence[str],
-    by: Sequence[str], every: bool,
-) -> Table:  # fmt: skip
+    project = find_project(session, project)
     condition = parse_condition(where) if where else None
     facts = ProjectFacts(session, project)
     results = {summary.mfid: facts.entries[summary.mfid].state for summary in facts.results(step, pipeline)}
@@ -154,7 +154,10 @@ def _table(
     rows = tuple(tuple(facts.value(mfid, column) for column in columns) for mfid in fitting)
     if by:
         columns, rows = _grouped(columns, rows, by)
-    return Table(project, step, columns, rows, others)
+    table = Table(project, step, columns, rows, others, output)
+    if output is not None:
+        write_table(table, output)
+    return table
 
 
 def _own_columns(facts: ProjectFacts, chosen: Iterable[str], every: bool) -> tuple[str, ...]:
@@ -189,7 +192,8 @@ def _grouped(
     columns: Sequence[str], rows: Sequence[Sequence[object]], by: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[tuple[object, ...], ...]]:
     keys = [columns.index(name) for name in by]
-    numbers = [at for at, name in enumerate(columns) if at not in keys and _all_numbers(row[at] for row in rows)]
+    present = [[row[at] for row in rows if row[at] is not None] for at in range(len(columns))]
+    numbers = [at for at, values in enumerate(present) if at not in keys and values and all(map(_is_number, values))]
     groups: dict[tuple[tuple[bool, str], ...], list[Sequence[Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(equality_key(row[at]) for at in keys), []).append(row)
@@ -202,9 +206,8 @@ def _grouped(
     return names, tuple(sorted(grouped, key=lambda row: [_sortable(value) for value in row[: len(by)]]))
 
 
-def _all_numbers(values: Iterable[object]) -> bool:
-    found = [value for value in values if value is not None]
-    return bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _summed_up(values: Sequence[float]) -> tuple[float | None, ...]:
@@ -238,8 +241,8 @@ class ProjectFacts:
         self.project = project
         self.copy = session.mirror.snapshot(project)
         self.entries = standings(session, project, copy=self.copy)
-        self._facts: dict[str, ColumnValues] = {}
-        self._named: dict[str, dict[str, tuple[str, ...]]] = {}
+        self.of: Callable[[str], ColumnValues] = cache(self._read)
+        self.ancestors: Callable[[str], Mapping[str, tuple[str, ...]]] = cache(self._walk)
         self._two_raws: set[str] = set()  # datasets with a role or step called `raw` that means something else
 
     def results(self, step: str, pipeline: str | None) -> list[Summary]:
@@ -255,13 +258,6 @@ class ProjectFacts:
         instead = nearest(step, steps) if steps else "no step has made any"
         raise InputError(f"table of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
 
-    def of(self, mfid: str) -> ColumnValues:
-        """Return the facts of a dataset; only its id if it is hidden from this key."""
-        found = self._facts.get(mfid)
-        if found is None:
-            found = self._facts[mfid] = self._read(mfid)
-        return found
-
     def value(self, mfid: str, column: str) -> Any:
         """Return a dataset's value in a column: its own, or an ancestor's if the column begins with its name.
 
@@ -273,7 +269,9 @@ class ProjectFacts:
             return own[column]
         head, _, rest = column.partition(".")
         if not rest:
-            return self._inherited(mfid, column) if column in ("instrument", "sample") else None
+            if column not in ("instrument", "sample"):
+                return None
+            return _one_or_all(self._about(ancestor, column) or None for ancestor in self.ancestors(mfid)[RAW])
         if head == "metadata":
             return _one_or_all(self.of(ancestor).values.get(column) for ancestor in self.ancestors(mfid)[RAW])
         if head in PARTS:
@@ -286,24 +284,19 @@ class ProjectFacts:
             )
         return _one_or_all(self.value(ancestor, rest) for ancestor in ancestors)
 
-    def ancestors(self, mfid: str) -> Mapping[str, tuple[str, ...]]:
+    def _walk(self, mfid: str) -> dict[str, tuple[str, ...]]:
         """Return the ancestors of a dataset by their step, or by the role in which they were used.
 
         Of two with the same name, the nearer one is returned. `raw` are all measured data among them.
         """
-        found = self._named.get(mfid)
-        if found is None:
-            found = self._named[mfid] = self._walk(mfid)
-        return found
-
-    def _walk(self, mfid: str) -> dict[str, tuple[str, ...]]:
         named: dict[str, tuple[str, ...]] = {}
         level, seen, raw = [mfid], {mfid}, []
         while level:
             current: dict[str, dict[str, None]] = {}
             next_level: dict[str, None] = {}
             for child in level:
-                used = {} if self._is_measured(child) else self.of(child).used
+                summary = self.copy.summaries.get(child)  # tried first: it needs no record to be unpacked
+                used = self.of(child).used if summary is None or summary.status.derived else {}
                 if not used and child != mfid:
                     raw.append(child)
                 for role, parents in used.items():
@@ -319,15 +312,6 @@ class ProjectFacts:
             self._two_raws.add(mfid)
         return {**named, RAW: tuple(raw)}
 
-    def _inherited(self, mfid: str, column: str) -> object:
-        return _one_or_all(self._about(ancestor, column) or None for ancestor in self.ancestors(mfid)[RAW])
-
-    # Summaries are tried first: they need no record to be unpacked.
-
-    def _is_measured(self, mfid: str) -> bool:
-        summary = self.copy.summaries.get(mfid)
-        return summary is not None and not summary.status.derived
-
     def _steps(self, mfid: str) -> tuple[str, ...]:
         summary = self.copy.summaries.get(mfid)
         return self.of(mfid).steps if summary is None else summary.steps
@@ -339,6 +323,7 @@ class ProjectFacts:
         return summary.instrument if column == "instrument" else summary.samples
 
     def _read(self, mfid: str) -> ColumnValues:
+        """Return the facts of a dataset; only its id if it is hidden from this key."""
         record = self.copy.records.get(mfid)
         if record is None:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
@@ -379,40 +364,24 @@ def _one_or_all(values: Iterable[object]) -> object:
     return found[0] if len(found) == 1 else found or None
 
 
-def require_target(path: Path) -> None:
-    """Raise InputError if no table can be written to this file because of its ending or a missing library."""
-    if path.suffix.lower() == ".parquet":
-        require_library(f"{path.name} as Parquet", "pyarrow", "table")
-    if path.suffix.lower() not in ENDINGS:
-        raise InputError(
-            f"write a table to {path}: the format follows from the file's ending, one of {', '.join(ENDINGS)}"
-        )
-    if path.is_dir():
-        raise InputError(f"write a table to {path}: it is a folder; name a file")
-
-
 def write_table(table: Table, path: Path) -> None:
-    """Write the whole table to the file, in the format of its ending, which `require_target` has accepted."""
+    """Write the whole table to the file, in the format of its ending, which `_require_target` has accepted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ending = path.suffix.lower()
     with replacing(path) as draft:
         if ending == ".parquet":
-            _write_parquet(table, draft)
+            import pyarrow as arrow  # an optional library
+            from pyarrow import parquet
+
+            rows = zip(*table.rows, strict=True) if table.rows else [() for _ in table.columns]
+            made = {name: _typed(list(column)) for name, column in zip(table.columns, rows, strict=True)}
+            parquet.write_table(arrow.table(made), draft)
             return
         if ending == ".json":
             content = json.dumps(table.to_json(), ensure_ascii=False, indent=1) + "\n"
         else:
             content = csv_text(table.columns, table.rows)
         draft.write_text(content, encoding="utf-8", newline="")
-
-
-def _write_parquet(table: Table, path: Path) -> None:
-    import pyarrow as arrow  # an optional library
-    from pyarrow import parquet
-
-    rows = zip(*table.rows, strict=True) if table.rows else [() for _ in table.columns]
-    made = {name: _typed(list(column)) for name, column in zip(table.columns, rows, strict=True)}
-    parquet.write_table(arrow.table(made), path)
 
 
 def _typed(values: list[Any]) -> list[object]:
