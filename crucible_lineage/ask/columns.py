@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cached_property, partial
@@ -19,7 +18,6 @@ from crucible_lineage.text.amounts import Names, size_text
 if TYPE_CHECKING:
     from crucible_lineage.core.tables import Summary
     from crucible_lineage.standing.standings import Standing
-    from crucible_lineage.statements.statements import CheckResult
 
 
 class Surface(Flag):
@@ -100,9 +98,7 @@ COLUMNS: tuple[Column, ...] = (
             f"{name} {value_text(value)}" for name, value in list(entry.summary.numbers.items())[:3]
         ),
     ),
-    Column(
-        "measurement", "Measurement", "summary.measurement", shown=DATA | Surface.PAGE
-    ),
+    Column("measurement", "Measurement", "summary.measurement", shown=DATA | Surface.PAGE),
     Column("created", "Registered", "summary.created", shown=DATA),
     Column("superseded_by", "Superseded by", "superseded_by", shown=DATA),
     Column("superseded_since", "Superseded since", "since", shown=Surface.JSON),
@@ -114,20 +110,13 @@ COLUMNS: tuple[Column, ...] = (
         "doubtful", "Doubt", "doubt",
         shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
     ),
-    Column(
-        "checks", "Checks", "checks",
-        shown=Surface.JSON, as_text=lambda entry: _checks_text(entry.checks),
-    ),
+    Column("checks", "Checks", "checks", shown=Surface.JSON, as_text=lambda entry: _checks_text(entry)),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
-    Column(
-        "project", "Project", "summary.status.project", shown=DATA | Surface.PAGE
-    ),
+    Column("project", "Project", "summary.status.project", shown=DATA | Surface.PAGE),
     Column("type", "Type", "summary.data_type", "data_type", shown=DATA),
     Column("format", "Format", "summary.data_format", "data_format", shown=DATA),
     Column("session", "Session", "summary.session", "session_name", shown=DATA),
-    Column(
-        "instrument", "Instrument", "summary.instrument", "instrument_name", shown=DATA
-    ),
+    Column("instrument", "Instrument", "summary.instrument", "instrument_name", shown=DATA),
     Column("taken", "Taken", "summary.timestamp", "timestamp", shown=DATA | Surface.PAGE),
     Column(
         "size", "Size", "summary.size",
@@ -174,19 +163,18 @@ def _swept_values(swept: str) -> dict[str, list[str]]:
 def _swept(entry: Standing, name: str) -> Any:
     """Return a swept parameter of a dataset: its value, or several that are equal to any of them."""
     values = _swept_values(entry.summary.swept).get(name) or [""]
-    return _number_in(values[0]) if len({*values}) == 1 else Names(values)
+    if len({*values}) > 1:
+        return Names(values)
+    try:
+        return float(values[0])
+    except ValueError:
+        return values[0]
 
 
-def _number_in(text: str) -> float | str:
-    with suppress(ValueError):
-        return float(text)
-    return text
-
-
-def _checks_text(verdicts: Mapping[str, CheckResult]) -> str:
+def _checks_text(entry: Standing) -> str:
     """Return the failed checks of a dataset, or that all passed; empty without checks."""
-    failed = [name.rpartition("/")[2] for name, verdict in verdicts.items() if not verdict.passed]
-    return f"failed: {', '.join(failed)}" if failed else "passed" if verdicts else ""
+    failed = [name.rpartition("/")[2] for name, verdict in entry.checks.items() if not verdict.passed]
+    return f"failed: {', '.join(failed)}" if failed else "passed" if entry.checks else ""
 
 
 def as_json(entries: Iterable[Standing]) -> list[JsonObject]:

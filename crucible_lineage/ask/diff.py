@@ -77,10 +77,6 @@ class LineageComparison(Answer):
             if mfid not in graph or mfid in graph.hidden
         }
 
-    def label(self, mfid: str) -> str:
-        """Name an input of a dataset: those of the old one are the successors, which only the new lineage has."""
-        return (self.new if mfid in self.new else self.old).label(mfid)
-
     def _changed(self, before: str, after: str) -> str:
         new = plain(self.new.label(after))
         return new if before == after else f"{plain(self.old.label(before))} -> {new}"
@@ -88,7 +84,10 @@ class LineageComparison(Answer):
     def _change(self, change: Change) -> str:
         if not change.field.startswith("inputs."):
             return plain(f"{change.field}: {change_text(change.old, change.new, _value)}")
-        before, after = (", ".join(map(self.label, value or ())) or "nothing" for value in (change.old, change.new))
+        before, after = (  # the successors of inputs are only in the new lineage
+            ", ".join((self.new if mfid in self.new else self.old).label(mfid) for mfid in value or ()) or "nothing"
+            for value in (change.old, change.new)
+        )
         return plain(f"{change.field}: {before} -> {after}")
 
     @property

@@ -14,7 +14,6 @@ from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.plans import PlanAnswer, why_step
 from crucible_lineage.ask.question import NOT_PAGE, Overrides, argument, question
 from crucible_lineage.ask.view import existing, visible_names
-from crucible_lineage.client.models import Dataset
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
@@ -23,7 +22,7 @@ from crucible_lineage.lineage.graph import with_record
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, WITHDRAWN, Node
 from crucible_lineage.lineage.records import parents_as_used
-from crucible_lineage.pipeline.plan.corrections import Correction, corrections
+from crucible_lineage.pipeline.plan.corrections import corrections
 from crucible_lineage.pipeline.plan.differences import code_diff, differences
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.partners import chosen_text
@@ -102,13 +101,15 @@ def explain(session: Session, mfid: str) -> Explanation:
         record = whole_record(session.client, mfid, record)
         opening += [] if record.is_complete else [INCOMPLETE]
         opening += _of_step(record) if isinstance(record, StepRecord) else _of_files(record)
+        linked = [link.unique_id for link in dataset.links or () if link.direction == "source"]
+        equal = parents_as_used(dataset.model_dump(), dict.fromkeys([*record.parents, *linked]))
         origin = [
-            _parents(record, _names(session, record.parents), _equal(dataset, record.parents)),
+            _parents(record, _names(session, record.parents), equal),
             *(_params(record), _facts(record), _circumstances(record), _succession(session, mfid, record)),
         ]
     status = _status(entry, _names(session, entry.superseded_by))
-    corrected = _corrected(corrections(dataset.scientific_metadata))
-    paragraphs = tuple(filter(None, map(tuple, (opening, status, *origin, corrected))))
+    made = [f"  {correction}" for correction in corrections(dataset.scientific_metadata)]
+    paragraphs = tuple(filter(None, map(tuple, (opening, status, *origin, ["Corrections", *made] if made else ()))))
     return Explanation(mfid, name, paragraphs, record, entry)
 
 
@@ -156,12 +157,6 @@ def _of_step(record: StepRecord) -> Iterator[str]:
         yield f"not covered by this fingerprint: {', '.join(code.not_covered)}"
 
 
-def _equal(dataset: Dataset, used: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each used parent, the other linked parents with equal bytes."""
-    linked = [link.unique_id for link in dataset.links or () if link.direction == "source"]
-    return parents_as_used(dataset.model_dump(), dict.fromkeys([*used, *linked]))
-
-
 def _parents(
     record: StepRecord | FilesRecord, names: Mapping[str, str], equal: Mapping[str, tuple[str, ...]]
 ) -> Iterator[str]:
@@ -194,13 +189,6 @@ def _facts(record: StepRecord | FilesRecord) -> Iterator[str]:
             yield f"  {role}: {parent.name}, {json.dumps(shown, ensure_ascii=False)}"
 
 
-def _corrected(made: Sequence[Correction]) -> Iterator[str]:
-    if made:
-        yield "Corrections"
-    for correction in made:
-        yield f"  {correction}"
-
-
 def _circumstances(record: StepRecord | FilesRecord) -> Iterator[str]:
     who = record.agent.username or record.agent.local_user or record.agent.unique_id or "somebody"
     if not isinstance(record, StepRecord):
@@ -230,18 +218,14 @@ def _succession(session: Session, mfid: str, record: StepRecord | FilesRecord) -
         return
     complete = whole_record(session.client, before, earlier)
     then, now = (earlier_result(mfid, step_record, {}) for mfid, step_record in ((before, complete), (mfid, record)))
-    found = differences(then, now)
-    for difference in found or _again(session, before, mfid):
-        yield f"  {difference}"
+    if found := differences(then, now):
+        yield from (f"  {difference}" for difference in found)
+    else:
+        lines = moved(session, before, mfid)
+        yield f"  forced rerun: {NOT_DETERMINISTIC if lines else 'same values and bytes'}"
+        yield from (f"    {line}" for line in lines)
     if complete.recipe.get("code") != record.recipe.get("code"):
         yield from (f"    {line}" for line in code_diff(then, now))
-
-
-def _again(session: Session, before: str, mfid: str) -> Iterator[str]:
-    """Describe the outcome of a forced rerun of the same step."""
-    lines = moved(session, before, mfid)
-    yield f"forced rerun: {NOT_DETERMINISTIC if lines else 'same values and bytes'}"
-    yield from (f"  {line}" for line in lines)
 
 
 NOT_DETERMINISTIC = "the step is not deterministic: the same code, parameters and inputs gave other results"

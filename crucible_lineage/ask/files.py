@@ -57,7 +57,14 @@ def fetch_many(
     if patterns and not any(selected.values()):
         names = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
         raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {names}")
-    _require_free(selected, folders)
+    for mfid, files in selected.items():
+        if existing := [path for path, file in files.items() if path.exists() and not _is_same(path, file)]:
+            blocking = ", ".join(path.name for path in existing)
+            raise InputError(
+                f"get the files of {mfid} into {folders[mfid]}: {blocking} already "
+                f"{'exists' if len(existing) == 1 else 'exist'} with other content; nothing was fetched; name another "
+                "folder, or move the existing files"
+            )
     pending = [file for files in selected.values() for path, file in files.items() if not path.exists()]
     numbers, size = itertools.count(1), sum(file.size or 0 for file in pending)
 
@@ -66,17 +73,6 @@ def fetch_many(
             tell(f"fetching {name} ({next(numbers)} of {len(pending)})", size)
 
     return list(in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], begin), list(folders)))
-
-
-def _require_free(selected: Mapping[str, Mapping[Path, FileRecord]], folders: Mapping[str, Path]) -> None:
-    for mfid, files in selected.items():
-        if existing := [path for path, file in files.items() if path.exists() and not _is_same(path, file)]:
-            names = ", ".join(path.name for path in existing)
-            raise InputError(
-                f"get the files of {mfid} into {folders[mfid]}: {names} already "
-                f"{'exists' if len(existing) == 1 else 'exist'} with other content; nothing was fetched; name another "
-                "folder, or move the existing files"
-            )
 
 
 def _fetch_all(

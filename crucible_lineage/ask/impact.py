@@ -144,11 +144,10 @@ def impact(
     """List what must be redone because the dataset MFID, a file, code, or an instrument for a time was wrong, each
     dataset with the chain that leads to it. Superseded results are only counted. Changes nothing.
     """
+    within = list(projects) or ([find_project(session, None)] if dataset is None else [])
     if dataset is not None:
         found = dataset_impact(session, find_mfid(session, dataset, projects))
-        return replace(found, every=every)
-    within = list(projects) or [find_project(session, None)]
-    if file_sha256 is not None:
+    elif file_sha256 is not None:
         found = file_impact(session, file_sha256, within)
     elif code is not None:
         found = code_impact(session, code, within)
@@ -179,17 +178,14 @@ def dataset_impact(session: Session, mfid: str) -> RedoList:
         deletion = deletion_of(session, mfid)
         if deletion is None or not deletion.project:
             raise
-        graph = _with_recorded_children(fetch_projects(session, [deletion.project]), deletion)
+        # Its own links are deleted, too.
+        graph = fetch_projects(session, [deletion.project])
+        children = [node.id for node in graph.nodes.values() if mfid in used_mfids(node.record)]
+        nodes = {mfid: Node(mfid, name=deletion.name, project=deletion.project), **graph.nodes}
+        edges = {(mfid, child): Edge(mfid, child) for child in children}
+        graph = LineageGraph(nodes.values(), {**edges, **graph.edges}.values())
         return RedoList(graph, impact_of_dataset(graph, mfid), deletion=deletion)
     return RedoList(graph, impact_of_dataset(graph, mfid))
-
-
-def _with_recorded_children(graph: LineageGraph, deletion: Deletion) -> LineageGraph:
-    """Add a deleted dataset to the graph, linked to what records name as made from it: its own links are deleted."""
-    children = [node.id for node in graph.nodes.values() if deletion.mfid in used_mfids(node.record)]
-    nodes = {deletion.mfid: Node(deletion.mfid, name=deletion.name, project=deletion.project), **graph.nodes}
-    edges = {(deletion.mfid, child): Edge(deletion.mfid, child) for child in children}
-    return LineageGraph(nodes.values(), {**edges, **graph.edges}.values())
 
 
 def file_impact(session: Session, sha256: str, projects: Sequence[str]) -> RedoList:
@@ -197,13 +193,13 @@ def file_impact(session: Session, sha256: str, projects: Sequence[str]) -> RedoL
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         raise InputError(f"{sha256!r} is not a SHA-256 hash (64 digits, 0 to 9 and a to f)")
     graph = fetch_projects(session, projects)
-    owners = _owners(session, sha256) & graph.nodes.keys()
+    try:
+        owners = {str(file.dataset_mfid) for file in session.client.files.iter(sha256_hash=sha256)} & graph.nodes.keys()
+    except NOT_LISTED:  # the service does not list files by hash
+        owners = set()
     impact = impact_of_file(graph, sha256, owners)
-    if (
-        not impact.ids
-        and not owners
-        and not any(sha256 in generated_files(n.record).values() for n in graph.nodes.values())
-    ):
+    generated = (sha256 in generated_files(node.record).values() for node in graph.nodes.values())
+    if not impact.ids and not owners and not any(generated):
         raise InputError(f"no dataset of {named_projects(projects)} has or used a file with SHA-256 {sha256}")
     return RedoList(graph, impact)
 
@@ -215,23 +211,16 @@ def code_impact(session: Session, fingerprint: str, projects: Sequence[str]) -> 
     matching = {fingerprint} & made_by.keys() or {code for code in made_by if code.startswith(fingerprint)}
     if len(matching) != 1 or not fingerprint:
         codes = [f"{code} ({made_by[code]})" for code in (matching or made_by)]
-        state = (
-            f"{len(matching)} fingerprints begin with {fingerprint!r}"
-            if matching
-            else f"no dataset was made by {fingerprint!r}"
-        )
+        state = f"no dataset was made by {fingerprint!r}"
+        state = f"{len(matching)} fingerprints begin with {fingerprint!r}" if matching else state
         raise InputError(f"find what code made in {named_projects(projects)}: {state}; {_alternatives(codes)}")
     return RedoList(graph, impact_of_code(graph, *matching))
 
 
 def instrument_impact(
-    session: Session,
-    instrument: str,
-    projects: Sequence[str],
-    *,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> RedoList:
+    session: Session, instrument: str, projects: Sequence[str], *,
+    since: datetime | None = None, until: datetime | None = None,
+) -> RedoList:  # fmt: skip
     """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
     graph = fetch_projects(session, projects)
     names = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))
@@ -240,14 +229,6 @@ def instrument_impact(
         raise InputError(f"find what comes from instrument {instrument!r}: {state}")
     untimed = tuple(mfid for mfid, at in taken(graph, instrument) if at is None) if since or until else ()
     return RedoList(graph, impact_of_instrument(graph, instrument, since=since, until=until), untimed)
-
-
-def _owners(session: Session, sha256: str) -> set[str]:
-    """Return the datasets with this file; none if the service does not list files by hash."""
-    try:
-        return {str(file.dataset_mfid) for file in session.client.files.iter(sha256_hash=sha256)}
-    except NOT_LISTED:
-        return set()
 
 
 def _alternatives(names: Collection[str]) -> str:
