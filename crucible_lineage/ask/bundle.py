@@ -12,11 +12,11 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Answer
@@ -88,12 +88,11 @@ class BundleReport(Answer):
         yield "to check it, unpack it and run: python verify.py"
 
 
-@dataclass(frozen=True)
-class _Stored:
+class _Stored(NamedTuple):
     """The files of one dataset: those with their bytes, and those without, with the reason."""
 
     files: tuple[StoredFile, ...] = ()
-    absent: tuple[tuple[StoredFile, str], ...] = field(default=())
+    absent: tuple[tuple[StoredFile, str], ...] = ()
 
 
 def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
@@ -117,7 +116,12 @@ def write_crate(
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"write an RO-Crate to {folder}: the folder is not empty; name a new one")
     with _draft_folder(folder) as part:
-        stored = _download(session, graph, part) if files else _unrecorded_files(session, graph)
+        if files:
+            stored = _download(session, graph, part)
+        else:  # of those whose records list none, without their bytes
+            recorded = exported(graph).files
+            unrecorded = [node.id for node in _datasets(graph) if node.id not in recorded]
+            stored = {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unrecorded}
         _write_metadata(graph, part, stored, _header(session, graph, mfid, license_url))
         if folder.exists():
             folder.rmdir()
@@ -133,18 +137,24 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
     graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
     with _draft_folder(target) as part:
         stored = _download(session, graph, part)
-        records = _write_records(graph, part)
+        records = {}
+        for node in _datasets(shareable(graph)):
+            content = json.dumps(shared_record(node), indent=1, ensure_ascii=False) + "\n"
+            records[node.id] = TextFile(f"records/{node.id}.json", f"record of {node.name or node.id}", content)
+            _write(part, records[node.id].path, content)
         own = [*records.values(), *_write_kit(session, graph, mfid, stored, part)]
         header = _header(session, graph, mfid, license_url)
         metadata_files = _write_metadata(graph, part, stored, header, [*own, *_CHECKING])
-        entries = _bundle_list(graph, mfid, stored, {name: file.path for name, file in records.items()})
-        entries["others"] = [
-            {"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]
-        ]
+        others = [{"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]]
+        entries = {**_bundle_list(graph, mfid, stored, records), "others": others}
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
         checker = resources.files("crucible_lineage.lineage").joinpath("verify_bundle.py")
         _write(part, CHECKER, checker.read_text(encoding="utf-8"))
-        _zip(part, target)
+        packed = part.with_name(f"{part.name}.part")  # the target is complete or absent
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(path for path in part.rglob("*") if path.is_file()):
+                archive.write(path, path.relative_to(part).as_posix())
+        packed.replace(target)
         list_sha256 = file_sha256(part / LIST)
     return _report(target, graph, stored, list_sha256)
 
@@ -168,8 +178,13 @@ def _write_metadata(
 
 
 def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:
-    node = graph.node(mfid)
-    settings = session.settings
+    node, settings = graph.node(mfid), session.settings
+    names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
+    projects: dict[str, Rights] = {}  # as far as this key can see them
+    for name in sorted(names):
+        with suppress(NotFoundError, ForbiddenError):
+            project = session.client.projects.get(name)
+            projects[name] = stated_rights(session.client.metadata.get(project.unique_id))
     instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
     return CrateHeader(
         name=node.name or mfid,
@@ -179,27 +194,9 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
         crucible_url=instance if settings.embedded else str(settings.api_url),
         version=__version__,
         license=license_url,
-        projects=_projects(session, graph),
+        projects=projects,
         about=mfid,
     )
-
-
-def _projects(session: Session, graph: LineageGraph) -> dict[str, Rights]:
-    """Return the rights that the visible projects of the datasets state."""
-    names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
-    found = {}
-    for name in sorted(names):
-        with suppress(NotFoundError, ForbiddenError):
-            project = session.client.projects.get(name)
-            found[name] = stated_rights(session.client.metadata.get(project.unique_id))
-    return found
-
-
-def _unrecorded_files(session: Session, graph: LineageGraph) -> dict[str, _Stored]:
-    """Return the files of datasets whose records list none, without their bytes."""
-    recorded = exported(graph).files
-    unrecorded = [node.id for node in _datasets(graph) if node.id not in recorded]
-    return {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unrecorded}
 
 
 def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, _Stored]:
@@ -221,15 +218,6 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
         return mfid, _Stored(tuple(files), tuple(absent))
 
     return dict(in_threads(fetch, [node.id for node in _datasets(graph)]))
-
-
-def _write_records(graph: LineageGraph, folder: Path) -> dict[str, TextFile]:
-    written = {}
-    for node in _datasets(shareable(graph)):
-        content = json.dumps(shared_record(node), indent=1, ensure_ascii=False) + "\n"
-        written[node.id] = TextFile(f"records/{node.id}.json", f"record of {node.name or node.id}", content)
-        _write(folder, written[node.id].path, content)
-    return written
 
 
 def _write_kit(
@@ -255,7 +243,7 @@ def _write_kit(
 
 
 def _bundle_list(
-    graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], records: Mapping[str, str]
+    graph: LineageGraph, mfid: str, stored: Mapping[str, _Stored], records: Mapping[str, TextFile]
 ) -> dict[str, object]:
     """Return the contents of the bundle, as `verify.py` reads them."""
     names = public_ids(graph)
@@ -267,7 +255,7 @@ def _bundle_list(
             {
                 "mfid": node.id,
                 "name": node.name,
-                "record": records[node.id],
+                "record": records[node.id].path,
                 "files": [_entry(file) for file in stored[node.id].files],
                 "absent": [{**_entry(file), "why": reason} for file, reason in stored[node.id].absent],
             }
@@ -311,15 +299,6 @@ def _write(folder: Path, path: str, content: str) -> None:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(utf8(content))
-
-
-def _zip(folder: Path, target: Path) -> None:
-    """Pack the folder's files into a ZIP file, which is complete or absent."""
-    part = folder.with_name(f"{folder.name}.part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(path, path.relative_to(folder).as_posix())
-    part.replace(target)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
@@ -75,15 +75,25 @@ def list_datasets(
     project = find_project(session, project)
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
-    _require_known(project, summaries, pipeline, step)
-    matching = [summary for summary in summaries if step is None or step in summary.steps]
-    matching = [summary for summary in matching if pipeline is None or pipeline in summary.pipelines]
+    of_pipeline = [summary for summary in summaries if pipeline is None or pipeline in summary.pipelines]
+    matching = [summary for summary in of_pipeline if step is None or step in summary.steps]
+    if pipeline is not None and not of_pipeline:
+        raise _none_with(project, "pipeline", pipeline, {name for summary in summaries for name in summary.pipelines})
+    if step is not None and not matching:
+        raise _none_with(project, "step", step, {name for summary in of_pipeline for name in summary.steps})
     if words:
         matching = [summary for summary in matching if _has_words(summary, words.casefold().split())]
     if run is not None:
         found_run = find_run(session, run, {project: copy})
         matching = [summary for summary in matching if summary.mfid in found_run.datasets]
-    matching.sort(key=_place)
+    matching.sort(  # measured data by the time in their ids, then results by creation
+        key=lambda found: (
+            found.status.derived,
+            "" if found.status.derived else found.mfid[:10],
+            found.created,
+            found.mfid,
+        )
+    )
     entries = list(standings(session, project, copy=copy, among=[summary.mfid for summary in matching]).values())
     available = columns_of(summaries) if where or sort else {}
     if where:
@@ -100,24 +110,9 @@ def list_datasets(
     return Listing(project, tuple(shown), dict(others))
 
 
-def _place(summary: Summary) -> tuple[bool, str, str, str]:
-    """Return the sort key of the list: measured data by the time in their ids, then results by creation."""
-    is_derived = summary.status.derived
-    return is_derived, "" if is_derived else summary.mfid[:10], summary.created, summary.mfid
-
-
-def _require_known(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> None:
-    for kind, name, names in (
-        ("pipeline", pipeline, {name for summary in summaries for name in summary.pipelines}),
-        (
-            "step",
-            step,
-            {name for summary in summaries if not pipeline or pipeline in summary.pipelines for name in summary.steps},
-        ),
-    ):
-        if name is not None and name not in names:
-            instead = nearest(name, sorted(names)) if names else "no step has made any"
-            raise InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
+def _none_with(project: str, kind: str, name: str, names: Collection[str]) -> InputError:
+    instead = nearest(name, sorted(names)) if names else "no step has made any"
+    return InputError(f"list the datasets of project {project!r}: none has the {kind} {name!r}; {instead}")
 
 
 def _has_words(summary: Summary, words: Sequence[str]) -> bool:

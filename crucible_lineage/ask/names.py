@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import time_shown
 
 if TYPE_CHECKING:
-    from crucible_lineage.client.models import DeletedRecord, DeletionRequest
+    from crucible_lineage.client.models import DeletedRecord
 
 LEAST = 4  # characters of a beginning of an id
 MOST_NAMED = 8  # candidates in a message
@@ -173,29 +173,9 @@ def deletion_of(session: Session, mfid: str) -> Deletion | None:
     if not found:
         return None
     name, time, reason = (text or "" for text in (found[0].resource_name, found[0].deleted_at, found[0].reason))
-    return Deletion(mfid, name, _project(found[0]), time=time, reason=reason)
+    return Deletion(mfid, name, project_of_deleted(found[0]), time=time, reason=reason)
 
 
-def deletion_requests(session: Session) -> Iterator[DeletionRequest]:
-    """Yield the pending and approved requests for the deletion of datasets, as far as this key can see them."""
-    with suppress(*NOT_LISTED):
-        for request in session.client.deletions.list():
-            if request.resource_type == "dataset" and request.status in ("pending", "approved"):
-                yield request
-
-
-def deleted_in(session: Session, project: str) -> list[DeletedRecord]:
-    """Return the deleted datasets of a project, as far as this key can see them."""
-    try:
-        deleted = list(session.client.deletions.deleted())
-    except NOT_LISTED:
-        return []
-    return [
-        record
-        for record in deleted
-        if record.resource_type == "dataset" and _project(record).casefold() == project.casefold()
-    ]
-
-
-def _project(entry: DeletionRequest | DeletedRecord) -> str:
-    return str((entry.model_extra or {}).get("project_id") or "")
+def project_of_deleted(record: DeletedRecord) -> str:
+    """Return the project of a deleted dataset; empty if Crucible does not say."""
+    return str((record.model_extra or {}).get("project_id") or "")

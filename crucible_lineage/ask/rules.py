@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from crucible_lineage.ask.names import NOT_LISTED, deleted_in, deletion_requests
+from crucible_lineage.ask.names import NOT_LISTED, project_of_deleted
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.models import FileRecord, IngestionRequest
+from crucible_lineage.client.models import DeletedRecord, DeletionRequest, FileRecord, IngestionRequest
 from crucible_lineage.core.datasets import fetch_datasets
-from crucible_lineage.core.tables import Snapshot, Summary, summary_of
+from crucible_lineage.core.tables import Snapshot, summary_of
 from crucible_lineage.errors import ForbiddenError, NotFoundError, shortened
 from crucible_lineage.ids import has_derived_id
 from crucible_lineage.json_types import JsonMapping
@@ -60,7 +60,6 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
             yield from _without_record(evidence, mfid)
             continue
         yield from _of_identity(evidence, mfid, record)
-        yield from _of_parents(evidence, mfid, record)
         yield from _of_inputs(evidence, mfid, record)
         if record.is_complete:
             yield from _of_files(evidence, mfid, record) if mfid in evidence.files else ()
@@ -110,7 +109,11 @@ def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
     if record.result:
         generated = (file.document() for file in record.generated or ())
         yield "the list of its files", generated_sha256(generated) == record.result.generated_sha256
-    yield "what was used", _sources(_used_inputs(record), recipe) == _sources(recipe_inputs(recipe), recipe)
+    used = (
+        (part.role, part.origin or part.mfid, {file.name: file.sha256 for file in part.files or ()})
+        for part in record.used
+    )
+    yield "what was used", _sources(used, recipe) == _sources(recipe_inputs(recipe), recipe)
     if not isinstance(record, StepRecord):
         yield "its files", {file.name: file.sha256 for file in record.files} == (recipe.get("files") or {})
         return
@@ -118,14 +121,6 @@ def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
     yield "the step", recorded == [recipe["step"]] * 2 + [recipe["output"]]
     yield "the code", record.activity.code.fingerprint == recipe["code"]
     yield "the attempt", record.attempt == recipe.get("attempt", 0)
-
-
-def _of_parents(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """Check that the used datasets exist."""
-    name = evidence.graph.label(mfid)
-    for parent in sorted({*record.all_parents} & evidence.absent):
-        message = f"{name} was made from {parent}, which no longer exists"
-        yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
 
 
 def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
@@ -167,8 +162,11 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
 
 
 def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
-    """Check that the used files are unchanged in their datasets."""
+    """Check that the used datasets exist, and that the used files are unchanged in them."""
     name = evidence.graph.label(mfid)
+    for parent in sorted({*record.all_parents} & evidence.absent):
+        message = f"{name} was made from {parent}, which no longer exists"
+        yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
     for part in record.used:
         parent = part.mfid
         if parent not in evidence.files:
@@ -179,12 +177,6 @@ def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Findin
                 state = "has changed" if filename in hashes else "no longer exists"
                 message = f"{name} was made from the file {filename} of {short_id(parent)}, which {state}"
                 yield Finding("input-changed", "error", (parent, mfid), message, f"crucible-lineage verify {parent}")
-
-
-def _used_inputs(record: Record) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-    """Yield the used datasets in the form of a recipe's inputs."""
-    for part in record.used:
-        yield part.role, part.origin or part.mfid, {file.name: file.sha256 for file in part.files or ()}
 
 
 def _sources(inputs: Iterable[tuple[str, str, Mapping[str, str]]], recipe: JsonMapping) -> list[Any]:
@@ -225,30 +217,22 @@ def slot_conflicts(graph: LineageGraph, copy: Snapshot) -> Iterator[Finding]:
             shared[key.partition("/")[0], *sorted(by_file)].update(ids)
         for mfids in dict.fromkeys(map(tuple, by_file.values())):
             if len(mfids) > 1 and not _of_one_flow_run(graph, mfids):
-                yield _held_twice(list(mfids), key, copy.summaries)
+                names = ", ".join(f"{copy.summaries[mfid].name} ({mfid})" for mfid in mfids)
+                message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
+                yield Finding("current-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
     for (pipeline, *files), found in shared.items():
-        yield _declared_twice(pipeline, files, list(found))
+        named = ", ".join(file or "one without a file" for file in files)
+        message = (
+            f"several declarations have the name {pipeline!r}: {named}; the results of each are current, {len(found)} "
+            "in all; if this is not intended, give one another `pipeline:`, or run from one file only"
+        )
+        yield Finding("declared-twice", "notice", tuple(found), message, f"crucible-lineage list --pipeline {pipeline}")
 
 
 def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
     """Return True for results of one run of a flow written by hand, which may have several for a slot."""
     records = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
     return all(record.get("step") and not record.get("pipeline") for record in records)
-
-
-def _held_twice(mfids: list[str], key: str, summaries: Mapping[str, Summary]) -> Finding:
-    names = ", ".join(f"{summaries[mfid].name} ({mfid})" for mfid in mfids)
-    message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
-    return Finding("current-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
-
-
-def _declared_twice(pipeline: str, files: list[str], mfids: list[str]) -> Finding:
-    named = ", ".join(file or "one without a file" for file in files)
-    message = (
-        f"several declarations have the name {pipeline!r}: {named}; the results of each are current, {len(mfids)} in "
-        "all; if this is not intended, give one another `pipeline:`, or run from one file only"
-    )
-    return Finding("declared-twice", "notice", tuple(mfids), message, f"crucible-lineage list --pipeline {pipeline}")
 
 
 def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:
@@ -262,7 +246,12 @@ def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:
 def withdrawn(session: Session, project: str, copy: Snapshot) -> Iterator[Finding]:
     """Yield results that would be current without a request to delete them; meanwhile older ones are current."""
     hidden = {}
-    for request in deletion_requests(session):
+    requests: list[DeletionRequest] = []
+    with suppress(*NOT_LISTED):
+        requests += session.client.deletions.list()
+    for request in requests:
+        if request.resource_type != "dataset" or request.status not in ("pending", "approved"):
+            continue
         with suppress(*NOT_LISTED):
             found = session.client.datasets.get(request.resource_id or "", include_metadata=True)
             if (found.project_id or "").casefold() == project.casefold():
@@ -296,19 +285,20 @@ def not_ingested(session: Session, graph: LineageGraph, mfids: Collection[str]) 
         if request.file_mfid and request.dataset_mfid in mfids:
             previous = newest.setdefault(request.file_mfid, request)
             newest[request.file_mfid] = max(previous, request, key=lambda request: request.id)
-    failed = [request for request in newest.values() if _is_failed(request)]
+    failed = [
+        request
+        for request in newest.values()
+        if (request.error_message and request.ingestion_class if request.status == "complete"
+            else not request.is_open and request.status != "not_requested")
+    ]  # fmt: skip
     for number, request in enumerate(failed):
         mfid = str(request.dataset_mfid)
-        file = _name(session.client, str(request.file_mfid)) if number < MOST_NAMED else f"file {request.file_mfid}"
+        file = f"file {request.file_mfid}"
+        with suppress(ForbiddenError, NotFoundError):
+            file = session.client.files.get(str(request.file_mfid)).filename if number < MOST_NAMED else file
         reason = request.error_message or request.status
         message = f"{graph.label(mfid)}: {file} was not read as requested: {reason}"
         yield Finding("not-ingested", "warning", (mfid,), message, f"crucible get {mfid}")
-
-
-def _is_failed(request: IngestionRequest) -> bool:
-    if request.status == "complete":
-        return bool(request.error_message and request.ingestion_class)
-    return not request.is_open and request.status != "not_requested"
 
 
 def _requests(client: CrucibleClient, mfids: Collection[str]) -> Iterator[IngestionRequest]:
@@ -322,16 +312,15 @@ def _requests(client: CrucibleClient, mfids: Collection[str]) -> Iterator[Ingest
         return
 
 
-def _name(client: CrucibleClient, file_mfid: str) -> str:
-    try:
-        return client.files.get(file_mfid).filename
-    except (ForbiddenError, NotFoundError):
-        return f"file {file_mfid}"
-
-
 def missing_datasets(session: Session, project: str, present: Collection[str]) -> Iterator[Finding]:
     """Yield missing datasets that Crucible's list of deletions, or runs from this data folder, name."""
-    deleted = {str(record.resource_id): record for record in deleted_in(session, project)}
+    deleted: dict[str, DeletedRecord] = {}  # as far as this key can see them
+    with suppress(*NOT_LISTED):
+        deleted |= {
+            str(record.resource_id): record
+            for record in session.client.deletions.deleted()
+            if record.resource_type == "dataset" and project_of_deleted(record).casefold() == project.casefold()
+        }
     suspects = {mfid: entry.resource_name for mfid, entry in deleted.items() if has_derived_id(mfid)}
     made_here = (session.mirror.known(mfid) for mfid in sorted(session.journal.datasets(project)))
     suspects |= {dataset.mfid: dataset.name for dataset in made_here if dataset}
