@@ -81,7 +81,10 @@ class PlanAnswer(Answer):
         yield from _roots(planned, {step.name: step.code_diff for step in self.above if step.name not in printed})
         if undeclared := undeclared_text(planned.undeclared):
             yield undeclared
-        yield from (*notes_text(planned.notes), *differences_text(planned))
+        yield from notes_text(planned.notes)
+        yield from first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json")
+        if planned.differences:
+            yield "`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results"
         yield from _estimate(planned)
         if self.end:
             yield self.end
@@ -122,17 +125,9 @@ def parse_overrides(values: Sequence[str]) -> dict[str, object]:
     return overrides
 
 
-def notes_text(notes: Sequence[str]) -> list[str]:
+def notes_text(notes: Sequence[str]) -> Iterator[str]:
     """Return notes about files, in lines."""
-    return list(first_lines(notes, MOST_CAUSES, "and {} more notes, in plan --json"))
-
-
-def differences_text(planned: PipelinePlan) -> list[str]:
-    """Return the differences between declared files and Crucible, and how to resolve them."""
-    lines = list(first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json"))
-    if lines:
-        lines.append("`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results")
-    return lines
+    return first_lines(notes, MOST_CAUSES, "and {} more notes, in plan --json")
 
 
 def undeclared_text(slots: Sequence[str]) -> str:

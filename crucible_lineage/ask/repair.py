@@ -56,7 +56,7 @@ def _from_copies(session: Session, file: DamagedFile, folders: Sequence[Path]) -
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
         for source, path in _copies(session, file, folders, Path(folder)):
             try:
-                _send(session, file, path)
+                send_again(session.client, file.mfid, file.filename, file.sha256, path)
             except LineageError as error:
                 errors.append(f"{error} (intact bytes are in {source})")
             else:
@@ -102,7 +102,7 @@ def _by_rerunning(
         with remade_files(session, mfid, consent) as made:
             for file in files:
                 if file.sha256 in made:
-                    _send(session, file, made[file.sha256])
+                    send_again(session.client, mfid, file.filename, file.sha256, made[file.sha256])
                     done[file] = replace(file, source=f"rerunning its step{how}")
                 else:
                     done[file] = replace(file, error="no copy was found, and the remade file differs")
@@ -111,7 +111,3 @@ def _by_rerunning(
         is_refused = isinstance(error, ForeignCodeError)
         done |= {file: replace(file, error=reason, is_refused=is_refused) for file in files if file not in done}
     return done
-
-
-def _send(session: Session, file: DamagedFile, path: Path) -> None:
-    send_again(session.client, file.mfid, file.filename, file.sha256, path)

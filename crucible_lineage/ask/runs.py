@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from crucible_lineage.core.folders import runs as running
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
-from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.registration.outbox import SetAside
@@ -86,8 +85,11 @@ class Runs(Answer):
 
     def lines(self) -> Iterator[str]:
         yield from in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["no runs"]
-        if pair := _comparable(self.runs):
-            yield f"to compare two: {next_command('diff', *pair)}"
+        newer: dict[tuple[str, str], str] = {}
+        for run in self.runs:
+            if (later := newer.setdefault((run.project, run.pipeline), run.run_id)) != run.run_id:
+                yield f"to compare two: {next_command('diff', run.run_id, later)}"
+                return
 
 
 def run_rows(runs: Sequence[ListedRun]) -> Rows:
@@ -99,15 +101,6 @@ def run_rows(runs: Sequence[ListedRun]) -> Rows:
     ]
     filled = [at for at in range(len(names)) if any(row[at] for row in rows)]
     return [names[at] for at in filled], [[row[at] for at in filled] for row in rows]
-
-
-def _comparable(runs: Sequence[ListedRun]) -> tuple[str, str] | None:
-    """Return the two newest runs of one pipeline, the older one first; None if no pipeline has two."""
-    newer: dict[tuple[str, str], str] = {}
-    for run in runs:
-        if (later := newer.setdefault((run.project, run.pipeline), run.run_id)) != run.run_id:
-            return run.run_id, later
-    return None
 
 
 @question("runs", announced=BEFORE)
@@ -149,7 +142,12 @@ def list_runs(
 
 def recent_runs(journal: Journal, data: Path, project: str | None, most: int = -1) -> list[ListedRun]:
     """Return the runs from a data folder, newest first."""
-    return [_local_run(row, data) for row in journal.recent_runs(project, most)]
+    found = []
+    for row in journal.recent_runs(project, most):
+        recorded = {name: value for name, value in row.items() if name != "outcome"}
+        is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
+        found.append(ListedRun(**recorded, state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT)))
+    return found
 
 
 def unusual(run: ListedRun, journal: Journal) -> str:
@@ -174,11 +172,21 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
 
     `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
     """
-    made = _datasets_by_run(copies.values())
+    made_by = {
+        mfid: summary.made_by.run_id for copy in copies.values() for mfid, summary in copy.summaries.items()
+        if summary.made_by
+    }  # fmt: skip
+    made: dict[str, set[str]] = {}
+    for mfid, run_id in made_by.items():
+        made.setdefault(run_id, set()).add(mfid)
     run_ids = {run_id for project in copies for run_id in session.journal.runs_of(project)}.union(made)
-    runs_by_id: Mapping[str, Collection[str]] = {run_id: (run_id,) for run_id in run_ids}
+    runs_by_id = {run_id: {run_id} for run_id in run_ids}
     if not (found := _starting_with(text, runs_by_id)):
-        runs_by_id = _runs_by_prefect_id(copies.values())
+        runs_by_id = {}
+        for copy in copies.values():
+            for mfid in copy.summaries.keys() & made_by.keys():
+                for prefect_id in prefect_ids(copy.records[mfid]):
+                    runs_by_id.setdefault(prefect_id, set()).add(made_by[mfid])
         found = _starting_with(text, runs_by_id)
     if not found:
         near = nearest(text, sorted(run_ids), most=MOST_NEAR)
@@ -198,26 +206,6 @@ def _starting_with(text: str, ids: Iterable[str]) -> list[str]:
     return [mfid for mfid in ids if mfid == text] or sorted(
         mfid for mfid in ids if len(text) >= LEAST and mfid.startswith(text)
     )
-
-
-def _datasets_by_run(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
-    """Return what each run made according to records."""
-    found: dict[str, set[str]] = {}
-    for copy in copies:
-        for mfid, summary in copy.summaries.items():
-            if made_by := summary.made_by:
-                found.setdefault(made_by.run_id, set()).add(mfid)
-    return found
-
-
-def _runs_by_prefect_id(copies: Iterable[Snapshot]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for copy in copies:
-        for mfid, summary in copy.summaries.items():
-            if made_by := summary.made_by:
-                for flow_run_id in prefect_ids(copy.records[mfid]):
-                    found.setdefault(flow_run_id, set()).add(made_by.run_id)
-    return found
 
 
 def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, ListedRun]) -> dict[str, ListedRun]:
@@ -244,9 +232,3 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
         )
         for run_id, run in found.items()
     }
-
-
-def _local_run(row: JsonMapping, data: Path) -> ListedRun:
-    recorded = {name: value for name, value in row.items() if name != "outcome"}
-    is_alive = row["outcome"] is None and is_in_use(running(data) / row["run_id"])
-    return ListedRun(**recorded, state=row["outcome"] or (UNDER_WAY if is_alive else CUT_SHORT))

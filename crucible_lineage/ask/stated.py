@@ -72,15 +72,11 @@ def calibrations(
     that are certified in a project, with the data and times that they are valid for.
     """
     if dataset is not None:
-        view = show_dataset(session, find_mfid(session, dataset, [project] if project else ()))
-        return CalibrationsInUse(
-            uses=tuple(calibration for calibration in view.calibrations if kind in (None, calibration.kind))
-        )
+        uses = show_dataset(session, find_mfid(session, dataset, [project] if project else ())).calibrations
+        return CalibrationsInUse(uses=tuple(use for use in uses if kind in (None, use.kind)))
     session.mirror.sync_statements()
-    certified = session.mirror.certificates(find_project(session, project))
-    return CalibrationsInUse(
-        certificates=tuple(certificate for certificate in certified if kind in (None, certificate.kind))
-    )
+    found = session.mirror.certificates(find_project(session, project))
+    return CalibrationsInUse(certificates=tuple(use for use in found if kind in (None, use.kind)))
 
 
 @question("statements", announced=AFTER)
@@ -108,10 +104,8 @@ def statements(
         for applied in found
         if every or applied.is_unvouched or (applied.in_force and not applied.statement.revokes)
     ]
-    names = visible_names(
-        session.client, dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
-    )
-    return Statements(shown, len(found) - len(shown), names)
+    subjects = dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
+    return Statements(shown, len(found) - len(shown), visible_names(session.client, subjects))
 
 
 def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:

@@ -1,34 +1,37 @@
-"""`status`: the runs from this data folder, waiting results, and disk space; or all pipelines of all projects."""
+"""`status`: the runs from this data folder, waiting results, and disk space; or, as a facility sees them, all pipelines
+of all projects over all machines, and what to do about each."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
-from crucible_lineage.ask.answer import Answer, in_columns, next_command
+from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import shared_name
 from crucible_lineage.ask.question import AFTER, COMMAND, option, question
-from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, recent_runs, run_rows, unusual
+from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs, recent_runs, run_rows, unusual
 from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
 from crucible_lineage.core.folders import disk_usage
-from crucible_lineage.core.journal import Failure, ResultRow
-from crucible_lineage.errors import CrucibleError, UnreachableError
+from crucible_lineage.core.journal import Failure, Journal, ResultRow
+from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.registration.ingestion import in_words
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
+from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import FailedRun, failed_elsewhere, failures
 from crucible_lineage.statements.statements import Statement
-from crucible_lineage.text.amounts import amount, size_text
+from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown, utc
-
-if TYPE_CHECKING:
-    from crucible_lineage.ask.overview import Overview
 
 PREFIX = "crucible_lineage"
 COUNTER, GAUGE = "counter", "gauge"
@@ -95,6 +98,60 @@ class FolderStatus(Answer):
 
 
 @dataclass(frozen=True)
+class ActionItem:
+    """A problem, its start, and the command that resolves it."""
+
+    what: str
+    since: str
+    command: str
+
+
+@dataclass(frozen=True)
+class PipelineOverview:
+    """The status of a pipeline. `states` count its results at Crucible; `newest` is the time of its newest result.
+
+    `run` is its newest run, from this data folder or from records.
+    """
+
+    project: str
+    pipeline: str
+    states: Mapping[str, int]
+    run: ListedRun | None
+    todo: tuple[ActionItem, ...]
+    newest: str = ""
+    json_keys: ClassVar = "project pipeline states newest_result=newest run todo"
+
+
+@dataclass(frozen=True)
+class Overview(Answer):
+    """All pipelines of all projects, those that need attention first."""
+
+    pipelines: Sequence[PipelineOverview]
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        return any(pipeline.todo for pipeline in self.pipelines)
+
+    def table(self) -> Rows:
+        rows = []
+        for pipeline in self.pipelines:
+            states = ", ".join(f"{number} {state}" for state, number in pipeline.states.items()) or "none"
+            began, state = (pipeline.run.started, pipeline.run.ending) if pipeline.run else ("", "")
+            rows.append(
+                (pipeline.project, pipeline.pipeline, time_shown(began), state, time_shown(pipeline.newest), states)
+            )
+        return ("PROJECT", "PIPELINE", "LAST RUN", "STATE", "NEWEST RESULT", "RESULTS"), rows
+
+    def lines(self) -> Iterator[str]:
+        yield from in_columns(*self.table(), MOST_STEPS) if self.pipelines else ["no pipeline has run"]
+        for pipeline in self.pipelines:
+            for todo in pipeline.todo:
+                since = f" since {time_shown(todo.since)}" if todo.since else ""
+                yield f"{pipeline.project}/{pipeline.pipeline}: {todo.what}{since}"
+                yield f"  {todo.command}"
+
+
+@dataclass(frozen=True)
 class Metrics(Answer):
     """Metrics of a data folder in the text format of Prometheus, version 0.0.4."""
 
@@ -124,10 +181,8 @@ def status(
     something needs attention, 3 if Crucible is away.
     """
     if metrics:
-        return Metrics(masked_text("".join(f"{line}\n" for metric in _metrics(session) for line in _lines(metric))))
+        return Metrics(masked_text("".join(f"{line}\n" for line in _metrics(session))))
     if every:
-        from crucible_lineage.ask.overview import overview  # imports networkx, which the other answers do not need
-
         return overview(session, project)
     unknown: list[str] = []
     waiting, others = _waiting(session, project, unknown)
@@ -199,72 +254,173 @@ def _failures(failed: Sequence[Failure]) -> Iterator[str]:
         yield f"    {failure.error.splitlines()[0]}"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric: a counter, or a gauge, with a value for each combination of labels."""
-
-    name: str
-    kind: str
-    text: str
-    samples: Sequence[tuple[Mapping[str, str], float]]
-
-
-def _metrics(session: Session) -> Iterator[Metric]:
-    """Yield the metrics of a session's data folder."""
-    journal = session.journal
+def _metrics(session: Session) -> Iterator[str]:
+    """Yield the lines of the metrics of a session's data folder."""
+    journal, now = session.journal, datetime.now(UTC)
     runs = [({**_labels(row), "outcome": row[2] or "under way"}, float(row[3])) for row in journal.run_counts()]
-    yield Metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
+    yield from _metric("runs_total", COUNTER, "Runs started here, by outcome.", runs)
     ends = [({**_labels(row), "outcome": row[2]}, utc(row[3]).timestamp()) for row in journal.last_ends()]
-    yield Metric(
-        "last_run_end_timestamp_seconds", GAUGE, "End of the last run of the pipeline with this outcome.", ends
-    )
+    text = "End of the last run of the pipeline with this outcome."
+    yield from _metric("last_run_end_timestamp_seconds", GAUGE, text, ends)
     results = [
         ({"project": project, "state": state}, float(count)) for project, state, count in journal.result_counts()
     ]
-    yield Metric("results_total", COUNTER, "Results of steps, by state.", results)
-    yield from _deliveries(session)
-    yield _gauge("failed_results", "Failed results, not made since.", len(failures(session)))
-    watched = [({"project": name}, age_s) for name, age_s in _watch_ages(session)]
-    yield Metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
-    used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
-    yield Metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
-
-
-def _deliveries(session: Session) -> Iterator[Metric]:
-    waiting, now = session.outbox.waiting(), datetime.now(UTC)
-    ages = [(now - utc(row.made)).total_seconds() for row in waiting if row.made]
-    yield _gauge("waiting_results", "Results waiting for delivery.", len(waiting))
-    yield _gauge("waiting_oldest_seconds", "Age of the oldest waiting result.", max(0.0, *ages, 0.0))
-    yield _gauge("waiting_refused", "Waiting results that Crucible refused.", sum(row.refused for row in waiting))
-    damaged = len(session.outbox.set_aside())
-    yield _gauge("damaged_results", "Results damaged while waiting.", damaged)
-
-
-def _watch_ages(session: Session) -> Iterator[tuple[str, float]]:
-    """Yield the projects that `watch` looks at, and how many seconds ago it last did."""
+    yield from _metric("results_total", COUNTER, "Results of steps, by state.", results)
+    waiting = session.outbox.waiting()
+    oldest_s = max(0.0, *((now - utc(row.made)).total_seconds() for row in waiting if row.made), 0.0)
+    refused, damaged = sum(row.refused for row in waiting), len(session.outbox.set_aside())
+    yield from _metric("waiting_results", GAUGE, "Results waiting for delivery.", [({}, len(waiting))])
+    yield from _metric("waiting_oldest_seconds", GAUGE, "Age of the oldest waiting result.", [({}, oldest_s)])
+    yield from _metric("waiting_refused", GAUGE, "Waiting results that Crucible refused.", [({}, refused)])
+    yield from _metric("damaged_results", GAUGE, "Results damaged while waiting.", [({}, damaged)])
+    yield from _metric("failed_results", GAUGE, "Failed results, not made since.", [({}, len(failures(session)))])
     rows = session.store.database.rows(
         "SELECT name, value FROM mark WHERE instance = ? AND name LIKE 'watching %'", session.store.instance
     )
-    for name, value in rows:
-        if at := dict(unsealed(value, name) or {}).get("at"):
-            yield name.removeprefix("watching "), (datetime.now(UTC) - utc(at)).total_seconds()
+    watched = [
+        ({"project": name.removeprefix("watching ")}, (now - utc(at)).total_seconds())
+        for name, value in rows
+        if (at := dict(unsealed(value, name) or {}).get("at"))
+    ]
+    yield from _metric("watch_age_seconds", GAUGE, "Time since `watch` last looked without an error.", watched)
+    used = [({"part": part}, float(size)) for part, size in disk_usage(session.settings.data).items()]
+    yield from _metric("disk_bytes", GAUGE, "Space used by the data folder.", used)
 
 
 def _labels(row: Sequence[object]) -> dict[str, str]:
     return {"pipeline": str(row[0]), "project": str(row[1])}
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return Metric(name, GAUGE, text, [({}, float(value))])
-
-
-def _lines(metric: Metric) -> Iterator[str]:
-    yield f"# HELP {PREFIX}_{metric.name} {metric.text}"
-    yield f"# TYPE {PREFIX}_{metric.name} {metric.kind}"
-    for labels, value in metric.samples:
+def _metric(name: str, kind: str, text: str, samples: Sequence[tuple[Mapping[str, str], float]]) -> Iterator[str]:
+    """Yield a metric: a counter, or a gauge, with a value for each combination of labels."""
+    yield f"# HELP {PREFIX}_{name} {text}"
+    yield f"# TYPE {PREFIX}_{name} {kind}"
+    for labels, value in samples:
         named = ",".join(f'{label}="{_escaped(word)}"' for label, word in labels.items())
-        yield f"{PREFIX}_{metric.name}{f'{{{named}}}' if named else ''} {value:.15g}"
+        yield f"{PREFIX}_{name}{f'{{{named}}}' if named else ''} {value:.15g}"
 
 
 def _escaped(word: str) -> str:
     return word.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def overview(session: Session, project: str | None = None) -> Overview:
+    """Return all pipelines that this key can see or that ran here, those that need attention first.
+
+    Failures and waiting results are those of this data folder; pipelines whose last run failed, those of all machines.
+    Raises UnreachableError if the service is away.
+    """
+    session.mirror.sync_statements()
+    visible = [project.project_id for project in session.client.projects.list()]
+    projects = [name for name in visible if project is None or name.casefold() == project.casefold()]
+    found = [pipeline for name in projects for pipeline in _of_project(session, name)]
+    return Overview(
+        sorted(found, key=lambda pipeline: (not pipeline.todo, pipeline.project.casefold(), pipeline.pipeline))
+    )
+
+
+def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
+    copy, journal = session.mirror.snapshot(project), session.journal
+    found = standings(session, project, copy=copy)
+    results: dict[str, list[Standing]] = {}
+    for standing in found.values():
+        for name in standing.summary.pipelines:
+            results.setdefault(name, []).append(standing)
+    outdated = _outdated(session, project, found)
+    runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
+    ran_here = {run["run_id"]: run["pipeline"] for run in journal.recent_runs(project, -1)}
+    declared = {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
+    elsewhere, failed = failed_elsewhere(session, project), list(failures(session, project).values())
+    waiting = [row for row in session.outbox.waiting() if row.project.casefold() == project.casefold()]
+    rerun = next_command("rerun", "--stale", "--project", project)
+    named = {*(failure.pipeline for failure in failed), *(run.pipeline for run in elsewhere)}
+    for name in sorted({*results, *runs, *declared, *named}):
+        states = Counter(entry.state for entry in results.get(name, ()))
+        newest = max((entry.summary.created for entry in results.get(name, ())), default="")
+        again = next_command("run", declared.get(name) or "PIPELINE.yaml")
+        todo = (
+            *_late(name, Path(declared.get(name, "")), newest, again),
+            *(_of_run(runs[name], journal, again) if name in runs else ()),
+            *(
+                ActionItem(run.message, run.since, next_command("runs", "--pipeline", name, "--project", project))
+                for run in elsewhere
+                if run.pipeline == name
+            ),
+            *_failed([failure for failure in failed if failure.pipeline == name], again),
+            *_undelivered([row for row in waiting if ran_here.get(row.run) == name]),
+            *(
+                ActionItem(f"{amount(number, word)} {state}", "", command)
+                for number, word, state, command in (
+                    (outdated[name], "current result", "made of what is superseded", rerun),
+                    (states[CANDIDATE], "result", "to be signed", next_command("list", "--project", project)),
+                    (states[INCOMPLETE], "result", "incomplete", again),
+                )
+                if number
+            ),
+        )
+        yield PipelineOverview(project, name, dict(sorted(states.items())), runs.get(name), todo, newest)
+
+
+def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -> Counter[str]:
+    """Count by pipeline the current results that were made from superseded ones and would differ now.
+
+    The project's lineage is fetched only if there may be any.
+    """
+    superseded = {mfid for mfid, standing in entries.items() if standing.state == SUPERSEDED}
+    if not any(
+        standing.state in IN_PLACE and not superseded.isdisjoint(standing.summary.parents)
+        for standing in entries.values()
+    ):
+        return Counter()
+    # These import networkx, which the other answers do not need.
+    from crucible_lineage.ask.lineages import fetch_projects
+    from crucible_lineage.lineage.checks import made_of_superseded
+
+    graph = fetch_projects(session, [project])
+    found = (finding for node in graph.nodes.values() for finding in made_of_superseded(graph, node))
+    return Counter(entries[finding.ids[0]].summary.pipeline for finding in found)
+
+
+def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem]:
+    """Yield what is wrong with the last run of a pipeline."""
+    from crucible_lineage.pipeline.run.result import Outcome  # imports pydantic, which the other answers do not need
+
+    if run.state in ("failed", "cut short", "stopped"):
+        reason = run.error.partition("\n")[0]
+        problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
+        yield ActionItem(problem, run.ended or run.started, again)
+    if problem := unusual(run, journal):
+        command = next_command("runs", "--pipeline", run.pipeline, "--project", run.project)
+        yield ActionItem(f"the last run here is {problem}", run.started, command)
+    if run.state == Outcome.ON_HOLD:
+        command = next_command("statements", "--project", run.project)
+        yield ActionItem("the last run here is on hold", run.ended or run.started, command)
+
+
+def _failed(failed: Sequence[Failure], again: str) -> Iterator[ActionItem]:
+    for failure in failed:
+        reason = failure.error.partition("\n")[0].removeprefix(f"step {failure.step!r} failed: ")
+        problem = f"{failure.step} failed {amount(failure.failures, 'time')}: {reason}"
+        yield ActionItem(problem, failure.last, again)
+
+
+def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
+    if waiting:
+        refused = sum(row.refused for row in waiting)
+        problem = f"{amount(len(waiting), 'result')} made here and not delivered"
+        problem += f", {refused} refused by Crucible" if refused else ""
+        yield ActionItem(problem, min(row.made for row in waiting), next_command("push"))
+
+
+def _late(name: str, declared: Path, newest: str, again: str) -> Iterator[ActionItem]:
+    """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
+    from crucible_lineage.pipeline.declare.load import read_declaration
+
+    if not declared.is_file():
+        return
+    with suppress(InputError):  # `check` names its faults
+        spec = read_declaration(declared).spec
+        within = spec.fresh.within if spec and spec.fresh else None
+        age = (datetime.now(UTC) - utc(newest)).total_seconds() if newest else inf
+        if within is not None and age > within and spec and spec.pipeline == name:
+            yield ActionItem(f"no result for more than {time_text(within)}, as is declared", newest, again)

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.ask.overview import PipelineOverview, overview
+from crucible_lineage.ask.status import PipelineOverview, overview
 from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import HOLD, About
