@@ -29,36 +29,34 @@ def tool_of(question: Question, session: Session, folder: Path, lock: threading.
     One is answered at a time. Pipelines are read only from files in the folder. Our errors give their messages.
     """
     parameters = question.parameters_at(TOOL)
+    reads_pipelines = any(given.name == "pipeline" and given.param.is_argument for given in question.parameters)
 
     def answer(**given: object) -> object:
         given = {name: value for name, value in given.items() if value is not None}
         try:
             with lock, redirect_stdout(sys.stderr):  # standard output is the assistant's
-                if path := given.get("pipeline") if question.reads_pipelines else None:
-                    given["pipeline"] = _within_folder(folder, question.name, str(path))
+                if (named := given.get("pipeline")) and reads_pipelines:
+                    path = (folder / str(named)).resolve()
+                    if not path.is_relative_to(folder.resolve()):
+                        reason = f"pipelines are read from {folder.resolve()} only"
+                        raise InputError(f"{question.name} {named}: {reason}")
+                    given["pipeline"] = str(path)
                 found = question(session, **given)
-                shown = cut_text(str(found)) if found.is_text else bounded(_without_empty(found.to_json()))
-                return masked(shown, by_name=False)
+                if not found.is_text:
+                    return masked(bounded(_without_empty(found.to_json())), by_name=False)
+                text = str(found)
+                end = f"\n... cut: {len(text)} characters in all" if len(text) > MOST_CHARACTERS else ""
+                return masked(text[:MOST_CHARACTERS] + end, by_name=False)
         except LineageError as error:
             raise ToolError(str(error)) from error
 
     kind = inspect.Parameter.KEYWORD_ONLY
     answer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(parameter.name, kind, annotation=parameter.annotation, default=parameter.default)
-            for parameter in parameters
-        ]
+        [inspect.Parameter(each.name, kind, annotation=each.annotation, default=each.default) for each in parameters]
     )
     answer.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     answer.__name__, answer.__doc__ = question.name, question.help_at(TOOL)
     return answer
-
-
-def _within_folder(folder: Path, question: str, pipeline: str) -> str:
-    path = (folder / pipeline).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise InputError(f"{question} {pipeline}: pipelines are read from {folder.resolve()} only")
-    return str(path)
 
 
 def _without_empty(value: Any) -> Any:
@@ -93,11 +91,6 @@ def bounded(answer: Mapping[str, object]) -> dict[str, object]:
         items, text = items // 2, max(text // 2, 80)
 
 
-def cut_text(text: str) -> str:
-    """Return at most MOST_CHARACTERS of a text; a cut text says so."""
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}\n... cut: {len(text)} characters in all"
-
-
 def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> object:
     if isinstance(value, str):
         if len(value) > text:
@@ -108,9 +101,8 @@ def _within(value: object, path: str, items: int, text: int, cut: list[str]) -> 
     if len(value) > items:
         cut.append(f"{path}: {len(value)} {'entries' if isinstance(value, Mapping) else 'items'}")
     if isinstance(value, Mapping):
-        return {
-            str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in islice(value.items(), items)
-        }
+        parts = islice(value.items(), items)
+        return {str(key): _within(part, f"{path}.{key}", items, text, cut) for key, part in parts}
     return [_within(part, f"{path}[{at}]", items, text, cut) for at, part in enumerate(value[:items])]
 
 

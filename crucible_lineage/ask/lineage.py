@@ -163,7 +163,12 @@ def lineage(
     """
     chosen = _chosen(kind, output)
     if dataset is not None and dataset.endswith(DECLARATIONS):
-        return _written(Lineage(_declared_graph(session, dataset), None, chosen, output, every, superseded))
+        from crucible_lineage.pipeline.declare.inputs import located
+        from crucible_lineage.pipeline.plan.bind import bind_file
+        from crucible_lineage.pipeline.plan.planner import draw_plan
+
+        graph = draw_plan(bind_file(located(dataset), session.store), session)
+        return _written(Lineage(graph, None, chosen, output, every, superseded))
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.ask.bundle import lineage_to_share, to_share, write_bundle, write_crate
     from crucible_lineage.ask.lineages import fetch_projects
@@ -171,7 +176,12 @@ def lineage(
     if dataset is None:
         within = list(projects) or [find_project(session, None)]
         graph = to_share(session, fetch_projects(session, within))
-        graph = _of_run(session, graph, within, run) if run else graph
+        if run:
+            found = find_run(session, run, {project: session.mirror.snapshot(project) for project in within})
+            part = graph.with_parents(found.datasets)
+            if len(part) == 0 and len(graph):
+                raise InputError(f"lineage of run {run!r}: none of {nodes_text(len(graph))} matches")
+            graph = part
         return _written(Lineage(graph, None, chosen, output, every, superseded))
     mfid = find_mfid(session, dataset)
     if chosen == BUNDLE and output is not None:
@@ -195,23 +205,6 @@ def _written(found: Lineage) -> Lineage:
 def _refuse(is_wrong: bool, message: str) -> None:
     if is_wrong:
         raise InputError(message)
-
-
-def _declared_graph(session: Session, name: str) -> LineageGraph:
-    from crucible_lineage.pipeline.declare.inputs import located
-    from crucible_lineage.pipeline.plan.bind import bind_file
-    from crucible_lineage.pipeline.plan.planner import draw_plan
-
-    return draw_plan(bind_file(located(name), session.store), session)
-
-
-def _of_run(session: Session, graph: LineageGraph, projects: Sequence[str], run_id: str) -> LineageGraph:
-    """Return what a run made or used, and from what. Raises InputError if that is nothing, or there is no such run."""
-    found = find_run(session, run_id, {project: session.mirror.snapshot(project) for project in projects})
-    part = graph.with_parents(found.datasets)
-    if len(part) == 0 and len(graph):
-        raise InputError(f"lineage of run {run_id!r}: none of {nodes_text(len(graph))} matches")
-    return part
 
 
 def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:

@@ -124,18 +124,10 @@ class Question:
         """The docstring."""
         return inspect.getdoc(self.function) or ""
 
-    @property
-    def reads_pipelines(self) -> bool:
-        """Whether it reads a pipeline file, whose modules are imported."""
-        return any(parameter.name == "pipeline" and parameter.param.is_argument for parameter in self.parameters)
-
     def help_at(self, door: str) -> str:
         """Return the docstring, and the help of each parameter that a door has."""
-        lines = (
-            f"{parameter.name}: {parameter.param.help}"
-            for parameter in self.parameters_at(door)
-            if parameter.param.help
-        )
+        described = (parameter for parameter in self.parameters_at(door) if parameter.param.help)
+        lines = (f"{parameter.name}: {parameter.param.help}" for parameter in described)
         return "\n".join((self.help.replace("\b\n", ""), "", *lines))
 
     def parameters_at(self, door: str) -> list[Parameter]:

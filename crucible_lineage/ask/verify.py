@@ -36,7 +36,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_thread
 from crucible_lineage.errors import BAD_INPUT, ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping, text
-from crucible_lineage.lineage.checks import Finding, Severity, check, worst_first
+from crucible_lineage.lineage.checks import Finding, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids
@@ -104,23 +104,22 @@ class Verification(Answer):
                 yield f"repaired {file.filename} of {file.mfid}, from {file.source}"
         ordered = worst_first(self.findings)
         kinds = Counter((finding.severity, finding.check) for finding in ordered)
-        yield from _finding_lines(ordered, kinds)
+        shown: Counter[tuple[str, str]] = Counter()
+        for finding in ordered:
+            shown[finding.severity, finding.check] += 1
+            if shown[finding.severity, finding.check] <= FINDINGS_SHOWN:
+                end = f": {finding.check}: {' '.join(finding.ids)}"
+                yield Coloured(COLOURS[finding.severity], finding.severity, end)
+                yield f"  {finding.message}"
+                if finding.command:
+                    yield f"  way out: {finding.command}"
+        for (severity, rule), count in kinds.items():
+            if count > FINDINGS_SHOWN:
+                yield Coloured(
+                    COLOURS[severity], severity, f": {rule}: {count - FINDINGS_SHOWN} more; --json lists them"
+                )
         counts = ", ".join(f"{amount(count, severity)}: {rule}" for (severity, rule), count in kinds.items())
         yield f"{self.name}: {counts or 'no findings'}; looked at {self.scope}"
-
-
-def _finding_lines(findings: Sequence[Finding], kinds: Mapping[tuple[Severity, str], int]) -> Iterator[str]:
-    shown: Counter[tuple[str, str]] = Counter()
-    for finding in findings:
-        shown[finding.severity, finding.check] += 1
-        if shown[finding.severity, finding.check] <= FINDINGS_SHOWN:
-            yield Coloured(COLOURS[finding.severity], finding.severity, f": {finding.check}: {' '.join(finding.ids)}")
-            yield f"  {finding.message}"
-            if finding.command:
-                yield f"  way out: {finding.command}"
-    for (severity, rule), count in kinds.items():
-        if count > FINDINGS_SHOWN:
-            yield Coloured(COLOURS[severity], severity, f": {rule}: {count - FINDINGS_SHOWN} more; --json lists them")
 
 
 def _one_scope(dataset: str | None = None, project: str | None = None, **given: object) -> None:
@@ -209,7 +208,12 @@ def verify_dataset(session: Session, mfid: str, *, read_bytes: bool = False, tel
     if not fetched.found:
         state = "it does not exist" if fetched.absent else "this key may not read it"
         raise InputError(f"verify dataset {mfid}: {state} ({session.settings.describe()})")
-    above = _reached(session, fetched.found, _parents_of)
+
+    def parents(dataset: JsonMapping) -> set[str]:  # by links and by the record, since links may be missing
+        record = read_record(dataset.get("scientific_metadata"))
+        return _linked(dataset, "source") | set(record.parents if record else ())
+
+    above = _reached(session, fetched.found, parents)
     below = _reached(session, fetched.found, lambda dataset: _linked(dataset, "target"))
     return _verify(session, {**below, **above}, above.keys(), read_bytes, tell or _ignore)[0]
 
@@ -237,14 +241,24 @@ def _verify(
     findings = _confirmed(session, evidence)
     findings += _of_links(graph, datasets, {finding.ids for finding in findings})
     findings += not_ingested(session, graph, datasets)
-    lost, bytes_read, copies = list(_lost(records, files, findings)), 0, list[DamagedFile]()
+    bytes_read, copies = 0, list[DamagedFile]()
+    lost = []
+    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
+        present = {file.filename for file in files.get(mfid, ())}
+        expected = expected_files(records[mfid]).items()
+        lost += [DamagedFile(mfid, filename, sha256) for filename, sha256 in expected if filename not in present]
     if read_bytes:
-        stored = [(mfid, _with_hash(file, records.get(mfid))) for mfid in files for file in files[mfid]
-                  if mfid in of_files or mfid in fetched.found]  # fmt: skip
+        stored = []
+        for mfid, listed in files.items():
+            hashes = {entry.name: entry.sha256 for entry in (mfid in records and records[mfid].generated) or ()}
+            for file in listed if mfid in of_files or mfid in fetched.found else ():
+                sha256 = file.sha256_hash or hashes.get(file.filename)  # Crucible may list none
+                stored.append((mfid, file.model_copy(update={"sha256_hash": sha256})))
         damaged_files, bytes_read = _read_bytes(session, graph, stored, tell)
         copies = list(_damaged_copies(session, graph, stored))
         findings += [file.finding for file in (*damaged_files, *copies) if file.finding]
         lost += [file for file in damaged_files if file.sha256]
+    position = {mfid: number for number, generation in enumerate(generations(graph.nx)) for mfid in generation}
     verification = Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
@@ -252,21 +266,37 @@ def _verify(
         files=sum(map(len, files.values())),
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
-        damaged=_parents_first(lost, graph),
+        damaged=tuple(sorted(lost, key=lambda file: position.get(file.mfid, len(position)))),
         damaged_copies=tuple(copy.sha256 for copy in copies),
     )
     return verification, graph
 
 
+def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tuple[dict[str, Record], dict[str, str]]:
+    """Return the provenance record of each dataset that has one, and why others cannot be completed."""
+    records, damaged = {}, {}
+    for mfid, dataset in datasets.items():
+        if record := read_record(dataset.get("scientific_metadata")):
+            try:
+                records[mfid] = whole_record(session.client, mfid, record)
+            except (ChecksumError, InputError, NotFoundError) as error:
+                damaged[mfid] = str(error)
+    return records, damaged
+
+
 def _graph(
-    session: Session,
-    datasets: Mapping[str, JsonMapping],
-    records: Mapping[str, Record],
-    parents: Mapping[str, JsonMapping],
-    unseen: Collection[str],
-) -> LineageGraph:
+    session: Session, datasets: Mapping[str, JsonMapping], records: Mapping[str, Record],
+    parents: Mapping[str, JsonMapping], unseen: Collection[str],
+) -> LineageGraph:  # fmt: skip
     """Return the graph of the datasets with their states, and the datasets that their records name as used."""
-    linked = LineageGraph.from_records(_with_record(dataset, records.get(mfid)) for mfid, dataset in datasets.items())
+    whole = {
+        mfid: {
+            **datasets[mfid],
+            "scientific_metadata": {**datasets[mfid]["scientific_metadata"], KEY: record.document()},
+        }
+        for mfid, record in records.items()
+    }
+    linked = LineageGraph.from_records({**datasets, **whole}.values())
     named = [Node(mfid, name=text(parent.get("dataset_name"))) for mfid, parent in parents.items()]
     named += [Node(mfid, "hidden") for mfid in unseen]
     nodes = [*linked.nodes.values(), *(node for node in named if node.id not in linked)]
@@ -289,12 +319,9 @@ def _of_links(
 
 
 def repaired(
-    session: Session,
-    found: Verification,
-    verify_again: Callable[[], Verification],
-    folders: Sequence[Path],
+    session: Session, found: Verification, verify_again: Callable[[], Verification], folders: Sequence[Path],
     consent: Consent | None = None,
-) -> tuple[Verification, list[DamagedFile]]:
+) -> tuple[Verification, list[DamagedFile]]:  # fmt: skip
     """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
     `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.
@@ -351,37 +378,11 @@ def _reached(
     return found
 
 
-def _parents_of(dataset: JsonMapping) -> set[str]:
-    """Return the parents by links and by the record, since links may be missing."""
-    record = read_record(dataset.get("scientific_metadata"))
-    return _linked(dataset, "source") | set(record.parents if record else ())
-
-
 def _linked(dataset: JsonMapping, direction: str) -> set[str]:
     links = dataset["links"] or ()
     return {
         link["unique_id"] for link in links if link["direction"] == direction and link["resource_type"] == "dataset"
     }
-
-
-def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tuple[dict[str, Record], dict[str, str]]:
-    """Return the provenance record of each dataset that has one, and why others cannot be completed."""
-    records, damaged = {}, {}
-    for mfid, dataset in datasets.items():
-        record = read_record(dataset.get("scientific_metadata"))
-        if record is None:
-            continue
-        try:
-            records[mfid] = whole_record(session.client, mfid, record)
-        except (ChecksumError, InputError, NotFoundError) as error:
-            damaged[mfid] = str(error)
-    return records, damaged
-
-
-def _with_record(dataset: JsonMapping, record: Record | None) -> JsonMapping:
-    if record is None:
-        return dataset
-    return {**dataset, "scientific_metadata": {**dataset["scientific_metadata"], KEY: record.document()}}
 
 
 def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:
@@ -435,28 +436,6 @@ def _damaged_copies(
                 "writes there"
             )
             yield DamagedFile(mfid, file.filename, sha256, Finding("cache-damaged", "error", (mfid,), message))
-
-
-def _with_hash(file: FileRecord, record: Record | None) -> FileRecord:
-    """Return the file with the hash from its record, if Crucible lists none."""
-    hashes = {entry.name: entry.sha256 for entry in (record and record.generated) or ()}
-    return file if file.sha256_hash else file.model_copy(update={"sha256_hash": hashes.get(file.filename)})
-
-
-def _lost(
-    records: Mapping[str, Record], files: Mapping[str, Sequence[FileRecord]], findings: Sequence[Finding]
-) -> Iterator[DamagedFile]:
-    """Yield the files that datasets have lost according to the findings."""
-    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
-        present = {file.filename for file in files.get(mfid, ())}
-        for filename, sha256 in expected_files(records[mfid]).items():
-            if filename not in present:
-                yield DamagedFile(mfid, filename, sha256)
-
-
-def _parents_first(damaged: Sequence[DamagedFile], graph: LineageGraph) -> tuple[DamagedFile, ...]:
-    position = {mfid: number for number, generation in enumerate(generations(graph.nx)) for mfid in generation}
-    return tuple(sorted(damaged, key=lambda file: position.get(file.mfid, len(position))))
 
 
 def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:

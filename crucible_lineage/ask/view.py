@@ -197,7 +197,12 @@ def show(
     author and time, parents and children; or with --log the output of its step.
     """
     mfid = find_mfid(session, dataset, [project] if project else ())
-    return StepLog(mfid, log_of_dataset(session, mfid)) if log else show_dataset(session, mfid)
+    if not log:
+        return show_dataset(session, mfid)
+    existing(session, mfid)
+    files = (file for file in session.client.datasets.list_files(mfid) if file.filename == STEP_LOG)
+    content = next(map(session.client.files.download_bytes, files), None)
+    return StepLog(mfid, None if content is None else content.decode(errors="replace"))
 
 
 def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
@@ -239,7 +244,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.effects.about(mfid, found.project_id or "", entry.summary),
         varies=known_to_vary(session, mfid, record),
-        calibrations=calibrations_of(session, record),
+        calibrations=tuple(_calibrations(session, record)),
         overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),
     )
 
@@ -285,21 +290,9 @@ def visible_names(client: CrucibleClient, mfids: Iterable[str]) -> dict[str, str
     return {mfid: text(record.get("dataset_name")) or mfid for mfid, record in found.items()}
 
 
-def log_of_dataset(session: Session, mfid: str) -> str | None:
-    """Return the log of the step that made a dataset; None if it printed nothing, or no step made the dataset.
-
-    Raises InputError if there is no such dataset.
-    """
-    existing(session, mfid)
-    for file in session.client.datasets.list_files(mfid):
-        if file.filename == STEP_LOG:
-            return session.client.files.download_bytes(file).decode(errors="replace")
-    return None
-
-
 def _status(found: DatasetView) -> Iterator[str]:
     entry, mfid = found.entry, found.entry.summary.mfid
-    yield (entry.summary.name)
+    yield entry.summary.name
     yield f"{mfid}  {entry.state}"
     yield from found.remarks
     if found.deletion:
@@ -364,23 +357,20 @@ def _made(found: DatasetView) -> Iterator[str]:
 
 
 def _values(values: Mapping[str, object]) -> Iterator[str]:
-    yield from (f"  {name}: {value_text(value)}" for name, value in values.items())
+    return (f"  {name}: {value_text(value)}" for name, value in values.items())
 
 
 def _named(mfid: str, names: Mapping[str, str]) -> str:
     return f"{mfid}  {names[mfid]}" if names.get(mfid, mfid) != mfid else mfid
 
 
-def calibrations_of(session: Session, record: Mapping[str, object]) -> tuple[CalibrationUse, ...]:
-    """Return the calibrations that a result was made with by certificate, or those certified for measured data."""
+def _calibrations(session: Session, record: Mapping[str, object]) -> Iterator[CalibrationUse]:
+    """Yield the calibrations that a result was made with by certificate, or those certified for measured data."""
     recorded = provenance(record)
-    if recorded.get("recipe"):
-        return tuple(_chosen(mappings(recorded.get("used"))))
-    return tuple(_certified(session, record))
-
-
-def _chosen(used: Iterable[Mapping[str, object]]) -> Iterator[CalibrationUse]:
-    for entry in used:
+    if not recorded.get("recipe"):
+        yield from _certified(session, record)
+        return
+    for entry in mappings(recorded.get("used")):
         if certificate := mapping(mapping(entry.get("chosen")).get("certificate")):
             statement = str(certificate.get("statement"))
             why = f"{certified_text(certificate)} by {certificate.get('by')} (certificate {statement})"
@@ -422,11 +412,9 @@ def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
     ]
     now = sorted({certificate.dataset for certificate in overlapping(lifted.declared, others)})
     yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.declared)}: {', '.join(now) or 'none'} is certified now"
-    made = made_with(session, lifted.project, lifted.dataset)
+    made = [
+        found
+        for found in standings(session, lifted.project).values()
+        if found.state in IN_PLACE and lifted.dataset in found.summary.parents
+    ]
     yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
-
-
-def made_with(session: Session, project: str, calibration: str) -> list[Standing]:
-    """Return the current results of a project that were made with a calibration."""
-    found = standings(session, project).values()
-    return [standing for standing in found if standing.state in IN_PLACE and calibration in standing.summary.parents]
