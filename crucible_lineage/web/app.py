@@ -96,8 +96,17 @@ def with_pages(api: ASGIApp, data: Path) -> ASGIApp:
     pages = _Pages(api, data).app
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
-        is_call = scope["type"] == "http" and scope["path"].startswith("/api/")
-        await (api if is_call or scope["type"] != "http" else pages)(scope, receive, send)
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":  # security headers, unless a view set its own
+                present = {name.lower() for name, _ in message["headers"]}
+                added = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
+                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in present)]
+            await send(message)
+
+        if scope["type"] == "http" and not scope["path"].startswith("/api/"):
+            await pages(scope, receive, guarded)
+        else:
+            await api(scope, receive, send)
 
     return both
 
@@ -109,21 +118,14 @@ class _Pages:
         self._api = api
         self._sign_ins = SignIns(data)
         self._threads: CapacityLimiter | None = None
-        self.app: ASGIApp = _SafeHeaders(
-            Starlette(
-                routes=[
-                    Route("/sign-in", self._show_sign_in, methods=["GET"]),
-                    Route("/sign-in", self._sign_in, methods=["POST"]),
-                    Route("/sign-out", self._sign_out, methods=["POST"]),
-                    Route("/static/{name}", _static),
-                    *(Route(path, self._endpoint(view)) for path, view in VIEWS),
-                ],
-                exception_handlers={
-                    HTTPException: self._http_error,
-                    LineageError: self._library_error,
-                    Exception: self._unforeseen_error,
-                },
-            )
+        self.app: ASGIApp = Starlette(
+            routes=[
+                Route("/sign-in", self._sign_in, methods=["GET", "POST"]),
+                Route("/sign-out", self._sign_out, methods=["POST"]),
+                Route("/static/{name}", _static),
+                *(Route(path, self._endpoint(view)) for path, view in VIEWS),
+            ],
+            exception_handlers=dict.fromkeys((HTTPException, LineageError, Exception), self._failed),
         )
 
     def _endpoint(self, view: View) -> Callable[[Request], Awaitable[Response]]:
@@ -137,10 +139,9 @@ class _Pages:
 
         return endpoint
 
-    async def _show_sign_in(self, request: Request) -> Response:
-        return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))
-
     async def _sign_in(self, request: Request) -> Response:
+        if request.method != "POST":
+            return rendered("sign_in.html", next=safe_path(request.query_params.get("next", "/")))
         form = await read_form(request)
         target = safe_path(form.get("next", "/"))
         if not is_from_here(request):
@@ -162,46 +163,23 @@ class _Pages:
         self._sign_ins.end(request, response)
         return response
 
-    async def _http_error(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        text = "There is no such page." if error.status_code == 404 else error.detail
-        return self._problem(request, error.status_code, text)
-
-    async def _library_error(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, LineageError)
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        """Say what is wrong. An unforeseen error is logged for the server's operator, and hidden from the reader."""
         if isinstance(error, UnauthorizedError):  # the key was revoked
             response = _to_sign_in(request)
             self._sign_ins.end(request, response)
             return response
-        status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
-        return self._problem(request, status, str(error))
-
-    async def _unforeseen_error(self, request: Request, error: Exception) -> Response:
-        """Log an unforeseen error for the server's operator, and hide it from the reader."""
-        log.error("the page %s failed", request.url.path, exc_info=error)
-        return self._problem(request, 500, "The page could not be shown because of a fault in crucible-lineage.")
-
-    def _problem(self, request: Request, status: int, text: str) -> Response:
+        if isinstance(error, HTTPException):
+            status = error.status_code
+            text = "There is no such page." if status == 404 else error.detail
+        elif isinstance(error, LineageError):
+            status, text = next((status for kind, status in STATUSES if isinstance(error, kind)), 500), str(error)
+        else:
+            log.error("the page %s failed", request.url.path, exc_info=error)
+            status, text = 500, "The page could not be shown because of a fault in crucible-lineage."
         sign_in = self._sign_ins.of(request)
         title = TITLES.get(status, "Something failed")
         return rendered("problem.html", sign_in.name if sign_in else None, status, title=title, text=text)
-
-
-class _SafeHeaders:
-    """Adds the security headers to every answer, unless a view set its own."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name.lower() for name, _ in message["headers"]}
-                added = ((name.lower().encode(), value.encode()) for name, value in HEADERS.items())
-                message["headers"] = [*message["headers"], *(pair for pair in added if pair[0] not in present)]
-            await send(message)
-
-        await self.app(scope, receive, guarded)
 
 
 async def _static(request: Request) -> Response:

@@ -46,7 +46,10 @@ def datasets(reader: Reader) -> Response:
     found = _listing(reader, project)
     first, pages = _page(reader, len(found))
     query = {name: value for name, value in reader.query.items() if name != "page"}
-    columns = _columns(project)
+    columns, sort = _columns(project), query.get("sort", "")
+    orders = {column.name: (column.name, "none") for column in columns if column.name != "results"}
+    if sort.removeprefix("-") in orders:  # a click on the current order reverses it
+        orders[sort.removeprefix("-")] = (sort[1:], "descending") if sort[0] == "-" else (f"-{sort}", "ascending")
     return rendered(
         "browse.html",
         reader.name,
@@ -59,7 +62,7 @@ def datasets(reader: Reader) -> Response:
         page=reader.page,
         pages=pages,
         columns=columns,
-        orders={column.name: _toggled(query, column.name) for column in columns if column.name != "results"},
+        orders=orders,
     )
 
 
@@ -102,14 +105,6 @@ def _page(reader: Reader, total: int, per_page: int = PER_PAGE) -> tuple[int, in
 
 def _columns(project: Project | None) -> list[Column]:
     return [column for column in columns_at(Surface.PAGE) if not (project and column.name == "project")]
-
-
-def _toggled(query: Mapping[str, str], column: str) -> tuple[str, str]:
-    """Return the sort order after a click on this column, reversed if it is the current one; and the current order."""
-    sort = query.get("sort", "")
-    if sort == column:
-        return f"-{column}", "ascending"
-    return column, "descending" if sort == f"-{column}" else "none"
 
 
 def questions(reader: Reader) -> Response:

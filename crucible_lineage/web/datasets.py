@@ -15,7 +15,7 @@ from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_n
 from crucible_lineage.ask.view import single_statements, view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import LineageError
-from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
+from crucible_lineage.json_types import JsonMapping, mapping, text
 from crucible_lineage.lineage.activities import shareable, with_hidden_parents
 from crucible_lineage.lineage.graph import LineageGraph, with_record
 from crucible_lineage.lineage.labels import HIDDEN_NAME
@@ -52,7 +52,12 @@ def dataset(reader: Reader) -> Response:
     links = found.links or []
     with reader.sign_in.session() as session:
         view = view_of(session, found)
-    record, damage = _complete_record(reader, found)
+    record, damage = found.model_dump(), ""
+    try:
+        record = dict(whole_record_of(reader.client, mfid, record))
+        damage = unreadable(found.scientific_metadata)
+    except LineageError as error:  # its complete provenance cannot be read
+        damage = str(error)
     shown, known = _shown(reader, record, links)
     recorded = provenance(shown) if read_record(record["scientific_metadata"]) else {}
     elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}
@@ -123,16 +128,6 @@ def download(reader: Reader) -> Response:
 
 def _dataset(reader: Reader) -> Dataset:
     return reader.client.datasets.get(reader.mfid, include_metadata=True, include_links=True)
-
-
-def _complete_record(reader: Reader, found: Dataset) -> tuple[JsonObject, str]:
-    """Return the dataset's record with its complete provenance, and the reason if that cannot be read."""
-    record = found.model_dump()
-    try:
-        complete = whole_record_of(reader.client, found.unique_id, record)
-    except LineageError as error:
-        return record, str(error)
-    return dict(complete), unreadable(found.scientific_metadata)
 
 
 def _shown(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[JsonMapping, dict[str, str]]:
