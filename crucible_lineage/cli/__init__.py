@@ -13,7 +13,6 @@ from crucible_lineage.errors import FAILURE, InputError, nearest, nearest_word
 from crucible_lineage.machine.process import collector_frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from importlib.metadata import EntryPoint
 
 __all__ = ["main"]
@@ -91,12 +90,6 @@ def _load(other: EntryPoint) -> click.Command:
         raise InputError(f"command {other.name!r}{package} cannot be loaded from {other.value}: {error}") from error
 
 
-def _no_command(name: str, others: Iterable[str]) -> str:
-    names = [*COMMANDS, *others]
-    known = nearest(name, names) if nearest_word(name, names) else "to list them: crucible-lineage --help"
-    return f"there is no command {name!r}; {known}"
-
-
 class _Commands(click.Group):
     as_json = False
 
@@ -125,7 +118,9 @@ class _Commands(click.Group):
         # click matches near names by loading every command; a plain look-up is enough and loads one.
         others = _external_commands() if args and args[0] not in COMMANDS else {}
         if args and args[0] not in COMMANDS and args[0] not in others:
-            ctx.fail(_no_command(args[0], others))
+            names = [*COMMANDS, *others]
+            known = nearest(args[0], names) if nearest_word(args[0], names) else "to list them: crucible-lineage --help"
+            ctx.fail(f"there is no command {args[0]!r}; {known}")
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -44,7 +45,13 @@ def check_command(
     if shows_schema:
         if files:
             raise InputError("--schema prints the schema and checks nothing; leave files out")
-        return _schema(output)
+        schema = pipeline_schema()
+        text = json.dumps(schema, indent=1, ensure_ascii=False)
+        if output is None:
+            return Done(schema, text.splitlines())
+        output.write_text(f"{text}\n", encoding="utf-8")
+        hint = "start a pipeline file beside it with this line, and your editor completes and checks it:"
+        return Done({"file": output}, [MODELINE.format(path=f"./{output.name}")], warnings=[hint])
     if output is not None:
         raise InputError("--output goes with --schema")
     if not files:
@@ -85,23 +92,13 @@ class Checked(Answer):
                 yield Coloured("green", "no faults", before=line)
 
 
-def _schema(output: Path | None) -> Done:
-    """Return the JSON Schema of pipeline files, or write it to a file and return the modeline that refers to it."""
-    schema = pipeline_schema()
-    text = json.dumps(schema, indent=1, ensure_ascii=False)
-    if output is None:
-        return Done(schema, text.splitlines())
-    output.write_text(f"{text}\n", encoding="utf-8")
-    hint = "start a pipeline file beside it with this line, and your editor completes and checks it:"
-    return Done({"file": output}, [MODELINE.format(path=f"./{output.name}")], warnings=[hint])
-
-
 def _checked_files(files: Sequence[Path]) -> Iterator[CheckedFile]:
-    makes_projects = chosen_settings().embedded
     first_of: dict[str, Path] = {}
     for file in files:
-        declared = _declaration(file)
-        bound, faults = _bound(file, declared, makes_projects=makes_projects)
+        declared = None
+        with suppress(InputError):  # binding says why it is unreadable
+            declared = read_declaration(file)
+        bound, faults = _bound(file, declared)
         pipeline = bound.name if bound else declared and declared.document.data.get("pipeline")
         if declared and isinstance(pipeline, str) and (first := first_of.setdefault(pipeline, file)) != file:
             message = f"pipeline {pipeline!r} is also declared in {first}; rename one of them"
@@ -110,25 +107,14 @@ def _checked_files(files: Sequence[Path]) -> Iterator[CheckedFile]:
         yield CheckedFile(str(file), name, tuple(faults), len(bound.steps) if bound else 0)
 
 
-def _declaration(file: Path) -> Declaration | None:
-    """Read a declaration with its faults; None if it is unreadable."""
-    try:
-        return read_declaration(file)
-    except InputError:
-        return None
-
-
-def _bound(
-    file: Path, declared: Declaration | None, *, makes_projects: bool
-) -> tuple[BoundPipeline | None, list[Fault]]:
-    bound = None
+def _bound(file: Path, declared: Declaration | None) -> tuple[BoundPipeline | None, list[Fault]]:
+    bound, faults = None, list[Fault]()
     try:
         bound = bind_file(file)
-        faults = []
     except InputError as error:
-        faults = list(error.faults)
+        faults += error.faults
     spec = bound.spec if bound else declared and declared.spec
-    if declared and makes_projects:
+    if declared and chosen_settings().embedded:  # which makes projects
         faults += filter(None, [project_fault(declared)])
     if spec and spec.schedule:
         from crucible_lineage.flows.deploying import schedule_fault  # imports Prefect, which validates the schedule
@@ -136,17 +122,14 @@ def _bound(
         faults += filter(None, [schedule_fault(spec)])
     if declared and spec and (named := named_ingestors(spec)):
         try:
-            faults += ingestor_faults(declared, _ingestors())
+            if chosen_settings().embedded:  # need not be started
+                names = tuple(ingestor_names())
+            else:
+                with open_session() as session:
+                    names = session.client.ingestions.ingestors()
+            faults += ingestor_faults(declared, names)
         except CrucibleError as error:
-            names = ", ".join(sorted(set(named.values())))
-            note = f"note: {file}: could not check that the ingestors {names} exist: {error}"
+            unknown = ", ".join(sorted(set(named.values())))
+            note = f"note: {file}: could not check that the ingestors {unknown} exist: {error}"
             click.echo(plain_lines(note), err=True)
     return bound, sorted(faults, key=lambda fault: (fault.file != str(file), fault.line or 0, fault.column or 0))
-
-
-def _ingestors() -> tuple[str, ...]:
-    """Return the ingestors of the chosen Crucible, without starting the embedded one."""
-    if chosen_settings().embedded:
-        return tuple(ingestor_names())
-    with open_session() as session:
-        return session.client.ingestions.ingestors()

@@ -24,9 +24,8 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
-from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured, replace_measured
-from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
@@ -93,24 +92,14 @@ def register_command(
     if dataset is None:
         session.ensure_project(project)
         dataset = register_raw(raw, declared, name or files[0].name, session, note, supersedes)
-    if old is not None:
-        _take_over(session, project, old, dataset.mfid)
-    return _done(raw, dataset, is_new=found is None)
-
-
-def _done(raw: RawFiles, dataset: DatasetRef, *, is_new: bool) -> Done:
-    before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
-    done = "registered" if is_new else f"already registered{before}"
-    document = {**dataset.to_json(), "registered": is_new, "parents": [parent.mfid for parent in raw.parents]}
-    return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
-
-
-def _take_over(session: Session, project: str, old: Standing, mfid: str) -> None:
-    """Make a dataset current in the slots of a result, unless that is superseded already."""
-    if not old.superseded_by:
+    if old is not None and not old.superseded_by:
         slots = old.summary.status.slots.items()
         claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
-        make_current_now(session.mirror, session.client, project, mfid, claims)
+        make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
+    before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
+    done = "registered" if found is None else f"already registered{before}"
+    document = {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
+    return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:
@@ -208,10 +197,10 @@ def _assigned(values: Sequence[str]) -> JsonObject:
     found: JsonObject = {}
     for text in values:
         name, value = read_pair("set", text, "FIELD=VALUE, as in metadata.power_mW=5", may_be_empty=True)
-        if name in found and name not in LINKS:
-            raise InputError(f"set {name}: it is given twice")
         if name in LINKS:
             found.setdefault(name, []).append(value)
+        elif name in found:
+            raise InputError(f"set {name}: it is given twice")
         else:
             found[name] = read_value(name, value)
     return found

@@ -117,7 +117,12 @@ def clean_command(
         raise InputError("data clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
         click.confirm("remove this?", abort=True, err=True)
-    failed = _remove_all(found)
+    failed = []
+    for leftover in found:
+        try:
+            remove(leftover)
+        except OSError as error:
+            failed.append(f"{leftover.path}: {error.strerror}")
     freed = sum(leftover.bytes for leftover in found)
     lines = [f"freed: {size_text(freed)}"] if found else []
     errors = [f"error: not removed: {line}" for line in failed]
@@ -134,14 +139,3 @@ def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None
     copies = disk_usage(data)["cache"]
     if copies and not cache:
         click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
-
-
-def _remove_all(found: Sequence[Leftover]) -> list[str]:
-    """Remove the leftovers. Returns those that could not be removed, with the reason."""
-    failed = []
-    for leftover in found:
-        try:
-            remove(leftover)
-        except OSError as error:
-            failed.append(f"{leftover.path}: {error.strerror}")
-    return failed

@@ -55,12 +55,6 @@ class RunRequest:
     choice: StepChoice = StepChoice()
 
 
-def require_engine(name: str) -> None:
-    """Raise InputError if neither this nor another package has an engine of this name."""
-    if name not in (AUTO, PREFECT):
-        _engine_entry(name)
-
-
 def run_with_engine(
     engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None = None
 ) -> RunResult:
@@ -84,11 +78,12 @@ def run_with_engine(
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:
     """Load an engine and create it. Called only if a run has something to do."""
-    engine: Engine = _engine_entry(name).load()(session, jobs)
+    engine: Engine = engine_entry(name).load()(session, jobs)
     return engine
 
 
-def _engine_entry(name: str) -> EntryPoint:
+def engine_entry(name: str) -> EntryPoint:
+    """Return where an engine is. Raises InputError if neither this nor another package has one of this name."""
     from importlib.metadata import EntryPoint, entry_points
 
     if name in ENGINES:  # ours cannot be replaced

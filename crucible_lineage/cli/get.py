@@ -14,7 +14,6 @@ from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import FAILURE, InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.refs import file_stem
@@ -61,7 +60,16 @@ def get_command(
     ]
     notes = [line for dataset in found for line in _notes(dataset, selected[dataset.mfid][1])]
     code = FAILURE if any(dataset.absent for dataset in found) else 0
-    return Done(_as_json(found, selected, several), lines, code, notes)
+    each = [
+        {
+            "mfid": dataset.mfid,
+            "state": selected[dataset.mfid][1],
+            "files": [*dataset.present, *dataset.files],
+            "absent": dataset.absent,
+        }
+        for dataset in found
+    ]
+    return Done({"datasets": each} if several else each[0], lines, code, notes)
 
 
 def _select(
@@ -81,19 +89,6 @@ def _select(
         if named == entry.summary.name:  # others may have it, too
             click.echo(plain(f"{named} is {entry.mfid}, {entry.state}"), err=True)
     return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
-
-
-def _as_json(found: Sequence[FilesFetched], selected: dict[str, tuple[str, str]], several: bool) -> dict[str, object]:
-    each: list[JsonObject] = [
-        {
-            "mfid": dataset.mfid,
-            "state": selected[dataset.mfid][1],
-            "files": [*dataset.present, *dataset.files],
-            "absent": dataset.absent,
-        }
-        for dataset in found
-    ]
-    return {"datasets": each} if several else each[0]
 
 
 def _notes(found: FilesFetched, state: str) -> Iterator[str]:

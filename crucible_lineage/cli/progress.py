@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Collection
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -52,7 +51,9 @@ class Progress:
         self._hidden: Counter[Outcome] = Counter()
         self._looking = "looking for existing results"
         self._delivering = ""
-        self._steps = RunningSteps()
+        self._todo: set[str] = set()
+        self._total = 0  # known once there is a plan
+        self._running: dict[str, float] = {}
         self._moving = TrafficMonitor()
         self._line = StatusLine(self._text, is_shown=not self.quiet)
 
@@ -75,19 +76,21 @@ class Progress:
         """Show what happened to a step."""
         with self._line.lock:
             if event.outcome == Outcome.PLANNED:
-                self._steps.plan(event.todo)
+                self._todo |= set(event.todo)
+                self._total = len(event.todo)
             elif event.outcome == Outcome.REGISTERING:
                 self._looking = event.detail
             elif event.outcome == Outcome.DELIVERING:
                 self._delivering = event.detail
             elif event.outcome == Outcome.STARTED:
-                self._steps.started(event.step)
+                self._running.setdefault(event.step, time.monotonic())
             elif event.outcome == Outcome.WAITING and not self.silent:
                 self._line.print_line(plain(f"  {event.step:{self.width}}  not delivered  {event.detail}"))
             elif event.outcome in (Outcome.STOPPING, Outcome.AWAY) and not self.silent:
                 self._line.print_line(plain_lines(event.detail))
             elif event.outcome in WORDS:
-                self._steps.ended(event.step)
+                self._running.pop(event.step, None)
+                self._todo.discard(event.step)
                 self._ended(event)
 
     def hear(self, step: str, line: str) -> None:
@@ -110,34 +113,11 @@ class Progress:
         self._line.print_line(f"  {plain(event.step):{self.width}}  {word}{seconds}{plain(detail)}")
 
     def _text(self) -> str:
-        parts = self._steps.text() or self._looking, self._delivering, self._moving.text()
+        """Return `12/95 (12 %), running a 3 s, b 1 s`, what is delivered, and the traffic."""
+        parts = self._steps_text() or self._looking, self._delivering, self._moving.text()
         return ", ".join(filter(None, parts))
 
-
-class RunningSteps:
-    """Counts the steps of a run that have ended, and names those that run."""
-
-    def __init__(self) -> None:
-        self._todo: set[str] = set()
-        self._total = 0
-        self._running: dict[str, float] = {}
-
-    def plan(self, steps: Collection[str]) -> None:
-        """Count these steps as to be made."""
-        self._todo |= set(steps)
-        self._total = len(steps)
-
-    def started(self, step: str) -> None:
-        """Note that a step was started."""
-        self._running.setdefault(step, time.monotonic())
-
-    def ended(self, step: str) -> None:
-        """Note that a step has ended."""
-        self._running.pop(step, None)
-        self._todo.discard(step)
-
-    def text(self) -> str:
-        """Return `12/95 (12 %), running a 3 s, b 1 s`; empty before the plan is known."""
+    def _steps_text(self) -> str:
         if not self._total:
             return ""
         done, now = self._total - len(self._todo), time.monotonic()

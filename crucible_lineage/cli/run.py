@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +15,8 @@ from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, par
 from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.waiting import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.engines import RunRequest, require_engine, run_with_engine
-from crucible_lineage.cli.options import (
-    PATIENCE,
-    Jobs,
-    Patience,
-    announce,
-    wants_json,
-)
+from crucible_lineage.cli.engines import AUTO, PREFECT, RunRequest, engine_entry, run_with_engine
+from crucible_lineage.cli.options import PATIENCE, Jobs, Patience, announce, wants_json
 from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.datasets import fetch_datasets
@@ -32,7 +26,6 @@ from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Outcome, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
@@ -78,17 +71,21 @@ def run_command(
     here, 4 if nothing but a hold or a missing signature stopped a step or doubts a result, 130 if the run was stopped
     by Ctrl-C or SIGTERM.
     """
-    require_engine(engine)
+    if engine not in (AUTO, PREFECT):
+        engine_entry(engine)  # refuse an unknown one before anything else
     if not quiet:
         announce(session)
     values = parse_overrides(overrides)
     path = located(pipeline)
     with collector_frozen(), noting_unstarted(session, path) if not values else nullcontext():
         bound = bind_file(path, session.store, values)
-    note_same_name(bound, session)
+    last = session.journal.declaration(bound.name)
+    if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
+        both = shared_name([last, bound.spec.path])
+        click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
     choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of)
+    choice.require_steps(bound)  # refuse unknown names before any request
     request = RunRequest(bound, values, choice)
-    request.choice.require_steps(bound)  # refuse unknown names before any request
     shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)
     with shown as progress:
         result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
@@ -100,20 +97,6 @@ def _done(result: RunResult, *, quiet: bool = False, verbose: bool = False, retu
     if not wants_json():
         print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
     return Done(result, (), exit_code(result))
-
-
-def _frames(trace: str, error: str) -> tuple[str, ...]:
-    """Return the lines of a traceback without the error that was printed already."""
-    lines = tuple(trace.rstrip().splitlines())
-    return lines[:-1] if lines and lines[-1].strip() in error else lines
-
-
-def note_same_name(bound: BoundPipeline, session: Session) -> None:
-    """Print a note if another existing file declared a pipeline of this name when it last ran here."""
-    last = session.journal.declaration(bound.name)
-    if last and last.is_file() and last.resolve() != bound.spec.path.resolve():
-        both = shared_name([last, bound.spec.path])
-        click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
 
 
 def exit_code(result: RunResult) -> int:
@@ -138,9 +121,8 @@ def print_summary(
     _print_errors(result, verbose)
     if not quiet:
         _print_notes(result)
-        print_returned(returned or {}, len(result.executed))
-        last = list(result.datasets.values())[-1:]
-        for mfid in (mfid for outputs in last for mfid in outputs.values()):
+        _print_returned(returned or {}, len(result.executed))
+        for mfid in list(result.datasets.values())[-1].values() if result.datasets else ():
             click.echo(f"see it: {next_command('lineage', mfid)}")
 
 
@@ -152,7 +134,8 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
     shown: set[tuple[str, ...]] = {()}
     for step, error in failed:
         click.echo(plain_lines(result.error_line(step)), err=True)
-        frames = _frames(result.tracebacks.get(step, ""), error)
+        frames = tuple(result.tracebacks.get(step, "").rstrip().splitlines())
+        frames = frames[:-1] if frames and frames[-1].strip() in error else frames  # the error was printed already
         if frames not in shown and len(shown) <= MOST_TRACEBACKS:
             shown.add(frames)
             click.echo("\n".join(plain(f"  {line}") for line in frames), err=True)
@@ -182,8 +165,7 @@ def _print_notes(result: RunResult) -> None:
         click.echo(plain(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}"))
     warn(unread_lines(result.not_ingested))
     if result.delivered:
-        number = len(result.delivered)
-        click.echo(f"delivered {amount(number, 'dataset')} from an earlier run")
+        click.echo(f"delivered {amount(len(result.delivered), 'dataset')} from an earlier run")
     warn(waiting_lines(result.waiting))
     if result.outcomes and not result.executed and result.ok and not result.held:
         click.echo("everything is up to date; nothing was run")
@@ -202,32 +184,15 @@ def returned_by(session: Session, result: RunResult) -> Returned:
         return {}
     known = {mfid: values for step, output, mfid in made
              if (values := result.returned.get(step, {}).get(output)) is not None}  # fmt: skip
-    known |= _fetch_returned(session, {mfid for *_, mfid in made if mfid not in known})
+    if elsewhere := {mfid for *_, mfid in made if mfid not in known}:  # another process or machine made them
+        with suppress(LineageError):  # the run itself succeeded
+            fetched = fetch_datasets(session.client, elsewhere).found
+            known |= {mfid: returned_values(record) for mfid, record in fetched.items()}
     return {(step, output): (mfid, known[mfid]) for step, output, mfid in made if mfid in known}
 
 
-def _fetch_returned(session: Session, mfids: set[str]) -> dict[str, Mapping[str, object]]:
-    """Return the values of datasets that another process or machine made."""
-    if not mfids:
-        return {}
-    try:
-        return {mfid: returned_values(record) for mfid, record in fetch_datasets(session.client, mfids).found.items()}
-    except LineageError:  # the run itself succeeded
-        return {}
-
-
-def print_returned(returned: Returned, executed: int) -> None:
+def _print_returned(returned: Returned, executed: int) -> None:
     """Print a line for each dataset: the step, the id, and the returned values."""
-    for line in _lines(returned):
-        click.echo(line)
-    if returned and executed > len(returned):
-        step = next(reversed(returned))[0].partition("[")[0]
-        click.echo(f"all of them: {next_command('table', '--step', step)}")
-
-
-def _lines(returned: Returned) -> Iterator[str]:
-    if not returned:
-        return
     names = {key: plain(key[0] if key[1] == "out" else f"{key[0]}.{key[1]}") for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
@@ -235,7 +200,10 @@ def _lines(returned: Returned) -> Iterator[str]:
         prefix = f"{names[key]:{widest}}  {mfid}"
         room = max(terminal_width() * 2, 120, len(prefix) + MOST_VALUE)
         line = f"{prefix}  {text}".rstrip()
-        yield line if len(line) <= room else f"{line[: room - 1]}…"
+        click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
+    if returned and executed > len(returned):
+        step = next(reversed(returned))[0].partition("[")[0]
+        click.echo(f"all of them: {next_command('table', '--step', step)}")
 
 
 @act("rerun")

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urljoin
@@ -109,8 +110,9 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
 
 def _warnings(host: str, key: str | None, *, secure: bool) -> list[str]:
     """Return warnings about a key that others could read or guess."""
-    if host == "localhost" or _is_loopback(host):
-        return []
+    with suppress(ValueError):  # a name
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return []
     warnings = []
     if not secure:
         warnings.append(f"{host or 'every address'} can be reached from other machines, and without --certfile and "
@@ -119,13 +121,6 @@ def _warnings(host: str, key: str | None, *, secure: bool) -> list[str]:
         warnings.append(f"the key has {len(key)} characters and can be guessed from other machines; "
                      f"take {MIN_KEY_CHARACTERS} or more, at random")  # fmt: skip
     return warnings
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @act("mcp", has_json=False)

@@ -55,7 +55,8 @@ def init_command(
     """
     if project is not None and not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
-    name = _valid_name(folder)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_")[:25]
+    name = name if re.match(r"[A-Za-z]", name) and len(name) >= 3 else "my-pipeline"  # valid for a project, too
     sources = dict(FILES)
     if prefect and (folder / "pipeline.yaml").exists():
         declared = load_pipeline(folder / "pipeline.yaml")
@@ -75,12 +76,6 @@ def init_command(
     following += ["python -m pytest"] if find_spec("pytest") and not prefect else []
     lines = [*(f"wrote {target}" for target in written), *(f"next: {command}" for command in following)]
     return Done({"files": written, "pipeline": name, "project": project or name}, lines)
-
-
-def _valid_name(folder: Path) -> str:
-    """Turn the folder's name into one that is valid for a pipeline and a project."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_")[:25]
-    return name if re.match(r"[A-Za-z]", name) and len(name) >= 3 else "my-pipeline"
 
 
 PIPELINE = "package:crucible_lineage.deployments/pipelines/raman.yaml"

@@ -11,7 +11,6 @@ from crucible_lineage.ask.question import argument, option, read_pair
 from crucible_lineage.ask.view import after_lifting
 from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import InputError
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.plan.corrections import read_value
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import certificate_in, range_text
@@ -29,7 +28,6 @@ from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import utc
 
 Why = Annotated[str, option("Why, in your own words.")]
-WhyOptional = Annotated[str, option("Why, in your own words.")]
 Of = Annotated[str | None, option("Project of the statement; by default, that of DATASETS.", metavar="P")]
 
 
@@ -90,7 +88,7 @@ def _undo(statement: Statement) -> str:
 
 @act("sign")
 def sign_command(
-    session: Session, datasets: Annotated[Sequence[str], argument()], *, why: WhyOptional = "", project: Of = None
+    session: Session, datasets: Annotated[Sequence[str], argument()], *, why: Why = "", project: Of = None
 ) -> Done:
     """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
     outcome = sign(session, [find_mfid(session, text) for text in datasets], why, project=project or "")
@@ -129,9 +127,10 @@ def certify_command(
     A second calibration for the same data and time is refused, unless it replaces the first.
     """
     mfid = find_mfid(session, calibration)
+    pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in fields)
+    values = {name: read_value(name, value.strip()) for name, value in pairs}
     outcome = certify(
-        session, mfid, _values_of(fields), since, until, kind=kind, where=where, why=why, project=project,
-        replaced=replaced,
+        session, mfid, values, since, until, kind=kind, where=where, why=why, project=project, replaced=replaced,
     )  # fmt: skip
     known = certificates_as_of(session, outcome.statement.project)
     (certificate,) = (certificate for certificate in known if certificate.statement == outcome.statement.mfid)
@@ -144,7 +143,7 @@ def certify_command(
 def lift_command(
     session: Session, targets: Annotated[Sequence[str], argument("STATEMENT|DATASET...")], *,
     kind: Annotated[str | None, option("Which of the statements about a DATASET.", choices=LIFTED)] = None,
-    why: WhyOptional = "",
+    why: Why = "",
 ) -> Done:  # fmt: skip
     """Lift a hold, flag, signature, certificate or other statement, and say what follows.
 
@@ -167,9 +166,3 @@ def _follows(session: Session, lifted: Statement) -> Iterator[str]:
             yield f"{statement}: the {statement.kind} {statement.attribution} counts again"
     if certificate := certificate_in(lifted):
         yield from after_lifting(session, certificate)
-
-
-def _values_of(fields: Sequence[str]) -> JsonObject:
-    """Return the fields and values of `--for FIELD=VALUE`."""
-    pairs = (read_pair("--for", text, "FIELD=VALUE, as in --for instrument='Raman 1'") for text in fields)
-    return {name: read_value(name, value.strip()) for name, value in pairs}

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,7 @@ def watch_command(
             keywords=tuple(keywords),
         )  # fmt: skip
         arrivals = Folder(folder.absolute(), pattern, str(project), declared, session, settle_s=settle_s)
-    watch = _Watch(arrivals, None if no_events else Watcher(session, project), since)
+    watch = _Watch(arrivals, None if no_events else Watcher(session, project), since and since.replace(tzinfo=UTC))
     if once:
         watch.poll()
         if arrivals and arrivals.waiting:
@@ -107,15 +108,15 @@ def watch_command(
         time.sleep(every_s)
 
 
+@dataclass
 class _Watch:
     """One look registers files and reports events. What is done stays done if a later part fails."""
 
-    def __init__(self, arrivals: Folder | None, watcher: Watcher | None, since: datetime | None) -> None:
-        self.arrivals = arrivals
-        self.watcher = watcher
-        self.since = since.replace(tzinfo=UTC) if since else None
-        self.started = False
-        self.failed: set[Path] = set()  # files that have arrived and could not be registered
+    arrivals: Folder | None
+    watcher: Watcher | None
+    since: datetime | None
+    started: bool = False
+    failed: set[Path] = field(default_factory=set)  # files that have arrived and could not be registered
 
     def poll(self) -> None:
         """Register the files that have arrived, and report events to Prefect."""
@@ -130,17 +131,12 @@ class _Watch:
                 self.failed.add(arrival.path)
                 click.echo(plain_lines(f"{utf8_name(str(arrival.path))}: {arrival.error}"), err=True)
         if self.watcher:
-            _report_events(self.watcher)
+            from crucible_lineage.flows.reports import emit_events  # imports Prefect, which files do not need
 
-
-def _report_events(watcher: Watcher) -> None:
-    # Importing Prefect costs over a second; registering files alone needs none.
-    from crucible_lineage.flows.reports import emit_events
-
-    for changes in watcher.poll():
-        emit_events(changes)
-        for change in changes:
-            click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))
+            for changes in self.watcher.poll():
+                emit_events(changes)
+                for change in changes:
+                    click.echo(plain(f"reported {change.event}  {change.mfid}  {change.name}"))
 
 
 @act("deploy", has_crucible=False)
@@ -202,13 +198,9 @@ def require_prefect() -> None:
 
 
 def _requests(
-    pipelines: Sequence[str],
-    data: Path | None,
-    url: str | None,
-    block: str | None,
-    limit: int | None,
+    pipelines: Sequence[str], data: Path | None, url: str | None, block: str | None, limit: int | None,
     image: str | None,
-) -> list[DeploymentRequest]:
+) -> list[DeploymentRequest]:  # fmt: skip
     """Return the requested deployments. InputError with the faults of all files, before any request to Prefect."""
     if block and url:
         raise InputError("--block and --url both name a Crucible; give one of them")

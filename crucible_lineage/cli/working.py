@@ -130,18 +130,13 @@ class TrafficMonitor:
         seconds = max(now - began, 0.1)
         incoming, outgoing = (self._traffic.received - received_then), (self._traffic.sent - sent_then)
         if total:
-            return _share(min(received + present, total), total, incoming / seconds)
+            done, rate = min(received + present, total), incoming / seconds
+            parts = [f"{size_text(done)} of {size_text(total)} ({100 * done // total} %)"]
+            parts += [f"{size_text(rate)}/s"] if rate else []
+            parts += [f"about {time_text((total - done) / rate)} left"] if rate and done < total else []
+            return ", ".join(parts)
         return ", ".join(
             f"{size_text(size)} {word} at {size_text(moved / seconds)}/s"
             for size, word, moved in ((received, "received", incoming), (sent, "sent", outgoing))
             if moved >= LEAST_BYTES
         )
-
-
-def _share(done: int, total: int, rate: float) -> str:
-    parts = [f"{size_text(done)} of {size_text(total)} ({100 * done // total} %)"]
-    if rate:
-        parts.append(f"{size_text(rate)}/s")
-        if done < total:
-            parts.append(f"about {time_text((total - done) / rate)} left")
-    return ", ".join(parts)
