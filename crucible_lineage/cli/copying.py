@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -181,7 +181,7 @@ def _inputs(path: Path, session: Session) -> list[str]:
     return [*datasets, *sorted(statement_ids)]
 
 
-MOST_LINES = 20
+MOST_LINES, MORE = 20, "  ... and {} more"
 
 
 def _exchange(
@@ -192,7 +192,8 @@ def _exchange(
         size = size_text(sum(item.bytes for item in plan.items))
         click.echo(f"from {source.settings.describe()}\nto   {target.settings.describe()}")
         click.echo(f"{plan.equal} already there, {len(plan.items)} {'would' if dry else 'to'} be {verb} ({size})")
-        for line in _few(f"  {item.mfid}  {item.source.name}: {item.missing.in_words}" for item in plan.items if dry):
+        listed = (f"  {item.mfid}  {item.source.name}: {item.missing.in_words}" for item in plan.items if dry)
+        for line in first_lines(listed, MOST_LINES, MORE):
             print_line(line)
     outcome = CopyOutcome()
     if plan.items and not dry:
@@ -219,8 +220,5 @@ def _exchange(
 
 def _reasons(conflicts: Sequence[Conflict], heading: str) -> Iterator[str]:
     yield from [heading] if conflicts else ()
-    yield from _few(f"  {conflict.mfid}  {conflict.name}: {conflict.reason}" for conflict in conflicts)
-
-
-def _few(lines: Iterable[str]) -> Iterator[str]:
-    return first_lines(lines, MOST_LINES, "  ... and {} more")
+    listed = (f"  {conflict.mfid}  {conflict.name}: {conflict.reason}" for conflict in conflicts)
+    yield from first_lines(listed, MOST_LINES, MORE)

@@ -80,9 +80,9 @@ class StatusLine:
 
 
 @contextmanager
-def showing_work(*, silent: bool = False) -> Iterator[ProgressDisplay]:
+def showing_work() -> Iterator[ProgressDisplay]:
     """Show the progress of this block's work, unless --json was given. The display may be called from any thread."""
-    work = ProgressDisplay(silent=silent or wants_json())
+    work = ProgressDisplay()
     try:
         yield work
     finally:
@@ -92,10 +92,10 @@ def showing_work(*, silent: bool = False) -> Iterator[ProgressDisplay]:
 class ProgressDisplay:
     """The current work and the bytes that it transfers."""
 
-    def __init__(self, *, silent: bool = False) -> None:
+    def __init__(self) -> None:
         self._work, self._total = "", 0
         self._moving = TrafficMonitor()
-        line = StatusLine(self._text, is_shown=not silent)
+        line = StatusLine(self._text, is_shown=not wants_json())
         self.print_line: Callable[[str], None] = lambda text: line.print_line(plain_lines(text))
         self.end = line.end
 

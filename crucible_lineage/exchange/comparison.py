@@ -106,13 +106,15 @@ def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
         for key, claim in slots_of(source.metadata).items()
         if key not in filled or order_of_claims(claim.since) > order_of_claims(filled[key].since)
     }
+    equal = (ours and theirs and ours.equal_parents) or {}
+    existing = {*(theirs.equal_parents or {}), *theirs.parents} if theirs else set()
     there = {picture.thumbnail_name or "" for picture in target.pictures}
     keywords = {keyword.casefold() for keyword in target.keywords}
     missing = MissingParts(
         fields=fields,
         metadata=metadata,
         slots=slots,
-        equal_parents=_equal_parents(ours, theirs),
+        equal_parents={mfid: other for mfid, other in equal.items() if mfid not in existing},
         keywords=tuple(keyword for keyword in source.keywords if keyword.casefold() not in keywords),
         parents=_missing_links(source, target, source.kind),
         samples=() if source.kind == "sample" else tuple(sorted(_missing_links(source, target, "sample"))),
@@ -205,13 +207,6 @@ def _files(source: DatasetParts, target: DatasetParts, beside: Collection[str]) 
         elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
             differs.append(f"its file {name} has other bytes at the target")
     return frozenset(missing), differs
-
-
-def _equal_parents(ours: StepRecord | FilesRecord | None, theirs: StepRecord | FilesRecord | None) -> dict[str, str]:
-    if ours is None or theirs is None:
-        return {}
-    existing = {*(theirs.equal_parents or {}), *theirs.parents}
-    return {mfid: other for mfid, other in (ours.equal_parents or {}).items() if mfid not in existing}
 
 
 def _differs(name: str, ours: object, theirs: object) -> str:

@@ -44,7 +44,7 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.marks import is_own
 from crucible_lineage.provenance.record import INCOMPLETE
 from crucible_lineage.provenance.schema import StepRecord, parse_record
-from crucible_lineage.refs import COPIED, DERIVED, SAMPLE_FIELDS, FileRef
+from crucible_lineage.refs import COPIED, DERIVED, SAMPLE_FIELDS
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import add_equal_parents, register_output
@@ -119,29 +119,20 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
         raise InputError(f"there is no dataset {', '.join(missing)} that this key may read ({where})")
     for project in sorted({str(record["project_id"]) for record in fetched.found.values() if record.get("project_id")}):
         target.ensure_project(project)
-    more = {mfid for record in fetched.found.values() for mfid in _support_of(record)} - fetched.found.keys()
+    more: set[str] = set()  # the source and the environment of results, which are needed to reproduce them
+    for dataset in fetched.found.values():
+        record = DatasetParts(dataset).record
+        if record is not None and (step := record.as_step):
+            more |= {kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept}
+    more -= fetched.found.keys()
     records = fetched.found | (fetch_datasets(source.client, sorted(more), include_links=True).found if more else {})
     return _plan(source, target, records, {}, (), tell, needs_parents=False)
 
 
-def _support_of(dataset: JsonMapping) -> Iterator[str]:
-    """Yield the datasets with the source and the environment of a result, which are needed to reproduce it."""
-    record = DatasetParts(dataset).record
-    step = record.as_step if record is not None else None
-    if step is not None:
-        yield from (kept.mfid for kept in (step.activity.code.archive, step.software.environment) if kept)
-
-
 def _plan(
-    source: Session,
-    target: Session,
-    ours: Mapping[str, JsonMapping],
-    theirs: Mapping[str, JsonMapping],
-    samples: Iterable[str],
-    tell: Tell,
-    *,
-    needs_parents: bool,
-) -> CopyPlan:
+    source: Session, target: Session, ours: Mapping[str, JsonMapping], theirs: Mapping[str, JsonMapping],
+    samples: Iterable[str], tell: Tell, *, needs_parents: bool,
+) -> CopyPlan:  # fmt: skip
     tell(f"comparing {amount(len(ours), 'dataset')}", 0)
     # Those not listed are absent, lie elsewhere, or are marked for deletion.
     theirs = {**theirs, **fetch_datasets(target.client, ours.keys() - theirs.keys(), include_links=True).found}
@@ -151,9 +142,14 @@ def _plan(
         for mfid in sorted(ours.keys() - finished)
         if mfid not in theirs or not _is_finished(theirs[mfid])
     ]
-    absent = _absent_parents(target, [ours[mfid] for mfid in finished], theirs)
+    outside = {parent for mfid in finished for parent in _parents(ours[mfid])}.difference(finished, theirs)
+    fetched = fetch_datasets(target.client, outside)
+    absent = fetched.absent | fetched.hidden  # parents that are not copied, and that the target lacks or does not show
     if not needs_parents:
-        ours = {mfid: _without_links(dataset, absent) for mfid, dataset in ours.items()}
+        ours = {
+            mfid: {**mine, "links": [link for link in mine.get("links") or () if link["unique_id"] not in absent]}
+            for mfid, mine in ours.items()
+        }
 
     def compared(mfid: str) -> tuple[ItemToCopy, tuple[str, ...]]:
         here = _read(source.client, ours[mfid])
@@ -184,20 +180,6 @@ def _parents(dataset: JsonMapping) -> set[str]:
     """Return the datasets that must be copied before it: its linked parents, and those in its record."""
     record = DatasetParts(dataset).record
     return {*linked(dataset, "dataset"), *(record.all_parents if record else ())}
-
-
-def _absent_parents(target: Session, datasets: Sequence[JsonMapping], theirs: Mapping[str, JsonMapping]) -> set[str]:
-    """Return the parents that are not copied, and that the target lacks or does not show."""
-    outside = {parent for dataset in datasets for parent in _parents(dataset)} - {
-        str(dataset["unique_id"]) for dataset in datasets
-    }
-    fetched = fetch_datasets(target.client, outside - theirs.keys())
-    return fetched.absent | fetched.hidden
-
-
-def _without_links(dataset: JsonMapping, absent: Collection[str]) -> JsonMapping:
-    links = [link for link in dataset.get("links") or () if link["unique_id"] not in absent]
-    return {**dataset, "links": links}
 
 
 def _read(client: CrucibleClient, dataset: JsonMapping) -> DatasetParts:
@@ -304,12 +286,18 @@ class Sender:
         stored = {file.filename: file for file in source.files}
         declared = record.activity.declared if isinstance(record, StepRecord) else None
         parents = linked(source.entry, "dataset").items()
+        files = []
+        for ref in record.files:
+            if ref.name not in stored:
+                raise InputError(f"dataset {source.mfid} ({source.name!r}) has no file {ref.name!r} at the source")
+            path = local(stored[ref.name])
+            files.append(LocalFile(path, ref, scan_file(path)))
         return NewDataset(
             mfid=source.mfid,
             fields=self._fields(source.entry),
             record=incomplete,
             metadata={key: value for key, value in source.metadata.items() if not is_own(key)},
-            files=tuple(self._local_file(source, stored.get(ref.name), ref, local) for ref in record.files),
+            files=tuple(files),
             keywords=source.keywords,
             slots=slots_of(source.metadata),
             parents=tuple(mfid for mfid, relationship in parents if relationship == DERIVED),
@@ -317,14 +305,6 @@ class Sender:
             ingest=any(file.mfid in self.ingested for file in source.files),
             ingestor=declared.output.ingestor if declared and declared.output else None,
         )
-
-    def _local_file(
-        self, source: DatasetParts, stored: FileRecord | None, ref: FileRef, local: Callable[[FileRecord], Path]
-    ) -> LocalFile:
-        if stored is None:
-            raise InputError(f"dataset {source.mfid} ({source.name!r}) has no file {ref.name!r} at the source")
-        path = local(stored)
-        return LocalFile(path, ref, scan_file(path))
 
     def _fields(self, dataset: JsonMapping) -> JsonObject:
         """Return the fields of a new dataset; the instrument is linked if the target knows it under the same name."""
@@ -401,15 +381,9 @@ class CopyOutcome:
 
 
 def bring(
-    source: Session,
-    target: Session,
-    plan: CopyPlan,
-    *,
-    ingests: bool,
-    patience_s: float,
-    listen: Callable[[ItemToCopy, int], None],
-    troubled: Callable[[str], None],
-) -> CopyOutcome:
+    source: Session, target: Session, plan: CopyPlan, *, ingests: bool, patience_s: float,
+    listen: Callable[[ItemToCopy, int], None], troubled: Callable[[str], None],
+) -> CopyOutcome:  # fmt: skip
     """Execute a plan as far as possible, several datasets at a time.
 
     A refused dataset holds back only its descendants. While the service is away, it is asked again with growing pauses

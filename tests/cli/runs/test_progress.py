@@ -153,10 +153,6 @@ def test_work_shows_its_progress(capfd: pytest.CaptureFixture[str], monkeypatch:
         while not output:
             output = capfd.readouterr().err
     assert output.splitlines()[0] == "  reading bytes: 3 of 7 files, 0 B of 2.0 MB (0 %) (0 s)"
-    capfd.readouterr()
-    with showing_work(silent=True) as work:
-        work("reading bytes", 0)
-    assert capfd.readouterr().err == ""
 
 
 def test_transfers_are_shown_with_rate_and_remaining_time(monkeypatch: pytest.MonkeyPatch) -> None:
