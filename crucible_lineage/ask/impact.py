@@ -218,9 +218,13 @@ def code_impact(session: Session, fingerprint: str, projects: Sequence[str]) -> 
 
 
 def instrument_impact(
-    session: Session, instrument: str, projects: Sequence[str], *,
-    since: datetime | None = None, until: datetime | None = None,
-) -> RedoList:  # fmt: skip
+    session: Session,
+    instrument: str,
+    projects: Sequence[str],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> RedoList:
     """Return what comes from the data that an instrument (name, slug or MFID) measured in a closed interval."""
     graph = fetch_projects(session, projects)
     names = dict.fromkeys(name for node in graph.nodes.values() for name in sorted(instruments(node.record)))

@@ -285,12 +285,7 @@ def not_ingested(session: Session, graph: LineageGraph, mfids: Collection[str]) 
         if request.file_mfid and request.dataset_mfid in mfids:
             previous = newest.setdefault(request.file_mfid, request)
             newest[request.file_mfid] = max(previous, request, key=lambda request: request.id)
-    failed = [
-        request
-        for request in newest.values()
-        if (request.error_message and request.ingestion_class if request.status == "complete"
-            else not request.is_open and request.status != "not_requested")
-    ]  # fmt: skip
+    failed = [request for request in newest.values() if _is_failed(request)]
     for number, request in enumerate(failed):
         mfid = str(request.dataset_mfid)
         file = f"file {request.file_mfid}"
@@ -299,6 +294,12 @@ def not_ingested(session: Session, graph: LineageGraph, mfids: Collection[str]) 
         reason = request.error_message or request.status
         message = f"{graph.label(mfid)}: {file} was not read as requested: {reason}"
         yield Finding("not-ingested", "warning", (mfid,), message, f"crucible get {mfid}")
+
+
+def _is_failed(request: IngestionRequest) -> bool:
+    if request.status == "complete":
+        return bool(request.error_message and request.ingestion_class)
+    return not request.is_open and request.status != "not_requested"
 
 
 def _requests(client: CrucibleClient, mfids: Collection[str]) -> Iterator[IngestionRequest]:

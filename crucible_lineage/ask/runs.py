@@ -173,9 +173,11 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     `copies` are the projects to search. Raises InputError if none or several match, and names the nearest ones.
     """
     made_by = {
-        mfid: summary.made_by.run_id for copy in copies.values() for mfid, summary in copy.summaries.items()
+        mfid: summary.made_by.run_id
+        for copy in copies.values()
+        for mfid, summary in copy.summaries.items()
         if summary.made_by
-    }  # fmt: skip
+    }
     made: dict[str, set[str]] = {}
     for mfid, run_id in made_by.items():
         made.setdefault(run_id, set()).add(mfid)

@@ -285,9 +285,12 @@ def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tup
 
 
 def _graph(
-    session: Session, datasets: Mapping[str, JsonMapping], records: Mapping[str, Record],
-    parents: Mapping[str, JsonMapping], unseen: Collection[str],
-) -> LineageGraph:  # fmt: skip
+    session: Session,
+    datasets: Mapping[str, JsonMapping],
+    records: Mapping[str, Record],
+    parents: Mapping[str, JsonMapping],
+    unseen: Collection[str],
+) -> LineageGraph:
     """Return the graph of the datasets with their states, and the datasets that their records name as used."""
     whole = {
         mfid: {
@@ -319,9 +322,12 @@ def _of_links(
 
 
 def repaired(
-    session: Session, found: Verification, verify_again: Callable[[], Verification], folders: Sequence[Path],
+    session: Session,
+    found: Verification,
+    verify_again: Callable[[], Verification],
+    folders: Sequence[Path],
     consent: Consent | None = None,
-) -> tuple[Verification, list[DamagedFile]]:  # fmt: skip
+) -> tuple[Verification, list[DamagedFile]]:
     """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
 
     `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.

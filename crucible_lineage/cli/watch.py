@@ -198,9 +198,13 @@ def require_prefect() -> None:
 
 
 def _requests(
-    pipelines: Sequence[str], data: Path | None, url: str | None, block: str | None, limit: int | None,
+    pipelines: Sequence[str],
+    data: Path | None,
+    url: str | None,
+    block: str | None,
+    limit: int | None,
     image: str | None,
-) -> list[DeploymentRequest]:  # fmt: skip
+) -> list[DeploymentRequest]:
     """Return the requested deployments. InputError with the faults of all files, before any request to Prefect."""
     if block and url:
         raise InputError("--block and --url both name a Crucible; give one of them")

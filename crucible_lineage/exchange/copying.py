@@ -130,9 +130,15 @@ def plan_named(source: Session, target: Session, mfids: Iterable[str], tell: Tel
 
 
 def _plan(
-    source: Session, target: Session, ours: Mapping[str, JsonMapping], theirs: Mapping[str, JsonMapping],
-    samples: Iterable[str], tell: Tell, *, needs_parents: bool,
-) -> CopyPlan:  # fmt: skip
+    source: Session,
+    target: Session,
+    ours: Mapping[str, JsonMapping],
+    theirs: Mapping[str, JsonMapping],
+    samples: Iterable[str],
+    tell: Tell,
+    *,
+    needs_parents: bool,
+) -> CopyPlan:
     tell(f"comparing {amount(len(ours), 'dataset')}", 0)
     # Those not listed are absent, lie elsewhere, or are marked for deletion.
     theirs = {**theirs, **fetch_datasets(target.client, ours.keys() - theirs.keys(), include_links=True).found}
@@ -381,9 +387,15 @@ class CopyOutcome:
 
 
 def bring(
-    source: Session, target: Session, plan: CopyPlan, *, ingests: bool, patience_s: float,
-    listen: Callable[[ItemToCopy, int], None], troubled: Callable[[str], None],
-) -> CopyOutcome:  # fmt: skip
+    source: Session,
+    target: Session,
+    plan: CopyPlan,
+    *,
+    ingests: bool,
+    patience_s: float,
+    listen: Callable[[ItemToCopy, int], None],
+    troubled: Callable[[str], None],
+) -> CopyOutcome:
     """Execute a plan as far as possible, several datasets at a time.
 
     A refused dataset holds back only its descendants. While the service is away, it is asked again with growing pauses

@@ -95,9 +95,7 @@ class Catalogue:
                 with suppress(InputError):  # it may be a run, a step or a file
                     found[name] = self._mfid(value)
         has_project = any(parameter.target == "project" for parameter in question.parameters)
-        is_free = not any(
-            parameter.param.is_argument and parameter.target in found for parameter in question.parameters
-        )
+        is_free = not any(each.param.is_argument and each.target in found for each in question.parameters)
         question.require(found)
         return {"project": self._project, **found} if has_project and is_free and self._project else found
 
@@ -108,7 +106,7 @@ class Catalogue:
         params: Mapping[str, object] | None = None,
         force: Sequence[str] = (),
         only: Sequence[str] = (),
-        jobs: int | None = None,
+        jobs: int = JOBS_AT_ONCE,
     ) -> RunView:
         """Run the pipeline in the file: make what is missing, `jobs` steps at a time, and register it.
 
@@ -116,9 +114,8 @@ class Catalogue:
         requested is made and at Crucible. Registered results stay, and the next run continues from there.
         """
         bound = bind_file(Path(path), self.session.store, dict(params or {}))
-        most = jobs or JOBS_AT_ONCE
         choice = StepChoice(tuple(force), tuple(only))
-        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, most), lambda _: None, choice)
+        result = plan_and_run(bound, self.session, lambda: LocalEngine(self.session, jobs), lambda _: None, choice)
         if not result.ok:
             failed = [*map(result.error_line, result.errors)]
             waiting = [f"{row.step}: waits for delivery: {row.error}" for row in result.waiting]

@@ -136,7 +136,9 @@ class Dataset:
     def _file(self, name: str | None) -> File:
         by_name: dict[str, File] = {file.name: file for file in self.files}
         if name is None:
-            data: list[File] = [file for file in self.files if not self._is_preview(file)] or list(self.files)
+            ref = self._catalogue.session.known(self.mfid)
+            others = {known.name for known in ref.files if not known.is_data} if ref else set()  # previews
+            data = [file for file in by_name.values() if file.name not in others] or list(by_name.values())
             if len(data) == 1:
                 return data[0]
             reason = f"name one of its files: {', '.join(by_name)}" if by_name else "it has no files"
@@ -144,10 +146,6 @@ class Dataset:
         if name not in by_name:
             raise InputError(f"dataset {self.mfid} ({self.name}) has no file {name!r}; {nearest(name, by_name)}")
         return by_name[name]
-
-    def _is_preview(self, file: File) -> bool:
-        ref = self._catalogue.session.known(self.mfid)
-        return ref is not None and any(known.name == file.name and not known.is_data for known in ref.files)
 
     def _fetch(self, file: File, target: Path) -> None:
         session = self._catalogue.session
@@ -168,15 +166,13 @@ class Dataset:
         return f"<dataset {self.mfid} {self.name!r}, {self.state}>"
 
     def _repr_html_(self) -> str:
-        return self._view._repr_html_() + self._picture()
-
-    def _picture(self) -> str:
+        shown = self._view._repr_html_()
         for thumbnail in self._catalogue.session.client.datasets.get_thumbnails(self.mfid):
             kind = thumbnail.mime_type or "image/png"
             if kind in ("image/png", "image/jpeg", "image/gif", "image/webp"):
-                content = escape(thumbnail.thumbnail_b64str or "")
-                return f'<img alt="{escape(self.name)}" style="max-width:480px" src="data:{kind};base64,{content}">'
-        return ""
+                source = f"data:{kind};base64,{escape(thumbnail.thumbnail_b64str or '')}"
+                return f'{shown}<img alt="{escape(self.name)}" style="max-width:480px" src="{source}">'
+        return shown
 
 
 class Datasets(list[Dataset]):
@@ -223,7 +219,8 @@ def load_file(path: Path) -> Any:
     """
     endings = ["".join(path.suffixes[at:]).lower() for at in range(len(path.suffixes))]  # `.tar.gz` before `.gz`
     for ending in endings:
-        if loader := _LOADERS.get(ending) or _installed(ending):
+        installed = (entry.load() for entry in entry_points(group=GROUP, name=ending.removeprefix(".")))
+        if loader := _LOADERS.get(ending) or next(installed, None):
             return _load(loader, path, ending)
     raise InputError(
         f"load {path.name}: no loader knows {endings[-1] if endings else 'a name without an ending'}; register one "
@@ -242,13 +239,6 @@ def _load(loader: Loader, path: Path, ending: str) -> Any:
             f"load {path.name}: it cannot be read as {ending}: {str(error).strip()}; read the file at Dataset.path(), "
             "or register a loader with crucible_lineage.add_loader"
         ) from error
-
-
-def _installed(ending: str) -> Loader | None:
-    for entry in entry_points(group=GROUP, name=ending.removeprefix(".")):
-        loader: Loader = entry.load()
-        return loader
-    return None
 
 
 def _csv(path: Path) -> Any:

@@ -41,7 +41,13 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
 
     def __init__(self, project: str, *, catalogue: Catalogue | None = None, name: str | None = None) -> None:
         self.project = project
-        self.catalogue = catalogue or _default()
+        if catalogue is None:
+            settings = resolve_settings()
+            with _lock:
+                if settings not in _shared:
+                    _shared[settings] = connect()
+                catalogue = _shared[settings]
+        self.catalogue = catalogue
         self.name = name or _script() or "notebook"
         self.run_id = uuid.uuid4().hex
         self._slots: FlowSlots | None = None
@@ -104,14 +110,6 @@ def _script() -> str:
     return Path(path).stem if path and "ipykernel" not in path else ""
 
 
-def _default() -> Catalogue:
-    settings = resolve_settings()
-    with _lock:
-        if settings not in _shared:
-            _shared[settings] = connect()
-        return _shared[settings]
-
-
 def connect(
     data: str | PathLike[str] | None = None,
     *,
@@ -128,18 +126,15 @@ def connect(
     `project` unless they name another one. No request is made before the first query. Close the catalogue, or use it
     in a `with`; otherwise it is closed at exit. Raises InputError for missing or contradictory arguments.
     """
-    session = Session(_settings(data, url, api_key, profile))
-    catalogue = Catalogue(session, project)
-    atexit.register(catalogue.close)
-    return catalogue
-
-
-def _settings(data: str | PathLike[str] | None, url: str | None, api_key: str | None, profile: str | None) -> Settings:
     if data == "":  # would be the current folder
         raise InputError("connect: the name of the data folder is empty; name one, or leave it out")
+    if profile is not None and (url is not None or api_key is not None):
+        raise InputError("connect: a profile names the address and the key; give either, not both")
     folder = Path(data) if data is not None else None
     if profile is None:
-        return resolve_settings(data=folder, api_url=url, api_key=api_key)
-    if url is not None or api_key is not None:
-        raise InputError("connect: a profile names the address and the key; give either, not both")
-    return profile_settings(profile, data=folder)
+        settings = resolve_settings(data=folder, api_url=url, api_key=api_key)
+    else:
+        settings = profile_settings(profile, data=folder)
+    catalogue = Catalogue(Session(settings), project)
+    atexit.register(catalogue.close)
+    return catalogue
