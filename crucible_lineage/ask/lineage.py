@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid, find_project
@@ -63,7 +63,7 @@ class Lineage(Answer):
     @property
     def content(self) -> str | bytes | None:  # type: ignore[override]
         """The picture or export, unless it is written to a file."""
-        return _render(self.graph, self.focus, self.kind, self.superseded) if self.kind and not self.output else None
+        return self.rendered() if self.kind and not self.output else None
 
     @property
     def picture(self) -> str:  # type: ignore[override]
@@ -97,6 +97,22 @@ class Lineage(Answer):
             return
         fold_beyond = None if self.every or len(self) <= MOST_SINGLE else FOLD_BEYOND
         yield from render_tree(self.graph, self.focus, fold_beyond=fold_beyond, superseded=self.superseded)
+
+    def rendered(self) -> bytes:
+        """Return the picture or export in UTF-8. Lone surrogates are written as escapes, as in JSON."""
+        content = RENDERERS[self.kind or ""](self.graph, self.focus, self.superseded)
+        return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+
+    def written(self) -> Self:
+        """Write the picture or export to its file, if it has one, which is then complete or unchanged."""
+        if self.output and self.output.is_dir():
+            raise InputError(f"write {self.kind} to {self.output}: it is a folder; name a file")
+        if self.output and self.kind:
+            content = self.rendered()
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.output) as draft:
+                draft.write_bytes(content)
+        return self
 
     def _repr_html_(self) -> str:
         return f'<div style="overflow:auto;max-width:100%">{self.picture}</div>'
@@ -168,7 +184,7 @@ def lineage(
         from crucible_lineage.pipeline.plan.planner import draw_plan
 
         graph = draw_plan(bind_file(located(dataset), session.store), session)
-        return _written(Lineage(graph, None, chosen, output, every, superseded))
+        return Lineage(graph, None, chosen, output, every, superseded).written()
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.ask.bundle import lineage_to_share, to_share, write_bundle, write_crate
     from crucible_lineage.ask.lineages import fetch_projects
@@ -182,7 +198,7 @@ def lineage(
             if len(part) == 0 and len(graph):
                 raise InputError(f"lineage of run {run!r}: none of {nodes_text(len(graph))} matches")
             graph = part
-        return _written(Lineage(graph, None, chosen, output, every, superseded))
+        return Lineage(graph, None, chosen, output, every, superseded).written()
     mfid = find_mfid(session, dataset)
     if chosen == BUNDLE and output is not None:
         if tell:
@@ -193,28 +209,12 @@ def lineage(
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
     if chosen == CRATE and output is not None:
         return write_crate(session, graph, mfid, output, files=files, license_url=license_url)
-    return _written(Lineage(graph, mfid, chosen, output, every, superseded))
-
-
-def _written(found: Lineage) -> Lineage:
-    if found.output and found.kind:
-        write_picture(found.graph, found.focus, found.output, found.kind, superseded=found.superseded)
-    return found
+    return Lineage(graph, mfid, chosen, output, every, superseded).written()
 
 
 def _refuse(is_wrong: bool, message: str) -> None:
     if is_wrong:
         raise InputError(message)
-
-
-def write_picture(graph: LineageGraph, mfid: str | None, target: Path, kind: str, *, superseded: bool = False) -> None:
-    """Write the picture to the file. The file is complete or unchanged."""
-    if target.is_dir():
-        raise InputError(f"write {kind} to {target}: it is a folder; name a file")
-    content = _render(graph, mfid, kind, superseded)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as draft:
-        draft.write_bytes(content)
 
 
 def _chosen(kind: str | None, output: Path | None) -> str | None:
@@ -231,9 +231,3 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     if chosen in LIBRARIES:
         require_library(chosen, LIBRARIES[chosen], "export")
     return chosen
-
-
-def _render(graph: LineageGraph, mfid: str | None, kind: str, superseded: bool) -> bytes:
-    """Render the graph as UTF-8. Lone surrogates are written as escapes, as in JSON."""
-    content = RENDERERS[kind](graph, mfid, superseded)
-    return content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")

@@ -30,7 +30,6 @@ MOST_INSTANCES = 6  # more of one step are folded
 MOST_CAUSES = 8
 TAB = 4  # blanks, in code
 
-
 Forced = Annotated[Sequence[str], option("Rerun this step, and keep the earlier result.", "--force", metavar="STEP")]
 AsOf = Annotated[
     str, option("Choose calibrations certified until then; a date means the end of that day.", metavar="TIME")

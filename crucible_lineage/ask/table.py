@@ -48,13 +48,9 @@ if TYPE_CHECKING:
 ALWAYS = ("mfid", "name", "instrument", "sample", "swept", "without", "checks")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
-
-
 OWN = (*columns_of(()), "output", "sample", "run", "who", "without")
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
-
-
 ENDINGS = (".csv", ".parquet", ".json")
 
 

@@ -34,7 +34,6 @@ from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.text.amounts import amount
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
-
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
 MOST_VALUE = 60  # characters
 

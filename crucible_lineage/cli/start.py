@@ -15,7 +15,7 @@ from typing import Annotated
 import click
 
 from crucible_lineage.ask.answer import Done
-from crucible_lineage.ask.lineage import write_picture
+from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.question import BEFORE, argument, option
 from crucible_lineage.cli.asking import act
@@ -121,7 +121,7 @@ def _report(result: RunResult, session: Session) -> Done:
     graph = fetch_lineage(session, mfids["bands"], thumbnails=True)
     pictures = {kind: session.settings.data / "demo" / f"lineage.{kind}" for kind in ("svg", "html")}
     for kind, path in pictures.items():
-        write_picture(graph, mfids["bands"], path, kind)
+        Lineage(graph, mfids["bands"], kind, path).written()
     table = _band_table(session, mfids["bands"])
     document = {"datasets": mfids, "executed": result.executed, "lineage": pictures, "bands": table}
     tree = ["", *render_tree(graph, mfids["bands"]), ""]
