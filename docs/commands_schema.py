@@ -18,14 +18,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from crucible_lineage import ask
 from crucible_lineage.ask.columns import Surface, columns_at
-from crucible_lineage.ask.doctor import Examination
+from crucible_lineage.ask.doctor import Finding as Test
+from crucible_lineage.ask.doctor import Probe
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
 from crucible_lineage.ask.stated import Statements
 from crucible_lineage.ask.view import DatasetView
-from crucible_lineage.cli.check import Checked
+from crucible_lineage.cli.check import CheckedFile
 from crucible_lineage.core.folders import Leftover
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import Fault
@@ -121,7 +122,8 @@ GIVEN: Mapping[type, Any] = {
 # What other commands print.
 PRINTED: Mapping[str, Any] = {
     "failed": {"error": {"kind": str, "message": str, "exit_code": int}},
-    "run": RunResult, "rerun": one_of(RunResult, PlanAnswer), "check": Checked, "doctor": Examination,
+    "run": RunResult, "rerun": one_of(RunResult, PlanAnswer), "check": {"files": list[CheckedFile]},
+    "doctor": {"ok": bool, "service": list[Test], "made": list[Probe]},
     "get": one_of(FETCHED, {"datasets": Each(FETCHED)}),
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},
     "set": {"changed": bool, "changes": list[FieldChange]}, "delete": RequestedDeletion,

@@ -17,7 +17,7 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
-from crucible_lineage.ask.lineages import fetch_lineages
+from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.svg import render_svg
@@ -50,7 +50,7 @@ def lineage_artifact(
 
 def lineage_of(mfids: Sequence[str], session: Session) -> LineageGraph:
     """Fetch the lineages of these datasets as one graph, connected or not; of very many, the last ones."""
-    return fetch_lineages(session, reversed(mfids), most=MOST_LINEAGES)
+    return fetch_lineage(session, *reversed(mfids), most=MOST_LINEAGES)
 
 
 def markdown_table(rows: Iterable[dict[str, str]]) -> str:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crucible_lineage.ask.answer import Answer
-from crucible_lineage.errors import TRANSIENT, ConflictError, CrucibleError, ForbiddenError, NotFoundError, RefusedError
+from crucible_lineage.ask.answer import Done
+from crucible_lineage.errors import (
+    FAILURE,
+    TRANSIENT,
+    ConflictError,
+    CrucibleError,
+    ForbiddenError,
+    NotFoundError,
+    RefusedError,
+)
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.lineage.model import DOUBTFUL, RAW
 from crucible_lineage.refs import DERIVED
@@ -78,35 +86,7 @@ class Probe:
     deletion: str
 
 
-@dataclass(frozen=True)
-class Examination(Answer):
-    """The outcome of each test, and the datasets made for them."""
-
-    service: Sequence[Finding]
-    made: Sequence[Probe]
-    json_keys: ClassVar = "ok service made"
-
-    @property
-    def ok(self) -> bool:
-        """Whether the service does all that is needed, as far as known."""
-        return all(found.passed is not False for found in self.service)
-
-    @property
-    def is_alarm(self) -> bool:  # type: ignore[override]
-        return not self.ok
-
-    def lines(self) -> Iterator[str]:
-        width = max(map(len, NEEDS))
-        yield f"{'NEEDED':{width}}  PASSED  WHAT HAPPENED"
-        for found in self.service:
-            yield f"{found.name:{width}}  {ANSWERS[found.passed]:6}  {found.seen}"
-            if found.passed is False:
-                yield f"{'':{width}}         needed: {found.needed}"
-        yield "made for this test; deletion requested:"
-        yield from (f"  {probe.mfid}  {probe.name}  ({probe.deletion})" for probe in self.made)
-
-
-def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Examination:
+def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Done:
     """Test everything on a project.
 
     `tell` gets the name of the next test. Raises InputError, before anything is made, if there is no such project, and
@@ -119,7 +99,16 @@ def examine(session: Session, project: str, tell: Callable[[str], object] = lamb
             findings = [Finding(name, *trial.outcome(name, tell)) for name in NEEDS]
         finally:
             probes = trial.clear()
-    return Examination(findings, probes)
+    width = max(map(len, NEEDS))
+    lines = [f"{'NEEDED':{width}}  PASSED  WHAT HAPPENED"]
+    for found in findings:
+        lines.append(f"{found.name:{width}}  {ANSWERS[found.passed]:6}  {found.seen}")
+        if found.passed is False:
+            lines.append(f"{'':{width}}         needed: {found.needed}")
+    lines.append("made for this test; deletion requested:")
+    lines += [f"  {probe.mfid}  {probe.name}  ({probe.deletion})" for probe in probes]
+    is_fit = all(found.passed is not False for found in findings)  # as far as known
+    return Done({"ok": is_fit, "service": findings, "made": probes}, lines, 0 if is_fit else FAILURE)
 
 
 class _Trial:

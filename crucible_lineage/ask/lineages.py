@@ -28,16 +28,11 @@ from crucible_lineage.standing.standings import (
 Record = Mapping[str, object]
 
 
-def fetch_lineage(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
-    """Return the connected lineage of a dataset or sample, with records and, with `thumbnails`, pictures.
+def fetch_lineage(session: Session, *mfids: str, most: int = 1, thumbnails: bool = False) -> LineageGraph:
+    """Return the connected lineages of datasets or samples as one graph; of unconnected ones the first `most`.
 
-    Raises InputError if there is no such resource.
+    It has records and, with `thumbnails`, pictures. Raises InputError if there is no such resource.
     """
-    return fetch_lineages(session, [mfid], thumbnails=thumbnails)
-
-
-def fetch_lineages(session: Session, mfids: Iterable[str], *, most: int = 1, thumbnails: bool = False) -> LineageGraph:
-    """Return the connected lineages of datasets or samples as one graph; of unconnected ones the first `most`."""
     linked, alone = LineageGraph(()), LineageGraph(())
     for mfid in mfids:
         require_mfid(mfid)

@@ -12,8 +12,8 @@ import click
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question, question_of
-from crucible_lineage.cli.options import announce, crucible_options, json_option, open_session, print_json, wants_json
-from crucible_lineage.cli.printing import CSV, print_line, warn
+from crucible_lineage.cli.options import CRUCIBLE, CSV, JSON, announce, open_session, print_json, wants_json
+from crucible_lineage.cli.printing import print_line, warn
 from crucible_lineage.cli.working import showing_work
 from crucible_lineage.lineage.labels import csv_text
 
@@ -49,13 +49,13 @@ def act(
 def _command(question: Question, *, has_crucible: bool = True, has_json: bool = True) -> click.Command:
     parameters = [_parameter(parameter) for parameter in question.parameters_at(COMMAND)]
     command = click.Command(question.name, callback=lambda **given: _ask(question, **given), help=question.help)
-    if has_crucible:
-        crucible_options(command)
-        command.params.reverse()  # those above a function are read from below
-    command.params[:0] = [parameter for parameter in parameters if isinstance(parameter, click.Argument)]
-    command.params += [parameter for parameter in parameters if isinstance(parameter, click.Option)]
-    for add in (*((CSV,) if question.is_table else ()), *((json_option,) if has_json else ())):
-        add(command)
+    command.params = [
+        *(parameter for parameter in parameters if isinstance(parameter, click.Argument)),
+        *(CRUCIBLE if has_crucible else ()),
+        *(parameter for parameter in parameters if isinstance(parameter, click.Option)),
+        *([CSV] if question.is_table else ()),
+        *([JSON] if has_json else ()),
+    ]
     return command
 
 

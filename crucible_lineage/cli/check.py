@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 import click
 
-from crucible_lineage.ask.answer import Answer, Coloured, Done
+from crucible_lineage.ask.answer import Coloured, Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import chosen_settings, open_session
@@ -37,7 +37,7 @@ def check_command(
     files: Annotated[Sequence[str], argument("FILE...")] = (),
     shows_schema: Annotated[bool, option("Print the JSON Schema of pipeline files, for editors.", "--schema")] = False,
     output: Annotated[Path | None, option("With --schema: write it to this file.", "-o", "--output")] = None,
-) -> Answer:  # fmt: skip
+) -> Done:  # fmt: skip
     """Check pipeline FILEs: print every fault with file, line and column. Exit code 2 if there is one.
 
     Changes nothing. `verify` compares datasets with their records.
@@ -56,7 +56,14 @@ def check_command(
         raise InputError("--output goes with --schema")
     if not files:
         raise InputError("give a pipeline file")
-    return Checked(tuple(_checked_files([located(name) for name in files])))
+    checked = list(_checked_files([located(name) for name in files]))
+    lines = (
+        Coloured("green", "no faults", before=f"{file.file}: pipeline {file.pipeline}, {amount(file.steps, 'step')}, ")
+        for file in checked
+        if not file.faults
+    )
+    errors = [Coloured("red", "error", f": {fault}") for file in checked for fault in file.faults]
+    return Done({"files": checked}, lines, BAD_INPUT if errors else 0, errors)
 
 
 @dataclass(frozen=True)
@@ -68,28 +75,6 @@ class CheckedFile:
     faults: tuple[Fault, ...]
     steps: int
     json_keys: ClassVar = "file pipeline faults"
-
-
-@dataclass(frozen=True)
-class Checked(Answer):
-    """Pipeline files with their faults."""
-
-    files: tuple[CheckedFile, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """2 if there is a fault."""
-        return BAD_INPUT if any(file.faults for file in self.files) else 0
-
-    @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        return [Coloured("red", "error", f": {f}") for file in self.files for f in file.faults]
-
-    def lines(self) -> Iterator[str]:
-        for file in self.files:
-            if not file.faults:
-                line = f"{file.file}: pipeline {file.pipeline}, {amount(file.steps, 'step')}, "
-                yield Coloured("green", "no faults", before=line)
 
 
 def _checked_files(files: Sequence[Path]) -> Iterator[CheckedFile]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import click
 
@@ -17,8 +16,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
 from crucible_lineage.text.masking import masked
 from crucible_lineage.text.times import seconds_in
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class DataFolderType(click.Path):
@@ -34,28 +31,24 @@ DATA_FOLDER = DataFolderType(file_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-def crucible_options(command: F) -> F:
-    """Add `--data`, `--url` and `--api-key`, which `open_session` reads."""
-    for added in (
-        click.option("--api-key", metavar="KEY", help="The key for --url (or CRUCIBLE_API_KEY).", **_KEPT),
-        click.option("--url", metavar="URL", help="Address of Crucible (or CRUCIBLE_API_URL).", **_KEPT),
-        click.option(
-            "--data",
-            type=DATA_FOLDER,
-            metavar="DIR",
-            help="Data folder; without --url, the embedded Crucible in it.",
-            **_KEPT,
-        ),
-    ):
-        command = added(command)
-    return command
-
-
 def _keep(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
     ctx.meta[f"{META}.{parameter.name}"] = value
 
 
 _KEPT: dict[str, Any] = {"expose_value": False, "callback": _keep}  # not passed to commands as arguments
+CRUCIBLE = (  # of each command that opens a session
+    click.Option(
+        ["--data"],
+        type=DATA_FOLDER,
+        metavar="DIR",
+        help="Data folder; without --url, the embedded Crucible in it.",
+        **_KEPT,
+    ),
+    click.Option(["--url"], metavar="URL", help="Address of Crucible (or CRUCIBLE_API_URL).", **_KEPT),
+    click.Option(["--api-key"], metavar="KEY", help="The key for --url (or CRUCIBLE_API_KEY).", **_KEPT),
+)
+JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else.", **_KEPT)
+CSV = click.Option(["--csv", "as_csv"], is_flag=True, help="Print CSV with a header line.")
 
 
 def chosen_settings() -> Settings:
@@ -69,7 +62,6 @@ def data_folder() -> Path:
 
 
 Jobs = Annotated[int, option("", kind=click.IntRange(1, 256))]
-json_option = click.option("--json", is_flag=True, help="Print one JSON object and nothing else.", **_KEPT)
 
 
 def wants_json() -> bool:

@@ -21,7 +21,6 @@ from crucible_lineage.ask.answer import Coloured
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.text.masking import masked_text
 
-CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header line.")
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
 
 

@@ -15,7 +15,8 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.ask.doctor import Examination, examine
+from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.doctor import examine
 from crucible_lineage.ask.question import BEFORE, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
@@ -145,7 +146,7 @@ def mcp_command(
 @act("doctor", announced=BEFORE)
 def doctor_command(
     session: Session, *, project: Annotated[str, option("A scratch project, in which the tests make datasets.")]
-) -> Examination:
+) -> Done:
     """Test whether a Crucible does what crucible-lineage needs.
 
     The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
