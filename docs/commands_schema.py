@@ -18,8 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from crucible_lineage import ask
 from crucible_lineage.ask.columns import Surface, columns_at
-from crucible_lineage.ask.doctor import Finding as Test
-from crucible_lineage.ask.doctor import Probe
+from crucible_lineage.ask.doctor import Probe, ServiceTest
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.plans import PlanAnswer
@@ -123,7 +122,7 @@ GIVEN: Mapping[type, Any] = {
 PRINTED: Mapping[str, Any] = {
     "failed": {"error": {"kind": str, "message": str, "exit_code": int}},
     "run": RunResult, "rerun": one_of(RunResult, PlanAnswer), "check": {"files": list[CheckedFile]},
-    "doctor": {"ok": bool, "service": list[Test], "made": list[Probe]},
+    "doctor": {"ok": bool, "service": list[ServiceTest], "made": list[Probe]},
     "get": one_of(FETCHED, {"datasets": Each(FETCHED)}),
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},
     "set": {"changed": bool, "changes": list[FieldChange]}, "delete": RequestedDeletion,

@@ -63,7 +63,7 @@ ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class ServiceTest:
     """The outcome of a test. `passed` is None if it was impossible."""
 
     name: str
@@ -96,7 +96,7 @@ def examine(session: Session, project: str, tell: Callable[[str], object] = lamb
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
         trial = _Trial(session, project, Path(folder))
         try:
-            findings = [Finding(name, *trial.outcome(name, tell)) for name in NEEDS]
+            findings = [ServiceTest(name, *trial.outcome(name, tell)) for name in NEEDS]
         finally:
             probes = trial.clear()
     width = max(map(len, NEEDS))
