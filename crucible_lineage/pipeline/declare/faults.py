@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator
 from typing import get_args
 
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from crucible_lineage.refs import NOT_SET
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
+_TYPE = re.compile(rf"Source|FileInput|DatasetInput|{'|'.join(FORMS)}|(dict\[|tuple\[|function-).*")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params") if name not in INTERNAL_FIELDS]
 
 
@@ -36,19 +38,15 @@ def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collect
         is_form = error["type"] in _NO_SOURCE
         if is_form and _is_source(location) and len(location) == 4 and isinstance(error["input"], dict | list):
             continue  # about the form (text, mapping, list) that a source was not written in
-        if error["type"] == "missing" and _is_misspelt(location, unknown):
-            continue
+        siblings = [str(other[-1]) for other in unknown if other[:-1] == location[:-1]]
+        if error["type"] == "missing" and any(nearest_word(key, [str(location[-1])]) for key in siblings):
+            continue  # present under a misspelt name, which is reported as unknown
         type_only = "type" if is_form else error["type"] + error["msg"]
         kind = "source" if _is_source(location) else type_only
         if (location, kind) not in reported:
             reported.add((location, kind))
             yield _fault_of(document, error, hidden)
 
-
-def _is_misspelt(location: Location, unknown: Iterable[Location]) -> bool:
-    """Return whether a missing key is present under a misspelt name, which is reported as unknown."""
-    siblings = [other[-1] for other in unknown if other[:-1] == location[:-1]]
-    return any(nearest_word(str(key), [str(location[-1])]) for key in siblings)
 
 
 def _is_source(location: Location) -> bool:
@@ -79,19 +77,16 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
     if error["type"] == "too_short" and _is_source(location):
         message = "the list of sources is empty; name at least one"
     if error["type"] == "input_kind" and isinstance(error["input"], dict):
-        message += _key_hint(error["input"])
+        wrong = (str(key) for key in error["input"] if key not in INPUT_KINDS)
+        near = next(filter(None, (nearest_word(key, INPUT_KINDS) for key in wrong)), None)
+        message += f"; did you mean {near!r}?" if near else ""
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
-    shown = "a value from the environment" if secret else _shortened(error["input"])
-    return document.fault(location, f"{label}: {message} (given: {shown})")
-
-
-def _key_hint(keys: Mapping[object, object]) -> str:
-    """Return a hint to the input key that a misspelt one is near; empty if there is none."""
-    wrong = (str(key) for key in keys if key not in INPUT_KINDS)
-    near = next(filter(None, (nearest_word(key, INPUT_KINDS) for key in wrong)), None)
-    return f"; did you mean {near!r}?" if near else ""
+    given = error["input"]
+    given = {key: part for key, part in given.items() if key != "folder"} if isinstance(given, dict) else given
+    shown = "a value from the environment" if secret else repr(given)
+    return document.fault(location, f"{label}: {message} (given: {shown if len(shown) <= 60 else f'{shown[:57]}...'})")
 
 
 def location_of(raw: tuple[str | int, ...]) -> Location:
@@ -100,20 +95,9 @@ def location_of(raw: tuple[str | int, ...]) -> Location:
     tags = (
         {2, 5} if tagged and raw[2] == "each" and len(raw) > 4 and isinstance(raw[4], int) else {2} if tagged else set()
     )
-    return tuple(
-        part
-        for index, part in enumerate(raw)
-        if index not in tags and not (index > 2 and isinstance(part, str) and _is_name_of_type(raw, index))
-    )
-
-
-def _is_name_of_type(raw: tuple[str | int, ...], index: int) -> bool:
-    part = raw[index]
-    return (
-        (part == "str" and index == len(raw) - 1)
-        or part in ("Source", "tuple[Source, ...]", "FileInput", "DatasetInput", *FORMS)
-        or str(part).startswith(("dict[", "tuple[", "function-"))
-    )
+    types = {index for index, part in enumerate(raw) if index > 2 and isinstance(part, str) and _TYPE.fullmatch(part)}
+    types |= {len(raw) - 1} if len(raw) > 3 and raw[-1] == "str" else set()
+    return tuple(part for index, part in enumerate(raw) if index not in tags | types)
 
 
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:
@@ -137,8 +121,3 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     for part in get_args(annotation):
         yield from _models_in(part)
 
-
-def _shortened(value: object) -> str:
-    """Return a value as declared, without the folder that was added, in at most 60 characters."""
-    text = repr({key: part for key, part in value.items() if key != "folder"} if isinstance(value, dict) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -56,18 +56,6 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """Read the document in a file, with recoverable faults. Raises InputError if it is not plain YAML."""
-    return _parse(_read_text(path), str(path))
-
-
-def parse_document(text: str, name: str) -> Document:
-    """Parse a text; errors refer to it as `name`. Raises InputError with every fault."""
-    document = _parse(text, name)
-    if document.faults:
-        raise InputError("", document.faults)
-    return document
-
-
-def _read_text(path: Path) -> str:
     name = str(path)
     try:
         with path.open("rb") as stream:
@@ -83,10 +71,11 @@ def _read_text(path: Path) -> str:
     if len(raw) > SIZE_LIMIT_BYTES:
         raise InputError(f"{name} is larger than {SIZE_LIMIT_BYTES >> 20} MiB; too large for a declaration")
     try:
-        return raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise InputError("", [Fault("this is not UTF-8 text; save the file as UTF-8", name, line)]) from error
+    return _parse(text, name)
 
 
 def _yaml_files(folder: Path) -> list[str]:
@@ -94,6 +83,14 @@ def _yaml_files(folder: Path) -> list[str]:
     with suppress(OSError):
         return sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     return []
+
+
+def parse_document(text: str, name: str) -> Document:
+    """Parse a text; errors refer to it as `name`. Raises InputError with every fault."""
+    document = _parse(text, name)
+    if document.faults:
+        raise InputError("", document.faults)
+    return document
 
 
 def _parse(text: str, name: str) -> Document:
