@@ -48,7 +48,6 @@ def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collect
             yield _fault_of(document, error, hidden)
 
 
-
 def _is_source(location: Location) -> bool:
     return len(location) >= 4 and location[0] == "steps" and location[2] == "inputs"
 
@@ -120,4 +119,3 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _models_in(part)
-

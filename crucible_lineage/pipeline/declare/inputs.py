@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -214,7 +214,6 @@ class SelectInput(_Paired):
 
     select: JsonObject = Field(description="filters that datasets of the project must match")
     each: bool = Field(default=False, description=_EACH)
-    superseded: bool = Field(default=False, description="true: superseded results are selected too")
 
     @model_validator(mode="after")
     def _flags_are_named(self) -> SelectInput:
@@ -236,16 +235,14 @@ class SelectInput(_Paired):
         others = (*MATCHED, FLAGS)
         return {name: value for name, value in self.select.items() if name not in others and not is_entry(name)}
 
-    def has_flags(self, flags: Collection[str]) -> bool:
-        """Return whether a dataset with these flags passes the filter `flags`."""
-        conditions = self.select.get(FLAGS) or {}
-        any_of, none_of = conditions.get("any_of"), conditions.get("none_of") or ()
-        return not set(none_of) & set(flags) and (any_of is None or bool(set(any_of) & set(flags)))
-
     def fits(self, fields: JsonMapping, *, plain: bool = False) -> bool:
         """Return whether a dataset's fields pass the filters; with `plain`, only those by the given fields."""
-        names = [name for name in self.select if (name in fields if plain else name in MATCHED or is_entry(name))]
-        return all(_is_among(value_of(fields, name), self.select[name]) for name in names)
+        for name, accepted in self.select.items():
+            if name in fields if plain else name in MATCHED or is_entry(name):
+                value, values = value_of(fields, name), accepted if isinstance(accepted, list | tuple) else [accepted]
+                if not (value in values if value is None else any(is_equal(value, item) for item in values)):
+                    return False
+        return True
 
 
 class ResultInput(_Paired):
@@ -324,11 +321,6 @@ class EachInput(_Paired):
         if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
             raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
-
-
-def _is_among(value: object, accepted: object) -> bool:
-    values = accepted if isinstance(accepted, list | tuple) else [accepted]
-    return value in values if value is None else any(is_equal(value, item) for item in values)
 
 
 def _with_shared(shared: JsonMapping, entry: JsonMapping) -> JsonObject:

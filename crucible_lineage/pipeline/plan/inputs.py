@@ -18,6 +18,7 @@ from crucible_lineage.lineage.fields import REGISTERED, fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
+    FLAGS,
     NIGHT,
     CalibrationInput,
     DatasetFields,
@@ -403,12 +404,15 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
             dataset.unique_id for dataset in session.client.datasets.iter(project_id=project, **declared.filters)
         }
     matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
-    excluded = {INCOMPLETE} if declared.superseded else {INCOMPLETE, CANDIDATE, SUPERSEDED}
+    excluded, flags = {INCOMPLETE, CANDIDATE, SUPERSEDED}, declared.select.get(FLAGS) or {}
+    any_of, none_of = flags.get("any_of"), flags.get("none_of") or ()
     stand = standings(session, project, copy=copy, among=matching) if matching else {}
     selected = [
         mfid
         for mfid, standing in stand.items()
-        if standing.state not in excluded and declared.has_flags(standing.flags)
+        if standing.state not in excluded
+        and set(standing.flags).isdisjoint(none_of)
+        and (any_of is None or not set(standing.flags).isdisjoint(any_of))
     ]
     usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
     if not usable and not declared.each and not declared.match:
