@@ -86,7 +86,7 @@ class DatasetFields(DeclaredModel):
         return {name: value for name in DESCRIPTIVE if (value := getattr(self, name)) is not None}
 
 
-class _Paired(TimeMatch):
+class PairedInput(TimeMatch):
     """`match: {spectrum: [instrument_name]}`: for each dataset of `spectrum`, the one with the same instrument.
 
     Of several, the nearest before is used unless `nearest` names another side.
@@ -112,7 +112,7 @@ class _Paired(TimeMatch):
         return next(iter(self.match)) if self.match else None
 
 
-class FileInput(_Paired, Ingested, DatasetFields):
+class FileInput(PairedInput, Ingested, DatasetFields):
     """One or more measured files, registered as a raw dataset if they are new.
 
     Relative paths start from `folder`. Fields may be read from the names of the files (`from name '(\\d+)mW'`).
@@ -198,14 +198,14 @@ class FileInput(_Paired, Ingested, DatasetFields):
 _EACH = "true: one instance of the steps for each dataset, instead of one with all"
 
 
-class DatasetInput(_Paired):
+class DatasetInput(PairedInput):
     """One or more existing datasets, by MFID."""
 
     dataset: Annotated[tuple[Mfid, ...], OneOrMore, Field(min_length=1)] = Field(description="an MFID, or a list")
     each: bool = Field(default=False, description=_EACH)
 
 
-class SelectInput(_Paired):
+class SelectInput(PairedInput):
     """All complete datasets of the project that match these filters, oldest first.
 
     `metadata.NAME` is a filter too: a value, or a list of alternatives. `flags` lists names of flags under `none_of`
@@ -245,7 +245,7 @@ class SelectInput(_Paired):
         return True
 
 
-class ResultInput(_Paired):
+class ResultInput(PairedInput):
     """The current results of a step of another pipeline, which must exist."""
 
     pipeline: str = Field(description="the file of the pipeline whose results are taken")
@@ -288,7 +288,7 @@ class CalibrationInput(DeclaredModel):
         return {self.of: ()}
 
 
-class EachInput(_Paired):
+class EachInput(PairedInput):
     """Datasets declared one by one; keys beside `each` apply to all of them."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})

@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 
+from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import REGISTERED, shared, value_of, values_of
 from crucible_lineage.marks import METADATA_PREFIX
-from crucible_lineage.pipeline.declare.inputs import CalibrationInput
+from crucible_lineage.pipeline.declare.inputs import CalibrationInput, PairedInput
 from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
 from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
-    PARAMS_PREFIX,
     BoundPipeline,
     BoundStep,
-    Variant,
     fields_of,
     grouping,
     record_fields,
@@ -28,12 +27,20 @@ from crucible_lineage.pipeline.plan.bound import (
 )
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.pipeline.plan.naming import DimensionLabels, Group, Point, groups_of, groups_of_variants
+from crucible_lineage.pipeline.plan.naming import (
+    Value,
+    first_scope,
+    groups_of,
+    groups_of_combinations,
+    swept_above,
+    values_of_input,
+)
 from crucible_lineage.pipeline.plan.partners import NO_ID, Candidates, Partner, Partners, RelationRow
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.text.amounts import amount, distinct, is_equal, value_text
 
 MOST_INSTANCES = 100_000
+Point = Mapping[str, int]  # dimension -> index of its value
 
 
 @dataclass(frozen=True)
@@ -121,22 +128,20 @@ class Expansion:
         self.instances: dict[str, Instance] = {}
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> points and names of its instances
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
-        self.groups: dict[str, tuple[Group, ...]] = {}
-        self.naming = DimensionLabels(pipeline, inputs, self.groups)
-        self.group_at: dict[str, dict[int, int]] = {}  # dimension -> member -> its group
+        self.columns: dict[str, tuple[Value, ...]] = {}  # dimension -> its values
+        self.value_at: dict[str, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
         self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
-        self.templated = {  # steps that use fields of the data behind their roles
-            name
-            for name, step in pipeline.steps.items()
-            if "{" in (step.spec.output.dataset_name or "") or parent_params(step.spec)
-        }
         self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
+        for name, items in inputs.items():
+            self._add_column(name, values_of_input(items))
 
     def expand(self) -> dict[str, Instance]:
         """Return the instances, in an order of execution."""
         for step in self.pipeline.steps.values():
+            labels = [variant.label for variant in step.variants]
+            self._add_column(step.name, tuple(Value(label, label, (n,)) for n, label in enumerate(labels)))
             self._group(step)
-            sizes = [self._size(dimension) for dimension in step.dimensions]
+            sizes = [len(self.columns[dimension]) for dimension in step.dimensions]
             if len(self.instances) + math.prod(sizes) > MOST_INSTANCES:
                 message = f"step {step.name!r} would have {math.prod(sizes)} instances, one for each combination of "
                 message += (
@@ -148,84 +153,95 @@ class Expansion:
                 self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices)
         return self.instances
 
+    def _add_column(self, dimension: str, values: tuple[Value, ...]) -> None:
+        self.columns[dimension] = values
+        self.value_at[dimension] = {member: n for n, value in enumerate(values) for member in value.members}
+
     def _group(self, step: BoundStep) -> None:
         """Form the groups that the step and its inputs use."""
         named = {grouping(root, by_record) for source in step.spec.all_sources
                  if source.group_by and (by_record := record_fields(source.group_by))
                  for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
-        for dimension in {*named, *filter(fields_of, step.dimensions)} - self.groups.keys():
+        for dimension in {*named, *step.dimensions} - self.columns.keys():
             root, fields = root_of(dimension), fields_of(dimension)
             if root in self.inputs:
-                groups = groups_of(self.inputs[root], fields)
+                self._add_column(dimension, groups_of(self.inputs[root], fields))
             else:
                 combinations = self.pipeline.steps[root].spec.combinations
-                params = [name.removeprefix(PARAMS_PREFIX) for name in fields]
-                groups = groups_of_variants(combinations, params)
-            self.groups[dimension] = groups
-            self.group_at[dimension] = {index: number for number, group in enumerate(groups) for index in group.indices}
+                self._add_column(dimension, groups_of_combinations(combinations, fields))
 
     def _roots(self, source: str) -> list[str]:
         return [source] if source in self.inputs else [root_of(name) for name in self.pipeline.steps[source].dimensions]
 
-    def _size(self, dimension: str) -> int:
-        if dimension in self.inputs:
-            return len(self.inputs[dimension])
-        return len(self.groups[dimension] if dimension in self.groups else self.pipeline.steps[dimension].variants)
-
     def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...]) -> None:
         variant = step.variants[point.get(step.name, 0)]
-        labels = [self.naming.label(dimension, index) for dimension, index in point.items()]
+        values = {dimension: self.columns[dimension][index] for dimension, index in point.items()}
+        labels = [value.label for value in values.values()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
-        faults = [self.groups[name][index].fault for name, index in point.items() if name in self.groups]
-        parents = self._sources(step, point, name)
-        for (role, number), part in parents.by_source.items():
+        if name in self.instances:
+            raise InputError(f"two instances would be called {name!r}; give them values that look different")
+        parents = self._sources(step, variant.given, point, name)
+        faults = [value.fault for value in values.values()]
+        for (role, number), part in parents.items():
             if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
                 faults.append(part.fault)
             faults.append(self._unexpected(role, step.sources[role][number], part.feeds))
-        feeds, resolved = parents.feeds, _Resolved(variant.given, variant.inspection)
-        if step.name in self.templated and not any(faults):
-            resolved = self._in_scope(step, variant, feeds)
-            faults.append(resolved.fault)
-        blocked = next(filter(None, faults), "")
-        if not feeds and not any(faults):
-            blocked = "none of its inputs exists; a derived dataset needs a parent"
-        if name in self.instances:
-            raise InputError(f"two instances would be called {name!r}; give them values that look different")
-        about = self._all_about(point)
-        self.instances[name] = Instance(
+        feeds = tuple(feed for part in parents.values() for feed in part.feeds)
+        if not feeds:
+            faults.append("none of its inputs exists; a derived dataset needs a parent")
+        groups = [value.label for dimension, value in values.items() if fields_of(dimension)]
+        items = [value.label for dimension, value in values.items() if dimension in self.inputs]
+        swept = dict.fromkeys((*swept_above(step, self.pipeline), *(dim for dim in point if dim in self.points)))
+        variants = [self.pipeline.steps[other].variants[point.get(other, 0)].label for other in swept]
+        scopes = [value.scope for dimension, value in values.items() if dimension not in self.points]
+        scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
+        about = tuple(
+            (root, index)
+            for dimension, value in values.items()
+            if (root := root_of(dimension)) in self.inputs
+            for index in value.members
+        )
+        instance = Instance(
             name=name,
             step=step,
-            label=self.naming.own_label(step, point),
-            group=self.naming.group(point),
-            given=resolved.given,
-            inspection=resolved.inspection,
+            label=", ".join((*items[0 if groups else 1 :], *variants)),  # beside its group, or its first item
+            group=", ".join(groups),
+            given=variant.given,
+            inspection=variant.inspection,
             feeds=feeds,
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
-            blocked=blocked,
-            slots=self.naming.slots(step, point),
+            blocked=next(filter(None, faults), ""),
+            slots={output: (slot(step.declared["name"], step.declared["step"], output, scope),)
+                   for output in step.inspection.outputs} if step.declared else {},
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
-            notes=tuple(filter(None, (*_notes(step, feeds), resolved.note))),
-            gaps=tuple(gap for part in parents.by_source.values() for gap in part.gaps),
-            named=resolved.named,
-            awaits=tuple(name for part in parents.by_source.values() for name in part.awaits),
-        )
+            notes=tuple(_notes(step, feeds)),
+            gaps=tuple(gap for part in parents.values() for gap in part.gaps),
+            awaits=tuple(name for part in parents.values() for name in part.awaits),
+        )  # fmt: skip
+        self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
 
-    def _sources(self, step: BoundStep, point: Point, name: str) -> _Parents:
-        """Return an instance's parents by source; partners in time are chosen for the parents from other sources."""
-        keys = [(role, number) for role, sources in step.sources.items() for number in range(len(sources))]
-        parents = _Parents(name, dict.fromkeys(keys, _SourceParents()))
-        partners = [(role, number) for role, number in keys if step.sources[role][number].is_partner]
-        for role, number in keys:
-            if (role, number) not in partners:
-                parents.by_source[role, number] = self._feeds(step, role, step.sources[role][number], point)
-        variant = step.variants[point.get(step.name, 0)]
-        self.params[name] = self._params(variant, parents.feeds)
-        chosen = {(role, n): self._chosen_feeds(step.sources[role][n], role, parents) for role, n in partners}
-        return _Parents(name, {**parents.by_source, **chosen})
+    def _sources(
+        self, step: BoundStep, given: Mapping[str, object], point: Point, name: str
+    ) -> dict[tuple[str, int], _SourceParents]:
+        """Return an instance's parents by role and source; those in time are chosen for the parents of the others."""
+        sources = {(role, number): source for role, of_role in step.sources.items()
+                   for number, source in enumerate(of_role)}  # fmt: skip
+        parents = {
+            (role, number): _SourceParents() if source.is_partner else self._feeds(step, role, source, point)
+            for (role, number), source in sources.items()
+        }
+        feeds = [feed for part in parents.values() for feed in part.feeds]
+        self.params[name] = self._params(given, feeds)
+        own = [feed for feed in feeds if feed.chosen is None]
+        first = [feed for feed in own if feed.role == own[0].role]  # what the instance is about
+        for (role, number), source in sources.items():
+            if source.is_partner:
+                parents[role, number] = self._chosen_feeds(source, role, name, first)
+        return parents
 
-    def _params(self, variant: Variant, feeds: Sequence[InputEdge]) -> Mapping[str, object]:
+    def _params(self, given: Mapping[str, object], feeds: Sequence[InputEdge]) -> Mapping[str, object]:
         """Return the parameters of an instance, and those upstream that agree."""
         upstream: dict[str, object] = {}
         differing = set()
@@ -233,33 +249,33 @@ class Expansion:
             for param, value in self.params[name].items():
                 if not is_equal(upstream.setdefault(param, value), value):
                     differing.add(param)
-        return {**{param: value for param, value in upstream.items() if param not in differing}, **variant.given}
+        return {**{param: value for param, value in upstream.items() if param not in differing}, **given}
 
-    def _all_about(self, point: Point) -> tuple[tuple[str, int], ...]:
-        roots = [root for root in dict.fromkeys(map(root_of, point)) if root in self.inputs]
-        return tuple((root, index) for root in roots for index in self._about(root, point) or ())
-
-    def _in_scope(self, step: BoundStep, variant: Variant, feeds: Sequence[InputEdge]) -> _Resolved:
-        """Return the parameters and the values for the name, from the data behind the roles of a step."""
+    def _with_shared_values(self, instance: Instance) -> Instance:
+        """Return the instance with the values from the data behind its roles, in parameters and for its name."""
+        spec, given = instance.step.spec, dict(instance.given)
+        params, template = parent_params(spec), spec.output.dataset_name or ""
+        if not params and "{" not in template:
+            return instance
         behind: dict[str, list[InputItem]] = {}
-        for role in step.sources:
-            items = items_behind((feed for feed in feeds if feed.role == role), self.instances)
+        for role in instance.step.sources:
+            items = items_behind((feed for feed in instance.feeds if feed.role == role), self.instances)
             behind[role] = [self.inputs[root][index] for root, index in items]
-        given, inspection = dict(variant.given), variant.inspection
-        for param, fields in parent_params(step.spec).items():
+        for param, fields in params.items():
             values = {}
             for name in fields:
                 role, _, field_name = name.partition(".")
                 values[name], fault = shared_value(field_name, behind[role])
                 if fault:
-                    message = f"parameter {param!r} is {step.spec.params[param]}, and {fault}"
-                    return _Resolved(variant.given, inspection, message)
-            given[param] = filled_in(str(step.spec.params[param]), values)
+                    return replace(instance, blocked=f"parameter {param!r} is {spec.params[param]}, and {fault}")
+            given[param] = filled_in(str(spec.params[param]), values)
         try:
-            inspection = self.inspect(step, given) if parent_params(step.spec) else inspection
+            inspection = self.inspect(instance.step, given) if params else instance.inspection
         except InputError as error:
-            return _Resolved(given, inspection, "; ".join(fault.message for fault in error.faults) or str(error))
-        template, named, note = step.spec.output.dataset_name or "", dict[str, object](), ""
+            return replace(
+                instance, given=given, blocked="; ".join(fault.message for fault in error.faults) or str(error)
+            )
+        named, notes = dict[str, object](), list[str]()
         for name in template_fields(template):
             role, _, field_name = name.partition(".")
             if role not in behind or field_name in OWN_PARENT_FIELDS:
@@ -267,9 +283,10 @@ class Expansion:
             value, fault = shared_value(field_name, behind[role])
             if not fault:
                 named[name] = value
-            elif any(feed.role == role and feed.input is not None for feed in feeds):  # else the parent may have it
-                note = note or f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}"
-        return _Resolved(given, inspection, note=note, named=named)
+            elif any(feed.role == role and feed.input for feed in instance.feeds):  # else the parent may have it
+                notes.append(f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}")
+        notes = [*instance.notes, *notes[:1]]
+        return replace(instance, given=given, inspection=inspection, notes=tuple(notes), named=named)
 
     def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
         if source.expect is None or len(feeds) == source.expect:
@@ -279,77 +296,61 @@ class Expansion:
         return f"{role}: {source.expect} of {source.source} are expected, and there are {len(labels)}{shown}"
 
     def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
-        """Return the datasets of an input that an instance is about, or their group by `fields`; None for all."""
-        members = self._about(root, point)
-        if members is None or not fields:
-            return members
+        """Return the members of a root that an instance is about, or their group by `fields`; None for all."""
+        value = next((self.columns[name][index] for name, index in point.items() if root_of(name) == root), None)
+        if value is None or not fields:
+            return value.members if value else None
         dimension = grouping(root, fields)
-        return self.groups[dimension][self.group_at[dimension][members[0]]].indices
-
-    def _about(self, root: str, point: Point) -> Sequence[int] | None:
-        if root in point:
-            return (point[root],)
-        return next((self.groups[name][index].indices for name, index in point.items()
-                     if name in self.groups and root_of(name) == root), None)  # fmt: skip
-
-    def _at(self, dimension: str, point: Point) -> int:
-        """Return an instance's index in a dimension of a parent, which may be coarser than its own."""
-        if dimension in point:
-            return point[dimension]
-        members = self._about(root_of(dimension), point)
-        assert members  # a step's dimensions are at least as fine as its parents'
-        return self.group_at[dimension][members[0]]
+        return self.columns[dimension][self.value_at[dimension][value.members[0]]].members
 
     def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> _SourceParents:
         """Return the parents from a source, with the fault if there are none."""
-        collects = role in step.collected
-        if source.source not in self.inputs:
+        collects, name = role in step.collected, source.source
+        if name not in self.inputs:
             names = list(self._instances(source, point, collects=collects))
-            fault = "" if names else f"there is nothing to collect: {source.source} has no instances"
+            fault = "" if names else f"there is nothing to collect: {name} has no instances"
             feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
             return _SourceParents(feeds, fault)
-        parents = self._input_feeds(source, point, role, collects=collects)
+        declared, items = self.pipeline.spec.inputs[name], self.inputs[name]
+        if isinstance(declared, CalibrationInput):
+            parents = self._calibration_feeds(source, role, declared.of, point, collects=collects)
+        elif declared.match is not None:
+            parents = self._matched_feeds(source, role, declared, point, collects=collects)
+        else:
+            members = self._members(name, point, record_fields(source.group_by or ()))
+            if members is None or not (source.group_by or not collects or name not in point):
+                members = range(len(items))
+            feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in members)
+            parents = _SourceParents(feeds, "" if feeds else f"input {name} has no dataset")
         if source.gaps:
-            parents = self._without_blocked(source.source, parents)
+            blocked = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
+            left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
+            fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
+            parents = replace(
+                parents, feeds=left, fault=fault, gaps=tuple(f"{item.label}: {item.blocked}" for item in blocked)
+            )
         if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
             count = amount(len(parents.feeds), "dataset")
-            fault = f"input {source.source} has {count}, but {role!r} of the step is one file"
+            fault = f"input {name} has {count}, but {role!r} of the step is one file"
             return replace(parents, fault=f"{fault}; give the input `each: true`, or annotate the role list[Path]")
-        items = self.inputs[source.source]
-        blocked = next((items[feed.index].blocked for feed in parents.feeds if items[feed.index].blocked), "")
-        return replace(parents, fault=parents.fault or blocked)
+        return replace(parents, fault=parents.fault or self._blocked(parents.feeds))
 
-    def _without_blocked(self, name: str, parents: _SourceParents) -> _SourceParents:
-        items = self.inputs[name]
-        blocked = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
-        left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
-        fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
-        gaps = tuple(f"{item.label}: {item.blocked}" for item in blocked)
-        return replace(parents, feeds=left, fault=fault, gaps=gaps)
+    def _blocked(self, feeds: Iterable[InputEdge]) -> str:
+        """Return why the first of the blocked items among parents is blocked."""
+        return next((reason for feed in feeds if feed.input and (reason := feed.item(self.inputs).blocked)), "")
 
-    def _input_feeds(self, source: Source, point: Point, role: str, *, collects: bool) -> _SourceParents:
-        name = source.source
-        if self.pipeline.spec.inputs[name].match is not None:
-            return self._matched_feeds(source, role, point, collects=collects)
-        members = self._members(name, point, record_fields(source.group_by or ()))
-        if members is None or not (source.group_by or not collects or name not in point):
-            members = range(len(self.inputs[name]))
-        fault = "" if members else f"input {name} has no dataset"
-        return _SourceParents(tuple(InputEdge(role, source.files, input=name, index=index) for index in members), fault)
-
-    def _matched_feeds(self, source: Source, role: str, point: Point, *, collects: bool) -> _SourceParents:
+    def _matched_feeds(
+        self, source: Source, role: str, declared: PairedInput, point: Point, *, collects: bool
+    ) -> _SourceParents:
         """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
-        name, declared = source.source, self.pipeline.spec.inputs[source.source]
-        if isinstance(declared, CalibrationInput):
-            return self._calibration_feeds(source, role, declared.of, point, collects=collects)
-        ((partner, same),) = (declared.match or {}).items()
+        name, ((partner, same),) = source.source, (declared.match or {}).items()
         if name not in self.candidates:
             self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
-        candidates, members, items = self.candidates[name], self._about(partner, point), self.inputs[partner]
+        candidates, members, items = self.candidates[name], self._members(partner, point), self.inputs[partner]
         if members is not None and not collects:
             own = [items[index] for index in members]
-            named = (self.naming.label(name, index) for name, index in point.items() if root_of(name) == partner)
-            label = own[0].label if len(own) == 1 else next(named, partner)
+            group = next(self.columns[dim][index].label for dim, index in point.items() if root_of(dim) == partner)
+            label = own[0].label if len(own) == 1 else group
             return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
         own = list(items) if members is None else [items[index] for index in members]
         equal = [candidates.equal(_row(0, item.label, [item], {}, same, declared)) for item in own]
@@ -361,38 +362,32 @@ class Expansion:
         self, source: Source, role: str, partner: str, point: Point, *, collects: bool
     ) -> _SourceParents:
         """Return the calibrations that are certified for the data that an instance is about."""
-        name, members = source.source, self._about(partner, point)
-        numbers = {item.mfid or item.label: number for number, item in enumerate(self.inputs[name])}
-        items = self.inputs[partner]
+        members, items = self._members(partner, point), self.inputs[partner]
         data = list(items) if members is None else [items[index] for index in members]
-        feeds: dict[tuple[str, str], InputEdge] = {}
-        for measured in data:
-            selection = measured.calibrations[name]
+        selections = [measured.calibrations[source.source] for measured in data]
+        chosen: dict[tuple[int, str], Partner] = {}
+        for selection in selections:
             if selection.fault:
-                return _SourceParents((), selection.fault, blocks=not selection.absent)
-            for chosen in selection.chosen:
-                number = numbers[str(chosen.key)]
-                item = self.inputs[name][number]
-                choice = replace(chosen, key=number, label=item.dataset.name if item.dataset else item.label)
-                feed = InputEdge(role, source.files, input=name, index=number, chosen=choice)
-                feeds.setdefault((str(chosen.key), chosen.rule), feed)
-        blocked = next((blocked for feed in feeds.values() if (blocked := self.inputs[name][feed.index].blocked)), "")
-        if not collects and len(feeds) > max(len(measured.calibrations[name].chosen) for measured in data):
-            named = ", ".join(dict.fromkeys(feed.chosen.label for feed in feeds.values() if feed.chosen))
+                return self._partner_feeds(source, role, selection)
+            for calibration in selection.chosen:
+                chosen.setdefault((calibration.key, calibration.rule), calibration)
+        if not collects and len(chosen) > max(len(selection.chosen) for selection in selections):
+            named = ", ".join(dict.fromkeys(calibration.label for calibration in chosen.values()))
             fault = f"several calibrations are certified for its data: {named}; group by fields that distinguish these"
             return _SourceParents((), fault, blocks=True)
-        return _SourceParents(tuple(feeds.values()), blocked, blocks=bool(blocked))
+        return self._partner_feeds(source, role, Partners(tuple(chosen.values())))
 
-    def _chosen_feeds(self, source: Source, role: str, parents: _Parents) -> _SourceParents:
-        """Choose the partners in time from a source for the data that the instance is about."""
+    def _chosen_feeds(self, source: Source, role: str, name: str, first: Sequence[InputEdge]) -> _SourceParents:
+        """Choose the partners in time from a source for the parents that the instance is about."""
         if source not in self.candidates:
             self.candidates[source] = self._candidates(source)
-        own = [self.inputs[root][index] for root, index in items_behind(parents.first, self.instances)]
-        label = own[0].label if len(own) == 1 else parents.name
-        made = [self._made_fields(feed.instance)["metadata"] for feed in parents.first if feed.instance]
-        fields = {"params": self.params[parents.name], "metadata": shared(made)}
+        own = [self.inputs[root][index] for root, index in items_behind(first, self.instances)]
+        label = own[0].label if len(own) == 1 else name
+        made = [feed.instance for feed in first if feed.instance]
+        shared_metadata = shared(self._made_fields(instance)["metadata"] for instance in made)
+        fields = {"params": self.params[name], "metadata": shared_metadata}
         found = self.candidates[source].choose(_row(0, label, own, fields, source.same, source))
-        unknown = {feed.instance for feed in parents.first if feed.instance} - self.returned.keys()
+        unknown = set(made) - self.returned.keys()
         if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.same):
             return self._partner_feeds(source, role, found)
         fault = f"{found.fault}; what a step returns is known once its result is at Crucible"
@@ -404,16 +399,15 @@ class Expansion:
         return {"params": self.params[instance], "metadata": {**declared, **self.returned.get(instance, {})}}
 
     def _partner_feeds(self, source: Source, role: str, partners: Partners) -> _SourceParents:
-        feeds, blocked = [], ""
-        for partner in partners.chosen:
-            if source.source in self.inputs:
-                feeds.append(InputEdge(role, source.files, input=source.source, index=int(partner.key), chosen=partner))
-                blocked = blocked or self.inputs[source.source][int(partner.key)].blocked
-            else:
-                _, name = self.points[source.source][int(partner.key)]
-                feeds.append(InputEdge(role, source.files, instance=name, output=source.output, chosen=partner))
-        fault = partners.fault or blocked
-        return _SourceParents(tuple(feeds), fault, blocks=bool(fault) and not partners.absent)
+        edge, name = partial(InputEdge, role, source.files), source.source
+        feeds = tuple(
+            edge(input=name, index=partner.key, chosen=partner)
+            if name in self.inputs
+            else edge(instance=self.points[name][partner.key][1], output=source.output, chosen=partner)
+            for partner in partners.chosen
+        )
+        fault = partners.fault or self._blocked(feeds)
+        return _SourceParents(feeds, fault, blocks=bool(fault) and not partners.absent)
 
     def _candidates(self, source: Source) -> Candidates:
         """Return the candidates for partners: the datasets of an input, or the results of a step."""
@@ -431,10 +425,13 @@ class Expansion:
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
         """Yield the instances of a source step at this point; if it collects, all in the dimensions that it lacks."""
-        name = source.source
-        other = self.pipeline.steps[name]
+        name, indices = source.source, list[int]()
         if not collects:
-            yield self.names[name, tuple(self._at(dimension, point) for dimension in other.dimensions)]
+            for dimension in self.pipeline.steps[name].dimensions:  # they may be coarser than its own
+                members = self._members(root_of(dimension), point)
+                assert members
+                indices.append(self.value_at[dimension][members[0]])
+            yield self.names[name, tuple(indices)]
             return
         by_record, selected = record_fields(source.group_by or ()), {}
         for root in self._roots(name):
@@ -442,7 +439,7 @@ class Expansion:
             if members is not None:
                 selected[root] = set(members)
         for other_point, instance in self.points[name]:
-            if all(members.intersection(self._about(root, other_point) or ()) for root, members in selected.items()):
+            if all(members.intersection(self._members(root, other_point) or ()) for root, members in selected.items()):
                 yield instance
 
 
@@ -455,17 +452,6 @@ def items_behind(feeds: Iterable[InputEdge], instances: Mapping[str, Instance]) 
         elif feed.input is not None:
             behind[feed.input, feed.index] = None
     return behind
-
-
-@dataclass(frozen=True)
-class _Resolved:
-    """The parameters and inspection of an instance with the values from the data behind its roles, or the fault."""
-
-    given: Mapping[str, object]
-    inspection: Inspection
-    fault: str = ""
-    note: str = ""
-    named: Mapping[str, object] = field(default_factory=dict)
 
 
 def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
@@ -491,25 +477,6 @@ class _SourceParents:
     blocks: bool = False
     gaps: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Parents:
-    """The parents of an instance by source, as (role, index within it), in the order of the declaration."""
-
-    name: str
-    by_source: dict[tuple[str, int], _SourceParents]
-
-    @property
-    def feeds(self) -> tuple[InputEdge, ...]:
-        """All parents."""
-        return tuple(feed for part in self.by_source.values() for feed in part.feeds)
-
-    @property
-    def first(self) -> tuple[InputEdge, ...]:
-        """The parents in the first role without partners in time: what the instance is about."""
-        feeds = [feed for feed in self.feeds if feed.chosen is None]
-        return tuple(feed for feed in feeds if feed.role == feeds[0].role)
 
 
 def _row(

@@ -151,20 +151,25 @@ def _calibrate(
         for item in data
     ]
     choices = choose_calibrations(name, declared, measured, project, session, as_of)
-    found[declared.of] = tuple(
-        replace(item, calibrations={**item.calibrations, name: choice})
-        for item, choice in zip(data, choices, strict=True)
-    )
-    chosen = dict.fromkeys(str(part.key) for choice in choices for part in choice.chosen)
-    items = (_calibration_item(mfid, session, with_fields=bool(declared.label)) for mfid in chosen)
-    found[name] = tuple(_fill_label(item, declared.label) for item in items)
-
-
-def _calibration_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:
-    try:
-        return _existing_item(mfid, session, with_fields=with_fields)
-    except InputError as error:  # one unusable calibration does not stop the others
-        return InputItem(mfid, None, blocked=str(error))
+    items: dict[str, InputItem] = {}
+    for mfid in dict.fromkeys(part.label for choice in choices for part in choice.chosen):
+        try:
+            items[mfid] = _existing_item(mfid, session, with_fields=bool(declared.label))
+        except InputError as error:  # one unusable calibration does not stop the others
+            items[mfid] = InputItem(mfid, None, blocked=str(error))
+    found[name] = tuple(_fill_label(item, declared.label) for item in items.values())
+    numbers = {mfid: number for number, mfid in enumerate(items)}
+    measured_with = []
+    for item, choice in zip(data, choices, strict=True):
+        calibrations = [(part, items[part.label].dataset) for part in choice.chosen]
+        chosen = (
+            replace(part, key=numbers[part.label], label=dataset.name if dataset else part.label)
+            for part, dataset in calibrations
+        )
+        measured_with.append(
+            replace(item, calibrations={**item.calibrations, name: replace(choice, chosen=tuple(chosen))})
+        )
+    found[declared.of] = tuple(measured_with)
 
 
 def register_inputs(

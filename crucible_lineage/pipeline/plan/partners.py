@@ -71,10 +71,10 @@ class RelationRow:
 class Partner:
     """A chosen partner: its side in time, its distance, and the rule and certificate by which it was chosen.
 
-    The key of a calibration is its dataset, until that is looked up.
+    The key is its index among the candidates. The label of a calibration is its dataset, until that is looked up.
     """
 
-    key: int | str
+    key: int
     label: str
     side: str
     seconds: float
@@ -373,7 +373,7 @@ class _Chooser:
         """Return a calibration by the range of its certificate that contains the moment."""
         document = certificate_document(certificate, certificate.span_at(moment) or certificate.declared, self._as_of)
         dataset, same = certificate.dataset, dict(certificate.fields)
-        return Partner(dataset, dataset, side, seconds, rule, same, certificate=document)
+        return Partner(0, dataset, side, seconds, rule, same, certificate=document)
 
     def _is_far(self, seconds: float) -> bool:
         return self._declared.within is not None and seconds > self._declared.within
