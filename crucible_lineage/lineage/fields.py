@@ -14,8 +14,6 @@ from crucible_lineage.refs import MATCHED
 from crucible_lineage.text.amounts import distinct
 from crucible_lineage.text.times import measured_at
 
-REGISTERED = "registered"  # the time of registration, among fields
-
 
 def fields_of(record: JsonMapping) -> JsonObject:
     """Return the own fields of a dataset, by its record with metadata; `timestamp` only if somebody stated it."""
@@ -24,7 +22,6 @@ def fields_of(record: JsonMapping) -> JsonObject:
     return {
         **plain,
         **({"timestamp": moment.isoformat()} if moment else {}),
-        REGISTERED: record.get("creation_time"),
         "metadata": given_metadata(record),
         "results": returned_values(record),
         "params": mapping(mapping(provenance(record).get("recipe")).get("params")),

@@ -41,7 +41,6 @@ Folder = SkipJsonSchema[Path]  # set by the reader, not declared
 
 BEFORE, AFTER, EITHER = "before", "after", "either"
 NEAREST, EARLIEST, NONE = "nearest", "earliest", "none"
-SKIP = "skip"
 
 
 _LENGTH = BeforeValidator(
@@ -81,10 +80,6 @@ class TimeMatch(DeclaredModel):
         default=None,
         alias="else",
         description="if nothing fits: nearest, earliest, none (no partner); without it, blocked",
-    )
-    undated: Literal["skip", "registered"] | None = Field(
-        default=None,
-        description="data without a time of measurement: skip them, or use the time in their ids (registered)",
     )
 
     @model_validator(mode="after")

@@ -94,7 +94,7 @@ class Source(TimeMatch):
     def _in_time(self) -> Self:
         if self.is_partner and (self.group_by or self.collect):
             raise ValueError("a partner in time is one dataset; remove group_by and collect")
-        keys = [name for name in ("same", "within", "otherwise", "undated") if getattr(self, name)]
+        keys = [name for name in ("same", "within", "otherwise") if getattr(self, name)]
         if keys and not self.is_partner:
             name = "else" if keys[0] == "otherwise" else keys[0]
             raise ValueError(f"`{name}` is about a partner in time; add `nearest: before` (or after, either)")

@@ -11,10 +11,9 @@ from itertools import product
 from crucible_lineage.core.slots import slot
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import REGISTERED, shared, value_of, values_of
+from crucible_lineage.lineage.fields import shared, value_of, values_of
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput, PairedInput
-from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
 from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
@@ -345,15 +344,15 @@ class Expansion:
         """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
         name, ((partner, same),) = source.source, (declared.match or {}).items()
         if name not in self.candidates:
-            self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same, declared), same, declared)
+            self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same), same, declared)
         candidates, members, items = self.candidates[name], self._members(partner, point), self.inputs[partner]
         if members is not None and not collects:
             own = [items[index] for index in members]
             group = next(self.columns[dim][index].label for dim, index in point.items() if root_of(dim) == partner)
             label = own[0].label if len(own) == 1 else group
-            return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same, declared)))
+            return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same)))
         own = list(items) if members is None else [items[index] for index in members]
-        equal = [candidates.equal(_row(0, item.label, [item], {}, same, declared)) for item in own]
+        equal = [candidates.equal(_row(0, item.label, [item], {}, same)) for item in own]
         indices = sorted({row.key for rows, _ in equal for row in rows})
         feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in indices)
         return _SourceParents(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
@@ -386,7 +385,7 @@ class Expansion:
         made = [feed.instance for feed in first if feed.instance]
         shared_metadata = shared(self._made_fields(instance)["metadata"] for instance in made)
         fields = {"params": self.params[name], "metadata": shared_metadata}
-        found = self.candidates[source].choose(_row(0, label, own, fields, source.same, source))
+        found = self.candidates[source].choose(_row(0, label, own, fields, source.same))
         unknown = set(made) - self.returned.keys()
         if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.same):
             return self._partner_feeds(source, role, found)
@@ -412,16 +411,16 @@ class Expansion:
     def _candidates(self, source: Source) -> Candidates:
         """Return the candidates for partners: the datasets of an input, or the results of a step."""
         if source.source in self.inputs:
-            rows = self._rows_of(source.source, source.same, source)
+            rows = self._rows_of(source.source, source.same)
             return Candidates(f"input {source.source}", rows, source.same, source)
         rows = []
         for number, (_, name) in enumerate(self.points[source.source]):
             items = [self.inputs[root][index] for root, index in self.instances[name].about]
-            rows.append(_row(number, name, items, self._made_fields(name), source.same, source))
+            rows.append(_row(number, name, items, self._made_fields(name), source.same))
         return Candidates(f"step {source.source}", rows, source.same, source)
 
-    def _rows_of(self, name: str, same: Sequence[str], rule: TimeMatch) -> list[RelationRow]:
-        return [_row(index, item.label, [item], {}, same, rule) for index, item in enumerate(self.inputs[name])]
+    def _rows_of(self, name: str, same: Sequence[str]) -> list[RelationRow]:
+        return [_row(index, item.label, [item], {}, same) for index, item in enumerate(self.inputs[name])]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
         """Yield the instances of a source step at this point; if it collects, all in the dimensions that it lacks."""
@@ -479,9 +478,7 @@ class _SourceParents:
     awaits: tuple[str, ...] = ()
 
 
-def _row(
-    key: int, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str], rule: TimeMatch
-) -> RelationRow:
+def _row(key: int, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str]) -> RelationRow:
     """Return datasets as one row, with the values of its `own` fields, or those that all of them share."""
     values, fault, behind = [], "", [item.fields for item in items]
     for name in same:
@@ -490,15 +487,12 @@ def _row(
             listed = ", ".join(value or "nothing" for value in found)
             fault = fault or (f"{name} differs: {listed}" if len(found) > 1 else f"there is no {name} in the record")
         values.append(found[0])
-    spans = [item.span or (item.registered if rule.undated == REGISTERED else None) for item in items]
-    undated = (
-        next((item.label for item, span in zip(items, spans, strict=True) if span is None), "") if items else label
-    )
+    undated = next((item.label for item in items if item.span is None), "") if items else label
     return RelationRow(
         key=key,
         label=label,
         values=tuple(values),
-        span=joint_span(spans),
+        span=joint_span(item.span for item in items),
         tie=max((item.mfid or NO_ID for item in items), default=NO_ID),
         fault=fault,
         undated=undated,

@@ -14,7 +14,7 @@ from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import slots_of
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import REGISTERED, fields_of, value_of
+from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
@@ -90,12 +90,6 @@ class InputItem:
         """The scope with the folder of a file."""
         paths = [file.path for file in self.raw.files] if self.raw else []
         return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
-
-    @property
-    def registered(self) -> Span | None:
-        """The moment of its registration, if that is known, as a span."""
-        moment = self.fields.get(REGISTERED)
-        return (utc(str(moment)), utc(str(moment))) if moment else None
 
     @property
     def mfid(self) -> str | None:

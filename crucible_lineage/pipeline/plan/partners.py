@@ -17,7 +17,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
-from crucible_lineage.pipeline.declare.parts import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, SKIP, TimeMatch
+from crucible_lineage.pipeline.declare.parts import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, TimeMatch
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import (
     Calibrations,
@@ -171,18 +171,18 @@ class Candidates:
         equal, none = self.equal(row)
         if not equal:
             return none
-        undated = [other.undated for other in equal if other.undated]
-        if undated and self._rule.undated != SKIP:
-            return Partners(fault=self._undated_fault(row, undated))
+        if undated := [other.undated for other in equal if other.undated]:
+            have = f"{shortened(undated, MOST_NAMED)} {'has' if len(undated) == 1 else 'have'}"
+            fault = (
+                f"{self.name} is chosen by time for {row.label}, and {have} no time of measurement (timestamp); set it"
+            )
+            return Partners(fault=fault)
         if row.values not in self._timelines:
-            self._timelines[row.values] = _Timeline(other for other in equal if not other.undated)
+            self._timelines[row.values] = _Timeline(equal)
         timeline = self._timelines[row.values]
         if row.undated:
             fault = f"{row.undated} has no time of measurement (timestamp), by which {self.name} is chosen; set it"
             return self._otherwise(row, timeline, fault)
-        return self._in_time(row, timeline)
-
-    def _in_time(self, row: RelationRow, timeline: _Timeline) -> Partners:
         found: list[tuple[str, RelationRow]] = []
         for side in self._rule.sides:
             other = timeline.on(side, row, found[0][1].key if found else None)
@@ -224,13 +224,6 @@ class Candidates:
         if (around := timeline.around(row)) is not None:
             near.append(f"{around.label} began before it and ended after it (`nearest: either` would take it)")
         return f"{message}: {', '.join(near)}; to accept another one, add `else: nearest`, `earliest` or `none`"
-
-    def _undated_fault(self, row: RelationRow, undated: Sequence[str]) -> str:
-        have = f"{shortened(undated, MOST_NAMED)} {'has' if len(undated) == 1 else 'have'}"
-        return (
-            f"{self.name} is chosen by time for {row.label}, and {have} no time of measurement "
-            "(timestamp); set it, or add `undated: skip` or `undated: registered`"
-        )
 
 
 def chosen_text(chosen: JsonMapping) -> str:
@@ -326,34 +319,30 @@ class _Chooser:
         return first
 
     def _at(self, label: str, value: Values, moment: datetime) -> Partners:
-        fitting = self._calibrations.fitting(self._declared.calibration, value, moment)
+        kind, as_of = self._declared.calibration, f", as of {self._as_of}" if self._as_of else ""
+        fitting = self._calibrations.fitting(kind, value, moment)
+        fault = f"no {kind} is certified for {label} ({moment_text(moment)}){as_of}"
         found: list[Partner] = []
         for side in self._declared.take:
-            find = self._valid if side == BEFORE else self._next
-            choice, fault = find(label, fitting, moment)
-            if choice is None:
+            if side == BEFORE:
+                if len({certificate.dataset for certificate in fitting.valid}) > 1:
+                    both = "; ".join(
+                        f"{found.dataset} of {found.scope} ({found.attribution})" for found in fitting.valid[:3]
+                    )
+                    conflict = f"{len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
+                    remedy = "lift one of them, or state conditions that exclude one another"
+                    return Partners(fault=f"{self._name}: {conflict}; {remedy}")
+                if not fitting.valid:
+                    return self._otherwise(fitting, moment, f"{fault}: {_nearest_text(fitting, moment)}{self._hint}")
+                found.append(self._chosen(fitting.valid[0], moment))
+                continue
+            certificate, begins = fitting.after, fitting.begins
+            if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
+                fault = f"{fault} that becomes valid next: {_nearest_text(fitting, moment)}"
                 return self._otherwise(fitting, moment, fault)
-            found.append(choice)
+            seconds = (begins - moment).total_seconds()
+            found.append(self._chosen(certificate, begins, FOLLOWING, "after", seconds))
         return Partners(tuple(found))
-
-    def _valid(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:
-        if len({certificate.dataset for certificate in fitting.valid}) > 1:
-            both = "; ".join(
-                f"{certificate.dataset} of {certificate.scope} ({certificate.attribution})"
-                for certificate in fitting.valid[:3]
-            )
-            conflict = f"{self._name}: {len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
-            return None, f"{conflict}; lift one of them, or state conditions that exclude one another"
-        if not fitting.valid:
-            return None, f"{self._nothing(label, moment)}: {_nearest_text(fitting, moment)}{self._hint}"
-        return self._chosen(fitting.valid[0], moment), ""
-
-    def _next(self, label: str, fitting: CertificateMatch, moment: datetime) -> tuple[Partner | None, str]:
-        certificate, begins = fitting.after, fitting.begins
-        if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
-            return None, f"{self._nothing(label, moment)} that becomes valid next: {_nearest_text(fitting, moment)}"
-        seconds = (begins - moment).total_seconds()
-        return self._chosen(certificate, begins, FOLLOWING, "after", seconds), ""
 
     def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> Partners:
         is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
@@ -377,10 +366,6 @@ class _Chooser:
 
     def _is_far(self, seconds: float) -> bool:
         return self._declared.within is not None and seconds > self._declared.within
-
-    def _nothing(self, label: str, moment: datetime) -> str:
-        as_of = f", as of {self._as_of}" if self._as_of else ""
-        return f"no {self._declared.calibration} is certified for {label} ({moment_text(moment)}){as_of}"
 
 
 def _nearest_text(fitting: CertificateMatch, moment: datetime) -> str:

@@ -13,7 +13,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import REGISTERED, fields_of, shared
+from crucible_lineage.lineage.fields import fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
 from crucible_lineage.machine.process import collector_paused
@@ -284,7 +284,7 @@ def _result_fields(instance: Instance, inputs: Inputs, own: JsonMapping) -> tupl
     of_data, declared = {"metadata": {}, **shared(item.fields for item in items)}, instance.step.spec.output
     inherited = {name: value for name, value in of_data.items() if name not in ITSELF}
     fields = {**inherited, **instance.inspection.described(declared), **own}
-    fields |= {name: of_data.get(name) for name in ("timestamp", REGISTERED)}
+    fields["timestamp"] = of_data.get("timestamp")
     fields["metadata"] = {**of_data["metadata"], **declared.metadata, **own.get("metadata", {})}
     return fields, joint_span(item.span for item in items)
 

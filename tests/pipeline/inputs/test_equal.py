@@ -40,11 +40,11 @@ def returning(data: Path, out: Path) -> dict:
 """
 HEAD = "pipeline: equal\nproject: lab\ninputs:\n"
 DATA = HEAD + "  data: {select: {data_type: one}, each: true}\n"
-TAKEN = "nearest: either, undated: registered, same: metadata.k"
+TAKEN = "nearest: either, same: metadata.k"
 DECLARED = {
     "group_by": DATA + "steps:\n  p: {uses: 'LABMODULE:pooled', inputs: {parts: {from: data, group_by: metadata.k}}}\n",
     "match": DATA
-    + "  other: {select: {data_type: two}, match: {data: metadata.k}, undated: registered}\n"
+    + "  other: {select: {data_type: two}, match: {data: metadata.k}}\n"
     + "steps:\n  p: {uses: 'LABMODULE:pair', inputs: {data: data, other: other}}\n",
     "same": DATA
     + "  other: {select: {data_type: two}}\n"
@@ -107,8 +107,8 @@ def test_partners_share_what_their_steps_returned(lab: Any, session: Session, ru
     for name, text in (("1", "Fe"), ("2", "Si"), ("3", "Fe again")):
         lab.file(f"d{name}.txt", text)
     made = "{uses: 'LABMODULE:returning', inputs: {data: data}}"
-    taken = "nearest: before, undated: registered, same: metadata.found"
-    text = HEAD + "  data: {file: 'd*.txt', each: true}\nsteps:\n" + f"  one: {made}\n"
+    taken = "nearest: before, same: metadata.found"
+    text = HEAD + "  data: {file: 'd*.txt', each: true, timestamp: 2024-05-01T12:00:00Z}\nsteps:\n" + f"  one: {made}\n"
     text += f"  p: {{uses: 'LABMODULE:pair', inputs: {{data: one, other: {{from: one, {taken}}}}}}}\n"
     path = lab.declare(text)
     found = run(path)

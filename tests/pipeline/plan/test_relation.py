@@ -138,8 +138,6 @@ def test_without_a_time_nothing_is_chosen_and_the_undated_row_is_named() -> None
     scan = RelationRow(0, "scan", (), (at(30), at(30)))
     blocked = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before")).choose(scan)
     assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
-    skipping = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before", undated="skip"))
-    assert [partner.label for partner in skipping.choose(scan).chosen] == ["dark-0"]
     without = RelationRow(0, "scan", (), None, undated="scan")
     assert (
         "scan has no time of measurement"
