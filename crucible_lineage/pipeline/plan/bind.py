@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +57,8 @@ class _Binder:
         for name in self.steps:
             if name in self.inputs:
                 self._report(("steps", name), f"{name!r} is also the name of an input; rename the step")
-        for location, message in input_faults(self.spec, self.document.data, self._is_unread):
+        unread = {*self.inputs, *self.steps} - self.spec.inputs.keys() - self.spec.steps.keys()
+        for location, message in input_faults(self.spec, self.document.data, unread):
             self._report(location, f"input {location[1]!r}: {message}")
         bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
         self.inspector.keep()
@@ -144,23 +145,25 @@ class _Binder:
                 sound = False
             params = {**step.params, **swept}
             try:
-                variants.append(Variant(label_of(swept), params, self._inspect(name, step, sources, params)))
+                if step.uses is None:
+                    inspection = inspect_command(name, step, self._shapes(sources), params)
+                else:
+                    pending = tuple(parent_params(step))
+                    inspection = self.inspector.inspect(step.uses, params, step.folder, pending, step.reads)
+                variants.append(Variant(label_of(swept), params, inspection))
             except ImportFaultError as error:  # a fault of the Python file, reported once for all its steps
                 sound = False
                 self.faults += error.faults
             except InputError as error:
                 sound = False
                 for fault in error.faults:
-                    location = ("steps", name, *location_in_step(step, fault.location, swept))
-                    self._report(location, without_values(fault.message, step))
+                    message = fault.message
+                    for value in (step.params[param] for param in step.references):
+                        message = message.replace(repr(value), "a value from the environment")
+                        if isinstance(value, str) and len(value) > 3:  # a validator of the user may quote it
+                            message = message.replace(value, "a value from the environment")
+                    self._report(("steps", name, *location_in_step(step, fault.location, swept)), message)
         return tuple(variants) if sound else None
-
-    def _inspect(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]], params: Mapping[str, object]
-    ) -> Inspection:
-        if step.uses is not None:
-            return self.inspector.inspect(step.uses, params, step.folder, tuple(parent_params(step)), step.reads)
-        return inspect_command(name, step, self._shapes(sources), params)
 
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
@@ -197,10 +200,6 @@ class _Binder:
                 message = f"output {' '.join(key)} is {value!r}, and only dataset_name and params are filled in"
                 location = ("steps", name, "output", *key)
                 self._report(location, f"step {name!r}: {message}; give the value to the step, and let it return it")
-
-    def _is_unread(self, name: str) -> bool:
-        """Return whether a name is declared but unreadable."""
-        return name in (*self.inputs, *self.steps) and name not in self.spec.inputs and name not in self.spec.steps
 
     def _check_source(self, step: str, role: str, source: Source) -> None:
         names = [*self.inputs, *self.steps]
@@ -249,11 +248,17 @@ class _Binder:
         for name, step in self.spec.steps.items():
             for role, role_sources in step.sources.items():
                 for source in role_sources:
-                    signature = self.signatures.get(source.source)
-                    outputs = signature.outputs if signature else None
-                    fault = output_fault(source, outputs, is_input=source.source in self.spec.inputs)
-                    if fault is not None:
-                        self._report(("steps", name, "inputs", role), f"step {name!r}: {fault}")
+                    signature, output, fault = self.signatures.get(source.source), source.output, ""
+                    outputs = signature.outputs if signature else (output,)
+                    if source.source in self.spec.inputs:
+                        fault = f"is an input of the pipeline; it has no output {output!r}" if output else ""
+                    elif output is None and len(outputs) > 1:
+                        example = f"{source.source}.{outputs[0]}"
+                        fault = f"has the outputs {', '.join(map(str, outputs))}; name one of them, as in {example}"
+                    elif output is not None and output not in outputs:
+                        fault = f"has no output {output!r}; it has: {', '.join(map(str, outputs))}"
+                    if fault:
+                        self._report(("steps", name, "inputs", role), f"step {name!r}: {source.source!r} {fault}")
 
     def _is_list(self, source: Source) -> bool:
         """Return whether a source is several datasets at once; so are partners on both sides."""
@@ -293,10 +298,10 @@ class _Binder:
 Faults = Iterator[tuple[Location, str]]
 
 
-def input_faults(spec: PipelineSpec, raw: dict[str, object], is_unread: Callable[[str], bool]) -> Faults:
+def input_faults(spec: PipelineSpec, raw: dict[str, object], unread: Collection[str]) -> Faults:
     """Yield the faults of inputs with their locations. `raw` is the declaration as read, invalid parts included.
 
-    `is_unread` tells whether a name may be declared in an unreadable part.
+    `unread` are the names of what is declared and unreadable.
     """
     raw_inputs = raw.get("inputs")
     for name, declared in spec.inputs.items():
@@ -314,20 +319,16 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], is_unread: Callable
         if isinstance(declared, ResultInput) and not declared.path.is_file():
             yield ("inputs", name, "pipeline"), f"there is no file {declared.path}"
         if isinstance(declared, SelectInput):
-            yield from _filter_faults(("inputs", name, "select"), declared)
-        for message in _partner_faults(spec, name, declared, is_unread):
+            # Imported late: the client takes a third of a second, and few pipelines select datasets.
+            from crucible_lineage.client.filters import DATASET_FILTERS, sent_filters
+
+            for key, value in declared.filters.items():
+                try:
+                    sent_filters({key: value}, DATASET_FILTERS)
+                except InputError as error:
+                    yield ("inputs", name, "select", key), str(error).replace("\n", "; ")
+        for message in _partner_faults(spec, name, declared, unread):
             yield ("inputs", name, "match"), message
-
-
-def _filter_faults(location: Location, declared: SelectInput) -> Faults:
-    # Imported late: the client takes a third of a second, and few pipelines select datasets.
-    from crucible_lineage.client.filters import DATASET_FILTERS, sent_filters
-
-    for key, value in declared.filters.items():
-        try:
-            sent_filters({key: value}, DATASET_FILTERS)
-        except InputError as error:
-            yield (*location, key), str(error).replace("\n", "; ")
 
 
 def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:
@@ -349,14 +350,12 @@ def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:
             yield f"there is no file {path}"
 
 
-def _partner_faults(
-    spec: PipelineSpec, name: str, declared: PipelineInput, is_unread: Callable[[str], bool]
-) -> Iterator[str]:
+def _partner_faults(spec: PipelineSpec, name: str, declared: PipelineInput, unread: Collection[str]) -> Iterator[str]:
     partner = declared.partner
     if partner is None:
         return
     names = [other for other, item in spec.inputs.items() if item.each and not item.match and other != name]
-    if partner not in names and not is_unread(partner):
+    if partner not in names and partner not in unread:
         yield f"it is matched with {partner!r}, which is not an input with `each`; {nearest(partner, names)}"
     for field in (declared.match or {}).get(partner, ()):
         if not is_field(field):
@@ -443,29 +442,6 @@ def names_in(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from names_in(part)
-
-
-def without_values(message: str, step: StepSpec) -> str:
-    """Return the message without values from the environment."""
-    for value in (step.params[name] for name in step.references):
-        message = message.replace(repr(value), "a value from the environment")
-        if isinstance(value, str) and len(value) > 3:  # a validator of the user may quote it
-            message = message.replace(value, "a value from the environment")
-    return message
-
-
-def output_fault(source: Source, outputs: tuple[str, ...] | None, *, is_input: bool) -> str | None:
-    """Return the fault of a source's output, or None. `outputs` are those of the step, None if unknown."""
-    if is_input and source.output is not None:
-        return f"{source.source!r} is an input of the pipeline; it has no output {source.output!r}"
-    if outputs is None:
-        return None
-    if source.output is None and len(outputs) > 1:
-        example = f"{source.source}.{outputs[0]}"
-        return f"{source.source!r} has the outputs {', '.join(outputs)}; name one of them, as in {example}"
-    if source.output is not None and source.output not in outputs:
-        return f"{source.source!r} has no output {source.output!r}; it has: {', '.join(outputs)}"
-    return None
 
 
 def collects(source: Source, shape: str | None) -> bool:

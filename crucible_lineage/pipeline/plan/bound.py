@@ -151,31 +151,20 @@ class Dimensions:
                         roles.setdefault(dimension, role)
                 elif role not in collected:
                     declared = self.spec.inputs.get(source.source)
-                    into = matched if declared is not None and declared.partner else roles
-                    for dimension in self._of(source.source):
-                        into.setdefault(dimension, role)
+                    if declared is not None and declared.partner:
+                        matched.setdefault(declared.partner, role)
+                    elif declared is not None and declared.each:
+                        roles.setdefault(source.source, role)
+                    for dimension in self.by_step.get(source.source, ()):
+                        roles.setdefault(dimension, role)
         for partner, role in matched.items():
-            if not self._covered(partner, roles):
+            # The datasets of a group that agree in the fields they are matched by share one partner.
+            by = {name for other in self.spec.inputs.values() if other.match for name in other.match.get(partner, ())}
+            if not any(root_of(dim) == partner and fields_of(dim) and by <= {*fields_of(dim)} for dim in roles):
                 roles.setdefault(partner, role)
         if len(self.spec.steps[name].combinations) > 1:
             roles[name] = ""
         self.by_step[name] = self._finest(name, roles)
-
-    def _of(self, source: str) -> tuple[str, ...]:
-        if source in self.spec.inputs:
-            declared = self.spec.inputs[source]
-            return (declared.partner,) if declared.partner else (source,) if declared.each else ()
-        return self.by_step.get(source, ())
-
-    def _covered(self, partner: str, dimensions: Mapping[str, str]) -> bool:
-        """Return whether the datasets of a group agree in the fields they are matched by, and so share one partner."""
-        by = {
-            field
-            for declared in self.spec.inputs.values()
-            if declared.match and declared.partner == partner
-            for field in declared.match[partner]
-        }
-        return any(root_of(dim) == partner and fields_of(dim) and by <= set(fields_of(dim)) for dim in dimensions)
 
     def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
         """Return whether all are fields of records or parameters; report the first that is not."""
@@ -192,7 +181,8 @@ class Dimensions:
         swept = self._swept_upstream(step, role, source)
         if not (by_record := record_fields(fields)):
             return swept
-        roots = self._roots(source.source)
+        roots = [dim for dim in self.by_step.get(source.source, ()) if root_of(dim) in self.spec.inputs]
+        roots = [source.source] if source.source in self.spec.inputs else roots
         if len(roots) != 1:
             reason = f"it exists once for each of {', '.join(roots)} together" if roots else "it is a single value"
             self._fault(step, role, f"{source.source} cannot be grouped: {reason}")
@@ -229,12 +219,6 @@ class Dimensions:
             self._fault(step, role, f"{name!r} is in group_by and in across; remove it from one of them")
         return tuple(dimensions)
 
-    def _roots(self, source: str) -> list[str]:
-        """Return the dimensions of a source over datasets."""
-        if source in self.spec.inputs:
-            return [source]
-        return [dim for dim in self.by_step.get(source, ()) if root_of(dim) in self.spec.inputs]
-
     def _finest(self, step: str, roles: Mapping[str, str]) -> tuple[str, ...]:
         of_root: dict[str, list[str]] = {}
         for dimension in roles:
@@ -247,13 +231,10 @@ class Dimensions:
             best = max(several, key=lambda dim: len(fields_of(dim)))
             for other in several:
                 if not set(fields_of(other)) <= set(fields_of(best)):
-                    self._fault(step, roles[other], f"groups by {' and by '.join(map(_by, (best, other)))} do not fit")
+                    fields = (", ".join(fields_of(dimension)) for dimension in (best, other))
+                    self._fault(step, roles[other], f"groups by {' and by '.join(fields)} do not fit")
             finest.append(best)
         return tuple(finest)
 
     def _fault(self, step: str, role: str, message: str) -> None:
         self.faults.append((step, role, f"step {step!r}: {message}"))
-
-
-def _by(dimension: str) -> str:
-    return ", ".join(fields_of(dimension))
