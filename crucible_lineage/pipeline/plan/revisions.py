@@ -1,4 +1,4 @@
-"""Revisions of measured data: renamed files, files that grew, and files that replace a dataset."""
+"""Renamed files, and files that replace a measured dataset."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.lineage.records import provenance, returned_values
-from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.marks import METADATA_PREFIX, is_entry
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
 from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, register_raw
-from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DESCRIPTIVE, DatasetRef
 from crucible_lineage.registration.read import samples_of
 from crucible_lineage.session import Session
-from crucible_lineage.text.amounts import amount
 from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:
@@ -31,8 +28,8 @@ if TYPE_CHECKING:
 Items = Mapping[str, Sequence["InputItem"]]
 
 
-def recognize_revisions(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
-    """Return the items with renamed files and revisions of files that grew recognized.
+def recognize_renamed(inputs: Items, session: Session) -> dict[str, tuple[InputItem, ...]]:
+    """Return the items with renamed files recognized.
 
     A file with the bytes and time of a registered one is that dataset under a new name, unless a file of the old name
     still exists: then both are measurements.
@@ -43,12 +40,10 @@ def recognize_revisions(inputs: Items, session: Session) -> dict[str, tuple[Inpu
         for item in items
         if item.dataset and item.raw and item.raw.are_files_of(item.dataset)
     }
-    found: dict[str, tuple[InputItem, ...]] = {}
-    for name, items in inputs.items():
-        found[name] = tuple(
-            _recognize_grown(_recognize_renamed(item, name, claimed, session), name, session) for item in items
-        )
-    return found
+    return {
+        name: tuple(_recognize_renamed(item, name, claimed, session) for item in items)
+        for name, items in inputs.items()
+    }
 
 
 def record_names(inputs: Items, session: Session) -> None:
@@ -67,14 +62,6 @@ def find_measured(raw: RawFiles, session: Session) -> DatasetRef | None:
         return find_raw(raw, session)
     _record_name(raw, found, session)
     return found
-
-
-def record_revisions(items: Sequence[InputItem], session: Session) -> None:
-    """Record at each dataset whose file grew the dataset that revises it."""
-    for item in items:
-        if item.revises is not None and item.dataset is not None:
-            with suppress(ForbiddenError, NotFoundError):  # only its owner may record it, as for names
-                record_act(session, item.revises, f"revised by {item.dataset.mfid}, since its file grew")
 
 
 def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
@@ -115,39 +102,6 @@ def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
     former = {file.name for file in dataset.files} - {file.ref.name for file in raw.files}
     folders = {file.path.parent for file in raw.files if file.ref.name not in raw.remote}
     return any((folder / name).exists() for folder in folders for name in former)
-
-
-def _recognize_grown(item: InputItem, name: str, session: Session) -> InputItem:
-    """Return the item with the dataset that it revises, if its file has grown since registration."""
-    if item.dataset is not None or item.new is None or item.raw is None or not item.new.grows:
-        return item
-    file = item.raw.files[0]
-    versions = sorted(_versions_of_name(item.raw, session), key=lambda version: version[1], reverse=True)
-    for mfid, size, sha256 in versions:
-        if size < file.ref.size and file_sha256(file.path, size) == sha256:
-            note = f"input {name}: {file.ref.name} grew from {size} to {file.ref.size} bytes: a revision of {mfid}"
-            return replace(item, revises=mfid, notes=(*item.notes, note))
-    if not versions:
-        return item
-    subject = f"the {amount(len(versions), 'dataset')}" if len(versions) > 1 else "the dataset"
-    note = f"input {name}: {file.ref.name} continues none of {subject} of that name: it is registered as a new one"
-    return replace(item, notes=(*item.notes, note))
-
-
-def _versions_of_name(raw: RawFiles, session: Session) -> list[tuple[str, int, str]]:
-    """Return the measured datasets of the project with one file of that name: id, size, and SHA-256."""
-    try:
-        records = session.mirror.snapshot(raw.project).records
-    except InputError:  # the project does not exist yet
-        return []
-    versions = []
-    for mfid, fields in records.items():
-        record = read_record(fields.get("scientific_metadata"))
-        if record is None or record.as_step is not None or record.all_parents or not record.is_complete:
-            continue
-        if record.is_whole and [file.name for file in record.files] == [raw.files[0].ref.name]:
-            versions.append((mfid, record.files[0].size, record.files[0].sha256))
-    return versions
 
 
 def replace_measured(session: Session, old: str, files: Sequence[Path], why: str) -> DatasetRef:
