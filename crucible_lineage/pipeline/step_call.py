@@ -12,7 +12,7 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.declare.parts import Ingest
+from crucible_lineage.pipeline.declare.parts import INGESTION_S
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.job.materialize import materialize_step
@@ -69,7 +69,7 @@ def called_step(
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    ingest = Ingest(wait=True) if inspection.facts else True
+    ingest = INGESTION_S if inspection.facts else True
     used = tuple(
         UsedDataset(role, dataset, files_for_role(role, inspection.roles[role], dataset, None))
         for role, value in inputs.items()
@@ -86,7 +86,7 @@ def called_step(
     return StepCall(session, slots, job, about)
 
 
-def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, ingest: bool | Ingest) -> DatasetRef:
+def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, ingest: bool | float) -> DatasetRef:
     if isinstance(value, DatasetRef):
         return value
     if not isinstance(value, Path):

@@ -11,14 +11,13 @@ from pydantic import BaseModel
 from crucible_lineage.errors import Fault, nearest, nearest_word
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.pipeline.declare.inputs import INPUT_KINDS, FileInput
-from crucible_lineage.pipeline.declare.parts import FORMS
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, StepSpec
 from crucible_lineage.pipeline.declare.yaml import Document, Location
 from crucible_lineage.refs import NOT_SET
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
 _NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
-_TYPE = re.compile(rf"Source|FileInput|DatasetInput|{'|'.join(FORMS)}|(dict\[|tuple\[|function-).*")
+_TYPE = re.compile(r"Source|FileInput|DatasetInput|(dict\[|tuple\[|function-).*")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params") if name not in INTERNAL_FIELDS]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,9 +14,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     field_validator,
     model_validator,
 )
@@ -151,43 +149,34 @@ def _plain(value: object) -> object:
     return value if isinstance(value, str | int | float | bool | None) else str(value)[:200]
 
 
-FORMS = ("form-word", "form-mapping")  # tags of the two forms of `ingest:` in the locations of pydantic
-
-
 _FORM = re.compile(r"from name\s+(['\"])(?P<pattern>.+)\1", re.DOTALL)
 _INTEGER, _DECIMAL = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.\d*|\.\d+)")
 
 
-class Ingest(DeclaredModel):
-    """Ingestion by Crucible. With `wait`, the dataset is complete once it has ended or `timeout` has passed."""
-
-    wait: bool = Field(default=False, description="true: the dataset is complete only then")
-    timeout: Seconds = Field(default=600.0, description="the longest wait: seconds, or as in 90s, 10m, 2h")
-
-    @model_validator(mode="after")
-    def _waits(self) -> Self:
-        if "timeout" in self.model_fields_set and not self.wait:
-            raise ValueError("timeout limits the wait; add `wait: true`, or remove it")
-        return self
+INGESTION_S = 600.0  # chosen: the longest wait for an ingestion, unless it is declared
 
 
-def _form(value: object) -> str | None:
-    if isinstance(value, bool):
-        return FORMS[0]
-    return FORMS[1] if isinstance(value, Mapping | Ingest) else None
+def _ingest(value: object) -> object:
+    try:
+        seconds = seconds_in(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if isinstance(value, bool) or seconds > 0:
+        return value if isinstance(value, bool) else seconds
+    raise ValueError("write true, false, or the longest wait for it, as in 90s, 10m, 2h")
 
 
 class Ingested(BaseModel):
     """The fields of a declaration for the ingestion of a dataset's files."""
 
     ingest: Annotated[
-        Annotated[bool, Tag(FORMS[0])] | Annotated[Ingest, Tag(FORMS[1])],
-        Discriminator(
-            _form,
-            custom_error_type="ingest_form",
-            custom_error_message="write true, false, or {wait: true, timeout: 10m}",
-        ),
-    ] = Field(default=True, description="whether Crucible reads metadata and a thumbnail from the file")
+        bool | float,
+        BeforeValidator(_ingest, json_schema_input_type=bool | float | Annotated[str, Field(pattern=LENGTH)]),
+    ] = Field(
+        default=True,
+        description="whether Crucible reads metadata and a thumbnail from the file; a time, as 10m: the dataset is "
+        "complete only then, or once that has passed",
+    )
     ingestor: str | None = Field(default=None, description="the ingestor that reads it; without it, Crucible chooses")
 
     @property
@@ -196,9 +185,14 @@ class Ingested(BaseModel):
         return self.ingest is not False
 
     @property
-    def ingestion(self) -> Ingest:
-        """How to wait for the ingestion."""
-        return self.ingest if isinstance(self.ingest, Ingest) else Ingest()
+    def awaits_ingestion(self) -> bool:
+        """Whether the dataset is complete only once its files are ingested."""
+        return not isinstance(self.ingest, bool)
+
+    @property
+    def ingestion_s(self) -> float:
+        """The longest wait for the ingestion."""
+        return self.ingest if self.awaits_ingestion else INGESTION_S
 
 
 def is_from_name(value: object) -> bool:

@@ -245,8 +245,8 @@ def new_dataset(
         parents=tuple(part.dataset.mfid for part in job.used),
         samples=inherited if declared.samples == "inherit" else (),
         ingest=declared.is_ingested,
-        waits_for_ingestion=declared.ingestion.wait,
-        ingestion_timeout_s=declared.ingestion.timeout,
+        waits_for_ingestion=declared.awaits_ingestion,
+        ingestion_timeout_s=declared.ingestion_s,
         ingestor=declared.ingestor,
     )
 

@@ -15,7 +15,7 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.fields import shared
 from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values
-from crucible_lineage.pipeline.declare.parts import Ingest
+from crucible_lineage.pipeline.declare.parts import INGESTION_S
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
@@ -136,7 +136,7 @@ def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[Input
     def with_wait(item: InputItem) -> InputItem:
         if item.new is None or "ingest" in item.new.model_fields_set:
             return item
-        return replace(item, new=item.new.model_copy(update={"ingest": Ingest(wait=True)}))
+        return replace(item, new=item.new.model_copy(update={"ingest": INGESTION_S}))
 
     return {name: tuple(map(with_wait, items)) if name in needed else items for name, items in inputs.items()}
 

@@ -348,8 +348,8 @@ def new_raw(
         parents=tuple(parent.mfid for parent in raw.parents),
         samples=declared.samples,
         ingest=declared.is_ingested,
-        waits_for_ingestion=declared.ingestion.wait,
-        ingestion_timeout_s=declared.ingestion.timeout,
+        waits_for_ingestion=declared.awaits_ingestion,
+        ingestion_timeout_s=declared.ingestion_s,
         ingestor=declared.ingestor,
     )
 

@@ -274,9 +274,9 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
 
 def to_be_ingested(run: Run) -> set[str]:
     """Return the datasets whose ingestion is to be waited for, as declared."""
-    waits = [name for name, instance in run.instances.items() if instance.step.spec.output.ingestion.wait]
+    waits = [name for name, instance in run.instances.items() if instance.step.spec.output.awaits_ingestion]
     results = {dataset.mfid for name in waits for dataset in run.steps[name].outputs.values()}
-    files = (item for items in run.inputs.values() for item in items if item.new and item.new.ingestion.wait)
+    files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
     return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
 
