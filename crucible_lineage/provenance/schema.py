@@ -237,7 +237,6 @@ class DeclaredFields(RecordPart):
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
     tags: list[str] | None = None
     reads: list[str] | None = Field(None, description="files beside the declaration that are part of the identity")
-    strict: bool | None = Field(None, description="whether reading other files is an error")
     reproduce: dict[str, JsonValue] | None = Field(None, description="how to compare it when it is reproduced")
     output: DeclaredOutput | None = None
 

@@ -221,7 +221,6 @@ class StepSpec(DeclaredModel):
     timeout: float | None = Field(default=None, gt=0, description="seconds after which the step is stopped")
     tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
     reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
-    strict: bool = Field(default=False, description="true: reading any other file that it was not given is a failure")
     salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
     checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(
         default={}, description="conditions on the results, by name"

@@ -84,7 +84,7 @@ class Job:
     def declared(self) -> JsonObject | None:
         """The declared settings that neither recipe nor dataset shows, metadata by name; None if there are none."""
         spec = self.spec
-        names = {"retries", "timeout", "tags", "reads", "strict", "reproduce"}
+        names = {"retries", "timeout", "tags", "reads", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
         output = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}

@@ -88,13 +88,6 @@ def test_the_bytes_of_a_declared_file_count(reading: Any, run: Any, text_of: Any
     assert run(reading.pipeline).executed == [], "what was made with these bytes holds again"
 
 
-def test_a_strict_step_fails_if_it_reads_an_undeclared_file(reading: Any, run: Any) -> None:
-    strict = ONE.replace("scan}}", "scan}, strict: true}")
-    result = run(reading.declare(strict))
-    assert "is strict, and it read" in result.errors["corrected"]
-    assert run(reading.declare(strict.replace(":correct", ":declared"))).ok
-
-
 def test_a_missing_declared_file_is_a_fault_with_its_line(reading: Any) -> None:
     with pytest.raises(InputError) as raised:
         bind_file(reading.declare(ONE.replace("scan}}", "scan}, reads: [calibration.dat]}")))
