@@ -227,7 +227,8 @@ class DeclaredOutput(RecordPart):
     metadata: list[str] | None = None
     ingest: bool | None = None
     ingestor: str | None = None
-    publish: dict[str, str | None] | None = None
+    publish: str | None = None
+    block: str | None = None
 
 
 class DeclaredFields(RecordPart):

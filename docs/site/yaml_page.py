@@ -26,7 +26,6 @@ TITLES = {
     "EachInput": "Input: one by one",
     "FileInput": "Input: files",
     "OutputFields": "Output of a step",
-    "Publish": "Publish",
     "ResultInput": "Input: results of another pipeline",
     "SelectInput": "Input: a selection",
     "Source": "Input of a step",

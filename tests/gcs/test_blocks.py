@@ -35,7 +35,7 @@ steps:
   scaled:
     uses: LABMODULE:scale
     inputs: {counts: first}
-    output: {publish: {to: "gs://beamline-raw/results", block: raw}}
+    output: {publish: "gs://beamline-raw/results", block: raw}
 """
 
 

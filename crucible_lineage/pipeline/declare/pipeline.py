@@ -106,31 +106,25 @@ class Source(TimeMatch):
         return self.nearest is not None or self.take is not None
 
 
-class Publish(DeclaredModel):
-    """Address that registered results are copied to."""
-
-    to: str = Field(description="an address, as in gs://bucket/prefix/")
-    block: str | None = Field(default=None, description="the Prefect block that gives access to it")
-
-    @field_validator("to")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        if not is_remote(value):
-            raise ValueError("write an address, as in gs://bucket/prefix/")
-        return value
-
-
-def _publish(value: object) -> object:
-    return {"to": value} if isinstance(value, str) else value
-
-
 class OutputFields(Ingested, DatasetFields):
     """Description of the dataset that a step makes, and where its files are also published."""
 
     samples: Literal["inherit", "none"] = Field(default="inherit", description="inherit (those of the parents) or none")
-    publish: Annotated[Publish, BeforeValidator(_publish, json_schema_input_type=str | Publish)] | None = Field(
-        default=None, description="an address to which its files are copied too"
-    )
+    publish: str | None = Field(default=None, description="an address to copy its files to, as gs://bucket/prefix/")
+    block: str | None = Field(default=None, description="the Prefect block that gives access to that address")
+
+    @field_validator("publish")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and not is_remote(value):
+            raise ValueError("write an address, as in gs://bucket/prefix/")
+        return value
+
+    @model_validator(mode="after")
+    def _with_block(self) -> Self:
+        if self.block and not self.publish:
+            raise ValueError("block gives access to the address of publish, which is missing")
+        return self
 
 
 class Certify(DeclaredModel):

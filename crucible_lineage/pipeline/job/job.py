@@ -86,7 +86,7 @@ class Job:
         spec = self.spec
         names = {"retries", "timeout", "tags", "reads", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
-        output = spec.output.model_dump(mode="json", include={"ingestor", "publish"}, exclude_defaults=True)
+        output = spec.output.model_dump(mode="json", include={"ingestor", "publish", "block"}, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}
         output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
         return {**settings, **({"output": output} if output else {})} or None

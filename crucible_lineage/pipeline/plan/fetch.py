@@ -20,7 +20,6 @@ from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, Re
 from crucible_lineage.machine.checksums import FileChecksums, Scan, crc32c_text, file_sha256
 from crucible_lineage.machine.process import traffic
 from crucible_lineage.pipeline.declare.inputs import split_address
-from crucible_lineage.pipeline.declare.pipeline import Publish
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.session import Session
 
@@ -232,20 +231,20 @@ def has_bytes(client: CrucibleClient, mfid: str, filename: str, sha256: str) -> 
     return False
 
 
-def publish(dataset: DatasetRef, target: Publish, session: Session) -> None:
-    """Copy the dataset's files to the target once, each as MFID/NAME, and record that in its metadata.
+def publish(dataset: DatasetRef, address: str, block: str | None, session: Session) -> None:
+    """Copy the dataset's files to an address once, each as MFID/NAME, and record that in its metadata.
 
     At the end of a run this is called for all its results, whoever made them and when. Overwrites nothing. Raises
     InputError if other content has one of the addresses.
     """
-    if session.store.is_published(dataset.mfid, target.to):
+    if session.store.is_published(dataset.mfid, address):
         return
 
-    source = open_source(target.to.partition("://")[0], target.block)
+    source = open_source(address.partition("://")[0], block)
     sent = {}
     for file in dataset.files:
         path = cached_file(dataset, file, session)
-        url = f"{target.to.rstrip('/')}/{dataset.mfid}/{file.name}"
-        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=target.block).to_json()
-    session.client.metadata.merge(dataset.mfid, {"published": {target.to: sent}})
-    session.store.note_published(dataset.mfid, target.to)
+        url = f"{address.rstrip('/')}/{dataset.mfid}/{file.name}"
+        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=block).to_json()
+    session.client.metadata.merge(dataset.mfid, {"published": {address: sent}})
+    session.store.note_published(dataset.mfid, address)

@@ -346,14 +346,14 @@ def _certify(run: Run) -> None:
 def _publish(run: Run) -> None:
     """Publish results as declared; a step whose result cannot be published has failed."""
     for name, state in run.steps.items():
-        step = run.instances[name].step
-        if state.results is None or step.spec.output.publish is None or name not in run.taking_part:
+        output = run.instances[name].step.spec.output
+        if state.results is None or output.publish is None or name not in run.taking_part:
             continue
         if run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
         try:
             for dataset in state.results.values():
-                publish(dataset, step.spec.output.publish, run.session)
+                publish(dataset, output.publish, output.block, run.session)
         except LineageError as error:
             run.steps.end(name, Outcome.FAILED, state.results, f"its result is registered, but not published: {error}")
 
