@@ -68,7 +68,12 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
     folder, env, arguments = step.folder, step.env, arguments_of(step)
     values = canonical_params(params)
     faults = [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]
-    if faults := [*faults, *secret_faults(name, values), *_secret_in_command(step, arguments)]:
+    faults += secret_faults(name, values)
+    given = {key: value for key, value in env.items() if not referenced(value)}
+    if masked_text(line := " ".join(arguments)) != line or masked(given) != given:
+        message = "the command holds a secret, which would be in its id and record; use `env: {NAME: ${env.NAME}}`"
+        faults.append(Fault(message))
+    if faults:
         raise InputError("", faults)
     scripts = {a: file_sha256(folder / a) for a in arguments if not FIELD.search(a) and (folder / a).is_file()}
     code: JsonObject = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
@@ -107,13 +112,6 @@ def _field_faults(
         location = () if needed == "out" else tuple(needed.split(".", 1))
         message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
         yield Fault(message, location=location)
-
-
-def _secret_in_command(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:
-    """Yield a fault if the command, or a variable that it is given, holds a secret."""
-    given = {key: value for key, value in step.env.items() if not referenced(value)}
-    if masked_text(line := " ".join(arguments)) != line or masked(given) != given:
-        yield Fault("the command holds a secret, which would be in its id and record; use `env: {NAME: ${env.NAME}}`")
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:

@@ -127,7 +127,11 @@ def _value_changes(session: Session, dataset: Dataset, field: str, value: object
     was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
     was = next((act.overwritten for act in overwritten(metadata) if act.field == field), was)
     if not is_same_value(field, was, now):
-        _require_instrument(session, field, now)
+        if field == "instrument_name":
+            _instrument(session, now)
+        elif field == "instrument_id":
+            with refused_as_input():
+                session.client.instruments.get(now)
         yield was, now
 
 
@@ -316,15 +320,6 @@ def _instrument(session: Session, name: str) -> str:
         reason = f"there are {len(found)} of that name" if found else f"there is none; {nearest(name, names)}"
         raise InputError(f"set instrument_name={name}: {reason}")
     return found[0].unique_id
-
-
-def _require_instrument(session: Session, field: str, name: str) -> None:
-    """Raise InputError if the value of an instrument's field names no instrument."""
-    if field == "instrument_name":
-        _instrument(session, name)
-    elif field == "instrument_id":
-        with refused_as_input():
-            session.client.instruments.get(name)
 
 
 def _record(

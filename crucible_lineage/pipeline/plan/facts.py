@@ -43,14 +43,9 @@ class ParentFacts:
             self._read_these([mfid for mfid in dict.fromkeys(sorted(missing)) if mfid not in self._read])
             sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
-            self._wait_until_ingested(missing)
-
-    def _wait_until_ingested(self, mfids: Collection[str]) -> None:
-        """Wait for the ingestions of these datasets that this machine has requested."""
-        if not any(request.mfid in mfids for request in self._session.store.open_ingestions()):
-            return
-        with self._session.connect(at_most_s=0.0) as client:
-            follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
+            if any(request.mfid in missing for request in self._session.store.open_ingestions()):  # made here
+                with self._session.connect(at_most_s=0.0) as client:
+                    follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
 
     def _read_these(self, mfids: Sequence[str]) -> None:
         for mfid in mfids:
@@ -64,8 +59,15 @@ class ParentFacts:
     def _known(self, mfid: str) -> DatasetFacts | None:
         if mfid not in self._facts and (read := self._read.get(mfid)) is not None:
             facts, about = read
-            measured = self._measured(mfid) if about else []
-            self._facts[mfid] = _with_shared(facts, measured) if measured else facts
+            if about and (measured := self._measured(mfid)):  # completed by what these agree in
+                agreed = shared(map(vars, measured))
+                facts = replace(
+                    facts,
+                    instrument=facts.instrument or agreed.get("instrument"),
+                    measurement=facts.measurement or agreed.get("measurement"),
+                    metadata={**agreed["metadata"], **facts.metadata},
+                )
+            self._facts[mfid] = facts
         return self._facts.get(mfid)
 
     def _measured(self, mfid: str) -> list[DatasetFacts]:
@@ -103,8 +105,9 @@ class ParentFacts:
         try:
             record = listed or datasets.get(mfid, include_metadata=True).model_dump()
             about = _about(record)
-            if facts := _registered_facts(record):
-                return facts, about
+            stored = provenance(record).get("facts")
+            if isinstance(stored, Mapping):  # of a result: as registered, whatever a service has added since
+                return replace(DatasetFacts.from_json(stored), metadata=returned_values(record)), about
             keywords = [word.keyword for word in datasets.get_keywords(mfid)]
             return DatasetFacts.of_fields(record, keywords, given_metadata(record)), about
         except (ForbiddenError, NotFoundError):
@@ -133,12 +136,15 @@ def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[Input
     behind = asking.union(*(networkx.ancestors(pipeline.graph, name) for name in asking))
     needed = {source.source for name in behind for source in pipeline.steps[name].spec.all_sources}
 
-    def with_wait(item: InputItem) -> InputItem:
-        if item.new is None or "ingest" in item.new.model_fields_set:
-            return item
-        return replace(item, new=item.new.model_copy(update={"ingest": INGESTION_S}))
-
-    return {name: tuple(map(with_wait, items)) if name in needed else items for name, items in inputs.items()}
+    found = dict(inputs)
+    for name in needed & inputs.keys():
+        found[name] = tuple(
+            replace(item, new=item.new.model_copy(update={"ingest": INGESTION_S}))
+            if item.new is not None and "ingest" not in item.new.model_fields_set
+            else item
+            for item in inputs[name]
+        )
+    return found
 
 
 def _about(record: JsonMapping) -> tuple[str, ...]:
@@ -148,28 +154,9 @@ def _about(record: JsonMapping) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, first)))
 
 
-def _with_shared(facts: DatasetFacts, sources: Sequence[DatasetFacts]) -> DatasetFacts:
-    """Return a result's facts, completed by those that the datasets it is about agree in."""
-    agreed = shared(map(vars, sources))
-    return replace(
-        facts,
-        instrument=facts.instrument or agreed.get("instrument"),
-        measurement=facts.measurement or agreed.get("measurement"),
-        metadata={**agreed["metadata"], **facts.metadata},
-    )
-
-
 def _undelivered(new: NewDataset) -> tuple[DatasetFacts, tuple[str, ...]]:
     record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
     returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: record}})
     facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
     used = new.record.document().get("used")
     return facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}})
-
-
-def _registered_facts(record: JsonMapping) -> DatasetFacts | None:
-    """Return a result's facts as registered, whatever a service adds later; None for measured data."""
-    stored = provenance(record).get("facts")
-    if not isinstance(stored, Mapping):
-        return None
-    return replace(DatasetFacts.from_json(stored), metadata=returned_values(record))

@@ -93,9 +93,12 @@ def hash_files(
 ) -> RawFiles:
     """Hash files as one dataset, made by hand if with `parents`. Raises InputError for missing or unusable files."""
     local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
-    copies = [_cached_copy(file, session) for file in remote]
+    for file in remote:  # its copy in the cache may have been removed
+        checksums = remote_checksums(file, session)
+        ref = FileRef(file.name, checksums.sha256, checksums.size)
+        local.append(LocalFile(session.cache.path(checksums.sha256), ref, checksums))
     by_name = {file.name: file for file in remote}
-    return raw_files(project, [*local, *copies], moment, parents, by_name, salt, mfid)
+    return raw_files(project, local, moment, parents, by_name, salt, mfid)
 
 
 def raw_files(
@@ -139,13 +142,6 @@ def require_possible_id(raw: RawFiles) -> None:
             f"register {raw.label} as {mfid}: that id follows from a recipe, and not from that of these files in "
             f"project {raw.project}; nothing was changed"
         )
-
-
-def _cached_copy(file: RemoteFile, session: Session) -> LocalFile:
-    """Return a remote file with its checksums; its copy in the cache may have been removed."""
-    checksums = remote_checksums(file, session)
-    ref = FileRef(file.name, checksums.sha256, checksums.size)
-    return LocalFile(session.cache.path(checksums.sha256), ref, checksums)
 
 
 def existing_dataset(mfid: str, session: Session) -> DatasetRef:
@@ -330,7 +326,12 @@ def new_raw(
         **declared.descriptive,
     }
     refs = [file.ref for file in raw.files]
-    files = tuple(_to_register(file, raw, session) for file in raw.files)
+    files = tuple(  # with their bytes at hand
+        replace(file, checksums=remote_checksums(remote, session, present=True))
+        if (remote := raw.remote.get(file.ref.name))
+        else file
+        for file in raw.files
+    )
     escaped = {  # bytes of names that are not UTF-8, in hexadecimal, by their substitutes
         file.ref.name: os.fsencode(file.path.name).hex()
         for file in raw.files
@@ -352,11 +353,3 @@ def new_raw(
         ingestion_timeout_s=declared.ingestion_s,
         ingestor=declared.ingestor,
     )
-
-
-def _to_register(file: LocalFile, raw: RawFiles, session: Session) -> LocalFile:
-    """Return a file with its bytes at hand."""
-    remote = raw.remote.get(file.ref.name)
-    if remote is None:
-        return file
-    return replace(file, checksums=remote_checksums(remote, session, present=True))

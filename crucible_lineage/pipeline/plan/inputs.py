@@ -222,8 +222,11 @@ def _input_items(
             yield from (_existing_item(mfid, session, with_fields=with_fields) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
-            hashed = [_hash_item(spec.project, single, label, session) for single in _each_file(entry, session)]
-            yield from _look_up(hashed, session)
+            singles = [entry] if entry.paths or not entry.optional else []
+            if entry.each:
+                names = [*map(str, entry.paths), *(file.address for file in _remote_files(entry, session))]
+                singles = [entry.model_copy(update={"file": (name,), "each": False}) for name in names]
+            yield from _look_up([_hash_item(spec.project, single, label, session) for single in singles], session)
 
 
 def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
@@ -271,16 +274,6 @@ def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputIt
     dataset = existing_dataset(mfid, session)
     fields = fields_of(session.client.datasets.get(mfid, include_metadata=True).model_dump()) if with_fields else {}
     return InputItem(mfid, dataset, fields)
-
-
-def _each_file(declared: FileInput, session: Session) -> Iterator[FileInput]:
-    """Yield one input per dataset: one for all files, or with `each` one per file, local or remote."""
-    if not declared.each:
-        if declared.paths or not declared.optional:
-            yield declared
-        return
-    for name in (*map(str, declared.paths), *(file.address for file in _remote_files(declared, session))):
-        yield declared.model_copy(update={"file": (name,), "each": False})
 
 
 def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
@@ -343,7 +336,10 @@ def _look_up_item(item: InputItem, session: Session) -> InputItem:
 def _hash_item(project: str, declared: FileInput, label: str, session: Session) -> InputItem:
     """Hash the files of one dataset."""
     try:
-        declared = _fill_from_header(_fill_from_names(declared), session)
+        fields = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
+        if any(is_from_name(value) for value in (*fields.values(), *declared.metadata.values())):
+            declared = declared.model_copy(update=read_from_names(fields, _names(declared)))
+        declared = _fill_from_header(declared, session)
     except InputError as error:  # one unusable file name does not stop the others
         return InputItem(label or _names(declared)[0].rpartition("/")[2], None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
@@ -355,14 +351,6 @@ def _hash_item(project: str, declared: FileInput, label: str, session: Session) 
     first = raw.files[0].ref.name
     about = first if len(raw.files) == 1 else ""
     return InputItem(label or first, None, fields, declared, raw, about=about)
-
-
-def _fill_from_names(declared: FileInput) -> FileInput:
-    """Return the declaration with the values from the names of its files."""
-    fields = {name: value for name in DatasetFields.model_fields if (value := getattr(declared, name)) is not None}
-    if not any(is_from_name(value) for value in (*fields.values(), *declared.metadata.values())):
-        return declared
-    return declared.model_copy(update=read_from_names(fields, _names(declared)))
 
 
 def _fill_from_header(declared: FileInput, session: Session) -> FileInput:

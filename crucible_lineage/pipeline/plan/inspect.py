@@ -358,9 +358,7 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
 
 
-@functools.lru_cache(maxsize=256, typed=True)  # making one takes half a millisecond
-def _cached_adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+_cached_adapter = functools.lru_cache(maxsize=256, typed=True)(TypeAdapter)  # making one takes half a millisecond
 
 
 def _import(name: str, folder: Path) -> object:
@@ -415,9 +413,15 @@ def search_first(folder: Path) -> None:
     name = str(folder)
     if name in sys.path and (name not in _searched or name == next(reversed(_searched))):
         return
-    others = [other for other in _searched if other != name]
-    if others:
-        _forget_namesakes(folder, others)
+    loaded: dict[str, list[str]] = {other: [] for other in _searched if other != name}
+    for module_name, module in list(sys.modules.items()) if loaded else ():
+        if (home := _home(module_name, module)) in loaded:
+            loaded[home].append(module_name)
+    for names in loaded.values():
+        tops = {module_name.partition(".")[0] for module_name in names}
+        if any((folder / f"{top}.py").is_file() or (folder / top).is_dir() for top in tops):
+            for module_name in names:
+                del sys.modules[module_name]
     sys.path[:] = search_path(folder)
     _searched.pop(name, None)
     _searched[name] = None
@@ -430,18 +434,6 @@ def search_path(folder: Path) -> list[str]:
         return list(sys.path)
     others = [entry for entry in reversed(_searched) if entry != name]
     return [*(entry for entry in sys.path if entry not in _searched), name, *others]
-
-
-def _forget_namesakes(folder: Path, others: list[str]) -> None:
-    loaded: dict[str, list[str]] = {other: [] for other in others}
-    for name, module in list(sys.modules.items()):
-        if (home := _home(name, module)) in loaded:
-            loaded[home].append(name)
-    for names in loaded.values():
-        tops = {name.partition(".")[0] for name in names}
-        if any((folder / f"{top}.py").is_file() or (folder / top).is_dir() for top in tops):
-            for name in names:
-                del sys.modules[name]
 
 
 def _home(name: str, module: object) -> str:
@@ -500,16 +492,13 @@ def _read(function: Callable[[Path], object], uses: str, path: Path) -> JsonObje
     described = ("timestamp", *DESCRIPTIVE)
     fields = {name: value for name, value in plain.items() if name in described and value is not None}
     if "timestamp" in fields:
-        fields["timestamp"] = _moment(uses, path, fields["timestamp"])
+        stamp = fields["timestamp"]
+        try:
+            moment = datetime.fromisoformat(str(stamp))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            message = f"{uses} gives the timestamp {stamp!r} for {path.name}"
+            raise InputError(f"{message}; write a time with its zone, as 2024-05-01T12:00:00+02:00")
+        fields["timestamp"] = moment.isoformat()
     return {**fields, "metadata": {name: value for name, value in plain.items() if name not in described}}
-
-
-def _moment(uses: str, path: Path, value: object) -> str:
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        message = f"{uses} gives the timestamp {value!r} for {path.name}"
-        raise InputError(f"{message}; write a time with its zone, as 2024-05-01T12:00:00+02:00")
-    return moment.isoformat()

@@ -33,7 +33,7 @@ from crucible_lineage.refs import ITSELF, DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, Filling, currency_of
-from crucible_lineage.standing.standings import Standing, standings_of_records, visible_copies
+from crucible_lineage.standing.standings import standings_of_records, visible_copies
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import Doubt
@@ -323,7 +323,16 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     records = {mfid: copy.records[mfid] for copy in copies for mfid in mfids & copy.records.keys()}
     records |= session.mirror.read(mfids - records.keys())
     stand = standings_of_records(session, records, {}, copies or None)
-    nodes = [_input_node(project, name, item, stand) for name, item in items]
+    nodes = [
+        Node(
+            _item_id(name, item),
+            name=item.shown or (item.dataset.name if item.dataset else item.label),
+            data_type=f"input {name}",
+            project=project,
+            state=found.state if (found := stand.get(item.mfid or "")) else MISSING,
+        )
+        for name, item in items
+    ]
     edges = []
     for step in planned.steps:
         instance = planned.instances[step.name]
@@ -347,9 +356,3 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
 
 def _item_id(name: str, item: InputItem) -> str:
     return item.dataset.mfid if item.dataset else f"{name}: {item.label}"
-
-
-def _input_node(project: str, name: str, item: InputItem, stand: Mapping[str, Standing]) -> Node:
-    shown = item.shown or (item.dataset.name if item.dataset else item.label)
-    state = found.state if (found := stand.get(item.mfid or "")) else MISSING
-    return Node(_item_id(name, item), name=shown, data_type=f"input {name}", project=project, state=state)
