@@ -136,11 +136,6 @@ class Context:
         self.state = state
         self._sources: dict[str, ModuleSource | None] = {}
 
-    def is_changed(self, reference: Reference) -> bool:
-        """Return whether running the code rebinds the name, or changes the contents of the object."""
-        names = {("cell", reference.cell), ("contents", id(reference.value)), ("name", *(reference.key or ()))}
-        return not names.isdisjoint(self.state)
-
     def is_first_party(self, module: str | None) -> bool:
         """Return whether the fingerprint follows the code of a module."""
         return bool(module) and is_first_party(str(module), self.root)

@@ -100,7 +100,8 @@ def piece_of(context: Context, reference: Reference, *, with_defaults: bool = Tr
         )
     if isinstance(value, _BUILTINS):
         return _builtin(context, value)
-    if context.is_changed(reference):
+    changes = {("cell", reference.cell), ("contents", id(value)), ("name", *(reference.key or ()))}
+    if not changes.isdisjoint(context.state):  # the code rebinds the name, or changes the contents of the object
         return _state(context, reference)
     try:
         return _constant(reference)
@@ -418,23 +419,13 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
         parts = (quantity.value, quantity.unit, quantity.uncertainty)
         return f"quantity:{','.join(constant_text(part) for part in parts)}"
     try:
-        if hasattr(value, "dtype") and hasattr(value, "tobytes"):
-            return array_text(value)
+        if hasattr(value, "dtype") and hasattr(value, "tobytes") and not value.dtype.hasobject:
+            dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
+            content = value.astype(value.dtype.newbyteorder("<")).tobytes()
+            return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
     except Exception as error:  # a foreign class may raise any error for an attribute
         raise NotPlainError(kind.__name__) from error
     raise NotPlainError(kind.__name__)
-
-
-def array_text(value: Any) -> str:
-    """Return the text of a numpy array or scalar. Raises NotPlainError for Python objects and lookalikes."""
-    try:
-        if value.dtype.hasobject:
-            raise NotPlainError("array of objects")
-        dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str
-        content = value.astype(value.dtype.newbyteorder("<")).tobytes()
-        return f"array:{dtype!a} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
-    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:  # only resembles an array
-        raise NotPlainError(f"{type(value).__name__} that is no plain array") from error
 
 
 def _sorted_items(value: Any, folder: Path | None, opened: Callable[[Path], None] | None) -> str:

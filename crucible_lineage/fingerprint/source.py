@@ -144,7 +144,9 @@ def _read(node: ast.AST, chains: dict[Chain, None], blind: frozenset[str]) -> No
 
 def _spell(node: object, spelled: list[str], blind: frozenset[str], skipped: frozenset[str] = frozenset()) -> None:
     if isinstance(node, ast.Constant):
-        spelled.append(_literal(node.value))
+        constant = node.value
+        is_whole = isinstance(constant, int) and not isinstance(constant, bool)
+        spelled.append(f"{type(constant).__name__}:{format(constant, 'x') if is_whole else ascii(constant)}")
     elif isinstance(node, ast.ImportFrom):  # the object behind the name counts, not the name of its module
         spelled.append(f"ImportFrom({[(alias.name, alias.asname or alias.name) for alias in node.names]!a})")
     elif isinstance(node, ast.AST):
@@ -181,11 +183,6 @@ def effective(nodes: Sequence[ast.AST], *, fields: bool = False) -> list[ast.AST
             node = ast.Assign([node.target], node.value)
         effective.append(node)
     return effective
-
-
-def _literal(value: object) -> str:
-    text = format(value, "x") if isinstance(value, int) and not isinstance(value, bool) else ascii(value)
-    return f"{type(value).__name__}:{text}"
 
 
 _GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})

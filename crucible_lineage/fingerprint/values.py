@@ -56,7 +56,10 @@ def plain_value(value: object, path: str, other: Other | None = None, *, level: 
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        return _finite(float(value), path)
+        if math.isfinite(value):
+            return float(value)
+        reason = f"is {float(value)}, which JSON cannot represent; give a finite number, or null for none"
+        raise ValueFaultError(path, reason)
     if level > MOST_LEVELS:
         raise ValueFaultError(path, f"has more than {MOST_LEVELS} levels, or contains itself; give less")
     if isinstance(value, Mapping):
@@ -129,12 +132,6 @@ def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) ->
     )
 
 
-def _finite(value: float, path: str) -> float:
-    if math.isfinite(value):
-        return value
-    raise ValueFaultError(path, f"is {value}, which JSON cannot represent; give a finite number, or null for none")
-
-
 def _text(value: str, path: str) -> str:
     try:
         value.encode()
@@ -162,19 +159,15 @@ def quantity_of(value: Any) -> Quantity | None:
     kind = type(value)
     if isinstance(value, type) or kind.__module__.partition(".")[0] in ("builtins", "numpy", "pandas"):
         return None
-    for name, uncertainty, unit in _FORMS:
-        if all(hasattr(kind, part) for part in (name, uncertainty, unit) if part):
-            return _parts(getattr(value, name), getattr(value, uncertainty) if uncertainty else None,
-                          getattr(value, unit) if unit else None)  # fmt: skip
-    return None
-
-
-def _parts(value: Any, uncertainty: Any, unit: Any) -> Quantity | None:
+    form = next((form for form in _FORMS if all(hasattr(kind, part) for part in form if part)), None)
+    if form is None:
+        return None
+    number, uncertainty, unit = (getattr(value, part) if part else None for part in form)
     if unit is None and uncertainty is None:
         return None
-    inner = quantity_of(value)  # a measurement of pint contains a number with its uncertainty
+    inner = quantity_of(number)  # a measurement of pint contains a number with its uncertainty
     if inner is not None:
-        value, uncertainty = inner.value, inner.uncertainty
-    if not (isinstance(value, int | float | complex) or hasattr(value, "dtype")):
+        number, uncertainty = inner.value, inner.uncertainty
+    if not (isinstance(number, int | float | complex) or hasattr(number, "dtype")):
         return None
-    return Quantity(value, "" if unit is None else str(unit), uncertainty)
+    return Quantity(number, "" if unit is None else str(unit), uncertainty)

@@ -463,10 +463,10 @@ Record = Annotated[Annotated[StepRecord, Tag("step")] | Annotated[FilesRecord, T
 _ADAPTER: TypeAdapter[StepRecord | FilesRecord] = TypeAdapter(Record)
 
 
-def parse_record(document: Any) -> StepRecord | FilesRecord | str:
-    """Return the record, or in words why `document` is not one. Unknown keys are allowed."""
+def parse_record(document: Any, *, unknown: Literal["allow", "forbid"] = "allow") -> StepRecord | FilesRecord | str:
+    """Return the record, or in words why `document` is not one; `unknown` says whether it may have unknown keys."""
     try:
-        return _ADAPTER.validate_python(document)
+        return _ADAPTER.validate_python(document, extra=unknown)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
         return "; ".join(_in_words(fault) for fault in faults[:MOST_FAULTS])
@@ -474,12 +474,10 @@ def parse_record(document: Any) -> StepRecord | FilesRecord | str:
 
 def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
     """Return a new record. Raises InputError unless it fits the schema without unknown keys."""
-    record = parse_record(document)
-    if not isinstance(record, str):
-        if not (unknown := _unknown(record)):
-            return record
-        record = "; ".join(f"{path}: unknown field" for path in unknown[:MOST_FAULTS])
-    raise InputError(f"this is not a valid provenance record: {record}")
+    record = parse_record(document, unknown="forbid")
+    if isinstance(record, str):
+        raise InputError(f"this is not a valid provenance record: {record}")
+    return record
 
 
 def schema_text() -> str:
@@ -497,18 +495,5 @@ def schema_text() -> str:
 def _in_words(fault: Any) -> str:
     """Return the path (without the tag of the union, its first part) and the fault."""
     path = ".".join(str(part) for part in fault["loc"][1:])
-    return f"{path or 'the record'}: {fault['msg'].removeprefix('Value error, ')}"
-
-
-def _unknown(value: object, path: str = "") -> list[str]:
-    """Return the paths of keys that no model declares."""
-    if isinstance(value, BaseModel):
-        own = [f"{path}{name}" for name in value.model_extra or ()]
-        fields = type(value).model_fields
-        below = [_unknown(getattr(value, name), f"{path}{field.alias or name}.") for name, field in fields.items()]
-        return [*own, *(key for keys in below for key in keys)]
-    if isinstance(value, dict):
-        return [key for name, member in value.items() for key in _unknown(member, f"{path}{name}.")]
-    if isinstance(value, list):
-        return [key for index, member in enumerate(value) for key in _unknown(member, f"{path}{index}.")]
-    return []
+    words = "unknown field" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+    return f"{path or 'the record'}: {words}"
