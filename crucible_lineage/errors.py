@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copyreg import __newobj__  # type: ignore[attr-defined]
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from os import PathLike
@@ -55,17 +56,12 @@ class LineageError(Exception):
 
     exit_code: ClassVar = FAILURE
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        self.__dict__.update(fields)
         super().__init__(masked_text(message))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (type(self), self.args, self.__dict__)
-
-
-def _unpickle(kind: type[LineageError], arguments: tuple[object, ...], fields: dict[str, Any]) -> LineageError:
-    error = kind.__new__(kind, *arguments)
-    error.__dict__.update(fields)
-    return error
+        return __newobj__, (type(self), *self.args), self.__dict__
 
 
 @dataclass(frozen=True)
@@ -159,11 +155,9 @@ class RunError(LineageError):
 class StepError(RunError):
     """A step failed: `step` names it, `log` is the path of its output, `trace` the traceback from its function on."""
 
-    def __init__(self, message: str, *, step: str | None = None, log: str | None = None, trace: str = "") -> None:
-        self.step = step
-        self.log = log
-        self.trace = trace
-        super().__init__(message)
+    step: str | None = None
+    log: str | None = None
+    trace: str = ""
 
 
 class StoppedError(StepError):
@@ -195,9 +189,7 @@ class PrefectAwayError(RunError):
 class IdTakenError(RunError):
     """The id derived from the recipe, `mfid`, belongs to a dataset that must not be adopted."""
 
-    def __init__(self, message: str, *, mfid: str) -> None:
-        self.mfid = mfid
-        super().__init__(message)
+    mfid: str
 
 
 class RecipeConflictError(IdTakenError):
@@ -211,22 +203,11 @@ class CrucibleError(LineageError):
     object), `code` its machine-readable word, `mfid` the dataset, sample or file that the call was about.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int | None = None,
-        detail: object = None,
-        code: str | None = None,
-        mfid: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        self.status = status
-        self.detail = detail
-        self.code = code
-        self.mfid = mfid
-        self.retry_after_s = retry_after_s
-        super().__init__(message)
+    status: int | None = None
+    detail: object = None
+    code: str | None = None
+    mfid: str | None = None
+    retry_after_s: float | None = None
 
 
 class UnreachableError(CrucibleError):
@@ -258,11 +239,9 @@ class ConflictError(CrucibleError):
 class FileConflictError(ConflictError):
     """The dataset has a file of this name with other content: `filename`, `file_mfid`, `etag`."""
 
-    def __init__(self, message: str, *, filename: str, file_mfid: str, etag: str | None, **fields: Any) -> None:
-        self.filename = filename
-        self.file_mfid = file_mfid
-        self.etag = etag
-        super().__init__(message, **fields)
+    filename: str
+    file_mfid: str
+    etag: str | None
 
 
 class WithdrawnError(ConflictError):
