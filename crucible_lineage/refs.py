@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -155,12 +155,12 @@ def utf8_name(name: str) -> str:
     """Return a file's name with each byte that is not UTF-8 written as `%XX`, which any service accepts."""
     if name.isascii():
         return name
-    return "".join(_escaped(sign) if ord(sign) in SURROGATES else sign for sign in name)
-
-
-def _escaped(sign: str) -> str:
-    code = ord(sign)
-    return f"%{code - 0xDC00:02X}" if code in ESCAPED_BYTES else f"%u{code:04X}"
+    written = {
+        sign: f"%{code - 0xDC00:02X}" if code in ESCAPED_BYTES else f"%u{code:04X}"
+        for sign in set(name)
+        if (code := ord(sign)) in SURROGATES
+    }
+    return "".join(written.get(sign, sign) for sign in name)
 
 
 def name_fault(name: str, most: int = MOST_NAME_BYTES) -> str:
@@ -228,30 +228,15 @@ class DatasetFacts:
         return cls(**{**entry, "timestamp": timestamp, **lists})
 
 
-class Facts(Mapping[str, tuple[DatasetFacts, ...]]):
+class Facts(dict[str, tuple[DatasetFacts, ...]]):
     """Facts of a step's parents by input: `facts["spectra"]` has those of its datasets, in their order.
 
     A step receives them in a keyword-only parameter annotated `Facts`.
     """
 
-    def __init__(self, by_role: Mapping[str, Sequence[DatasetFacts]]) -> None:
-        self._by_role = {role: tuple(datasets) for role, datasets in by_role.items()}
-
-    def __getitem__(self, role: str) -> tuple[DatasetFacts, ...]:
-        return self._by_role[role]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._by_role)
-
-    def __len__(self) -> int:
-        return len(self._by_role)
-
-    def __repr__(self) -> str:
-        return f"Facts({self._by_role!r})"
-
     def one(self, role: str) -> DatasetFacts:
         """Return the facts of the only dataset of an input. Raises InputError if it has none or several."""
-        datasets = self._by_role.get(role, ())
+        datasets = self.get(role, ())
         if len(datasets) != 1:
             raise InputError(
                 f"input {role!r} has {len(datasets)} datasets; facts[{role!r}] are the facts of all of them"
@@ -260,9 +245,9 @@ class Facts(Mapping[str, tuple[DatasetFacts, ...]]):
 
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """Return {input: [the facts of each dataset]}."""
-        return {role: [dataset.to_json() for dataset in datasets] for role, datasets in self._by_role.items()}
+        return {role: [dataset.to_json() for dataset in datasets] for role, datasets in self.items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
         """Return the facts that were stored as JSON."""
-        return cls({role: [DatasetFacts.from_json(entry) for entry in entries] for role, entries in stored.items()})
+        return cls({role: tuple(map(DatasetFacts.from_json, entries)) for role, entries in stored.items()})

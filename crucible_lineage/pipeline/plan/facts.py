@@ -123,7 +123,7 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
     for role, entries in stored.items():
         files = [tuple(entry["files"]) for entry in recipe["inputs"][role]]
         pairs = zip(entries, files, strict=True)
-        by_role[role] = [replace(DatasetFacts.from_json(entry), files=names) for entry, names in pairs]
+        by_role[role] = tuple(replace(DatasetFacts.from_json(entry), files=names) for entry, names in pairs)
     return Facts(by_role)
 
 
