@@ -171,7 +171,7 @@ def _download(storage: Storage, file: FileRecord, url: str, draft: BinaryIO) -> 
             digest, present = hashlib.sha256(), 0
             draft.seek(0)
             draft.truncate()
-        traffic.find(present)
+        traffic.count(present=present)
         if response.status_code in (200, 206):
             for block in response.iter_raw():  # without buffering, which would cost more than it saves
                 present += len(block)
@@ -179,7 +179,7 @@ def _download(storage: Storage, file: FileRecord, url: str, draft: BinaryIO) -> 
                     break
                 draft.write(block)
                 digest.update(block)
-                traffic.receive(len(block))
+                traffic.count(received=len(block))
         elif response.status_code != 416:  # 416: the draft is complete or too long, as its checksum shows
             raise storage_error(read_answer(response, action), action)
     is_too_long = file.size is not None and present > file.size

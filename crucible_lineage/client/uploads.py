@@ -97,7 +97,7 @@ class Outgoing:
                     raise UnreachableError(f"{self.filename} was not sent further because another part failed")
                 yield block
                 sent += len(block)
-                traffic.send(len(block))
+                traffic.count(sent=len(block))
         except FileNotFoundError as cause:
             raise FileChangedError(f"{self.path} was deleted after it was read") from cause
         if sent < size:

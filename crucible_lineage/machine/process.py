@@ -20,20 +20,12 @@ class Traffic:
         self.sent = 0
         self._lock = threading.Lock()
 
-    def receive(self, size: int) -> None:
-        """Count bytes received."""
+    def count(self, *, received: int = 0, present: int = 0, sent: int = 0) -> None:
+        """Count more bytes."""
         with self._lock:
-            self.received += size
-
-    def find(self, size: int) -> None:
-        """Count bytes that an earlier attempt had received."""
-        with self._lock:
-            self.present += size
-
-    def send(self, size: int) -> None:
-        """Count bytes sent."""
-        with self._lock:
-            self.sent += size
+            self.received += received
+            self.present += present
+            self.sent += sent
 
 
 traffic = Traffic()

@@ -139,7 +139,7 @@ def _download(file: RemoteFile, session: Session) -> FileChecksums:
 
             def write(block: bytes) -> int:
                 scan.update(block)
-                traffic.receive(len(block))
+                traffic.count(received=len(block))
                 return stream.write(block)
 
             source.fetch(file, write)

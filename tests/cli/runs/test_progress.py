@@ -162,8 +162,7 @@ def test_transfers_are_shown_with_rate_and_remaining_time(monkeypatch: pytest.Mo
     monitor = TrafficMonitor(counts)
     assert monitor.text() == ""
     now += 2
-    counts.find(2_000_000)
-    counts.receive(4_000_000)
+    counts.count(present=2_000_000, received=4_000_000)
     assert monitor.text() == "4.0 MB received at 2.0 MB/s"
     assert monitor.text(total=10_000_000) == "6.0 MB of 10 MB (60 %), 2.0 MB/s, about 2 s left"
     now += 60
@@ -171,9 +170,9 @@ def test_transfers_are_shown_with_rate_and_remaining_time(monkeypatch: pytest.Mo
     now += 6
     assert monitor.text() == "", "nothing has moved for a while"
     assert monitor.text(total=10_000_000) == "6.0 MB of 10 MB (60 %)"
-    counts.send(500)
+    counts.count(sent=500)
     assert monitor.text() == "", "too few to be shown"
-    counts.send(600_000)
+    counts.count(sent=600_000)
     now += 1
     assert re.match(r"600 kB sent at \d+ kB/s", monitor.text())
 
