@@ -112,7 +112,9 @@ class Step(Generic[P, R]):
         try:
             self.inputs, self.parameters, self.facts = _read_signature(function, self.outputs, tuple(secrets))
         except InputError as error:
-            raise InputError("", [_at(function, str(error))]) from error
+            code = getattr(inspect.unwrap(function), "__code__", None)
+            place = (shown_path(code.co_filename), code.co_firstlineno) if code else ()
+            raise InputError("", [Fault(str(error), *place)]) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function. Return its value, or the registered outputs where steps are registered."""
@@ -191,11 +193,6 @@ def _declared(function: Callable[P, R], **declared: Any) -> Step[P, R] | FaultyS
         if not in_declaration.get():
             raise
         return FaultyStep(error)
-
-
-def _at(function: Callable[..., object], message: str) -> Fault:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return Fault(message, shown_path(code.co_filename), code.co_firstlineno) if code else Fault(message)
 
 
 def _runner() -> StepRunner | None:

@@ -56,7 +56,9 @@ def private_file(path: Path, content: bytes = b"") -> Path:
     try:
         if not path.exists():
             _create(path, content)
-        _close_to_others(path)
+        if os.name == "posix" and path.stat().st_mode & _OTHERS:
+            with suppress(PermissionError):  # files of another owner stay as they are
+                path.chmod(OWNER_FILE)
     except OSError as error:
         raise storage_error(error, path) or error from error
     return path
@@ -140,7 +142,10 @@ def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
     number = 0
     while True:
         draft = draft_beside(path, f"-{number}.part")
-        _remove_unused(draft)
+        with suppress(OSError), draft.open("r+b") as unused:  # there is none, it is in use, or there are no locks
+            _lock(unused)
+            if os.path.samestat(os.fstat(unused.fileno()), draft.stat()):
+                draft.unlink()
         try:
             file = draft.open("xb")
         except FileExistsError:
@@ -157,13 +162,6 @@ def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return draft, file
         file.close()
-
-
-def _remove_unused(draft: Path) -> None:
-    with suppress(OSError), draft.open("r+b") as file:  # there is none, it is in use, or there are no locks
-        _lock(file)
-        if os.path.samestat(os.fstat(file.fileno()), draft.stat()):
-            draft.unlink()
 
 
 def _lock(file: BinaryIO) -> None:
@@ -190,10 +188,3 @@ def _create(path: Path, content: bytes) -> None:
                 draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def _close_to_others(path: Path) -> None:
-    """Remove the permissions of others. Files of another owner stay as they are."""
-    if os.name == "posix" and path.stat().st_mode & _OTHERS:
-        with suppress(PermissionError):
-            path.chmod(OWNER_FILE)

@@ -132,7 +132,11 @@ def learn(secrets: Iterable[str | None] = ()) -> None:
     found = {secret for secret in long if not secret.replace(".", "").isdigit()}  # not a number
     with _lock:
         if environment != _environment:
-            found |= set(_secrets_of(dict(environment)))
+            for name, value in environment:
+                addresses = _compiled(_ADDRESS).finditer(value) if "://" in value else ()
+                telling = [match["who"].partition(":")[2] for match in addresses]
+                telling += [value] if is_secret_name(name) or _OF_ENVIRONMENT.search(name) else []
+                found |= {text for text in telling if _is_telling(text)}
             _environment = environment
         if found - _known:
             _known.update(found)
@@ -216,17 +220,6 @@ def texts_in(value: Any) -> Iterator[str]:
         yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _secrets_of(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the values of variables that are named like a secret, and the passwords in addresses."""
-    for name, value in environment.items():
-        if (is_secret_name(name) or _OF_ENVIRONMENT.search(name)) and _is_telling(value):
-            yield value
-        for match in _compiled(_ADDRESS).finditer(value) if "://" in value else ():
-            password = match["who"].partition(":")[2]
-            if _is_telling(password):
-                yield password
-
-
 def _is_telling(value: str) -> bool:
     """Return whether a value can be searched for: it is no word, number, or path."""
     return len(value) >= LEAST_GUESSED and not value.isalpha() and not value.isdigit() and value[0] not in "/~."
@@ -293,14 +286,9 @@ def _spellings(secret: str) -> Iterable[str]:
     yield repr(secret)[1:-1]
     raw = secret.encode(errors="surrogateescape")
     yield from (raw.hex(), raw.hex().upper())
-    yield from _base64(raw)
-
-
-def _base64(raw: bytes) -> Iterable[str]:
-    """Yield the parts of the secret's base64 that do not depend on the bytes around it, as in `user:secret`."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(raw).decode().rstrip("=")
-        for before in range(3):
+        for before in range(3):  # the parts that do not depend on the bytes around the secret, as in `user:secret`
             text = encode(bytes(before) + raw).decode().rstrip("=")
             certain = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
             if len(certain) >= MIN_ENCODED:
