@@ -167,7 +167,18 @@ def _is_number(value: Any) -> bool:
 def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str], path: str = "") -> Pairs:
     location = path or "the whole"
     if isinstance(was, dict) and isinstance(now, dict):
-        yield from _object_numbers(was, now, ignore, notes, path)
+        before, after = ({key for key in keys if key not in ignore} for keys in (was, now))
+        if before != after:
+            name = sorted(before ^ after)[0]
+            raise _DiffersError(
+                f"{f'{path}.' if path else ''}{name} is {'not made' if name in before else 'not recorded'}"
+            )
+        for key in was:
+            key_path = f"{path}.{key}" if path else str(key)
+            if key not in ignore:
+                yield from _json_numbers(was[key], now[key], ignore, notes, key_path)
+            elif key not in now or was[key] != now[key]:
+                notes.append(f"{key_path} differs, which does not count")
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
             raise _DiffersError(f"{location} has {len(was)} entries by the record, {len(now)} were made")
@@ -177,21 +188,6 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str],
         yield location, was, now
     elif was != now:
         raise _DiffersError(f"{location}: {_short(was)} is recorded, {_short(now)} was made")
-
-
-def _object_numbers(
-    was: dict[str, Any], now: dict[str, Any], ignore: Collection[str], notes: list[str], path: str
-) -> Pairs:
-    old, new = ({key for key in keys if key not in ignore} for keys in (was, now))
-    if old != new:
-        name = sorted(old ^ new)[0]
-        raise _DiffersError(f"{path + '.' if path else ''}{name} is {'not made' if name in old else 'not recorded'}")
-    for key in was:
-        key_path = f"{path}.{key}" if path else str(key)
-        if key not in ignore:
-            yield from _json_numbers(was[key], now[key], ignore, notes, key_path)
-        elif key not in now or was[key] != now[key]:
-            notes.append(f"{key_path} differs, which does not count")
 
 
 def _text_numbers(was: str, now: str, notes: list[str]) -> Pairs:

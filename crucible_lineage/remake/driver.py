@@ -125,7 +125,8 @@ class _Remaking:
         self.options = options
         self.work = work
         self.report = report
-        self.recorded = self._recorded_environment()
+        environment = entry["environment"]
+        self.recorded: Entry = json.loads((kit / environment["path"]).read_text("utf-8")) if environment else {}
         self.pins: dict[str, str] = {}
 
     def outcome(self, remade: dict[tuple[str, str], Path]) -> Outcome:
@@ -204,12 +205,6 @@ class _Remaking:
 
     # The environment
 
-    def _recorded_environment(self) -> dict[str, Any]:
-        environment = self.entry["environment"]
-        if not environment:
-            return {}
-        return dict(json.loads((self.kit / environment["path"]).read_text(encoding="utf-8")))
-
     def _environment(self) -> Path:
         """Return the Python of an environment with the recorded versions; build it if need be."""
         if not self.recorded:
@@ -224,12 +219,8 @@ class _Remaking:
         return self._build_environment()
 
     def _all_pins(self) -> dict[str, str]:
-        packages = self.recorded["packages"]
-        return {
-            name: package["version"]
-            for name, package in packages.items()
-            if name != "crucible-lineage" and not packages[name].get("local")
-        }
+        packages = self.recorded["packages"].items()
+        return {name: own["version"] for name, own in packages if name != "crucible-lineage" and not own.get("local")}
 
     def _build_environment(self) -> Path:
         """Build an environment with the pins, unless it exists, and return its Python."""
@@ -410,8 +401,12 @@ class _Remaking:
         if not was:
             yield "its environment was not recorded, so differences to the present one are unknown"
             return
-        yield from self._other_packages(was["packages"], now["packages"])
-        yield from _other_variables(was, now)
+        for name, version in now["packages"].items():
+            before = was["packages"].get(name, {}).get("version")
+            is_reached = name in self.entry["packages"] and name != "crucible-lineage"
+            if version != before and (is_reached or (version and before)):
+                yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
+        yield from _other_variables(was["variables"], now["variables"], was.get("timezone"))
         yield from _other_machine(was, now)
 
     def _undeclared_accesses(self, accesses: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -426,19 +421,11 @@ class _Remaking:
         if files := [file for file in accesses["files"] if not any(file in path for path in self.entry["read"])]:
             yield f"it reads {', '.join(files[:3])} here, which it was not given"
 
-    def _other_packages(self, was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-        for name, version in now.items():
-            before = was.get(name, {}).get("version")
-            is_reached = name in self.entry["packages"] and name != "crucible-lineage"
-            if version != before and (is_reached or (version and before)):
-                yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
 
-
-def _other_variables(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    recorded, present = was["variables"], now["variables"]
-    for name in sorted({*VARIABLES} & {*recorded, *present}):
-        here, before = present.get(name), recorded.get(name)
-        if here != before and not (name == "TZ" and here == was.get("timezone")):
+def _other_variables(was: dict[str, str], now: dict[str, str], timezone: str | None) -> Iterator[str]:
+    for name in sorted({*VARIABLES} & {*was, *now}):
+        here, before = now.get(name), was.get(name)
+        if here != before and not (name == "TZ" and here == timezone):
             yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -110,7 +110,10 @@ class _Writer:
         source = self._kept(code.archive, SOURCES, ".zip", faults) if code.archive else None
         environment = self._kept(record.software.environment, ENVIRONMENTS, ".json", faults)
         if environment:
-            environment["lock"] = self._lock(environment)
+            lock, document = environment["path"].replace(".json", ".txt"), self.folder / environment["path"]
+            if not (self.folder / lock).exists():
+                self.text(lock, lock_text(json.loads(document.read_text(encoding="utf-8"))))
+            environment["lock"] = lock
         facts = facts_in(recipe)
         declared = record.activity.declared
         return {
@@ -126,7 +129,18 @@ class _Writer:
                 }
                 for used in record.used
             ],
-            "outputs": {output.record.output: self._output(output) for output in group},
+            "outputs": {
+                output.record.output: {
+                    "mfid": output.mfid,
+                    "files": [
+                        {**self._file(output.mfid, file), "log": file.log, "preview": file.preview}
+                        for file in output.record.generated or ()
+                        if file.name != ATTACHED_NAME
+                    ],
+                    "returned": _returned_values(output),
+                }
+                for output in group
+            },
             "source": source,
             "environment": environment,
             "packages": sorted(record.software.packages),
@@ -145,14 +159,6 @@ class _Writer:
 
     def text(self, path: str, content: str) -> None:
         self.data(path, content.encode("utf-8", "backslashreplace"))
-
-    def _output(self, output: KitStep) -> JsonObject:
-        files = [file for file in output.record.generated or () if file.name != ATTACHED_NAME]
-        return {
-            "mfid": output.mfid,
-            "files": [{**self._file(output.mfid, file), "log": file.log, "preview": file.preview} for file in files],
-            "returned": _returned_values(output),
-        }
 
     def _file(self, mfid: str, file: Any) -> JsonObject:
         ref = FileRef(file.name, file.sha256, file.size)
@@ -174,12 +180,6 @@ class _Writer:
                 faults.append(f"its {Path(kind).name}, dataset {kept.mfid}, cannot be had: {error}")
                 return None
         return {"mfid": kept.mfid, "sha256": kept.sha256, "path": path}
-
-    def _lock(self, environment: JsonMapping) -> str:
-        path = str(environment["path"]).replace(".json", ".txt")
-        if not (self.folder / path).exists():
-            self.text(path, lock_text(json.loads((self.folder / environment["path"]).read_text(encoding="utf-8"))))
-        return path
 
 
 def _why_not(record: StepRecord) -> str:
@@ -218,18 +218,8 @@ def kept_bytes(session: Session, kept: KeptFile) -> bytes:
 
 
 def _runtime() -> bytes:
-    """Return an archive with the code of crucible-lineage."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, file in sorted(_code()):
-            entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, file.read_bytes())
-    return content.getvalue()
-
-
-def _code() -> Iterator[tuple[str, Traversable]]:
-    """Yield path and file of each module of crucible-lineage, and of the schemas that they read."""
+    """Return an archive with each module of crucible-lineage, and the schemas that they read."""
+    found: dict[str, Traversable] = {}
     waiting = [(name.replace(".", "/"), resources.files(name)) for name in (_OWN, f"{_OWN}.tasks", f"{_OWN}.flows")]
     while waiting:
         path, folder = waiting.pop()
@@ -237,4 +227,11 @@ def _code() -> Iterator[tuple[str, Traversable]]:
             if child.is_dir():
                 waiting.append((f"{path}/{child.name}", child))
             elif child.name.endswith((".py", ".json")):
-                yield f"{path}/{child.name}", child
+                found[f"{path}/{child.name}"] = child
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, file in sorted(found.items()):
+            entry = zipfile.ZipInfo(path, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, file.read_bytes())
+    return content.getvalue()

@@ -147,7 +147,6 @@ def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mappi
     for outcome in outcomes:
         if outcome.is_good or not outcome.is_tried or any(NOT_DETERMINISTIC in cause for cause in outcome.causes):
             continue
-        session.mirror.sync_statements()
         reasons = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
         outcome.causes[:0] = [reason for reason in reasons if reason][:1]
 
