@@ -100,7 +100,7 @@ def sweep(axes, spectra):
     return LineageGraph.from_records(records)
 
 
-@pytest.mark.parametrize(("axes", "spectra"), [(2, 3), (4, 5), (4, 10)])
+@pytest.mark.parametrize(("axes", "spectra"), [(2, 3), (4, 10)])
 def test_the_page_shows_the_boxes_of_the_picture_with_all_swept_axes(opened, axes, spectra):
     graph = sweep(axes, spectra)
     for focus in ("lamp", "axis-1", "raw-2", "cal-1-2", "bands-0-0"):
@@ -109,25 +109,6 @@ def test_the_page_shows_the_boxes_of_the_picture_with_all_swept_axes(opened, axe
         assert shown == {item.node.id for item in view(graph.around(focus), focus).items}, focus
         contained = page_data(render_html(graph, focus))["nodes"]["id"]
         assert contained == [node["id"] for node in to_node_link(graph.around(focus))["nodes"]]
-
-
-def test_the_page_folds_by_roles_and_marks_equal_datasets_as_the_picture(opened):
-    parents = [f"scan-{n:05d}" for n in range(6)]
-    records = [record(mfid, mfid) for mfid in [*parents, "dark", "dark-again"]]
-    for n, scan in enumerate(parents):
-        used = [{"role": "scan", "mfid": scan}, {"role": "dark", "mfid": "dark"}]
-        equal = {"equal_parents": {"dark-again": "dark"}} if n == 0 else {}
-        records.append(record(f"volume-{n}", f"volume {n}", "reconstruct", [scan, "dark"], used=used, **equal))
-    records[8]["links"].append({**records[8]["links"][0], "unique_id": "dark-again"})
-    graph = LineageGraph.from_records(records)
-
-    page = opened(graph)
-
-    labels = page.locator(".item").all_text_contents()
-    assert len(labels) == len(view(graph).items)
-    assert any("6 × tomography" in label for label in labels)
-    assert sum(label.startswith("dark") for label in labels) == 2
-    assert "equal bytes" in page.locator(".edge-label").all_text_contents()
 
 
 def test_a_click_shows_a_dataset_and_highlights_the_path_to_its_roots(opened):
@@ -141,34 +122,6 @@ def test_a_click_shows_a_dataset_and_highlights_the_path_to_its_roots(opened):
     highlighted = page.locator(".item.on").evaluate_all("items => items.map(item => item.dataset.id)")
     assert sorted(highlighted) == ["scan-00001", "volume-00001"]
     assert page.locator(".edge.on").count() == 1
-
-
-def test_a_fully_visible_graph_stays_visible_beside_the_panel(opened):
-    page = opened(scans(1))
-    in_sight = """() => [...document.querySelectorAll(".item .frame")].every((frame) => {
-        const [box, room] = [frame, picture].map((element) => element.getBoundingClientRect());
-        return box.left >= room.left && box.right <= room.right; })"""
-
-    page.locator('[data-id="evil"]').click()
-
-    assert page.locator("#panel h2").inner_text() == EVIL
-    assert page.locator("#panel img").count() == 0
-    assert page.evaluate(in_sight)
-    page.keyboard.press("Escape")
-    assert page.evaluate(in_sight)
-
-
-def test_the_page_folds_only_results_of_one_pipeline_as_the_picture(opened):
-    records = [record("scan", "scan")]
-    for name in ("one", "two"):
-        pipeline = {"name": name, "hash": "0", "step": "scaled"}
-        records += [record(f"{name}-{n}", f"{name} {n}", "scale", ["scan"], pipeline=pipeline) for n in range(6)]
-    graph = LineageGraph.from_records(records)
-
-    labels = opened(graph).locator(".item").all_text_contents()
-
-    assert len(labels) == len(view(graph).items) == 3
-    assert sum("6 × scale" in label for label in labels) == 2
 
 
 def test_a_group_unfolds_and_folds_again_and_search_finds_its_members(opened):
@@ -211,43 +164,6 @@ def test_a_hidden_parent_has_no_name(opened):
 
     assert "not visible to you" in page.locator(".item.hidden").text_content()
     assert "s3cret" not in page.content()
-
-
-@pytest.mark.parametrize(("scheme", "ground"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(22, 24, 27)")])
-def test_the_page_follows_the_colour_scheme_until_it_is_changed(opened, scheme, ground):
-    page = opened(scans(2), scheme=scheme)
-    colour = "getComputedStyle(document.body).backgroundColor"
-
-    assert page.evaluate(colour) == ground
-    page.locator("#theme").click()
-    assert page.evaluate(colour) != ground
-
-
-def test_a_browser_that_cannot_unpack_the_page_is_told(chromium, tmp_path):
-    file = Path(tmp_path, "lineage.html")
-    file.write_text(render_html(scans(1)), encoding="utf-8")
-    page = chromium.new_page()
-    page.add_init_script("delete window.DecompressionStream")
-
-    page.goto(file.as_uri())
-
-    assert "too old to unpack" in page.locator("#status").inner_text()
-    page.close()
-
-
-def test_bars_have_enough_contrast_in_the_dark(opened):
-    """WCAG 2.2, 1.4.11 requires a contrast of 3, of the colour itself or of its edge."""
-    page = opened(scans(2), scheme="dark")
-
-    contrast = page.evaluate("""() => {
-      const light = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map((v) => v / 255)
-        .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-        .reduce((sum, v, at) => sum + v * [0.2126, 0.7152, 0.0722][at], 0);
-      const style = (query) => getComputedStyle(document.querySelector(query));
-      return (light(style(".bar").stroke) + 0.05) / (light(style(".frame").fill) + 0.05);
-    }""")
-
-    assert contrast > 3
 
 
 def test_ten_thousand_datasets_open_folded(opened):
@@ -346,19 +262,7 @@ def test_on_a_phone_the_picture_runs_downwards_and_is_readable(opened):
     assert boxes_by_id["raw"][1] < boxes_by_id["step0"][1] < boxes_by_id["step5"][1]
 
 
-def test_on_a_phone_a_wide_lineage_is_centred_on_the_dataset(opened):
-    graph = LineageGraph.from_records(
-        [*(record(f"raw{n}", f"Kind {n} of raw data", f"take{n}") for n in range(12)),
-         record("all", "All of them", "gather", [f"raw{n}" for n in range(12)])]
-    )  # fmt: skip
-    page = opened(graph, "all", size=(400, 800))
-
-    _, left, right = page.evaluate(TOPS)["all"]
-    assert 0 <= left < right <= 400
-    assert min(page.evaluate(LETTERS)) > 9
-
-
-@pytest.mark.parametrize(("count", "siblings"), [(8, 1), (60, 1), (300, 1), (54, 3), (64, 3), (74, 3)])
+@pytest.mark.parametrize(("count", "siblings"), [(8, 1), (300, 1), (74, 3)])
 def test_names_of_any_number_of_boxes_are_readable_at_first(opened, count, siblings):
     """In one row, those of 60 are a pixel high."""
     parents = [[f"d{max(0, n - 1 - n % siblings)}"] if n else [] for n in range(count)]

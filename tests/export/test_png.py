@@ -34,16 +34,6 @@ def test_it_is_the_drawing_twice_as_large_with_its_colours_and_letters() -> None
     assert drawn.tobytes() != nameless.tobytes()
 
 
-def test_rendering_twice_gives_the_same() -> None:
-    assert render_png(GRAPH) == render_png(GRAPH)
-
-
-def test_a_large_drawing_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crucible_lineage.lineage.svg.MOST_PIXELS", 10_000)
-    width, height = picture(render_png(GRAPH)).size
-    assert width * height <= 10_500
-
-
 def test_without_a_font_it_says_so_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def blank(**options: Any) -> bytes:
         return b"the same for every text"

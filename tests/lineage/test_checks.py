@@ -6,7 +6,6 @@ import hashlib
 from itertools import pairwise
 
 import networkx
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,15 +23,6 @@ def found(graph, name):
 
 def provenance_of(lab, mfid):
     return lab.records[mfid]["scientific_metadata"]["crucible_lineage"]
-
-
-def test_a_cycle_is_named_as_a_path_and_the_command_takes_its_last_link_away():
-    graph = LineageGraph([], [Edge("b", "c"), Edge("c", "a"), Edge("a", "b"), Edge("a", "d"), Edge("r", "b")])
-
-    [finding] = found(graph, "cycle")
-
-    assert finding.ids == ("a", "b", "c", "a")
-    assert finding.command == "crucible unlink c a"
 
 
 names = st.integers(0, 9).map(lambda number: f"d{number}")
@@ -66,16 +56,6 @@ def test_a_long_record_and_a_short_one_of_the_same_recipe_are_duplicates(lab):
     twin = lab.raw("corrected again", scientific_metadata={"crucible_lineage": long})
 
     assert [finding.ids for finding in found(lab.graph, "duplicate-recipe")] == [(one, twin)]
-
-
-@pytest.mark.parametrize(
-    ("relationship", "severity"),
-    [("", "notice"), ("caused_by", "warning"), ("is_part_of", None), ("is_derived_from", None)],
-)
-def test_a_relationship_is_known_or_reported(relationship, severity):
-    findings = found(LineageGraph([], [Edge("a", "b", relationship)]), "unknown-relationship")
-
-    assert [finding.severity for finding in findings] == ([severity] if severity else [])
 
 
 def test_a_registration_that_another_one_overtook_is_incomplete_until_its_own_end(lab):

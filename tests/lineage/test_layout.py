@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
-import re
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +10,7 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
 from crucible_lineage.lineage.layout import layout
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.svg import render_svg
-from crucible_lineage.lineage.view import STATE_COLOURS, view
-from tests.page import page_data
+from crucible_lineage.lineage.view import view
 
 SOME = settings(max_examples=60, deadline=None)
 numbers = st.integers(0, 11)
@@ -55,89 +48,12 @@ def test_without_cycles_every_line_runs_from_left_to_right(edges):
         assert xs == sorted(xs)
 
 
-def test_a_chain_is_drawn_as_a_straight_line():
-    drawing = layout([(50, 20)] * 4, [(0, 1), (1, 2), (2, 3)])
-
-    assert len({y for _, y in drawing.centres}) == 1
-
-
-@pytest.mark.parametrize(("columns", "rows", "seeds"), [(6, 4, range(10)), (4, 6, [1]), (5, 8, [0, 4, 8])])
-def test_a_sheet_that_was_shuffled_is_drawn_flat(columns, rows, seeds):
-    """One sweep leaves 3 to 11 crossings of the first kind, two leave 24 in the second one."""
-    for seed in seeds:
-        edges = _shuffled_sheet(columns, rows, random.Random(seed))
-
-        drawing = layout([(50, 20)] * (columns * rows), edges)
-
-        assert _crossings(drawing.courses.values()) == 0
-
-
-def _shuffled_sheet(columns, rows, chance):
-    """Return a graph that can be drawn without crossings: each box leads to the one on its right and the one below."""
-    numbers = list(range(columns * rows))
-    chance.shuffle(numbers)
-    edges = []
-    for column, row in itertools.product(range(columns - 1), range(rows)):
-        box, beside = numbers[column * rows + row], numbers[(column + 1) * rows + row]
-        edges.append((box, beside))
-        if row + 1 < rows:
-            edges.append((box, numbers[(column + 1) * rows + row + 1]))
-    chance.shuffle(edges)
-    return edges
-
-
-def _crossings(courses):
-    """Count the pairs of lines that cross between two columns, measured in the picture."""
-    pieces = [piece for course in courses for piece in itertools.pairwise(course)]
-    return sum(
-        start[0] == other_start[0] and (start[1] - other_start[1]) * (end[1] - other_end[1]) < 0
-        for (start, end), (other_start, other_end) in itertools.combinations(pieces, 2)
-    )
-
-
-CHAIN = [(number, number + 1) for number in range(59)]
-FAN = [(0, number) for number in range(1, 60)]
-MIXED = [(max(0, number - 1 - number % 3), number) for number in range(1, 60)]
-
-
-@pytest.mark.parametrize(("edges", "least"), [(CHAIN, 9), (FAN, 9), (MIXED, 10)])
-def test_sixty_boxes_of_which_none_fold_are_readable_on_a_screen(edges, least):
-    """In one row or column, the names of a chain and of a fan are 1 and 2 pixels high on a screen."""
-    nodes = [
-        Node(str(number), name=f"polystyrene, film {number}, 633 nm", step=f"step {number}") for number in range(60)
-    ]
-    svg = render_svg(LineageGraph(nodes, [Edge(str(source), str(target)) for source, target in edges]))
-    width, height = map(int, re.search(r'width="(\d+)" height="(\d+)"', svg).groups())
-    assert svg.count("<g><title>") == 60
-    assert 13 * min(1, 1400 / width, 900 / height) >= least
-
-
-def test_lines_to_the_next_band_lead_around_the_boxes():
-    drawing = layout([(180, 60)] * 60, CHAIN)
-    for course in drawing.courses.values():
-        for (x, y), (to_x, to_y) in itertools.pairwise(course):
-            for at_x, at_y in drawing.centres:
-                assert max(x, to_x) <= at_x - 90 or min(x, to_x) >= at_x + 90 or not min(y, to_y) < at_y < max(y, to_y)
-                assert y != to_y or max(x, to_x) <= at_x - 90 or min(x, to_x) >= at_x + 90 or abs(y - at_y) > 30
-
-
 def test_many_siblings_of_a_step_fold_and_so_do_their_children(tomography):
     lab, _ = tomography(23)
 
     drawn = view(lab.graph)
 
     assert sorted(len(item.nodes) for item in drawn.items) == [1, 1, 23, 23, 92, 92, 92]
-
-
-def test_small_groups_fold_too_where_there_are_too_many_boxes():
-    pairs = [(f"sample{a}", f"scan{a}{b}") for a in range(3) for b in range(4)]
-    steps = [f"step{number}" for number in range(4)]
-    chains = [(f"scan{a}{b}", *(f"{step}-{a}{b}" for step in steps)) for a in range(3) for b in range(4)]
-    edges = {*pairs, *(pair for chain in chains for pair in itertools.pairwise(chain))}
-    nodes = {name: Node(name, step=name.partition("-")[0] if "-" in name else "") for edge in edges for name in edge}
-    graph = LineageGraph(nodes.values(), [Edge(*edge) for edge in sorted(edges)])
-    assert len(graph) == 63
-    assert sorted(len(item.nodes) for item in view(graph).items) == [1] * 3 + [4] * 15
 
 
 def used_as(lab, child, **roles):
@@ -170,13 +86,6 @@ def test_results_of_different_pipelines_or_steps_are_not_folded_together(lab):
         for name, step in (("one", "scaled"), ("two", "scaled"), ("two", "again"))
     ]
     assert [[node.id for node in item.nodes] for item in view(lab.graph).items] == [[raw], *made]
-
-
-def test_what_nothing_was_made_of_yet_folds_with_its_siblings(lab):
-    spectra = [lab.raw(f"spectrum {number}", "UV-vis") for number in range(6)]
-    for number, spectrum in enumerate(spectra[:5]):
-        lab.derived(f"absorbance {number}", "absorbance", spectrum)
-    assert [node.id for node in view(lab.graph).items[0].nodes] == spectra
 
 
 def test_a_parent_with_equal_bytes_stands_for_the_superseded_one(lab):
@@ -225,10 +134,6 @@ def test_a_group_with_one_alarming_member_has_its_state(state):
     assert view(graph).items[0].state == state
 
 
-def test_a_page_knows_the_alarming_states_and_their_order():
-    assert page_data(render_html(LineageGraph([Node("a")])))["badStates"] == list(STATE_COLOURS)
-
-
 @SOME
 @given(st.text(max_size=60), st.floats(20, 200))
 def test_shortened_texts_fit(text, width):
@@ -243,8 +148,3 @@ def test_a_short_id_shows_both_ends():
 def test_control_and_direction_characters_are_spelled_out():
     assert plain("a\x1b[31m\u202eb\nc\ud800") == "a\\x1b[31m\\u202eb\\nc\\ud800"
     assert plain("größe 膜 µm") == "größe 膜 µm"
-
-
-def test_a_unit_stays_with_its_number() -> None:
-    assert wrapped("Silicon wafer S0B, 633 nm", 178, 13) == ["Silicon wafer S0B,", "633 nm"]
-    assert wrapped("Polystyrene, 633 nm (calibrated)", 178, 13) == ["Polystyrene, 633 nm", "(calibrated)"]
