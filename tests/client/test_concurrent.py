@@ -33,13 +33,6 @@ def test_far_away_calls_are_concurrent_and_results_in_order(far: CrucibleClient)
     assert far.at_once(*(partial(lambda n: (meet(), n)[1], number) for number in range(AT_ONCE))) == [*range(AT_ONCE)]
 
 
-def test_nearby_each_waits_for_the_one_before_in_the_thread_that_asks(
-    client: CrucibleClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Connection, "latency_s", 0.001)
-    assert client.at_once(*[threading.get_ident] * 3) == [threading.get_ident()] * 3
-
-
 def test_the_first_error_is_raised_when_all_have_ended(far: CrucibleClient) -> None:
     done = threading.Event()
     with pytest.raises(NotFoundError):

@@ -78,13 +78,6 @@ def test_a_service_in_a_private_network_may_keep_its_files_there(url: str) -> No
     assert len(requested) == 1
 
 
-def test_a_setting_lets_a_public_service_keep_its_files_in_a_private_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    requested: list[str] = []
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_PRIVATE_LINKS", "1")
-    storage(requested).put("http://10.1.2.3:9200/", "send a part", headers={})
-    assert requested == ["10.1.2.3"]
-
-
 def test_beside_its_own_and_public_stores_one_host_is_followed_and_remembered(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -36,13 +36,11 @@ def waits(
         pytest.param((None, 503), {"repeatable": False}, None, id="a call that may have had its effect"),
         pytest.param((429,), {"repeatable": False}, 1.0, id="a call without effect, refused"),
         pytest.param((None,), {"repeatable": False, "reached": False}, 1.0, id="a call without effect, not sent"),
-        pytest.param((503,), {"number": 2}, 2.0, id="waits double"),
         pytest.param((503,), {"number": 3}, 3.0, id="waits double up to the longest"),
         pytest.param((503,), {"retry_after_s": 17.0}, 17.0, id="the service decides the wait if it names one"),
         pytest.param((429,), {"number": 9, "elapsed_s": 200.0, "retry_after_s": 60.0}, 60.0, id="a limit of their own"),
         pytest.param((429,), {"elapsed_s": 250.0, "retry_after_s": 60.0}, None, id="beyond their own limit"),
         pytest.param((503,), {"number": 3, "elapsed_s": 58.0}, 2.0, id="the last try when the time is just over"),
-        pytest.param((503,), {"number": 3, "elapsed_s": 60.0}, None, id="none after it"),
     ],
 )
 def test_a_call_is_tried_again_after(statuses: Any, asked: Any, expected: float | None) -> None:
@@ -63,13 +61,9 @@ NOW = datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC)
     ("header", "seconds"),
     [
         ("7", 7.0),
-        ("0", 0.0),
         ("-3", 0.0),
         ("Sun, 01 Mar 2026 10:00:30 GMT", 30.0),
-        ("Sun, 01 Mar 2026 09:00:00 GMT", 0.0),
         ("soon", None),
-        ("nan", None),
-        ("", None),
         (None, None),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,6 @@ def test_push_tells_what_it_sent_and_the_second_that_all_is_there(
 @pytest.mark.parametrize(
     ("arguments", "environment", "told"),
     [
-        (("--project", "lab"), {}, "give its address with --to"),
-        (("--to", "http://127.0.0.1:9"), {}, "name the project to copy"),
         (("--to", "http://127.0.0.1:9", "--project", "lab"), {}, "there is no embedded Crucible in"),
         (("--to", "http://127.0.0.1:9", "--project", "lab", "--api-key", "x"), {}, "--api-key is the key for --url"),
     ],
@@ -180,15 +177,3 @@ def test_pull_of_what_is_not_there_and_without_a_service_is_told(service: Any, c
     assert "no service to copy from" in command("pull", missing, "--data", field).stderr
     assert "name what to copy" in command("pull", "--data", field).stderr
     assert "is not an MFID" in command("pull", "abc", "--data", field).stderr
-
-
-def test_a_service_that_is_away_from_the_start_is_waited_for_as_long_as_patience_says(
-    offline: Session, command: Any, tmp_path: Path
-) -> None:
-    key_file = tmp_path / "key"
-    key_file.write_text("a-key\n")
-    nowhere = ("--project", "lab", "--to", "http://127.0.0.1:1/api/v3", "--api-key-file", key_file)
-    began = time.monotonic()
-    failed = command("push", "--data", offline.settings.data, *nowhere, "--patience", "1s")
-    assert (failed.returncode, time.monotonic() - began < 30) == (3, True)
-    assert "it was not reached, nothing was sent" in failed.stderr

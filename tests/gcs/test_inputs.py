@@ -76,13 +76,6 @@ def test_every_object_that_fits_a_pattern_is_an_input(any_bucket: Any, lab: Any,
     assert run(lab.declare(EACH)).executed == ["scaled[e.txt]"]
 
 
-def test_two_stars_go_into_folders(bucket: Any, lab: Any, run: Any) -> None:
-    for name in ("run7/a.txt", "run7/deeper/c.txt", "run8/d.txt"):
-        bucket.put(name, "1")
-    ran = run(lab.declare(EACH.replace("run7/*.txt", "run7/**/*.txt")))
-    assert sorted(ran.datasets) == ["scaled[a.txt]", "scaled[c.txt]"]
-
-
 def test_an_unchanged_object_is_downloaded_once(fake: Any, bucket: Any, lab: Any, run: Any) -> None:
     bucket.put("run7/a.txt", "1")
     bucket.put("run7/b.txt", "2")
@@ -131,10 +124,8 @@ def test_other_bytes_than_the_storage_says_are_not_kept(fake: Any, bucket: Any, 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("gs://beamline-raw/run7/absent.txt", "absent.txt does not exist, or is not accessible"),
         ("gs://beamline-raw/run7/absent-*.txt", "no file matches gs://beamline-raw/run7/absent-*.txt"),
         ("gs://no-such-bucket/*.txt", "could not list gs://no-such-bucket/*: it does not exist"),
-        ("ftp://host/file.txt", "nothing here reads ftp://; possible: gs"),
     ],
 )
 def test_what_cannot_be_found_is_refused_before_anything_runs(
@@ -159,11 +150,6 @@ def test_without_any_credentials_one_is_told_what_to_do(
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     with pytest.raises(InputError, match="no Google credentials for gs://; name a GcsBucket block"):
         run(lab.declare(ONE.replace("MORE", "")))
-
-
-def test_a_block_is_only_for_files_elsewhere(lab: Any, run: Any) -> None:
-    with pytest.raises(InputError, match="block is for remote files"):
-        run(lab.declare(ONE.replace("MORE", ", block: b").replace("gs://beamline-raw/run7/", "")))
 
 
 def test_fields_come_from_the_names_of_objects_and_a_misnamed_one_stops_only_itself(
