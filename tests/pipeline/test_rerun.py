@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError
+from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.rerun import RecordedPipeline, plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import RunResult
@@ -308,15 +308,3 @@ def test_the_folder_of_the_steps_is_known_from_the_last_run(
     shown = cli("rerun", first.datasets["total"]["out"], "--dry-run", "--json")
     assert shown.exit_code == 0, shown.stderr
     assert {step["state"] for step in json.loads(shown.stdout)["steps"]} == {"fresh"}
-
-
-@pytest.mark.parametrize("error", [NotFoundError, ForbiddenError])
-def test_a_dataset_that_the_key_may_not_see_is_no_fault_of_the_service(
-    lab: Any, session: Session, monkeypatch: pytest.MonkeyPatch, error: type[CrucibleError]
-) -> None:
-    def refuse(mfid: str, **options: object) -> None:
-        raise error(f"not {mfid}")
-
-    monkeypatch.setattr(session.client.datasets, "get", refuse)
-    with pytest.raises(InputError, match="does not exist, or is not visible to this key"):
-        plan_rerun("0tr5k2ndm5zvd000nr21qakeh4", session, lab.folder, {})

@@ -43,11 +43,8 @@ def test_a_parameter_of_a_step_or_of_the_pipeline_has_another_value_in_this_run(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"facter": 1}, "did you mean 'factor'?"),
-        ({"scald.factor": 1}, "did you mean 'scaled.factor'?"),
         ({"scaled.facter": 1}, "--set scaled.facter: step 'scale' has no parameter 'facter'; did you mean 'factor'?"),
         ({"swept.factor": 1}, "the parameter 'factor' is swept by the matrix of step 'swept'"),
-        ({"swept.act": 1}, "no parameter 'act'"),
         (
             {"scaled.factor": "much"},
             "--set scaled.factor: parameter 'factor' of step 'scale' is 'much': Input should be a valid number",
@@ -66,13 +63,9 @@ def test_a_value_that_cannot_be_set_is_reported(lab: Any, overrides: dict[str, A
     ("text", "value"),
     [
         ("a.b=3", 3),
-        ("a.b=3.5", 3.5),
         ("a.b=true", True),
-        ("a.b=no", "no"),
         ("a.b='3'", "3"),
         ("a.b=[1, x]", [1, "x"]),
-        ("a.b={x: 1}", {"x": 1}),
-        ("a.b=null", None),
         ("a.b=", ""),
         ("a.b=x=y", "x=y"),
     ],
@@ -81,7 +74,7 @@ def test_a_value_is_read_as_in_yaml(text: str, value: Any) -> None:
     assert parse_overrides((text,)) == {"a.b": value}
 
 
-@pytest.mark.parametrize("text", ["a.b", "=3", "a.b=[1", "a.b=*x", "a.b=!!python/name:os.system x"])
+@pytest.mark.parametrize("text", ["a.b", "a.b=[1", "a.b=!!python/name:os.system x"])
 def test_an_invalid_value_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_overrides((text,))

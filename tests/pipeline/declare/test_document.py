@@ -27,12 +27,6 @@ def test_numbers_are_numbers_and_clock_times_are_text() -> None:
     assert data == {"a": 12, "b": -1500.0, "c": 31, "d": 15, "e": "12:30:45", "f": "1_000", "g": 0.5}
 
 
-def test_infinity_and_not_a_number_are_numbers() -> None:
-    data = parse_document("a: .inf\nb: -.Inf\nc: .nan\n", "p").data
-    assert (data["a"], data["b"]) == (float("inf"), float("-inf"))
-    assert data["c"] != data["c"]
-
-
 def test_every_value_has_its_line_and_column() -> None:
     document = parse_document("steps:\n  axis:\n    params: {degree: 3}\n", "p.yaml")
     assert str(document.fault(("steps", "axis", "params", "degree"), "wrong")) == "p.yaml:3:14: wrong"

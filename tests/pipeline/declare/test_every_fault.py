@@ -47,11 +47,6 @@ def odd(counts: int, *, out): ...
 """
 
 
-def test_there_are_many() -> None:
-    assert len(BROKEN) >= 37
-    assert sum(path.read_text().count("# «") for path in BROKEN) > 130
-
-
 @pytest.mark.parametrize("declaration", BROKEN, ids=lambda path: path.stem)
 def test_one_check_finds_all(declaration: Path, tmp_path: Path, lab: Any) -> None:
     module = lab.file(f"{lab.module}.py", STEPS).stem
@@ -93,7 +88,7 @@ ODD: tuple[Any, ...] = (
 KEYS = ("uses", "run", "shell", "inputs", "params", "matrix", "each", "file", "select", "output", "env", "match")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_changes_raise_nothing_but_input_errors(seed: int, lab: Any) -> None:
     """Replace, remove and add values of these at random: only InputError is ever raised."""
     chance = random.Random(seed)

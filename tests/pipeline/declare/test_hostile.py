@@ -31,26 +31,15 @@ steps:
     ("old", "new", "words"),
     [
         ("factor: 3", "factor: !!python/object/apply:os.system ['touch pwned']", "tags (tag:yaml.org,2002:python"),
-        ("factor: 3", "factor: !!str 3", "tags (tag:yaml.org,2002:str)"),
-        ("{factor: 3}", "&x {factor: *x}", "aliases (*x)"),
         ("project: lab", "project: lab\nproject: other", "4:1: 'project' is given twice; the first is in line 3"),
-        ("factor: 3", "factor: 3, factor: 4", "'factor' is given twice"),
         ("factor: 3", "factor: .nan", "JSON has no such number"),
-        ("factor: 3", "factor: -.inf", "JSON has no such number"),
         ("factor: 3", "factor: 1e999", "JSON has no such number"),
-        ("factor: 3", "factor: [[1, {a: .NaN}]]", "JSON has no such number"),
         ("factor: 3", f"factor: {'9' * 5000}", "too long"),
-        ("factor: 3", f"factor: 0x{'f' * 5000}", "too long"),
         ("project: lab", "project: no", ""),  # a valid name of a project
         ("project: lab", "project: 12", "project: Input should be a valid string"),
         ("project: lab", "<<: {project: lab}", "unknown key '<<'"),
-        ("project: lab", "? {a: b}\n: lab", "a key must be a single word"),
         ("project: lab", "project: lab\npath: /etc/passwd", "unknown key 'path'"),
-        ("project: lab", "project: lab\ndigest: abc", "unknown key 'digest'"),
         ("uses:", "folder: /etc, uses:", "unknown key 'folder'"),
-        ("uses:", "references: {factor: '${env.HOME}'}, uses:", "unknown key 'references'"),
-        ("file:", "folder: /etc, file:", "unknown key 'folder'"),
-        ("steps:", "steps: []\nothers:", "steps: Input should be a valid dictionary"),
         ("{file: first.txt}", "{each: [{folder: /etc, file: first.txt}]}", "unknown key 'folder'"),
     ],
 )
@@ -65,9 +54,7 @@ def test_hostile_content_is_refused_with_its_location(lab: Any, faults: Faults, 
     assert not list(Path.cwd().glob("pwned"))
 
 
-@pytest.mark.parametrize(
-    "text", ["[]", "text", "3", "{}", "- a", "null", "# nothing\n", "---\n---\n", "\x00", "a: \x07"]
-)
+@pytest.mark.parametrize("text", ["[]", "text", "{}", "# nothing\n", "\x00"])
 def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: str) -> None:
     assert faults(lab.declare(text))
 
@@ -76,15 +63,10 @@ def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: s
     ("template", "words"),
     [
         ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
-        ("{params.__class__}", "{params.__class__}; "),
-        ("{counts}", "{counts}; did you mean 'counts.mfid'?"),
         ("{conts.dataset_name}", "did you mean 'counts.dataset_name'?"),
-        ("{params.facter}", "did you mean 'params.factor'?"),
         ("{}", "{}; possible here: counts.dataset_name, "),
-        ("{0}", "{0}; "),
         ("{step:{output}}", "{step}; "),
         ("{params.factor:d}", "cannot be filled in"),
-        ("{step", "cannot be filled in"),
     ],
 )
 def test_a_name_may_use_fields_and_parameters_only(lab: Any, faults: Faults, template: str, words: str) -> None:
@@ -99,7 +81,7 @@ def test_a_name_that_can_be_filled_in_is_valid(lab: Any) -> None:
     bind_file(lab.declare(PIPELINE.replace("{factor: 3}", f"{{factor: 3}}, output: {{dataset_name: '{template}'}}")))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 100_000, "- " * 100_000, "[" * 100_000 + "]" * 100_000])
+@pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000])
 def test_extreme_nesting_is_refused_without_a_crash(text: str) -> None:
     with pytest.raises(InputError):
         parse_document(text, "p.yaml")
@@ -124,7 +106,6 @@ def test_a_file_of_100_megabytes_is_refused_without_being_read(lab: Any) -> None
     [
         (b"pipeline: caf\xe9\n", "1: this is not UTF-8 text"),
         ("pipeline: p\n".encode("utf-16"), "not UTF-8 text"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00\xff", "not UTF-8 text"),
     ],
 )
 def test_a_file_that_is_not_utf8_is_reported(lab: Any, raw: bytes, words: str) -> None:

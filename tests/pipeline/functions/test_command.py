@@ -15,7 +15,6 @@ from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
-from crucible_lineage.text.commands import split_command
 
 SCRIPT = """
 import json, pathlib, sys
@@ -123,24 +122,10 @@ def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Ses
     assert session.client.files.download_bytes(top) == b"3\n2\n"
 
 
-def test_the_same_line_without_a_shell_is_another_step(lab: Any) -> None:
-    lab.file("a file.txt", "1\n")
-    command = "sort {inputs.counts} {params.lines} {params.text} {out}"
-    text = "\n".join(f"    run: {command}" if "run:" in line else line for line in SHELL.splitlines())
-    by_shell = bind_file(lab.declare(text)).steps["top"].inspection
-    text = text.replace("    shell: true\n", "").replace(f"run: {command}", f"run: sh -c '{command}'")
-    by_sh = bind_file(lab.declare(text)).steps["top"].inspection
-    assert by_shell.fingerprint != by_sh.fingerprint
-    assert split_command(by_shell.uses)["shell"]
-    assert split_command(by_sh.uses)["run"][:2] == ("sh", "-c")
-
-
 @pytest.mark.parametrize(
     ("run", "signs"),
     [
         ("sort {inputs.counts} >{out}/x 2>&1", ">, 2>&"),
-        ("sort {inputs.counts} {out}; true", ";"),
-        ("sort {inputs.counts}|head {out}", "|"),
         ("sort {inputs.counts} {out} $HOME `date` $(date)", "$HOME, `, $("),
         ("sort http://lab/x?a=1&b=2 --over=x>3 {inputs.counts} {out}", None),
         ("sort 'a|b' \"c > d; e\" f\\\\;g {inputs.counts} {out}", None),

@@ -82,17 +82,3 @@ def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
     assert 'metadata.operator is not at Crucible, "Ada" as declared' in output
     assert 'session_name is not at Crucible, "May" as declared' in output
     assert "`set MFID FIELD=VALUE` changes a value at Crucible" in output
-
-
-def test_a_plan_without_differences_makes_no_requests(lab: Any, session: Session, run: Any, monkeypatch: Any) -> None:
-    lab.file(f"{lab.module}.py", STEPS)
-    path = lab.declare(GROUPED[: GROUPED.index("    group_by")].replace("temperature_C: 30", "temperature_C: 20"))
-    for number in (1, 2, 3):
-        lab.file(f"s{number}.txt", str(number))
-    assert run(path).ok
-
-    def refused(*_: object, **__: object) -> None:
-        raise AssertionError("a request was made")
-
-    monkeypatch.setattr("crucible_lineage.core.mirror.Mirror.read", refused)
-    assert make_plan(bind_file(path, session.store), session).is_fresh

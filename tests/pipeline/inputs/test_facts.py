@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage import DatasetFacts, Facts, connect, registering
+from crucible_lineage import Facts, connect, registering
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step
 
 Run = Callable[..., RunResult]
 
@@ -119,17 +118,6 @@ def test_a_changed_fact_makes_the_step_stale_and_why_names_it(
     assert cli("rerun", mean, "--dry-run").exit_code == 0
 
 
-def test_changed_facts_without_changed_bytes_do_not_affect_steps_without_facts(
-    power: Path, lab: Any, run: Run, session: Session
-) -> None:
-    lab.declare(PIPELINE.replace(":note", ":plain"))
-    lab.file(f"{lab.module}.py", STEPS + "\ndef plain(mean: Path, *, out: Path):\n    (out / 'x').write_text('x')\n")
-    raw = run(power).inputs["spectra"][0]
-    session.client.metadata.merge(raw, {"note": "moved"})
-    again = run(power)
-    assert (again.executed, again.outcomes["note"]) == (["mean"], "reused")
-
-
 def test_a_new_file_is_ingested_before_a_step_gets_facts_about_it(
     lab: Any, run: Run, session: Session, text_of: Any
 ) -> None:
@@ -200,24 +188,6 @@ def test_a_called_step_gets_facts_too(
         assert (other.results["mean"], other.mfid != made.mfid) == (4.0, True)
         with pytest.raises(InputError, match="by Crucible; remove it"):
             step(spectra, facts=Facts({}))
-
-
-def test_facts_cannot_be_declared_as_a_parameter(power: Path, lab: Any, faults: Any) -> None:
-    lab.declare(PIPELINE.replace("{spectra: spectra}}", "{spectra: spectra}, params: {facts: 1}}"))
-    (fault,) = faults(lab.pipeline)
-    assert fault.endswith("step 'mean' is given 'facts', the facts about its parents, by Crucible; remove it")
-    step = vars(__import__(lab.module))["mean"]
-    out = lab.folder / "out"
-    out.mkdir()
-    mine = Facts({"spectra": [DatasetFacts("mine", metadata={"power_mW": 2}, files=("a_5mW.txt",))]})
-    assert step([lab.folder / "a_5mW.txt"], facts=mine, out=out)["mean"] == 5.0
-    with pytest.raises(InputError, match="has to be keyword-only"):
-        Step(_positional)
-    with pytest.raises(InputError, match="has 0 datasets"):
-        mine.one("spectrum")
-
-
-def _positional(spectrum: Path, facts: Facts, *, out: Path) -> None: ...
 
 
 def test_fields_that_the_service_adds_later_change_no_id(

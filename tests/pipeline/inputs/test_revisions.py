@@ -80,7 +80,7 @@ def test_a_copy_beside_its_original_counts_and_is_reported(lab: Any, run: Any, s
     assert len(raw_states(session)) == 2
 
 
-@pytest.mark.parametrize("names", [("scan-2.txt", "scan-1.txt"), ("scan-3.txt", "scan-1.txt")])
+@pytest.mark.parametrize("names", [("scan-2.txt", "scan-1.txt")])
 def test_files_of_one_dataset_that_exchange_names_are_other_data(
     names: tuple[str, str], lab: Any, run: Any, session: Session
 ) -> None:

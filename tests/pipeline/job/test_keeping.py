@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -15,8 +14,6 @@ from packaging.requirements import Requirement
 
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.machine.checksums import file_sha256
-from crucible_lineage.pipeline.job import keeping as module
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.environment import container, environment_document, lock_text
 from crucible_lineage.session import Session
@@ -140,19 +137,6 @@ def test_the_container_is_in_the_record(lab: Any, session: Session, run: Any, mo
     container.cache_clear()
 
 
-def test_an_unknown_container_image_is_reported(
-    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("container", "docker")
-    container.cache_clear()
-    done = run(lab.pipeline)
-    software = record_of(session, done.datasets["scaled"]["out"])["software"]
-    monkeypatch.delenv("container")
-    container.cache_clear()
-    assert software["container"].startswith("unknown: a container")
-    assert module.KeptSupport().note == "", "outside of a container"
-
-
 def test_the_environment_is_a_lock_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRUCIBLE_API_KEY", "very-secret-key")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
@@ -185,13 +169,3 @@ def test_the_origin_of_a_distribution_is_recorded_without_credentials_and_folder
     (folder / "direct_url.json").write_text(json.dumps(recorded))
     monkeypatch.syspath_prepend(str(tmp_path))
     assert environment_document()["packages"]["odd"] == {"version": "1.0", **origin}
-
-
-def test_a_plan_reads_neither_source_nor_environment(
-    lab: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(lab.pipeline)
-    monkeypatch.setattr(module, "support_of", None)
-    assert run(lab.pipeline).executed == []
-    assert bind_file(lab.pipeline, session.store).name == "counting"
-    assert "CRUCIBLE_LINEAGE_KEEP" not in os.environ

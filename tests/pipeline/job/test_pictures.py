@@ -85,14 +85,6 @@ def test_a_returned_figure_is_the_picture_of_the_result(
     assert run(lab.pipeline).executed == []
 
 
-def test_each_output_has_its_own_figure(lab: Any, run: Any, session: Session) -> None:
-    result = made(lab, run, "both")
-    assert result.ok, result.errors
-    low, high = (result.datasets["made"][output] for output in ("low", "high"))
-    assert (files_of(session, low), files_of(session, high)) == ({"low.txt", "seen.png"}, {"seen.png"})
-    assert session.client.metadata.get(high)["above"] == 5
-
-
 def test_a_figure_replaces_no_file_of_the_step(lab: Any, run: Any) -> None:
     result = made(lab, run, "twice")
     assert "the figure 'fit' that it returned would replace fit.png, which it has written" in result.errors["made"]

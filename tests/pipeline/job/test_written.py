@@ -21,16 +21,12 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and socket
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return {}", "wrote nothing"),
         ("(out / 'x').write_text('1')\nreturn 5", "return a mapping"),
         ("os.mkfifo(out / 'pipe')", "left a named pipe 'pipe' where its files go"),
-        ("socket.socket(socket.AF_UNIX).bind(str(out / 's'))", "left a socket 's' where its files go"),
         ("(out / 'l').symlink_to(counts)", "left a link 'l' where its files go"),
-        ("(out / 'a').write_text('1'); (out / 'l').symlink_to(out / 'a')", "left a link 'l' where its files go"),
         ("(out / 'd').mkdir(); (out / 'd' / 'x').write_text('1')", "wrote d/x into a subfolder"),
         ("out.rmdir()", "replaced its folder 'out' by nothing"),
         ("(out / 'a\\nb').write_text('1')", r"wrote a file 'a\nb', whose name has a line break"),
-        ("(out / 'a\\tb').write_text('1')", r"wrote a file 'a\tb', whose name has a line break, tab"),
         ("(out / 'a\\udc80').write_text('1')", r"wrote a file 'a\udc80', whose name is no Unicode text"),
         ("(out / ('n' * 250)).write_text('1')", "has 250 bytes, which is more than 200"),
         ("(out / 'hole').touch(); os.truncate(out / 'hole', 1 << 40)", "which claims 1099.5 GB and has 0 bytes on"),

@@ -80,14 +80,6 @@ def test_the_output_of_a_command_is_a_file_of_its_child_and_not_data_for_the_nex
     assert len(session.client.datasets.list(project_id="lab", limit=None)) == 3
 
 
-def test_the_command_line_names_the_log_of_a_failed_step(talking: Any, data: Path, command: Any) -> None:
-    ran = command("run", talking.pipeline, "--data", data, "--engine", "local")
-    assert ran.returncode == 1
-    (log,) = re.findall(r"its output is in (\S+step\.log)", ran.stderr.splitlines()[-1])
-    assert Path(log).read_text() == "the lamp is off\n"
-    assert "2 executed, 1 failed" in ran.stdout
-
-
 DEEP = """
 import json
 from pathlib import Path
@@ -167,11 +159,8 @@ def test_files_that_a_command_writes_beside_its_folder_are_reported(tmp_path: Pa
             "import os, sys; os.symlink('/etc/hostname', sys.argv[2] + '/h.txt')",
             "left a link 'h.txt' where its files go",
         ),
-        ("import os, sys; os.symlink(sys.argv[1], sys.argv[2] + '/h.txt')", "left a link 'h.txt' where its files go"),
         ("import sys; open(sys.argv[2] + '/step.log', 'w').write('1')", "wrote step.log, which is a reserved name"),
         ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('[1]')", "that is not a JSON object"),
-        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{')", "that is not JSON"),
-        ("import sys; open(sys.argv[2] + '/metadata.json', 'w').write('{}')", "wrote nothing into 'out'"),
         ("import os; os.kill(os.getpid(), 9)", "ended by signal 9; the system may have run out of memory; it printed"),
     ],
 )

@@ -45,7 +45,7 @@ def test_each_encoding_is_redacted() -> None:
     assert Redactor([""]).text("as it was") == "as it was"
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 64])
+@pytest.mark.parametrize("size", [1, 7])
 def test_a_secret_written_in_parts_is_redacted(tmp_path: Path, size: int) -> None:
     text = f"first {SECRET}\nsecond {SECRET}{SECRET} top secr".encode()
     heard: list[str] = []

@@ -12,8 +12,6 @@ import pytest
 from crucible_lineage.ask.explain import explain
 from crucible_lineage.errors import InputError
 from crucible_lineage.lineage.records import chosen_in_time
-from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.session import Session
 from crucible_lineage.statements.stating import certify, lift
 
@@ -238,11 +236,8 @@ def test_both_sides_and_groups(
     ("fields", "since", "more", "words"),
     [
         ({}, "2024-01-01", {}, "name the data"),
-        ({"grating": "1800"}, "2024-01-01", {}, "data have no field 'grating'"),
-        (RAMAN, "soon", {}, "--from soon"),
         (RAMAN, "2024-01-02", {"until": "2024-01-01"}, "is not before"),
         (RAMAN, "2024-01-01", {"where": "metadata.grating =="}, "condition"),
-        (RAMAN, "2024-01-01", {"where": "grating == 3"}, "data have no field 'grating'"),
     ],
 )
 def test_invalid_arguments_are_refused_before_anything_is_stated(
@@ -297,16 +292,6 @@ def test_a_certificate_of_another_project_counts_if_that_is_trusted(
         certify(session, axes[1], RAMAN, "2024-01-05", why="newer", replaced=True)
     lift(session, [axes[0]], "wrong")
     assert planned(path)["calibrate[a]"].state == "blocked"
-
-
-def test_a_run_as_of_a_moment_records_the_moment(
-    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, record_of: Any
-) -> None:
-    register("a", "2024-01-10T00:00:00Z")
-    certify(session, axes[0], RAMAN, "2024-01-01", why="fits")
-    done = run(lab.declare(SCANS, "scans.yaml"), StepChoice(as_of="2999-01-01"))
-    record = record_of(done.datasets["calibrate[a]"]["out"])
-    assert record["used"][1]["chosen"]["certificate"]["as_of"] == "2999-01-01"
 
 
 NEONS = """
@@ -380,36 +365,3 @@ def test_a_changed_step_replaces_its_certificate(
     (valid,) = [item.dataset for item in session.mirror.certificates("lab") if item.spans]
     assert valid == now
     assert planned(scans)["calibrate[a]"].state == "missing"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("for: instrument_name", "for: grating", "data have no field 'grating'"),
-        ("{scan.timestamp}", "{neon.timestamp}", "the step has no input 'neon'"),
-        ("{scan.timestamp}", "yesterday", "write {ROLE.timestamp}, or a moment"),
-    ],
-)
-def test_an_impossible_certificate_is_a_fault_of_the_declaration(
-    lab: Any, register: Register, faults: Any, old: str, new: str, words: str
-) -> None:
-    del register  # the fixture writes the steps
-    assert any(words in fault for fault in faults(lab.declare(NEONS.replace(old, new), "neons.yaml")))
-
-
-def test_exports_name_the_certificate_and_its_range(
-    lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, cli: Any
-) -> None:
-    register("a", "2024-01-10T00:00:00Z")
-    certificate = certify(session, axes[0], RAMAN, "2024-01-01", "2024-02-01", why="fits").statement
-    made = run(lab.declare(SCANS, "scans.yaml")).datasets["calibrate[a]"]["out"]
-    session.close()
-    for target, form in (("story.json", "prov-json"), ("crate", "ro-crate"), ("story.svg", "svg")):
-        path = lab.folder / target
-        assert cli("lineage", made, "-o", path, "--format", form).exit_code == 0
-        text = (path / "ro-crate-metadata.json" if path.is_dir() else path).read_text(encoding="utf-8")
-        assert "certified from 2024-01-01 until 2024-02-01" in text, form
-        assert form == "svg" or certificate.mfid in text
-    dataset = Catalogue(session).dataset(made)
-    for one in (dataset, *(parent for parent in dataset.parents if parent.name == "a")):
-        assert "from 2024-01-01 until 2024-02-01" in str(one.calibrations[0])

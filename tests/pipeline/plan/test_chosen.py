@@ -7,9 +7,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.session import Session
 
@@ -90,14 +87,6 @@ def test_force_accepts_a_step_or_one_of_its_instances(
     assert run(lab.pipeline).datasets == third.datasets, "the latest attempt is the one that counts"
     session.mirror.forget()
     assert run(lab.pipeline).datasets == third.datasets
-
-
-@pytest.mark.parametrize(
-    "choice", [StepChoice(only=("totl",)), StepChoice(from_=("totl",)), StepChoice(forced=("totl",))]
-)
-def test_an_unknown_step_is_refused_with_the_nearest_name(lab: Any, run: Run, choice: StepChoice) -> None:
-    with pytest.raises(InputError, match="no step 'totl'; did you mean 'total'"):
-        run(lab.declare(PIPELINE), choice)
 
 
 def test_a_run_goes_on_after_a_failure_and_the_next_one_resumes(lab: Any, run: Run) -> None:

@@ -11,8 +11,6 @@ import pytest
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.notebook.registering import registering
-from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
@@ -79,21 +77,6 @@ def test_existing_results_are_found_after_the_loss_of_mirror_and_store(lab: Any,
     with Session(Settings(data)) as session:
         second = run(session, renamed(lab))
         assert (second.executed, second.datasets) == ([], first.datasets)
-
-
-def test_many_unknown_ids_take_one_listing_of_a_small_project(lab: Any, machines: tuple[Session, Session]) -> None:
-    alpha, beta = machines
-    parts = ONE_BY_ONE + 4
-    run(alpha, declared(lab, parts))
-    bound = bind_file(renamed(lab), beta.store, {})
-    calls: list[str] = []
-    beta.client._api.event_hooks = {"request": [lambda request: calls.append(str(request.url.raw_path, "ascii"))]}
-
-    plan = make_plan(bound, beta)
-
-    assert plan.is_fresh
-    by_id = [call for call in calls if "/datasets/" in call and "include_links" in call]
-    assert len(by_id) <= parts + 3, "the measured files, and the total"
 
 
 def test_a_step_called_on_another_machine_uses_the_existing_result(

@@ -105,48 +105,6 @@ def choose(rule: TimeMatch, *minutes: int, subject: int = 30) -> Partners:
     return Candidates("dark", rows, [], rule).choose(RelationRow(0, "scan", (), (at(subject), at(subject))))
 
 
-def test_both_sides_are_chosen_for_interpolation_in_the_declared_order() -> None:
-    both = choose(TimeMatch(take=["before", "after"]), 10, 20, 45, 60)
-    assert [(partner.label, partner.side, partner.seconds) for partner in both.chosen] == [
-        ("dark-1", "before", 600.0),
-        ("dark-2", "after", 900.0),
-    ]
-    assert "has nothing after scan" in choose(TimeMatch(take=["before", "after"]), 10, 20).fault
-    at_the_moment = choose(TimeMatch(take=["before", "after"]), 30, 45)
-    assert [partner.label for partner in at_the_moment.chosen] == ["dark-0", "dark-1"], "not the same one twice"
-
-
-def test_the_fault_of_a_row_without_partner_names_the_nearest_on_both_sides() -> None:
-    late = choose(TimeMatch(nearest="before"), 50, 90)
-    assert late.fault == (
-        "dark has nothing before scan (2024-05-10 00:30:00 UTC): none was found before, the nearest after is dark-0 "
-        "(2024-05-10 00:50:00 UTC, 20 min after); to accept another one, add `else: nearest`, `earliest` or "
-        "`none`"
-    )
-    assert not late.absent
-    far = choose(TimeMatch(nearest="before", within="5min"), 10, 40)
-    assert "has nothing before scan (2024-05-10 00:30:00 UTC) within 5 min" in far.fault
-    assert "the nearest before is dark-0 (2024-05-10 00:10:00 UTC, 20 min before)" in far.fault
-    assert "the nearest after is dark-1 (2024-05-10 00:40:00 UTC, 10 min after)" in far.fault
-
-
-def test_without_a_time_nothing_is_chosen_and_the_undated_row_is_named() -> None:
-    dated, undated = (
-        RelationRow(0, "dark-0", (), (at(10), at(10))),
-        RelationRow(1, "dark-1", (), None, undated="dark-1"),
-    )
-    scan = RelationRow(0, "scan", (), (at(30), at(30)))
-    blocked = Candidates("dark", [dated, undated], [], TimeMatch(nearest="before")).choose(scan)
-    assert "dark-1 has no time of measurement (timestamp); set it" in blocked.fault
-    without = RelationRow(0, "scan", (), None, undated="scan")
-    assert (
-        "scan has no time of measurement"
-        in Candidates("d", [dated], [], TimeMatch(nearest="either")).choose(without).fault
-    )
-    earliest = Candidates("d", [dated], [], TimeMatch(nearest="either", **{"else": "earliest"})).choose(without)
-    assert str(earliest.chosen[0]) == "at an unknown time (else earliest)"
-
-
 def test_distances_to_a_group_are_from_its_last_before_and_its_first_after() -> None:
     group = RelationRow(0, "master", (), (at(0), at(25)), size=5)
     for subject, side, seconds in ((30, "before", 300.0), (20, "around", 0.0), (-10, "after", 600.0)):

@@ -105,12 +105,6 @@ def test_variants_are_joined_by_across_and_the_plan_shows_it(swept: Any, run: An
     }  # fmt: skip
 
 
-def test_results_are_grouped_by_a_swept_parameter_alone(swept: Any, run: Any, text_of: Any) -> None:
-    result = run(swept.declare(SWEPT.replace("group_by: metadata.sample", "group_by: params.window_nm")))
-    assert text_of(result.datasets["mean[window_nm=1]"]["out"]) == "2.0"
-    assert text_of(result.datasets["mean[window_nm=10]"]["out"]) == "20.0"
-
-
 def test_steps_after_a_group_of_a_variant_have_its_dimensions(swept: Any, run: Any, text_of: Any) -> None:
     text = SWEPT + '  show: {uses: "LABMODULE:show", inputs: {spectrum: mean}}\n'
     text += '  all: {uses: "LABMODULE:mean", inputs: {spectra: {from: mean, group_by: metadata.sample, across: window_nm}}}\n'
@@ -124,8 +118,6 @@ def test_steps_after_a_group_of_a_variant_have_its_dimensions(swept: Any, run: A
     ("new", "words"),
     [
         ("group_by: params.width", "no matrix above smooth sweeps 'width'; there are: window_nm"),
-        ("group_by: metadata.sample, across: width", "no matrix above smooth sweeps 'width'"),
-        ("group_by: params.window_nm, across: window_nm", "is in group_by and in across"),
         ("across: window_nm", "across joins swept parameters within groups; add group_by"),
     ],
 )
@@ -164,54 +156,6 @@ def test_a_reference_means_the_same_in_parameters_and_names(swept: Any, run: Any
     metadata = made.scientific_metadata
     assert metadata["set"] == "{1, 2}"
     assert metadata["crucible_lineage"]["recipe"]["params"]["sample"] == "gold"
-
-
-def test_for_a_name_that_cannot_be_filled_in_the_plan_has_a_note_and_the_result_the_default_name(
-    swept: Any, run: Any, session: Session, planned: Any
-) -> None:
-    text = NAMED.replace(
-        "steps:\n  smooth: {", 'steps:\n  smooth: {output: {dataset_name: "{spectrum.metadata.lamp} result"}, '
-    )
-    note = "default name, since '{spectrum.metadata.lamp} result' cannot be filled in: {spectrum.metadata.lamp}: s1.txt has none"
-    assert planned(swept.declare(text))["smooth[s1.txt]"].notes == (note,)
-    result = run(swept.pipeline)
-    assert result.ok, result.errors
-    name = session.client.datasets.get(result.datasets["smooth[s1.txt]"]["out"]).dataset_name
-    assert name == "s1.txt (smooth)"
-    assert "it got the name 's1.txt (smooth)', since" in str(result.notes)
-    assert run(swept.pipeline).executed == []
-
-
-@pytest.mark.parametrize(
-    ("description", "subject"),
-    [
-        ('instrument_name: "{spectra.instrument_name}"', "output instrument_name is '{spectra.instrument_name}'"),
-        ('metadata: {of: "sample {spectra.metadata.sample}"}', "output metadata of is 'sample {spectra"),
-    ],
-)
-def test_check_refuses_references_where_nothing_is_filled_in(swept: Any, description: str, subject: str) -> None:
-    with pytest.raises(InputError) as raised:
-        bind_file(swept.declare(NAMED.replace('metadata: {set: "{1, 2}"}', description)))
-    (fault,) = raised.value.faults
-    assert subject in fault.message
-    assert "only dataset_name and params are filled in; give the value to the step" in fault.message
-
-
-def test_raw_in_a_table_is_refused_if_a_role_of_that_name_is_not_measured_data(
-    swept: Any, run: Any, session: Session
-) -> None:
-    text = (
-        NAMED.replace("{spectra: smooth}", "{raw: smooth}").replace("{spectra.", "{raw.").replace(":mean\n", ":take\n")
-    )
-    swept.file(
-        f"{swept.module}.py", STEPS.replace("def mean(spectra:", "def take(raw:").replace("in spectra]", "in raw]")
-    )
-    result = run(swept.declare(text))
-    assert result.ok, result.errors
-    assert make_table(session, "lab", "smooth", fields=["raw.metadata.sample"]).rows
-    with pytest.raises(InputError, match="`raw` means the measured data"):
-        make_table(session, "lab", "mean", fields=["raw.metadata.sample"])
-    assert make_table(session, "lab", "mean", fields=["metadata.sample"]).rows
 
 
 GAPS = """

@@ -98,14 +98,6 @@ def test_measured_manual_and_foreign_datasets_are_described_as_such(
     assert "it has no provenance record. How it was made is unknown" in why(foreign)
 
 
-def test_the_explanation_of_an_incomplete_result_begins_with_that(
-    lab: Any, session: Session, run: Run, why: Any, unfinish: Any
-) -> None:
-    mfid = run(lab.pipeline).datasets["total"]["out"]
-    unfinish(session.client, mfid)
-    assert why(mfid).splitlines()[1].startswith("is INCOMPLETE")
-
-
 def test_the_command_explains_datasets_and_steps(lab: Any, data: Path, run: Run, cli: Any) -> None:
     made = run(lab.pipeline).datasets
     ran = cli("why", made["total"]["out"])

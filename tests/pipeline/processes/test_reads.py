@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
-from crucible_lineage.errors import InputError
-from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.processes.side_files import watching_files
 from crucible_lineage.session import Session
 
@@ -86,14 +84,6 @@ def test_the_bytes_of_a_declared_file_count(reading: Any, run: Any, text_of: Any
     assert text_of(run(reading.pipeline).datasets["corrected"]["out"]) == "3.0"
     reading.file("calib.dat", "1")
     assert run(reading.pipeline).executed == [], "what was made with these bytes holds again"
-
-
-def test_a_missing_declared_file_is_a_fault_with_its_line(reading: Any) -> None:
-    with pytest.raises(InputError) as raised:
-        bind_file(reading.declare(ONE.replace("scan}}", "scan}, reads: [calibration.dat]}")))
-    (fault,) = raised.value.faults
-    assert "reads: there is no file" in fault.message
-    assert fault.line == 7
 
 
 def test_a_command_may_declare_the_files_that_it_reads(reading: Any, run: Any, planned: Any) -> None:

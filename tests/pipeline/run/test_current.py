@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-import pytest
-
 from crucible_lineage.ask.explain import explain
-from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import slots_of
@@ -132,19 +128,6 @@ def test_machines_agree_that_the_newest_run_decides(lab: Any, machines: tuple[Se
     assert run(east, lab.pipeline).current_again == ()
 
 
-def test_the_writes_of_a_run_are_not_read_back_by_the_next(lab: Any, machines: tuple[Session, Session]) -> None:
-    east, _ = machines
-    steps = re.sub(r"^(    uses: )", r"    output: {ingest: false}\n\1", lab.pipeline.read_text(), flags=re.MULTILINE)
-    lab.declare(steps)  # ingestion modifies results later
-    calls: list[str] = []
-    east.client._api.event_hooks = {"request": [lambda one: calls.append(str(one.url.raw_path, "ascii"))]}
-    for factor in (3, 4, 3):  # made, and the last time taken up again
-        run(east, lab.pipeline, scaled__factor=factor)
-        calls.clear()
-        assert run(east, lab.pipeline, scaled__factor=factor).current_again == ()
-        assert [call for call in calls if "include_metadata" in call] == []
-
-
 def test_results_lost_by_the_service_are_made_again(lab: Any, machines: tuple[Session, Session]) -> None:
     east, _ = machines
     first = run(east, lab.pipeline)
@@ -191,15 +174,6 @@ def test_a_changed_output_section_is_named_by_the_plan(lab: Any, session: Sessio
         "metadata.unit": ("counts", None),
     }
     assert {difference.mfid for difference in plan.differences} == {total}
-
-
-def test_names_can_use_counts_and_fields_of_parents(lab: Any, session: Session) -> None:
-    text = lab.pipeline.read_text().replace(
-        "    params: {factor: 3}\n",
-        '    params: {factor: 3}\n    output: {dataset_name: "{counts.count} of {counts.timestamp}"}\n',
-    )
-    made = run(session, lab.declare(text)).datasets["scaled"]["out"]
-    assert session.client.datasets.get(made).dataset_name.startswith("1 of 2024-05-01T12:00:00")
 
 
 def test_every_variant_of_a_matrix_is_current_and_removed_ones_and_steps_are_reported(
@@ -263,37 +237,6 @@ def test_results_of_a_failed_run_are_current_and_not_mixed_with_older_ones(lab: 
     assert now[broken.datasets["scaled"]["out"]] == "current"
     assert now[first.datasets["scaled"]["out"]] == "superseded"
     assert now[first.datasets["total"]["out"]] == "current", "nothing has replaced it"
-
-
-MANY = """
-pipeline: many
-project: lab
-inputs:
-  scan: {file: "scan*.txt", each: true, ingest: false}
-  dark: {file: dark-a.txt, ingest: false}
-steps:
-  less: {uses: "LABMODULE:add", inputs: {left: scan, right: dark}}
-  all: {uses: "LABMODULE:pool", inputs: {parts: {from: less, collect: true, files: total.txt}}}
-"""
-
-
-def test_causes_are_reported_once_with_replaced_and_replacing_datasets(
-    lab: Any, session: Session, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, text in (("scan1", "1"), ("scan2", "2"), ("dark-a", "3"), ("dark-b", "4")):
-        lab.file(f"{name}.txt", text)
-    pool_too = (
-        "\n\n\ndef pool(parts: list[Path], *, out: Path) -> None:\n    (out / 'n.txt').write_text(str(len(parts)))\n"
-    )
-    lab.file(f"{lab.module}.py", (lab.folder / f"{lab.module}.py").read_text() + pool_too)
-    run(session, lab.declare(MANY, "many.yaml"))
-    path = lab.declare(MANY.replace("dark-a", "dark-b"), "many.yaml")
-    print(PlanAnswer("", make_plan(bind_file(path, session.store), session)))
-    output = capsys.readouterr().out
-    assert (
-        "1 step follows from:\n  less (2 instances): input right: dark-b.txt (sha 4b227777) instead of dark-a.txt"
-        in output
-    )
 
 
 def test_a_run_does_not_undo_a_manual_replacement_of_its_result(lab: Any, session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,7 @@ def post(
     client.metadata.merge(mfid, document)
 
 
-@pytest.mark.parametrize("project", [None, "evil"])
-@pytest.mark.parametrize("bytes_of", ["theirs", "ours"])
+@pytest.mark.parametrize(("project", "bytes_of"), [(None, "theirs"), ("evil", "ours")])
 def test_a_step_whose_id_an_outsider_has_taken_is_refused_and_works_with_a_salt(
     lab: Any,
     mine: Session,
@@ -243,23 +242,3 @@ def test_the_plan_refuses_a_dataset_whose_files_are_not_those_of_its_record(
         assert again.datasets["scaled"]["out"] != mfid
     steps = {step.name: step for step in make_plan(bind_file(lab.pipeline, mine.store), mine).steps}
     assert steps["scaled"].state == "fresh", "the attempt beside it"
-
-
-def test_the_command_reports_it_in_a_few_lines(
-    lab: Any,
-    mine: Session,
-    outsider: CrucibleClient,
-    honest: Honest,
-    tmp_path: Path,
-    command: Callable[..., Any],
-    server: RunningServer,
-) -> None:
-    mfid, metadata, files = honest["scaled"]
-    post(outsider, mfid, metadata, {name: content + b"0" for name, content in files.items()}, tmp_path / "forged")
-    where = {"CRUCIBLE_API_URL": server.url, "CRUCIBLE_API_KEY": mine.settings.api_key or ""}
-    where["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "third")
-    ran = command("run", lab.pipeline, "--engine", "local", "--patience", "2s", **where)
-    assert ran.returncode == 1, ran.stderr
-    assert f"the id {mfid} is taken by dataset 'mine, all mine' of " in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert "not delivered" not in ran.stderr, "it is reported once"

@@ -92,10 +92,3 @@ def test_each_account_counts_once_and_only_named_ones_count(lab: Any, members: l
     assert sign(bob, [scaled], "first look").missing == {scaled: 1}
     assert sign(bob, [scaled], "second look").missing == {scaled: 1}
     assert sign(eve, [scaled]).missing == {scaled: 0}
-
-
-def test_a_notebook_signs_and_shows_how_many_signatures_are_missing(lab: Any, members: list[Session]) -> None:
-    ada, bob, eve = members
-    scaled = run(ada, needing(lab, "{count: 2, not: maker}")).datasets["scaled"]["out"]
-    assert [Catalogue(session).dataset(scaled).sign("looked at it") for session in (bob, eve)] == [1, 0]
-    assert states(ada)[scaled] == "current"

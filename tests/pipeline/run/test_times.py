@@ -10,7 +10,6 @@ import pytest
 
 from crucible_lineage.ask.impact import instrument_impact
 from crucible_lineage.ask.lineages import fetch_lineage
-from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.session import Session
 from crucible_lineage.text.times import measured_at, utc
@@ -44,14 +43,6 @@ def test_a_time_is_inherited_if_it_is_known_of_all_source_data(made: dict[str, s
     assert found == {
         "then": moment, "timed": moment, "since": None, "untimed": None, "after": None, "both": None,
     }  # fmt: skip
-
-
-def test_no_child_is_older_than_its_parent(made: dict[str, str], session: Session) -> None:
-    times = {name: utc(session.client.datasets.get(mfid).timestamp or "") for name, mfid in made.items()}
-    assert times["since"] <= times["untimed"] <= times["after"]
-    assert [
-        finding for finding in verify_project(session, "lab").findings if finding.check == "older-than-parent"
-    ] == []
 
 
 def test_a_time_of_registration_is_not_shown_as_a_time_of_measurement(made: dict[str, str], session: Session) -> None:

@@ -61,7 +61,7 @@ class Worker(threading.Thread):
         self.join()
 
 
-@pytest.fixture(params=[(0.0, 0.05), (0.02, 0.2)], ids=str)
+@pytest.fixture(params=[(0.02, 0.2)], ids=str)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningServer]:
     with writing_back(tmp_path / "service", *request.param) as running:
         with CrucibleClient(running.url, running.api_key) as client:
