@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,12 +78,3 @@ def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:
     by_cli = project.ask("list", "--all", "--csv", "--sort=mfid").stdout.replace("\r", "")
     by_page = bytes(browsing.datasets_csv(reader("all=1&sort=mfid")).body).decode().replace("\r", "")
     assert by_cli == by_page
-
-
-def test_the_terminal_and_notebooks_use_the_same_words(session: Session, project: Any) -> None:
-    lines = project.ask("list", "--step", "fitted").stdout.splitlines()[-5:-1]
-    shown = Catalogue(session).find(step="fitted")._repr_html_()
-    cells = [html.unescape(re.sub(r"<[^>]+>", "", one)) for one in re.findall(r"<td.*?</td>", shown)]
-    rows = [cells[at : at + 4] for at in range(0, len(cells), 4)]
-    assert sorted(lines) == sorted(f"{mfid}  {state}  {name}  {origin}" for mfid, name, state, origin in rows)
-    assert {row[3] for row in rows} == {"fits/fitted"}

@@ -162,20 +162,6 @@ def test_a_run_ends_with_the_results_of_its_outputs(project: Any, lab: Any, data
     assert "total 28.0" not in command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (632.961, "632.961"), (0.123456789, "0.1234568"), (3, "3"), (True, "true"), ("long", "long"),
-        ({"value": 300.5, "unit": "K"}, "300.5 K"), (1e300, "1e+300"), (float("nan"), "nan"),
-        ({"value": 1, "a": 2}, '{"value": 1, "a": 2}'),
-    ],
-)  # fmt: skip
-def test_values_are_shown_on_one_line(value: Any, text: str) -> None:
-    from crucible_lineage.lineage.labels import value_text
-
-    assert value_text(value) == text
-
-
 def test_commands_of_the_page_work(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -187,39 +173,3 @@ def test_commands_of_the_page_work(project: Any, tmp_path: Any, monkeypatch: pyt
         assert "error" not in project.ask(*(runs.get(word, word) for word in words)).stdout
     assert (tmp_path / "fits.parquet").is_file()
     assert len(list((tmp_path / "fits").rglob("*.csv"))) == 4
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("list",), ("table", "--step", "fitted"), ("verify",), ("lineage",), ("runs",), ("rerun", "--stale")],
-    ids=" ".join,
-)
-def test_a_wrong_project_gets_a_suggestion(project: Any, words: tuple[str, ...]) -> None:
-    printed = project.ask(*words, "--project", "spectar", code=2).stderr
-    assert "project 'spectar' does not exist, or is not visible to this key; did you mean 'spectra'?" in printed
-    assert "422" not in printed
-
-
-@pytest.mark.parametrize(
-    ("words", "library"),
-    [
-        (("lineage", "MFID", "-o", "it.zip"), "rocrate"),
-        (("lineage", "MFID", "--format", "ro-crate", "-o", "it"), "rocrate"),
-        (("lineage", "MFID", "-o", "it.prov.json", "--format", "prov-json"), "prov"),
-        (("table", "--step", "fitted", "-o", "it.parquet"), "pyarrow"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
-)
-def test_a_missing_library_is_named_before_anything_is_read(
-    project: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], library: str
-) -> None:
-    def not_opened(*_: object, **__: object) -> None:
-        raise AssertionError("a session was opened")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("crucible_lineage.errors.find_spec", lambda name: None)
-    monkeypatch.setattr("crucible_lineage.cli.options.Session", not_opened)
-    arguments = [project.fitted("weak-1.txt") if word == "MFID" else word for word in words]
-    refused = project.ask(*arguments, code=2).stderr
-    assert f"the library {library} is missing; pip install 'crucible-lineage[" in refused
-    assert list(tmp_path.iterdir()) == []

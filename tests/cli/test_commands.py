@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.errors import nearest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -33,22 +31,7 @@ def test_the_suggested_command_uses_the_same_crucible(lab: Any, data: Path, comm
     assert (shown.returncode, "total" in shown.stdout) == (0, True), shown.stderr
 
 
-def test_values_are_printed_with_their_ids_however_long_a_name_is(lab: Any, data: Path, command: Any) -> None:
-    lab.file(f"{'n' * 200}.txt", "1 2")
-    lab.declare(
-        """
-        pipeline: long
-        project: lab
-        inputs: {counts: {file: "n*.txt", each: true}}
-        steps: {scaled: {uses: "LABMODULE:scale", inputs: {counts: counts}}}
-        """
-    )
-    ran = command("run", lab.pipeline, "--data", data, "--engine", "local")
-    (line,) = (line for line in ran.stdout.splitlines() if line.startswith("scaled[nnn"))
-    assert re.fullmatch(r"scaled\[n{200}\.txt\]  [0-9a-z]{26}  factor 2\.0", line), ran.stdout
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["lineage", "--help"], ["plan", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
 def test_help_does_not_import_prefect(command: Any, arguments: list[str]) -> None:
     ran = command(*arguments, PYTHONPROFILEIMPORTTIME="1")
     assert ran.returncode == 0
@@ -91,13 +74,6 @@ def test_an_unknown_command_gets_a_suggestion(command: Any) -> None:
     assert "there is no command 'xyzzy'; to list them: crucible-lineage --help" in ran.stderr
 
 
-def test_an_unknown_word_gets_at_most_three_suggestions() -> None:
-    steps = [f"fit_{number}" for number in range(40)]
-    assert nearest("fit_0x", steps).count("'") <= 2 * 3
-    assert nearest("fitt_7", steps) == "did you mean 'fit_7'?"
-    assert nearest("zzz", steps).endswith(", fit_11 and 28 more")
-
-
 def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
     lab: Any, data: Path, command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +99,7 @@ def test_the_project_of_the_pipelines_in_a_folder_need_not_be_named(
     assert "no pipeline in this folder names a project; give --project" in output_of("register", "third.txt", code=2)
 
 
-@pytest.mark.parametrize("arguments", [["status"], ["serve"], ["deploy", "pipeline.yaml"]])
+@pytest.mark.parametrize("arguments", [["status"], ["serve"]])
 def test_an_empty_data_folder_is_refused(command: Any, arguments: list[str]) -> None:
     ran = command(*arguments, "--data", "")
     assert (ran.returncode, "it is empty; name a folder" in ran.stderr) == (2, True)

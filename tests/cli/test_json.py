@@ -82,18 +82,9 @@ def test_output_of_a_failed_step_matches_the_schema(lab: Any, ask: Ask) -> None:
         (("run", "BROKEN"), 2, "InputError"),
         (("check", "BROKEN"), 2, None),
         (("verify", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
-        (("impact",), 2, "InputError"),
-        (("run",), 2, "MissingParameter"),
         (("plan", "BROKEN", "--no-such-option"), 2, "NoSuchOption"),
-        (("lineages",), 2, "UsageError"),
-        (("show", "--log", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
-        (("rerun", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
-        (("show", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("get", "0tr5k2ndm5zvd000nr21qakeh4", "-o", "there"), 2, "InputError"),
-        (("diff", "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh4"), 2, "InputError"),
         (("why", "nothing", "GOOD"), 2, "InputError"),
-        (("list", "--project", "nowhere"), 2, "InputError"),
-        (("register", "nothing.txt", "--project", "lab"), 2, "InputError"),
         (("run", "GOOD", "--url", "http://127.0.0.1:9/api/v3", "--api-key", "key"), 3, "UnreachableError"),
     ],
 )
@@ -117,14 +108,6 @@ def test_errors_are_objects_with_the_same_exit_code(
     assert printed["error"]["exit_code"] == code
     if "BROKEN" in arguments and kind == "InputError":
         assert (printed["error"]["faults"][0]["line"], printed["error"]["faults"][0]["column"]) == (11, 14)
-
-
-def test_clean_with_json_asks_no_question(lab: Any, ask: Ask, data: Path) -> None:
-    (data / "work" / "left").mkdir(parents=True)
-    printed, code = ask("data", "clean")
-    validate(printed, "failed")
-    assert (code, printed["error"]["kind"]) == (2, "InputError")
-    assert (data / "work" / "left").is_dir()
 
 
 def test_other_output_is_not_on_stdout(lab: Any, data: Path, command: Any) -> None:

@@ -67,12 +67,3 @@ def test_instances_are_printed_escaped_in_plans_runs_and_failures(lab: Any, scan
     assert r"negative\x07 factor" in cl(*run, "--set", "mean.factor=-1", code=1)
     assert r"one: mean[A\x07], 1 time" in cl("status")
     assert r"fac\x07tor" in cl("table", "--step", "mean", "--project", "lab")
-
-
-def test_reasons_and_names_are_printed_escaped_in_errors_and_holds(lab: Any, scan: str, cl: Any) -> None:
-    cl("run", lab.pipeline, "--engine", "local")
-    assert r"loud\x07" in cl("hold", scan, "--why", "loud\a")
-    assert r"loud\x07" in cl("run", lab.pipeline, "--engine", "local", "--set", "mean.factor=2", code=4)
-    assert r"loud\x07" in cl("plan", lab.pipeline, "--set", "mean.factor=2")
-    assert r"did you mean 'scan\x07'" in cl("show", "scam\a", code=2)
-    assert r"1 dataset" in cl("impact", scan)

@@ -57,7 +57,7 @@ def test_the_key_comes_from_a_file_or_the_environment(serving: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "expected"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII"), ("ÿþ", "ASCII")]
+    ("content", "expected"), [("", "visible ASCII"), ("two words", "blanks"), ("schlüssel", "ASCII")]
 )
 def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "key"
@@ -68,18 +68,10 @@ def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, cont
     assert not content or content not in output
 
 
-def test_two_keys_are_refused(serving: Any, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text(KEY)
-    url, end = serving("--api-key-file", tmp_path / "key", "--api-key", "another")
-    assert (url, "give one of them" in end()) == ("", True)
-
-
 @pytest.mark.parametrize(
     ("host", "key", "expected"),
     [
         ("127.0.0.1", "short", []),
-        ("localhost", "short", []),
-        ("0.0.0.0", KEY, ["plain text"]),
         ("0.0.0.0", "short", ["plain text", "5 characters"]),
     ],
 )
@@ -98,10 +90,7 @@ def test_it_warns_about_keys_that_others_can_read_or_guess(
     [
         ("damaged", "crucible.db cannot be used: file is not a database"),
         ("port", "could not listen on 127.0.0.1"),
-        ("no port", "99999 is not in the range 0<=x<=65535"),
-        ("host", "could not listen on 300.1.1.1"),
         ("certificate", "cannot be used"),
-        ("key alone", "--certfile"),
         pytest.param("folder", "cannot be created", marks=pytest.mark.skipif(sys.platform != "linux", reason="/proc")),
     ],
 )
@@ -112,10 +101,7 @@ def test_a_failure_to_start_is_reported_in_one_line(serving: Any, tmp_path: Path
         listener.listen()
         arguments: dict[str, list[object]] = {
             "port": ["--port", listener.getsockname()[1]],
-            "no port": ["--port", 99999],
-            "host": ["--host", "300.1.1.1"],
             "certificate": ["--certfile", tmp_path / "pem", "--keyfile", tmp_path / "pem"],
-            "key alone": ["--keyfile", tmp_path / "pem"],
             "folder": ["--data", "/proc/nowhere"],
         }
         if trouble == "damaged":

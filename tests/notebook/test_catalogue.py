@@ -78,12 +78,6 @@ def test_a_pipeline_is_planned_run_and_queried(catalogue: Any, data: Path) -> No
     assert "Parameters\n  factor = 3" in catalogue.why(first)._repr_html_()
 
 
-def test_a_long_plan_is_folded(catalogue: Any, laboratory: Path) -> None:
-    for number in range(70):
-        (laboratory / f"count-{number:02d}.txt").write_text(f"{number}\n")
-    assert "72 of 72 instances" in catalogue.plan("pipeline.yaml")._repr_html_()
-
-
 def test_files_are_available_as_paths_and_values(catalogue: Any, tmp_path: Path) -> None:
     first = catalogue.run("pipeline.yaml")["scaled[first.txt]"]
     assert [file.name for file in first.files] == ["about.json", "scaled.csv"]
@@ -146,18 +140,6 @@ def test_a_table_without_header_loses_no_row(
     assert rows_of("1,5;2,5\n3,5;4,5\n")[0]["column_1"] == decimal
     assert rows_of("wavelength;counts\n1,5;12\n2,5;3\n")[0] == {"wavelength": decimal, "counts": one}
     assert len(rows_of(",0,1\n0,5,6\n")) == 1  # as pandas writes a frame whose columns are numbers
-
-
-def test_invalid_names_are_reported(catalogue: Any) -> None:
-    for name in (None, 3):
-        with pytest.raises(InputError, match=f"its name, or itself, not by {name}"):
-            catalogue.dataset(name)
-    with pytest.raises(InputError, match="the name of the data folder is empty"):
-        cl.connect("")
-    catalogue.run("pipeline.yaml")
-    assert "raw.name" in catalogue.table("scaled", fields="raw.name").columns
-    with pytest.raises(InputError, match="kind=holds is none of "):
-        catalogue.statements(kind="holds")
 
 
 def test_a_failed_run_raises_the_errors(catalogue: Any, laboratory: Path) -> None:

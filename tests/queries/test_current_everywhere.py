@@ -100,12 +100,6 @@ def test_the_tree_counts_superseded_results_and_shows_them_on_request(changed: C
     assert changed.scaled not in of_old
 
 
-def test_a_current_result_of_a_superseded_parent_stays_linked_in_drawings(changed: Changed) -> None:
-    changed.session.client.datasets.link_parent_child(changed.old_scaled, changed.total, "is_derived_from")
-    tree = changed.ask("lineage", changed.total).stdout
-    assert f"{changed.old_scaled} first (scaled) counting · scale [superseded]" in tree
-
-
 def test_exports_have_the_state_and_the_successor(changed: Changed) -> None:
     exported = json.loads(changed.ask("lineage", changed.first, "--format", "json").stdout)
     nodes = {node["id"]: node for node in exported["nodes"]}

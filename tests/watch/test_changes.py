@@ -12,8 +12,6 @@ import pytest
 from crucible_lineage.flows.reports import as_event
 from crucible_lineage.pipeline.watch import DATASET_CREATED, INGESTION_COMPLETED, DatasetEvent, Watcher
 from crucible_lineage.session import Session
-from crucible_lineage.statements.statements import HOLD, About
-from crucible_lineage.statements.stating import state
 
 
 @pytest.fixture
@@ -118,11 +116,4 @@ def test_an_ingestion_is_reported_when_it_has_ended(
     (event,) = events
     assert (event.event, event.mfid) == (INGESTION_COMPLETED, mfid)
     assert event.attributes["file_mfid"] == uploaded
-    assert events_of(watched) == []
-
-
-def test_statements_are_not_reported(watched: Watcher, new: Any, session: Session) -> None:
-    mfid = new("scan 1")
-    events_of(watched)
-    state(session, "lab", HOLD, About((mfid,)), why="detector saturated")
     assert events_of(watched) == []

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import verify_project
-from crucible_lineage.errors import ForbiddenError, InputError, UnauthorizedError, UnreachableError
+from crucible_lineage.errors import InputError, UnreachableError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.watch import Arrival, Folder
 from crucible_lineage.session import Session
-from crucible_lineage.settings import Settings
 
 
 class Clock:
@@ -163,29 +162,6 @@ def test_a_file_that_cannot_be_registered_is_reported_once_and_stops_no_other(
     assert names(restarted.poll()) == ["a.txt"], "the instrument may exist at the next start"
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [UnauthorizedError("the key has expired"), ForbiddenError("no longer a member"), OSError("the share is gone")],
-)
-def test_other_errors_are_retried_until_registration_succeeds(
-    inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, fault: Exception
-) -> None:
-    from crucible_lineage.pipeline import watch as arrivals
-
-    def refuse(*arguments: Any) -> Any:
-        raise fault
-
-    (inbox / "scan.txt").write_text("1\n")
-    folder = watcher()
-    settle(folder, clock)
-    with monkeypatch.context() as broken:
-        broken.setattr(arrivals, "hash_files", refuse)
-        for _ in range(2):
-            (arrival,) = folder.poll()
-            assert arrival.error == f"{fault}; it will be tried again"
-    assert names(folder.poll()) == ["scan.txt"]
-
-
 def test_an_interrupted_registration_is_completed(
     inbox: Path, watcher: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch, session: Session
 ) -> None:
@@ -207,27 +183,6 @@ def test_an_interrupted_registration_is_completed(
     (complete,) = datasets(session)
     assert complete.unique_id == half.unique_id
     assert verify_project(session, "lab").findings == ()
-
-
-def test_a_missing_project_is_not_the_files_fault(
-    inbox: Path, watcher: Any, clock: Clock, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (inbox / "scan.txt").write_text("1\n")
-    folder = watcher()
-    settle(folder, clock)
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(Settings, "embedded", False)
-        with pytest.raises(InputError, match="project 'lab' does not exist"):
-            list(folder.poll())
-    assert names(folder.poll()) == ["scan.txt"]
-
-
-def test_folders_and_other_names_are_ignored(inbox: Path, watcher: Any, clock: Clock) -> None:
-    (inbox / "folder.txt").mkdir()
-    (inbox / "scan.tmp").write_text("1\n")
-    folder = watcher()
-    settle(folder, clock)
-    assert (names(folder.poll()), folder.waiting) == ([], 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names are text there")

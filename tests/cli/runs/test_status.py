@@ -80,18 +80,6 @@ def test_a_run_is_under_way_until_its_process_ends_and_then_cut_short(waiting_ru
     assert not list((data / "work").iterdir())
 
 
-def test_the_table_of_runs_and_disk_space(lab: Any, data: Path) -> None:
-    assert cli("run", lab.pipeline, "--data", data, "--engine", "local").exit_code == 0
-    output = cli("status", "--data", data).stdout
-    (run,) = (line for line in output.splitlines() if "2 executed" in line)
-    assert "counting  lab" in run
-    assert "complete" in run
-    assert "copies of files" in output
-    used = json.loads(cli("status", "--data", data, "--json").stdout)["disk"]
-    assert used["cache"] > 0
-    assert used["crucible"] > used["work"] == 0
-
-
 def test_clean_removes_copies_only_on_request(lab: Any, data: Path) -> None:
     cli("run", lab.pipeline, "--data", data, "--engine", "local")
     assert "nothing to remove" in cli("data", "clean", "--data", data).stdout
@@ -112,22 +100,6 @@ def test_clean_removes_what_a_killed_process_kept_in_part(lab: Any, data: Path) 
             os.utime(path, (time.time() - seconds,) * 2)
     assert cli("data", "clean", "--data", data, "--yes").exit_code == 0
     assert [path.name for path in (data / "outbox" / "service").iterdir()] == [".new-0"], "its process may be at it"
-
-
-def test_two_files_with_one_pipeline_name_are_reported(lab: Any, data: Path) -> None:
-    other = lab.declare(lab.pipeline.read_text(), "other.yaml")
-    cli("run", lab.pipeline, "--data", data, "--engine", "local")
-    assert f"was last run from {lab.pipeline}" in cli("run", other, "--data", data, "--engine", "local").stderr
-    assert f"also declared by {lab.pipeline}" in cli("status", "--data", data).stdout
-    checked = cli("check", lab.pipeline, other, "--data", data)
-    assert checked.exit_code == 2
-    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in checked.stderr
-    text = lab.pipeline.read_text().replace("factor: 3", "facto: 3")
-    lab.declare(text.replace("file: first.txt", "file: first.txt, ingestor: NoSuch"), "other.yaml")
-    output = cli("check", lab.pipeline, other, "--data", data).stderr
-    assert f"other.yaml:2:1: pipeline 'counting' is also declared in {lab.pipeline}" in output
-    assert "Crucible has no ingestor 'NoSuch'" in output
-    assert "no parameter 'facto'" in output
 
 
 def test_old_leftovers_are_removed_unless_in_use(tmp_path: Path) -> None:

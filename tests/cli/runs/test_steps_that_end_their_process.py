@@ -117,23 +117,3 @@ def test_a_module_imported_by_a_function_that_ends_the_process_fails_that_step(
     ran = command("run", path, "--data", data, "--engine", "local", "--json")
     assert ran.returncode == 1, ran.stderr
     assert json.loads(ran.stdout)["outcomes"] == {"good": "executed", "better": "executed", "ends": "failed"}
-
-
-def test_output_of_imported_code_is_not_mixed_with_that_of_a_command(lab: Any, data: Path, command: Any) -> None:
-    lab.file(f"{lab.module}_late.py", "print('late')\n\n\ndef g(): pass\n")
-    code = "print('early')\n\n\ndef header(path):\n    print('header')\n    return {}\n\n\n"
-    code += f"def f(counts: Path, *, out: Path):\n    import {lab.module}_late\n    {lab.module}_late.g()\n"
-    lab.file(f"{lab.module}_ends.py", f"from pathlib import Path\n\n{code}")
-    text = f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n"
-    path = lab.declare(text.replace("file: first.txt", f"file: first.txt, header: '{lab.module}_ends:header'"))
-    for words in ("check",), ("plan", "--data", data):
-        ran = command(words[0], path, *words[1:], "--json")
-        assert isinstance(json.loads(ran.stdout), dict)
-        assert {"early", "late"} <= set(ran.stderr.split())
-    assert "header" in ran.stderr
-
-
-def test_ctrl_c_during_an_import_stops_the_command(lab: Any, command: Any) -> None:
-    lab.file(f"{lab.module}_ends.py", "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
-    path = lab.declare(f"{HEAD}  ends: {{uses: '{lab.module}_ends:f', inputs: {{counts: first}}}}\n")
-    assert command("check", path).returncode == 130

@@ -156,25 +156,6 @@ def test_the_first_request_terminates_running_steps_and_is_reported(
     assert [step["state"] for step in plan["steps"]] == ["fresh", "missing", "missing"]
 
 
-UNHEARD = """
-import signal, threading, time
-threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-"""
-
-
-def test_a_signal_that_does_not_wake_the_main_thread_is_handled(
-    stubborn: Any, data: Path, warm_python: WarmPython
-) -> None:
-    """Block the signal in the main thread: as if it came just before a wait, which Python then does not interrupt."""
-    terminal = Terminal(warm_python, "run", stubborn.pipeline, "--data", data, "--engine", "local", before=UNHEARD)
-    pid_of(stubborn)
-    terminal.process.send_signal(signal.SIGTERM)
-    output = terminal.read(30)
-    assert terminal.process.returncode == 130
-    assert "stopping: no further steps are started" in output
-
-
 def test_the_second_request_exits_within_a_second(
     stubborn: Any, data: Path, command: Any, warm_python: WarmPython
 ) -> None:
@@ -192,14 +173,3 @@ def test_the_second_request_exits_within_a_second(
     wait_for(lambda: has_ended(pid), 10)
     (run,) = json.loads(command("status", "--data", data, "--json").stdout)["runs"]
     assert run["state"] == "stopped"
-
-
-def test_with_json_the_outcome_of_each_step_is_printed(stubborn: Any, data: Path, begin: Any) -> None:
-    run = begin("run", stubborn.pipeline, "--data", data, "--engine", "local", "--json")
-    pid_of(stubborn)
-    run.send_signal(signal.SIGTERM)
-    out, _ = run.communicate(timeout=60)
-    result = json.loads(out)
-    assert run.returncode == 130
-    assert result["stopped"]
-    assert result["outcomes"] == {"scaled": "executed", "long": "stopped", "after": "skipped"}
