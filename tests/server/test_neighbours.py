@@ -47,9 +47,7 @@ def test_datasets_are_not_found_by_a_sample_that_is_hidden(api, client, account)
         assert linking.get("/datasets", params={"sample_mfid": sample}).json()["total"] == 1
 
 
-@pytest.mark.parametrize(
-    "moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "0999-12-31", "9001-01-01"]
-)
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9001-01-01"])
 def test_dates_beyond_any_calendar_are_refused(api, moment):
     mfid = api.post("/datasets", json={}).json()["unique_id"]
     for answer in (
@@ -70,7 +68,7 @@ def test_queries_beyond_measure_are_refused(api, address):
     assert api.get(address).status_code == 422
 
 
-@pytest.mark.parametrize("depth", [201, 2_000, 100_000])
+@pytest.mark.parametrize("depth", [201, 100_000])
 def test_json_nested_too_deeply_is_refused_with_a_sentence(api, depth):
     mfid = api.post("/datasets", json={}).json()["unique_id"]
     body = '{"a":' + "[" * depth + "]" * depth + "}"

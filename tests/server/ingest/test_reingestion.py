@@ -73,13 +73,6 @@ def test_metadata_that_people_wrote_survive_every_renewal(client, dataset, add):
     assert document == {"gain": 7, "note": "good", "x": {"rows": 99, "z": 2}}
 
 
-def test_metadata_that_people_replace_are_theirs_until_a_file_is_ingested_again(client, dataset, add):
-    mfid = dataset()
-    add(mfid, "a.json", '{"gain": 2}')
-    client.datasets.update_scientific_metadata(mfid, {"only": "this"}, overwrite=True)
-    assert client.datasets.get(mfid, include_metadata=True)["scientific_metadata"] == {"only": "this"}
-
-
 def test_fields_from_a_file_are_renewed_with_it_unless_somebody_changed_them(client, dataset, add, tmp_path):
     mfid = dataset(dataset_name=None, data_format=None)
     record = add(mfid, "a.csv", "x,y\n1,2\n2,3\n")
@@ -87,25 +80,3 @@ def test_fields_from_a_file_are_renewed_with_it_unless_somebody_changed_them(cli
     client.datasets.update(mfid, dataset_name="mine")
     record = add(mfid, "a.csv", "x,y\n1,2\n", replace=True)
     assert (record["dataset_name"], record["data_format"]) == ("mine", "csv")
-
-
-def test_one_hears_of_an_ingestor_that_is_misspelt_or_missing(client, dataset, tmp_path):
-    mfid = dataset()
-
-    def message(name: str, **options: Any) -> tuple[str, str | None]:
-        (tmp_path / name).write_text("x,y\n1,2\n2,3\n")
-        added = client.datasets.add_file(mfid, str(tmp_path / name), **options)
-        request = client.ingestions.wait(added["ingestion_request"]["id"], sleep_interval=0.05)
-        return request["status"], request["error_message"]
-
-    assert message("a.csv") == ("complete", None)
-    status, remark = message("b.csv", ingestion_class="DelimitedTxtIngestor")
-    why = "There is no ingestor DelimitedTxtIngestor here (GET /ingestors lists them); DelimitedTextIngestor read it"
-    assert (status, remark) == ("complete", why)
-    status, remark = message("c.zzz")
-    assert (status, "c.zzz" in remark) == ("complete", True)
-    status, remark = message("d.csv", ingestion_class="ImageIngestor")
-    assert (status, remark) == (
-        "complete",
-        "ImageIngestor could not read the file; DelimitedTextIngestor read it",
-    )
