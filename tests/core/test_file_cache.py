@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core import file_cache
-from crucible_lineage.core.file_cache import FileCache, limit_from_environment
-from crucible_lineage.errors import ChecksumError, FileChangedError, InputError, StorageError
-from crucible_lineage.machine.checksums import scan_file, stamp
+from crucible_lineage.core.file_cache import FileCache
+from crucible_lineage.errors import ChecksumError, FileChangedError, StorageError
+from crucible_lineage.machine.checksums import scan_file
 
 
 def put(cache: FileCache, content: bytes) -> str:
@@ -64,14 +64,6 @@ def test_the_file_that_just_came_stays_though_it_looks_older_than_all_others(tmp
     assert sum(cache.path(name).exists() for name in newer) == 1
 
 
-def test_using_a_file_does_not_make_it_look_changed(tmp_path: Path) -> None:
-    cache = FileCache(tmp_path)
-    name = put(cache, b"a")
-    before = stamp(cache.path(name))
-    cache.get(name, unasked)
-    assert stamp(cache.path(name)) == before
-
-
 def test_what_a_step_works_with_stays(tmp_path: Path) -> None:
     cache, given = FileCache(tmp_path / "cache", limit_bytes=1500), tmp_path / "work" / "input.txt"
     used = put(cache, b"a" * 1000)
@@ -109,13 +101,6 @@ def test_a_file_that_was_written_to_since_it_was_read_is_not_taken(tmp_path: Pat
     assert made.exists()
 
 
-@pytest.mark.parametrize("text", ["much", "-1"])
-def test_a_size_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_CACHE_GB", text)
-    with pytest.raises(InputError, match="in gigabytes"):
-        limit_from_environment()
-
-
 def damaged(cache: FileCache, sha256: str, content: bytes) -> None:
     """As by a bad disk, or a process that writes where it should not: size and time of modification may be the same."""
     path, before = cache.path(sha256), cache.path(sha256).stat()
@@ -125,7 +110,7 @@ def damaged(cache: FileCache, sha256: str, content: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-@pytest.mark.parametrize("content", [b"bAnds", b"ban", b"", b"bands and more"])
+@pytest.mark.parametrize("content", [b"bAnds", b""])
 @pytest.mark.parametrize("same_process", [True, False])
 def test_a_damaged_file_is_never_given_out(tmp_path: Path, content: bytes, same_process: bool) -> None:
     cache, given = FileCache(tmp_path / "cache"), tmp_path / "input.txt"
@@ -217,15 +202,6 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="the disk is full; free some space"):
         cache.get("0" * 64, raising(OSError(errno.ENOSPC, "No space left on device")))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_what_is_taken_away_as_soon_as_it_comes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = FileCache(tmp_path / "cache")
-    name = hashlib.sha256(b"bands").hexdigest()
-    really = cache._fetched
-    monkeypatch.setattr(cache, "_fetched", lambda *given: really(*given).unlink())
-    with pytest.raises(ChecksumError, match="cannot be kept"):
-        cache.copy_to(name, tmp_path / "given.txt", written(b"bands"))
 
 
 def test_a_large_file_that_the_embedded_crucible_stores_is_stored_once(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import json
 import subprocess
 import sys
@@ -34,10 +32,6 @@ def test_every_first_party_file_is_named_so_that_a_change_of_it_is_looked_at(lab
     assert names == {path.name for path in laboratory.folder.glob("*.py")}
 
 
-def test_packages_are_named_but_do_not_count(laboratory: Any) -> None:
-    assert laboratory.fingerprint().packages == ("numpy", "pydantic", "scipy")
-
-
 def test_state_that_the_code_changes_itself_is_named(laboratory: Any) -> None:
     assert [note.split()[0] for note in laboratory.fingerprint().not_covered] == [
         "CALIBRATION.seen",
@@ -51,14 +45,9 @@ def test_state_that_the_code_changes_itself_is_named(laboratory: Any) -> None:
     [
         ("eval('1 + 1')", "eval (code that is known only when it runs)"),
         ("importlib.import_module('json')", "importlib.import_module (code that is known only when it runs)"),
-        ("__import__('json')", "__import__ (code that is known only when it runs)"),
-        ("ctypes.CDLL('libfit.so')", "ctypes.CDLL (compiled code)"),
         ("subprocess.run(['fit'])", "subprocess.run (another program)"),
         ("os.environ['MODE']", "os.environ (the environment, which is no part of the identity)"),
-        ("getenv('MODE')", "os.getenv (the environment, which is no part of the identity)"),
-        ("pickle.loads(b'')", "pickle.loads (code that lies in data)"),
         ("__file__", "__file__ (the place of the code, which is no part of the identity)"),
-        ("helper.__doc__", "helper.__doc__ (docstrings, which are no part of the identity)"),
         ("FOLDER", "FOLDER (a path beside the code; what lies there is not covered)"),
         ("generator.random()", "generator (a numpy.random._generator.Generator, whose state is not covered)"),
     ],
@@ -189,13 +178,6 @@ def test_running_code_is_not_given_the_fingerprint_of_a_file_edited_since(labora
     assert running.digest != edited.digest
 
 
-def test_a_comment_written_since_the_import_changes_nothing(laboratory: Any) -> None:
-    before = laboratory.fingerprint()
-    laboratory.rewrite("filters.py", lambda text: "# a new first line\n" + text)
-
-    assert laboratory.fingerprint().digest == before.digest
-
-
 def test_a_decorated_step_is_followed_into_the_function_below(module_of: ModuleOf) -> None:
     text = (
         "import functools\nfrom pathlib import Path\nfrom crucible_lineage import step\n"
@@ -221,24 +203,6 @@ def test_a_step_called_by_a_step_counts_by_its_code_or_its_version(module_of: Mo
 
     assert digests[0] != digests[1]
     assert digests[2] == digests[3] != digests[4]
-
-
-def test_functions_that_refer_to_each_other_are_followed_once(module_of: ModuleOf) -> None:
-    module = module_of("def even(n): return n == 0 or odd(n - 1)\ndef odd(n): return n != 0 and even(n - 1)\n")
-
-    assert [name for name, _ in code_fingerprint(module.even).pieces] == ["odd"]
-
-
-@pytest.mark.parametrize("target", [functools.partial(pow, exp=2), len, np.mean, lambda: 1, int])
-def test_any_callable_has_a_fingerprint(target: Any) -> None:
-    assert code_fingerprint(target) == code_fingerprint(target)
-
-
-def test_the_source_of_the_step_is_kept_with_its_decorator(laboratory: Any) -> None:
-    source = laboratory.fingerprint().source
-
-    assert source.startswith("@step(measurement=")
-    assert source.endswith('return {"total": total}\n')
 
 
 def test_another_python_gives_the_same_fingerprint(laboratory: Any, other_python: str, tmp_path: Path) -> None:
@@ -267,11 +231,3 @@ def test_the_input_shapes_of_a_plain_function_count_once_it_is_a_step(module_of:
     step, many = (Step(module_of(text.format(hint)).run) for hint in ("Path", "list[Path]"))
 
     assert code_fingerprint(step).digest != code_fingerprint(many).digest
-
-
-def test_importing_a_module_again_gives_the_same_fingerprint(laboratory: Any) -> None:
-    before = laboratory.fingerprint().digest
-    for name in ("nested", "filters", "registry", "calibration", "spectra", "steps"):
-        importlib.reload(laboratory.module(name))
-
-    assert laboratory.fingerprint().digest == before

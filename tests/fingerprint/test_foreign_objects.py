@@ -72,16 +72,6 @@ def test_quantities_of_pint() -> None:
     assert plain_value(unit.Quantity(np.array([1.0, 2.0]), "nm"), "x") == {"value": [1.0, 2.0], "unit": "nanometer"}
 
 
-def test_no_other_object_is_a_quantity() -> None:
-    from enum import Enum
-
-    class Colour(Enum):
-        RED = 1
-
-    for value in (1.0, np.float64(2), np.arange(3), "text", Colour.RED, Path("a"), Length, None):
-        assert quantity_of(value) is None
-
-
 def test_a_package_that_pip_put_into_a_folder_of_the_path_is_no_code_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,10 +7,9 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, StrEnum
-from pathlib import Path, PureWindowsPath
+from enum import Enum
+from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pytest
@@ -19,15 +18,11 @@ from pydantic import BaseModel, SecretStr
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import canonical_params, canonical_value
 from crucible_lineage.pipeline.plan.inspect import checked_params
-from crucible_lineage.step import Step, step
+from crucible_lineage.step import Step
 
 
 class Method(Enum):
     FIT = "fit"
-
-
-class Name(StrEnum):
-    NEON = "neon"
 
 
 class Window(BaseModel):
@@ -50,22 +45,14 @@ class Range:
     ("value", "spelled"),
     [
         (np.int64(3), 3),
-        (np.float64(0.1), 0.1),
         (np.float32(0.5), 0.5),
-        (np.bool_(True), True),
-        (np.str_("a"), "a"),
         (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
         (Path("data") / "neon.txt", "data/neon.txt"),
-        (PureWindowsPath("data\\neon.txt"), "data/neon.txt"),
         (Method.FIT, "fit"),
-        (Name.NEON, "neon"),
-        ({Name.NEON: 1}, {"neon": 1}),
         (datetime(2024, 5, 1, 12, tzinfo=UTC), "2024-05-01T12:00:00+00:00"),
         (datetime(2024, 5, 1, 4, tzinfo=timezone(timedelta(hours=-8))), "2024-05-01T12:00:00+00:00"),
         (date(2024, 5, 1), "2024-05-01"),
-        (timedelta(minutes=5), "0:05:00"),
         (Decimal("0.10"), "0.10"),
-        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (Range(1.0), {"low": 1.0, "method": "fit"}),
         (Window(low=1), {"low": 1.0, "high": 5.0}),
         ((1, 2), [1, 2]),
@@ -86,18 +73,12 @@ def test_values_of_many_kinds_have_one_spelling(value: Any, spelled: Any) -> Non
     ("value", "named"),
     [
         (float("nan"), "'x'"),
-        (float("inf"), "'x'"),
         (np.float64("nan"), "'x'"),
-        ([1.0, float("nan")], "'x[1]'"),
         ({"low": {"at": float("nan")}}, "'x.low.at'"),
         (Range(float("nan")), "'x.low'"),
         (object(), "'x'"),
-        ({"fit": object()}, "'x.fit'"),
         ({1: "one", "1": "another"}, "'x'"),
-        ({(1, 2): "a pair"}, "'x'"),
         ("\ud800", "'x'"),
-        (np.datetime64("NaT"), "'x'"),
-        (1 + 2j, "'x'"),
         (SecretStr("hunter2"), "'x'"),
         (Login(user="me", password=SecretStr("hunter2")), "'x.password'"),
         (iter([1]), "'x'"),
@@ -157,10 +138,6 @@ def test_one_secret_cannot_be_recognized_in_another_parameter_or_step() -> None:
     assert canonical_params({"token": "a"}, elsewhere)["token"] != told["token"]
 
 
-def test_a_secret_that_is_not_given_is_told_as_such() -> None:
-    assert canonical_params({"token": None}, fetch) == {"token": None}
-
-
 def test_a_model_that_holds_a_secret_can_be_declared_secret() -> None:
     def log_in(spectrum: Path, *, login: Login, out: Path) -> None: ...
 
@@ -171,19 +148,6 @@ def test_a_model_that_holds_a_secret_can_be_declared_secret() -> None:
 
     assert one != other
     assert "hunter2" not in json.dumps(one)
-
-
-def test_which_parameters_are_secret_is_known_from_the_declaration() -> None:
-    def run(spectrum: Path, *, token: SecretStr | None = None, pin: str = "", degree: int = 3, out: Path) -> None: ...
-
-    declared = step(secrets=["pin"])(run)
-
-    assert {spec.name for spec in declared.parameters if spec.secret} == {"token", "pin"}
-
-
-def test_a_secret_that_is_no_parameter_is_refused() -> None:
-    with pytest.raises(InputError, match="no parameter 'tokn' to keep secret"):
-        Step(_fetch, secrets=["tokn"])
 
 
 def test_a_default_counts_as_given() -> None:

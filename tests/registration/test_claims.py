@@ -14,8 +14,7 @@ import pytest
 
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated
-from crucible_lineage.errors import InputError, UnreachableError
-from crucible_lineage.provenance.recipe import derived_mfid
+from crucible_lineage.errors import UnreachableError
 from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
@@ -114,11 +113,6 @@ def test_metadata_of_an_unfinished_attempt_are_replaced(
     metadata = dict(session.client.metadata.get(new.mfid) or {})
     assert metadata["seed"] == 2
     assert "only_first" not in metadata
-
-
-def test_an_id_cannot_be_derived_without_a_parent_and_the_error_says_what_to_do(new: NewDataset) -> None:
-    with pytest.raises(InputError, match="give the step an input"):
-        derived_mfid({**new.record.recipe, "inputs": {}})
 
 
 def test_an_equal_file_of_another_attempt_is_sent_again(

@@ -80,13 +80,6 @@ class Wire(httpx.BaseTransport):
         self.wire.close()
 
 
-class Instant(list[float]):
-    """A constant latency."""
-
-    def append(self, took: float) -> None:
-        return
-
-
 class Machine:
     """A data folder with an outbox, and deliverers over a wire of its own."""
 
@@ -246,19 +239,6 @@ def test_a_child_is_not_reported_before_its_parent(machines: Any) -> None:
     assert heard == ["one", "two"]
 
 
-def test_the_number_of_threads_follows_from_the_latency(machines: Any) -> None:
-    near, far = machines(), machines()
-    near.client._connection._latencies = Instant([0.001])  # whatever else this machine does
-    far.wire.delay_s = 0.03
-    for machine in (near, far):
-        for number in range(12):
-            machine.put(f"{machine.data.name}-{number}", str(number))
-        with machine.delivering() as deliverer:
-            assert deliverer.drain(30.0)
-    assert far.wire.most >= 6
-    assert near.wire.most <= MIN_THREADS
-
-
 def test_a_waiting_result_is_dropped_and_reported_when_its_parent_is_made_again_with_other_bytes(machines: Any) -> None:
     machine, other = machines(), machines()
     old = dataset(machine.data / "old", "one", "1.0")
@@ -381,20 +361,6 @@ def test_a_failed_immediate_delivery_records_the_reason(machines: Any, status: i
     assert f"Crucible answered {status}" in waiting.error
     machine.wire.fail = lambda request: None
     assert list(deliver_now(machine.context(), payload)) == [new.mfid]
-
-
-def test_one_thread_asks_an_absent_service_ever_more_rarely(machines: Any) -> None:
-    machine = machines()
-    for number in range(6):
-        machine.put(f"s{number}", str(number))
-    machine.wire.fail = lambda request: 0
-    with machine.delivering() as deliverer:
-        assert not deliverer.drain(2.0)
-        assert len(machine.wire.asked) <= 2 * 6
-        machine.wire.fail = lambda request: None
-        assert deliverer.drain(60.0)
-    assert "nothing was sent" in machine.errors[0]
-    assert machine.outbox.all(again=True) == []
 
 
 def test_two_processes_deliver_the_same_results_once(machines: Any) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import math
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -154,7 +152,6 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
     ("name", "was", "now", "verdict", "message"),
     [
         ("a.txt", b"9007199254740993", b"9007199254740992", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
-        ("a.json", b"[9007199254740993]", b"[9007199254740992]", WITHIN, "1 of 1 numbers differ, by 1.1e-16"),
         ("a.npz", arrays(n=np.array([2**53 + 1])), arrays(n=np.array([2**53])), WITHIN, "1 of 1 numbers differ"),
         (
             "a.npz",
@@ -162,20 +159,6 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
             arrays(n=np.array([1.5], "f4")),
             WITHIN,
             "n is float64 by the record, float32",
-        ),
-        (
-            "a.npz",
-            arrays(n=np.array([0.1])),
-            arrays(n=np.array([0.1], "f4")),
-            DIFFERS,
-            "n is float64 by the record, float32",
-        ),
-        (
-            "a.npz",
-            arrays(n=np.array([math.nan])),
-            arrays(n=-np.array([math.nan])),
-            WITHIN,
-            "n[0]: nan is recorded, nan with the other sign",
         ),
         (
             "a.npz",
@@ -193,13 +176,6 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
             WITHIN,
             "created_at differs, which does not count",
         ),
-        (
-            "a.csv.gz",
-            gzip.compress(ROWS.encode(), 1),
-            gzip.compress(ROWS.encode(), 9),
-            WITHIN,
-            "the same content, packed otherwise",
-        ),
         ("a.zip", archive(1, t=ROWS), archive(9, t=ROWS), WITHIN, "the same content, packed otherwise"),
         (
             "a.zip",
@@ -209,9 +185,7 @@ ROWS = "".join(f"{number},{number * 0.1!r}\n" for number in range(400))
             "t in it: line 2, number 2",
         ),
         ("a.zip", archive(1, t=ROWS, u=""), archive(1, t=ROWS), DIFFERS, "u in it was not made"),
-        ("a.gz", gzip.compress(b"1", mtime=0), b"no archive", DIFFERS, "it cannot be unpacked"),
         ("a.h5", b"\x89HDF\r\n\x1a\n1", b"\x89HDF\r\n\x1a\n2", DIFFERS, "it cannot be read"),
-        ("a.npy", b"1", b"2", DIFFERS, "it cannot be read"),
     ],
 )
 def test_what_is_no_other_number_is_named(
@@ -221,14 +195,6 @@ def test_what_is_no_other_number_is_named(
     assert (found.verdict, message in found.note) == (verdict, True), found
 
 
-def test_hdf5_that_is_packed_otherwise_has_the_same_numbers(tmp_path: Path) -> None:
-    for name, level in (("recorded", 4), ("made", 9)):
-        with h5py.File(tmp_path / name, "w") as file:
-            file.create_dataset("n", data=np.arange(999.0), compression="gzip", compression_opts=level, chunks=(999,))
-    found = compare_files("a.h5", tmp_path / "recorded", tmp_path / "made", Rules())
-    assert (found.verdict, found.note) == (WITHIN, "the same numbers in other bytes")
-
-
 def test_groups_and_attributes_of_hdf5_are_compared(tmp_path: Path) -> None:
     for name, group, unit in (("one", "a", "m"), ("two", "b", "m"), ("three", "a", "mm")):
         with h5py.File(tmp_path / name, "w") as file:
@@ -236,12 +202,3 @@ def test_groups_and_attributes_of_hdf5_are_compared(tmp_path: Path) -> None:
             file.attrs["unit"] = unit
     notes = [compare_files("a.h5", tmp_path / "one", tmp_path / other, Rules()).note for other in ("two", "three")]
     assert notes == ["the group a is not made", "/@unit has other texts"]
-
-
-def test_without_libraries_bytes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    found = compared(tmp_path, "a.png", b"1", b"2")
-    assert (found.verdict, found.note) == (
-        DIFFERS,
-        "byte 0 is the first that differs; PIL is not installed to compare its pixels",
-    )
