@@ -19,7 +19,6 @@ from crucible_lineage.statements.calibrations import (
     certificates_of,
     certificates_to_json,
     counting_certificates,
-    range_text,
 )
 from crucible_lineage.statements.statements import (
     CERTIFY,
@@ -170,8 +169,8 @@ def test_conditions_and_fields_say_of_which_data_and_what_lacks_them_has_none() 
     assert not has(metadata_laser_nm=532, metadata_grating="none")
 
 
-@pytest.mark.parametrize("stated", [633, 633.0, "633", 1.1, "1.10", "true", True, "9" * 400])
-@pytest.mark.parametrize("data", [633, 633.0, "633", 1.1, "1.1", "1.10", "true", True, "9" * 400])
+@pytest.mark.parametrize("stated", [633, "633", "1.10", True])
+@pytest.mark.parametrize("data", [633, 633.0, "1.1", "true"])
 def test_a_certificate_fits_equal_values(stated: object, data: object) -> None:
     calibrations = Calibrations([certificate(0, **{"for": {"metadata.laser_nm": stated}})])
     fits = bool(calibrations.fitting("axis", {"metadata.laser_nm": data}.get, day(3)).valid)
@@ -181,9 +180,3 @@ def test_a_certificate_fits_equal_values(stated: object, data: object) -> None:
 def test_a_statement_that_is_not_understood_certifies_nothing() -> None:
     bodies = [{**body(0, 5), "from": "some day"}, {**body(0, 5), "for": ["x"]}, {**body(0, 5), "where": "import os"}]
     assert certificates_of(in_force([stated(CERTIFY, one, dataset(1)) for one in bodies])) == []
-
-
-def test_ranges_are_told_with_the_time_of_day_only_where_it_matters() -> None:
-    assert range_text(certificate(0).spans[0]) == "from 2024-01-01 on"
-    later = (day(0) + timedelta(hours=3), day(2))
-    assert range_text(later) == "from 2024-01-01 03:00:00 UTC until 2024-01-03"

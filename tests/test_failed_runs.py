@@ -142,18 +142,3 @@ def test_a_run_that_found_crucible_away_is_listed(night: Night, monkeypatch: pyt
     assert night.run("east", "--patience", "0") == 3
     run, _ = json.loads(night.on("east", "status", "--json").stdout)["runs"]
     assert (run["pipeline"], "Connection refused" in run["error"]) == ("other", True)
-
-
-def test_an_embedded_crucible_is_told_nothing(lab: Any, command: Any, data: Path) -> None:
-    lab.file(f"{lab.module}_night.py", STEPS)
-    lab.file("counts.txt", "dark")
-    path = lab.declare(
-        f"""
-        pipeline: night
-        project: lab
-        inputs: {{counts: {{file: counts.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
-        steps: {{scaled: {{uses: "{lab.module}_night:scaled", inputs: {{counts: counts}}}}}}
-        """
-    )
-    assert command("run", path, "--data", data, PREFECT_API_URL="").returncode == 1
-    assert json.loads(command("statements", "--data", data, "--json").stdout)["statements"] == []

@@ -151,12 +151,6 @@ def test_moments_that_no_mfid_can_hold_are_refused() -> None:
         ids.derive_mfid({"a": 1}, datetime(1969, 12, 31, tzinfo=UTC))
 
 
-def test_the_youngest_parent_is_the_one_with_the_latest_time() -> None:
-    older, younger = ids.new_mfid(MOMENT), ids.new_mfid(MOMENT + timedelta(seconds=1))
-
-    assert ids.youngest([younger, older]) == younger
-
-
 @pytest.mark.parametrize("text", ["", PARENT.upper(), PARENT[:-1], PARENT + "0", PARENT[:-1] + "u", None, 3])
 def test_what_is_no_mfid_is_not_taken_for_one(text: object) -> None:
     assert not ids.is_mfid(text)

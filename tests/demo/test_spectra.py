@@ -44,11 +44,3 @@ def test_a_bad_file_is_refused_with_its_name_and_line(content, message, tmp_path
 
     with pytest.raises(ValueError, match=message):
         read_spectrum(path)
-
-
-def test_a_picture_is_refused_as_not_being_text(tmp_path):
-    path = tmp_path / "picture.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
-
-    with pytest.raises(ValueError, match=r"picture\.png: not a text file"):
-        read_spectrum(path)

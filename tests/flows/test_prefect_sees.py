@@ -76,21 +76,6 @@ def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runn
     assert "first (a)" in artifacts["outputs"]["data"]
 
 
-def test_what_a_failed_step_printed_is_in_its_log(lab: Any, data: Any, prefect: Any) -> None:
-    text = PIPELINE.replace('c: {uses: "LABMODULE:scale", inputs: {counts: first}, params: {factor: 4}}', "c: FAIL")
-    path = lab.declare(text.replace("FAIL", '{uses: "LABMODULE:fail", inputs: {counts: first}}'), "seen.yaml")
-    state, message, run = prefect.run(RUN, path, data, "threads", "{}")
-    assert state == "FAILED"
-    assert "the lamp was off" in message
-    end = time.monotonic() + 60
-    while True:
-        logs = [log["message"] for log in prefect.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})]
-        if any('raise RuntimeError("the lamp was off")' in log for log in logs):
-            break
-        assert time.monotonic() < end, logs
-        time.sleep(0.5)
-
-
 def test_reused_steps_are_cached_and_a_run_of_one_step_makes_it_again(lab: Any, data: Any, prefect: Any) -> None:
     path = lab.declare(PIPELINE, "seen.yaml")
     assert prefect.run(RUN, path, data, "threads", "{}")[0] == "COMPLETED"

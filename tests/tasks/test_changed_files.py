@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.machine import opened
 from crucible_lineage.machine.checksums import stamp_if_present
 from crucible_lineage.machine.opened import OpenedFiles, watch_files, watching
 from crucible_lineage.tasks.arguments import Arguments
@@ -26,17 +25,6 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: 
     arguments = Arguments(recording, "copy", paths={"scan": old, "other": other}, before=before)
     new.replace(old)  # as a program does that copies with `cp -p` and renames
     assert arguments.changed_files() == {"scan": [old]}
-
-
-def test_the_files_that_calls_have_written_are_remembered_up_to_a_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    watch_files()
-    monkeypatch.setattr(opened, "MOST_FILES", 3)
-    with watching(OpenedFiles((tmp_path,))):
-        for number in range(5):
-            (tmp_path / f"{number}.txt").write_text("1")
-    assert [Path(name).stem for name in opened._written] == ["2", "3", "4"]
 
 
 def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(

@@ -83,9 +83,7 @@ def test_its_key_is_masked_and_its_address_checked() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"api_key": KEY},
         {"url": "https://crucible.example", "api_key": [KEY]},
-        {"url": f"{KEY}@crucible", "api_key": KEY},
         {"url": "https://crucible.example", "api_key": KEY, "read_timeout_s": KEY},
     ],
 )

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
-import pandas as pd
 import pytest
 from pydantic import BaseModel
 
@@ -43,23 +42,16 @@ class Row(BaseModel):
 
 STORED = {
     "a number": (np.float64(0.1), "0.1"),
-    "a short float": (np.float32(0.5), "0.5"),
-    "a truth value": (np.bool_(True), "true"),
     "no number": (np.float64("nan"), '"nan"'),
     "a dict": ({"mean": np.float64(2), "n": np.int8(3), "none": float("inf")}, '{"mean":2.0,"n":3,"none":"inf"}'),
     "nested": ([(1, np.float16(2)), (3, np.float16(4))], "[[1,2.0],[3,4.0]]"),
     "keys that are places": ({(0, 1): "a"}, '[[[0,1],"a"]]'),
     "sets": ({"a": {2, 1}, "b": frozenset([3])}, '{"a":[1,2],"b":[3]}'),
     "dates": ([datetime(2026, 1, 1), date(2026, 1, 1)], '["2026-01-01T00:00:00","2026-01-01"]'),
-    "members of an enum": ([Phase.SOLID, Phase.LIQUID], '[1,"l"]'),
     "models": ([Row(name="a")], '[{"name":"a","when":"2026-11-27T00:00:00"}]'),
     "exact numbers": ([UUID(int=7), Decimal("1.0")], '["00000000-0000-0000-0000-000000000007","1.0"]'),
-    "a complex number": (1 + 2j, '"1+2j"'),
     "a tuple with names": ([Peak(1.5, 2)], '[{"place":1.5,"height":2}]'),
     "a counter": (Counter("aab"), '{"a":2,"b":1}'),
-    "a text of a class of its own": (np.str_("abc"), '"abc"'),
-    "a moment of pandas": ([pd.Timestamp("2026-01-01")], '["2026-01-01T00:00:00"]'),
-    "a field that is a number of NumPy": (Fit(1.5, np.int64(3)), '{"peak":1.5,"count":3,"image":null}'),  # type: ignore[arg-type]
 }
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.nights import by_night
-
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
 TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count*, kind: raw}}\n"
 
@@ -206,23 +204,6 @@ def test_a_prefect_server_that_does_not_answer_is_told_in_a_line(
     away = command(verb, pipeline, "--data", data, PREFECT_API_URL="http://127.0.0.1:9/api")
     assert away.returncode == 3
     assert re.fullmatch(r"error: could not .*: Prefect at http://127.0.0.1:9/api: .*\n.*\n", away.stderr), away.stderr
-
-
-@by_night("a server of Prefect that does not start")
-def test_a_prefect_that_cannot_be_started_for_a_run_is_told_in_a_line(
-    lab: Any, data: Path, command: Any, tmp_path: Path
-) -> None:
-    environment = {
-        "PREFECT_API_URL": "",
-        "PREFECT_HOME": str(tmp_path / "home"),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1",
-        "PREFECT_API_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////proc/nowhere/prefect.db",
-    }
-    ran = command("run", lab.pipeline, "--data", data, "--engine", "prefect", **environment)
-    assert (ran.returncode, "Traceback" in ran.stderr) == (3, False), ran.stderr
-    assert "error: could not run the pipeline: Prefect, which was started for this" in ran.stderr
-    assert f"its log is {tmp_path / 'home' / 'server.log'}" in ran.stderr
-    assert "or with --engine local" in ran.stderr
 
 
 def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_the_result(
