@@ -87,17 +87,14 @@ class Variables:
             if name not in self.environ:
                 self.report(location, f"the environment variable {name} is not set")
             return self.environ.get(name, "")
-        self.report(location, self._fault(kind, name, reference))
-        return ""
-
-    def _fault(self, kind: str, name: str, reference: str) -> str:
+        fault = "stands for nothing; write ${params.NAME} or ${env.NAME}, or $${ for the text itself"
         if kind == "env" and name:
-            return f"${{{reference}}}: name the variable first, as in `env: [{name}]` at the top"
-        if kind == "params" and name:
-            return f"${{{reference}}}: `params:` at the top has no {name!r}; {nearest(name, self.params)}"
-        return (
-            f"${{{reference}}} stands for nothing; write ${{params.NAME}} or ${{env.NAME}}, or $${{ for the text itself"
-        )
+            fault = f"name the variable first, as in `env: [{name}]` at the top"
+        elif kind == "params" and name:
+            fault = f"`params:` at the top has no {name!r}; {nearest(name, self.params)}"
+        is_named = kind in ("env", "params") and bool(name)
+        self.report(location, f"${{{reference}}}{':' if is_named else ''} {fault}")
+        return ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +188,10 @@ class _Loader:
             if step not in steps:
                 raise InputError(_no_override(name, [f"{known}.{param}" for known in steps]))
             declared = mapping_at(steps, step)
-            if param in _swept(declared.get("matrix")):
+            matrix = declared.get("matrix")
+            if any(
+                isinstance(part, dict) and param in part for part in (matrix if isinstance(matrix, list) else [matrix])
+            ):
                 raise InputError(f"--set {name}: the parameter {param!r} is swept by the matrix of step {step!r}")
             declared["params"] = {**mapping_at(declared, "params"), param: value}
             self.document.options["steps", step, "params", param] = f"--set {name}"
@@ -229,11 +229,6 @@ class _Loader:
             resolved = references.resolve(params, (*location, "params"))
             filled["references"] = {k: resolved[k] for k in params if repr(resolved[k]) != repr(filled["params"][k])}
         return filled
-
-
-def _swept(matrix: object) -> set[str]:
-    parts = matrix if isinstance(matrix, list) else [matrix]
-    return {name for part in parts if isinstance(part, dict) for name in part}
 
 
 def mapping_at(data: object, key: str) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -153,6 +153,10 @@ def plan(
     """
     done: dict[str, StepPlan] = {}
     planned_instances, looked = dict(instances), set[str]()
+
+    def results_of(name: str) -> Mapping[str, DatasetRef]:
+        return done[name].results if name in done else {}
+
     doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in networkx.topological_generations(graph_of(instances)):
         drafts = []
@@ -162,10 +166,12 @@ def plan(
             if unready is not None:
                 done[name] = unready
                 continue
-            if instance.inspection.facts and instance.step.name not in looked:
-                looked.add(instance.step.name)
-                _look_ahead(instance, instances, inputs, done, index)
             results = {need: done[need].results for need in instance.needs}
+            if instance.inspection.facts and instance.step.name not in looked:  # of all its instances together
+                looked.add(instance.step.name)
+                alike = (other for other in instances.values() if other.step.name == instance.step.name)
+                parents = (feed.dataset(inputs, results_of) for other in alike for feed in other.feeds)
+                index.facts.prefetch([dataset.mfid for dataset in parents if dataset])
             try:
                 drafts.append(_draft(instance, used_datasets(instance, inputs, results), index))
             except InputError as error:  # a fault of this step does not stop the others
@@ -287,55 +293,38 @@ def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced
 
 
 def _unfinished(instance: Instance, draft: StepPlan, index: ProjectIndex) -> StepPlan:
-    """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale."""
-    replaced, causes, changed = _replaced(instance, draft, index)
+    """Return the plan of an instance whose results are not all complete: interrupted, never made, or stale.
+
+    Current results that it would replace give the causes: the differences, and the diff of the code.
+    """
+    replaced: dict[str, str] = {}
+    state, causes, changed = MISSING, ["never made"], tuple[str, ...]()
+    for planned in draft.outputs:
+        earlier = _current(instance, planned.output, index)
+        if earlier is None or earlier.mfid == planned.mfid:
+            continue
+        if not replaced:
+            parents = tuple(
+                UsedFiles(part.role, part.dataset.name, part.dataset.source, _sizes(part.files)) for part in draft.used
+            )
+            now = Ingredients(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
+            causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier, now)]
+            if earlier.recipe["code"] != planned.recipe["code"]:
+                changed = code_diff(earlier, now)
+        state, replaced[planned.output] = STALE, earlier.mfid
     if any(index.is_begun(planned.mfid) for planned in draft.outputs):
         state, causes = INCOMPLETE, ["an earlier run did not finish"]
-    elif replaced:
-        state = STALE
-    else:
-        state, causes = MISSING, ["never made"]
     outputs = tuple(replace(planned, supersedes=replaced.get(planned.output)) for planned in draft.outputs)
     roots = tuple(f"{draft.name}: {cause.partition(' (since ')[0]}" for cause in causes)
     return replace(draft, state=state, causes=tuple(causes), outputs=outputs, code_diff=changed, roots=roots)
-
-
-def _look_ahead(
-    instance: Instance,
-    instances: Mapping[str, Instance],
-    inputs: Inputs,
-    done: Mapping[str, StepPlan],
-    index: ProjectIndex,
-) -> None:
-    """Read the facts about the parents of all instances of a step together, before its first one."""
-    step = instance.step.name
-    feeds = (feed for other in instances.values() if other.step.name == step for feed in other.feeds)
-    datasets = (feed.dataset(inputs, lambda name: done[name].results if name in done else {}) for feed in feeds)
-    index.facts.prefetch([dataset.mfid for dataset in datasets if dataset])
 
 
 def _ids(outputs: Sequence[PlannedOutput]) -> dict[str, str]:
     return {planned.output: planned.mfid for planned in outputs}
 
 
-def _replaced(
-    instance: Instance, draft: StepPlan, index: ProjectIndex
-) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
-    """Return the current results to be replaced, by output, the differences, and the diff of the code."""
-    replaced: dict[str, str] = {}
-    causes: list[str] = []
-    changed: tuple[str, ...] = ()
-    for planned in draft.outputs:
-        earlier = _current(instance, planned.output, index)
-        if earlier is None or earlier.mfid == planned.mfid:
-            continue
-        replaced[planned.output] = earlier.mfid
-        if not causes:
-            now = _made(instance, planned, draft.used)
-            causes = [f"{cause} (since {earlier.mfid})" for cause in differences(earlier, now)]
-            if earlier.recipe["code"] != planned.recipe["code"]:
-                changed = code_diff(earlier, now)
-    return replaced, causes, changed
+def _sizes(files: Iterable[FileRef]) -> dict[str, tuple[str, int]]:
+    return {file.name: (file.sha256, file.size) for file in files}
 
 
 def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredients | None:
@@ -344,7 +333,7 @@ def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredient
 
 
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: ProjectIndex) -> StepPlan | None:
-    """Return the plan of an instance whose parents do not all exist; None if they do."""
+    """Return the plan of an instance with parents that are blocked or to be made or registered; None if all exist."""
     parents = [need for need in instance.needs if done[need].state == BLOCKED]
     blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
     if blocked:
@@ -358,13 +347,6 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
     existing = [dataset.mfid for dataset in parents_of if dataset]
     if on_hold := index.on_hold(existing, instance.inspection.code.fingerprint):
         return _blocked(instance, on_hold, on_hold=True)
-    return _waiting(instance, waiting, new, inputs, index)
-
-
-def _waiting(
-    instance: Instance, waiting: Sequence[StepPlan], new: Sequence[InputEdge], inputs: Inputs, index: ProjectIndex
-) -> StepPlan:
-    """Return the plan of an instance with parents still to be made or registered."""
     name, step = instance.name, instance.step.name
     has_current = any(map(index.current_in, (key for keys in instance.slots.values() for key in keys)))
     results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
@@ -379,7 +361,7 @@ def _waiting(
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
     """Return how unregistered files differ from those of the current result."""
-    files = {file.ref.name: (file.ref.sha256, file.ref.size) for file in (item.raw.files if item.raw else ())}
+    files = _sizes(file.ref for file in (item.raw.files if item.raw else ()))
     before = next((parent for parent in (earlier.used if earlier else ()) if parent.role == feed.role), None)
     if before is not None and before.files.keys() & files.keys():
         return f"input {feed.role}: {file_changes(before, UsedFiles(feed.role, '', '', files))}"
@@ -393,20 +375,6 @@ def _names(files: Mapping[str, tuple[str, int]]) -> str:
     """Name up to three files, with the first digits of their hashes."""
     shown = [f"{name} (sha {sha256[:8]})" for name, (sha256, _) in sorted(files.items())]
     return shortened(shown, 3)
-
-
-def _made(instance: Instance, planned: PlannedOutput, used: Sequence[UsedDataset]) -> Ingredients:
-    """Return the ingredients of an output if it were made now."""
-    parents = tuple(
-        UsedFiles(
-            part.role,
-            part.dataset.name,
-            part.dataset.source,
-            {file.name: (file.sha256, file.size) for file in part.files},
-        )
-        for part in used
-    )
-    return Ingredients(planned.recipe, instance.inspection.source, instance.inspection.pieces, parents)
 
 
 def _follows(parents: Sequence[StepPlan], *, has_current: bool) -> Iterator[str]:

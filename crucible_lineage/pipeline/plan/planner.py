@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.store import Store
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
@@ -130,17 +128,16 @@ class ProjectIndex:
     def current(self, slot: str) -> Ingredients | None:
         """Return the current result in a slot; the newest, if several declarations have the slot."""
         found = {mfid: self.results.registered_as(mfid) for mfid in self.current_in(slot)}
-        records = ((mfid, dataset.step_record) for mfid, dataset in found.items() if dataset)
-        earlier = [earlier_result(mfid, record, self._names(record)) for mfid, record in records if record]
+        earlier = []
+        for mfid, dataset in found.items():
+            if dataset and (record := dataset.step_record):
+                names = {parent: ref.name for parent, ref in self.session.mirror.known_among(record.parents).items()}
+                earlier.append(earlier_result(mfid, record, names))
         return max(earlier, key=lambda result: result.mfid, default=None)
 
     def current_in(self, slot: str) -> tuple[str, ...]:
         """Return the current results in a slot."""
         return self.results.slots.current(slot, self.project)
-
-    def _names(self, record: StepRecord) -> dict[str, str]:
-        """Return the names of parents that are known on this machine."""
-        return {mfid: ref.name for mfid, ref in self.session.mirror.known_among(record.parents).items()}
 
 
 def earlier_result(mfid: str, record: StepRecord, names: Mapping[str, str]) -> Ingredients:
@@ -196,7 +193,14 @@ def plan_pipeline(
         return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
 
     inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of))
-    inspect, returned = partial(_inspect_with_params, session.store, {}), dict[str, JsonMapping]()
+    inspected, returned = dict[bytes, Inspection](), dict[str, JsonMapping]()
+
+    def inspect(step: BoundStep, given: Mapping[str, object]) -> Inspection:
+        key = canonical_json([step.name, canonical_params(given)])
+        if key not in inspected:
+            inspected[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, session.store)
+        return inspected[key]
+
     for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
         instances = Expansion(pipeline, inputs, inspect, returned).expand()
         require_names(pipeline, forced, instances)
@@ -225,16 +229,6 @@ def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectInde
     return {
         name: fields_of(registered.dataset.model_dump())["metadata"] for name, registered in found.items() if registered
     }
-
-
-def _inspect_with_params(
-    store: Store, cache: dict[bytes, Inspection], step: BoundStep, given: Mapping[str, object]
-) -> Inspection:
-    """Inspect a step with parameters from records."""
-    key = canonical_json([step.name, canonical_params(given)])
-    if key not in cache:
-        cache[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, store)
-    return cache[key]
 
 
 def _results_of(
