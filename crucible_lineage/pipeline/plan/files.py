@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -126,22 +126,16 @@ def raw_files(
     recipe = raw_recipe(project, [file.ref for file in files], made_of, salt)
     derived = derived_mfid(recipe) if parents else raw_mfid(recipe, moment)
     raw = RawFiles(project, recipe, files, mfid or derived, made_of, remote, named=mfid is not None)
-    if raw.named:
-        require_possible_id(raw)
+    if mfid is not None:
+        if parents:
+            raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")
+        require_mfid(mfid)
+        if not gives_id(recipe, mfid):
+            raise InputError(
+                f"register {raw.label} as {mfid}: that id follows from a recipe, and not from that of these files in "
+                f"project {project}; nothing was changed"
+            )
     return raw
-
-
-def require_possible_id(raw: RawFiles) -> None:
-    """Raise InputError if these files cannot have the id that was given."""
-    mfid = raw.mfid
-    if raw.parents:
-        raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")
-    require_mfid(mfid)
-    if not gives_id(raw.recipe, mfid):
-        raise InputError(
-            f"register {raw.label} as {mfid}: that id follows from a recipe, and not from that of these files in "
-            f"project {raw.project}; nothing was changed"
-        )
 
 
 def existing_dataset(mfid: str, session: Session) -> DatasetRef:
@@ -178,7 +172,7 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     except IdTakenError as error:
         conflict = error
     if dataset is None and not is_begun and not (raw.parents or raw.named):
-        dataset = same_bytes(raw, session, renamed=renamed)
+        dataset = _same_bytes(raw, session, renamed=renamed)
     if dataset is not None and raw.are_files_of(dataset):
         session.mirror.trust({raw.mfid: dataset, dataset.mfid: dataset})
     elif dataset is None and conflict is not None:
@@ -186,18 +180,28 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     return dataset
 
 
-def same_bytes(raw: RawFiles, session: Session, *, renamed: bool = False) -> DatasetRef | None:
-    """Return the project's oldest dataset with these files, by hash; with `renamed`, else one with other names."""
-    fallback = None
-    for mfid, record in _candidates(raw, session, renamed=renamed):
-        if record is not None and not record.is_complete:
+def _same_bytes(raw: RawFiles, session: Session, *, renamed: bool) -> DatasetRef | None:
+    """Return the project's dataset with these files, by hash; with `renamed`, else one with other names.
+
+    Those with the same time of measurement come first, then the oldest. Excluded are datasets of another recipe (with
+    `renamed`, of other bytes), and the same bytes with another time of measurement, which are other data.
+    """
+    found, fallback = [], None
+    files = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
+    for mfid in sorted({file.dataset_mfid for file in files if file.dataset_mfid}):
+        dataset = session.client.datasets.get(mfid, include_metadata=True)
+        record = read_record(dataset.scientific_metadata)
+        if lies_elsewhere(dataset, raw.project) or (record is not None and not record.is_complete):
             continue  # registering the files completes it
+        if _may_be(raw, mfid, record) or (renamed and _may_be_renamed(raw, dataset, record)):
+            found.append((not _has_same_time(dataset, raw), mfid))
+    for _, mfid in sorted(found):
         with suppress(IdTakenError):  # its files differ from its record
-            dataset = existing_dataset(mfid, session)
-            if raw.are_files_of(dataset):
-                return dataset
-            if renamed and fallback is None and raw.have_bytes_of(dataset):
-                fallback = dataset
+            ref = existing_dataset(mfid, session)
+            if raw.are_files_of(ref):
+                return ref
+            if renamed and fallback is None and raw.have_bytes_of(ref):
+                fallback = ref
     return fallback
 
 
@@ -239,27 +243,6 @@ def _foreign_dataset(found: Dataset, session: Session) -> DatasetRef:
         raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
     ordered = tuple(sorted(files, key=lambda file: file.name))
     return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found), taken=taken_of(found))
-
-
-def _candidates(
-    raw: RawFiles, session: Session, *, renamed: bool = False
-) -> Iterator[tuple[str, StepRecord | FilesRecord | None]]:
-    """Yield the datasets of the project that contain the first of the files, with their records.
-
-    Those with the same time of measurement come first, then the oldest. Excluded are datasets of another recipe (with
-    `renamed`, of other bytes), and the same bytes with another time of measurement, which are other data.
-    """
-    found = []
-    files = session.client.files.list(sha256_hash=raw.files[0].ref.sha256)
-    for mfid in sorted({file.dataset_mfid for file in files if file.dataset_mfid}):
-        dataset = session.client.datasets.get(mfid, include_metadata=True)
-        record = read_record(dataset.scientific_metadata)
-        if lies_elsewhere(dataset, raw.project):
-            continue
-        if _may_be(raw, mfid, record) or (renamed and _may_be_renamed(raw, dataset, record)):
-            found.append((dataset, record))
-    for dataset, record in sorted(found, key=lambda item: not _has_same_time(item[0], raw)):
-        yield dataset.unique_id, record
 
 
 def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -> bool:

@@ -44,7 +44,7 @@ from crucible_lineage.pipeline.plan.partners import Partners, choose_calibration
 from crucible_lineage.pipeline.plan.revisions import recognize_renamed, record_names
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import Registered, knows, refusals, registered
+from crucible_lineage.registration.read import knows, refusals, registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.calibrations import Span
@@ -167,25 +167,13 @@ def _calibrate(
 def register_inputs(
     inputs: Inputs, session: Session, report: Callable[[str], None] | None = None
 ) -> dict[str, tuple[InputItem, ...]]:
-    """Register new files; return the datasets of each input. `report` is called with messages on progress."""
+    """Register new files, several at a time; return the datasets of each input. `report` gets messages on progress."""
     new = [item for items in inputs.values() for item in items if item.dataset is None and item.raw and item.new]
-    registered = _register_new(new, session, report)
-    for items in inputs.values():
-        if items and all(id(item) in registered for item in items):
-            store_agreement([registered[id(item)] for item in items], session)
-    record_names(inputs, session)
-    return {name: tuple(registered.get(id(item), item) for item in items) for name, items in inputs.items()}
-
-
-def _register_new(
-    new: Sequence[InputItem], session: Session, report: Callable[[str], None] | None
-) -> dict[int, InputItem]:
-    """Register the files of items, several at a time; return them with their datasets by the `id()` of the items."""
     total = sum(_size(item) for item in new)
     done = sent = 0
     lock = threading.Lock()
 
-    def registered(item: InputItem) -> InputItem:
+    def register(item: InputItem) -> InputItem:
         nonlocal done, sent
         assert item.raw is not None
         assert item.new is not None
@@ -197,8 +185,13 @@ def _register_new(
             done, sent = done + 1, sent + _size(item)
         return replace(item, dataset=dataset)
 
-    found = session.at_once(partial(registered, item) for item in new)
-    return {id(item): sample for item, sample in zip(new, found, strict=True)}
+    found = session.at_once(partial(register, item) for item in new)
+    registered = {id(item): sample for item, sample in zip(new, found, strict=True)}
+    for items in inputs.values():
+        if items and all(id(item) in registered for item in items):
+            store_agreement([registered[id(item)] for item in items], session)
+    record_names(inputs, session)
+    return {name: tuple(registered.get(id(item), item) for item in items) for name, items in inputs.items()}
 
 
 def _size(item: InputItem) -> int:
@@ -403,17 +396,16 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     usable.sort(key=lambda dataset: (measured_at(dict(dataset)) or utc(dataset.creation_time or ""), dataset.unique_id))
     found = [registered(session.client, dataset) for dataset in usable]
     refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
-    yield from (_selected_item(item, session, refused.get(item.mfid, "")) for item in found)
-
-
-def _selected_item(found: Registered, session: Session, refusal: str) -> InputItem:
-    mfid, fields = found.mfid, fields_of(found.dataset.model_dump())
-    if refusal:
-        return InputItem(mfid, None, fields, blocked=refusal)
-    if found.ref is not None:
-        session.mirror.trust({found.mfid: found.ref})
-        return InputItem(mfid, found.ref, fields, about=min(slots_of(found.dataset.scientific_metadata), default=""))
-    try:
-        return InputItem(mfid, existing_dataset(mfid, session), fields)
-    except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
-        return InputItem(mfid, None, fields, blocked=str(error))
+    for item in found:
+        fields, refusal = fields_of(item.dataset.model_dump()), refused.get(item.mfid, "")
+        if item.ref is not None and not refusal:
+            session.mirror.trust({item.mfid: item.ref})
+            slots = slots_of(item.dataset.scientific_metadata)
+            yield InputItem(item.mfid, item.ref, fields, about=min(slots, default=""))
+            continue
+        try:
+            yield InputItem(
+                item.mfid, None if refusal else existing_dataset(item.mfid, session), fields, blocked=refusal
+            )
+        except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
+            yield InputItem(item.mfid, None, fields, blocked=str(error))
