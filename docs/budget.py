@@ -86,7 +86,7 @@ def _options(command: click.Command) -> list[str]:
 
 
 def _yaml_keys() -> set[str]:
-    from crucible_lineage.pipeline.declare.schema import pipeline_schema
+    from crucible_lineage.pipeline.declare.pipeline import pipeline_schema
 
     schema = pipeline_schema()
     return {key for model in (schema, *schema["$defs"].values()) for key in model.get("properties", {})}

@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.declare.load import (
     project_fault,
     read_declaration,
 )
-from crucible_lineage.pipeline.declare.schema import MODELINE, pipeline_schema
+from crucible_lineage.pipeline.declare.pipeline import MODELINE, pipeline_schema
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.server.ingest import ingestor_names

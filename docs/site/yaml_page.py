@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from crucible_lineage.pipeline.declare.schema import pipeline_schema
+from crucible_lineage.pipeline.declare.pipeline import pipeline_schema
 
 __all__ = ["table", "yaml_page"]
 

@@ -105,7 +105,7 @@ def test_every_command_and_option_is_on_the_page(assembled: Path) -> None:
 
 
 def test_every_key_of_a_declaration_is_on_the_page(assembled: Path) -> None:
-    from crucible_lineage.pipeline.declare.schema import pipeline_schema
+    from crucible_lineage.pipeline.declare.pipeline import pipeline_schema
 
     schema = pipeline_schema()
     page = (assembled / "reference" / "yaml.md").read_text(encoding="utf-8")

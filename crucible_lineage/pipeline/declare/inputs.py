@@ -280,21 +280,11 @@ class CalibrationInput(DeclaredModel):
 
 
 class EachInput(PairedInput):
-    """Datasets declared one by one; keys beside `each` apply to all of them."""
+    """Datasets of files declared one by one; keys beside `each` apply to all of them."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
 
-    each: tuple[
-        Annotated[
-            Annotated[FileInput, Tag("file")] | Annotated[DatasetInput, Tag("dataset")],
-            Discriminator(
-                lambda value: _input_kind(value) if _input_kind(value) in ("file", "dataset") else None,
-                custom_error_type="input_kind",
-                custom_error_message="it needs one of the keys file and dataset",
-            ),
-        ],
-        ...,
-    ] = Field(min_length=1, description="the datasets, one by one, each as an input")
+    each: tuple[FileInput, ...] = Field(min_length=1, description="the files of the datasets, each as an input")
 
     @model_validator(mode="before")
     @classmethod
@@ -309,8 +299,6 @@ class EachInput(PairedInput):
     def _flat(self) -> Self:
         if any(entry.match for entry in self.each):
             raise ValueError("`match` belongs beside the list, not in it")
-        if any(entry.each and not isinstance(entry, FileInput) for entry in self.each):
-            raise ValueError("in the list, `each` is for patterns of files: each matching file is one dataset")
         return self
 
 

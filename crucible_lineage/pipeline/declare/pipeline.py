@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-from pydantic.json_schema import SkipJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
@@ -402,6 +402,33 @@ class PipelineSpec(DeclaredModel):
     def folder(self) -> Path:
         """The folder of the declaration."""
         return self.path.parent
+
+
+MODELINE = "# yaml-language-server: $schema={path}"
+_REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}
+
+
+class _WithReferences(GenerateJsonSchema):
+    """Allows references to variables where numbers and booleans are expected."""
+
+    def int_schema(self, schema: Any) -> dict[str, Any]:
+        return {"anyOf": [super().int_schema(schema), _REFERENCE]}
+
+    def float_schema(self, schema: Any) -> dict[str, Any]:
+        return {"anyOf": [super().float_schema(schema), _REFERENCE]}
+
+    def bool_schema(self, schema: Any) -> dict[str, Any]:
+        return {"anyOf": [super().bool_schema(schema), _REFERENCE]}
+
+
+def pipeline_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12), with the keys that are resolved before a pipeline is checked."""
+    schema = PipelineSpec.model_json_schema(by_alias=True, schema_generator=_WithReferences)
+    schema["properties"]["params"] = {
+        "type": "object",
+        "description": "values for ${params.NAME}, which --set can change",
+    }
+    return {**schema, "$schema": GenerateJsonSchema.schema_dialect, "title": "crucible-lineage pipeline"}
 
 
 def _source(declared: object) -> object:

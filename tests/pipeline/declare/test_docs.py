@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.cli import COMMANDS
-from crucible_lineage.pipeline.declare.faults import INTERNAL_FIELDS, TOP_KEYS
 from crucible_lineage.pipeline.declare.inputs import INPUT_KINDS
+from crucible_lineage.pipeline.declare.load import INTERNAL_FIELDS, TOP_KEYS
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, StepSpec
 from crucible_lineage.pipeline.plan.bind import bind_file
 

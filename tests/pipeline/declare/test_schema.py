@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.declare.schema import pipeline_schema
+from crucible_lineage.pipeline.declare.pipeline import pipeline_schema
 from crucible_lineage.pipeline.declare.yaml import parse_document
 
 jsonschema = pytest.importorskip("jsonschema")
@@ -57,7 +57,7 @@ inputs:
   d: {dataset: [0tr5k2ndm5zvd000nr21qakeh4], each: true, match: {a: instrument_name}}
   e: {select: {measurement: x, keyword: y}, each: true}
   f: {pipeline: other.yaml, step: s, output: low, each: true}
-  g: {each: [{file: a.txt, metadata: {x: 1}}, {dataset: 0tr5k2ndm5zvd000nr21qakeh4}], measurement: m}
+  g: {each: [{file: a.txt, metadata: {x: 1}}], measurement: m}
 steps:
   s:
     uses: "m:f"
