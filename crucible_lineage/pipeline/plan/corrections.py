@@ -28,7 +28,6 @@ from crucible_lineage.text.times import is_same_value, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client.models import Dataset
-    from crucible_lineage.machine.csv_files import CsvForm
 
 LINKS = ("parent+", "parent-", "sample", "sample+", "sample-", "keyword+")  # to add or remove; `sample` replaces all
 LINKED = frozenset(link.rstrip("+-") for link in LINKS)
@@ -121,8 +120,17 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
 
 def _value_changes(session: Session, dataset: Dataset, field: str, value: object) -> Iterator[tuple[Any, Any]]:
     """Yield the value that a field has and the one to set, if they differ."""
-    now = _checked(field, value)
-    is_entry = field.startswith(METADATA_PREFIX)
+    now, is_entry = value, field.startswith(METADATA_PREFIX)
+    if is_entry:
+        if is_own(field.removeprefix(METADATA_PREFIX)):
+            raise InputError(f"set {field}: this key is reserved for the provenance record")
+    elif not isinstance(value, str) or not value:
+        raise InputError(f"set {field}={value}: write a text")
+    elif field == "timestamp":
+        try:
+            now = utc(value).isoformat()
+        except ValueError as error:
+            raise InputError(f"set timestamp={value}: write it as in 2024-05-10T12:00:00Z") from error
     metadata = dataset.scientific_metadata or {}
     was = metadata.get(field.removeprefix(METADATA_PREFIX)) if is_entry else getattr(dataset, field)
     was = next((act.overwritten for act in overwritten(metadata) if act.field == field), was)
@@ -230,22 +238,20 @@ def read_table(table: Path) -> list[Request]:
         raise InputError(f"{table}: there is no column {ID_COLUMN!r}; it names the dataset of each row")
     if twice := [name for name, count in Counter(form.columns).items() if name and count > 1]:
         raise InputError(f"{table}: there are two columns {twice[0]!r}")
-    return [_request(table, line, form, cells) for line, cells in rows if any(cells)]
-
-
-def _request(table: Path, line: int, form: CsvForm, cells: Sequence[str]) -> Request:
-    location = f"{table}:{line}"
-    row = {
-        name: form.with_point(cell) if name.startswith(METADATA_PREFIX) else cell
-        for name, cell in zip(form.columns, cells, strict=True)
-        if cell
-    }
-    mfid = row.pop(ID_COLUMN, "")
-    try:
-        values = {name: read_value(name, cell) for name, cell in row.items()}
-    except InputError as error:
-        raise InputError(f"{location}: {error}") from error
-    return location, mfid, values
+    requests: list[Request] = []
+    for line, cells in rows:
+        named = {name: cell for name, cell in zip(form.columns, cells, strict=True) if cell}
+        mfid = named.pop(ID_COLUMN, "")
+        try:
+            values = {
+                name: read_value(name, form.with_point(cell) if name.startswith(METADATA_PREFIX) else cell)
+                for name, cell in named.items()
+            }
+        except InputError as error:
+            raise InputError(f"{table}:{line}: {error}") from error
+        if any(cells):
+            requests.append((f"{table}:{line}", mfid, values))
+    return requests
 
 
 def read_value(field: str, text: str) -> Any:
@@ -295,21 +301,6 @@ def uncorrected(metadata: JsonMapping) -> JsonObject:
 
 def _shown(value: object) -> str:
     return "nothing" if value is None else repr(value)
-
-
-def _checked(field: str, value: Any) -> Any:
-    if field.startswith(METADATA_PREFIX):
-        if is_own(field.removeprefix(METADATA_PREFIX)):
-            raise InputError(f"set {field}: this key is reserved for the provenance record")
-        return value
-    if not isinstance(value, str) or not value:
-        raise InputError(f"set {field}={value}: write a text")
-    if field != "timestamp":
-        return value
-    try:
-        return utc(value).isoformat()
-    except ValueError as error:
-        raise InputError(f"set timestamp={value}: write it as in 2024-05-10T12:00:00Z") from error
 
 
 def _instrument(session: Session, name: str) -> str:

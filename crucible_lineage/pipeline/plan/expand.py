@@ -14,6 +14,7 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import shared, value_of, values_of
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput, PairedInput
+from crucible_lineage.pipeline.declare.parts import TimeMatch
 from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, Source, template_fields
 from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
@@ -130,7 +131,7 @@ class Expansion:
         self.columns: dict[str, tuple[Value, ...]] = {}  # dimension -> its values
         self.value_at: dict[str, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
         self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
-        self.candidates: dict[object, Candidates] = {}  # by matched input, or by source of partners in time
+        self.candidates: dict[object, Candidates] = {}  # by name and rule
         for name, items in inputs.items():
             self._add_column(name, values_of_input(items))
 
@@ -343,9 +344,8 @@ class Expansion:
     ) -> _SourceParents:
         """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
         name, ((partner, same),) = source.source, (declared.match or {}).items()
-        if name not in self.candidates:
-            self.candidates[name] = Candidates(f"input {name}", self._rows_of(name, same), same, declared)
-        candidates, members, items = self.candidates[name], self._members(partner, point), self.inputs[partner]
+        candidates, members = self._candidates(name, same, declared), self._members(partner, point)
+        items = self.inputs[partner]
         if members is not None and not collects:
             own = [items[index] for index in members]
             group = next(self.columns[dim][index].label for dim, index in point.items() if root_of(dim) == partner)
@@ -378,14 +378,12 @@ class Expansion:
 
     def _chosen_feeds(self, source: Source, role: str, name: str, first: Sequence[InputEdge]) -> _SourceParents:
         """Choose the partners in time from a source for the parents that the instance is about."""
-        if source not in self.candidates:
-            self.candidates[source] = self._candidates(source)
         own = [self.inputs[root][index] for root, index in items_behind(first, self.instances)]
         label = own[0].label if len(own) == 1 else name
         made = [feed.instance for feed in first if feed.instance]
         shared_metadata = shared(self._made_fields(instance)["metadata"] for instance in made)
         fields = {"params": self.params[name], "metadata": shared_metadata}
-        found = self.candidates[source].choose(_row(0, label, own, fields, source.same))
+        found = self._candidates(source.source, source.same, source).choose(_row(0, label, own, fields, source.same))
         unknown = set(made) - self.returned.keys()
         if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.same):
             return self._partner_feeds(source, role, found)
@@ -408,19 +406,19 @@ class Expansion:
         fault = partners.fault or self._blocked(feeds)
         return _SourceParents(feeds, fault, blocks=bool(fault) and not partners.absent)
 
-    def _candidates(self, source: Source) -> Candidates:
+    def _candidates(self, name: str, same: tuple[str, ...], rule: TimeMatch) -> Candidates:
         """Return the candidates for partners: the datasets of an input, or the results of a step."""
-        if source.source in self.inputs:
-            rows = self._rows_of(source.source, source.same)
-            return Candidates(f"input {source.source}", rows, source.same, source)
-        rows = []
-        for number, (_, name) in enumerate(self.points[source.source]):
-            items = [self.inputs[root][index] for root, index in self.instances[name].about]
-            rows.append(_row(number, name, items, self._made_fields(name), source.same))
-        return Candidates(f"step {source.source}", rows, source.same, source)
-
-    def _rows_of(self, name: str, same: Sequence[str]) -> list[RelationRow]:
-        return [_row(index, item.label, [item], {}, same) for index, item in enumerate(self.inputs[name])]
+        key = (name, same, rule.sides, rule.within, rule.otherwise)
+        if key not in self.candidates and name in self.inputs:
+            rows = [_row(n, item.label, [item], {}, same) for n, item in enumerate(self.inputs[name])]
+            self.candidates[key] = Candidates(f"input {name}", rows, same, rule)
+        elif key not in self.candidates:
+            rows = []
+            for number, (_, instance) in enumerate(self.points[name]):
+                items = [self.inputs[root][index] for root, index in self.instances[instance].about]
+                rows.append(_row(number, instance, items, self._made_fields(instance), same))
+            self.candidates[key] = Candidates(f"step {name}", rows, same, rule)
+        return self.candidates[key]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
         """Yield the instances of a source step at this point; if it collects, all in the dimensions that it lacks."""
