@@ -22,7 +22,6 @@ from crucible_lineage.session import Session
 from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:
-    from crucible_lineage.client.models import Dataset
     from crucible_lineage.pipeline.plan.inputs import InputItem
 
 Items = Mapping[str, Sequence["InputItem"]]
@@ -105,13 +104,30 @@ def _is_beside(raw: RawFiles, dataset: DatasetRef) -> bool:
 
 
 def replace_measured(session: Session, old: str, files: Sequence[Path], why: str) -> DatasetRef:
-    """Register files to replace a measured dataset, with its fields, time, registered metadata, keywords and samples.
+    """Register files to replace a measured dataset, with its current fields, time, metadata, keywords and samples.
 
     Raises InputError if the dataset does not exist or was made from others, or if the files are registered already.
     """
     action = f"replace {old}"
-    found = _read_measured(session, old, action)
-    declared = inherit_fields(session, old, FileInput(file=tuple(map(str, files))))
+    found = visible_dataset(session.client, old, action)
+    record, metadata = found.model_dump(), found.scientific_metadata or {}
+    if provenance(record).get("used"):
+        raise InputError(
+            f"{action}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "
+            "manually"
+        )
+    added = (act.field.removeprefix(METADATA_PREFIX) for act in corrections(metadata) if is_entry(act.field))
+    keywords = [word.keyword for word in session.client.datasets.get_keywords(old)]
+    current = {
+        "dataset_name": found.dataset_name,
+        "public": bool(found.public),
+        "timestamp": measured_at(record),
+        "keywords": tuple(word for word in dict.fromkeys(keywords) if not word.startswith(pipeline_keyword(""))),
+        "metadata": {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}},
+        "samples": samples_of(found),
+        **{name: value for name in DESCRIPTIVE if name != "instrument_id" and (value := record.get(name))},
+    }
+    declared = FileInput(file=tuple(map(str, files))).model_copy(update=current)
     project = found.project_id or ""
     raw = hash_files(project, files, declared.timestamp, session)
     same = find_raw(raw, session)
@@ -121,36 +137,3 @@ def replace_measured(session: Session, old: str, files: Sequence[Path], why: str
     new = register_raw(raw, declared, found.dataset_name or files[0].name, session, why or None, old)
     record_act(session, old, f"replaced by {new.mfid}", why)
     return new
-
-
-def inherit_fields(session: Session, old: str, declared: FileInput) -> FileInput:
-    """Return the declaration of files that replace a measured dataset, with the dataset's current values."""
-    found = _read_measured(session, old, f"replace {old}")
-    record = found.model_dump()
-    metadata = found.scientific_metadata or {}
-    added = (act.field.removeprefix(METADATA_PREFIX) for act in corrections(metadata) if is_entry(act.field))
-    current = {**returned_values(record), **{key: metadata[key] for key in added if key in metadata}}
-    keywords = [word.keyword for word in session.client.datasets.get_keywords(old)]
-    keywords = [word for word in keywords if not word.startswith(pipeline_keyword(""))]
-    return declared.model_copy(
-        update={
-            "dataset_name": found.dataset_name or declared.dataset_name,
-            "public": bool(found.public),
-            "timestamp": declared.timestamp or measured_at(record),
-            "keywords": tuple(dict.fromkeys((*keywords, *declared.keywords))),
-            "metadata": {**declared.metadata, **current},
-            "samples": tuple(dict.fromkeys((*samples_of(found), *declared.samples))),
-            **{name: value for name in DESCRIPTIVE if name != "instrument_id" and (value := record.get(name))},
-        }
-    )
-
-
-def _read_measured(session: Session, mfid: str, action: str) -> Dataset:
-    """Read a measured dataset with its metadata. Raises InputError if it does not exist or is a result."""
-    found = visible_dataset(session.client, mfid, action)
-    if provenance(found.model_dump()).get("used"):
-        raise InputError(
-            f"{action}: it was made from other datasets; use `rerun`, or `register --supersedes` for a result made "
-            "manually"
-        )
-    return found
