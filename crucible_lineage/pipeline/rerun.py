@@ -195,7 +195,7 @@ class _History:
         source = record.pipeline
         entry = {"name": source.name, "hash": source.hash, "step": declared} if source else None
         needs = tuple(feed.instance for feed in feeds if feed.instance)
-        step = BoundStep(name, spec, variants, {}, needs, declared=entry)
+        step = BoundStep(name, spec, variants, needs, declared=entry)
         blocked = next((item.blocked for feed in feeds if feed.input and (item := self.items[feed.index]).blocked), "")
         slots = {output: self._slots(mfid) for output, mfid in group.items()}
         self.instances[name] = Instance(name, step, "", spec.params, inspection, feeds, (), blocked, slots)

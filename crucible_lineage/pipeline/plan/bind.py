@@ -131,7 +131,7 @@ class _Binder:
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
-        return BoundStep(name, step, variants, sources, needs, collected, (), declared, locations)
+        return BoundStep(name, step, variants, needs, collected, (), declared, locations)
 
     def _variants(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]

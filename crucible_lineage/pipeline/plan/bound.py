@@ -41,12 +41,16 @@ class BoundStep:
     name: str
     spec: StepSpec
     variants: tuple[Variant, ...]
-    sources: Mapping[str, tuple[Source, ...]]
     needs: tuple[str, ...]
     collected: frozenset[str] = frozenset()
     dimensions: tuple[str, ...] = ()
     declared: Mapping[str, str] | None = None
     locations: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def sources(self) -> dict[str, tuple[Source, ...]]:
+        """The sources of each role."""
+        return self.spec.sources
 
     @property
     def inspection(self) -> Inspection:

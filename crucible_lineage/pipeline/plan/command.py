@@ -46,11 +46,6 @@ def arguments_of(step: StepSpec) -> tuple[str, ...]:
     return arguments
 
 
-def fields_in(argument: str, *, shell: bool) -> list[str]:
-    """Return the fields of an argument, as in {inputs.spectrum}."""
-    return (SHELL_FIELD if shell else FIELD).findall(argument)
-
-
 def inspect_declared(
     name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, store: Store
 ) -> Inspection:
@@ -89,9 +84,15 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         fingerprint=hashlib.sha256(b"crucible-lineage/command/1\n" + canonical_json(code)).hexdigest(),
         not_covered=() if arguments[0] in scripts else (f"{arguments[0]} (a program of this machine)",),
         source=shlex.join(arguments),
-        facts=FACTS if any(FACTS in fields_in(argument, shell=step.shell) for argument in arguments) else "",
+        facts=FACTS if FACTS in _fields_in(step, arguments) else "",
     )
     return with_reads(inspection, {name: folder / name for name in step.reads})
+
+
+def _fields_in(step: StepSpec, arguments: Sequence[str]) -> list[str]:
+    """Return the fields of a command, each once, as in {inputs.spectrum}."""
+    pattern = SHELL_FIELD if step.shell else FIELD
+    return list(dict.fromkeys(field for argument in arguments for field in pattern.findall(argument)))
 
 
 def _field_faults(
@@ -99,7 +100,7 @@ def _field_faults(
 ) -> Iterator[Fault]:
     """Yield the fields that the step does not have, and the inputs and parameters that the command does not use."""
     allowed = {"out", *(f"inputs.{role}" for role in roles), *(f"params.{key}" for key in params)}
-    fields = dict.fromkeys(field for argument in arguments for field in fields_in(argument, shell=step.shell))
+    fields = _fields_in(step, arguments)
     meant = set(fields)
     for field in fields:
         if field not in (*allowed, FACTS):

@@ -120,7 +120,8 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
 
 def _value_changes(session: Session, dataset: Dataset, field: str, value: object) -> Iterator[tuple[Any, Any]]:
     """Yield the value that a field has and the one to set, if they differ."""
-    now, is_entry = value, field.startswith(METADATA_PREFIX)
+    now: Any = value
+    is_entry = field.startswith(METADATA_PREFIX)
     if is_entry:
         if is_own(field.removeprefix(METADATA_PREFIX)):
             raise InputError(f"set {field}: this key is reserved for the provenance record")

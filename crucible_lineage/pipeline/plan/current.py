@@ -85,7 +85,13 @@ def changed_descriptions(
 
     `results` are the step's instance, the id, and the declared output of each result.
     """
-    described = [(name, mfid, fields) for name, mfid, output in results if (fields := _described(output))]
+    described = []
+    for name, mfid, output in results:
+        fields = {**output.descriptive, **{f"{METADATA_PREFIX}{key}": value for key, value in output.metadata.items()}}
+        if output.dataset_name and "{" not in output.dataset_name:
+            fields = {"dataset_name": output.dataset_name, **fields}
+        if fields:
+            described.append((name, mfid, fields))
     mfids = [mfid for _, mfid, _ in described]
     records = session.mirror.records(mfids) if mfids else {}
     if missing := [mfid for mfid in mfids if mfid not in records]:
@@ -93,13 +99,6 @@ def changed_descriptions(
     for name, mfid, declared in described:
         if record := records.get(mfid):
             yield from _differences(f"step {name}", mfid, declared, record)
-
-
-def _described(output: DatasetFields) -> JsonObject:
-    """Return the declared fields of results."""
-    name = output.dataset_name if output.dataset_name and "{" not in output.dataset_name else None
-    fields = {**output.descriptive, **{f"{METADATA_PREFIX}{key}": value for key, value in output.metadata.items()}}
-    return {"dataset_name": name, **fields} if name else fields
 
 
 def store_agreement(items: Iterable[InputItem], session: Session) -> None:

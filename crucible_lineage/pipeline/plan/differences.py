@@ -60,9 +60,18 @@ def differences(earlier: Ingredients, now: Ingredients) -> list[str]:
 
 def file_changes(before: UsedFiles, after: UsedFiles) -> str:
     """Describe which files of a parent changed, with hash and size; empty if none did."""
-    changed = [name for name in sorted({*before.files, *after.files}) if _hash(before, name) != _hash(after, name)]
-    more = f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else ""
-    return "; ".join(_file_difference(name, before, after) for name in changed[:MOST_NAMED]) + more
+    names = sorted({*before.files, *after.files})
+    nothing = ("", -1)
+    changed = [name for name in names if before.files.get(name, nothing)[0] != after.files.get(name, nothing)[0]]
+    shown = []
+    for name in changed[:MOST_NAMED]:
+        if name not in before.files or name not in after.files:
+            shown.append(f"{name} is {'new' if name in after.files else 'gone'}")
+            continue
+        (old, old_size), (new, new_size) = before.files[name], after.files[name]
+        size = f", size {old_size} -> {new_size}" if old_size >= 0 and new_size >= 0 and old_size != new_size else ""
+        shown.append(f"{name} changed: sha {old[:8]} -> {new[:8]}{size}")
+    return "; ".join(shown) + (f" and {len(changed) - MOST_NAMED} more" if len(changed) > MOST_NAMED else "")
 
 
 def code_diff(earlier: Ingredients, now: Ingredients) -> tuple[str, ...]:
@@ -186,18 +195,6 @@ def _used(made: Ingredients, role: str) -> UsedFiles:
         return recorded
     (entry,) = made.recipe["inputs"][role]
     return UsedFiles(role, "", _source(entry), {name: (sha256, -1) for name, sha256 in entry["files"].items()})
-
-
-def _hash(used: UsedFiles, name: str) -> str:
-    return used.files[name][0] if name in used.files else ""
-
-
-def _file_difference(name: str, before: UsedFiles, after: UsedFiles) -> str:
-    if name not in before.files or name not in after.files:
-        return f"{name} is {'new' if name in after.files else 'gone'}"
-    (old, old_size), (new, new_size) = before.files[name], after.files[name]
-    size = f", size {old_size} -> {new_size}" if old_size >= 0 and new_size >= 0 and old_size != new_size else ""
-    return f"{name} changed: sha {old[:8]} -> {new[:8]}{size}"
 
 
 def _source(entry: Mapping[str, object]) -> str:
