@@ -52,6 +52,7 @@ class _Binder:
         self.inputs = tuple(mapping_at(self.document.data, "inputs"))  # unreadable ones included
         self.steps = tuple(mapping_at(self.document.data, "steps"))
         self.signatures: dict[str, Inspection] = {}  # of a function with a fault, what is known of it
+        self.collected: dict[str, frozenset[str]] = {}  # the roles of each step that take lists
 
     def bind(self) -> BoundPipeline:
         for name in self.steps:
@@ -65,12 +66,11 @@ class _Binder:
         self._check_outputs()
         self._check_unused()
         order = self._ordered()
-        collected = {name: self._collecting_roles(name, step) for name, step in self.spec.steps.items()}
-        found = Dimensions(self.spec)
+        found = Dimensions(
+            self.spec, lambda name, role, message: self._report(("steps", name, "inputs", role), message)
+        )
         for name in order:
-            found.add(name, collected[name])
-        for name, role, message in found.faults:
-            self._report(("steps", name, "inputs", role), message)
+            found.add(name, self.collected[name])
         if self.faults:
             faults = dict.fromkeys(self.faults)  # in the order of the file; those without a position last
             in_file = sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0))
@@ -110,12 +110,18 @@ class _Binder:
                 self._check_source(name, role, source)
         variants = self._variants(name, step, sources)
         signature = variants[0].inspection if variants else self._signature(name, step, sources)
-        if signature is None:
-            self._check_template(name, step, sources, None)
-        else:
+        shapes = signature.roles if signature else {}
+        collected = self.collected[name] = frozenset(
+            role
+            for role, role_sources in sources.items()
+            if any(collects(source, shapes.get(role)) for source in role_sources)
+        )
+        self._check_template(
+            name, step, signature.roles if signature else sources, signature.params if signature else None
+        )
+        if signature is not None:
             self.signatures[name] = signature
-            self._check_roles(name, signature, sources, self._collecting_roles(name, step))
-            self._check_template(name, step, signature.roles, signature.params)
+            self._check_roles(name, signature, sources, collected)
             for param, value in step.params.items():
                 if fault := parent_fault(step, value):
                     location = ("steps", name, "params", param, "value")
@@ -126,7 +132,6 @@ class _Binder:
                     self._report(("steps", name, "matrix", param), message)
         if not variants:
             return None
-        collected = self._collecting_roles(name, step)
         needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
@@ -272,15 +277,6 @@ class _Binder:
     def _is_each(self, source: Source) -> bool:
         declared = self.spec.inputs.get(source.source)
         return declared is not None and not source.is_partner and bool(declared.each or declared.match)
-
-    def _collecting_roles(self, name: str, step: StepSpec) -> frozenset[str]:
-        """Return the roles of a step that take all instances of their sources, or a group of them, as one list."""
-        signature = self.signatures.get(name)
-        return frozenset(
-            role
-            for role, role_sources in step.sources.items()
-            if any(collects(source, signature.roles.get(role) if signature else None) for source in role_sources)
-        )
 
     def _check_unused(self) -> None:
         """Report inputs that no step uses; a misspelt name counts as a use of the nearest input."""

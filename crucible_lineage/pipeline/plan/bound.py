@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -135,12 +135,12 @@ def record_fields(fields: Iterable[str]) -> tuple[str, ...]:
 
 
 class Dimensions:
-    """The dimensions of each step, in the order of its inputs, and faults as (step, role, message)."""
+    """The dimensions of each step, in the order of its inputs; `report` gets step, role and message of each fault."""
 
-    def __init__(self, spec: PipelineSpec) -> None:
+    def __init__(self, spec: PipelineSpec, report: Callable[[str, str, str], None]) -> None:
         self.spec = spec
+        self.report = report
         self.by_step: dict[str, tuple[str, ...]] = {}
-        self.faults: list[tuple[str, str, str]] = []
 
     def add(self, name: str, collected: frozenset[str]) -> None:
         """Determine the dimensions of a step, after those that it depends on, with its roles that take lists."""
@@ -241,4 +241,4 @@ class Dimensions:
         return tuple(finest)
 
     def _fault(self, step: str, role: str, message: str) -> None:
-        self.faults.append((step, role, f"step {step!r}: {message}"))
+        self.report(step, role, f"step {step!r}: {message}")
