@@ -141,14 +141,14 @@ class _Loader:
             self._report(location, "JSON has no such number; give a finite one, or null for none")
             _container(data, location)[location[-1]] = None
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
-        self._set_folders(self.path.absolute().parent)
         self._override(data, overrides)
         variables = self._fill(data)
         unused = [] if overrides else [name for name in variables.params if name not in variables.used]
         for name in unused:  # an override may replace the only reference to a parameter
             hint = f"write ${{params.{name}}} where it belongs, or remove it"
             self._report(("params", name), f"nothing uses {name!r}; {hint}")
-        spec, errors = readable_part({**data, "path": self.path.absolute(), "digest": digest})
+        path = self.path.absolute()
+        spec, errors = readable_part(data, {"path": path, "digest": digest, "folder": path.parent})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(self.document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]
@@ -156,30 +156,6 @@ class _Loader:
 
     def _report(self, location: Location, message: str) -> None:
         self.faults.append(self.document.fault(location, message))
-
-    def _set_folders(self, folder: Path) -> None:
-        """Set the folder of relative paths; keys that only the reader sets are unknown in a declaration."""
-        data = self.document.data
-        for key in ("path", "digest"):
-            if key in data:
-                self._report((key,), f"unknown key {key!r}; {nearest(key, TOP_KEYS, 'possible here')}")
-                del data[key]
-        for part in ("inputs", "steps"):
-            for name, entry in mapping_at(data, part).items():
-                each = entry.get("each") if isinstance(entry, dict) else None
-                listed = each if isinstance(each, list) else None
-                items: list[tuple[Location, object]] = [((part, name), entry)]
-                items += [((part, name, "each", number), item) for number, item in enumerate(listed or ())]
-                for location, item in items:
-                    if not isinstance(item, dict):
-                        continue
-                    for key in ("folder", "references"):
-                        if key in item:
-                            self._report((*location, key), f"unknown key {key!r}")
-                            del item[key]
-                    has_files = listed is None and ("file" in item or "pipeline" in item)
-                    if part == "steps" or has_files or len(location) > 2:
-                        item["folder"] = folder
 
     def _override(self, data: JsonObject, overrides: JsonMapping) -> None:
         """Replace declared values by those of this run. Raises InputError if nothing has that name."""
@@ -228,6 +204,9 @@ class _Loader:
         if "${" in str(step.get("run", "")) and step.get("shell") is not True:
             self._report(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
         location = ("steps", name)
+        if "references" in step:
+            self._report((*location, "references"), "unknown key 'references'")
+        step = {key: part for key, part in step.items() if key != "references"}
         filled = {k: v if k == "run" else variables.resolve(v, (*location, k)) for k, v in step.items()}
         if "env" in step:  # resolved only when the command is called, and never stored
             filled["env"] = references.resolve(step["env"], (*location, "env"))
@@ -261,12 +240,15 @@ PLACEHOLDERS: JsonObject = {"pipeline": "pipeline", "project": "project", "input
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
-def readable_part(declared: JsonMapping) -> tuple[PipelineSpec | None, list[JsonMapping]]:
-    """Return the pipeline without what is faulty, or None if no step is left, and the errors."""
+def readable_part(declared: JsonMapping, known: Mapping[str, object]) -> tuple[PipelineSpec | None, list[JsonMapping]]:
+    """Return the pipeline without what is faulty, or None if no step is left, and the errors.
+
+    `known` are the values of the fields that are not declared.
+    """
     data, errors, removed = dict(declared), list[JsonMapping](), set[Location]()
     for _ in range(MOST_ROUNDS):
         try:
-            return PipelineSpec.model_validate(data), errors
+            return PipelineSpec.model_validate(data, context=dict(known)), errors
         except ValidationError as error:
             found: list[JsonMapping] = [dict(item) for item in error.errors()]
         data = data if removed else copy.deepcopy(data)
@@ -421,9 +403,7 @@ def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Locatio
     if error["type"].startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
-    given = error["input"]
-    given = {key: part for key, part in given.items() if key != "folder"} if isinstance(given, dict) else given
-    shown = "a value from the environment" if secret else repr(given)
+    shown = "a value from the environment" if secret else repr(error["input"])
     return document.fault(location, f"{label}: {message} (given: {shown if len(shown) <= 60 else f'{shown[:57]}...'})")
 
 

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -34,7 +35,17 @@ class DeclaredModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-Folder = SkipJsonSchema[Path]  # set by the reader, not declared
+def _known_to_the_reader(value: object, info: ValidationInfo) -> object:
+    """Return what only the reader of a file knows; a declaration has no such key."""
+    known: JsonMapping = info.context or {}
+    if info.field_name in known and value not in (Path(), ""):
+        raise ValueError(f"unknown key {info.field_name!r}")
+    return known.get(str(info.field_name), value)
+
+
+_FROM_READER = BeforeValidator(_known_to_the_reader)
+Folder = SkipJsonSchema[Annotated[Path, _FROM_READER, Field(validate_default=True)]]
+Digest = SkipJsonSchema[Annotated[str, _FROM_READER, Field(validate_default=True)]]
 
 
 BEFORE, AFTER, EITHER = "before", "after", "either"

@@ -21,6 +21,7 @@ from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, Pipel
 from crucible_lineage.pipeline.declare.parts import (
     Check,
     DeclaredModel,
+    Digest,
     Fields,
     Folder,
     Ingested,
@@ -395,8 +396,8 @@ class PipelineSpec(DeclaredModel):
     schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
     trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")
     fresh: Freshness | None = Field(default=None, description="how often a new result is expected")
-    path: SkipJsonSchema[Path]
-    digest: SkipJsonSchema[str]
+    path: Folder = Path()
+    digest: Digest = ""
 
     @property
     def folder(self) -> Path:
