@@ -102,19 +102,17 @@ def _code_differences(earlier: Ingredients, now: Ingredients) -> Iterable[str]:
     if not (earlier.pieces and now.pieces):
         return
     for name in changed[:MOST_NAMED]:
-        yield _piece_difference(name, earlier.pieces.get(name), now.pieces.get(name))
+        old, new = earlier.pieces.get(name), now.pieces.get(name)
+        if old is None or new is None:
+            yield f"{name} is {'used' if old is None else 'not used'} now"
+        elif _is_text(old) or _is_text(new):
+            yield f"function {name} changed"
+        elif old.startswith("#") or new.startswith("#"):
+            yield f"{name} changed"
+        else:
+            yield f"constant {name} changed: {_constant(old)} -> {_constant(new)}"
     if len(changed) > MOST_NAMED:
         yield f"{amount(len(changed) - MOST_NAMED, 'other piece')} of code changed (functions, classes, constants)"
-
-
-def _piece_difference(name: str, old: str | None, new: str | None) -> str:
-    if old is None or new is None:
-        return f"{name} is {'used' if old is None else 'not used'} now"
-    if _is_text(old) or _is_text(new):
-        return f"function {name} changed"
-    if old.startswith("#") or new.startswith("#"):
-        return f"{name} changed"
-    return f"constant {name} changed: {_constant(old)} -> {_constant(new)}"
 
 
 def _constant(piece: str) -> str:

@@ -140,7 +140,16 @@ class Expansion:
         for step in self.pipeline.steps.values():
             labels = [variant.label for variant in step.variants]
             self._add_column(step.name, tuple(Value(label, label, (n,)) for n, label in enumerate(labels)))
-            self._group(step)
+            grouped = {grouping(root, by_record) for source in step.spec.all_sources
+                       if source.group_by and (by_record := record_fields(source.group_by))
+                       for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
+            for dimension in {*grouped, *step.dimensions} - self.columns.keys():
+                root, fields = root_of(dimension), fields_of(dimension)
+                if root in self.inputs:
+                    self._add_column(dimension, groups_of(self.inputs[root], fields))
+                else:
+                    combinations = self.pipeline.steps[root].spec.combinations
+                    self._add_column(dimension, groups_of_combinations(combinations, fields))
             sizes = [len(self.columns[dimension]) for dimension in step.dimensions]
             if len(self.instances) + math.prod(sizes) > MOST_INSTANCES:
                 message = f"step {step.name!r} would have {math.prod(sizes)} instances, one for each combination of "
@@ -156,19 +165,6 @@ class Expansion:
     def _add_column(self, dimension: str, values: tuple[Value, ...]) -> None:
         self.columns[dimension] = values
         self.value_at[dimension] = {member: n for n, value in enumerate(values) for member in value.members}
-
-    def _group(self, step: BoundStep) -> None:
-        """Form the groups that the step and its inputs use."""
-        named = {grouping(root, by_record) for source in step.spec.all_sources
-                 if source.group_by and (by_record := record_fields(source.group_by))
-                 for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
-        for dimension in {*named, *step.dimensions} - self.columns.keys():
-            root, fields = root_of(dimension), fields_of(dimension)
-            if root in self.inputs:
-                self._add_column(dimension, groups_of(self.inputs[root], fields))
-            else:
-                combinations = self.pipeline.steps[root].spec.combinations
-                self._add_column(dimension, groups_of_combinations(combinations, fields))
 
     def _roots(self, source: str) -> list[str]:
         return [source] if source in self.inputs else [root_of(name) for name in self.pipeline.steps[source].dimensions]

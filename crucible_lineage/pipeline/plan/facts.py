@@ -40,21 +40,19 @@ class ParentFacts:
         """Read these datasets and those that they are about, as far as visible, several at a time."""
         missing = {mfid for mfid in mfids if mfid not in self._facts}
         while missing:
-            self._read_these([mfid for mfid in dict.fromkeys(sorted(missing)) if mfid not in self._read])
+            mfids = [mfid for mfid in sorted(missing) if mfid not in self._read]
+            waiting = {mfid: new for mfid in mfids if (new := self._session.outbox.dataset(mfid))}
+            self._read |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
+            mfids = [mfid for mfid in mfids if mfid not in waiting]
+            records = self._session.mirror.snapshot(self._project).records if len(mfids) > ONE_BY_ONE else {}
+            asked = [(mfid, records.get(mfid)) for mfid in mfids]
+            found = in_threads(lambda request: self._request(*request), asked)
+            self._read |= {mfid: read for mfid, read in zip(mfids, found, strict=True) if read is not None}
             sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
             if any(request.mfid in missing for request in self._session.store.open_ingestions()):  # made here
                 with self._session.connect(at_most_s=0.0) as client:
                     follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
-
-    def _read_these(self, mfids: Sequence[str]) -> None:
-        for mfid in mfids:
-            if waiting := self._session.outbox.dataset(mfid):
-                self._read[mfid] = _undelivered(waiting)
-        mfids = [mfid for mfid in mfids if mfid not in self._read]
-        records = self._session.mirror.snapshot(self._project).records if len(mfids) > ONE_BY_ONE else {}
-        found = in_threads(lambda mfid: self._request(mfid, records.get(mfid)), mfids)
-        self._read |= {mfid: read for mfid, read in zip(mfids, found, strict=True) if read is not None}
 
     def _known(self, mfid: str) -> DatasetFacts | None:
         if mfid not in self._facts and (read := self._read.get(mfid)) is not None:

@@ -243,18 +243,14 @@ def find_function(uses: str, folder: Path) -> Any:
         raise ImportFaultError("", function.error.faults)
     if isinstance(function, Step) or inspect.isfunction(function):
         return function
-    raise _no_function(module, module_name, function_name)
-
-
-def _no_function(module: object, module_name: str, function_name: str) -> InputError:
-    """Return the error that a module has no such function, with the nearest of its own."""
     own = vars(module).items() if isinstance(module, ModuleType) else ()
-    functions = {name: value for name, value in own if isinstance(value, Step) or inspect.isfunction(value)}
     names = [
-        name for name, function in functions.items() if isinstance(function, Step) or function.__module__ == module_name
+        name
+        for name, value in own
+        if isinstance(value, Step) or (inspect.isfunction(value) and value.__module__ == module_name)
     ]
     hint = nearest(function_name, names, "it has")
-    return InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
+    raise InputError(f"module {module_name!r} has no function {function_name!r}; {hint}")
 
 
 def _import_fault(module: str, error: Exception) -> Fault:
@@ -342,20 +338,17 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
     if spec.annotation is inspect.Parameter.empty:
         return given[spec.name]
     try:
-        return _adapter(spec.annotation).validate_python(given[spec.name])
+        try:
+            adapter = _cached_adapter(spec.annotation)
+        except TypeError:  # an annotation that cannot be a key
+            adapter = TypeAdapter(spec.annotation)
+        return adapter.validate_python(given[spec.name])
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
     except ValidationError as error:
         shown = "a secret" if spec.secret else repr(given[spec.name])
         fault = "it is of the wrong type" if spec.secret else error.errors()[0]["msg"]
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
-
-
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    try:
-        return _cached_adapter(annotation)
-    except TypeError:  # an annotation that cannot be a key
-        return TypeAdapter(annotation)
 
 
 _cached_adapter = functools.lru_cache(maxsize=256, typed=True)(TypeAdapter)  # making one takes half a millisecond

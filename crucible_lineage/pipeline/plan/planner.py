@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,10 +189,8 @@ def plan_pipeline(
     index.sync()
     fields = used_fields(spec)
     with_metadata = any(name.startswith(METADATA_PREFIX) for name in fields)
-
-    def results_of(declared: ResultInput) -> Iterator[InputItem]:
-        return _results_of(declared, session, (*within, spec.path.resolve()), as_of, with_metadata=with_metadata)
-
+    around = (*within, spec.path.resolve())
+    results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_metadata=with_metadata)
     inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of))
     inspected, returned = dict[bytes, Inspection](), dict[str, JsonMapping]()
 

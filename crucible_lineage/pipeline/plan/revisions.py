@@ -39,10 +39,24 @@ def recognize_renamed(inputs: Items, session: Session) -> dict[str, tuple[InputI
         for item in items
         if item.dataset and item.raw and item.raw.are_files_of(item.dataset)
     }
-    return {
-        name: tuple(_recognize_renamed(item, name, claimed, session) for item in items)
-        for name, items in inputs.items()
-    }
+    found: dict[str, tuple[InputItem, ...]] = {}
+    for name, items in inputs.items():
+        recognized = []
+        for item in items:
+            if renamed := _renamed(item):
+                raw, dataset = renamed
+                former = ", ".join(file.name for file in dataset.files)
+                same = f"input {name}: {raw.label} has the bytes of {former} ({dataset.mfid})"
+                own = claimed.setdefault(dataset.mfid, raw.recipe_sha256)
+                if own == raw.recipe_sha256 and not _is_beside(raw, dataset):
+                    about = dataset.files[0].name if len(dataset.files) == 1 else ""
+                    item = replace(item, about=about, notes=(f"{same} and is taken for it, under a new name",))
+                else:
+                    note = f"{same}, which is still there: both count as measurements; remove one if it is a copy"
+                    item = replace(item, dataset=find_raw(raw, session), notes=(note,))
+            recognized.append(item)
+        found[name] = tuple(recognized)
+    return found
 
 
 def record_names(inputs: Items, session: Session) -> None:
@@ -72,20 +86,6 @@ def _record_name(raw: RawFiles, dataset: DatasetRef, session: Session) -> None:
         if all(act.what != what for act in corrections(metadata)):
             record_act(session, dataset.mfid, what)
     session.mirror.trust({dataset.mfid: dataset, raw.mfid: dataset})
-
-
-def _recognize_renamed(item: InputItem, name: str, claimed: dict[str, str], session: Session) -> InputItem:
-    if (renamed := _renamed(item)) is None:
-        return item
-    raw, dataset = renamed
-    former = ", ".join(file.name for file in dataset.files)
-    same = f"input {name}: {raw.label} has the bytes of {former} ({dataset.mfid})"
-    own = claimed.setdefault(dataset.mfid, raw.recipe_sha256)
-    if own == raw.recipe_sha256 and not _is_beside(raw, dataset):
-        about = dataset.files[0].name if len(dataset.files) == 1 else ""
-        return replace(item, about=about, notes=(f"{same} and is taken for it, under a new name",))
-    note = f"{same}, which is still there: both count as measurements; remove one if it is a copy"
-    return replace(item, dataset=find_raw(raw, session), notes=(note,))
 
 
 def _renamed(item: InputItem) -> tuple[RawFiles, DatasetRef] | None:
