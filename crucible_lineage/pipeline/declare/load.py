@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -137,9 +136,6 @@ class _Loader:
 
     def load(self, overrides: JsonMapping) -> Declaration:
         data = self.document.data
-        for location in list(_not_finite(data)):
-            self._report(location, "JSON has no such number; give a finite one, or null for none")
-            _container(data, location)[location[-1]] = None
         digest = hashlib.sha256(canonical_json(data)).hexdigest()
         self._override(data, overrides)
         variables = self._fill(data)
@@ -225,15 +221,6 @@ def mapping_at(data: object, key: str) -> JsonObject:
 
 def _no_override(name: str, possible: list[str]) -> str:
     return f"--set {name}: nothing that can be set has this name; {nearest(name, possible)}"
-
-
-def _not_finite(value: Any, location: Location = ()) -> Iterator[Location]:
-    """Yield the locations of numbers that JSON cannot represent."""
-    if isinstance(value, (dict, list)):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(part, (*location, key))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield location
 
 
 PLACEHOLDERS: JsonObject = {"pipeline": "pipeline", "project": "project", "inputs": {}, "steps": {}}

@@ -37,7 +37,8 @@ from crucible_lineage.text.times import utc
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = (*CORRECTED, NIGHT, "count", "mfid")
 OWN_PARENT_FIELDS = ("mfid", "count", *ITSELF)  # describe the parent itself, not the data behind it
-_TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
+# A field of a role, or a parameter, in braces.
+TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
@@ -440,11 +441,6 @@ def _source(declared: object) -> object:
     return [_source(item) for item in declared] if isinstance(declared, list) else declared
 
 
-def is_template(value: object) -> bool:
-    """Return whether a value is a text with a field of a role, or a parameter, in braces."""
-    return isinstance(value, str) and _TEMPLATE.search(value) is not None
-
-
 class _Template(Formatter):
     def __init__(self, value_of: Callable[[str], object]) -> None:
         self._value_of = value_of
@@ -461,12 +457,6 @@ def filled(template: str, value_of: Callable[[str], object]) -> str:
 def template_fields(template: str) -> list[str]:
     """Return the fields of a template, as `ROLE.FIELD`. Raises ValueError if it has none that could be read."""
     return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-
-
-def named_fields(step: StepSpec) -> set[str]:
-    """Return the fields of the data behind its roles that the name of a step's result uses."""
-    names = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
-    return {field for role, _, field in names if role in step.inputs and field not in OWN_PARENT_FIELDS}
 
 
 def template_fault(template: str, roles: Collection[str], params: Collection[str] | None) -> str | None:

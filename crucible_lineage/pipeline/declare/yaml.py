@@ -5,6 +5,7 @@ Words have the meaning of YAML 1.2: `no` and `on` are text, only `true` and `fal
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -139,7 +140,12 @@ class _Reader:
             if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
                 self.report(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
                 return node.value
-            return node.value if node.style else _plain(node.value)
+            value = node.value if node.style else _plain(node.value)
+            if isinstance(value, float) and not math.isfinite(value):
+                message = "JSON has no such number; give a finite one, or null for none"
+                self.faults.append(Fault(message, self.name, *self.marks[location]))
+                return None
+            return value
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
         return self._mapping(node, location)

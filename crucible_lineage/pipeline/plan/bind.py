@@ -20,11 +20,11 @@ from crucible_lineage.pipeline.declare.inputs import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration, mapping_at, read_declaration
 from crucible_lineage.pipeline.declare.pipeline import (
+    TEMPLATE,
     UNKNOWN_FUNCTION,
     PipelineSpec,
     Source,
     StepSpec,
-    is_template,
     template_fault,
 )
 from crucible_lineage.pipeline.declare.yaml import Location
@@ -201,7 +201,7 @@ class _Binder:
         texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in DESCRIPTIVE}
         texts |= {("metadata", key): value for key, value in output.metadata.items()}
         for key, value in texts.items():
-            if is_template(value):
+            if isinstance(value, str) and TEMPLATE.search(value):
                 message = f"output {' '.join(key)} is {value!r}, and only dataset_name and params are filled in"
                 location = ("steps", name, "output", *key)
                 self._report(location, f"step {name!r}: {message}; give the value to the step, and let it return it")

@@ -30,7 +30,7 @@ from crucible_lineage.pipeline.declare.inputs import (
     split_address,
 )
 from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names
-from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, named_fields
+from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, PipelineSpec, template_fields
 from crucible_lineage.pipeline.plan.bind import parent_params
 from crucible_lineage.pipeline.plan.current import (
     DeclaredDifference,
@@ -77,17 +77,6 @@ class InputItem:
     differs: tuple[DeclaredDifference, ...] = ()
     notes: tuple[str, ...] = ()
     calibrations: Mapping[str, Partners] = field(default_factory=dict)
-
-    @property
-    def scope(self) -> str:
-        """The scope of results made from it: a result's slot, a file name, or the dataset's id."""
-        return self.about or self.label
-
-    @property
-    def path_scope(self) -> str:
-        """The scope with the folder of a file."""
-        paths = [file.path for file in self.raw.files] if self.raw else []
-        return f"{paths[0].parent.name}/{self.scope}" if len(paths) == 1 else self.scope
 
     @property
     def mfid(self) -> str | None:
@@ -247,7 +236,9 @@ def used_fields(spec: PipelineSpec) -> set[str]:
     for step in spec.steps.values():
         sources = step.all_sources
         fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
-        fields |= {"timestamp" for source in sources if source.is_partner} | named_fields(step)
+        fields |= {"timestamp" for source in sources if source.is_partner}
+        named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
+        fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}
         fields |= {"timestamp", *step.certify.of} if step.certify else set()
         fields |= {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
     return fields

@@ -31,8 +31,12 @@ class Value:
 
 def values_of_input(items: Sequence[InputItem]) -> tuple[Value, ...]:
     """Return each item as a value; in scopes, files of the same name are distinguished by folder."""
-    names = Counter(item.scope for item in items)
-    scopes = _distinct([item.scope if names[item.scope] == 1 else item.path_scope for item in items])
+    scopes = [item.about or item.label for item in items]
+    names = Counter(scopes)
+    for index, item in enumerate(items):
+        if names[scopes[index]] > 1 and item.raw and len(item.raw.files) == 1:
+            scopes[index] = f"{item.raw.files[0].path.parent.name}/{scopes[index]}"
+    scopes = _distinct(scopes)
     labels = _distinct([item.shown or item.label for item in items])
     return tuple(Value(label, scope, (n,)) for n, (label, scope) in enumerate(zip(labels, scopes, strict=True)))
 
