@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import slots_of
-from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError
+from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
@@ -40,16 +40,18 @@ from crucible_lineage.pipeline.plan.current import (
 from crucible_lineage.pipeline.plan.fetch import RemoteFile, find_remote
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import read_header
-from crucible_lineage.pipeline.plan.partners import Partners, choose_calibrations
+from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partners
 from crucible_lineage.pipeline.plan.revisions import recognize_renamed, record_names
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import knows, refusals, registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
-from crucible_lineage.statements.calibrations import Span
+from crucible_lineage.statements.calibrations import Calibrations, Span
+from crucible_lineage.statements.stating import certificates_as_of
 from crucible_lineage.text.times import measured_at, utc
 
+MOST_KINDS = 6  # of calibrations that a message names
 MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
 _FIELD = re.compile(r"\{([\w.-]+)\}")
@@ -126,12 +128,15 @@ def _calibrate(
 ) -> None:
     """Choose the calibrations of an input for the data of another one, and update both in `found`."""
     data = found.get(declared.of, ())
-    measured = [
-        # A time that nobody gave, such as `known_since`, does not count.
-        (item.shown or item.label, item.fields, item.span if not item.new or item.fields.get("timestamp") else None)
-        for item in data
-    ]
-    choices = choose_calibrations(name, declared, measured, project, session, as_of)
+    certificates = certificates_as_of(session, project, declared.calibration, as_of) if data else []
+    others = certificates_as_of(session, project, None, as_of) if data and not certificates else []
+    kinds = shortened(sorted({other.kind for other in others}), MOST_KINDS)
+    hint = f"; other kinds that exist: {kinds}" if others else ""
+    chooser = CalibrationChooser(name, declared, Calibrations(certificates), as_of, hint)
+    choices = []
+    for item in data:  # a time that nobody gave, such as `known_since`, does not count
+        span = item.span if not item.new or item.fields.get("timestamp") else None
+        choices.append(chooser.choose(item.shown or item.label, item.fields, span))
     items: dict[str, InputItem] = {}
     for mfid in dict.fromkeys(part.label for choice in choices for part in choice.chosen):
         try:

@@ -18,7 +18,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import CalibrationInput
 from crucible_lineage.pipeline.declare.parts import AFTER, BEFORE, EARLIEST, EITHER, NEAREST, NONE, TimeMatch
-from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import (
     Calibrations,
     Certificate,
@@ -29,7 +28,6 @@ from crucible_lineage.statements.calibrations import (
     certified_text,
     range_text,
 )
-from crucible_lineage.statements.stating import certificates_as_of
 from crucible_lineage.text.times import moment_text, span_text
 
 AROUND = "around"  # the side of a group whose members were measured before and after
@@ -269,40 +267,22 @@ def _values_text(same: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in same.items())
 
 
-Data = tuple[str, Mapping[str, object], Span | None]  # label, fields of the record, time of measurement
-MOST_KINDS = 6  # that a message names
 VALID, FOLLOWING = "valid then", "valid next"
 
 
-def choose_calibrations(
-    name: str,
-    declared: CalibrationInput,
-    data: Sequence[Data],
-    project: str,
-    session: Session,
-    as_of: str = "",
-) -> list[Partners]:
-    """Choose calibrations for each dataset by the certificates of a project, now or `as_of` a moment."""
-    certificates = certificates_as_of(session, project, declared.calibration, as_of) if data else []
-    others = certificates_as_of(session, project, None, as_of) if data and not certificates else []
-    kinds = shortened(sorted({other.kind for other in others}), MOST_KINDS)
-    hint = f"; other kinds that exist: {kinds}" if others else ""
-    chooser = _Chooser(name, declared, Calibrations(certificates), as_of, hint)
-    return [chooser.select(*item) for item in data]
-
-
 @dataclass(frozen=True)
-class _Chooser:
-    """Chooses among certificates of one kind by the rules of one input."""
+class CalibrationChooser:
+    """Chooses among certificates of one kind by the rules of one input; `hint` ends the message that there is none."""
 
-    _name: str
-    _declared: CalibrationInput
-    _calibrations: Calibrations
-    _as_of: str
-    _hint: str
+    name: str
+    declared: CalibrationInput
+    calibrations: Calibrations
+    as_of: str
+    hint: str
 
-    def select(self, label: str, fields: Mapping[str, object], span: Span | None) -> Partners:
-        kind, absent = self._declared.calibration, self._declared.otherwise == NONE
+    def choose(self, label: str, fields: Mapping[str, object], span: Span | None) -> Partners:
+        """Choose the calibrations of a dataset by its fields and its time of measurement."""
+        kind, absent = self.declared.calibration, self.declared.otherwise == NONE
         if span is None:
             fault = f"{label} has no time of measurement (timestamp), by which its {kind} is chosen; set it"
             return Partners(fault=fault, absent=absent)
@@ -319,11 +299,11 @@ class _Chooser:
         return first
 
     def _at(self, label: str, value: Values, moment: datetime) -> Partners:
-        kind, as_of = self._declared.calibration, f", as of {self._as_of}" if self._as_of else ""
-        fitting = self._calibrations.fitting(kind, value, moment)
+        kind, as_of = self.declared.calibration, f", as of {self.as_of}" if self.as_of else ""
+        fitting = self.calibrations.fitting(kind, value, moment)
         fault = f"no {kind} is certified for {label} ({moment_text(moment)}){as_of}"
         found: list[Partner] = []
-        for side in self._declared.take:
+        for side in self.declared.take:
             if side == BEFORE:
                 if len({certificate.dataset for certificate in fitting.valid}) > 1:
                     both = "; ".join(
@@ -331,9 +311,9 @@ class _Chooser:
                     )
                     conflict = f"{len(fitting.valid)} certificates fit {label} ({moment_text(moment)}): {both}"
                     remedy = "lift one of them, or state conditions that exclude one another"
-                    return Partners(fault=f"{self._name}: {conflict}; {remedy}")
+                    return Partners(fault=f"{self.name}: {conflict}; {remedy}")
                 if not fitting.valid:
-                    return self._otherwise(fitting, moment, f"{fault}: {_nearest_text(fitting, moment)}{self._hint}")
+                    return self._otherwise(fitting, moment, f"{fault}: {_nearest_text(fitting, moment)}{self.hint}")
                 found.append(self._chosen(fitting.valid[0], moment))
                 continue
             certificate, begins = fitting.after, fitting.begins
@@ -346,11 +326,11 @@ class _Chooser:
 
     def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> Partners:
         is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
-        nearest = fitting.nearest(moment) if self._declared.otherwise == NEAREST and not is_conflict else None
+        nearest = fitting.nearest(moment) if self.declared.otherwise == NEAREST and not is_conflict else None
         if fitting.valid and nearest and not is_conflict:  # the valid one is nearer than the next one
             return Partners((self._chosen(fitting.valid[0], moment),))
         if nearest is None or self._is_far(nearest[2]):
-            return Partners(fault=fault, absent=self._declared.otherwise == NONE and not is_conflict)
+            return Partners(fault=fault, absent=self.declared.otherwise == NONE and not is_conflict)
         certificate, side, seconds = nearest
         at = fitting.begins if side == "after" else fitting.ended
         span = next(span for span in certificate.spans if at in span)
@@ -360,12 +340,12 @@ class _Chooser:
         self, certificate: Certificate, moment: datetime, rule: str = VALID, side: str = "", seconds: float = 0.0
     ) -> Partner:
         """Return a calibration by the range of its certificate that contains the moment."""
-        document = certificate_document(certificate, certificate.span_at(moment) or certificate.declared, self._as_of)
+        document = certificate_document(certificate, certificate.span_at(moment) or certificate.declared, self.as_of)
         dataset, same = certificate.dataset, dict(certificate.fields)
         return Partner(0, dataset, side, seconds, rule, same, certificate=document)
 
     def _is_far(self, seconds: float) -> bool:
-        return self._declared.within is not None and seconds > self._declared.within
+        return self.declared.within is not None and seconds > self.declared.within
 
 
 def _nearest_text(fitting: CertificateMatch, moment: datetime) -> str:
