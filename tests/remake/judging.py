@@ -18,7 +18,7 @@ from typing import Any
 MATERIAL = Path(__file__).parent / "judged"
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators" / "bin"
 python: Any = None  # that starts with its imports done; the fixture `judging` gives it
-VARIABLES = {"CRUCIBLE_LINEAGE_KEEP": "yes", "LAB_TOKEN": "sesame of the laboratory", "LAB_SITE": "beamline 7"}
+VARIABLES = {"CRUCIBLE_LINEAGE_KEEP": "yes", "LAB_SITE": "beamline 7"}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -58,22 +58,17 @@ def answering(folder: Path) -> Iterator[str]:
 
 
 def made(laboratory: Path, data: Path) -> dict[str, str]:
-    """Return the results of the laboratory's pipelines by step."""
+    """Return the results of the laboratory's pipeline by step."""
     shutil.copytree(MATERIAL, laboratory, ignore=shutil.ignore_patterns("__pycache__"))
     served = laboratory.parent / "served"
     served.mkdir()
     (served / "answer.txt").write_text("42\n")
     with answering(served) as address:
-        found: dict[str, str] = {}
-        for name, keep in (("pipeline", "yes"), ("unkept", "no")):
-            run = ("run", laboratory / f"{name}.yaml", "--engine", "local", "--data", data)
-            kept = {**VARIABLES, "LAB_ADDRESS": address, "CRUCIBLE_LINEAGE_KEEP": keep, "TZ": "Asia/Tokyo"}
-            ran = crucible(*run, cwd=laboratory, **kept)
-            assert ran["errors"] == {}
-            for step, outputs in ran["datasets"].items():
-                found |= {step if output == "out" else f"{step}.{output}": mfid for output, mfid in outputs.items()}
-            found["raw"] = ran["inputs"]["scan"][0]
-    return found
+        run = ("run", laboratory / "pipeline.yaml", "--engine", "local", "--data", data)
+        ran = crucible(*run, cwd=laboratory, **VARIABLES, LAB_ADDRESS=address)
+    assert ran["errors"] == {}
+    found = {step: outputs["out"] for step, outputs in ran["datasets"].items()}
+    return {**found, "raw": ran["inputs"]["scan"][0]}
 
 
 def move_away(laboratory: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import configparser
 import csv
 import json
-import os
 import random
 import time
 import urllib.request
@@ -51,24 +49,6 @@ def smoothed(scan: Path, *, out: Path) -> dict[str, Any]:
     return {"mean": sum(values) / len(values)}
 
 
-@step(reads=["response.dat"])
-def responded(scan: Path, *, out: Path) -> dict[str, Any]:
-    """By a file of data, which is named."""
-    response = [float(line) for line in (HERE / "response.dat").read_text().split()]
-    (out / "responded.json").write_text(json.dumps([y * response[n % 2] for n, (_, y) in enumerate(table(scan))]))
-    return {"of": len(response)}
-
-
-@step
-def limited(scan: Path, *, out: Path) -> dict[str, Any]:
-    """By a file that the declaration names."""
-    limits = configparser.ConfigParser()
-    limits.read(HERE / "limits.ini")
-    low = limits.getfloat("limits", "low")
-    (out / "limited.txt").write_text(" ".join(repr(y) for _, y in table(scan) if y >= low))
-    return {}
-
-
 @step
 def drawn_lots(scan: Path, *, seed: int, count: int = 4, out: Path) -> dict[str, Any]:
     """By random numbers of a seed."""
@@ -88,41 +68,11 @@ def typed(
     return {"name": facts.one("scan").name, "exposure": facts.one("scan").metadata["exposure_s"]}
 
 
-@step(outputs=("low", "high"))
-def parted(scan: Path, *, at: float = 4.0, low: Path, high: Path) -> dict[str, Any]:
-    """Into two datasets."""
-    for folder, values in (
-        (low, [y for _, y in table(scan) if y < at]),
-        (high, [y for _, y in table(scan) if y >= at]),
-    ):
-        (folder / "part.json").write_text(json.dumps(values))
-    return {"low": {"at": at}, "high": {"at": at}}
-
-
-@step
-def joined(parts: dict[str, Path], *, out: Path) -> dict[str, Any]:
-    """From files of several parents with the same name."""
-    (out / "joined.json").write_text(json.dumps({name: json.loads(path.read_text()) for name, path in parts.items()}))
-    return {"names": sorted(parts)}
-
-
 @step
 def grouped(rows: list[Path], *, title: str, out: Path) -> dict[str, Any]:
     """From all of a group, in their order."""
     (out / "grouped.txt").write_text("\n".join([title, *(path.read_text() for path in rows)]))
     return {"files": len(rows)}
-
-
-@step
-def numbered(scan: Path, *, out: Path) -> dict[str, Any]:
-    """Into an archive of NumPy."""
-    import numpy as np
-
-    values = np.array(table(scan))
-    np.savez_compressed(
-        out / "numbered.npz", x=values[:, 0], y=np.sqrt(values[:, 1]), singular=np.linalg.svd(values)[1]
-    )
-    return {"rows": len(values)}
 
 
 @step
@@ -136,17 +86,6 @@ def stored(scan: Path, *, out: Path) -> dict[str, Any]:
         file.create_dataset("scan/y", data=np.exp(values[:, 1]), compression="gzip", chunks=True)
         file["scan"].attrs["created_at"] = str(time.time_ns())
     return {"rows": len(values)}
-
-
-@step
-def framed(scan: Path, *, out: Path) -> dict[str, Any]:
-    """Into a table by pandas."""
-    import pandas as pd
-
-    frame = pd.read_csv(scan)
-    frame["running"] = frame["y"].rolling(2, min_periods=1).mean()
-    frame.to_csv(out / "framed.csv", index=False)
-    return {"largest": float(frame["running"].max())}
 
 
 @step
@@ -176,40 +115,11 @@ def dated_picture(scan: Path, *, out: Path) -> dict[str, Any]:
 
 
 @step
-def versioned(scan: Path, *, created_at: str = "", out: Path) -> dict[str, Any]:
-    """Into JSON that says when it was made, which does not count."""
-    said = {"created_at": str(time.time_ns()), "sum": sum(y for _, y in table(scan))}
-    (out / "versioned.json").write_text(json.dumps(said))
-    return {"sum": said["sum"]}
-
-
-@step
 def wavering(scan: Path, *, out: Path) -> dict[str, Any]:
     """Other numbers each time, by less than a part in 10^12."""
     total = sum(y for _, y in table(scan)) * (1 + random.randint(1, 9000) * 2.0**-52)
     (out / "wavering.txt").write_text(repr(total))
     return {}
-
-
-@step
-def unseeded(scan: Path, *, out: Path) -> dict[str, Any]:
-    """Other numbers each time."""
-    (out / "unseeded.txt").write_text(repr(random.random() + len(table(scan))))
-    return {}
-
-
-@step
-def stamped(scan: Path, *, out: Path) -> dict[str, Any]:
-    """The time of day within a text."""
-    (out / "stamped.txt").write_text(f"rows {len(table(scan))}, made at {time.time_ns()}\n")
-    return {}
-
-
-@step
-def returned_clock(scan: Path, *, out: Path) -> dict[str, Any]:
-    """The same file each time, and another value."""
-    (out / "rows.txt").write_text(f"{len(table(scan))}\n")
-    return {"seconds": time.time()}
 
 
 @step
@@ -228,40 +138,12 @@ def asked(scan: Path, *, address: str, out: Path) -> dict[str, Any]:
     return {"rows": len(table(scan))}
 
 
-@step(secrets=["token"])
-def signed(scan: Path, *, token: str, out: Path) -> dict[str, Any]:
-    """By a secret."""
-    (out / "signed.txt").write_text(str(len(token) + len(table(scan))))
-    return {}
-
-
-@step
-def by_environment(scan: Path, *, out: Path) -> dict[str, Any]:
-    """By a variable that only the process has which ran it."""
-    (out / "by.txt").write_text(os.environ.get("LAB_SITE", "nowhere"))
-    return {"rows": len(table(scan))}
-
-
-@step
-def by_locale(scan: Path, *, out: Path) -> dict[str, Any]:
-    """By the time zone, which is recorded."""
-    (out / "local.txt").write_text(time.strftime("%H:%M", time.localtime(86400 * len(table(scan)))))
-    return {}
-
-
 @step
 def vaulted(scan: Path, *, out: Path) -> dict[str, Any]:
     """By a helper whose source is not kept."""
     import vault
 
     (out / "vaulted.txt").write_text(repr(vault.weight() * len(table(scan))))
-    return {}
-
-
-@step
-def unkept(scan: Path, *, out: Path) -> dict[str, Any]:
-    """Made while nothing was kept."""
-    (out / "unkept.txt").write_text(str(len(table(scan))))
     return {}
 
 
