@@ -207,8 +207,8 @@ def test_a_full_disk_is_told_and_nothing_half_is_kept(tmp_path: Path) -> None:
 def test_a_large_file_that_the_embedded_crucible_stores_is_stored_once(
     tmp_path: Path, data: Path, command: Callable[..., Any]
 ) -> None:
-    measured, bytes_of = tmp_path / "scan.bin", 200 << 20
-    content = os.urandom(1 << 20) * 200
+    measured, bytes_of = tmp_path / "scan.bin", 40 << 20
+    content = os.urandom(1 << 20) * 40
     measured.write_bytes(content)
     made = command("register", measured, "--project", "lab", "--data", data, "--json")
     assert made.returncode == 0, made.stderr

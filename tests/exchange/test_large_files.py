@@ -11,10 +11,10 @@ import pytest
 from crucible_lineage.session import Session
 
 PART = 64 << 20
-CUTS = 11
+CUTS = 4
 
 
-def test_a_file_that_is_cut_eleven_times_goes_on_where_it_was(
+def test_a_file_that_is_cut_four_times_goes_on_where_it_was(
     offline: Session, service: Any, push: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "1")

@@ -1,6 +1,6 @@
 """However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table.
 
-On Prefect each runner gets one signal by day, and functions and commands are tried in turn; all of it by night.
+Functions and commands are tried in turn by day, and on Prefect each runner gets one signal; all of it by night.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.nights import NIGHTLY
+from tests.nights import NIGHTLY, share
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 
@@ -60,7 +60,7 @@ def in_turn(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any,
 
 
 ENDS = [
-    *(("local", number, kind) for number in (*SIGNALS, signal.SIGHUP) for kind in KINDS),
+    *in_turn(["local"], (*SIGNALS, signal.SIGHUP)),
     *(
         in_turn([engine for engine in ENGINES if engine != "local"], SIGNALS)
         if NIGHTLY
@@ -155,7 +155,7 @@ def test_a_signal_to_the_run_ends_its_step(
             assert run_of_flow["state_type"] == "CANCELLED"
 
 
-@pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], WAYS)])
+@pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], share(WAYS, 2))])
 def test_what_a_worker_runs_ends_with_it(
     declare: Any,
     data: Path,
