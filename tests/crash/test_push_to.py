@@ -132,29 +132,3 @@ def test_two_folders_with_the_same_work_pushed_at_once_end_as_one(
     for folder in ("offline", "other"):
         again = command(*words(tmp_path / folder, service.url, tmp_path))
         assert "nothing was sent: everything is there" in again.stdout, again.stdout + again.stderr
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGINT is POSIX")
-def test_interrupted_while_it_waits_it_ends_at_once_and_goes_on_later(
-    service: RunningServer,
-    tmp_path: Path,
-    expected: Any,
-    state_of: Any,
-    misbehaving: Any,
-    command: Any,
-    begin: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRY_SECONDS", "0.2")
-    proxy = misbehaving(service.url, 1, 0.0)
-    proxy.away_after("POST", "/children/")
-    push = begin(*words(tmp_path / "offline", proxy.url, tmp_path), stderr=subprocess.PIPE)
-    assert "waiting: " in push.stderr.readline()
-    push.send_signal(signal.SIGINT)
-    _, said = push.communicate(timeout=120)
-    assert push.returncode == 130, said
-    assert "finished results are kept" in said
-    assert "Traceback" not in said
-    proxy.back()
-    assert command(*words(tmp_path / "offline", proxy.url, tmp_path)).returncode == 0
-    assert state_at(service, tmp_path, state_of) == expected

@@ -33,14 +33,6 @@ def test_results_are_copied_once_they_are_registered_and_their_address_is_record
     assert noted["url"] == f"gs://beamline-raw/{name}"
 
 
-def test_a_second_run_asks_the_bucket_nothing(fake: Any, lab: Any, run: Any) -> None:
-    path = lab.declare(PUBLISHED)
-    run(path)
-    fake.fault("status", times=99, status=500)
-    assert run(path).ok
-    assert [fault.hits for fault in fake.faults] == [0]
-
-
 def test_results_made_before_are_published_when_the_declaration_asks_for_it(bucket: Any, lab: Any, run: Any) -> None:
     run(lab.declare(PUBLISHED.replace('    output: {publish: "gs://beamline-raw/results/"}\n', "")))
     assert bucket.names() == []

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,20 +67,6 @@ def test_two_processes_replace_a_file_at_once(tmp_path: Path) -> None:
         process.communicate("finish\n")
         assert process.returncode == 0
     assert contents(tmp_path) == {"peaks.csv": "whole"}
-
-
-def test_many_threads_replace_a_file_at_once(tmp_path: Path) -> None:
-    target = tmp_path / "peaks.csv"
-
-    def replace(number: int) -> None:
-        with replacing(target) as draft:
-            draft.write_text(f"{number}\n" * 1000)
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(replace, range(500)))
-    (content,) = contents(tmp_path).values()
-    assert len(set(content.splitlines())) == 1
-    assert content.count("\n") == 1000
 
 
 def test_a_replacement_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

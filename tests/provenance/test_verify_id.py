@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ids import canonical_json, derive_mfid, new_mfid
+from crucible_lineage.ids import derive_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -63,14 +63,6 @@ def measured(records: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     return next((m, copy.deepcopy(r)) for m, r in records.items() if r["crucible_lineage"]["recipe"]["kind"] == "files")
 
 
-def test_a_whole_record_in_a_file_serves_as_well(derived: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
-    mfid, metadata = derived
-    file = tmp_path / "record.json"
-    file.write_text(json.dumps({"unique_id": mfid, "scientific_metadata": metadata}), encoding="utf-8")
-
-    assert verify(mfid, "", file).returncode == 0
-
-
 def test_a_record_whose_numbers_a_database_wrote_otherwise_still_verifies(derived: tuple[str, dict[str, Any]]) -> None:
     mfid, metadata = derived
     text = json.dumps(metadata["crucible_lineage"])
@@ -95,13 +87,6 @@ def test_a_forged_file_of_a_measured_dataset_shows(measured: tuple[str, dict[str
     assert verify(mfid, metadata).returncode == 1
 
 
-def test_an_id_drawn_from_the_clock_is_not_taken_for_derived(measured: tuple[str, dict[str, Any]]) -> None:
-    ran = verify(new_mfid(), measured[1])
-
-    assert ran.returncode == 1
-    assert "drawn from the clock" in ran.stdout
-
-
 @pytest.mark.parametrize(("mfid", "held"), [("no-id", "{}"), (CLOCK_ID, "{}"), (CLOCK_ID, "no JSON")])
 def test_what_cannot_be_compared_is_said(mfid: str, held: str) -> None:
     assert verify(mfid, held).returncode == 2
@@ -116,10 +101,3 @@ def _vectors() -> list[tuple[Any, str, str]]:
 def test_the_vectors_in_the_docs_are_true(recipe: Any, source: str, mfid: str) -> None:
     assert derive_mfid(recipe, source) == mfid
     assert verify(mfid, {"recipe": recipe}).returncode == 0
-
-
-def test_the_docs_have_vectors_and_the_canonical_text_of_one() -> None:
-    text = (DOCS / "identity.md").read_text(encoding="utf-8")
-
-    assert len(_vectors()) == 5
-    assert canonical_json(_vectors()[0][0]).decode() in text

@@ -141,8 +141,3 @@ def test_the_way_out_of_a_finding_works_on_the_command_line(made: Any, command: 
     )
     clean = json.loads(command(*words, "--json", *data).stdout)
     assert (clean["ok"], clean["damaged"], clean["repairs"]) == (True, [], [])
-
-
-def test_from_without_repair_is_bad_input(data: Path, tmp_path: Path, command: Any) -> None:
-    refused = command("verify", "--project", "lab", "--from", tmp_path, "--data", data)
-    assert (refused.returncode, "--from needs --repair" in refused.stderr) == (2, True), refused.stderr

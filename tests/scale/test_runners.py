@@ -97,10 +97,3 @@ def test_a_runner_whose_package_is_missing_names_the_extra(monkeypatch: pytest.M
     monkeypatch.setitem(sys.modules, "prefect_ray", None)
     with pytest.raises(InputError, match=r"install crucible-lineage\[ray\]"):
         task_runner(Runner(type="ray"), tmp_path)
-
-
-def test_a_runner_that_is_not_used_is_named(lab: Any, data: Path, command: Any) -> None:
-    path = lab.declare(f"{lab.pipeline.read_text()}runner: dask\n")
-    ran = command("run", path, "--data", data, "--engine", "local")
-    assert ran.returncode == 0, ran.stderr
-    assert "note: runner dask is not used: steps run in threads of this process" in ran.stderr

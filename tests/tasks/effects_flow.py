@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 from prefect import flow, task
 from prefect.assets import materialize
 from prefect.cache_policies import INPUTS
@@ -164,22 +163,6 @@ def texts_that_are_names_of_files() -> Any:
     return listed(["first.txt", "second.txt"], "first.txt")
 
 
-def tables_of_arrow() -> Any:
-    @task
-    def table() -> pyarrow.Table:
-        return pyarrow.table({"x": [1, 2, 3]})
-
-    @task
-    def rows(found: pyarrow.Table) -> int:
-        return found.num_rows
-
-    return rows(table())
-
-
-def many_siblings() -> Any:
-    return use.map(make.map(range(1, 7))).result()
-
-
 @dataclass
 class Reading:
     time: str
@@ -213,8 +196,8 @@ def files_that_no_argument_names() -> Any:
 
 CASES = (
     *(a_text_of_one_part, other_decorators, a_child_process, inputs_not_known, a_list_that_is_empty_at_first),
-    *(partial_functions, a_cache_that_a_plain_flow_warmed, texts_that_are_names_of_files, tables_of_arrow),
-    *(many_siblings, files_that_no_argument_names, models_made_of_items_of_results),
+    *(partial_functions, a_cache_that_a_plain_flow_warmed, texts_that_are_names_of_files),
+    *(files_that_no_argument_names, models_made_of_items_of_results),
 )
 
 

@@ -9,9 +9,6 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +16,7 @@ import numpy as np
 import pandas as pd
 from prefect import flow, task
 
-from crucible_lineage.core import store
-from crucible_lineage.machine.checksums import FileChecksums
 from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, lineage, registering, session_for, step
-
-
-class Shade(Enum):
-    DARK = "dark"
-
 
 DATA = Path(sys.argv[1])
 PROJECT = ""  # of the case that runs
@@ -145,23 +135,6 @@ def half_stored() -> Any:
         return [rate_of(train(table, rate)), *totals]
 
     return [halves(1), halves(2)]
-
-
-def values() -> Any:
-    infinite, day = {"mean": float("inf"), "n": 2}, date(2024, 1, 1)
-    values = [float("nan"), infinite, {1: "a"}, day, Decimal("1.5"), 1 + 2j, Shade.DARK]
-
-    @task
-    def give(table: pd.DataFrame, index: int) -> Any:
-        return values[index]
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def giving() -> Any:
-        table = make(30)
-        return repr([give(table, index) for index in range(len(values))])
-
-    return giving() == repr(values)
 
 
 def same_bytes() -> Any:
@@ -318,61 +291,6 @@ def away() -> Any:
         return int(double(table).sum().x)
 
     return cut_off()
-
-
-def written_apart() -> Any:
-    """Read a folder for two calls while another one is in the middle of a file there."""
-    folder = DATA / "apart"
-    folder.mkdir()
-    begun, whole, meanwhile = threading.Event(), threading.Event(), threading.Barrier(3, timeout=30)
-    scan = store.scan_file
-
-    def scan_meanwhile(path: Path) -> FileChecksums:
-        found = scan(path)
-        if path.name == "first.txt" and not whole.is_set():
-            meanwhile.wait()
-            whole.wait(30)
-        elif path.name == "draft.txt":
-            path.unlink(missing_ok=True)
-        return found
-
-    def write_in_two(path: Path) -> None:
-        with path.open("w") as file:
-            file.write("1 2 ")
-            file.flush()
-            begun.set()
-            meanwhile.wait()
-            file.write("3 4")
-        whole.set()
-
-    @task
-    def write(name: str, table: pd.DataFrame, folder: Path) -> Path:
-        path = folder / name
-        if name == "first.txt":
-            write_in_two(path)
-        else:
-            path.write_text(table.to_csv())
-        return path
-
-    @task
-    def count(table: pd.DataFrame, folder: Path) -> int:
-        return len((folder / "first.txt").read_text())
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def apart() -> Any:
-        table = make(30)
-        first = write.submit("first.txt", table, folder)
-        begun.wait(30)
-        (folder / "draft.txt").touch()
-        last, counted = write.submit("last.txt", table, folder), count.submit(table, folder)
-        return [first.result().name, last.result().name, counted.result()]
-
-    store.scan_file = scan_meanwhile  # type: ignore[attr-defined]
-    try:
-        return apart()
-    finally:
-        store.scan_file = scan  # type: ignore[attr-defined]
 
 
 def tasks_of() -> Any:

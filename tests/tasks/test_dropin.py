@@ -34,7 +34,6 @@ CASES = {
             "train -> rate_of",
         ],
     ),
-    "values": (True, [" -> make", *["make -> give"] * 7]),
     "same_bytes": (
         [[6, 6], [6, 6]],
         [" -> dark", " -> dark", " -> flat", "dark + flat -> both", "dark + flat -> both"],
@@ -49,7 +48,6 @@ CASES = {
     "in_async_with": (570, [" -> make", "make -> triple"]),
     "returned_futures": (["Failed", "Completed", 0], [" -> slow"] * 3),
     "plain": ([20, 20, True], {}),
-    "written_apart": (["first.txt", "last.txt", 7], [" -> make", "make -> count", "make -> write", "make -> write"]),
     "away": (870, None),
 }
 WARNED = (
