@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -253,23 +253,23 @@ class Session:
             if project in self._projects:
                 return
             if client.projects.find(project) is None:
-                self._create_project(project, title)
+                if not self.settings.embedded:
+                    raise no_project(client, project, self.settings.describe())
+                if not is_project_id(project):
+                    raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}; correct `project:`")
+                lead = str(self.agent["unique_id"])
+                with suppress(ConflictError):  # another process was faster
+                    client.projects.create(project_id=project, organization="local", title=title, project_lead=lead)
             self._projects.add(project)
 
     def prepare(self, project: str, title: str | None = None) -> None:
         """Ensure that the project exists and the account is known, as every run with missing results requires."""
-        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, _import_registration)
 
-    def _create_project(self, project: str, title: str | None) -> None:
-        if not self.settings.embedded:
-            raise no_project(self.client, project, self.settings.describe())
-        if not is_project_id(project):
-            raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}; correct `project:`")
-        try:
-            lead = str(self.agent["unique_id"])
-            self.client.projects.create(project_id=project, organization="local", title=title, project_lead=lead)
-        except ConflictError:  # another process was faster
-            return
+        def import_modules() -> None:  # slow ones that are needed next
+            import crucible_lineage.provenance.schema
+            import crucible_lineage.registration.register  # noqa: F401
+
+        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, import_modules)
 
     def _connect(self) -> CrucibleClient:
         leased = self._start_embedded() if self.settings.embedded else None
@@ -306,9 +306,3 @@ class Session:
         if instance_id(folder) is None:
             _ = self.client  # the first start gives the folder its identity
         return str(instance_id(folder))
-
-
-def _import_registration() -> None:
-    """Import slow modules that are needed next, during calls to the service."""
-    import crucible_lineage.provenance.schema
-    import crucible_lineage.registration.register  # noqa: F401

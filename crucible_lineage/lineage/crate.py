@@ -298,18 +298,14 @@ class _Builder(DataEntities):
                     maker, role = makers[mfid]
                     source = self._parameter(self._tools[maker.function, maker.code], "output", role)
                 else:
-                    source = self._workflow_input(inputs, tool, name, target, example)
+                    source = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
+                    if source not in inputs:
+                        kind = self.entities[target]["additionalType"]
+                        inputs[source] = self._add_parameter(source, f"{tool['name']}: {name}", kind)
+                    self._add_example(source, example)
+                    self._parameter_values[example] = None
                 self._connect(step, source, target)
         return list(inputs.values())
-
-    def _workflow_input(self, inputs: dict[str, Reference], tool: Entity, name: str, target: str, example: str) -> str:
-        parameter_id = f"#{WORKFLOW}/input/{quote(str(tool['name']), safe='')}/{quote(name, safe='')}"
-        if parameter_id not in inputs:
-            kind = self.entities[target]["additionalType"]
-            inputs[parameter_id] = self._add_parameter(parameter_id, f"{tool['name']}: {name}", kind)
-        self._add_example(parameter_id, example)
-        self._parameter_values[example] = None
-        return parameter_id
 
     def _add_parameter(self, parameter_id: str, name: str, kind: str) -> Reference:
         return self.add(parameter_id, "FormalParameter", name, additionalType=kind, workExample=[])

@@ -98,7 +98,8 @@ def _box(item: DrawnItem) -> _Box:
             small = [detail(replace(node, step="")), node.instance]
         if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
-    small += [item.gaps_text, item.state_text.upper()]
+    left_out = sum(len(gaps(node.record)) for node in item.nodes)  # parents
+    small += [f"without {left_out}" if left_out else "", item.state_text.upper()]
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])
     height = 12.0 + 16 * len(name) + 13.5 * len(small)

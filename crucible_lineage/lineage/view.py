@@ -14,7 +14,6 @@ from crucible_lineage.lineage.records import (
     chosen_in_time,
     declared_step,
     equal_parents,
-    gaps,
     parents_as_used,
     used_roles,
 )
@@ -60,12 +59,6 @@ class DrawnItem:
         """The state of all nodes, or the most alarming one: a group with one incomplete member is incomplete."""
         states = {node.state for node in self.nodes}
         return next((state for state in STATE_COLOURS if state in states), self.node.state)
-
-    @property
-    def gaps_text(self) -> str:
-        """How many parents were left out of its lists; empty if none."""
-        count = sum(len(gaps(node.record)) for node in self.nodes)
-        return f"without {count}" if count else ""
 
     @property
     def state_text(self) -> str:

@@ -65,11 +65,6 @@ class Outcome:
     compared_with: str = "the record at Crucible"
 
     @property
-    def is_tried(self) -> bool:
-        """Whether the step was run."""
-        return self.verdict != NOT_MADE
-
-    @property
     def is_good(self) -> bool:
         """Whether the results were the same, within the tolerance."""
         return self.verdict in GOOD
@@ -83,11 +78,10 @@ class Outcome:
 
     def lines(self) -> Iterator[str]:
         """Yield the outcome as lines of text."""
-        files = [file for file in self.files if file["verdict"] not in ("not compared",)]
-        same = sum(file["verdict"] == IDENTICAL for file in files)
-        counted = f": {same} of {len(files)} identical" if files else ""
+        same = sum(file["verdict"] == IDENTICAL for file in self.files)
+        counted = f": {same} of {len(self.files)} identical" if self.files else ""
         yield f"{self.name}  {', '.join(self.mfids)}  {self.verdict}{counted}" + (f": {self.note}" if self.note else "")
-        for file in [file for file in files if file["verdict"] != IDENTICAL or file["said"]][:MOST_FILES]:
+        for file in [file for file in self.files if file["verdict"] != IDENTICAL or file["said"]][:MOST_FILES]:
             yield f"    {file['name']}: {file['verdict']}" + (f": {file['said']}" if file["said"] else "")
         for cause in self.causes:
             yield f"    why: {cause}"

@@ -145,7 +145,11 @@ def remade_files(session: Session, mfid: str, consent: Consent) -> Iterator[dict
 def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, object]]) -> None:
     """Add as the first cause of a difference that the step is known to be non-deterministic."""
     for outcome in outcomes:
-        if outcome.is_good or not outcome.is_tried or any(NOT_DETERMINISTIC in cause for cause in outcome.causes):
+        if (
+            outcome.is_good
+            or outcome.verdict == NOT_MADE
+            or any(NOT_DETERMINISTIC in cause for cause in outcome.causes)
+        ):
             continue
         reasons = (known_to_vary(session, mfid, {"scientific_metadata": metadata[mfid]}) for mfid in outcome.mfids)
         outcome.causes[:0] = [reason for reason in reasons if reason][:1]

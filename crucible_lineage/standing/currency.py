@@ -94,7 +94,11 @@ class Currency:
         status = self._statuses[mfid]
         if status.fills:
             return tuple(dict.fromkeys(other for key in status.fills for other in self.current(key, status.project)))
-        return self._replacement(mfid)
+        seen = {mfid}
+        while (following := max(self._successors.get(mfid, ()), default="")) and following not in seen:
+            seen.add(following)
+            mfid = following
+        return self.superseded_by(mfid) or (mfid,)
 
     def replacements(self, mfid: str) -> set[str]:
         """Return the datasets that were made by hand to replace this one, or one of those: no run undoes that."""
@@ -104,13 +108,6 @@ class Currency:
             found |= new
             left += new
         return found
-
-    def _replacement(self, mfid: str) -> tuple[str, ...]:
-        seen = {mfid}
-        while (following := max(self._successors.get(mfid, ()), default="")) and following not in seen:
-            seen.add(following)
-            mfid = following
-        return self.superseded_by(mfid) or (mfid,)
 
     def _is_current(self, status: DatasetStatus, key: str) -> bool:
         return any(self._is_current_for(status, key, file) for file in status.slots[key].files)

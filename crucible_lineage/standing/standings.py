@@ -63,12 +63,11 @@ class Standing:
     @property
     def verdicts(self) -> tuple[str, ...]:
         """The verdicts of its checks, in words."""
-        return tuple(_verdict_text(name, check) for name, check in self.checks.items())
-
-
-def _verdict_text(name: str, check: CheckResult) -> str:
-    values = ", ".join(f"{name} is {value}" for name, value in check.values.items())
-    return f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ({values})"
+        return tuple(
+            f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ("
+            f"{', '.join(f'{column} is {value}' for column, value in check.values.items())})"
+            for name, check in self.checks.items()
+        )
 
 
 def standings(

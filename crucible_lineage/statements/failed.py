@@ -47,8 +47,24 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
     """
     if session.settings.embedded:
         return ""
+    import socket
+
+    where = {"pipeline": pipeline, "folder": session.machine}
+    steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
     try:
-        _state(session, project, pipeline, why, errors)
+        earlier = [
+            statement
+            for statement in in_force(session.mirror.statements().values()).statements.values()
+            if statement.verb == FAIL
+            and statement.project.casefold() == project.casefold()
+            and where.items() <= statement.body.items()
+        ]
+        if not why:
+            revoke(session, earlier, "a run has ended well since")
+        elif not any(steps.keys() == _steps(same).keys() and (steps or same.why == _short(why)) for same in earlier):
+            revoke(session, earlier, "another failure has taken its place")
+            body = {**where, "host": socket.gethostname(), "steps": steps, "failed": len(errors)}
+            state(session, project, FAIL, About(project=project), why=_short(why), body=body)
     except TRANSIENT:
         return ""
     except LineageError as error:
@@ -78,30 +94,6 @@ def failed_elsewhere(session: Session, project: str | None = None) -> list[Faile
         if statement.body.get("folder") != session.machine
         and (project is None or statement.project.casefold() == project.casefold())
     ]
-
-
-def _state(session: Session, project: str, pipeline: str, why: str, errors: Mapping[str, str]) -> None:
-    import socket
-
-    where = {"pipeline": pipeline, "folder": session.machine}
-    earlier = [
-        statement
-        for statement in in_force(session.mirror.statements().values()).statements.values()
-        if statement.verb == FAIL
-        and statement.project.casefold() == project.casefold()
-        and where.items() <= statement.body.items()
-    ]
-    if not why:
-        revoke(session, earlier, "a run has ended well since")
-        return
-    steps = {name: _short(error) for name, error in islice(sorted(errors.items()), MOST_STEPS)}
-    if any(
-        steps.keys() == _steps(statement).keys() and (steps or statement.why == _short(why)) for statement in earlier
-    ):
-        return
-    revoke(session, earlier, "another failure has taken its place")
-    body = {**where, "host": socket.gethostname(), "steps": steps, "failed": len(errors)}
-    state(session, project, FAIL, About(project=project), why=_short(why), body=body)
 
 
 def _short(error: str) -> str:
