@@ -1,8 +1,6 @@
 """A helper that holds a secret, so that no archive of source takes it."""
 
-ADDRESS = "postgres://ada:hunter2@database/lab"
-
 
 def weight() -> float:
     """Return a weight."""
-    return len(ADDRESS) / 2
+    return 20.5  # was in postgres://ada:hunter2@database/lab
