@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +9,6 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from crucible_lineage.ask import columns
-from crucible_lineage.ask.columns import Column
-from crucible_lineage.ask.question import find_question
-from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.web import browsing
@@ -40,33 +34,6 @@ def reader(session: Session, project: Any, tmp_path: Path) -> Any:
         return Reader(Request(scope), sign_in)
 
     return reading
-
-
-def test_one_declaration_appears_in_all_interfaces(
-    session: Session, project: Any, reader: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def vowels(entry: Any) -> str:
-        return "".join(symbol for symbol in entry.summary.name if symbol in "aeiou")
-
-    added = Column("vowels", "Vowels of it", vowels)
-    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, added))
-
-    (axis,) = project.ask_json("list", "--step", "axis")["datasets"]
-    assert axis["vowels"] == vowels(Catalogue(session).dataset(axis["mfid"])._view.entry) != ""
-    fitted = project.ask_json("list", "--sort=-vowels")["datasets"]
-    assert [dataset["vowels"] for dataset in fitted] == sorted((dataset["vowels"] for dataset in fitted), reverse=True)
-    line = project.ask("list", "--step", "axis").stdout.splitlines()[-2]
-    assert line.endswith(f"  {axis['vowels']}")
-    (row,) = csv.DictReader(io.StringIO(project.ask("list", "--step", "axis", "--csv").stdout))
-    assert row["vowels"] == axis["vowels"]
-    page = browsing.datasets(reader("step=axis")).body.decode()
-    assert '<a href="?step=axis&amp;sort=vowels">Vowels of it</a>' in page
-    assert f'<td class="wide">{axis["vowels"]}</td>' in page
-    shown = Catalogue(session).find(step="axis")._repr_html_()
-    assert ">Vowels of it</th>" in shown
-    assert f">{axis['vowels']}</td>" in shown
-    asked = find_question("list")(session, step="axis").to_json()
-    assert asked["datasets"][0]["vowels"] == axis["vowels"]
 
 
 def test_interfaces_agree_about_a_dataset(project: Any, reader: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,6 @@ def test_a_name_means_the_current_dataset(project: Any) -> None:
     assert project.fitted("weak-1.txt", 0) in refused or " more" in refused
 
 
-def test_matches_in_several_projects_are_named_with_the_projects(data: Path, tmp_path: Path, command: Any) -> None:
-    for name in ("first", "second"):
-        (tmp_path / "blank.txt").write_text(name)
-        registered = command("register", tmp_path / "blank.txt", "--project", name, "--name", "blank", "--data", data)
-        assert registered.returncode == 0, registered.stderr
-    refused = command("show", "blank", "--data", data)
-    assert refused.returncode == 2
-    assert "(blank in first)" in refused.stderr
-    assert "(blank in second)" in refused.stderr
-
-
 def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     def names(*words: str) -> list[str]:
         return [dataset["dataset_name"] for dataset in project.ask_json("list", *words)["datasets"]]
@@ -78,16 +66,6 @@ def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     lines = project.ask("list", "--step", "axis", "--csv").stdout.splitlines()
     assert lines[0].startswith("mfid,dataset_name,state,step,swept,pipeline")
     assert len(lines) == 2
-
-
-def test_times_are_shown_in_utc_whatever_zone_they_were_given_in(data: Path, tmp_path: Path, command: Any) -> None:
-    (tmp_path / "scan.txt").write_text("1")
-    given = ("--project", "lab", "--timestamp", "2024-05-10T01:30:00+02:00", "--data", data)
-    registered = command("register", tmp_path / "scan.txt", *given)
-    assert registered.returncode == 0, registered.stderr
-    shown = command("show", "scan.txt", "--data", data).stdout
-    assert "measured 2024-05-09 23:30:00 UTC" in shown
-    assert re.search(r"^registered 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", shown, re.MULTILINE)
 
 
 def test_show_prints_author_time_and_inputs_of_a_dataset(project: Any) -> None:
@@ -152,14 +130,6 @@ def test_runs_of_other_machines_are_found_by_their_outputs(project: Any, tmp_pat
             second, first = list_runs(remote, ["spectra"])
     assert [second.run_id, first.run_id] == [run.run_id for run in reversed(project.runs)]
     assert (second.state, second.steps, len(second.made), second.engine) == (None, None, 5, "local")
-
-
-def test_a_run_ends_with_the_results_of_its_outputs(project: Any, lab: Any, data: Any, command: Any) -> None:
-    printed = command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
-    lines = printed.splitlines()
-    assert any(line.startswith("scaled  0") and line.endswith("factor 3.0") for line in lines), printed
-    assert any(line.startswith("total   0") and line.endswith("total 28.0") for line in lines), printed
-    assert "total 28.0" not in command("run", lab.pipeline, "--data", data, "--engine", "local").stdout
 
 
 def test_commands_of_the_page_work(project: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

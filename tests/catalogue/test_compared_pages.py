@@ -58,15 +58,6 @@ def test_the_page_agrees_with_diff_and_starts_with_the_causes(browser: httpx.Cli
     assert "params.degree: 3 -> 2" in read(browser, f"/compare?old={new}&new={old}")
 
 
-def test_datasets_are_found_by_id_or_name_and_errors_are_reported(browser: httpx.Client, project: Any) -> None:
-    mfid = project.fitted("weak-1.txt")
-    assert "no difference, in" in read(browser, f"/compare?old={mfid}&new={mfid[:22]}")
-    by_name = read(browser, "/compare?old=weak-1.txt (fitted)&new=strong-1.txt (fitted)")
-    assert "peak_nm" in by_name
-    assert "no dataset has this name" in read(browser, f"/compare?old=weak-9&new={mfid}", 400)
-    assert "Old: MFID, its beginning, or a name" in read(browser, f"/compare?new={mfid}")
-
-
 def test_a_superseded_dataset_links_to_the_comparison(browser: httpx.Client, project: Any) -> None:
     old, new = (project.fitted("weak-1.txt", run) for run in (0, 1))
     read(browser, f"/datasets/{old}")

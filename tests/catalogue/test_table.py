@@ -111,12 +111,6 @@ def test_files_match_the_printed_table(project: Any, tmp_path: Any) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_rows_are_printed_and_the_others_counted(project: Any) -> None:
-    lines = project.ask("table", "--step", "fitted").stdout.splitlines()
-    assert "10.25" in next(line for line in lines if project.fitted("strong-1.txt") in line)
-    assert lines[-1] == "4 rows; not listed: 4 superseded (--all)"
-
-
 def test_texts_do_not_become_formulas_in_a_spreadsheet() -> None:
     from crucible_lineage.lineage.labels import csv_text
 
