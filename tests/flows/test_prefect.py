@@ -64,38 +64,6 @@ def test_a_run_uses_the_configured_prefect_by_itself(lab: Any, data: Path, comma
     assert any(name.startswith("lab / counting 2") for name in flow_run_names(prefect))
 
 
-def test_api_steps_are_tasks_for_flows_written_by_hand(data: Path, tmp_path: Path, prefect: Any) -> None:
-    scan = tmp_path / "scan.csv"
-    scan.write_text("x,y\n1,2\n")
-    code = """
-import json, sys
-from pathlib import Path
-from prefect import flow
-from crucible_lineage import tasks
-crucible = tasks.CrucibleConnection(data=sys.argv[2])
-tasks.session_for(crucible).ensure_project("lab")
-@flow
-def by_hand(path: Path):
-    raw = tasks.create_dataset("scan", "lab", measurement="counting", crucible=crucible)
-    child = tasks.create_dataset("scan, cleaned", "lab", crucible=crucible)
-    tasks.update_metadata(child, {"threshold": 3}, crucible=crucible)
-    tasks.add_keywords(child, ["cleaned"], crucible=crucible)
-    file = tasks.upload_file(child, path, crucible=crucible)
-    request = tasks.request_ingestion(file, crucible=crucible)
-    status = tasks.wait_for_ingestion(request, crucible=crucible)
-    tasks.link_parent_child(raw, child, crucible=crucible)
-    return {"raw": raw, "child": child, "status": status}
-print(json.dumps(by_hand(Path(sys.argv[1]))))
-"""
-    made = prefect.run(code, scan, data)
-    with Session(Settings(data)) as session:
-        child = session.client.datasets.get(made["child"], include_metadata=True)
-        assert (child.scientific_metadata or {})["threshold"] == 3
-        assert [d.unique_id for d in session.client.datasets.list_parents(made["child"])] == [made["raw"]]
-        assert [file.filename for file in session.client.datasets.list_files(made["child"])] == ["scan.csv"]
-    assert made["status"] == "complete"
-
-
 @by_night("deployments of a smaller pipeline by day")
 def test_the_nightly_deployment_is_run_by_a_worker(
     data: Path, demo_origin: Any, prefect: Any, warm_python: Any, tmp_path: Path

@@ -5,18 +5,12 @@ The first test runs every time; all do with CRUCIBLE_NIGHTLY=1.
 
 from __future__ import annotations
 
-import http.server
-import json
 import os
 import re
-import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from crucible_lineage.session import Session
@@ -28,8 +22,6 @@ nightly = by_night("seconds each")
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="files and signals")
 
 MODULE = """
-import json
-import sys
 import time
 from pathlib import Path
 
@@ -45,26 +37,15 @@ def read(path: str) -> list[int]:
     return [int(line) for line in Path(path).read_text().split()]
 
 
-@task(tags=["detector"])
-def total(values: list[int], factor: int = 1) -> int:
-    with (HERE / "calls").open("a") as calls:
-        calls.write("begin ")
-        time.sleep(0.2)
-        calls.write("end ")
-    return factor * sum(values)
+@task
+def total(values: list[int]) -> int:
+    return sum(values)
 
 
 @flow
 DECORATOR
-def process(path: str, factor: int = 1) -> int:
-    return total(read(path), factor)
-
-
-@flow
-DECORATOR
-def together(path: str) -> list[int]:
-    values = read(path)
-    return [one.result() for one in [total.submit(values, 1000 + n) for n in range(3)]]
+def process(path: str) -> int:
+    return total(read(path))
 
 
 @flow
@@ -84,15 +65,11 @@ def long(path: str) -> int:
     (HERE / "arrived").touch()
     time.sleep(120)
     return total(values)
-
-
-if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
 """
 
 
 class Converted:
-    """A folder with the plain and converted flows, and the datasets that the converted ones registered."""
+    """A folder with converted flows, and the datasets that the converted ones registered."""
 
     def __init__(self, folder: Path, prefect: Any) -> None:
         self.folder = folder
@@ -114,12 +91,6 @@ class Converted:
         """Run `prefect deployment run` and return the id of the run."""
         output = self.prefect.command("deployment", "run", deployment, "--param", f"path={self.counts}", *options)
         return re.findall(r"UUID: ([0-9a-f-]{36})|runs/flow-run/([0-9a-f-]{36})", output)[0][0] or _last(output)
-
-    def call(self, flow: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the file as a program."""
-        ran: subprocess.CompletedProcess[str] = self.prefect.python(self.file, flow, self.counts, **environment)
-        assert ran.returncode == 0, ran.stderr
-        return ran
 
     def state(self, run: str) -> str:
         (found,) = self.prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
@@ -165,17 +136,6 @@ def test_prefect_deploy(converted: Converted) -> None:
 
 
 @nightly
-def test_a_concurrency_limit_holds_while_results_are_registered(converted: Converted) -> None:
-    converted.prefect.command("concurrency-limit", "create", "detector", "1")
-    try:
-        converted.call("together")
-    finally:
-        converted.prefect.command("concurrency-limit", "delete", "detector")
-    assert (converted.folder / "calls").read_text() == "begin end " * 3
-    assert converted.edges() == ["counts.txt -> read", "read -> total", "read -> total", "read -> total"]
-
-
-@nightly
 @pytest.mark.usefixtures("worker")
 def test_a_run_that_is_suspended_goes_on_and_registers_once(
     converted: Converted, eventually: Callable[..., Any]
@@ -199,56 +159,3 @@ def test_a_run_that_is_cancelled_at_once_keeps_what_it_has_made(
     converted.prefect.command("flow-run", "cancel", run)
     eventually(lambda: converted.state(run) == "Cancelled", 120)
     assert converted.edges() == WHOLE[:1]
-
-
-@nightly
-def test_a_server_that_asks_for_a_key_as_prefect_cloud_does(converted: Converted) -> None:
-    with _asking_for("pnu_0123456789", converted.prefect.url) as (url, refused):
-        ran = converted.call("process", PREFECT_API_URL=url, PREFECT_API_KEY="pnu_0123456789")
-        assert json.loads(ran.stdout.splitlines()[-1]) == 9
-        assert refused == []
-    assert converted.edges() == WHOLE
-    assert "pnu_0123456789" not in ran.stderr
-    with Session(Settings(converted.data)) as session:
-        found = session.client.datasets.list(project_id="lab", include_metadata=True, limit=None)
-    assert "pnu_0123456789" not in json.dumps([dataset.scientific_metadata for dataset in found])
-
-
-@contextmanager
-def _asking_for(key: str, server: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve an address in front of the server that refuses requests without this key; yields it, and the refusals."""
-    refused: list[str] = []
-
-    class Door(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_one(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Upgrade"):  # the socket of events, which names its key in a message
-                answer = httpx.Response(404, json={"detail": "no sockets here"})
-            elif self.headers.get("Authorization") != f"Bearer {key}":
-                refused.append(self.path)
-                answer = httpx.Response(401, json={"detail": "who are you?"})
-            else:
-                kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "authorization")}
-                address = server.removesuffix("/api") + self.path
-                answer = httpx.request(self.command, address, content=body, headers=kept, timeout=60)
-            self.send_response(answer.status_code)
-            self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-        do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_one
-
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (likewise)
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
-        thread = threading.Thread(target=door.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{door.server_address[1]}/api", refused
-        finally:
-            door.shutdown()
-            thread.join()
