@@ -49,14 +49,6 @@ def fingerprint(path: Path) -> str:
     return bind_file(path).steps["scaled"].inspection.fingerprint
 
 
-def test_each_is_inspected_with_the_modules_beside_it(two: list[Path], command: Any) -> None:
-    first, second = two
-    assert command("check", first, second).returncode == 0
-    alone = [fingerprint(path) for path in (first, second)]
-    assert alone[0] != alone[1], "they compute different values"
-    assert [fingerprint(path) for path in (second, first)] == alone[::-1], "in either order"
-
-
 def test_each_is_run_with_the_modules_beside_it(two: list[Path], tmp_path: Path, command: Any) -> None:
     returned = []
     for path in two:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from json import dumps
 from typing import Any
 
@@ -99,24 +98,6 @@ def test_a_selection_takes_equal_values(lab: Any, session: Session, values: dict
         text += "steps:\n  p: {uses: 'LABMODULE:scale', inputs: {counts: data}}\n"
         plan = make_plan(bind_file(lab.declare(text), session.store), session)
         assert len(plan.steps) == len(CLASSES[number])
-
-
-def test_partners_share_what_their_steps_returned(lab: Any, session: Session, run: Callable[..., Any]) -> None:
-    module = lab.folder / f"{lab.module}.py"
-    lab.file(module.name, module.read_text() + STEPS)
-    for name, text in (("1", "Fe"), ("2", "Si"), ("3", "Fe again")):
-        lab.file(f"d{name}.txt", text)
-    made = "{uses: 'LABMODULE:returning', inputs: {data: data}}"
-    taken = "nearest: before, same: metadata.found"
-    text = HEAD + "  data: {file: 'd*.txt', each: true, timestamp: 2024-05-01T12:00:00Z}\nsteps:\n" + f"  one: {made}\n"
-    text += f"  p: {{uses: 'LABMODULE:pair', inputs: {{data: one, other: {{from: one, {taken}}}}}}}\n"
-    path = lab.declare(text)
-    found = run(path)
-    assert found.ok, found.errors
-    assert found.executed == ["one[d1.txt]", "one[d2.txt]", "one[d3.txt]", "p[d1.txt]", "p[d2.txt]", "p[d3.txt]"]
-    assert run(path).executed == []
-    record = session.mirror.read([found.datasets["p[d2.txt]"]["out"]])
-    assert "'same': {'metadata.found': 'Si'}" in str(dict(*record.values()))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=ascii)

@@ -30,8 +30,7 @@ def put_back(copy: Path, data: Path) -> None:
     shutil.copytree(copy, data / "crucible")
 
 
-@pytest.mark.parametrize("is_synced", [False, True])
-@pytest.mark.parametrize("has_more", [False, True])
+@pytest.mark.parametrize(("is_synced", "has_more"), [(True, False), (False, True)])
 def test_lost_results_are_made_again(
     lab: Any, data: Path, tmp_path: Path, is_synced: bool, has_more: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
