@@ -65,11 +65,3 @@ def test_the_table_shows_what_happened_and_what_is_needed(behind: Any, asked: Ca
     assert "only letters, digits, blanks, - and _" in printed
     assert "needed: keywords may have `:` and 40 characters" in printed
     assert "made for this test; deletion requested:\n  0" in printed
-
-
-def test_without_the_project_nothing_is_tried(behind: Any, asked: Callable[..., Result]) -> None:
-    door = behind("plain")
-    ran = asked(door, "doctor", "--project", "nonesuch")
-    assert ran.exit_code == 2
-    assert "project 'nonesuch' does not exist, or is not visible to this key" in ran.output
-    assert not [call for call in door.seen if call.startswith(("POST", "PATCH", "PUT"))]

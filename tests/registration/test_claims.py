@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import pytest
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated
 from crucible_lineage.errors import UnreachableError
-from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
@@ -63,14 +60,6 @@ def test_an_unfinished_registration_of_the_same_machine_is_finished_at_once_with
     (after,) = session.client.files.list(new.mfid)
     assert after.mfid == before.mfid
     assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
-
-
-def test_a_registration_that_has_long_been_still_is_finished_at_once(
-    session: Session, new: NewDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupted(session, new, "elsewhere", monkeypatch)
-    monkeypatch.setattr(claims, "RECENT", timedelta(0))
-    assert register_output(session.client, new, "here", patience_s=FOREVER_S).mfid == new.mfid
 
 
 def test_a_registration_by_another_machine_is_awaited_and_adopted(
@@ -124,19 +113,6 @@ def test_an_equal_file_of_another_attempt_is_sent_again(
     register_output(session.client, replace(new, metadata={"seed": 2}), "here")
     (after,) = session.client.files.list(new.mfid)
     assert (after.mfid == before.mfid, after.sha256_hash) == (False, before.sha256_hash)
-
-
-def test_a_registration_in_progress_is_left_alone() -> None:
-    for one in itertools.product(
-        claims.State, claims.Ownership, (False, True), (None, False, True), (False, True)
-    ):  # every row of the table, and what it leaves open
-        seen = claims.ClaimEvidence(*one)
-        move = claims.next_move(seen)
-        assert (move is claims.NextMove.USE) == (seen.state is claims.State.COMPLETE)
-        if seen.owner is claims.Ownership.OTHER and not seen.is_still:
-            assert move not in (claims.NextMove.TAKE_OVER, claims.NextMove.GO_ON, claims.NextMove.BEGIN), seen
-        if move is claims.NextMove.GO_ON:
-            assert seen.owner is claims.Ownership.OURS
 
 
 @pytest.mark.parametrize("whole", [False, True])

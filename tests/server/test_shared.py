@@ -71,16 +71,6 @@ def test_killed_it_is_started_again_by_the_next_call(shared: Session, data: Path
     assert shared.client.api_url == url
 
 
-def test_what_a_library_prints_as_it_starts_is_not_its_answer(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text('import os\nos.write(1, b"{}\\nWARNING: no such library: ")\n')
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with Session(Settings(data, source="given")) as session:
-        assert session.client.projects.find("lab") is None
-        assert serving(data) is not None
-
-
 def test_a_copy_of_the_folder_has_a_server_of_its_own(shared: Session, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "copy")
     with Session(Settings(tmp_path / "copy", source="given")) as other:

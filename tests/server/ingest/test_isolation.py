@@ -129,22 +129,3 @@ def test_request_of_a_killed_server_is_processed_by_the_next(killed):
         client = CrucibleClient(server.url, server.api_key)
         request = client.ingestions.wait(number, sleep_interval=0.05)
         assert (request["status"], request["ingestion_class"]) == ("complete", "ImageIngestor")
-
-
-def test_closing_server_ends_the_process_in_hand_and_leaves_its_request_to_the_next(tmp_path, harm, monkeypatch):
-    monkeypatch.setattr("crucible_lineage.server.running.WORKER_CLOSE_S", 0.2)
-    monkeypatch.setenv("LAB_HANGS", "yes")
-    path = tmp_path / "a.png"
-    path.write_text("hang")
-    with start_server(tmp_path / "data") as server:
-        client = CrucibleClient(server.url, server.api_key)
-        added = client.datasets.add_file(client.datasets.create(Dataset(dataset_name="x"))["dsid"], str(path))
-        number = added["ingestion_request"]["id"]
-        while not list((tmp_path / "data").glob("contents/*/*.seen")):
-            httpx.get(server.url + "/health/ready")
-    monkeypatch.delenv("LAB_HANGS")
-    with start_server(tmp_path / "data") as server:
-        assert (
-            CrucibleClient(server.url, server.api_key).ingestions.wait(number, sleep_interval=0.05)["status"]
-            == "complete"
-        )
