@@ -251,3 +251,13 @@ class Facts(dict[str, tuple[DatasetFacts, ...]]):
     def from_json(cls, stored: Mapping[str, Sequence[Mapping[str, Any]]]) -> Facts:
         """Return the facts that were stored as JSON."""
         return cls({role: tuple(map(DatasetFacts.from_json, entries)) for role, entries in stored.items()})
+
+
+def without_step(name: str) -> str:
+    """Return a default name without the step at its end, which may contain brackets: `a (fit, f(x))`."""
+    depth = 0
+    for index in range(len(name) - 1, 0, -1):
+        depth += {")": 1, "(": -1}.get(name[index], 0)
+        if depth == 0:
+            return name[: index - 1] if name[index - 1 : index + 1] == " (" else name
+    return name

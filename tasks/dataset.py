@@ -27,13 +27,12 @@ from crucible_lineage.machine.opened import (
     is_under,
     name_of,
 )
-from crucible_lineage.pipeline.job.job import without_step
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
 from crucible_lineage.provenance.record import step_activity, step_record
-from crucible_lineage.refs import DatasetRef, file_stem, last_taken
+from crucible_lineage.refs import DatasetRef, file_stem, last_taken, without_step
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.tasks.arguments import (
     GIVEN,

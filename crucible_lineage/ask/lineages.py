@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from crucible_lineage.ask.view import existing
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.tables import Snapshot
@@ -44,6 +43,8 @@ def fetch_lineage(session: Session, *mfids: str, most: int = 1, thumbnails: bool
         try:
             linked = _joint(linked, LineageGraph.from_api(session.client.graphs.get(mfid, recursive=True)))
         except NotFoundError:
+            from crucible_lineage.ask.view import existing  # rarely needed
+
             found = existing(session, mfid)  # lists and graphs hide what is to be deleted
             alone = _joint(alone, with_states(session, LineageGraph.from_records([found.model_dump()])))
     datasets = [node for node in linked.nodes.values() if node.kind == "dataset"]

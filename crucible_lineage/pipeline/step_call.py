@@ -7,19 +7,13 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.parts import INGESTION_S
-from crucible_lineage.pipeline.declare.pipeline import StepSpec
-from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.job.materialize import materialize_step
-from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
-from crucible_lineage.pipeline.plan.inspect import inspection_of
-from crucible_lineage.pipeline.plan.plan import files_for_role
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
@@ -27,6 +21,9 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency
 from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.step import Step
+
+if TYPE_CHECKING:  # most flows call tasks alone, for which these imports would take a tenth of a second
+    from crucible_lineage.pipeline.job.job import Job
 
 About = tuple[str, ...]
 """The subject of a result: files by folder and name, datasets by id."""
@@ -43,6 +40,8 @@ class StepCall:
 
     def make(self, run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
         """Return the datasets by output, made now or existing before, and let the run rely on them."""
+        from crucible_lineage.pipeline.job.materialize import materialize_step
+
         self.session.refresh_statements()
         done = materialize_step(replace(self.job, run=run), self.session)
         for name, dataset in done.outputs.items():
@@ -64,6 +63,12 @@ def called_step(
     An input is a path, the id of a dataset, a dataset, or a list of these. Raises InputError if one is missing or
     invalid.
     """
+    from crucible_lineage.pipeline.declare.pipeline import StepSpec
+    from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.plan.facts import ParentFacts
+    from crucible_lineage.pipeline.plan.inspect import inspection_of
+    from crucible_lineage.pipeline.plan.plan import files_for_role
+
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
     given = {name: value for name, value in params.items() if name not in called.outputs}
     inspection = inspection_of(called, uses, given)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.process import Tell
-from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import is_run_here, record_fault
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import DELIVERED, Deliver, Delivery, DeliveryContext
@@ -24,6 +23,7 @@ from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.pipeline.job.job import Job
 
 ONE_CALL_S = 5.0  # chosen: after that, the service is reported to be away
 

@@ -19,7 +19,7 @@ from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, planned_outputs
-from crucible_lineage.refs import DatasetRef, Facts
+from crucible_lineage.refs import DatasetRef, Facts, without_step
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 
@@ -158,16 +158,6 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
         return filled(template, value), ""
     except (ValueError, TypeError) as error:
         return default, f"it got the name {default!r}, since {template!r} cannot be filled in: {error}"
-
-
-def without_step(name: str) -> str:
-    """Return a default name without the step at its end, which may contain brackets: `a (fit, f(x))`."""
-    depth = 0
-    for index in range(len(name) - 1, 0, -1):
-        depth += {")": 1, "(": -1}.get(name[index], 0)
-        if depth == 0:
-            return name[: index - 1] if name[index - 1 : index + 1] == " (" else name
-    return name
 
 
 def _subject(job: Job) -> str:

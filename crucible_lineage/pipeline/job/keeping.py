@@ -19,11 +19,11 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.pipeline.job.delivering import delivery_context
-from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import RULES
 from crucible_lineage.provenance.environment import (
@@ -46,6 +46,9 @@ from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
 from crucible_lineage.text.commands import is_command
 from crucible_lineage.text.masking import is_key_file, masked, masked_text, redactor_of
+
+if TYPE_CHECKING:  # results of a flow's tasks are no jobs
+    from crucible_lineage.pipeline.job.job import Job
 
 KEEP_VARIABLE = "CRUCIBLE_LINEAGE_KEEP"
 SOURCE_NAME, ENVIRONMENT_NAME, LOCK_NAME = "source.zip", "environment.json", "requirements.txt"
