@@ -28,9 +28,8 @@ VARIABLES = (
     *("NUMEXPR_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_CBWR", "OMP_DYNAMIC", "LANG", "LC_ALL", "LC_NUMERIC", "TZ"),
     *("PYTHONHASHSEED", "CUDA_VISIBLE_DEVICES", "MPLBACKEND", "NPY_DISABLE_CPU_FEATURES"),
 )
-_BLAS = re.compile(
-    r"(?:^|/)(lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE
-)
+_ALGEBRA = ("openblas", "mkl_rt", "blis", "flexiblas")
+_BLAS = re.compile(rf"(?:^|/)(lib[\w.-]*(?:{'|'.join(_ALGEBRA)})[\w.-]*\.(?:so|dylib|dll)[\w.]*),", re.MULTILINE)
 _FIELD = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _PYTHON = re.compile(r"^([^,]+\.py),", re.MULTILINE)
 
@@ -57,7 +56,8 @@ def environment_document() -> JsonObject:
         packages[name] = {"version": fields.get("Version"), **_origin(distribution)}
         if record:
             packages[name]["record_sha256"] = hashlib.sha256(record.encode()).hexdigest()
-        blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}
+        if any(word in record for word in _ALGEBRA):  # the pattern is slow
+            blas |= {f"{name}: {library}" for library in _BLAS.findall(record)}
     return {
         "schema": ENVIRONMENT,
         "python": platform.python_version(),
