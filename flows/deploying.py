@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -79,11 +80,28 @@ def deploy(requests: Sequence[DeploymentRequest], pool: str, *, reset: bool = Fa
     parameters and added schedules. Raises InputError, before anything is changed, if the pool or a block does not
     exist, a schedule is invalid, or runs in the pool would not find the declaration.
     """
-    _require_unique(requests)
-    _require_schedules(requests)
+    names = [request.spec.pipeline for request in requests]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")
+    if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
+        raise InputError("", faults)
     with reaching_prefect("deploy", REMEDY), get_client(sync_client=True) as client:
-        kind = _pool_type(client, pool)
-        _require_blocks(client, requests)
+        try:
+            kind = client.read_work_pool(pool).type
+        except ObjectNotFound:
+            command = f"prefect work-pool create {pool} --type process"
+            raise InputError(f"this Prefect server has no work pool {pool!r}; create one: {command}") from None
+        except PrefectHTTPStatusError as error:
+            raise RunError(f"could not read the work pool {pool!r} from Prefect: {error}") from error
+        for name in {request.crucible.block for request in requests if request.crucible and request.crucible.block}:
+            try:
+                client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
+            except ObjectNotFound:
+                raise InputError(
+                    f"this Prefect server has no block {BLOCK_TYPE}/{name}; create it in its UI, after: "
+                    "prefect block register -m crucible_lineage.tasks.credentials"
+                ) from None
         _require_reachable_declarations(requests, pool, kind)
         return [_deploy(client, request, pool, reset) for request in requests]
 
@@ -112,7 +130,10 @@ def _deploy(client: SyncPrefectClient, request: DeploymentRequest, pool: str, re
         deployment_id = str(deployment.apply(work_pool_name=pool, image=request.image))
     except DeploymentApplyError as error:
         raise RunError(f"deploy pipeline {request.spec.pipeline}: {error}") from error
-    _drop_schedules(client, request, reset)
+    deployed = _find(client, request.spec.pipeline)
+    for schedule in deployed.schedules if deployed else ():  # no longer declared or, on `reset`, an operator's
+        if (reset and schedule.slug != SLUG) or (schedule.slug == SLUG and request.spec.schedule is None):
+            client.delete_deployment_schedule(UUID(deployment_id), schedule.id)
     return DeploymentState(f"{FLOW}/{request.spec.pipeline}", deployment_id, request.runs, existing is None)
 
 
@@ -224,16 +245,6 @@ def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
     )
 
 
-def _drop_schedules(client: SyncPrefectClient, request: DeploymentRequest, reset: bool) -> None:
-    """Delete a schedule that is no longer declared; with `reset`, also those that an operator added."""
-    existing = _find(client, request.spec.pipeline)
-    if existing is None:
-        return
-    for schedule in existing.schedules:
-        if (reset and schedule.slug != SLUG) or (schedule.slug == SLUG and request.spec.schedule is None):
-            client.delete_deployment_schedule(existing.id, schedule.id)
-
-
 def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
     try:
         return client.read_deployment_by_name(f"{FLOW}/{name}")
@@ -254,40 +265,6 @@ def _require_reachable_declarations(requests: Sequence[DeploymentRequest], pool:
                 "read it; nothing was deployed. Put the declaration into a package that the image has, and name it "
                 f"{PACKAGE}NAME/PATH: crucible-lineage deploy --image IMAGE {PACKAGE}NAME/PATH"
             )
-
-
-def _pool_type(client: SyncPrefectClient, pool: str) -> str:
-    try:
-        return client.read_work_pool(pool).type
-    except ObjectNotFound:
-        command = f"prefect work-pool create {pool} --type process"
-        raise InputError(f"this Prefect server has no work pool {pool!r}; create one: {command}") from None
-    except PrefectHTTPStatusError as error:
-        raise RunError(f"could not read the work pool {pool!r} from Prefect: {error}") from error
-
-
-def _require_blocks(client: SyncPrefectClient, requests: Sequence[DeploymentRequest]) -> None:
-    for name in {request.crucible.block for request in requests if request.crucible and request.crucible.block}:
-        try:
-            client.read_block_document_by_name(name, BLOCK_TYPE, include_secrets=False)
-        except ObjectNotFound:
-            raise InputError(
-                f"this Prefect server has no block {BLOCK_TYPE}/{name}; create it in its UI, after: "
-                "prefect block register -m crucible_lineage.tasks.credentials"
-            ) from None
-
-
-def _require_unique(requests: Sequence[DeploymentRequest]) -> None:
-    names = [request.spec.pipeline for request in requests]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two of the files declare a pipeline {name!r}; its name is that of its deployment")
-
-
-def _require_schedules(requests: Sequence[DeploymentRequest]) -> None:
-    """Raise one InputError with all schedules that Prefect cannot read."""
-    if faults := [fault for request in requests if (fault := schedule_fault(request.spec))]:
-        raise InputError("", faults)
 
 
 def schedule_fault(spec: PipelineSpec) -> Fault | None:

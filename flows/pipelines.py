@@ -50,6 +50,7 @@ from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown
 
 MARKED = "prefect-"  # before the id of a flow run in the name of its mark
+KILLED = "its process was killed; this was noticed when the next run began"
 
 
 @dataclass
@@ -144,18 +145,14 @@ def marked_alive(data: Path) -> Iterator[None]:
     for mark in folder.glob(f"{MARKED}*{MARK}"):
         if not is_in_use(mark.with_suffix("")):
             with tolerating("the end of a killed run"):
-                _end_killed(UUID(mark.stem.removeprefix(MARKED)))
+                with suppress(ObjectNotFound), get_client(sync_client=True) as client:
+                    run_id = UUID(mark.stem.removeprefix(MARKED))
+                    state = client.read_flow_run(run_id).state
+                    if state is not None and state.is_running():
+                        client.set_flow_run_state(run_id, Crashed(message=KILLED), force=True)
                 mark.unlink(missing_ok=True)
     with in_use(folder / f"{MARKED}{flow_run.id}"):
         yield
-
-
-def _end_killed(run_id: UUID) -> None:
-    with suppress(ObjectNotFound), get_client(sync_client=True) as client:
-        state = client.read_flow_run(run_id).state
-        if state is not None and state.is_running():
-            ended: State[Any] = Crashed(message="its process was killed; this was noticed when the next run began")
-            client.set_flow_run_state(run_id, ended, force=True)
 
 
 @cache

@@ -352,7 +352,7 @@ class Arguments:
         with self.stored(role, value) as stored:
             if stored is None or stored.digest == origin.digest:
                 return self.known_object(role, value, origin)
-            kept = self.keep(role, stored, f"{how} the flow's code", (origin,))
+            kept = keep_value(role, stored, f"{how} the flow's code", self.recording, (origin,), self.task)
         self.recording.origins.note_object(value, kept, owns=False)
         return self.add(role, kept, known_by)
 
@@ -390,24 +390,21 @@ class Arguments:
                 return self.add(role, same, "the same content")
             if self.enclosing is None:
                 self.unknown_parents.append(role)
-                origin = self.keep(role, stored, "from the flow's code")
-            else:
-                origin = self.keep(role, stored, "an item of a result", (self.enclosing,))
+            label = "an item of a result" if self.enclosing else "from the flow's code"
+            parents = [self.enclosing] if self.enclosing else []
+            origin = keep_value(role, stored, label, self.recording, parents, self.task)
         origins.note_object(value, origin)
         return self.add(role, origin, ITEM if self.enclosing else "a value of the flow's code")
 
-    def keep(self, role: str, stored: Stored, label: str, parents: Sequence[Origin] = ()) -> Origin:
-        return keep_value(role, stored, label, f", given to {self.task}", parents, self.recording)
-
 
 def keep_value(
-    name: str, stored: Stored, label: str, note: str, parents: Sequence[Origin], recording: Recording
+    name: str, stored: Stored, label: str, recording: Recording, parents: Sequence[Origin] = (), task: str = ""
 ) -> Origin:
-    """Register a value that no task made, before anything is made from it."""
+    """Register a value that no task made, before anything is made from it, such as the `task` that it is given to."""
     flow = recording.destination.flow
     dataset = recording.put_files(
         stored.files,
-        f"a value {label}{note}",
+        f"a value {label}{f', given to {task}' if task else ''}",
         Arrival(f"the value {name}"),
         [parent.dataset for parent in parents],
         dataset_name=f"{name} ({label}{f' of {flow}' if flow else ''})",
@@ -450,14 +447,6 @@ def _masked(file: LocalFile, found: list[str]) -> LocalFile:
         return file
     file.path.write_text(json_text(safe), encoding="utf-8")
     return LocalFile.of(file.path, scan_file(file.path))
-
-
-def keep_derived(value: object, parents: Sequence[Origin], recording: Recording) -> None:
-    """Register a value that the flow's own code derived from these parents, and know it again as an argument."""
-    with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value", recording)
-        origin = keep_value("value", stored, "derived in the flow's code", "", parents, recording)
-    recording.origins.note_object(value, origin)
 
 
 def origin_of(dataset: DatasetRef, recording: Recording, digest: str = "") -> Origin:

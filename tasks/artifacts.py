@@ -59,7 +59,9 @@ def markdown_table(rows: Iterable[dict[str, str]]) -> str:
     if not all_rows:
         return ""
     columns = list(all_rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[name]) for name in columns] for row in all_rows[:MOST_ROWS])]
+    lines = [columns, ["---"] * len(columns)]
+    for row in all_rows[:MOST_ROWS]:
+        lines.append([plain(row[name]).replace("|", "\\|").replace("\n", " ") for name in columns])
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     omitted = len(all_rows) - MOST_ROWS
     return text if omitted <= 0 else f"{text}\n\nand {omitted} more"
@@ -81,10 +83,6 @@ def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
             "state": node.state,
             "made from": parent_titles,
         }
-
-
-def _cell(text: str) -> str:
-    return plain(text).replace("|", "\\|").replace("\n", " ")
 
 
 def dataset_page(session: Session, mfid: str, project: str = "") -> str:

@@ -118,8 +118,8 @@ def record_result(result: TaskResult, value: object) -> None:
     """Store what a call has returned, else what it has written or changed, and put it into the outbox."""
     result.take_effects()
     recording, arguments = result.recording, result.arguments
-    with tempfile.TemporaryDirectory(prefix=file_stem(result.task), dir=recording.folder) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix=file_stem(result.task), dir=recording.folder) as own:
+        folder = Path(own)
         stored = _stored(result, value, folder) if value is not None else Stored({}, ())
         changed = arguments.changed_files()
         written = files_written(result.task, changed, result.opened, stored.paths)
@@ -128,9 +128,16 @@ def record_result(result: TaskResult, value: object) -> None:
                 stored = store_value({"addresses": result.opened.declared.addresses}, folder)
             elif (value := arguments.changed_object()) is not None:
                 stored = _stored(result, value, folder)
-        stored = _with_written(stored, written, arguments.paths, folder)
-        if not stored.files:
+        files, known = list(stored.files), dict(stored.paths)
+        for role, paths in written.items():
+            root = arguments.paths[role]
+            for path in (path for path in paths if path not in known):
+                name = flat(path.relative_to(root)) if path != root else path.name
+                known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
+                files.append(copy_file(path, folder, known[path]))
+        if not files:
             return
+        stored = replace(stored, files=tuple(files), paths=known)
         inputs = inputs_of(result, written)
         is_uncertain = bool(written) and (not inputs or (result.opened.has_children and not result.opened.is_seen))
         outputs = frozenset(written)
@@ -238,17 +245,6 @@ def files_written(
             ", ".join(unsure[:5]),
         )
     return written
-
-
-def _with_written(stored: Stored, written: Mapping[str, list[Path]], roots: Mapping[str, Path], folder: Path) -> Stored:
-    """Add copies of the files that a call has written at paths of these arguments."""
-    files, known = list(stored.files), dict(stored.paths)
-    for role, paths in written.items():
-        for path in (path for path in paths if path not in known):
-            name = flat(path.relative_to(roots[role])) if path != roots[role] else path.name
-            known[path] = name if name not in {file.ref.name for file in files} else f"{role}-{name}"
-            files.append(copy_file(path, folder, known[path]))
-    return replace(stored, files=tuple(files), paths=known)
 
 
 def inputs_of(result: TaskResult, written: Mapping[str, Sequence[Path]]) -> tuple[Input, ...]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -33,8 +34,9 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.opened import Effects, watched
 from crucible_lineage.provenance.environment import git_state
 from crucible_lineage.refs import DESCRIPTIVE
-from crucible_lineage.tasks.arguments import keep_derived
+from crucible_lineage.tasks.arguments import keep_value, without_secret
 from crucible_lineage.tasks.recording import current
+from crucible_lineage.tasks.values import store_value
 from crucible_lineage.text.masking import masked_text
 
 __all__ = ["derived", "describe", "options", "used", "wrote"]
@@ -106,7 +108,10 @@ def derived(value: T, *sources: object) -> T:
             "lineage.derived: none of the sources is a result of this run; pass what a task returned, or a value "
             "that was derived from it"
         )
-    keep_derived(value, parents, recording)
+    with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
+        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value", recording)
+        origin = keep_value("value", stored, "derived in the flow's code", recording, parents)
+    recording.origins.note_object(value, origin)
     return value
 
 
