@@ -24,7 +24,7 @@ from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import PACKAGE
-from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Schedule, Trigger
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Trigger
 from crucible_lineage.pipeline.declare.yaml import read_document
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
@@ -142,6 +142,15 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     parameters: JsonObject = {"pipeline": request.location}
     if request.crucible is not None:
         parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
+    declared = spec.schedule
+    schedule = declared and PrefectSchedule(
+        cron=declared.cron,
+        interval=timedelta(seconds=declared.interval) if declared.interval else None,
+        rrule=declared.rrule,
+        timezone=declared.timezone,
+        anchor_date=ANCHOR,
+        slug=SLUG,
+    )
     # A tick of the schedule during a run is dropped, so that a hanging run lets none queue; the next tick makes up for
     # it. After an event nothing would: its data may have arrived after the current run listed its inputs.
     strategy = ConcurrencyLimitStrategy.ENQUEUE if spec.trigger else ConcurrencyLimitStrategy.CANCEL_NEW
@@ -150,7 +159,7 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
         description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
         tags=["crucible", f"project:{spec.project}"],
         parameters=parameters,
-        schedules=[_schedule(spec.schedule)] if spec.schedule else None,
+        schedules=[schedule] if schedule else None,
         triggers=[_trigger(spec, spec.trigger)] if spec.trigger else [],
         concurrency_limit=ConcurrencyLimitConfig(limit=request.limit or 1, collision_strategy=strategy),
         entrypoint_type=EntrypointType.MODULE_PATH,
@@ -220,17 +229,6 @@ def _keep_settings(
     if None in active:  # such as schedules from its UI: Prefect then replaces all schedules by the ones sent
         others = [schedule.model_dump(include=KEPT) for schedule in existing.schedules if schedule.slug != SLUG]
         deployment.schedules = [*(deployment.schedules or ()), *map(DeploymentScheduleCreate.model_validate, others)]
-
-
-def _schedule(declared: Schedule) -> PrefectSchedule:
-    return PrefectSchedule(
-        cron=declared.cron,
-        interval=timedelta(seconds=declared.interval) if declared.interval else None,
-        rrule=declared.rrule,
-        timezone=declared.timezone,
-        anchor_date=ANCHOR,
-        slug=SLUG,
-    )
 
 
 def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:

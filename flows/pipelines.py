@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -165,7 +165,7 @@ def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
     return materialize.with_options(**options)
 
 
-class PrefectEngine:
+class PrefectEngine(AbstractContextManager["PrefectEngine"]):
     """An engine that runs steps as tasks of the current flow, on its task runner or on a declared one, which it closes.
 
     Only ids and declared values are sent to a runner, which may be another machine; keys are looked up there.
@@ -183,9 +183,6 @@ class PrefectEngine:
         self.deliverer: Deliverer | None = None
         self._delivers = False
         self._task_runs: JsonObject = {}  # by dataset, for the arrows in Prefect's graph
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *failure: object) -> None:
         self._stack.close()

@@ -134,8 +134,10 @@ class Arguments:
             runs = tuple(given.get(role, ()))
             self.argument(role, value, runs, [run for run in enclosing.get(role, ()) if run not in runs])
         self.in_list = False
-        for asset in assets:
-            self.asset(asset)
+        for key in assets:  # of a dataset of ours, one that was made as this asset, or an address
+            mfid = key.removeprefix(ASSET)
+            if mfid == key or not is_mfid(mfid) or self.dataset("asset", mfid) is None:
+                self.add("asset", self.foreign(key), "an asset that the task depends on")
         self.conclude()
 
     def argument(self, role: str, value: object, given: Sequence[str], around: Sequence[str]) -> None:
@@ -327,12 +329,6 @@ class Arguments:
                 self.left_out.append(f"{path.name} (it changed while it was being read)")
             return None
         return self.add(role, origin, known_by, path, folder)
-
-    def asset(self, key: str) -> None:
-        """Add an asset that the task depends on: a dataset of ours, one that was made as this asset, or its address."""
-        mfid = key.removeprefix(ASSET)
-        if mfid == key or not is_mfid(mfid) or self.dataset("asset", mfid) is None:
-            self.add("asset", self.foreign(key), "an asset that the task depends on")
 
     @contextmanager
     def stored(self, role: str, value: object) -> Iterator[Stored | None]:

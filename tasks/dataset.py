@@ -47,10 +47,10 @@ from crucible_lineage.tasks.arguments import (
     without_secret,
 )
 from crucible_lineage.tasks.lineage import TaskCode
-from crucible_lineage.tasks.origins import Origin
+from crucible_lineage.tasks.origins import Origin, items_of
 from crucible_lineage.tasks.recording import Arrival, Recording, warn
 from crucible_lineage.tasks.secret import holds_secret
-from crucible_lineage.tasks.values import Stored, copy_file, digest_of, flat, parts_of, store_value
+from crucible_lineage.tasks.values import Stored, copy_file, digest_of, flat, parts_of, plain_digest, store_value
 from crucible_lineage.text.masking import is_key_file
 
 LONG_METADATA = 4000  # characters of JSON
@@ -168,7 +168,9 @@ def _note_part(result: TaskResult, part: object, files: Mapping[str, str], whole
     origin = replace(whole, files=tuple(files), digest=digest)
     if not (id(part) in result.arguments.ids and isinstance(part, (str, bytes, int, float))):
         origins.note_object(part, origin)
-    origins.note_items(part, origin, result.arguments.ids)
+    for item in items_of(part):
+        if id(item) not in result.arguments.ids:  # nor from elsewhere
+            origins.note_object(item, replace(origin, digest=plain_digest(item), part=True))
     if digest:
         origins.note_content(digest, sum(file.ref.size for file in stored.files if file.ref.name in files), origin)
 

@@ -6,9 +6,9 @@ import math
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -118,15 +118,6 @@ class Origins:
             for owner in _owners(value) if owns else ():
                 first = self._memory.get(owner, origin)
                 self._memory[owner] = first if first and first.dataset.mfid == origin.dataset.mfid else None
-
-    def note_items(self, value: object, origin: Origin, but: Container[int] = ()) -> None:
-        """Note the dataset of the items of a list, tuple, set or dict.
-
-        `but` are the object ids of items from elsewhere.
-        """
-        for item in items_of(value):
-            if id(item) not in but:
-                self.note_object(item, replace(origin, digest=plain_digest(item), part=True))
 
     def note_copy(self, value: object, copied: object) -> None:
         """Note the origins of a value and of its items for an equal copy of it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 import tempfile
@@ -199,21 +200,16 @@ def spelled(value: object, level: int = 0) -> Any:
         if all(type(key) is str for key in value):
             return {key: spelled(item, level + 1) for key, item in value.items()}
         value = list(value.items())
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [spelled(item, level + 1) for item in _in_order(value)]
+    if isinstance(value, (set, frozenset)):  # which have no order
+        try:
+            value = sorted(value)
+        except TypeError:
+            value = sorted(value, key=repr)
+    if isinstance(value, (list, tuple)):
+        return [spelled(item, level + 1) for item in value]
     if isinstance(value, (*SCALARS, complex)) or is_model(value) or is_dataclass(value):
         return _by_pydantic(value)
     return _number(value)
-
-
-def _in_order(value: Any) -> Any:
-    """Return the items of a collection, sorted if it has no order."""
-    if isinstance(value, (list, tuple)):
-        return value
-    try:
-        return sorted(value)
-    except TypeError:
-        return sorted(value, key=repr)
 
 
 def _by_pydantic(value: object) -> Any:
@@ -339,19 +335,14 @@ def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str,
 
 
 def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        target_folder = Path(name)
-        try:
-            kind.dump(value, target_folder)
-        except Exception as error:  # whatever the library or the user's own kind raises
-            raise NotStorableError(
-                f"a {_class_name(value)} ({type(error).__name__} when written as {kind.name})"
-            ) from error
-        names = []
-        for written in sorted(target_folder.iterdir()):
-            target = folder / f"{prefix}{written.name}"
-            written.replace(target)
-            names.append(target)
+    own = Path(tempfile.mkdtemp(dir=folder))  # which goes with the folder
+    try:
+        kind.dump(value, own)
+    except Exception as error:  # whatever the library or the user's own kind raises
+        raise NotStorableError(
+            f"a {_class_name(value)} ({type(error).__name__} when written as {kind.name})"
+        ) from error
+    names = [written.replace(folder / f"{prefix}{written.name}") for written in sorted(own.iterdir())]
     files = tuple(_file(path, preview=not prefix and path.name == kind.preview) for path in names)
     more = kind.describe(value) if kind.describe else {}
     return Stored({"kind": kind.name, "files": [path.name for path in names], **more}, files)
@@ -387,7 +378,7 @@ def _container(value: Any, folder: Path, prefix: str, given: Collection[Path] = 
 
 def _prefixes(keys: list[Any]) -> list[str]:
     """Return the prefix of each value's files: its key, with a number if keys alone might be ambiguous."""
-    prefixes = [f"{_stem(key)}-" for key in keys]
+    prefixes = [re.sub(r"[^\w.-]", "_", str(key)) + "-" for key in keys]
     ordered = sorted(prefixes)
     if any(later.startswith(earlier) for earlier, later in pairwise(ordered)):
         width = len(str(len(keys) - 1))
@@ -427,10 +418,6 @@ def _file(path: Path, *, preview: bool = False) -> LocalFile:
 def flat(path: PurePath) -> str:
     """Return a relative path as a plain name, since Crucible has no folders."""
     return "__".join(path.parts)
-
-
-def _stem(key: object) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_.-" else "_" for letter in str(key))
 
 
 def holds_path_text(value: object, given: Collection[Path] = (), depth: int = 4) -> bool:
