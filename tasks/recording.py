@@ -174,7 +174,7 @@ class Recording:
     def put(self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool) -> DatasetRef:
         """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it."""
         session, dataset = self.session, new.ref(new.mfid)
-        with session.turn(new.mfid):  # another flow may make the same
+        with session.turn(new.mfid), self.describing:  # another flow may make the same
             label = session.outbox.label(new.mfid)
             if label is None:
                 sources = {file.ref.sha256: file.path for file in new.files}
