@@ -10,7 +10,6 @@ registered parent: it is dropped, never delivered, and reported, so that it is m
 
 from __future__ import annotations
 
-import heapq
 import threading
 import time
 from collections import deque
@@ -56,16 +55,15 @@ _DAMAGED = "its files were damaged in the outbox; they were set aside, and the s
 
 @dataclass(slots=True)
 class _Entry:
-    """A payload in the queue; `needs` are the parents that wait here and are not begun at Crucible yet.
+    """A payload in the queue, not to be sent before the moment `due`.
 
     `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run. `opened`
     is the complete payload while it is sent.
     """
 
     label: Payload
-    number: int
-    needs: set[str]
-    from_before: bool = False
+    from_before: bool
+    due: float = 0.0
     state: str = MADE
     error: str = ""
     failures: int = 0
@@ -91,15 +89,12 @@ class Deliverer:
         self._outcomes: deque[Delivery] = deque()  # to be reported in this order
         self._reporting = threading.RLock()
         self._changed = threading.Condition()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _Entry] = {}  # the oldest first
         self._where: dict[str, str] = {}  # waiting dataset -> its payload
-        self._children: dict[str, set[str]] = {}  # dataset -> payloads that wait for its beginning
-        self._ready: list[tuple[int, str]] = []
-        self._later: list[tuple[float, int, str]] = []
         self._begun: set[str] = set()
         self._theirs: dict[str, DatasetRef] = {}  # registered with other bytes or another id than here
         self._void: set[str] = set()  # made here and never delivered
-        self._running = self._idle = self._numbers = 0
+        self._running = self._idle = 0
         self._sending = 0  # threads that send, or have not reported the outcome yet
         self._refusal: CrucibleError | None = None  # the service refuses everything for good
         self._stopped = False
@@ -121,30 +116,15 @@ class Deliverer:
         return len(labels)
 
     def _admit(self, labels: Iterable[Payload], *, from_before: bool) -> None:
-        """Queue payloads, after the relations between all of them are known."""
         with self._changed:
-            new = [
-                label
-                for label in labels
-                if label.name not in self._entries or self._entries[label.name].label.made != label.made  # made again
-            ]
-            for label in new:
-                self._void.difference_update(label.mfids)  # made again
-                self._where |= dict.fromkeys(label.mfids, label.name)
-            for label in new:
-                self._numbers += 1
-                entry = _Entry(label, self._numbers, self._blocking(label) - self._begun, from_before)
-                self._entries[label.name] = entry
-                self._queue(entry)
+            for label in labels:
+                known = self._entries.get(label.name)
+                if known is None or known.label.made != label.made:  # made again
+                    self._void.difference_update(label.mfids)
+                    self._where |= dict.fromkeys(label.mfids, label.name)
+                    self._entries[label.name] = _Entry(label, from_before)
             self._staff()
             self._changed.notify_all()
-
-    def _queue(self, entry: _Entry) -> None:
-        """Put a payload where it waits for the parents that it needs, or among those that may be sent."""
-        for parent in entry.needs:
-            self._children.setdefault(parent, set()).add(entry.label.name)
-        if not entry.needs:
-            heapq.heappush(self._ready, (entry.number, entry.label.name))
 
     def waiting(self) -> int:
         """Return the number of payloads that wait."""
@@ -159,8 +139,7 @@ class Deliverer:
         with self._changed:
             if self._stopped:
                 return True
-            queued = (*self._ready, *((number, name) for _, number, name in self._later))
-            can_go_on = self._running or any(self._sendable(*entry) for entry in queued)
+            can_go_on = self._running or any(map(self._is_free, self._entries.values()))
             if not self._sending and (not self._entries or self._refusal is not None or not can_go_on):
                 return True
             now = time.monotonic()
@@ -225,32 +204,27 @@ class Deliverer:
         with self._changed:
             while not self._stopped and self._refusal is None:
                 now, wait_s = time.monotonic(), None
-                while self._later and self._later[0][0] <= now:
-                    _, number, name = heapq.heappop(self._later)
-                    heapq.heappush(self._ready, (number, name))
                 if self._away_until > now:
                     wait_s = self._away_until - now
-                elif self._away_tries and self._running:
-                    wait_s = None  # one thread tries the service; the others wait for it
-                elif self._ready:
-                    if entry := self._sendable(*heapq.heappop(self._ready)):
-                        entry.is_running = True
-                        self._running += 1
-                        self._sending += 1
-                        return entry
-                    continue
-                elif self._later:
-                    wait_s = self._later[0][0] - now
+                elif not (self._away_tries and self._running):  # one thread tries the service; the others wait for it
+                    for entry in filter(self._is_free, self._entries.values()):
+                        if entry.due <= now:
+                            entry.is_running = True
+                            self._running += 1
+                            self._sending += 1
+                            return entry
+                        wait_s = min(entry.due - now, wait_s or LONGEST_WAIT_S)
                 self._idle += 1
                 self._changed.wait(wait_s)
                 self._idle -= 1
             return None
 
-    def _sendable(self, number: int, name: str) -> _Entry | None:
-        entry = self._entries.get(name)
-        if entry is None or entry.number != number or entry.state != MADE or entry.is_running or entry.needs:
-            return None
-        return entry
+    def _is_free(self, entry: _Entry) -> bool:
+        """Return whether a payload may be sent when it is due: each parent that waits here is begun and being sent."""
+        if entry.state != MADE or entry.is_running:
+            return False
+        blocking = self._blocking(entry.label)
+        return blocking <= self._begun and all(self._entries[self._where[mfid]].is_running for mfid in blocking)
 
     # Sending
 
@@ -275,8 +249,8 @@ class Deliverer:
                 self._arrived(entry, refs)
         except Timeout:  # another process is sending it
             self._retry(entry, 0.2)
-        except _ParentWaitsError:
-            self._wait_for_parents(entry)
+        except _ParentWaitsError:  # sent again when the parents are begun again or delivered
+            self._retry(entry, 0.0)
         except _OvertakenError as error:
             self._drop(entry, str(error), state=OVERTAKEN, delete=True)
         except (IdTakenError, WithdrawnError) as error:  # made again under another id, or when the id is free
@@ -323,16 +297,7 @@ class Deliverer:
         self._served()
         with self._changed:
             self._begun.add(mfid)
-            self._release(mfid)
             self._changed.notify_all()
-
-    def _release(self, mfid: str) -> None:
-        """Release the payloads that waited for the registration of this dataset to begin."""
-        for name in self._children.pop(mfid, ()):
-            if entry := self._entries.get(name):
-                entry.needs.discard(mfid)
-                if not entry.needs:
-                    heapq.heappush(self._ready, (entry.number, name))
 
     def _require_parents(self, entry: _Entry) -> None:
         """Wait until all parents are at Crucible. Raises _ParentWaitsError, or _OvertakenError if they differ."""
@@ -402,13 +367,9 @@ class Deliverer:
             self._theirs |= theirs
             self._leave(payload)
             self._ended(entry)
-            for mfid in payload.mfids:
-                self._release(mfid)
-            arrived = set(payload.mfids)
             for other in self._entries.values():
-                if other.state == LACKING and other.label.parents & arrived:
+                if other.state == LACKING and not other.label.parents.isdisjoint(payload.mfids):
                     other.state = MADE
-                    heapq.heappush(self._ready, (other.number, other.label.name))
             self._outcomes.append(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
             if theirs:
                 self._drop_descendants()
@@ -428,8 +389,6 @@ class Deliverer:
             self._leave(label)
             self._void |= set(label.mfids)
             self._ended(entry)
-            for mfid in label.mfids:
-                self._release(mfid)
             self._outcomes.append(Delivery(label, outcome, error=reason))
             self._drop_descendants()
         for mfid in unfinished:
@@ -469,16 +428,9 @@ class Deliverer:
             self._running -= 1
         self._changed.notify_all()
 
-    def _wait_for_parents(self, entry: _Entry) -> None:
-        """Send the payload again when its waiting parents have been begun again or delivered."""
-        with self._changed:
-            entry.needs = self._blocking(entry.label)
-            self._queue(entry)
-            self._ended(entry)
-
     def _retry(self, entry: _Entry, wait_s: float) -> None:
         with self._changed:
-            heapq.heappush(self._later, (time.monotonic() + wait_s, entry.number, entry.label.name))
+            entry.due = time.monotonic() + wait_s
             self._ended(entry)
 
     def _refuse(self, entry: _Entry, error: str, log: str = "") -> None:

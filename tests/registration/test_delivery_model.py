@@ -138,14 +138,10 @@ class Slow(Deliverer):
     def step(self) -> bool:
         """Send the next payload that may be sent. Return False if there is none."""
         with self._changed:
-            while self._later:
-                _, number, name = self._later.pop(0)
-                self._ready.append((number, name))
-            found = [one for ready in self._ready if (one := self._sendable(*ready))]
+            found = [entry for entry in self._entries.values() if self._is_free(entry)]
             if not found:
                 return False
             entry = self.dice.choice(found)
-            self._ready.remove((entry.number, entry.label.name))
             entry.is_running = True
             self._running += 1
         self._send(entry)

@@ -56,34 +56,30 @@ def plan_for_run(
     """
     choice.require_steps(pipeline)  # before anything is looked up
     with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
-        return _plan(pipeline, session, listener, choice)
-
-
-def _plan(pipeline: BoundPipeline, session: Session, listener: Listener, choice: StepChoice) -> PipelinePlan:
-    plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of)
-    if session.settings.embedded:
-        return plan()
-    is_set = bool(retries_from_environment())
-    try:
-        with nullcontext() if is_set else session.client.repeating(_SOON_S):
+        plan = partial(plan_pipeline, pipeline, session, choice.forced, as_of=choice.as_of)
+        if session.settings.embedded:
             return plan()
-    except CertificateError:
-        raise
-    except RateLimitedError:
-        return plan()
-    except TRANSIENT as error:
-        reason = str(error).partition("\n")[0]
-    if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
-        with suppress(*TRANSIENT), session.offline():
-            planned = plan()
-            if not planned.is_done:
-                _ = session.agent  # registrations need the account
-            listener(StepEvent("", Outcome.AWAY, f"{reason}; going on with what is known here"))
-            return planned
-    waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
-    listener(StepEvent("", Outcome.AWAY, f"{reason}; what is known here does not suffice, {waits}"))
-    with nullcontext() if is_set else session.client.repeating(choice.patience_s):
-        return plan()
+        is_set = bool(retries_from_environment())
+        try:
+            with nullcontext() if is_set else session.client.repeating(_SOON_S):
+                return plan()
+        except CertificateError:
+            raise
+        except RateLimitedError:
+            return plan()
+        except TRANSIENT as error:
+            reason = str(error).partition("\n")[0]
+        if session.mirror.is_synced(pipeline.spec.project, pipeline_keyword(pipeline.name)):
+            with suppress(*TRANSIENT), session.offline():
+                planned = plan()
+                if not planned.is_done:
+                    _ = session.agent  # registrations need the account
+                listener(StepEvent("", Outcome.AWAY, f"{reason}; going on with what is known here"))
+                return planned
+        waits = "asking again" if is_set else f"waiting for it for {choice.patience_s:g} s (--patience)"
+        listener(StepEvent("", Outcome.AWAY, f"{reason}; what is known here does not suffice, {waits}"))
+        with nullcontext() if is_set else session.client.repeating(choice.patience_s):
+            return plan()
 
 
 def plan_and_run(
