@@ -43,7 +43,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ChecksumError, ConflictError, NotFoundError
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.marks import (
     KEY,
@@ -248,26 +248,14 @@ def start_over(client: CrucibleClient, claimed: Claim) -> None:
     count more than before, and the list of what is to be tidied up.
     """
     now = require_claim(client, claimed)
-    others = (
-        registration
-        for registration in registrations(now).by_name.values()
-        if registration.name and registration.name != claimed.registrar
-    )
-    kept = ("generated", "attached", "result")
-    outlines = [
-        begin_mark(
-            registration.name,
-            registration.rank,
-            {key: registration.record[key] for key in kept if key in registration.record},
-            {},
-            registration.keeps,
-        )
-        for registration in others
-    ]
+    marks: JsonObject = {}
+    for other in registrations(now).by_name.values():
+        if other.name and other.name != claimed.registrar:
+            kept = {key: other.record[key] for key in ("generated", "attached", "result") if key in other.record}
+            marks |= begin_mark(other.name, other.rank, kept, {}, other.keeps)
     lasting = {key: value for key, value in now.items() if key.startswith((f"{KEY}_holds_", f"{KEY}_equals_"))}
     plain = {key: value for key, value in now.items() if not is_own(key)} if claimed.is_same else {}
     own = {**claimed.mark, **claimed.metadata, KEY: claimed.record.document()}
-    marks = {key: value for outline in outlines for key, value in outline.items()}
     client.metadata.replace(claimed.mfid, {**lasting, **marks, **plain, **own})
 
 

@@ -28,11 +28,13 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.pipeline.processes.side_files import (
+    ReturnedError,
     asked_hosts,
     failure_line,
     failure_traceback,
     outcome_of,
     watching_files,
+    written_metadata,
 )
 from crucible_lineage.provenance.environment import cpu, timezone
 from crucible_lineage.refs import Facts
@@ -214,15 +216,13 @@ def _command(request: JsonMapping) -> JsonObject:
     filled = filled_command(arguments, inputs, request["params"], places, source, shell=declared["shell"])
     if not declared["shell"] and re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
         filled[0] = sys.executable
-    folder, written = out.parent / "work", out / "metadata.json"
+    folder = out.parent / "work"
     folder.mkdir()
     try:
         subprocess.run(filled, cwd=folder, env={**os.environ, **declared["env"]}, check=True)  # noqa: S603
-        result = json.loads(written.read_text(encoding="utf-8")) if written.is_file() else {}
-    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        return {"result": written_metadata(out), "outputs": ["out"]}
+    except (OSError, subprocess.CalledProcessError, ReturnedError) as error:
         return _failure(error)
-    written.unlink(missing_ok=True)
-    return {"result": result, "outputs": ["out"]}
 
 
 def _watch_variables(source: str) -> dict[str, None]:

@@ -7,6 +7,7 @@ the function. Files opened by C libraries such as HDF5, or by programs, are not 
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import sys
 import sysconfig
@@ -30,6 +31,7 @@ from crucible_lineage.step import Step
 if TYPE_CHECKING:  # workers do without declarations
     from crucible_lineage.pipeline.declare.pipeline import StepSpec
 
+METADATA_FILE = "metadata.json"  # what a command writes into {out} to be the child's metadata
 MAX_PATHS = 100  # more do not help the reader of a message
 _WRITES = os.O_WRONLY | os.O_RDWR
 
@@ -120,6 +122,22 @@ def returned(result: object) -> dict[str, object] | None:
     if not isinstance(plain, dict):
         raise ReturnedError(f"it returned a {type(result).__name__}; return a mapping of metadata, or None")
     return plain
+
+
+def written_metadata(out: Path) -> dict[str, object]:
+    """Return the metadata that a command wrote into its folder, and remove that file, which is none of the result."""
+    path = out / METADATA_FILE
+    if path.is_symlink() or not path.is_file():
+        return {}
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ReturnedError(f"it wrote a {METADATA_FILE} that is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise ReturnedError(f"it wrote a {METADATA_FILE} that is not a JSON object")
+    plain = returned(metadata)
+    path.unlink()
+    return plain or {}
 
 
 def outcome_of(

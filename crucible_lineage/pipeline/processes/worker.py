@@ -24,14 +24,13 @@ from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes import child
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, returned
+from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, written_metadata
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
 from crucible_lineage.text.commands import filled_command
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
 _PIPE_BYTES = 1 << 15  # fits into any pipe
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
-METADATA_FILE = "metadata.json"  # written into {out}: becomes the child's metadata, not one of its files
 # Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
@@ -71,24 +70,11 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     if stray and not any(out.iterdir()):
         message = f"step {name!r}: the command wrote {stray} beside {{out}} instead of into it; it is in {attempt}"
         raise StepError(message, step=name, log=str(log.path))
-    return CallOutcome(_metadata(name, out / METADATA_FILE), left=process.left, code=folder)
-
-
-def _metadata(name: str, path: Path) -> dict[str, object]:
-    if path.is_symlink() or not path.is_file():
-        return {}
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError, RecursionError) as error:
-        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not JSON: {error}", step=name) from error
-    if not isinstance(metadata, dict):
-        raise StepError(f"step {name!r} wrote a {METADATA_FILE} that is not a JSON object", step=name)
-    try:
-        plain = returned(metadata)
+        metadata = written_metadata(out)
     except ReturnedError as error:
-        raise StepError(f"step {name!r}: {METADATA_FILE}: {error}", step=name) from error
-    path.unlink()
-    return plain or {}
+        raise StepError(f"step {name!r}: {error}", step=name) from error
+    return CallOutcome(metadata, left=process.left, code=folder)
 
 
 def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
