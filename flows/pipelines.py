@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.job.delivering import Driver, delivered_here
 from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
-from crucible_lineage.pipeline.logs import ProgressReader, reading_progress
+from crucible_lineage.pipeline.logs import reading_progress
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
@@ -179,7 +179,7 @@ class PrefectEngine(AbstractContextManager["PrefectEngine"]):
         self._declared = runner
         self._stack = ExitStack()
         self._runner: TaskRunner[Any] | None = None
-        self._progress: ProgressReader | None = None
+        self._progress: Callable[[], None] | None = None  # publishes it
         self.deliverer: Deliverer | None = None
         self._delivers = False
         self._task_runs: JsonObject = {}  # by dataset, for the arrows in Prefect's graph
@@ -224,7 +224,7 @@ class PrefectEngine(AbstractContextManager["PrefectEngine"]):
         """Wait for the task and return its outcome."""
         running.wait()
         if self._progress:  # report the step's progress before its end
-            self._progress.publish()
+            self._progress()
         try:
             outcome = running.result()
         except Exception as error:

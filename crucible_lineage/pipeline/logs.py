@@ -197,53 +197,39 @@ def is_run_here(data: Path, run_id: str) -> bool:
     return _file(data, run_id).is_file()
 
 
-class ProgressReader:
-    """Reads what is appended to a run's file, and publishes it in this process."""
-
-    def __init__(self, data: Path, run_id: str) -> None:
-        self._path = _file(data, run_id)
-        self._run_id = run_id
-        self._read = 0
-        self._lock = threading.Lock()
-
-    def poll(self, stop: threading.Event) -> None:
-        """Publish at intervals until `stop` is set."""
-        while not stop.wait(EVERY_S):
-            self.publish()
-
-    def publish(self) -> None:
-        """Publish everything that was reported up to now."""
-        with self._lock:
-            with self._path.open("rb") as stream:
-                stream.seek(self._read)
-                complete, end, _ = stream.read().rpartition(b"\n")
-            self._read += len(complete) + len(end)
-            for line in complete.splitlines():
-                with suppress(ValueError):  # a full disk truncated it
-                    report = json.loads(line)
-                    if "line" in report:
-                        publish_line(report["step"], report["line"])
-                    elif listener := _phase_listeners.get(self._run_id):
-                        listener(report["step"], report["phase"])
-
-
 @contextmanager
-def reading_progress(data: Path, run_id: str) -> Iterator[ProgressReader]:
-    """Receive in this process the progress of the run's steps in other processes."""
-    folder = private_folder(_file(data, run_id).parent)
-    stop = threading.Event()
-    with in_use(folder):
-        private_file(_file(data, run_id))
-        reader = ProgressReader(data, run_id)
-        thread = threading.Thread(target=reader.poll, args=(stop,), name="progress", daemon=True)
-        thread.start()
+def reading_progress(data: Path, run_id: str) -> Iterator[Callable[[], None]]:
+    """Receive in this process the progress of the run's steps in other processes; yield a function that does it now."""
+    path, stop, lock = _file(data, run_id), threading.Event(), threading.Lock()
+    with in_use(private_folder(path.parent)):
         try:
-            yield reader
+            with private_file(path).open("rb") as stream:
+
+                def publish() -> None:
+                    with lock:
+                        while (line := stream.readline()).endswith(b"\n"):
+                            with suppress(ValueError):  # a full disk truncated it
+                                report = json.loads(line)
+                                if "line" in report:
+                                    publish_line(report["step"], report["line"])
+                                elif listener := _phase_listeners.get(run_id):
+                                    listener(report["step"], report["phase"])
+                        stream.seek(-len(line), os.SEEK_CUR)  # it is still being written
+
+                def poll() -> None:
+                    while not stop.wait(EVERY_S):
+                        publish()
+
+                thread = threading.Thread(target=poll, name="progress", daemon=True)
+                thread.start()
+                try:
+                    yield publish
+                finally:
+                    stop.set()
+                    thread.join()
+                    publish()
         finally:
-            stop.set()
-            thread.join()
-            reader.publish()
-            remove_folder(folder)
+            remove_folder(path.parent)
 
 
 def _append(data: Path, run_id: str, report: dict[str, str]) -> None:
