@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from crucible_lineage.core.folders import in_use, remove_folder
 from crucible_lineage.errors import LineageError
@@ -70,12 +70,6 @@ class StepLog:
         self._tail: deque[bytes] = deque()
         self._unsure = b""  # an unfinished line, or the beginning of a secret
         self._line = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def write(self, data: bytes) -> None:
         """Add output of the step."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -361,7 +362,7 @@ def call_step(
 ) -> CallOutcome:
     """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
     redactor = redactor_of(secrets)
-    with StepLog(folder / STEP_LOG, redactor, on_line) as log:
+    with closing(StepLog(folder / STEP_LOG, redactor, on_line)) as log:
         try:
             if job.step is not None:
                 called = _call_here(job.step, job, paths, log)

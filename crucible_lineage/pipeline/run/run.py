@@ -171,14 +171,13 @@ def _recorded(pipeline: BoundPipeline, session: Session) -> Iterator[str]:
         raise
 
 
-def _not_ingested(
-    session: Session, run_id: str, before: Collection[int], awaited: Callable[[], Collection[str]], *, requested: bool
-) -> tuple[str, ...]:
+def _not_ingested(run: Run, before: Collection[int], *, requested: bool) -> tuple[str, ...]:
     """Follow ingestions, and describe the files that were not ingested, apart from those described `before`.
 
-    Ingestions of the embedded Crucible get some seconds to end, if the run has `requested` any. `awaited` returns the
-    datasets whose ingestion is to be waited for: if that is still open, it is described as well.
+    Ingestions of the embedded Crucible get some seconds to end, if the run has `requested` any. Those that are to be
+    waited for, as declared, are described as well while they are open.
     """
+    session = run.session
     found = [ingestion for ingestion in session.store.ended_ingestions(_MAX_UNREAD) if ingestion.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
         at_most_s = _INGESTED_HERE_S if session.settings.embedded and requested else 0.0
@@ -186,10 +185,13 @@ def _not_ingested(
             found += follow_ingestions(client, session.store, at_most_s=at_most_s)
         still_open = {ingestion.mfid for ingestion in session.store.open_ingestions()}
         session.journal.note_ingested(
-            run_id, {ingestion.mfid for ingestion in found if ingestion.status == "complete"} - still_open
+            run.run_id, {ingestion.mfid for ingestion in found if ingestion.status == "complete"} - still_open
         )
-        mfids = awaited()
-        found += [ingestion for ingestion in session.store.open_ingestions() if ingestion.mfid in mfids]
+        waits = [name for name, instance in run.instances.items() if instance.step.spec.output.awaits_ingestion]
+        files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
+        awaited = {item.dataset.mfid for item in files if item.dataset is not None}
+        awaited.update(mfid for name in waits for mfid in run.steps[name].mfids)
+        found += [ingestion for ingestion in session.store.open_ingestions() if ingestion.mfid in awaited]
     if not found:
         return ()
     return tuple(in_words(ingestion) for ingestion in found if ingestion.status != "complete")
@@ -230,7 +232,7 @@ def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple
     _certify(run)
     _publish(run)
     requested = new or any(state.outcome == Outcome.EXECUTED for state in run.steps.values())
-    return _not_ingested(run.session, run.run_id, before, partial(to_be_ingested, run), requested=requested)
+    return _not_ingested(run, before, requested=requested)
 
 
 def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -> RunResult:
@@ -266,14 +268,6 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
         input_notes=input_notes,
         held=_held_steps(run),
     )
-
-
-def to_be_ingested(run: Run) -> set[str]:
-    """Return the datasets whose ingestion is to be waited for, as declared."""
-    waits = [name for name, instance in run.instances.items() if instance.step.spec.output.awaits_ingestion]
-    results = {dataset.mfid for name in waits for dataset in run.steps[name].outputs.values()}
-    files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
-    return results | {item.dataset.mfid for item in files if item.dataset is not None}
 
 
 def _confirm_reused(run: Run) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)
     spec = StepSpec(run=(sys.executable, "-c", code, "{out}"), folder=folder, timeout=60)
-    with StepLog(folder / "step.log") as log:
+    with closing(StepLog(folder / "step.log")) as log:
         left: dict[str, Any] = call_command(ProcessCall("odd", spec, {}, {}, env=env), folder, log).result
     return left
 
@@ -135,7 +136,7 @@ def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").write_text("1")
     code = "import sys; print('first'); [sys.stdout.write('x' * 400_000) for _ in range(4)]; print('last')"
-    with StepLog(tmp_path / "step.log") as log:
+    with closing(StepLog(tmp_path / "step.log")) as log:
         spec = StepSpec(run=(sys.executable, "-c", code), folder=tmp_path, timeout=120)
         call_command(ProcessCall("loud", spec, {}, {}), tmp_path, log)
     text = log.path.read_bytes()

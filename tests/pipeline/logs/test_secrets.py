@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -49,7 +50,7 @@ def test_each_encoding_is_redacted() -> None:
 def test_a_secret_written_in_parts_is_redacted(tmp_path: Path, size: int) -> None:
     text = f"first {SECRET}\nsecond {SECRET}{SECRET} top secr".encode()
     heard: list[str] = []
-    with StepLog(tmp_path / "log", Redactor([SECRET]), heard.append) as log:
+    with closing(StepLog(tmp_path / "log", Redactor([SECRET]), heard.append)) as log:
         for start in range(0, len(text), size):
             log.write(text[start : start + size])
     assert log.path.read_text() == "first ***\nsecond ****** top secr"
@@ -57,7 +58,7 @@ def test_a_secret_written_in_parts_is_redacted(tmp_path: Path, size: int) -> Non
 
 
 def test_a_secret_at_the_cut_of_a_long_log_is_redacted(tmp_path: Path) -> None:
-    with StepLog(tmp_path / "log", Redactor([SECRET])) as log:
+    with closing(StepLog(tmp_path / "log", Redactor([SECRET]))) as log:
         for _ in range(4 * LOG_LIMIT_BYTES // 1000):
             log.write(b"x" * 990 + SECRET.encode())
     assert SECRET.encode() not in log.path.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
         paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
         spec = StepSpec(uses=f"{module}:{name}", folder=tmp_path, timeout=timeout_s)
         made = ProcessCall(name, spec, paths, params, files=files, run_id=run_id)
-        with StepLog(attempt / STEP_LOG) as log:
+        with closing(StepLog(attempt / STEP_LOG)) as log:
             return call_function(made, attempt, log)
 
     return calling
