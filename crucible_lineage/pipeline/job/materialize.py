@@ -31,14 +31,8 @@ from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
 from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
-from crucible_lineage.pipeline.processes.side_files import (
-    CallOutcome,
-    ProcessCall,
-    failure_line,
-    failure_traceback,
-    outcome_of,
-)
-from crucible_lineage.pipeline.processes.worker import call_command, call_function
+from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line, failure_traceback, outcome_of
+from crucible_lineage.pipeline.processes.worker import ProcessCall, call_command, call_function
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record

@@ -14,18 +14,22 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crucible_lineage.errors import StepError
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes import child
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall, ReturnedError, written_metadata
+from crucible_lineage.pipeline.processes.child import CallOutcome, ReturnedError, written_metadata
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
+from crucible_lineage.refs import Facts
 from crucible_lineage.text.commands import filled_command
 
 IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
@@ -36,6 +40,23 @@ PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
     *("DYLD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH"),
 )
+
+
+@dataclass(frozen=True)
+class ProcessCall:
+    """A call of a step's function or command, as declared: paths by role and output, parameters and declared facts.
+
+    A function depends on source `files`; a command gets the variables `env`.
+    """
+
+    name: str
+    spec: StepSpec
+    paths: JsonMapping
+    params: JsonMapping
+    facts: Facts | None = None
+    files: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    run_id: str = ""
 
 
 def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:

@@ -16,8 +16,7 @@ import pytest
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, record_fault
-from crucible_lineage.pipeline.processes.side_files import ProcessCall
-from crucible_lineage.pipeline.processes.worker import call_command
+from crucible_lineage.pipeline.processes.worker import ProcessCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.explain import explain
-from crucible_lineage.pipeline.processes.side_files import watching_files
+from crucible_lineage.pipeline.processes.child import watching_files
 from crucible_lineage.session import Session
 
 STEPS = """

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.pipeline.processes.side_files import watching_files
+from crucible_lineage.pipeline.processes.child import watching_files
 from crucible_lineage.pipeline.run.result import RunResult
 
 STEPS = """

@@ -15,9 +15,9 @@ from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.processes import worker
-from crucible_lineage.pipeline.processes.side_files import CallOutcome, ProcessCall
+from crucible_lineage.pipeline.processes.child import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.processes.worker import call_function
+from crucible_lineage.pipeline.processes.worker import ProcessCall, call_function
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 
