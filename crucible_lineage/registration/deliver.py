@@ -94,7 +94,7 @@ class Deliverer:
         self._begun: set[str] = set()
         self._theirs: dict[str, DatasetRef] = {}  # registered with other bytes or another id than here
         self._void: set[str] = set()  # made here and never delivered
-        self._running = self._idle = 0
+        self._idle = 0
         self._sending = 0  # threads that send, or have not reported the outcome yet
         self._refusal: CrucibleError | None = None  # the service refuses everything for good
         self._stopped = False
@@ -139,14 +139,14 @@ class Deliverer:
         with self._changed:
             if self._stopped:
                 return True
-            can_go_on = self._running or any(map(self._is_free, self._entries.values()))
-            if not self._sending and (not self._entries or self._refusal is not None or not can_go_on):
+            can_go_on = self._refusal is None and any(map(self._is_free, self._entries.values()))
+            if not self._sending and not can_go_on:
                 return True
             now = time.monotonic()
             mine = own is None or not self._entries.keys().isdisjoint(own)
             if self._away_since is not None and now - max(self._away_since, since) >= (patience_s if mine else 0.0):
                 return True
-            return not self._running and now - max(self._moved, since) >= max(patience_s, STUCK_S)
+            return not self._sending and now - max(self._moved, since) >= max(patience_s, STUCK_S)
 
     def drain(self, patience_s: float, report_left: Callable[[int], None] = nothing) -> bool:
         """Wait until everything is delivered. Return False if some is refused, or the service is away `patience_s`."""
@@ -206,11 +206,10 @@ class Deliverer:
                 now, wait_s = time.monotonic(), None
                 if self._away_until > now:
                     wait_s = self._away_until - now
-                elif not (self._away_tries and self._running):  # one thread tries the service; the others wait for it
+                elif not (self._away_tries and self._sending):  # one thread tries the service; the others wait for it
                     for entry in filter(self._is_free, self._entries.values()):
                         if entry.due <= now:
                             entry.is_running = True
-                            self._running += 1
                             self._sending += 1
                             return entry
                         wait_s = min(entry.due - now, wait_s or LONGEST_WAIT_S)
@@ -423,9 +422,7 @@ class Deliverer:
 
     def _ended(self, entry: _Entry) -> None:
         entry.opened = None
-        if entry.is_running:
-            entry.is_running = False
-            self._running -= 1
+        entry.is_running = False
         self._changed.notify_all()
 
     def _retry(self, entry: _Entry, wait_s: float) -> None:

@@ -143,7 +143,6 @@ class Slow(Deliverer):
                 return False
             entry = self.dice.choice(found)
             entry.is_running = True
-            self._running += 1
         self._send(entry)
         return True
 
