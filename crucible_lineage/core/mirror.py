@@ -469,7 +469,10 @@ class Mirror:
     def snapshot(self, project: str) -> Snapshot:
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
-        latest = self._latest(project)
+        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
+        is_recent = row is not None and 0 <= time.time() - row[0] < MAX_AGE_S
+        feed = self._feed(project, EVERYTHING) if is_recent else None  # else the project is listed
+        latest = feed.latest or None if feed else None
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
         _, present = self.database.transaction(
@@ -478,14 +481,6 @@ class Mirror:
         if len(present) != total:
             self._reconcile(project, present)
         return self._snapshot(project)
-
-    def _latest(self, project: str) -> str | None:
-        """Return the latest modification seen; None if the project has to be listed."""
-        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
-        if row is None or not 0 <= time.time() - row[0] < MAX_AGE_S:
-            return None
-        feed = self._feed(project, EVERYTHING)
-        return feed.latest or None if feed else None
 
     def _changed_since(self, project: str, latest: str) -> list[Row]:
         """Read what was modified since then, unless a listing without metadata shows that all of it is known."""

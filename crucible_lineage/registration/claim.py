@@ -422,16 +422,12 @@ class _Watch:
         self._still_since = time.monotonic()
         self._wait_s = FIRST_POLL_S
         self._files: frozenset[str] = frozenset()  # their ids, as last listed
-        self._finished: tuple[Registration | None] | None = None  # None until the files were listed
-
-    @property
-    def finished(self) -> Registration | None:
-        """The registration that finished and whose files are all present, as far as they were listed."""
-        return self._finished[0] if self._finished else None
+        self._is_listed = False
+        self.finished: Registration | None = None  # whose files are all present, once they were listed
 
     def read(self, client: CrucibleClient, mfid: str) -> Dataset:
         """Read the dataset; again if the answer took so long that it may be outdated."""
-        self._finished = None
+        self._is_listed, self.finished = False, None
         for _ in range(MAX_RETRIES + 1):
             asked_at = time.time()
             dataset = client.datasets.get(mfid, include_metadata=True, include_links=True)
@@ -452,7 +448,7 @@ class _Watch:
             _state(known, others, dataset),
             own.owner(known.holder, dataset, created=self._created),
             is_old or time.monotonic() - self._still_since >= self._patience_s,
-            None if self._finished is None else self._finished[0] is not None,
+            self.finished is not None if self._is_listed else None,
             self.tried,
         )
 
@@ -468,7 +464,7 @@ class _Watch:
             for registration in known.contested
             if _has_all(client, mfid, registration, listed, {**stored, **(registration.metadata or {})})
         )
-        self._finished = (next(finished, None),)
+        self._is_listed, self.finished = True, next(finished, None)
 
     def start_again(self) -> None:
         """Restart the measurement of how long nobody has written."""

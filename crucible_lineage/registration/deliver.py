@@ -109,11 +109,9 @@ class Deliverer:
         """Queue a payload for delivery."""
         self._admit([label], from_before=False)
 
-    def take_up(self) -> int:
-        """Queue the payloads that wait in the outbox from before; return their number."""
-        labels = self.context.outbox.all(again=True)
-        self._admit(labels, from_before=True)
-        return len(labels)
+    def take_up(self) -> None:
+        """Queue the payloads that wait in the outbox from before."""
+        self._admit(self.context.outbox.all(again=True), from_before=True)
 
     def _admit(self, labels: Iterable[Payload], *, from_before: bool) -> None:
         with self._changed:
