@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from crucible_lineage.core.datasets import no_project
-from crucible_lineage.core.file_cache import FileCache, limit_from_environment
-from crucible_lineage.core.folders import machine_id
+from crucible_lineage.core.folders import FileCache, limit_from_environment, machine_id
 from crucible_lineage.core.journal import Journal
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.store import Store

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core import file_cache
-from crucible_lineage.core.file_cache import FileCache
+from crucible_lineage.core import folders as file_cache
+from crucible_lineage.core.folders import FileCache
 from crucible_lineage.errors import ChecksumError, FileChangedError, StorageError
 from crucible_lineage.machine.checksums import scan_file
 

@@ -33,8 +33,7 @@ from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
-from crucible_lineage.pipeline.run.checking import RunChecks
-from crucible_lineage.pipeline.run.currency import SlotWriter
+from crucible_lineage.pipeline.run.currency import RunChecks, SlotWriter
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, Outcome, StepChoice, StepEvent, Stop
 from crucible_lineage.pipeline.run.steps import Steps, ids_of
 from crucible_lineage.provenance.recipe import UsedDataset
