@@ -7,7 +7,6 @@ a later condition is met.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
-from crucible_lineage.errors import TRANSIENT, CrucibleError, ForbiddenError, LineageError
+from crucible_lineage.errors import CrucibleError, ForbiddenError, LineageError
 from crucible_lineage.json_types import JsonMapping, mapping
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.pipeline.declare.parts import FAIL, WARN, Check
@@ -43,7 +42,7 @@ Returned = Mapping[str, Mapping[str, object]]
 
 
 class SlotWriter:
-    """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call."""
+    """Makes the results current that a run of a pipeline relies on, at its end. What is current costs no call."""
 
     def __init__(self, session: Session, plan: PipelinePlan, pipeline: str, run_id: str, path: Path | None) -> None:
         self.session = session
@@ -52,14 +51,11 @@ class SlotWriter:
         self.pipeline = pipeline
         file, folder = (path.name, path.parent) if path else (None, None)
         self.run = ClaimingRun(run_id, datetime.now(UTC), file, folder)
-        self._relied_on: dict[str, str] = {}  # by slot, the result that this run relies on
-        self._lock = threading.Lock()
+        self._made: dict[str, str] = {}  # by slot, the result that this run made
+        self._reused: dict[str, StepPlan] = {}  # by instance, those that the run relies on
         self.again: list[str] = []  # instances whose result became current again
         self.wrote = False  # to an existing result
         self.notes: dict[str, str] = {}  # by instance, links that another account has to write
-        self.client: CrucibleClient | None = None  # with a short timeout, while steps are executed
-        self._is_away = plan.index.is_away
-        self._delayed: list[StepPlan] = []
 
     @property
     def _slots(self) -> tuple[Currency, str]:
@@ -84,51 +80,36 @@ class SlotWriter:
             keyword = pipeline_keyword(self.pipeline)
             self.session.mirror.note_slots(self.index.project, [keyword], results[output].mfid, slots)
         if instance.step.spec.approve is None:
-            self._note(instance, results)
+            self._made |= {key: results[output].mfid for output, keys in instance.slots.items() for key in keys}
+        self._reused.pop(instance.name, None)
 
-    def write(self, updates: list[StepPlan]) -> dict[str, str]:
-        """Make results of steps current, linked to the parents that they would be made from. Return errors by instance.
+    def rely_on(self, reused: StepPlan) -> None:
+        """Let the run rely on existing results of a step, linked to the parents that they would be made from now."""
+        self._reused[reused.name] = reused
 
-        Updates of results that are not at Crucible yet are delayed, as are all updates while steps are executed and the
-        service is away.
+    def write(self, instances: Collection[str]) -> dict[str, str]:
+        """Make the reused results of these instances current; return errors by instance.
+
+        A later run does that for results that are not at Crucible yet, and for those that wait for a signature.
         """
-        ready = self._ready(updates)
-        if self._is_away:
-            self._delayed += ready
+        needed = [
+            update
+            for name, update in self._reused.items()
+            if name in instances
+            and self._is_needed(update)
+            and not self.waits((*update.results.values(), *(part.dataset for part in update.used)))
+            and not any(self.index.is_candidate(ref.mfid) for ref in update.results.values())
+        ]
+        if not needed:  # the usual case
             return {}
-        return self._write_now(ready)
-
-    def write_delayed(self, instances: Collection[str]) -> dict[str, str]:
-        """Write the delayed updates of these instances, now waiting for the service; return errors by instance."""
-        updates, self._delayed, self._is_away, self.client = self._delayed, [], False, None
-        return self._write_now(self._ready([update for update in updates if update.name in instances]))
+        client = self.session.client
+        outcomes = client.at_once(*(partial(self._write, update, client) for update in needed))
+        return {update.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""
         outbox = self.session.outbox
         return not outbox.is_empty and any(outbox.find(dataset.mfid) for dataset in datasets)
-
-    def _ready(self, updates: list[StepPlan]) -> list[StepPlan]:
-        """Return the updates of results that are at Crucible; delay the others."""
-        if self.session.outbox.is_empty:
-            return updates
-        ready: list[StepPlan] = []
-        for update in updates:
-            datasets = (*update.results.values(), *(part.dataset for part in update.used))
-            (self._delayed if self.waits(datasets) else ready).append(update)
-        return ready
-
-    def _write_now(self, updates: list[StepPlan]) -> dict[str, str]:
-        needed = [
-            update
-            for update in updates  # results that wait for a signature stay, whatever the declaration says now
-            if self._is_needed(update) and not any(self.index.is_candidate(ref.mfid) for ref in update.results.values())
-        ]
-        if not needed:  # the usual case
-            return {}
-        client = self.client or self.session.client
-        outcomes = client.at_once(*(partial(self._write, update, client) for update in needed))
-        return {update.name: error for update, error in zip(needed, outcomes, strict=True) if error}
 
     def _is_needed(self, update: StepPlan) -> bool:
         return bool(_new_parents(update)) or any(
@@ -139,11 +120,11 @@ class SlotWriter:
 
     def _is_current(self, key: str, mfid: str) -> bool:
         """Return whether this result alone is current in a slot for this declaration."""
-        before = self._relied_on.get(key)
+        before = self._made.get(key)
         return before == mfid if before is not None else self.run.current(*self._slots, key) == {mfid}
 
     def _write(self, update: StepPlan, client: CrucibleClient) -> str:
-        """Make the results of a step current. Return why that is impossible; empty if it is done or delayed."""
+        """Make the results of a step current. Return why that is impossible; empty if it is done."""
         equal = _new_parents(update)
         changed = False
         try:
@@ -156,15 +137,9 @@ class SlotWriter:
                 self.wrote = self.wrote or bool(made)
                 changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
         except LineageError as error:
-            if self.client is None or not isinstance(error, TRANSIENT):
-                return f"the result exists, but could not be marked as current: {error}"
-            self._is_away = True
-            self._delayed.append(update)
-            return ""
+            return f"the result exists, but could not be marked as current: {error}"
         if changed:  # and not only the declaration has another name
-            with self._lock:
-                self.again.append(update.name)
-        self._note(self.instances[update.name], update.results)
+            self.again.append(update.name)
         return ""
 
     def _link(self, name: str, dataset: DatasetRef, equal: Mapping[str, str], client: CrucibleClient) -> None:
@@ -181,11 +156,6 @@ class SlotWriter:
                 )
                 return
         self.session.mirror.trust({dataset.mfid: replace(dataset, equals=(*dataset.equals, *equal))})
-
-    def _note(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
-        slots = {key: results[output].mfid for output, keys in instance.slots.items() for key in keys}
-        with self._lock:
-            self._relied_on |= slots
 
 
 def _new_parents(update: StepPlan) -> dict[str, str]:

@@ -162,15 +162,11 @@ class Run:
         """Rely on existing results, all at once, since there may be thousands."""
         datasets = {step.name: ids_of(step.results) for step in steps}
         self.session.journal.note_present(self.run_id, Outcome.REUSED, datasets)
-        errors = self.slot_writer.write(steps)
-        for name, mfids in datasets.items():
-            state = self.steps[name]
-            if name in errors:
-                self.steps.end(name, Outcome.FAILED, error=errors[name])
-                continue
-            state.outcome = Outcome.REUSED
-            self.listener(StepEvent(name, Outcome.REUSED, ", ".join(mfids.values())))
-        self._check({step.name: step.results for step in steps if self.steps[step.name].outcome == Outcome.REUSED})
+        for step in steps:
+            self.slot_writer.rely_on(step)
+            self.steps[step.name].outcome = Outcome.REUSED
+            self.listener(StepEvent(step.name, Outcome.REUSED, ", ".join(datasets[step.name].values())))
+        self._check({step.name: step.results for step in steps})
 
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
@@ -199,7 +195,7 @@ class Run:
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Execute and deliver until nothing is left, or nothing more can be done."""
-        self.slot_writer.client, self._arrived = deliverer.context.client, arrived
+        self._arrived = arrived
         self._own |= set(self.session.outbox.names_of(mfid for s in self.steps.values() for mfid in s.mfids))
         if self.has_work:
             self._report_planned()
@@ -342,11 +338,8 @@ class Run:
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on existing results, and make them current."""
         self._own |= set(self.session.outbox.names_of(ids_of(outputs).values()))
-        errors = self.slot_writer.write([StepPlan(name, FRESH, results=outputs, used=used)])
-        if name in errors:
-            self.steps.end(name, Outcome.FAILED, outputs, errors[name])
-        else:
-            self._done(name, Outcome.REUSED, outputs)
+        self.slot_writer.rely_on(StepPlan(name, FRESH, results=outputs, used=used))
+        self._done(name, Outcome.REUSED, outputs)
 
     def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)

@@ -220,7 +220,7 @@ def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple
     """
     with run.session.client.repeating(0.0) if away else nullcontext():
         done = {name for name, state in run.steps.items() if state.results is not None}
-        for name, error in run.slot_writer.write_delayed(done).items():
+        for name, error in run.slot_writer.write(done).items():
             run.steps.end(name, Outcome.FAILED, run.steps[name].results, error)
         if away:
             _confirm_reused(run)
