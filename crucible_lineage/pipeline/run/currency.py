@@ -7,7 +7,7 @@ a later condition is met.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -92,48 +92,38 @@ class SlotWriter:
 
         A later run does that for results that are not at Crucible yet, and for those that wait for a signature.
         """
-        needed = [
-            update
-            for name, update in self._reused.items()
-            if name in instances
-            and self._is_needed(update)
-            and not self.waits((*update.results.values(), *(part.dataset for part in update.used)))
-            and not any(self.index.is_candidate(ref.mfid) for ref in update.results.values())
-        ]
-        if not needed:  # the usual case
-            return {}
-        client = self.session.client
-        outcomes = client.at_once(*(partial(self._write, update, client) for update in needed))
-        return {update.name: error for update, error in zip(needed, outcomes, strict=True) if error}
+        needed: dict[str, Callable[[], str]] = {}
+        for name, update in self._reused.items():
+            slots = {ref.mfid: self.instances[name].slots.get(output, ()) for output, ref in update.results.items()}
+            new = {mfid: [key for key in keys if not self._is_current(key, mfid)] for mfid, keys in slots.items()}
+            first = next(iter(update.results.values()), None)
+            equal = new_parents(first, update.used, new) if first else {}
+            if name not in instances or not (equal or any(new.values())):  # the usual case
+                continue
+            waits = self.waits((*update.results.values(), *(part.dataset for part in update.used)))
+            if not waits and not any(map(self.index.is_candidate, new)):
+                needed[name] = partial(self._write, update, equal, new)
+        outcomes = self.session.client.at_once(*needed.values()) if needed else []
+        return {name: error for name, error in zip(needed, outcomes, strict=True) if error}
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""
         outbox = self.session.outbox
         return not outbox.is_empty and any(outbox.find(dataset.mfid) for dataset in datasets)
 
-    def _is_needed(self, update: StepPlan) -> bool:
-        return bool(_new_parents(update)) or any(
-            not self._is_current(key, update.results[output].mfid)
-            for output, keys in self.instances[update.name].slots.items()
-            for key in keys
-        )
-
     def _is_current(self, key: str, mfid: str) -> bool:
         """Return whether this result alone is current in a slot for this declaration."""
         before = self._made.get(key)
         return before == mfid if before is not None else self.run.current(*self._slots, key) == {mfid}
 
-    def _write(self, update: StepPlan, client: CrucibleClient) -> str:
-        """Make the results of a step current. Return why that is impossible; empty if it is done."""
-        equal = _new_parents(update)
-        changed = False
+    def _write(self, update: StepPlan, equal: Mapping[str, str], new: Mapping[str, Iterable[str]]) -> str:
+        """Make the results of a step current in new slots. Return why that is impossible; empty if it is done."""
+        changed, client = False, self.session.client
         try:
-            for output, keys in self.instances[update.name].slots.items():
-                dataset = update.results[output]
+            for dataset in update.results.values():
                 if equal:
                     self._link(update.name, dataset, equal, client)
-                new = [key for key in keys if not self._is_current(key, dataset.mfid)]
-                made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new)
+                made = self.run.make_current(self.session.mirror, client, *self._slots, dataset.mfid, new[dataset.mfid])
                 self.wrote = self.wrote or bool(made)
                 changed = changed or any(self.index.current_in(key) != (dataset.mfid,) for key in made)
         except LineageError as error:
@@ -156,12 +146,6 @@ class SlotWriter:
                 )
                 return
         self.session.mirror.trust({dataset.mfid: replace(dataset, equals=(*dataset.equals, *equal))})
-
-
-def _new_parents(update: StepPlan) -> dict[str, str]:
-    dataset = next(iter(update.results.values()), None)
-    own = {ref.mfid for ref in update.results.values()}
-    return new_parents(dataset, update.used, own) if dataset else {}
 
 
 # Checks
