@@ -104,38 +104,38 @@ class PlannedSupport:
 
 def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSupport:
     """Return the source of a job's step and the environment, read only once while unchanged."""
-    if not _is_enabled():
-        return PlannedSupport()
+    folder, files = job.spec.folder, job.inspection.files
     if not is_command(job.inspection.uses):
-        return support_of_code(job.inspection.uses, job.inspection.files, job.spec.folder, session, secrets)
-    folder = job.spec.folder
+        return support_of_code(job.inspection.uses, files, folder, session, secrets)
     named = enumerate(folder / part for part in arguments_of(job.spec))
     scripts = [path for number, path in named if path.is_file() and (number or lies_in(path, folder))]
-    contents, left_out = _read([*_with_imports(scripts, folder), *map(Path, job.inspection.files)], [folder], secrets)
-    return PlannedSupport(contents, present_environment(session), _program(job, session), left_out)
+    paths = [*_with_imports(scripts, folder), *map(Path, files)]
+    return _planned(paths, [folder], session, secrets, _program(job, session))
 
 
 def support_of_code(
     uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str] = ()
 ) -> PlannedSupport:
     """Return the source and the environment of a function that no pipeline declares."""
-    if not _is_enabled():
-        return PlannedSupport()
     paths = [Path(file) for file in files]
     roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(entry) for entry in sys.path if entry)]
-    contents, left_out = _read(paths, roots, secrets)
-    return PlannedSupport(contents, present_environment(session), None, left_out)
+    return _planned(paths, roots, session, secrets)
 
 
-def _is_enabled() -> bool:
-    return os.environ.get(KEEP_VARIABLE, "").lower() not in ("no", "0", "off", "false")
-
-
-def _read(files: Sequence[Path], roots: Iterable[Path], secrets: Iterable[str]) -> tuple[Contents, tuple[str, ...]]:
+def _planned(
+    paths: Sequence[Path],
+    roots: Sequence[Path],
+    session: Session,
+    secrets: Sequence[str],
+    program: Mapping[str, str] | None = None,
+) -> PlannedSupport:
+    if os.environ.get(KEEP_VARIABLE, "").lower() in ("no", "0", "off", "false"):
+        return PlannedSupport()
     try:
-        return _archive(tuple(files), tuple(map(stamp, files)), tuple(roots), tuple(secrets))
+        contents, left_out = _archive(tuple(paths), tuple(map(stamp, paths)), tuple(roots), tuple(secrets))
     except OSError as error:
-        return (), (f"{error.filename}: it cannot be read: {error.strerror}",)
+        contents, left_out = (), (f"{error.filename}: it cannot be read: {error.strerror}",)
+    return PlannedSupport(contents, present_environment(session), program, left_out)
 
 
 def present_environment(session: Session) -> Contents:
