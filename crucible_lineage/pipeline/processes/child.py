@@ -1,9 +1,8 @@
 """The program that calls functions of steps in a process of its own: many for runs, one for a result made again.
 
-Requests and answers are JSON. `serve` reads a request from each line of input, and writes a mark into its output at the
-end; the answer follows the mark if it fits into one atomic write, else it is in a file, complete or not at all.
-`remake` answers the request in a file. A kit runs it in the environment of a step, which may lack what crucible-lineage
-needs: only `serve` imports more than the step's own packages and the standard library.
+Requests and answers are JSON, answers in files. `serve` reads a request from each line of input, and writes a mark into
+its output when the answer is there. `remake` answers one request. A kit runs it in the environment of a step, which may
+lack what crucible-lineage needs: only `serve` imports more than the step's own packages and the standard library.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step, shaped
 from crucible_lineage.text.commands import SHELL, filled_command, is_command, split_command
 
-ATOMIC_BYTES = 4000  # writes of up to 4096 bytes to a pipe are atomic on Linux
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
@@ -85,15 +83,12 @@ def serve(mark: str) -> None:
                 os._exit(0)  # the function forked and returned twice: only the first process answers
             answer["retire"] = not (_is_clean() and _prints_to(output))
             _restore(folder, environment)
-            data = json.dumps(answer, default=str).encode()
-            if len(data) > ATOMIC_BYTES:
-                with replacing(Path(call["answer"])) as draft:
-                    draft.write_bytes(data)
-                data = b""
+            with replacing(Path(call["answer"])) as draft:
+                draft.write_text(json.dumps(answer, default=str), encoding="utf-8")
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError, AttributeError):
                     stream.flush()
-            os.write(output, b"\0" + mark.encode() + b"\0" + data + b"\0")
+            os.write(output, b"\0" + mark.encode() + b"\0")
             if answer["retire"]:
                 break
     os._exit(0)  # even if the function has left threads

@@ -112,11 +112,10 @@ def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome
         worker.process.end()
         raise
     log.close()
-    if not worker.answer and not answer.exists():
+    if not answer.exists():
         raise _death_error(worker, call, log, ended=ended)
-    reply = json.loads(worker.answer or answer.read_bytes())
-    if not worker.answer:
-        answer.unlink()
+    reply = json.loads(answer.read_bytes())
+    answer.unlink()
     if reply["retire"] or not ended:
         worker.process.finish()
         if not worker.process.wait(5):
@@ -152,7 +151,6 @@ class _Worker:
         self.folder: Path | None = None
         self.stamps: dict[str, tuple[int, ...]] = {}
         self.idle_since = 0.0
-        self.answer = b""  # the answer to the last call, if it is short
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
         self._unsure = b""
@@ -168,7 +166,6 @@ class _Worker:
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
         """Send a call and wait. Return False if it took too long, and was ended. If it died, there is no answer."""
         self._done.clear()
-        self.answer = b""
         self._log = log
         if len(request) <= _PIPE_BYTES:
             self._send(request)
@@ -205,16 +202,13 @@ class _Worker:
             self.process.send(request)
 
     def _receive(self, data: bytes) -> None:
-        data = self._unsure + data
-        before, mark, after = data.partition(self._mark)
-        start = len(before) if mark else before.rfind(b"\0", -len(self._mark) + 1)
-        start = len(before) if start < 0 else start
-        answer, end, rest = after.partition(b"\0")
-        self._unsure = rest if end else data[start:]
+        """Log output up to the mark that ends a call, of which the last bytes may be the beginning."""
+        before, mark, rest = (self._unsure + data).partition(self._mark)
+        start = -1 if mark else before.rfind(b"\0", -len(self._mark) + 1)
+        sure, self._unsure = (before, rest) if start < 0 else (before[:start], before[start:])
         if self._log:
-            self._log.write(before[:start])
-        if end:
-            self.answer = answer
+            self._log.write(sure)
+        if mark:
             self._done.set()
 
 
