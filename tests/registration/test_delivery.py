@@ -18,7 +18,6 @@ import pytest
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.journal import LACKING, Journal
-from crucible_lineage.errors import CrucibleError
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
@@ -34,7 +33,6 @@ from crucible_lineage.registration.delivery import (
     REFUSED,
     Delivery,
     DeliveryContext,
-    deliver_now,
 )
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
@@ -49,32 +47,21 @@ AGENT = agent({"unique_id": "0000-0000-0000-0001", "username": "local", "is_serv
 
 
 class Wire(httpx.BaseTransport):
-    """The network, with a delay, and a log of the requests."""
+    """The network, with a log of the requests."""
 
     def __init__(self) -> None:
         self.wire = httpx.HTTPTransport()
-        self.delay_s = 0.0
         self.asked: list[str] = []
-        self.busy = self.most = 0
-        self.lock = threading.Lock()
         self.fail: Callable[[httpx.Request], int | None] = lambda request: None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        with self.lock:
-            self.asked.append(f"{request.method} {request.url.path.removeprefix('/api/v3')}")
-            self.busy += 1
-            self.most = max(self.most, self.busy)
-        try:
-            time.sleep(self.delay_s)
-            status = self.fail(request)
-            if status == 0:
-                raise httpx.ConnectError("refused", request=request)
-            if status is not None:
-                return httpx.Response(status, json={"detail": "no"})
-            return self.wire.handle_request(request)
-        finally:
-            with self.lock:
-                self.busy -= 1
+        self.asked.append(f"{request.method} {request.url.path.removeprefix('/api/v3')}")
+        status = self.fail(request)
+        if status == 0:
+            raise httpx.ConnectError("refused", request=request)
+        if status is not None:
+            return httpx.Response(status, json={"detail": "no"})
+        return self.wire.handle_request(request)
 
     def close(self) -> None:
         self.wire.close()
@@ -196,29 +183,6 @@ def test_children_are_linked_after_their_parents_exist_in_any_order(machines: An
     assert machine.outbox.all(again=True) == []
     assert machine.ended(DELIVERED) == {new_dataset.mfid, two.mfid, three.mfid}
     assert all(delivery.is_ours for delivery in machine.heard)
-
-
-def test_nothing_is_settled_before_it_is_reported(machines: Any) -> None:
-    machine = machines()
-    one = machine.put("one", "1")
-    reached, goes_on = threading.Event(), threading.Event()
-
-    def hear(delivery: Delivery) -> None:
-        reached.set()
-        goes_on.wait(30)
-        machine.heard.append(delivery)
-
-    deliverer = Deliverer(machine.context(), hear)
-    deliverer.take_up()
-    try:
-        assert reached.wait(30)
-        assert not deliverer.is_settled(0.0, time.monotonic())
-        goes_on.set()
-        assert deliverer.drain(30.0)
-        assert machine.ended(DELIVERED) == {one.mfid}
-    finally:
-        goes_on.set()
-        deliverer.stop()
 
 
 def test_a_child_is_not_reported_before_its_parent(machines: Any) -> None:
@@ -346,21 +310,6 @@ def test_a_refused_result_blocks_only_its_descendants(machines: Any) -> None:
     with machine.delivering() as deliverer:
         assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (bad, child)] == ["complete"] * 2
-
-
-@pytest.mark.parametrize(("status", "refused"), [(503, False), (422, True)])
-def test_a_failed_immediate_delivery_records_the_reason(machines: Any, status: int, refused: bool) -> None:
-    machine = machines()
-    new = machine.put("a", "a")
-    payload = machine.outbox.label(new.mfid)
-    machine.wire.fail = lambda request: status
-    with pytest.raises(CrucibleError):
-        deliver_now(machine.context(), payload)
-    (waiting,) = machine.outbox.waiting()
-    assert (waiting.tries, waiting.refused) == (1, refused)
-    assert f"Crucible answered {status}" in waiting.error
-    machine.wire.fail = lambda request: None
-    assert list(deliver_now(machine.context(), payload)) == [new.mfid]
 
 
 def test_two_processes_deliver_the_same_results_once(machines: Any) -> None:

@@ -27,6 +27,7 @@ from crucible_lineage.remake.confine import Limits, RemakeError, network_cut, ru
 from crucible_lineage.server.schema import seal_rows
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import by_night
 from tests.runs import run
 from tests.serving import start_server
 
@@ -169,6 +170,7 @@ def test_code_of_others_runs_by_consent_only(
     assert "identical" in allowed.stdout, allowed.stdout + allowed.stderr
 
 
+@by_night("two interpreters start")
 def test_it_is_asked_once_in_a_terminal(foreign: Foreign, accounts: dict[str, Session]) -> None:
     ada = accounts["ada"].settings
     command = [sys.executable, "-m", "crucible_lineage", "reproduce", foreign.counted, foreign.drawn, "--here"]

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from prefect import flow, task
 
-from crucible_lineage.tasks import CrucibleConnection, Kind, add_kind, lineage, registering, session_for, step
+from crucible_lineage.tasks import CrucibleConnection, registering, session_for, step
 
 DATA = Path(sys.argv[1])
 PROJECT = ""  # of the case that runs
@@ -179,46 +179,6 @@ def equal_parents() -> Any:
         return [total(clean(table, way)) for way in ("fast", "slow")]
 
     return both()
-
-
-def own_kind() -> Any:
-    class Curve:
-        def __init__(self, points: list[float]) -> None:
-            self.points = points
-
-    add_kind(
-        Kind(
-            "curve",
-            lambda value: isinstance(value, Curve),
-            lambda value, folder: np.savetxt(folder / "curve.txt", value.points),
-        )
-    )
-
-    @task
-    def curve(table: pd.DataFrame) -> Curve:
-        return Curve([1.0, 2.0])
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def own() -> Any:
-        return len(curve(make(30)).points)
-
-    return own()
-
-
-def described() -> Any:
-    options = lineage.options(dataset_name="{size} counts")
-    named = task(options(lambda size: np.arange(size)), name="measure", retries=2)
-
-    @flow
-    @registering(PROJECT, crucible=HERE)
-    def telling() -> Any:
-        with registering(PROJECT, crucible=HERE) as recording:
-            named(100)
-        (found,) = recording.datasets()
-        return [named.name, named.retries, found.name]
-
-    return telling()
 
 
 def in_with() -> Any:

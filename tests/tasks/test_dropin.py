@@ -39,8 +39,6 @@ CASES = {
         [" -> dark", " -> dark", " -> flat", "dark + flat -> both", "dark + flat -> both"],
     ),
     "equal_parents": ([870, 870], [" -> make", "clean + clean -> total", "make -> clean", "make -> clean"]),
-    "own_kind": (2, [" -> make", "make -> curve"]),
-    "described": (["measure", 2, "100 counts"], [" -> measure"]),
     "in_with": (
         [380, 1],
         [" -> table (from the flow's code of partly)", "table (from the flow's code of partly) -> double"],

@@ -232,23 +232,6 @@ def test_both_sides_and_groups(
     assert "several" in next(iter(grouped.values())).causes[0], "its members have different axes"
 
 
-@pytest.mark.parametrize(
-    ("fields", "since", "more", "words"),
-    [
-        ({}, "2024-01-01", {}, "name the data"),
-        (RAMAN, "2024-01-02", {"until": "2024-01-01"}, "is not before"),
-        (RAMAN, "2024-01-01", {"where": "metadata.grating =="}, "condition"),
-    ],
-)
-def test_invalid_arguments_are_refused_before_anything_is_stated(
-    session: Session, axes: tuple[str, str], fields: dict[str, str], since: str, more: dict[str, str], words: str
-) -> None:
-    with pytest.raises(InputError, match=words):
-        certify(session, axes[0], fields, since, why="x", **more)
-    session.mirror.sync_statements()
-    assert not session.mirror.statements()
-
-
 def test_the_command_shows_the_axis_its_reason_alternatives_and_status(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], run: Any, cli: Any
 ) -> None:
