@@ -52,7 +52,12 @@ def fetch_lineage(session: Session, *mfids: str, most: int = 1, thumbnails: bool
         return _joint(linked, alone)
     records, copies = _records(session, {node.id for node in datasets}, {node.project for node in datasets})
     if thumbnails:
-        records = {key: {**record, "thumbnail": _picture(session, key)} for key, record in records.items()}
+        for mfid, record in records.items():
+            pictures = (
+                f"data:{picture.mime_type or 'image/png'};base64,{picture.thumbnail_b64str}"
+                for picture in session.client.datasets.get_thumbnails(mfid)
+            )
+            records[mfid] = {**record, "thumbnail": next(pictures, None)}
     return _joint(_with_standings(session, linked.with_records(records), copies), alone)
 
 
@@ -123,7 +128,8 @@ def _records(
     found = dict(fetch_datasets(session.client, requested).found) if len(requested) <= ONE_BY_ONE else {}
     if found and not any(map(may_be_replaced, found.values())):
         return found, []
-    copies = _copies(session, projects, found.values())
+    of_records = {text(record.get("project_id")) for record in found.values()}
+    copies = visible_copies(session, sorted({*projects, *of_records} - {""}))
     for copy in copies:
         found |= {mfid: copy.records[mfid] for mfid in (requested & copy.records.keys()) - found.keys()}
     return found | fetch_datasets(session.client, requested - found.keys()).found, copies
@@ -148,18 +154,6 @@ def _standing(graph: LineageGraph, found: Mapping[str, Standing]) -> LineageGrap
             for mfid, standing in found.items()
         }
     )
-
-
-def _copies(session: Session, projects: Iterable[str], records: Iterable[Record]) -> list[Snapshot]:
-    """Return copies of these projects and of those of the records, as far as this key can see them."""
-    return visible_copies(session, sorted({*projects, *(text(record.get("project_id")) for record in records)} - {""}))
-
-
-def _picture(session: Session, mfid: str) -> str | None:
-    """Return a dataset's first thumbnail as a data URI; None if it has none."""
-    for picture in session.client.datasets.get_thumbnails(mfid):
-        return f"data:{picture.mime_type or 'image/png'};base64,{picture.thumbnail_b64str}"
-    return None
 
 
 def named_projects(projects: Sequence[str]) -> str:

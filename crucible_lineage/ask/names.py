@@ -113,9 +113,15 @@ def _copies(session: Session, projects: Sequence[str], text: str) -> dict[str, S
 
 def _matching(session: Session, text: str, among: Mapping[str, Summary], copies: Mapping[str, Snapshot]) -> list[str]:
     """Return the datasets of that id or name; of several with the name, only the current one, if there is one."""
-    if by_id := _by_id(text, among):
-        return by_id
-    found = _by_name(text, among) or _by_name(text, among, exact=False)
+    if abbreviated := ABBREVIATED.fullmatch(text):
+        head, tail = abbreviated.groups()
+        found = [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
+    else:
+        found = [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
+    if found:
+        return found
+    found = [mfid for mfid, summary in among.items() if summary.name == text]  # runs' records count, too
+    found = found or [mfid for mfid, summary in among.items() if summary.name.casefold() == text.casefold()]
     if len(found) < 2:
         return found
     stands: dict[str, str] = {}
@@ -127,19 +133,6 @@ def _matching(session: Session, text: str, among: Mapping[str, Summary], copies:
         if len(current) == 1:
             return current
     return found
-
-
-def _by_id(text: str, among: Mapping[str, Summary]) -> list[str]:
-    if abbreviated := ABBREVIATED.fullmatch(text):
-        head, tail = abbreviated.groups()
-        return [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
-    return [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
-
-
-def _by_name(text: str, among: Mapping[str, Summary], *, exact: bool = True) -> list[str]:
-    """Return the datasets of that name. Runs' records count too."""
-    target = text if exact else text.casefold()
-    return [mfid for mfid, summary in among.items() if (summary.name if exact else summary.name.casefold()) == target]
 
 
 NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service

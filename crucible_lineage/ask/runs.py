@@ -1,7 +1,8 @@
-"""The runs of pipelines, from the records of their results and the journal; pipelines; and the logs of steps."""
+"""The runs of pipelines, from records and the journal; and what waits for delivery, is damaged or could not be read."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,13 +12,12 @@ from typing import Annotated
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import LEAST, MOST_NAMED, visible_projects
 from crucible_lineage.ask.question import BEFORE, Projects, option, question
-from crucible_lineage.ask.waiting import damaged_lines
 from crucible_lineage.core.folders import is_in_use
 from crucible_lineage.core.folders import runs as running
-from crucible_lineage.core.journal import Journal
+from crucible_lineage.core.journal import Journal, ResultRow
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import MOST_NEAR, InputError, nearest, shortened
-from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.lineage.records import prefect_ids
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
@@ -26,6 +26,7 @@ from crucible_lineage.text.times import time_shown, utc
 
 NOT_KNOWN, UNDER_WAY, CUT_SHORT = "not known", "under way", "cut short"
 MOST_STEPS = 300  # characters, of the summary of a run's steps
+MOST_LINES = 20  # of what waits, or could not be read
 UNUSUAL = 3  # chosen: times as long as the longest of the last runs
 
 
@@ -234,3 +235,43 @@ def runs_by_results(copy: Snapshot, project: str, from_here: Mapping[str, Listed
         )
         for run_id, run in found.items()
     }
+
+
+def waiting_lines(waiting: Sequence[ResultRow]) -> Iterator[str]:
+    """Yield the results that wait for delivery, since when, and why."""
+    if not waiting:
+        return
+    datasets = amount(sum(len(row.mfids) for row in waiting), "dataset")
+    yield f"not at Crucible yet: {datasets}, made and kept here since {time_shown(min(row.made for row in waiting))}"
+    more = f"  ... and {amount(len(waiting) - MOST_LINES, 'more step')}"
+    lines = []
+    for row in waiting:
+        word = "refused" if row.refused else "waits"
+        tried = f", tried {row.tries} times" if row.tries > 1 else ""
+        reason = f": {row.error.splitlines()[0]}" if row.error else ""
+        lines.append(f"  {', '.join(row.mfids)}  {row.step} ({row.project}) {word}{tried}{reason}")
+    yield from first_lines(lines, MOST_LINES, more)
+    yield f"to deliver them: {next_command('push')}, or run the same command again; nothing is made twice"
+
+
+def lines_of_others(rows: Sequence[ResultRow]) -> Iterator[str]:
+    """Yield how many results of other accounts wait in this data folder. Only those accounts can deliver them."""
+    for account, number in sorted(Counter(row.account for row in rows).items()):
+        results = "1 result waits" if number == 1 else f"{number} results wait"
+        yield f"not at Crucible yet: {results} for account {account}; only that account can deliver"
+
+
+def damaged_lines(damaged: Sequence[SetAside]) -> Iterator[str]:
+    """Yield the payloads that were damaged while they waited, and what to do about them."""
+    for set_aside in damaged:
+        result = f"{set_aside.step} ({set_aside.project})" if set_aside.step else "a result"
+        yield f"damaged while it waited: {set_aside.name}  {result}: {set_aside.error}; kept in {set_aside.folder}"
+    if damaged:
+        command = next_command("data", "clean", "--damaged", "MFID")
+        yield f"run the pipeline again to remake it, then remove the damaged one: {command}"
+
+
+def unread_lines(unread: Sequence[str]) -> Iterator[str]:
+    """Yield the files that Crucible could not read."""
+    more = f"not ingested: {amount(len(unread) - MOST_LINES, 'more file')}"
+    yield from (f"note: {line}" for line in first_lines(unread, MOST_LINES, more))

@@ -15,8 +15,18 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import shared_name
 from crucible_lineage.ask.question import AFTER, COMMAND, option, question
-from crucible_lineage.ask.runs import MOST_STEPS, ListedRun, list_runs, recent_runs, run_rows, unusual
-from crucible_lineage.ask.waiting import damaged_lines, lines_of_others, unread_lines, waiting_lines
+from crucible_lineage.ask.runs import (
+    MOST_STEPS,
+    ListedRun,
+    damaged_lines,
+    lines_of_others,
+    list_runs,
+    recent_runs,
+    run_rows,
+    unread_lines,
+    unusual,
+    waiting_lines,
+)
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, Journal, ResultRow
 from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
@@ -84,11 +94,25 @@ class FolderStatus(Answer):
         yield from (
             in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["nothing ran from this data folder yet"]
         )
-        yield from _pipelines(self.pipelines)
-        yield from _failures(self.failed)
+        yield from ["pipelines:"] if self.pipelines else ()
+        for pipeline in self.pipelines:
+            yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
+            if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
+                both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
+                yield f"    also declared by {', '.join(others)}: {both}"
+        yield from ["failed, and tried again:"] if self.failed else ()
+        for failure in self.failed:
+            times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
+            yield f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"
+            yield f"    {failure.error.splitlines()[0]}"
         for run in self.elsewhere:
             yield f"{run.project}/{run.pipeline}: {run.message} (since {time_shown(run.since)})"
-        yield from _holds(self.holds)
+        yield from ["on hold:"] if self.holds else ()
+        for hold in self.holds:
+            days = amount((datetime.now(UTC) - utc(hold.when)).days, "day")
+            due = f"; until {hold.due}" if hold.due else ""
+            due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else due
+            yield f"  {hold.about}  {hold.attribution} ({days}){due}"
         names = {"cache": "copies of files", "work": "left by steps", "records": "records"}
         names |= {"crucible": "embedded Crucible"}
         names |= {"environments": "environments to remake results"} if self.disk["environments"] else {}
@@ -210,25 +234,6 @@ def status(
     )
 
 
-def _pipelines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
-    if pipelines:
-        yield "pipelines:"
-    for pipeline in pipelines:
-        yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
-        if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
-            both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
-            yield f"    also declared by {', '.join(others)}: {both}"
-
-
-def _holds(holds: Sequence[Statement]) -> Iterator[str]:
-    if holds:
-        yield "on hold:"
-    for hold in holds:
-        days = (datetime.now(UTC) - utc(hold.when)).days
-        due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else f"; until {hold.due}" if hold.due else ""
-        yield f"  {hold.about}  {hold.attribution} ({amount(days, 'day')}){due}"
-
-
 def _is_overdue(hold: Statement) -> bool:
     return bool(hold.due) and hold.due < f"{datetime.now(UTC):%Y-%m-%d}"
 
@@ -243,15 +248,6 @@ def _waiting(session: Session, project: str | None, unknown: list[str]) -> tuple
     except UnreachableError as error:
         unknown.append(f"warning: while Crucible is away, it is unknown whose results wait here: {error}")
         return [], []
-
-
-def _failures(failed: Sequence[Failure]) -> Iterator[str]:
-    if failed:
-        yield "failed, and tried again:"
-    for failure in failed:
-        times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
-        yield f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"
-        yield f"    {failure.error.splitlines()[0]}"
 
 
 def _metrics(session: Session) -> Iterator[str]:

@@ -13,7 +13,7 @@ import click
 
 from crucible_lineage.ask.answer import Done, option_value
 from crucible_lineage.ask.question import argument, option
-from crucible_lineage.ask.waiting import damaged_lines, waiting_lines
+from crucible_lineage.ask.runs import damaged_lines, waiting_lines
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import (
     PATIENCE,

@@ -44,32 +44,23 @@ def report_error(error: BaseException, *, as_json: bool) -> int:
     code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", None)
     if code is None:
         error, code = RunError(record_fault(error, data_folder())[0]), FAILURE
-    if as_json:
-        click.echo(json.dumps({"error": _error_json(error, code)}, indent=2, ensure_ascii=False), file=result_stream())
-    for line in _lines(error):
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if as_json:  # docs/commands.schema.json has its shape
+        described: dict[str, object] = {"kind": type(error).__name__, "message": message, "exit_code": code}
+        if isinstance(error, InputError):
+            described["faults"] = [fault.to_json() for fault in error.faults]
+        if isinstance(error, CrucibleError):
+            described |= {"status": error.status, "mfid": error.mfid}
+        if isinstance(error, StepError):
+            described |= {"step": error.step, "log": error.log}
+        click.echo(json.dumps({"error": described}, indent=2, ensure_ascii=False), file=result_stream())
+    messages = [str(fault) for fault in error.faults] if isinstance(error, InputError) else [message]
+    word = coloured("error", "red", sys.stderr)
+    lines = [f"{word}: {plain_lines(text)}" for text in messages]
+    if isinstance(error, InputError) and "nothing was changed" not in str(error):
+        lines.append("nothing was changed")
+    if isinstance(error, KeyboardInterrupt):
+        lines = ["stopped; finished results are kept; run the same command again to continue"]
+    for line in lines:
         click.echo(line, err=True)
     return code
-
-
-def _lines(error: BaseException) -> list[str]:
-    word = coloured("error", "red", sys.stderr)
-    if isinstance(error, InputError):
-        end = [] if "nothing was changed" in str(error) else ["nothing was changed"]
-        return [*(f"{word}: {plain_lines(str(fault))}" for fault in error.faults), *end]
-    if isinstance(error, KeyboardInterrupt):
-        return ["stopped; finished results are kept; run the same command again to continue"]
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    return [f"{word}: {plain_lines(message)}"]
-
-
-def _error_json(error: BaseException, code: int) -> dict[str, object]:
-    """Return the error as JSON. docs/commands.schema.json has its shape."""
-    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    described: dict[str, object] = {"kind": type(error).__name__, "message": message, "exit_code": code}
-    if isinstance(error, InputError):
-        described["faults"] = [fault.to_json() for fault in error.faults]
-    if isinstance(error, CrucibleError):
-        described |= {"status": error.status, "mfid": error.mfid}
-    if isinstance(error, StepError):
-        described |= {"step": error.step, "log": error.log}
-    return described

@@ -13,7 +13,7 @@ from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project, shared_name
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
 from crucible_lineage.ask.question import Overrides, argument, option
-from crucible_lineage.ask.waiting import unread_lines, waiting_lines
+from crucible_lineage.ask.runs import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import AUTO, PREFECT, RunRequest, engine_entry, run_with_engine
 from crucible_lineage.cli.options import PATIENCE, Jobs, Patience, announce, wants_json

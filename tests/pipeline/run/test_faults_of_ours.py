@@ -43,7 +43,7 @@ def test_an_unexpected_error_of_a_registration_names_the_file_with_its_traceback
     assert "hush-hush" not in trace
     assert Path(path).parent == session.settings.data / "logs"
     assert Path(path).stat().st_mode & 0o077 == 0
-    for room in ("cli.run", "ask.waiting"):
+    for room in ("cli.run", "ask.runs"):
         monkeypatch.setattr(f"crucible_lineage.{room}.next_command", lambda *words: " ".join(words))
     print_summary(result)
     assert "in faulty" not in capsys.readouterr().err
