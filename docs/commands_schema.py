@@ -18,7 +18,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from crucible_lineage import ask
 from crucible_lineage.ask.columns import Surface, columns_at
-from crucible_lineage.ask.doctor import Probe, ServiceTest
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.plans import PlanAnswer
@@ -122,7 +121,8 @@ GIVEN: Mapping[type, Any] = {
 PRINTED: Mapping[str, Any] = {
     "failed": {"error": {"kind": str, "message": str, "exit_code": int}},
     "run": RunResult, "rerun": one_of(RunResult, PlanAnswer), "check": {"files": list[CheckedFile]},
-    "doctor": {"ok": bool, "service": list[ServiceTest], "made": list[Probe]},
+    "doctor": {"ok": bool, "service": Each({"name": str, "passed": bool | None, "seen": str, "needed": str}),
+               "made": Each({"mfid": str, "name": str, "deletion": str})},
     "get": one_of(FETCHED, {"datasets": Each(FETCHED)}),
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},
     "set": {"changed": bool, "changes": list[FieldChange]}, "delete": RequestedDeletion,

@@ -11,10 +11,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.errors import (
@@ -58,32 +57,8 @@ NEEDS: Mapping[str, str] = {
 }
 """What a service has to do, by the name in tables."""
 
-Outcome = tuple[bool | None, str]
+Outcome = tuple[bool | None, str]  # whether a test was passed, None if it was impossible; and what happened
 ANSWERS = {True: "yes", False: "NO", None: "?"}
-
-
-@dataclass(frozen=True)
-class ServiceTest:
-    """The outcome of a test. `passed` is None if it was impossible."""
-
-    name: str
-    passed: bool | None
-    seen: str
-    json_keys: ClassVar = "name passed seen needed"
-
-    @property
-    def needed(self) -> str:
-        """What the service has to do."""
-        return NEEDS[self.name]
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A dataset that was made for a test, and the status of the request for its deletion."""
-
-    mfid: str
-    name: str
-    deletion: str
 
 
 def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Done:
@@ -96,19 +71,22 @@ def examine(session: Session, project: str, tell: Callable[[str], object] = lamb
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
         trial = _Trial(session, project, Path(folder))
         try:
-            findings = [ServiceTest(name, *trial.outcome(name, tell)) for name in NEEDS]
+            found = {name: trial.outcome(name, tell) for name in NEEDS}
         finally:
             probes = trial.clear()
     width = max(map(len, NEEDS))
     lines = [f"{'NEEDED':{width}}  PASSED  WHAT HAPPENED"]
-    for found in findings:
-        lines.append(f"{found.name:{width}}  {ANSWERS[found.passed]:6}  {found.seen}")
-        if found.passed is False:
-            lines.append(f"{'':{width}}         needed: {found.needed}")
+    for name, (passed, seen) in found.items():
+        lines.append(f"{name:{width}}  {ANSWERS[passed]:6}  {seen}")
+        if passed is False:
+            lines.append(f"{'':{width}}         needed: {NEEDS[name]}")
     lines.append("made for this test; deletion requested:")
-    lines += [f"  {probe.mfid}  {probe.name}  ({probe.deletion})" for probe in probes]
-    is_fit = all(found.passed is not False for found in findings)  # as far as known
-    return Done({"ok": is_fit, "service": findings, "made": probes}, lines, 0 if is_fit else FAILURE)
+    lines += [f"  {probe['mfid']}  {probe['name']}  ({probe['deletion']})" for probe in probes]
+    tests = [
+        {"name": name, "passed": passed, "seen": seen, "needed": NEEDS[name]} for name, (passed, seen) in found.items()
+    ]
+    is_fit = all(passed is not False for passed, _ in found.values())  # as far as known
+    return Done({"ok": is_fit, "service": tests, "made": probes}, lines, 0 if is_fit else FAILURE)
 
 
 class _Trial:
@@ -139,15 +117,15 @@ class _Trial:
         except (KeyError, TypeError, ValueError) as error:
             return False, f"unexpected answer ({type(error).__name__}: {error})"
 
-    def clear(self) -> list[Probe]:
-        """Request the deletion of all datasets that were made, and return them."""
+    def clear(self) -> list[dict[str, str]]:
+        """Request the deletion of all datasets that were made. Return them with the status of that request."""
         made = []
         for mfid, name in self.names.items():
             try:
                 status = self.client.datasets.delete(mfid, "made by crucible-lineage doctor").status
             except CrucibleError as error:
                 status = f"not requested: {_short(error)}"
-            made.append(Probe(mfid, name, status or "requested"))
+            made.append({"mfid": mfid, "name": name, "deletion": status or "requested"})
         return made
 
     # Ids
