@@ -17,9 +17,9 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from crucible_lineage import ask
-from crucible_lineage.ask.columns import Surface, columns_at
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
+from crucible_lineage.ask.listing import Surface, columns_at
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
 from crucible_lineage.ask.stated import Statements

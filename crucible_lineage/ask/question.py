@@ -33,7 +33,7 @@ MODULES: Mapping[str, str] = {
     "runs": "runs",
     "why": "explain",
     "lineage": "lineage",
-    "diff": "diff",
+    "diff": "explain",
     "impact": "impact",
     "verify": "verify",
     "statements": "stated",

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
-from crucible_lineage.ask.columns import columns_of
 from crucible_lineage.ask.lineages import whole_record_of
+from crucible_lineage.ask.listing import columns_of
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
 from crucible_lineage.condition import parse_condition

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, next_command
-from crucible_lineage.ask.columns import as_json
 from crucible_lineage.ask.files import own_files
+from crucible_lineage.ask.listing import as_json
 from crucible_lineage.ask.names import deletion_of, find_mfid
 from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.client import CrucibleClient

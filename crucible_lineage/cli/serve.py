@@ -1,5 +1,4 @@
-"""`serve`: the embedded Crucible for other programs, and its web pages for people; `mcp`: questions of assistants;
-`doctor`: what a service does."""
+"""`serve`: the embedded Crucible for other programs, and its web pages for people; `mcp`: questions of assistants."""
 
 from __future__ import annotations
 
@@ -15,9 +14,7 @@ from urllib.parse import urljoin
 import click
 from click.core import ParameterSource
 
-from crucible_lineage.ask.answer import Done
-from crucible_lineage.ask.doctor import examine
-from crucible_lineage.ask.question import BEFORE, option
+from crucible_lineage.ask.question import option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, wants_json
 from crucible_lineage.cli.printing import result_stream
@@ -141,15 +138,3 @@ def mcp_command(
     except ImportError as error:
         raise missing_library("what an assistant asks for", "mcp", "mcp") from error
     serve_questions(session, folder)
-
-
-@act("doctor", announced=BEFORE)
-def doctor_command(
-    session: Session, *, project: Annotated[str, option("A scratch project, in which the tests make datasets.")]
-) -> Done:
-    """Test whether a Crucible does what crucible-lineage needs.
-
-    The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
-    that they made, and list it. Exit code 1 if the service does not do all that is needed.
-    """
-    return examine(session, project, lambda name: click.echo(f"trying: {name}", err=True))

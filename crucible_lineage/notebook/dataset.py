@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 from crucible_lineage.ask.answer import rows_table
-from crucible_lineage.ask.columns import as_texts
+from crucible_lineage.ask.listing import as_texts
 from crucible_lineage.ask.question import MODULES
 from crucible_lineage.ask.view import DatasetView, File, existing, show_dataset
 from crucible_lineage.errors import InputError, nearest

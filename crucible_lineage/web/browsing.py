@@ -12,9 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.ask.answer import Answer
-from crucible_lineage.ask.columns import Column, Surface, as_table, columns_at
 from crucible_lineage.ask.explain import FACTS_HEADING
-from crucible_lineage.ask.listing import Listing, list_datasets
+from crucible_lineage.ask.listing import Column, Listing, Surface, as_table, columns_at, list_datasets
 from crucible_lineage.ask.question import MODULES, PAGE, Question, find_question, questions_at
 from crucible_lineage.ask.runs import find_run, list_runs
 from crucible_lineage.ask.view import visible_names

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import crucible_lineage
-from crucible_lineage.cli.exit_codes import EXIT_CODES
+from crucible_lineage.cli import EXIT_CODES
 from crucible_lineage.lineage.checks import MEANINGS, SEVERITIES
 from crucible_lineage.server.ingest import INGESTORS, Ingestor
 from crucible_lineage.settings import VARIABLES

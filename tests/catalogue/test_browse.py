@@ -19,8 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.ask.columns import COLUMNS
-from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.ask.listing import COLUMNS, list_datasets
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.tables import EVERYTHING
 from crucible_lineage.session import Session

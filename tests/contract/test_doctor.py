@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
-from crucible_lineage.ask.doctor import LARGE, NEEDS
 from crucible_lineage.cli import main
+from crucible_lineage.cli.doctor import LARGE, NEEDS
 from crucible_lineage.client import CrucibleClient
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
@@ -21,8 +21,8 @@ SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json"
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command against a service."""
-    monkeypatch.setattr("crucible_lineage.ask.doctor.LARGE", LARGE // 20)
-    monkeypatch.setattr("crucible_lineage.ask.doctor.TICK_S", 0.01)
+    monkeypatch.setattr("crucible_lineage.cli.doctor.LARGE", LARGE // 20)
+    monkeypatch.setattr("crucible_lineage.cli.doctor.TICK_S", 0.01)
 
     def ask(door: Any, *arguments: str) -> Result:
         where = ["--data", str(tmp_path / "data"), "--url", door.url, "--api-key", door.api_key]

@@ -126,7 +126,7 @@ def test_every_field_of_a_record_is_on_the_page(assembled: Path) -> None:
 
 
 def test_everything_needed_of_a_service_is_on_the_page() -> None:
-    from crucible_lineage.ask.doctor import NEEDS
+    from crucible_lineage.cli.doctor import NEEDS
 
     page = (DOCS / "services.md").read_text(encoding="utf-8").replace("`", "")
     for name, needed in NEEDS.items():
@@ -144,7 +144,7 @@ def test_every_variable_of_the_environment_is_on_the_page_and_no_other(assembled
 
 def test_every_exit_code_is_on_the_page(assembled: Path) -> None:
     from crucible_lineage import errors
-    from crucible_lineage.cli.exit_codes import EXIT_CODES
+    from crucible_lineage.cli import EXIT_CODES
 
     page = (assembled / "reference" / "settings.md").read_text(encoding="utf-8")
     assert {*EXIT_CODES} == {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from crucible_lineage.ask.diff import compare_datasets
+from crucible_lineage.ask.explain import compare_datasets
 from crucible_lineage.ask.impact import code_impact, file_impact, instrument_impact
 from crucible_lineage.ask.verify import _of_links, verify_dataset, verify_project
 from crucible_lineage.cli import main

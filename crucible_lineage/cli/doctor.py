@@ -1,4 +1,4 @@
-"""Test on a scratch project what crucible-lineage needs of a Crucible service.
+"""`doctor`: test on a scratch project what crucible-lineage needs of a Crucible service.
 
 Late lists, 429, pages of any size and metadata that an ingestion writes back are borne, so they are not tested; it is
 said how late a list was. The datasets made for the tests are listed, and their deletion is requested.
@@ -13,9 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import click
 
 from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.question import BEFORE, option
+from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import (
     FAILURE,
     TRANSIENT,
@@ -61,17 +65,20 @@ Outcome = tuple[bool | None, str]  # whether a test was passed, None if it was i
 ANSWERS = {True: "yes", False: "NO", None: "?"}
 
 
-def examine(session: Session, project: str, tell: Callable[[str], object] = lambda _: None) -> Done:
-    """Test everything on a project.
+@act("doctor", announced=BEFORE)
+def doctor_command(
+    session: Session, *, project: Annotated[str, option("A scratch project, in which the tests make datasets.")]
+) -> Done:
+    """Test whether a Crucible does what crucible-lineage needs.
 
-    `tell` gets the name of the next test. Raises InputError, before anything is made, if there is no such project, and
-    the service's error if no dataset can be made there.
+    The tests make datasets in the project and send a file of 40 MB. At the end they request the deletion of everything
+    that they made, and list it. Exit code 1 if the service does not do all that is needed.
     """
     session.ensure_project(project)
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-doctor-") as folder:
         trial = _Trial(session, project, Path(folder))
         try:
-            found = {name: trial.outcome(name, tell) for name in NEEDS}
+            found = {name: trial.outcome(name) for name in NEEDS}
         finally:
             probes = trial.clear()
     width = max(map(len, NEEDS))
@@ -102,9 +109,9 @@ class _Trial:
         self.child = ""
         self.keeps_ids = False
 
-    def outcome(self, name: str, tell: Callable[[str], object]) -> Outcome:
+    def outcome(self, name: str) -> Outcome:
         """Return whether the service does it, and what happened."""
-        tell(name)
+        click.echo(f"trying: {name}", err=True)
         if not self.plain:
             return self._own_ids()
         trial: Callable[[], Outcome] = getattr(self, f"_{name.replace(' ', '_')}")
