@@ -20,6 +20,7 @@ from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import executions
+from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
@@ -35,7 +36,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Filling, currency_of
+from crucible_lineage.standing.currency import currency_of
 from crucible_lineage.statements.consent import Consent, recorded_code
 from crucible_lineage.text.commands import is_command, split_command
 
@@ -104,7 +105,7 @@ def plan_stale(project: str, session: Session, folder: Path | None) -> RecordedP
     if session.client.projects.find(project) is None:
         raise no_project(session.client, project, session.settings.describe())
     history = _History(session, project, folder)
-    current = [mfid for mfid in history.made if history.currency.filling(mfid) is Filling.CURRENT]
+    current = [mfid for mfid in history.made if history.currency.state(mfid) == CURRENT]
     return history.build(current, {}, ())
 
 

@@ -1,24 +1,17 @@
 """Which results of a project fill its slots: the one place that decides it, before statements count.
 
-In each slot, the newest run that relied on a result made it current. What people stated is not considered yet, which is
-why a `Filling` is no state that may be shown: `standings` turns it into one.
+In each slot, the newest run that relied on a result made it current. What people stated is considered by `standings`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from weakref import WeakKeyDictionary
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.tables import Snapshot
+from crucible_lineage.lineage.model import CURRENT, INCOMPLETE, RAW, SUPERSEDED
 from crucible_lineage.marks import order_of_claims
-
-
-class Filling(Enum):
-    """What slots and replacements alone say of a dataset."""
-
-    CURRENT, SUPERSEDED, INCOMPLETE, RAW = range(4)
 
 
 class Currency:
@@ -74,22 +67,22 @@ class Currency:
         """Return the slots that a dataset fills or has filled."""
         return self._statuses[mfid].slots if mfid in self._statuses else {}
 
-    def filling(self, mfid: str) -> Filling:
-        """Return what the slots say of a dataset; RAW also for an unknown one."""
+    def state(self, mfid: str) -> str:
+        """Return what slots and replacements alone say of a dataset; RAW also for an unknown one."""
         status = self._statuses.get(mfid)
         if status is None:
-            return Filling.RAW
+            return RAW
         if not status.complete:
-            return Filling.INCOMPLETE
+            return INCOMPLETE
         if status.fills and any(self._is_current(status, key) for key in status.fills):
-            return Filling.CURRENT
+            return CURRENT
         if status.fills or mfid in self._successors:
-            return Filling.SUPERSEDED
-        return Filling.CURRENT if status.derived else Filling.RAW
+            return SUPERSEDED
+        return CURRENT if status.derived else RAW
 
     def superseded_by(self, mfid: str) -> tuple[str, ...]:
         """Return the datasets that are current instead; none if the dataset is not superseded."""
-        if self.filling(mfid) is not Filling.SUPERSEDED:
+        if self.state(mfid) != SUPERSEDED:
             return ()
         status = self._statuses[mfid]
         if status.fills:

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.tables import EVERYTHING, Snapshot, Summary, summary_of
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, INCOMPLETE, RAW, SUPERSEDED, WITHDRAWN
+from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, WITHDRAWN
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, Filling, currency_of
+from crucible_lineage.standing.currency import Currency, currency_of
 from crucible_lineage.statements.statements import CheckResult, Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
-
-_STATES = dict(zip(Filling, (CURRENT, SUPERSEDED, INCOMPLETE, RAW), strict=True))
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,9 @@ def _standings(
 
 
 def _state(mfid: str, currency: Currency, doubt: Doubt | None) -> str:
-    filling = currency.filling(mfid)
-    if doubt is None or filling not in (Filling.CURRENT, Filling.RAW):
-        return _STATES[filling]
+    state = currency.state(mfid)
+    if doubt is None or state not in (CURRENT, RAW):
+        return state
     return CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
-from crucible_lineage.standing.currency import Currency, Filling
+from crucible_lineage.lineage.model import CURRENT, SUPERSEDED
+from crucible_lineage.standing.currency import Currency
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"
@@ -35,7 +36,7 @@ def test_the_newest_run_of_a_declaration_decides() -> None:
     old, new, other = result("a", filled(1)), result("b", filled(2)), result("c", filled(0, "other.yaml"))
     currency = Currency([old, new, other])
     assert currency.current(SLOT, "LAB") == ("b", "c")
-    assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("b", "c"))
+    assert (currency.state("a"), currency.superseded_by("a")) == (SUPERSEDED, ("b", "c"))
 
 
 def test_the_same_one_of_two_manual_replacements_is_current_in_any_order() -> None:
@@ -53,10 +54,10 @@ def test_slots_of_another_project_do_not_compete() -> None:
 def test_a_replacement_counts_within_its_project_only() -> None:
     old = result("a")
     stranger = DatasetStatus("b", "elsewhere", True, False, {}, replaces="a")
-    assert Currency([old, stranger]).filling("a") is Filling.CURRENT
+    assert Currency([old, stranger]).state("a") == CURRENT
     own = DatasetStatus("c", "Lab", True, False, {}, replaces="a")
     currency = Currency([old, stranger, own])
-    assert (currency.filling("a"), currency.superseded_by("a")) == (Filling.SUPERSEDED, ("c",))
+    assert (currency.state("a"), currency.superseded_by("a")) == (SUPERSEDED, ("c",))
 
 
 def test_an_incomplete_result_replaces_nothing() -> None:

@@ -14,7 +14,7 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.model import SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
@@ -31,7 +31,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, Pipe
 from crucible_lineage.refs import ITSELF, DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, Filling, currency_of
+from crucible_lineage.standing.currency import Currency, currency_of
 from crucible_lineage.standing.standings import standings_of_records, visible_copies
 from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
@@ -80,7 +80,7 @@ class ProjectIndex:
     def not_current(self, mfid: str) -> tuple[str, str]:
         """Return how a result stands that exists and is not current, and why in words; two empty texts for others."""
         found = self.results.slots
-        if found.filling(mfid) is not Filling.CURRENT and not self.is_away:  # it may have slots of another pipeline
+        if found.state(mfid) != CURRENT and not self.is_away:  # it may have slots of another pipeline
             if self._of_project is None:
                 copies = visible_copies(self.session, [self.project])
                 self._of_project = currency_of(copies[0]) if copies else found

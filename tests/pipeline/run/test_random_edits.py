@@ -17,9 +17,10 @@ import pytest
 
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.core.tables import summary_of
+from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, Filling
+from crucible_lineage.standing.currency import Currency
 from tests.runs import run
 
 EDITS = int(os.environ.get("RANDOM_EDITS", "6"))  # of each shape; `make crash` asks for more
@@ -164,8 +165,6 @@ def holding(session: Session) -> dict[str, str]:
     found = [registered(session.client, dataset) for dataset in listed]
     currency = Currency(summary_of(one.dataset.model_dump()).status for one in found)
     steps = [(one.step_record, one.mfid) for one in found]
-    held = [
-        (record.declared_step, mfid) for record, mfid in steps if record and currency.filling(mfid) is Filling.CURRENT
-    ]
+    held = [(record.declared_step, mfid) for record, mfid in steps if record and currency.state(mfid) == CURRENT]
     assert len(dict(held)) == len(held), held
     return dict(held)
