@@ -183,33 +183,23 @@ class Context:
 
 
 _MISSING = object()
+_LATE, _HINTED = "code that is known only when it runs", "type hints, which are no part of the identity"
 _TELLTALES = {
-    "eval": "code that is known only when it runs",
-    "exec": "code that is known only when it runs",
-    "compile": "code that is known only when it runs",
-    "__import__": "code that is known only when it runs",
+    **dict.fromkeys(("eval", "exec", "compile", "__import__"), _LATE),
     "__file__": "the place of the code, which is no part of the identity",
     "__doc__": "docstrings, which are no part of the identity",
-    "__annotations__": "type hints, which are no part of the identity",
+    "__annotations__": _HINTED,
 }
 _OWN_NAMES = frozenset({"__name__", "__package__", "__spec__", "__loader__", "__path__", "__cached__"})
 
 
 _UNKNOWABLE = {
-    "importlib": "code that is known only when it runs",
-    "runpy": "code that is known only when it runs",
-    "sys.modules": "code that is known only when it runs",
-    "pickle.load": "code that lies in data",
-    "pickle.loads": "code that lies in data",
-    "ctypes": "compiled code",
-    "subprocess": "another program",
-    "os.system": "another program",
-    "os.popen": "another program",
-    "os.environ": "the environment, which is no part of the identity",
-    "os.getenv": "the environment, which is no part of the identity",
-    "inspect.getsource": "the text of code",
-    "typing.get_type_hints": "type hints, which are no part of the identity",
-    "inspect.get_annotations": "type hints, which are no part of the identity",
+    **dict.fromkeys(("importlib", "runpy", "sys.modules"), _LATE),
+    **dict.fromkeys(("pickle.load", "pickle.loads"), "code that lies in data"),
+    **dict.fromkeys(("subprocess", "os.system", "os.popen"), "another program"),
+    **dict.fromkeys(("os.environ", "os.getenv"), "the environment, which is no part of the identity"),
+    **dict.fromkeys(("typing.get_type_hints", "inspect.get_annotations"), _HINTED),
+    **{"ctypes": "compiled code", "inspect.getsource": "the text of code"},
 }
 
 
@@ -450,19 +440,3 @@ def module_of(statement: Import, package: str) -> str:
 def _imported(module: str) -> types.ModuleType:
     with contained():
         return import_module(module)
-
-
-def imported_files(context: Context, modules: Iterable[str]) -> set[str]:
-    """Return the files of these modules and of all first-party modules that they import, directly or not."""
-    waiting, seen, files = list(modules), set[str](), set[str]()
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in seen or module is None or not context.is_first_party(name):
-            continue
-        seen.add(name)
-        waiting.append(name.rpartition(".")[0])
-        files.add(getattr(module, "__file__", None) or "")
-        for statement, absolute in context.imported_from(name):
-            waiting += [absolute, f"{absolute}.{statement.attribute}"]
-    return files

@@ -412,7 +412,11 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
     if kind in _REPR_TYPES:
         return f"{kind.__name__}:{value!a}"
     if kind in CONTAINERS:
-        return f"{kind.__name__}[{_sorted_items(value, folder, opened)}]"
+        if isinstance(value, (dict, types.MappingProxyType)):
+            pairs = [(constant_text(key), constant_text(item, folder, opened)) for key, item in value.items()]
+            return f"{kind.__name__}[{','.join(f'{key}={item}' for key, item in pairs)}]"
+        spelled = [constant_text(item, folder, opened) for item in value]
+        return f"{kind.__name__}[{','.join(sorted(spelled) if kind in (set, frozenset) else spelled)}]"
     if isinstance(value, type):
         raise NotPlainError("class")
     if (quantity := quantity_of(value)) is not None:
@@ -426,14 +430,6 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
     except Exception as error:  # a foreign class may raise any error for an attribute
         raise NotPlainError(kind.__name__) from error
     raise NotPlainError(kind.__name__)
-
-
-def _sorted_items(value: Any, folder: Path | None, opened: Callable[[Path], None] | None) -> str:
-    if isinstance(value, (dict, types.MappingProxyType)):
-        pairs = [(constant_text(key), constant_text(item, folder, opened)) for key, item in value.items()]
-        return ",".join(f"{key}={item}" for key, item in pairs)
-    spelled = [constant_text(item, folder, opened) for item in value]
-    return ",".join(sorted(spelled) if isinstance(value, (set, frozenset)) else spelled)
 
 
 def _located(path: PurePath, folder: Path | None, opened: Callable[[Path], None] | None) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ from crucible_lineage.fingerprint.functions import (
     Reference,
     definition_of,
     home_of,
-    imported_files,
 )
 from crucible_lineage.fingerprint.objects import piece_of
 from crucible_lineage.fingerprint.source import root_package
@@ -115,11 +115,20 @@ class _Walk:
 
     def files(self) -> set[str]:
         """Return all files whose changes may change the fingerprint."""
-        modules = {node.reference.key[0] for node in self.nodes if node.reference.key}
-        modules |= {
-            home_of(value) for node in self.nodes if isinstance(value := node.reference.value, types.FunctionType)
-        }
-        files = imported_files(self.context, modules).union(*(node.piece.files for node in self.nodes))
+        references = [node.reference for node in self.nodes]
+        waiting = [reference.key[0] for reference in references if reference.key]
+        waiting += [home_of(value) for part in references if isinstance(value := part.value, types.FunctionType)]
+        files, seen = {file for node in self.nodes for file in node.piece.files}, set[str]()
+        while waiting:  # the modules, and all first-party ones that they import, directly or not
+            name = waiting.pop()
+            module = sys.modules.get(name)
+            if name in seen or module is None or not self.context.is_first_party(name):
+                continue
+            seen.add(name)
+            waiting.append(name.rpartition(".")[0])
+            files.add(getattr(module, "__file__", None) or "")
+            for statement, absolute in self.context.imported_from(name):
+                waiting += [absolute, f"{absolute}.{statement.attribute}"]
         return {file for file in files if Path(file).is_file()}
 
     def source(self) -> str:

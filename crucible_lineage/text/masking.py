@@ -136,7 +136,11 @@ def learn(secrets: Iterable[str | None] = ()) -> None:
                 addresses = _compiled(_ADDRESS).finditer(value) if "://" in value else ()
                 telling = [match["who"].partition(":")[2] for match in addresses]
                 telling += [value] if is_secret_name(name) or _OF_ENVIRONMENT.search(name) else []
-                found |= {text for text in telling if _is_telling(text)}
+                found |= {  # no word, number, or path, which could not be searched for
+                    text
+                    for text in telling
+                    if len(text) >= LEAST_GUESSED and not text.isalpha() and not text.isdigit() and text[0] not in "/~."
+                }
             _environment = environment
         if found - _known:
             _known.update(found)
@@ -218,11 +222,6 @@ def texts_in(value: Any) -> Iterator[str]:
             yield from texts_in(part)
     elif value is not None:
         yield value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _is_telling(value: str) -> bool:
-    """Return whether a value can be searched for: it is no word, number, or path."""
-    return len(value) >= LEAST_GUESSED and not value.isalpha() and not value.isdigit() and value[0] not in "/~."
 
 
 def _looks_secret(value: str) -> bool:
