@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 IDENTICAL, WITHIN, ALIKE = "identical", "numbers within tolerance", "picture alike"
 DIFFERS, MISSING, NEW = "differs", "not made", "not recorded"
@@ -56,18 +56,13 @@ class Rules:
         return next((kind for pattern, kind in (self.files or {}).items() if fnmatchcase(name, pattern)), "")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The verdict on a file or value. `largest` is the largest relative difference of a number."""
+class Comparison(NamedTuple):
+    """The verdict on a file or value, as in JSON. `largest` is the largest relative difference of a number."""
 
     name: str
     verdict: str
-    note: str = ""
+    said: str = ""
     largest: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the comparison as JSON."""
-        return {"name": self.name, "verdict": self.verdict, "said": self.note, "largest": self.largest}
 
 
 class _DiffersError(Exception):
@@ -241,7 +236,7 @@ def _compare_unpacked(name: str, recorded: Path, made: Path, rules: Rules) -> Co
         return Comparison(name, WITHIN, "the same content, packed otherwise")
     decisive = max(comparisons, key=lambda comparison: ORDER.index(comparison.verdict))
     largest = max(comparison.largest for comparison in comparisons)
-    return Comparison(name, decisive.verdict, f"{decisive.name} in it: {decisive.note}", largest)
+    return Comparison(name, decisive.verdict, f"{decisive.name} in it: {decisive.said}", largest)
 
 
 def _contents(name: str, path: Path) -> dict[str, bytes]:
@@ -373,7 +368,7 @@ def main() -> int:
         compare_files(pair["name"], Path(pair["recorded"]), Path(pair["made"]), rules) for pair in request["pairs"]
     ]
     comparisons += [compare_values(pair["name"], pair["recorded"], pair["made"], rules) for pair in request["values"]]
-    Path(request["answer"]).write_text(json.dumps([item.to_json() for item in comparisons]), encoding="utf-8")
+    Path(request["answer"]).write_text(json.dumps([item._asdict() for item in comparisons]), encoding="utf-8")
     return 0
 
 

@@ -434,7 +434,7 @@ def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _verdict(name: str, verdict: str, note: str = "") -> dict[str, Any]:
-    return Comparison(name, verdict, note).to_json()
+    return Comparison(name, verdict, note)._asdict()
 
 
 def main(kit: Path, description: str) -> int:

@@ -74,7 +74,7 @@ def test_numbers_of_any_format_are_compared(tmp_path: Path, write: Any, name: st
     assert 0 < verdict(ulp(NUMBERS, 2)).largest < 1e-15
     other = verdict(moved(NUMBERS, 2, 1e-6))
     assert other.verdict == DIFFERS
-    assert f"{position}: 3000000000000.0 is recorded, 30000029" in other.note
+    assert f"{position}: 3000000000000.0 is recorded, 30000029" in other.said
     assert verdict(moved(NUMBERS, 2, 1e-6), rtol=1e-5).verdict == WITHIN
     assert verdict(moved(NUMBERS, 2, 1e-6), files={"fit.*": "bytes"}).verdict == DIFFERS
     assert verdict([*NUMBERS[:2], math.nan, 0.1]).verdict == DIFFERS
@@ -93,7 +93,7 @@ def test_what_is_no_number_has_to_be_the_same(tmp_path: Path) -> None:
         old.write_bytes(was if isinstance(was, bytes) else was.encode())
         new.write_bytes(now if isinstance(now, bytes) else now.encode())
         found = compare_files(name, old, new, Rules())
-        assert (found.verdict, message in found.note) == (DIFFERS, True), (name, found)
+        assert (found.verdict, message in found.said) == (DIFFERS, True), (name, found)
     assert compare_values("returned values", {"a": 1}, {"a": 1.0}, Rules()).verdict == IDENTICAL
 
 
@@ -116,10 +116,10 @@ def test_a_picture_in_another_font_is_found_and_one_in_other_bytes_is_alike(tmp_
         picture(tmp_path / f"{name}.png", family, level=level)
     assert (tmp_path / "old.png").read_bytes() != (tmp_path / "packed.png").read_bytes()
     same = compare_files("a.png", tmp_path / "old.png", tmp_path / "packed.png", Rules())
-    assert (same.verdict, same.note) == (ALIKE, "the same pixels in other bytes")
+    assert (same.verdict, same.said) == (ALIKE, "the same pixels in other bytes")
     other = compare_files("a.png", tmp_path / "old.png", tmp_path / "serif.png", Rules())
     assert other.verdict == DIFFERS
-    assert "of its pixels differ visibly, in columns" in other.note
+    assert "of its pixels differ visibly, in columns" in other.said
     broken = tmp_path / "broken.png"
     broken.write_bytes((tmp_path / "old.png").read_bytes()[:-400])
     assert compare_files("a.png", tmp_path / "old.png", broken, Rules()).verdict == DIFFERS
@@ -192,7 +192,7 @@ def test_what_is_no_other_number_is_named(
     tmp_path: Path, name: str, was: bytes, now: bytes, verdict: str, message: str
 ) -> None:
     found = compared(tmp_path, name, was, now)
-    assert (found.verdict, message in found.note) == (verdict, True), found
+    assert (found.verdict, message in found.said) == (verdict, True), found
 
 
 def test_groups_and_attributes_of_hdf5_are_compared(tmp_path: Path) -> None:
@@ -200,5 +200,5 @@ def test_groups_and_attributes_of_hdf5_are_compared(tmp_path: Path) -> None:
         with h5py.File(tmp_path / name, "w") as file:
             file.create_group(group)
             file.attrs["unit"] = unit
-    notes = [compare_files("a.h5", tmp_path / "one", tmp_path / other, Rules()).note for other in ("two", "three")]
+    notes = [compare_files("a.h5", tmp_path / "one", tmp_path / other, Rules()).said for other in ("two", "three")]
     assert notes == ["the group a is not made", "/@unit has other texts"]
