@@ -8,8 +8,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import networkx
+
 from crucible_lineage.json_types import JsonObject, mapping, text
-from crucible_lineage.lineage.graph import LineageGraph, descent, generations
+from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -267,5 +269,7 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
     causes: dict[str, str] = {}
     for cause, mfid in starts:
         causes.setdefault(mfid, cause)
-    came_from = descent(graph, causes)
+    below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
+    below.add_edges_from(("", mfid) for mfid in causes)
+    came_from = dict(networkx.bfs_predecessors(below, "")) if causes else {}
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)

@@ -224,13 +224,6 @@ def executions(recipes: Mapping[str, JsonMapping], links: Iterable[tuple[str, st
     return [found[n] for n in dict.fromkeys((*order, *graph))]  # those on a cycle last
 
 
-def descent(graph: LineageGraph, starts: Iterable[str]) -> dict[str, str]:
-    """Return the starts and their descendants, breadth first, each with the one it was reached from (a start: '')."""
-    below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
-    below.add_edges_from(("", mfid) for mfid in starts)
-    return dict(networkx.bfs_predecessors(below, "")) if "" in below else {}
-
-
 _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}
 
 

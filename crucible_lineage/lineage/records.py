@@ -251,7 +251,6 @@ def _files(files: object) -> Iterator[tuple[str, str, int | None]]:
             yield name, sha256, size if isinstance(size, int) else None
 
 
-KEYS = ("license", "creators", "rights")  # of metadata
 _SPDX = re.compile(
     r"CC0-1\.0|CC-BY(-NC)?(-SA|-ND)?-[1-4]\.\d|MIT|ISC|0BSD|BSD-[23]-Clause|Apache-2\.0|MPL-2\.0|Unlicense"
     r"|(A|L)?GPL-[23]\.\d-(only|or-later)|ODbL-1\.0|ODC-By-1\.0|PDDL-1\.0|EUPL-1\.2|CERN-OHL-[PSW]-2\.0|OGL-UK-3\.0"

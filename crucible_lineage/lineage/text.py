@@ -141,7 +141,7 @@ def _node_entry(node: Node) -> JsonObject:
 def _label_lines(item: DrawnItem) -> list[str]:
     node, state = item.node, plain(item.state_text.upper())
     if item.is_group:
-        return [group_title(item.nodes), *filter(None, [state])]
+        return [group_title(item.nodes), *([state] if state else [])]
     small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
     return [line for line in (title(node), detail(node), plain(small), state) if line]
 

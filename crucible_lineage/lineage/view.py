@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import networkx
@@ -138,19 +138,14 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
             kind = node.step or (node.measurement, node.data_type), declared_step(node.record)
             key: tuple[object, ...] = (groups_above, node.kind, kind, node.state == SUPERSEDED)
             siblings[(*key, mfid) if mfid in single or mfid not in sorted_ids else key].append(mfid)
-        for members in _by_role(siblings.values(), roles):
-            folds = len(members) > fold_beyond
-            group_of.update((mfid, members[0] if folds else mfid) for mfid in members)
+        for members in siblings.values():
+            by_role: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+            for mfid in members:
+                by_role[roles.get(mfid, frozenset())].append(mfid)
+            # Those without children stay with the others, if these all have the same roles.
+            for same in [members] if len(by_role.keys() - {frozenset()}) <= 1 else by_role.values():
+                group_of.update((mfid, same[0] if len(same) > fold_beyond else mfid) for mfid in same)
     return group_of
-
-
-def _by_role(siblings: Iterable[list[str]], roles: Mapping[str, frozenset[str]]) -> Iterator[list[str]]:
-    """Split siblings by their roles. Those without children stay with the others, if these all have the same roles."""
-    for members in siblings:
-        by_role: defaultdict[frozenset[str], list[str]] = defaultdict(list)
-        for mfid in members:
-            by_role[roles.get(mfid, frozenset())].append(mfid)
-        yield from [members] if len(by_role.keys() - {frozenset()}) <= 1 else by_role.values()
 
 
 def note_of(graph: LineageGraph, edge: Edge) -> str:
