@@ -155,7 +155,11 @@ def certificates_of(active: ActiveStatements) -> list[Certificate]:
             moments = begins[certificate.project.casefold(), certificate.key]
             at = bisect_right(moments, since)
             until = moments[at] if at < len(moments) else NO_END
-        remaining.append(replace(certificate, spans=_without((since, until), cuts.get(certificate, ()))))
+        left = [(since, until)] if since < until else []
+        for cut_since, cut_until in cuts.get(certificate, ()):
+            parts = [((begin, min(end, cut_since)), (max(begin, cut_until), end)) for begin, end in left]
+            left = [part for pair in parts for part in pair if part[0] < part[1]]
+        remaining.append(replace(certificate, spans=tuple(sorted(set(left)))))
     return sorted(remaining, key=lambda certificate: (certificate.since, certificate.statement))
 
 
@@ -202,15 +206,6 @@ def _span(body: JsonMapping) -> Span | None:
 
 def _end(until: str) -> datetime:
     return NO_END if until in ("", NEXT) else utc(until)
-
-
-def _without(span: Span, cuts: Iterable[Span]) -> tuple[Span, ...]:
-    """Return a range minus the cuts."""
-    left = [span] if span[0] < span[1] else []
-    for since, until in cuts:
-        parts = [((begin, min(end, since)), (max(begin, until), end)) for begin, end in left]
-        left = [part for pair in parts for part in pair if part[0] < part[1]]
-    return tuple(sorted(set(left)))
 
 
 def certificates_to_json(active: ActiveStatements) -> Any:

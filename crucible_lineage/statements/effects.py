@@ -110,8 +110,6 @@ class StatementEffects:
 
     def reasons(self, used: Collection[str], code: str, project: str) -> tuple[str, ...]:
         """Return what prevents making results from these datasets by this code: the holds, by whom and why."""
-        if not self.holds_any:
-            return ()
         reasons = [doubt.message() for doubt in self.doubts(used, project).values()]
         found = self._holds.on_code(code, project)
         if found and (hold := self.mirror.statements([found[0].mfid]).get(found[0].mfid)):

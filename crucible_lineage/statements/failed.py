@@ -75,11 +75,7 @@ def state_run(session: Session, project: str, pipeline: str, why: str, errors: M
 def failed_elsewhere(session: Session, project: str | None = None) -> list[FailedRun]:
     """Return the failed last runs of pipelines from other data folders, as of the last sync of statements."""
     active = in_force(session.mirror.statements().values())
-    failed = [
-        statement
-        for statement in active.statements.values()
-        if statement.verb == FAIL and active.counts(statement, statement.project)
-    ]
+    failed = [statement for statement in active.statements.values() if statement.verb == FAIL]
     return [
         FailedRun(
             statement.project,
