@@ -12,7 +12,6 @@ from crucible_lineage.client.files import local_path
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import InputError, LineageError
-from crucible_lineage.json_types import text
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out
@@ -58,7 +57,12 @@ def fetch_many(
         names = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
         raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {names}")
     for mfid, files in selected.items():
-        if existing := [path for path, file in files.items() if path.exists() and not _is_same(path, file)]:
+        existing = [
+            path
+            for path, file in files.items()
+            if path.exists() and not (path.is_file() and file_sha256(path) == file.sha256_hash)
+        ]
+        if existing:
             blocking = ", ".join(path.name for path in existing)
             raise InputError(
                 f"get the files of {mfid} into {folders[mfid]}: {blocking} already "
@@ -90,7 +94,3 @@ def _fetch_all(
         except LineageError as error:
             absent[file.filename] = f"{error}; {way_out(mfid)}" if isinstance(error, LOST) else str(error)
     return FilesFetched(mfid, tuple(fetched), present, absent)
-
-
-def _is_same(path: Path, file: FileRecord) -> bool:
-    return path.is_file() and bool(file.sha256_hash) and file_sha256(path) == text(file.sha256_hash)

@@ -93,9 +93,17 @@ def statements(
 ) -> Statements:  # fmt: skip
     """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
     session.mirror.sync_statements()
+    if measured is not None:
+        uses = show_dataset(session, find_mfid(session, measured)).calibrations
+        fitting = {mfid for use in uses for mfid in use.certificates}
+        stated = [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]
+    elif dataset is not None:
+        stated = [*show_dataset(session, find_mfid(session, dataset)).statements]
+    else:
+        stated = [*session.effects.all(None)]
     found = [
         applied
-        for applied in _statements(session, dataset, measured)
+        for applied in stated
         if project is None or applied.statement.project.casefold() == project.casefold()
         if kind is None or applied.statement.verb == KINDS[kind]
     ]
@@ -106,14 +114,3 @@ def statements(
     ]
     subjects = dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
     return Statements(shown, len(found) - len(shown), visible_names(session.client, subjects))
-
-
-def _statements(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
-    """Return the statements about a dataset, the certificates for data, or all that this key can see."""
-    if measured is None and dataset is None:
-        return session.effects.all(None)
-    if measured is None:
-        return show_dataset(session, find_mfid(session, dataset or "")).statements
-    uses = show_dataset(session, find_mfid(session, measured)).calibrations
-    fitting = {mfid for use in uses for mfid in use.certificates}
-    return [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]

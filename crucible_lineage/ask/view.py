@@ -158,8 +158,19 @@ class DatasetView(Answer):
     def lines(self) -> Iterator[str]:
         yield from _status(self)
         yield from _made(self)
-        yield from _measured(self)
-        yield from _contents(self)
+        kind = " · ".join(filter(None, (self.entry.summary.measurement, self.facts.get("data_type"))))
+        timestamp = time_shown(self.facts.get("timestamp", ""))
+        when = f"measured {timestamp}" if timestamp else "measured at an unknown time"
+        yield "  ".join(filter(None, (kind, self.facts.get("instrument_name"), when, *self.samples.values())))
+        if self.made.params:
+            yield from ("parameters", *_values(self.made.params))
+        if self.results:
+            yield from ("results" if self.entry.summary.step else "metadata", *_values(self.results))
+        if self.metadata:
+            yield "more metadata"
+            yield from first_lines(_values(self.metadata), MOST_METADATA, "  and {} more (--json)")
+        if self.files:
+            yield from ("files", *(f"  {file}" for file in self.files))
         yield from _relatives("parents", self.parents, self)
         yield from _relatives("children", self.children, self)
         yield f"its files: {next_command('get', self.entry.mfid, '-o', 'FOLDER')}"
@@ -303,29 +314,6 @@ def _status(found: DatasetView) -> Iterator[str]:
     for other in entry.superseded_by:
         since = f"  since {time_shown(entry.since)}" if entry.since else ""
         yield (f"superseded by {_named(other, found.names)}{since}")
-
-
-def _measured(found: DatasetView) -> Iterator[str]:
-    kind = " · ".join(filter(None, (found.entry.summary.measurement, found.facts.get("data_type"))))
-    timestamp = time_shown(found.facts.get("timestamp", ""))
-    when = f"measured {timestamp}" if timestamp else "measured at an unknown time"
-    if parts := [kind, found.facts.get("instrument_name"), when, *found.samples.values()]:
-        yield ("  ".join(filter(None, parts)))
-
-
-def _contents(found: DatasetView) -> Iterator[str]:
-    if found.made.params:
-        yield "parameters"
-        yield from _values(found.made.params)
-    if found.results:
-        yield "results" if found.entry.summary.step else "metadata"
-        yield from _values(found.results)
-    if found.metadata:
-        yield "more metadata"
-        yield from first_lines(_values(found.metadata), MOST_METADATA, "  and {} more (--json)")
-    if found.files:
-        yield "files"
-        yield from (f"  {file}" for file in found.files)
 
 
 def _relatives(relation: str, mfids: Sequence[str], found: DatasetView) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, chosen_settings, open_session, wants_json
 from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError
-from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.text.amounts import amount, size_text
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def backup_command(folder: Folder) -> Done:
         backup = back_up(crucible, folder.absolute())
     except BackupError as error:
         raise InputError(str(error)) from error
-    copied = f"copied {crucible} to {backup.folder}: {_amount(backup)}"
-    return _done(backup, {}, [copied], "crucible-lineage verify --project PROJECT --repair")
+    return _done(backup, f"copied {crucible} to {backup.folder}", "crucible-lineage verify --project PROJECT --repair")
 
 
 @act("restore", data_command)
@@ -59,12 +58,10 @@ def restore_command(folder: Folder) -> Done:
         backup, set_aside = restore(folder.absolute(), crucible)
     except BackupError as error:
         raise InputError(str(error)) from error
-    lines = [f"restored {crucible} from the backup in {folder}: {_amount(backup)}"]
-    if set_aside is not None:
-        lines.append(f"the previous one is set aside: {set_aside}")
-    return _done(
-        backup, {"set_aside": set_aside}, lines, "crucible-lineage verify --project PROJECT --repair --from FOLDER"
-    )
+    way_out = "crucible-lineage verify --project PROJECT --repair --from FOLDER"
+    done = _done(backup, f"restored {crucible} from the backup in {folder}", way_out)
+    aside = [f"the previous one is set aside: {set_aside}"] if set_aside is not None else []
+    return replace(done, document={**vars(backup), "set_aside": set_aside}, messages=[*done.messages, *aside])
 
 
 def _embedded(command: str) -> Path:
@@ -76,14 +73,11 @@ def _embedded(command: str) -> Path:
     return settings.data / "crucible"
 
 
-def _amount(backup: Backup) -> str:
-    return f"{amount(backup.datasets, 'dataset')}, {amount(backup.files, 'file')}, {size_text(backup.bytes)}"
-
-
-def _done(backup: Backup, more: JsonMapping, lines: Sequence[str], way_out: str) -> Done:
+def _done(backup: Backup, done: str, way_out: str) -> Done:
+    size = f"{amount(backup.datasets, 'dataset')}, {amount(backup.files, 'file')}, {size_text(backup.bytes)}"
     errors = [f"error: no good copy of the file with SHA-256 {sha256}" for sha256 in backup.damaged]
     warnings = [*errors, f"way out: {way_out}"] if errors else []
-    return Done({**vars(backup), **more}, lines, FAILURE if errors else 0, warnings)
+    return Done(vars(backup), [f"{done}: {size}"], FAILURE if errors else 0, warnings)
 
 
 @act("clean", data_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +20,6 @@ from crucible_lineage.refs import file_stem
 from crucible_lineage.standing.standings import standing_of
 
 if TYPE_CHECKING:
-    from crucible_lineage.ask.files import FilesFetched
     from crucible_lineage.session import Session
 
 
@@ -53,12 +52,13 @@ def get_command(
         mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
     }
     found = fetch_many(session, folders, patterns, tell)
-    lines = [
-        line
-        for dataset in found
-        for line in (*(f"{path}  already there" for path in dataset.present), *map(str, dataset.files))
-    ]
-    notes = [line for dataset in found for line in _notes(dataset, selected[dataset.mfid][1])]
+    lines, notes = [], []
+    for dataset in found:
+        state = selected[dataset.mfid][1]
+        lines += [*(f"{path}  already there" for path in dataset.present), *map(str, dataset.files)]
+        notes += [f"error: {name}: {reason}" for name, reason in dataset.absent.items()]
+        if state in ("superseded", "incomplete"):
+            notes.append(f"the dataset is {state}; for details: {next_command('show', dataset.mfid)}")
     code = FAILURE if any(dataset.absent for dataset in found) else 0
     each = [
         {
@@ -89,9 +89,3 @@ def _select(
         if named == entry.summary.name:  # others may have it, too
             click.echo(plain(f"{named} is {entry.mfid}, {entry.state}"), err=True)
     return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
-
-
-def _notes(found: FilesFetched, state: str) -> Iterator[str]:
-    yield from (f"error: {name}: {reason}" for name, reason in found.absent.items())
-    if state in ("superseded", "incomplete"):
-        yield f"the dataset is {state}; for details: {next_command('show', found.mfid)}"

@@ -49,7 +49,12 @@ def serve_command(
     from crucible_lineage.web import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
-    key = _given_key(api_key, api_key_file)
+    source = click.get_current_context().get_parameter_source("api_key")
+    if api_key_file is not None and source is ParameterSource.COMMANDLINE:
+        raise InputError("--api-key and --api-key-file both name a key; give one of them")
+    key = key_in(api_key_file) if api_key_file is not None else api_key
+    if key is not None and api_key_file is None:
+        key = valid_key(key)
     _check_certificate(certfile, keyfile)
     for warning in _warnings(host, key, secure=certfile is not None):
         click.echo(f"warning: {warning}", err=True)
@@ -81,16 +86,6 @@ def serve_command(
         raise storage_error(error) or LineageError(f"{folder} cannot be created: {error.strerror}") from error
     finally:
         os.umask(before)
-
-
-def _given_key(api_key: str | None, file: Path | None) -> str | None:
-    """Return the given key. InputError if it is given twice, or no request could carry it."""
-    if file is not None:
-        context = click.get_current_context()
-        if context.get_parameter_source("api_key") is ParameterSource.COMMANDLINE:
-            raise InputError("--api-key and --api-key-file both name a key; give one of them")
-        return key_in(file)
-    return None if api_key is None else valid_key(api_key)
 
 
 def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:

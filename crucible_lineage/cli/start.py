@@ -6,7 +6,6 @@ import csv
 import io
 import re
 import shlex
-from collections.abc import Iterator
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -122,25 +121,15 @@ def _report(result: RunResult, session: Session) -> Done:
     pictures = {kind: session.settings.data / "demo" / f"lineage.{kind}" for kind in ("svg", "html")}
     for kind, path in pictures.items():
         Lineage(graph, mfids["bands"], kind, path).written()
-    table = _band_table(session, mfids["bands"])
+    (stored,) = (file for file in session.client.datasets.list_files(mfids["bands"]) if file.filename == "bands.csv")
+    text = session.client.files.download_bytes(stored).decode()
+    table = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
+    names = list(table[0])
+    bands = ["polystyrene bands, in cm-1 (reference: ASTM E1840)"]
+    bands.append("  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names))
+    bands += ["  " + "  ".join(f"{row[name]:12.2f}" for name in names) for row in table]
     document = {"datasets": mfids, "executed": result.executed, "lineage": pictures, "bands": table}
     tree = ["", *render_tree(graph, mfids["bands"]), ""]
     written = ["", f"lineage as a picture: {pictures['svg']}", f"lineage to explore:   {pictures['html']}"]
     end = [] if result.executed else ["everything is up to date; nothing was run"]
-    return Done(document, [*tree, *_table_lines(table), *written, *end])
-
-
-def _band_table(session: Session, mfid: str) -> list[dict[str, object]]:
-    """Return the registered table of band positions."""
-    files = session.client.datasets.list_files(mfid)
-    (table,) = (file for file in files if file.filename == "bands.csv")
-    text = session.client.files.download_bytes(table).decode()
-    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(text))]
-
-
-def _table_lines(table: list[dict[str, object]]) -> Iterator[str]:
-    names = list(table[0])
-    yield "polystyrene bands, in cm-1 (reference: ASTM E1840)"
-    yield "  " + "  ".join(f"{name.removesuffix('_cm1'):>12}" for name in names)
-    for row in table:
-        yield "  " + "  ".join(f"{row[name]:12.2f}" for name in names)
+    return Done(document, [*tree, *bands, *written, *end])

@@ -59,7 +59,7 @@ VIEWS: tuple[tuple[str, View], ...] = (
     ("/compare", browsing.page_of("diff", "compare.html")),
     ("/datasets/{mfid}", datasets.dataset),
     ("/datasets/{mfid}/metadata.json", datasets.metadata),
-    ("/datasets/{mfid}/thumbnail", datasets.first_thumbnail),
+    ("/datasets/{mfid}/thumbnail", datasets.thumbnail),
     ("/datasets/{mfid}/thumbnails/{number:int}", datasets.thumbnail),
     ("/datasets/{mfid}/lineage", datasets.lineage),
     ("/datasets/{mfid}/lineage.html", datasets.lineage_html),

@@ -104,18 +104,20 @@ def metadata(reader: Reader) -> Response:
     return Response(json.dumps(values, indent=1, ensure_ascii=False), media_type="application/json", headers=headers)
 
 
-def first_thumbnail(reader: Reader) -> Response:
-    """Return a dataset's first picture, or a placeholder."""
-    return _picture(next(filter(_is_shown, reader.client.datasets.get_thumbnails(reader.mfid)), None))
-
-
 def thumbnail(reader: Reader) -> Response:
-    """Return one of a dataset's pictures."""
-    number = reader.request.path_params["number"]
-    pictures = [picture for picture in reader.client.datasets.get_thumbnails(reader.mfid) if picture.id == number]
-    if not pictures:
+    """Return one of a dataset's pictures; without a number its first, or a placeholder."""
+    number = reader.request.path_params.get("number")
+    pictures = reader.client.datasets.get_thumbnails(reader.mfid)
+    found = [picture for picture in pictures if (_is_shown(picture) if number is None else picture.id == number)]
+    if number is not None and not found:
         raise HTTPException(404)
-    return _picture(pictures[0])
+    if not found or not _is_shown(found[0]):
+        return Response(resource("no_picture.svg"), media_type="image/svg+xml", headers=PICTURE_HEADERS)
+    try:
+        content = base64.b64decode(found[0].thumbnail_b64str or "", validate=True)
+    except binascii.Error:
+        raise HTTPException(404) from None
+    return Response(content, media_type=found[0].mime_type or "image/png", headers=PICTURE_HEADERS)
 
 
 def download(reader: Reader) -> Response:
@@ -148,16 +150,6 @@ def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
 
 def _is_shown(picture: Thumbnail) -> bool:
     return (picture.mime_type or "image/png") in PICTURES and bool(picture.thumbnail_b64str)
-
-
-def _picture(picture: Thumbnail | None) -> Response:
-    if picture is None or not _is_shown(picture):
-        return Response(resource("no_picture.svg"), media_type="image/svg+xml", headers=PICTURE_HEADERS)
-    try:
-        content = base64.b64decode(picture.thumbnail_b64str or "", validate=True)
-    except binascii.Error:
-        raise HTTPException(404) from None
-    return Response(content, media_type=picture.mime_type or "image/png", headers=PICTURE_HEADERS)
 
 
 MOST_PICTURES = 40  # up to here, the page includes the pictures of the datasets
