@@ -84,7 +84,13 @@ class PlanAnswer(Answer):
         yield from first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json")
         if planned.differences:
             yield "`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results"
-        yield from _estimate(planned)
+        estimates = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
+        if estimates:
+            todo = sum(not step.exists for step in planned.steps)
+            seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
+            size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
+            part = "" if len(estimates) == todo else f" for the {len(estimates)} of {todo} that were made before"
+            yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"
         if self.end:
             yield self.end
 
@@ -215,13 +221,3 @@ def _cause_lines(causes: Sequence[str], diff: Sequence[str], width: int) -> Iter
         yield f"  {'':{width}}  {cause}"
     for line in diff:
         yield f"  {'':{width}}    {line.expandtabs(TAB)}"
-
-
-def _estimate(planned: PipelinePlan) -> Iterator[str]:
-    estimates = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
-    todo = sum(not step.exists for step in planned.steps)
-    if estimates:
-        seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
-        size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
-        part = "" if len(estimates) == todo else f" for the {len(estimates)} of {todo} that were made before"
-        yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"

@@ -59,11 +59,12 @@ def findings_of(evidence: Evidence) -> Iterator[Finding]:
         if record is None:
             yield from _without_record(evidence, mfid)
             continue
-        yield from _of_identity(evidence, mfid, record)
-        yield from _of_inputs(evidence, mfid, record)
+        name = evidence.graph.label(mfid)
+        yield from _of_identity(name, mfid, record)
+        yield from _of_inputs(evidence, name, mfid, record)
         if record.is_complete:
-            yield from _of_files(evidence, mfid, record) if mfid in evidence.files else ()
-            yield from _of_metadata(evidence, mfid, record)
+            yield from _of_files(evidence, name, mfid, record) if mfid in evidence.files else ()
+            yield from _of_metadata(evidence, name, mfid, record)
 
 
 def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
@@ -86,9 +87,8 @@ def _without_record(evidence: Evidence, mfid: str) -> Iterator[Finding]:
         yield Finding("incomplete", "error", (mfid,), message, _RERUN)
 
 
-def _of_identity(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
+def _of_identity(name: str, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the id follows from the recipe, and that the record agrees with the recipe."""
-    name = evidence.graph.label(mfid)
     if not gives_id(record.recipe, mfid):
         message = (
             f"{name} records a recipe that does not give its id: a parameter, a parent, the code or a "
@@ -123,9 +123,8 @@ def _repeated_parts(record: Record) -> Iterator[tuple[str, bool]]:
     yield "the attempt", record.attempt == recipe.get("attempt", 0)
 
 
-def _of_files(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
+def _of_files(evidence: Evidence, name: str, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that Crucible lists the files that the record names as generated."""
-    name = evidence.graph.label(mfid)
     expected = expected_files(record)
     present = {file.filename: file for file in evidence.files.get(mfid, ())}
     for filename, sha256 in expected.items():
@@ -147,9 +146,8 @@ def expected_files(record: Record) -> dict[str, str]:
     return {file.name: file.sha256 for file in record.files} | attached
 
 
-def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
+def _of_metadata(evidence: Evidence, name: str, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the registered scientific metadata are unchanged. Further entries are allowed."""
-    name = evidence.graph.label(mfid)
     result, metadata = record.result, evidence.datasets[mfid]["scientific_metadata"] or {}
     if result is not None and (changed := changed_keys(result.document(), corrections.uncorrected(metadata))):
         named = shortened(changed, MOST_KEYS)
@@ -161,9 +159,8 @@ def _of_metadata(evidence: Evidence, mfid: str, record: Record) -> Iterator[Find
         yield Finding("metadata-changed", "error", (mfid,), message, _new_attempt(record) or f"crucible get {mfid}")
 
 
-def _of_inputs(evidence: Evidence, mfid: str, record: Record) -> Iterator[Finding]:
+def _of_inputs(evidence: Evidence, name: str, mfid: str, record: Record) -> Iterator[Finding]:
     """Check that the used datasets exist, and that the used files are unchanged in them."""
-    name = evidence.graph.label(mfid)
     for parent in sorted({*record.all_parents} & evidence.absent):
         message = f"{name} was made from {parent}, which no longer exists"
         yield Finding("missing-dataset", "error", (parent, mfid), message, f"crucible get {parent}")
@@ -216,7 +213,10 @@ def slot_conflicts(graph: LineageGraph, copy: Snapshot) -> Iterator[Finding]:
             ids = dict.fromkeys(mfid for mfids in by_file.values() for mfid in mfids)
             shared[key.partition("/")[0], *sorted(by_file)].update(ids)
         for mfids in dict.fromkeys(map(tuple, by_file.values())):
-            if len(mfids) > 1 and not _of_one_flow_run(graph, mfids):
+            records = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
+            # One run of a flow written by hand may have several results for a slot.
+            is_of_flow = all(record.get("step") and not record.get("pipeline") for record in records)
+            if len(mfids) > 1 and not is_of_flow:
                 names = ", ".join(f"{copy.summaries[mfid].name} ({mfid})" for mfid in mfids)
                 message = f"{len(mfids)} results are current for {key}: {names}; run the pipeline to leave one"
                 yield Finding("current-twice", "warning", tuple(mfids), message, "crucible-lineage run PIPELINE.yaml")
@@ -227,12 +227,6 @@ def slot_conflicts(graph: LineageGraph, copy: Snapshot) -> Iterator[Finding]:
             "in all; if this is not intended, give one another `pipeline:`, or run from one file only"
         )
         yield Finding("declared-twice", "notice", tuple(found), message, f"crucible-lineage list --pipeline {pipeline}")
-
-
-def _of_one_flow_run(graph: LineageGraph, mfids: Iterable[str]) -> bool:
-    """Return True for results of one run of a flow written by hand, which may have several for a slot."""
-    records = [provenance(graph.nodes[mfid].record) for mfid in mfids if mfid in graph]
-    return all(record.get("step") and not record.get("pipeline") for record in records)
 
 
 def overwritten(records: Mapping[str, JsonMapping]) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -252,13 +251,6 @@ def waiting_lines(waiting: Sequence[ResultRow]) -> Iterator[str]:
         lines.append(f"  {', '.join(row.mfids)}  {row.step} ({row.project}) {word}{tried}{reason}")
     yield from first_lines(lines, MOST_LINES, more)
     yield f"to deliver them: {next_command('push')}, or run the same command again; nothing is made twice"
-
-
-def lines_of_others(rows: Sequence[ResultRow]) -> Iterator[str]:
-    """Yield how many results of other accounts wait in this data folder. Only those accounts can deliver them."""
-    for account, number in sorted(Counter(row.account for row in rows).items()):
-        results = "1 result waits" if number == 1 else f"{number} results wait"
-        yield f"not at Crucible yet: {results} for account {account}; only that account can deliver"
 
 
 def damaged_lines(damaged: Sequence[SetAside]) -> Iterator[str]:

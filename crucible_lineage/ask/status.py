@@ -19,7 +19,6 @@ from crucible_lineage.ask.runs import (
     MOST_STEPS,
     ListedRun,
     damaged_lines,
-    lines_of_others,
     list_runs,
     recent_runs,
     run_rows,
@@ -72,11 +71,17 @@ class FolderStatus(Answer):
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
+        waits = Counter(row.account for row in self.others)
+        others = [  # only those accounts can deliver them
+            f"not at Crucible yet: {amount(number, 'result waits', 'results wait')} for account {account}; "
+            "only that account can deliver"
+            for account, number in sorted(waits.items())
+        ]
         late = [hold for hold in self.holds if _is_overdue(hold)]
         return [
             *self.unknown,
             *(f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again" for hold in late),
-            *waiting_lines(self.waiting), *lines_of_others(self.others), *damaged_lines(self.damaged),
+            *waiting_lines(self.waiting), *others, *damaged_lines(self.damaged),
             *unread_lines(self.unread),
         ]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,10 +13,12 @@ import click
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question, question_of
-from crucible_lineage.cli.options import CRUCIBLE, CSV, JSON, announce, open_session, print_json, wants_json
-from crucible_lineage.cli.printing import print_line, warn
+from crucible_lineage.cli.options import CRUCIBLE, CSV, JSON, announce, open_session, wants_json
+from crucible_lineage.cli.printing import print_line, result_stream, warn
 from crucible_lineage.cli.working import showing_work
+from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.labels import csv_text
+from crucible_lineage.text.masking import masked
 
 
 def command_of(name: str) -> click.Command:
@@ -105,7 +108,8 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
         return
     warn(answer.warnings)
     if wants_json():
-        print_json(answer.to_json())
+        shown = masked(json_of(answer.to_json()), by_name=False)
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False), file=result_stream())
     elif (content := answer.content) is not None:
         click.echo(content, nl=content[-1:] not in ("\n", b"\n"))
     elif as_csv and (table := answer.table()):

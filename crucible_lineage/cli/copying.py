@@ -64,7 +64,15 @@ def push_command(
         others = {"--project": project, "--api-key-file": api_key_file, "--dry-run": dry_run}
         if named := [name for name, value in others.items() if value]:
             raise InputError(f"{', '.join(named)}: only for a copy to another Crucible; give its address with --to")
-        return _deliver(patience)
+        with open_session() as session:
+            announce(session)
+            with showing_work() as work:
+                delivered, left = deliver_all(session, patience, _print_trouble(work), work)
+            damaged = session.outbox.set_aside()
+        lines = [f"{len(delivered)} delivered" if delivered or left else "nothing waits here"]
+        warnings = [*waiting_lines(left), *damaged_lines(damaged)]
+        document = {"mfids": delivered, "waiting": left, "damaged": damaged}
+        return Done(document, lines, FAILURE if warnings else 0, warnings)
     if project is None:
         raise InputError("name the project to copy with --project")
 
@@ -79,18 +87,6 @@ def push_command(
         plan = plan_project(source, target, project, work)
         done = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
     return replace(done, exit_code=done.exit_code or (FAILURE if waiting else 0))
-
-
-def _deliver(patience: float) -> Done:
-    with open_session() as session:
-        announce(session)
-        with showing_work() as work:
-            delivered, waiting = deliver_all(session, patience, _print_trouble(work), work)
-        damaged = session.outbox.set_aside()
-    document = {"mfids": delivered, "waiting": waiting, "damaged": damaged}
-    lines = [f"{len(delivered)} delivered" if delivered or waiting else "nothing waits here"]
-    warnings = [*waiting_lines(waiting), *damaged_lines(damaged)]
-    return Done(document, lines, FAILURE if warnings else 0, warnings)
 
 
 def _print_trouble(work: ProgressDisplay) -> Callable[[str], None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +9,8 @@ import click
 
 from crucible_lineage.ask.answer import META, option_value
 from crucible_lineage.ask.question import option
-from crucible_lineage.cli.printing import result_stream
-from crucible_lineage.json_types import json_of
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, default_data_folder, resolve_settings
-from crucible_lineage.text.masking import masked
 from crucible_lineage.text.times import seconds_in
 
 
@@ -103,8 +99,3 @@ def announce(session: Session) -> None:
     """Print which Crucible is used, unless --json was given."""
     if not wants_json():
         click.echo(session.settings.describe())
-
-
-def print_json(value: object) -> None:
-    """Print one JSON object on stdout."""
-    click.echo(json.dumps(masked(json_of(value), by_name=False), indent=2, ensure_ascii=False), file=result_stream())

@@ -95,23 +95,17 @@ def demo_command(
     for package in ("numpy", "scipy", "matplotlib"):
         if find_spec(package) is None:
             raise InputError(f"the demo needs {package}; install it with: pip install 'crucible-lineage[demo]'")
-    pipeline = bind_file(_declaration(project, session), session.store)
+    path = located(PIPELINE)
+    if project is not None:  # a copy for another project, beside the pictures
+        text = path.read_text(encoding="utf-8").replace("project: demo-raman", f"project: {project}", 1)
+        path = private_folder(session.settings.data / "demo") / "raman.yaml"
+        path.write_text(text, encoding="utf-8")
+    pipeline = bind_file(path, session.store)
     with Progress(list(pipeline.steps), silent=wants_json()) as progress:
         result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
     if not result.ok:
         return Done(result, (), exit_code(result), [f"error: {result.error_line(step)}" for step in result.errors])
     return _report(result, session)
-
-
-def _declaration(project: str | None, session: Session) -> Path:
-    """Return the demo's declaration, or a copy for another project, which is stored beside the pictures."""
-    declared = located(PIPELINE)
-    if project is None:
-        return declared
-    path = private_folder(session.settings.data / "demo") / "raman.yaml"
-    text = declared.read_text(encoding="utf-8")
-    path.write_text(text.replace("project: demo-raman", f"project: {project}", 1), encoding="utf-8")
-    return path
 
 
 def _report(result: RunResult, session: Session) -> Done:

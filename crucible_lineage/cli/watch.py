@@ -27,7 +27,6 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.refs import utf8_name
 
 if TYPE_CHECKING:
-    from crucible_lineage.flows.deploying import DeploymentRequest
     from crucible_lineage.pipeline.watch import Folder, Watcher
     from crucible_lineage.session import Session
 
@@ -173,9 +172,29 @@ def deploy_command(
         removed = remove(names)
         lines = [f"{name}: {'removed' if was_there else 'was not deployed'}" for name, was_there in removed.items()]
         return Done({"removed": removed}, lines)
-    requests = _requests(pipelines, data, url, block, limit, image)
-    from crucible_lineage.flows.deploying import deploy
+    if block and url:
+        raise InputError("--block and --url both name a Crucible; give one of them")
+    bound: list[tuple[BoundPipeline, str]] = []
+    faults: list[Fault] = []
+    for pipeline in pipelines:
+        try:
+            bound.append((bind_file(located(pipeline)), pipeline))
+        except InputError as error:
+            faults += error.faults
+    if faults:  # of all files, before any request to Prefect
+        raise InputError("", faults)
+    require_prefect()
+    from crucible_lineage.flows.deploying import DeploymentRequest, deploy
+    from crucible_lineage.tasks.sessions import CrucibleConnection
 
+    crucible = None
+    if data or url or block:
+        crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
+    paths = [name if name.startswith(PACKAGE) else str(Path(name).absolute()) for _, name in bound]
+    requests = [
+        DeploymentRequest(declared.spec, path, crucible, limit, image)
+        for (declared, _), path in zip(bound, paths, strict=True)
+    ]
     deployed = deploy(requests, pool, reset=reset)
     lines = [
         f"{state.name}: {'deployed' if state.created else 'updated'}, runs {'; '.join(state.runs) or 'when asked'}"
@@ -195,38 +214,3 @@ def require_prefect() -> None:
         )
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-
-
-def _requests(
-    pipelines: Sequence[str],
-    data: Path | None,
-    url: str | None,
-    block: str | None,
-    limit: int | None,
-    image: str | None,
-) -> list[DeploymentRequest]:
-    """Return the requested deployments. InputError with the faults of all files, before any request to Prefect."""
-    if block and url:
-        raise InputError("--block and --url both name a Crucible; give one of them")
-    bound: list[tuple[BoundPipeline, str]] = []
-    faults: list[Fault] = []
-    for pipeline in pipelines:
-        try:
-            bound.append((bind_file(located(pipeline)), pipeline))
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError("", faults)
-    require_prefect()
-    from crucible_lineage.flows.deploying import DeploymentRequest
-    from crucible_lineage.tasks.sessions import CrucibleConnection
-
-    crucible = None
-    if data or url or block:
-        crucible = CrucibleConnection(data=str(data.absolute()) if data else None, api_url=url, block=block)
-    return [
-        DeploymentRequest(
-            pipeline.spec, name if name.startswith(PACKAGE) else str(Path(name).absolute()), crucible, limit, image
-        )
-        for pipeline, name in bound
-    ]
