@@ -30,7 +30,7 @@ from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.machine.disk import private_folder, storage_error
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.server import DataFolder, instance_id
+from crucible_lineage.server.database import DataFolder, instance_id
 from crucible_lineage.settings import Settings, retries_from_environment
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.text.masking import learn

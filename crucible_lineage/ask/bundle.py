@@ -39,7 +39,7 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.remake.kit import DRIVER, KitStep, kept_bytes, write_kit
-from crucible_lineage.server import instance_id
+from crucible_lineage.server.database import instance_id
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount, size_text
 

@@ -37,7 +37,7 @@ from crucible_lineage.errors import InputError, NotFoundError, RefusedError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
-from crucible_lineage.server import present_datasets, project_changes, project_revision, statements_token
+from crucible_lineage.server.database import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates
 from crucible_lineage.statements.statements import (
     CERTIFY,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,24 +119,19 @@ def _copy_contents(database: Path, target: DataFolder, sources: list[DataFolder]
         path = target.content(row["sha256"])
         if not path.exists() or path.stat().st_size != row["size"]:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not any(_copy_content(folder.content(row["sha256"]), path, row["sha256"]) for folder in sources):
+            draft = path.with_suffix(".new")
+            for folder in sources:
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(folder.content(row["sha256"]), draft)
+                    if digest_of(draft).sha256 == row["sha256"]:
+                        break
+            else:
+                draft.unlink(missing_ok=True)
                 damaged.append(row["sha256"])
                 continue
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
         files += 1
         size += row["size"]
     return Backup(target.root, datasets, files, size, tuple(damaged))
-
-
-def _copy_content(source: Path, target: Path, sha256: str) -> bool:
-    draft = target.with_suffix(".new")
-    try:
-        shutil.copyfile(source, draft)
-    except FileNotFoundError:
-        return False
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    if digest_of(draft).sha256 != sha256:
-        draft.unlink()
-        return False
-    draft.replace(target)
-    return True

@@ -122,12 +122,6 @@ References = Annotated[list[str], Field(max_length=1000)]
 NEVER = "9999-12-31T23:59:59+00:00"
 
 
-class UserReferences(Form):
-    orcids: References = Field(default=[])
-    usernames: References = Field(default=[])
-    emails: References = Field(default=[])
-
-
 class NewAccount(Form):
     username: Annotated[str, Field(min_length=3, max_length=24, pattern=r"^[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*$")]
     unique_id: Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")] | None = None
@@ -195,9 +189,8 @@ def search_users(
 
 
 @post("/users/resolve")
-def resolve_users(db: Connection, body: UserReferences) -> Json:
-    references = [*body.orcids, *body.usernames, *body.emails]
-    return {reference: public_user(find_user(db, reference)) for reference in references}
+def resolve_users(db: Connection, body: dict[Literal["orcids", "usernames", "emails"], References]) -> Json:
+    return {reference: public_user(find_user(db, reference)) for some in body.values() for reference in some}
 
 
 @get("/users/{reference}")

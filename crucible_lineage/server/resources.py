@@ -122,9 +122,6 @@ def members(db: Connection, project_id: int) -> list[JsonObject]:
     return [{**user_record(row), "role": ROLE_NAMES[row["role"]]} for row in rows]
 
 
-ORCID = r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$"
-
-
 def insert(db: Connection, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
     """Create a resource with these columns and return its id; 409 if the MFID is taken."""
     if mfid is not None and not is_mfid(mfid):
@@ -176,7 +173,7 @@ def find_user(db: Connection, reference: str) -> sqlite3.Row | None:
     """Return the user with this ORCID, MFID, username or email, if there is one."""
     if "@" in reference:
         column = "email"
-    elif is_mfid(reference) or re.match(ORCID, reference):
+    elif is_mfid(reference) or re.match(r"^\d{4}-\d{4}-\d{4}-\d{3}[0-9X]$", reference):
         column = "unique_id"
     else:
         column = "username"

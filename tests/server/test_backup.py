@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.server import project_revision
 from crucible_lineage.server.backup import BackupError, back_up, restore
+from crucible_lineage.server.database import project_revision
 from tests.serving import start_server
 
 PROJECT = "raman-lab"

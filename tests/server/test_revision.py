@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.server import instance_id, project_changes, project_revision
+from crucible_lineage.server.database import instance_id, project_changes, project_revision
 from tests.serving import start_server
 
 PROJECT = {"project_id": "raman-lab", "organization": "Molecular Foundry", "project_lead": "local"}

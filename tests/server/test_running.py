@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server import instance_id
+from crucible_lineage.server.database import instance_id
 from tests.serving import start_server
 
 SERVE = """
@@ -31,7 +31,7 @@ serve(sys.argv[1], on_ready=lambda url: print(url, flush=True))
 """
 INSTANCE_ID = """
 import sys
-from crucible_lineage.server import instance_id
+from crucible_lineage.server.database import instance_id
 print(instance_id(sys.argv[1]), "starlette" in sys.modules)
 """
 
