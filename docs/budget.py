@@ -102,7 +102,7 @@ def _routes() -> int:
 
 
 def _words() -> int:
-    """Count words of the pages that people read; decisions, pages made from code, and examples are apart."""
+    """Count words of the pages that people read; pages made from code, and examples are apart."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     return sum(len(WORDS.findall(EXAMPLES.sub("", page.read_text(encoding="utf-8")))) for page in pages)
 

@@ -36,7 +36,7 @@ NAMED = re.compile(r"(?<!\[)`docs/([\w-]+\.md)`(?!\])")
 def assemble(folder: Path) -> None:
     """Replace the content of `folder` by all pages and pictures, with their links adapted."""
     shutil.rmtree(folder, ignore_errors=True)
-    pages = {path.relative_to(DOCS): path for path in [*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md")]}
+    pages = {path.relative_to(DOCS): path for path in DOCS.glob("*.md")}
     pages |= {path.relative_to(DOCS / "site"): path for path in DOCS.glob("site/reference/*.md")}
     pages |= {Path("index.md"): ROOT / "README.md", Path("changelog.md"): ROOT / "CHANGELOG.md"}
     pages[Path("contributing.md")] = ROOT / "CONTRIBUTING.md"

@@ -10,12 +10,10 @@ from typing import Any
 def on_config(config: Any) -> Any:
     """Return the configuration with every page of the folder in its navigation."""
     named = set(_pages(config["nav"]))
-    decisions = next(part for section in config["nav"] for part in section.get("Background", []) if "Decisions" in part)
     guide = next(section["Guide"] for section in config["nav"] if "Guide" in section)
     folder = Path(config["docs_dir"])
     pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.md"))
-    decisions["Decisions"] = [page for page in pages if page.startswith("decisions/")]
-    guide += [page for page in pages if page not in named and not page.startswith("decisions/")]
+    guide += [page for page in pages if page not in named]
     return config
 
 

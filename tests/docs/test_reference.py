@@ -17,7 +17,7 @@ from prefect import Task
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "site" / "reference"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("decisions/*.md"), *REFERENCE.glob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*DOCS.glob("*.md"), *REFERENCE.glob("*.md"), *ROOT.glob("*.md")])
 DOCUMENTED = (type, FunctionType, property, Task)
 IDENTIFIER = re.compile(r"^::: (\S+)$", re.MULTILINE)
 
