@@ -1,4 +1,4 @@
-"""The commands of docs/offline.md are run as written: copy data, work offline, send the results."""
+"""The commands that docs/operations.md has for work offline are run as written: copy data, work offline, send the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.serving import start_server
 
-PAGE = Path(__file__).parents[2] / "docs/offline.md"
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 STEPS = """
 from pathlib import Path
 
@@ -36,7 +36,7 @@ steps:
 
 
 def commands() -> list[list[str]]:
-    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.partition("## Working offline\n")[2], re.DOTALL)
     return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
 
 
