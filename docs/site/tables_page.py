@@ -31,7 +31,7 @@ the exit code 1."""
 INGESTORS_PAGE = """\
 # Ingestors
 
-The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../ingestion.md) describes
+The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../server.md#ingestion) describes
 limits and tables."""
 
 

@@ -128,7 +128,7 @@ def test_every_field_of_a_record_is_on_the_page(assembled: Path) -> None:
 def test_everything_needed_of_a_service_is_on_the_page() -> None:
     from crucible_lineage.cli.doctor import NEEDS
 
-    page = (DOCS / "services.md").read_text(encoding="utf-8").replace("`", "")
+    page = (DOCS / "server.md").read_text(encoding="utf-8").replace("`", "")
     for name, needed in NEEDS.items():
         assert f"| **{name}** | {needed.replace('`', '')} |" in page, name
 
