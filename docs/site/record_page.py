@@ -14,7 +14,7 @@ INTRODUCTION = """\
 # Provenance record
 
 Every field of a record, from [`schema.json`](../crucible_lineage/provenance/schema.json). The page
-[The provenance record](../provenance.md) describes how records are written and checked.
+[Identity and provenance](../identity.md#the-provenance-record) describes how records are written and checked.
 """
 TITLES = {"StepRecord": "Record of a result of a step", "FilesRecord": "Record of files"}
 
