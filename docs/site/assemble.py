@@ -15,7 +15,7 @@ from pathlib import Path
 
 from command_pages import commands_page
 from record_page import record_page
-from tables_page import findings_page, ingestors_page, settings_page
+from tables_page import findings_page, ingestors_page, needs_page, settings_page
 from task_pages import MARK, api_tasks
 from yaml_page import yaml_page
 
@@ -26,6 +26,7 @@ GENERATED = {
     "reference/commands.md": ("commands", commands_page),
     "reference/findings.md": ("findings", findings_page),
     "reference/ingestors.md": ("ingestors", ingestors_page),
+    "reference/needs.md": ("needs of a service", needs_page),
     "reference/record.md": ("fields of a record", record_page),
     "reference/settings.md": ("settings and exit codes", settings_page),
     "reference/yaml.md": ("YAML keys", yaml_page),

@@ -1,4 +1,4 @@
-"""The pages on settings, findings and ingestors, from the tables and classes that the commands use."""
+"""The pages on settings, findings, ingestors and needs of a service, from what the commands use."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 
 import crucible_lineage
 from crucible_lineage.cli import EXIT_CODES
+from crucible_lineage.cli.doctor import NEEDS
 from crucible_lineage.lineage.checks import MEANINGS, SEVERITIES
 from crucible_lineage.server.ingest import INGESTORS, Ingestor
 from crucible_lineage.settings import VARIABLES
 
-__all__ = ["findings_page", "ingestors_page", "settings_page", "severities"]
+__all__ = ["findings_page", "ingestors_page", "needs_page", "settings_page", "severities"]
 
 PACKAGE = Path(crucible_lineage.__file__).parent
 SETTINGS = """\
@@ -31,8 +32,13 @@ the exit code 1."""
 INGESTORS_PAGE = """\
 # Ingestors
 
-The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../server.md#ingestion) describes
-limits and tables."""
+The ingestors of the embedded Crucible, in the order in which they are tried. [Ingestion](../server.md#ingestion)
+describes limits and tables."""
+
+NEEDS_PAGE = """\
+# Needs of a service
+
+What `crucible-lineage doctor` tests of a Crucible service ([why](../server.md#what-a-service-has-to-do))."""
 
 
 def settings_page() -> str:
@@ -53,6 +59,14 @@ def ingestors_page() -> str:
     """Return Markdown: a row for each ingestor, with the suffixes of its files."""
     rows = ((f"`{one.name}`", " ".join(sorted(one.suffixes)), _reads(one)) for one in INGESTORS)
     return "\n\n".join([INGESTORS_PAGE, _table(("ingestor", "files", "reads"), rows)]) + "\n"
+
+
+def needs_page() -> str:
+    """Return Markdown: a row for each behaviour that is needed of a service."""
+    return (
+        "\n\n".join([NEEDS_PAGE, _table(("name", "needed"), ((f"**{name}**", text) for name, text in NEEDS.items()))])
+        + "\n"
+    )
 
 
 def severities() -> Mapping[str, Sequence[str]]:

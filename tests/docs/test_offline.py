@@ -1,4 +1,4 @@
-"""The commands that docs/operations.md has for work offline are run as written: copy data, work offline, send the results."""
+"""The commands of docs/operations.md for work offline are run as written: copy data, work, send the results."""
 
 from __future__ import annotations
 
