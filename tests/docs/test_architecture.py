@@ -92,5 +92,7 @@ def test_each_decision_has_question_reason_and_price_in_a_hundred_words() -> Non
     assert len(decisions) >= 10
     for decision in decisions:
         heading, _, text = decision.partition("\n")
-        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Question", "Decision", "Reason", "Price"], heading
+        assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Question", "Decision", "Reason", "Price"], (
+            heading
+        )
         assert len(text.split()) <= 100, heading
