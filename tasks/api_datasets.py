@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
 
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.verify import Verification, verify_dataset
@@ -23,23 +22,6 @@ from crucible_lineage.tasks.api_files import OnFailure, add_files, checked_files
 from crucible_lineage.tasks.artifacts import lineage_artifact
 from crucible_lineage.tasks.sessions import Crucible, api_task, chosen_mfid, session_for, words
 from crucible_lineage.text.amounts import amount
-
-
-class DatasetChanges(TypedDict, total=False):
-    """Fields of a dataset that can be changed; those that are not passed stay as they are."""
-
-    dataset_name: str | None
-    measurement: str | None
-    data_type: str | None
-    data_format: str | None
-    session_name: str | None
-    timestamp: str | datetime | None
-    size: int
-    public: bool
-    project_id: str
-    project_mfid: str
-    instrument_id: str
-    instrument_mfid: str
 
 
 @api_task("create {dataset_name}")
@@ -128,7 +110,7 @@ def count_datasets(*, crucible: Crucible | None = None, **filters: object) -> in
 
 
 @api_task("update {dsid}")
-def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: Unpack[DatasetChanges]) -> Dataset:
+def update_dataset(dsid: str, *, crucible: Crucible | None = None, **fields: object) -> Dataset:
     """Change these fields of a dataset and return it."""
     return session_for(crucible).client.datasets.update(dsid, **fields)
 
