@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -43,18 +43,6 @@ from crucible_lineage.text.amounts import amount
 P = ParamSpec("P")
 
 
-def _show_result(result: RunResult, session: Session) -> None:
-    """Log the notes on steps, show those that were reused as cached, and create the artifacts of the results."""
-    for step, note in result.notes.items():
-        get_run_logger().warning("%s: %s", step, note)
-    reused = Counter(step.partition("[")[0] for step, outcome in result.outcomes.items() if outcome == Outcome.REUSED)
-    for step, number in reused.items():
-        _show_reused(step, number)
-    if result.datasets:
-        with tolerating("the artifacts of the run"):
-            _create_artifacts(result, session)
-
-
 @task(task_run_name="{step}", persist_result=False, cache_policy=NO_CACHE)
 def _show_reused(step: str, number: int) -> State[Any]:  # noqa: ARG001 (the name that Prefect shows)
     """End in Prefect's state for results that were there: one task run for all instances of a step."""
@@ -77,12 +65,17 @@ def _create_artifacts(result: RunResult, session: Session) -> None:
     If Crucible cannot be read, there is a warning and no picture. It is not tried if it was just unreachable.
     """
     waiting = {mfid for delivery in result.waiting for mfid in delivery.mfids}
-    try:
-        is_away = any(not delivery.refused for delivery in result.waiting)  # results wait that were not refused
-        graph = LineageGraph([], []) if is_away else _graph(result, waiting, session)
-    except LineageError as error:
-        get_run_logger().warning("the run has no picture of its lineage: %s", error)
-        graph = LineageGraph([], [])
+    graph = LineageGraph([], [])
+    if all(delivery.refused for delivery in result.waiting):  # else the service was away
+        results = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
+        delivered = [mfid for mfid in results if mfid not in waiting]
+        try:
+            found = lineage_of(delivered, session)  # of very many that are unconnected, of the last ones
+        except LineageError as error:
+            get_run_logger().warning("the run has no picture of its lineage: %s", error)
+        else:
+            ancestry = {node for mfid in delivered if mfid in found for node in ({mfid} | set(found.ancestors(mfid)))}
+            graph = found.subgraph(ancestry)
     rows = []
     for step, outputs in result.datasets.items():
         for output, mfid in outputs.items():
@@ -103,15 +96,6 @@ def _create_artifacts(result: RunResult, session: Session) -> None:
     create_table_artifact(table=rows, key="outputs", description=f"Datasets of pipeline {result.pipeline}")
     if graph.nodes:
         lineage_artifact(graph, None, session)
-
-
-def _graph(result: RunResult, waiting: Collection[str], session: Session) -> LineageGraph:
-    """Return the graph of the run's results; if very many are unconnected, of the last ones."""
-    results = (mfid for outputs in result.datasets.values() for mfid in outputs.values())
-    delivered = [mfid for mfid in results if mfid not in waiting]
-    graph = lineage_of(delivered, session)
-    ancestry = {node for mfid in delivered if mfid in graph for node in ({mfid} | set(graph.ancestors(mfid)))}
-    return graph.subgraph(ancestry)
 
 
 def telling_arrived() -> Callable[[Payload], None]:
@@ -177,8 +161,18 @@ def failing_with_message(function: Callable[P, State[Any]]) -> Callable[P, State
 
 
 def state_of(result: RunResult, session: Session, subject: str) -> State[Any]:
-    """Show the result of a run in Prefect, and return the state in which its flow run ends."""
-    _show_result(result, session)
+    """Show the result of a run in Prefect, and return the state in which its flow run ends.
+
+    The notes on steps are logged, reused steps are shown as cached, and results have artifacts.
+    """
+    for step, note in result.notes.items():
+        get_run_logger().warning("%s: %s", step, note)
+    reused = Counter(step.partition("[")[0] for step, outcome in result.outcomes.items() if outcome == Outcome.REUSED)
+    for step, number in reused.items():
+        _show_reused(step, number)
+    if result.datasets:
+        with tolerating("the artifacts of the run"):
+            _create_artifacts(result, session)
     if result.stopped:
         return Cancelled(message=f"{subject}: the run was stopped")
     if not result.ok:
@@ -229,17 +223,13 @@ def reporting(pipeline: BoundPipeline, listener: Listener | None = None) -> Iter
     except Exception:
         raise
     except BaseException:  # the end of the process
-        _report_stop(pipeline.name, ended)
+        counts = Counter(event.outcome for event in ended.values())
+        parts = [f"{counts[outcome]} {outcome}" for outcome in ENDINGS if counts[outcome]]
+        summary = ", ".join(parts) or "no step was started"
+        message = f"pipeline {pipeline.name} was stopped: {summary}; {REMEDY}"
+        logger.warning("%s", message)
+        rows = [{"step": name, "outcome": event.outcome, "": event.detail} for name, event in ended.items()]
+        shown = {"markdown": f"{message}\n\n{markdown_table(rows)}", "description": f"{pipeline.name}: {summary}"}
+        with tolerating("what the run made before it was stopped"):
+            create_markdown_artifact(key="stopped", **shown, _sync=True)  # type: ignore[call-arg]
         raise
-
-
-def _report_stop(pipeline: str, ended: dict[str, StepEvent]) -> None:
-    counts = Counter(event.outcome for event in ended.values())
-    summary = (
-        ", ".join(f"{counts[outcome]} {outcome}" for outcome in ENDINGS if counts[outcome]) or "no step was started"
-    )
-    get_run_logger().warning("pipeline %s was stopped: %s; %s", pipeline, summary, REMEDY)
-    rows = [{"step": name, "outcome": event.outcome, "": event.detail} for name, event in ended.items()]
-    text = f"pipeline {pipeline} was stopped: {summary}; {REMEDY}\n\n{markdown_table(rows)}"
-    with tolerating("what the run made before it was stopped"):
-        create_markdown_artifact(markdown=text, key="stopped", description=f"{pipeline}: {summary}", _sync=True)  # type: ignore[call-arg]

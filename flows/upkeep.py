@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.driver import Options
 from crucible_lineage.remake.reproduce import BUILT, reproduce_datasets, sampled
-from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.text.amounts import amount
@@ -128,7 +128,11 @@ def rerun(
     rerun_plan = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
     for dataset, reason in rerun_plan.left_out.items():
         get_run_logger().warning("%s is left out: %s", dataset, reason)
-    engine = PrefectEngine(session, crucible, runner or _declared_runner(rerun_plan.pipeline.name, session))
+    declaration = session.journal.declaration(rerun_plan.pipeline.name)
+    if runner is None and declaration is not None and declaration.is_file():  # records do not contain the runner
+        with suppress(InputError):  # the declaration is being edited
+            runner = load_pipeline(declaration).runner
+    engine = PrefectEngine(session, crucible, runner)
     with marked_alive(session.settings.data), reporting(rerun_plan.pipeline) as listen, engine:
         result = plan_and_run(
             rerun_plan.pipeline,
@@ -140,14 +144,3 @@ def rerun(
             planned=rerun_plan.planned,
         )
     return state_of(result, session, "rerun")
-
-
-def _declared_runner(pipeline: str, session: Session) -> Runner | None:
-    """Return the runner declared where the pipeline last ran, which records do not contain; None if unknown."""
-    declaration = session.journal.declaration(pipeline)
-    if declaration is None or not declaration.is_file():
-        return None
-    try:
-        return load_pipeline(declaration).runner
-    except InputError:  # the declaration is being edited
-        return None

@@ -82,12 +82,9 @@ class _ByIdentity:
                 reference = weakref.ref(value, lambda _: self._known.pop(key, None))
         self._known[key] = (reference, known)
 
-    def __contains__(self, value: object) -> bool:
-        reference, _ = self._known.get(id(value), (None, None))
-        return reference is not None and reference() is value
-
     def get(self, value: object, default: Any = None) -> Any:
-        return self._known[id(value)][1] if value in self else default
+        reference, known = self._known.get(id(value), (None, None))
+        return known if reference is not None and reference() is value else default
 
 
 class Origins:
