@@ -340,8 +340,19 @@ def put_result(result: TaskResult) -> DatasetRef:
     slots = result.claims(result.inputs) if used else {}
     keyword = keyword_of("cache", result.key) if result.key else ""
     arrival = Arrival(f"the result of {result.task}", used, slots, keyword)
-    if not used:
-        return _put_root(result, arrival)
+    if not used:  # as measured files are put: its bytes and its call identify it
+        call = canonical_json({"task": result.task, "output": result.output, "arguments": arguments.params})
+        return recording.put_files(
+            result.stored.files,
+            f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
+            arrival,
+            salt=hashlib.sha256(call).hexdigest(),
+            is_result=True,
+            dataset_name=_dataset_name(result, []),
+            keywords=result.keywords,
+            metadata=_metadata(result, {"arguments": arguments.params}),
+            **_described(result),
+        )
     written = {name: arguments.paths[name].name for name in result.outputs}
     params = {**arguments.params, **written, RESULT: result.stored.digest}  # which equal arguments may not determine
     code = StepCode(result.task, result.code.digest, {})
@@ -400,23 +411,6 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         parents=tuple(part.dataset.mfid for part in used),
         samples=tuple(sorted({sample for part in used for sample in part.dataset.samples})),
         ingest=False,
-    )
-
-
-def _put_root(result: TaskResult, arrival: Arrival) -> DatasetRef:
-    """Put a result without parents, as measured files are: its bytes and its call identify it."""
-    arguments = result.arguments.params
-    call = canonical_json({"task": result.task, "output": result.output, "arguments": arguments})
-    return result.recording.put_files(
-        result.stored.files,
-        f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
-        arrival,
-        salt=hashlib.sha256(call).hexdigest(),
-        is_result=True,
-        dataset_name=_dataset_name(result, []),
-        keywords=result.keywords,
-        metadata=_metadata(result, {"arguments": arguments}),
-        **_described(result),
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -40,37 +42,30 @@ def materialize(
     parsed = json.loads(job)
     deliverer = deliverer_for(parsed["run"]["run_id"], session, driver)
     received = job_from_json(parsed, run_ids(), session)
-    output = BoundedOutput(get_run_logger().info)
-    try:
-        result = materialize_step(received, session, output.add, deliverer)
-    finally:
-        output.close()
+    with bounded(get_run_logger().info) as log:
+        result = materialize_step(received, session, log, deliverer)
     if result.executed and not result.waits:  # else its deliverer emits the events
         pipeline, used = (received.pipeline or {}).get("name", ""), [part.dataset.mfid for part in received.used]
         tell_made(pipeline, received.project, received.name, used, result.outputs)
     return made_to_json(result)
 
 
-class BoundedOutput:
-    """What a step prints, for Prefect's log, where each line is a row of a database: the beginning and the end."""
+@contextmanager
+def bounded(log: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
+    """Yield a function that logs the beginning of many lines at once, and their end after the block.
 
-    def __init__(self, log: Callable[[str], object]) -> None:
-        self._log = log
-        self._lines = 0
-        self._end = deque[str](maxlen=MOST_LINES)
+    Each line of Prefect's log is a row of a database. Between, the log has the number of lines that are in the file.
+    """
+    first, end = count(1), deque[str](maxlen=MOST_LINES)
 
-    def add(self, line: str) -> None:
-        """Log a line of the beginning, or keep it for the end."""
-        self._lines += 1
+    def add(line: str) -> None:
         shown = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
-        if self._lines <= MOST_LINES:
-            self._log(shown)
-        else:
-            self._end.append(shown)
+        (log if next(first) <= MOST_LINES else end.append)(shown)
 
-    def close(self) -> None:
-        """Log the end, after the number of lines that are only in the file."""
-        if (left_out := self._lines - MOST_LINES - len(self._end)) > 0:
-            self._log(f"[... {amount(left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]")
-        for line in self._end:
-            self._log(line)
+    try:
+        yield add
+    finally:
+        if (left_out := next(first) - 1 - MOST_LINES - len(end)) > 0:
+            log(f"[... {amount(left_out, 'line')} left out here; see {STEP_LOG} of the result: show --log ...]")
+        for line in end:
+            log(line)
