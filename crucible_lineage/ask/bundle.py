@@ -95,11 +95,6 @@ class _Stored(NamedTuple):
     absent: tuple[tuple[StoredFile, str], ...] = ()
 
 
-def lineage_to_share(session: Session, mfid: str, *, thumbnails: bool = False) -> LineageGraph:
-    """Return the lineage of a dataset, as `to_share` does."""
-    return to_share(session, fetch_lineage(session, mfid, thumbnails=thumbnails))
-
-
 def to_share(session: Session, graph: LineageGraph) -> LineageGraph:
     """Return a lineage with complete records, and a node for each parent hidden from this key."""
     return with_whole_records(session, with_hidden_parents(with_named_parents(session, graph)))
@@ -134,7 +129,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
     if target.exists():
         raise InputError(f"write a bundle to {target}: the file already exists; name a new one")
     require_library("a bundle", "rocrate", "export")
-    graph = lineage_to_share(session, mfid, thumbnails=True).around(mfid, direction="ancestors")
+    graph = to_share(session, fetch_lineage(session, mfid, thumbnails=True)).around(mfid, direction="ancestors")
     with _draft_folder(target) as part:
         stored = _download(session, graph, part)
         records = {}

@@ -186,8 +186,8 @@ def lineage(
         graph = draw_plan(bind_file(located(dataset), session.store), session)
         return Lineage(graph, None, chosen, output, every, superseded).written()
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.ask.bundle import lineage_to_share, to_share, write_bundle, write_crate
-    from crucible_lineage.ask.lineages import fetch_projects
+    from crucible_lineage.ask.bundle import to_share, write_bundle, write_crate
+    from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects
 
     if dataset is None:
         within = list(projects) or [find_project(session, None)]
@@ -204,7 +204,7 @@ def lineage(
         if tell:
             tell("fetching the files of its ancestors", 0)
         return write_bundle(session, mfid, output, license_url=license_url)
-    graph = lineage_to_share(session, mfid, thumbnails=chosen in ("html", CRATE))
+    graph = to_share(session, fetch_lineage(session, mfid, thumbnails=chosen in ("html", CRATE)))
     if depth is not None or up or down or chosen == CRATE:
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
     if chosen == CRATE and output is not None:

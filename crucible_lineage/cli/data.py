@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.options import DATA_FOLDER, chosen_settings, open_session, wants_json
-from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
+from crucible_lineage.core.folders import disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.text.amounts import amount, size_text
 
@@ -106,7 +105,14 @@ def clean_command(
         return Done({"removed": [mfid]}, [f"removed the rest of {mfid}"])
     found = leftovers(settings.data, copies=cache)
     if not wants_json():
-        _print_leftovers(settings.data, found, cache)
+        click.echo(f"data folder: {settings.data}")
+        for kind in dict.fromkeys(leftover.kind for leftover in found):
+            sizes = [leftover.bytes for leftover in found if leftover.kind == kind]
+            click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
+        if not found:
+            click.echo("nothing to remove")
+        if (copies := disk_usage(settings.data)["cache"]) and not cache:
+            click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
     if found and not yes and wants_json():
         raise InputError("data clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
@@ -121,15 +127,3 @@ def clean_command(
     lines = [f"freed: {size_text(freed)}"] if found else []
     errors = [f"error: not removed: {line}" for line in failed]
     return Done({"removed": found, "bytes": freed, "failed": failed}, lines, FAILURE if failed else 0, errors)
-
-
-def _print_leftovers(data: Path, found: Sequence[Leftover], cache: bool) -> None:
-    click.echo(f"data folder: {data}")
-    for kind in dict.fromkeys(leftover.kind for leftover in found):
-        sizes = [leftover.bytes for leftover in found if leftover.kind == kind]
-        click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
-    if not found:
-        click.echo("nothing to remove")
-    copies = disk_usage(data)["cache"]
-    if copies and not cache:
-        click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")

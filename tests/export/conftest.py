@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from crucible_lineage.ask.bundle import lineage_to_share
+from crucible_lineage.ask.bundle import to_share
+from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.cli import main
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.server.database import connect
@@ -43,7 +44,7 @@ class Made:
 
     @property
     def graph(self) -> LineageGraph:
-        return lineage_to_share(self.session, self.total)
+        return to_share(self.session, fetch_lineage(self.session, self.total))
 
     def sql(self, statement: str, *values: object) -> None:
         """Change the database behind the server's back."""

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.bundle import lineage_to_share, write_bundle, write_crate
+from crucible_lineage.ask.bundle import to_share, write_bundle, write_crate
+from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.session import Session
 from tests.nights import by_night
 from tests.page import page_data
@@ -306,7 +307,9 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
     raw = str(made.session.client.files.list(made.first)[0].sha256_hash)
     write_bundle(colleague, made.total, tmp_path / "it.zip")
     folder = unpack(tmp_path / "it.zip")
-    write_crate(colleague, lineage_to_share(colleague, made.total), made.total, folder / "crate", files=True)
+    write_crate(
+        colleague, to_share(colleague, fetch_lineage(colleague, made.total)), made.total, folder / "crate", files=True
+    )
     for path in filter(Path.is_file, folder.rglob("*")):
         content = path.read_bytes()
         if path.suffix == ".html":
