@@ -214,7 +214,13 @@ def status(
     if every:
         return overview(session, project)
     unknown: list[str] = []
-    waiting, others = _waiting(session, project, unknown)
+    waiting, others = list[ResultRow](), list[ResultRow]()
+    try:
+        own = session.outbox.waiting()
+        waiting = [row for row in own if project is None or row.project.casefold() == project.casefold()]
+        others = session.journal.waiting_of_others()
+    except UnreachableError as error:
+        unknown.append(f"warning: while Crucible is away, it is unknown whose results wait here: {error}")
     try:
         session.mirror.sync_statements()
     except CrucibleError as error:
@@ -241,18 +247,6 @@ def status(
 
 def _is_overdue(hold: Statement) -> bool:
     return bool(hold.due) and hold.due < f"{datetime.now(UTC):%Y-%m-%d}"
-
-
-def _waiting(session: Session, project: str | None, unknown: list[str]) -> tuple[list[ResultRow], list[ResultRow]]:
-    """Return the results that wait for delivery by this account, and by others; none if the account is unknown."""
-    try:
-        waiting = [
-            row for row in session.outbox.waiting() if project is None or row.project.casefold() == project.casefold()
-        ]
-        return waiting, session.journal.waiting_of_others()
-    except UnreachableError as error:
-        unknown.append(f"warning: while Crucible is away, it is unknown whose results wait here: {error}")
-        return [], []
 
 
 def _metrics(session: Session) -> Iterator[str]:
