@@ -34,8 +34,16 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.currency import RunChecks, SlotWriter
-from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, Outcome, StepChoice, StepEvent, Stop
-from crucible_lineage.pipeline.run.steps import Steps, ids_of
+from crucible_lineage.pipeline.run.result import (
+    MAX_RETURNED,
+    Listener,
+    Outcome,
+    StepChoice,
+    StepEvent,
+    Steps,
+    Stop,
+    ids_of,
+)
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS

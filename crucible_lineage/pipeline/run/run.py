@@ -28,8 +28,7 @@ from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
-from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice, StepEvent, Stop
-from crucible_lineage.pipeline.run.steps import ids_of
+from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice, StepEvent, Stop, ids_of
 from crucible_lineage.registration.delivery import confirmed
 from crucible_lineage.registration.ingestion import follow_ingestions, in_words
 from crucible_lineage.session import Session
