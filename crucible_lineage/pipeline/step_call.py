@@ -181,17 +181,15 @@ class FlowSlots:
         """Return which results of the flow were current when this run first read the project."""
         with self._lock:
             if project not in self._projects:
-                self._projects[project] = self._read(project, is_away=self.is_away())
+                client, is_away = lambda: self.session.client, self.is_away()
+                results = KnownResults(self.session.mirror, client, project, self.flow, is_away=is_away)
+                try:
+                    results.sync()
+                except (RefusedError, *TRANSIENT):
+                    results.is_away = True
+                    results.sync()
+                self._projects[project] = results.slots
             return self._projects[project]
-
-    def _read(self, project: str, *, is_away: bool) -> Currency:
-        session = self.session
-        results = KnownResults(session.mirror, lambda: session.client, project, self.flow, is_away=is_away)
-        try:
-            results.sync()
-        except (RefusedError, *TRANSIENT):
-            return self._read(project, is_away=True)
-        return results.slots
 
 
 def about_file(path: Path) -> About:

@@ -199,10 +199,9 @@ def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults
     try:
         with session.turn(mfid):
             return deliver_now(delivery_context(session), payload.label)[mfid].mfid
-    except TRANSIENT:
-        return mfid  # it waits in the outbox
     except CrucibleError as error:
-        faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")
+        if not isinstance(error, TRANSIENT):  # else it waits in the outbox
+            faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")
         return mfid
 
 
