@@ -241,7 +241,7 @@ def test_away_in_a_later_run_that_makes_all_again_no_step_waits_and_it_is_known_
 def test_away_when_a_result_that_stays_is_to_be_noted_it_is_noted_at_the_end(
     lab: Any, service: RunningServer, tmp_path: Path, misbehaving: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "2")
+    monkeypatch.setenv("CRUCIBLE_LINEAGE_RETRIES", "3")
     module = f"{lab.module}_stays"
     counting = COUNT.format(calls=str(tmp_path / "calls"))
     code = counting.replace("def count(", "def same(")
