@@ -9,12 +9,11 @@ from functools import partial
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, next_command
-from crucible_lineage.ask.files import own_files
 from crucible_lineage.ask.listing import as_json
 from crucible_lineage.ask.names import deletion_of, find_mfid
 from crucible_lineage.ask.question import argument, option, question
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.models import Dataset
+from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of, text
@@ -32,6 +31,7 @@ from crucible_lineage.lineage.records import (
 )
 from crucible_lineage.pipeline.logs import STEP_LOG
 from crucible_lineage.pipeline.plan.corrections import overwritten
+from crucible_lineage.provenance.record import ATTACHED_NAME
 from crucible_lineage.refs import SHOWN
 from crucible_lineage.remake.attempts import known_to_vary
 from crucible_lineage.session import Session
@@ -269,6 +269,11 @@ def existing(session: Session, mfid: str) -> Dataset:
             raise InputError(deletion.text) from error
         service = session.settings.describe()
         raise InputError(f"dataset {mfid} does not exist, or is not visible to this key ({service})") from error
+
+
+def own_files(session: Session, mfid: str) -> Iterator[FileRecord]:
+    """Return the files of a dataset, without the file of a long provenance record."""
+    return (file for file in session.client.files.list(mfid) if file.filename != ATTACHED_NAME)
 
 
 def _origin(record: Mapping[str, object]) -> ProducingRun:

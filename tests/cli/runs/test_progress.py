@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.files import fetch_many
+from crucible_lineage.cli.get import fetch_many
 from crucible_lineage.machine.process import traffic
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.files import hash_files, register_raw

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.ask.files import fetch_many
+from crucible_lineage.cli.get import fetch_many
 from crucible_lineage.session import Session
 from tests.runs import run
 
