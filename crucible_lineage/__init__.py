@@ -29,8 +29,8 @@ _LAZY = {
     "Catalogue": "catalogue",
     "Dataset": "dataset",
     "add_loader": "dataset",
-    "connect": "registering",
-    "registering": "registering",
+    "connect": "catalogue",
+    "registering": "catalogue",
 }
 
 

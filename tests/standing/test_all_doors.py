@@ -29,7 +29,7 @@ from crucible_lineage.ask.assistant import tool_of
 from crucible_lineage.ask.question import find_question
 from crucible_lineage.cli import main
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.notebook.registering import connect
+from crucible_lineage.notebook.catalogue import connect
 from crucible_lineage.pipeline.plan.plan import EXISTING
 from tests.nights import NIGHTLY
 from tests.page import page_data

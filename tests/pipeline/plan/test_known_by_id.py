@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
-from crucible_lineage.notebook.catalogue import Catalogue
-from crucible_lineage.notebook.registering import registering
+from crucible_lineage.notebook.catalogue import Catalogue, registering
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.runs import run
