@@ -56,11 +56,17 @@ def run_confined(
 
     What it prints is kept beside the request. Raises RemakeError if it exceeds a limit.
     """
+    beginning: list[str] = []
+    if os.name != "nt":  # limits of memory and of the size of files, and no network
+        cut = [] if limits.network else list(network_cut())
+        bound = ["--bind", str(work), str(work)] if cut and Path(cut[0]).name == "bwrap" else []
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        beginning = [*cut, *bound, SHELL, "-c", LIMITED, "sh", str(limits.bytes // 512), str(memory // 1024)]
     home = Path(tempfile.mkdtemp(dir=work, prefix="home-"))
     homes = dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP"), str(home))
     with request.with_name("printed.txt").open("wb") as printed:
         process = subprocess.Popen(  # noqa: S603
-            [*_beginning(work, limits), *command], cwd=request.parent, env={**variables, **homes},
+            [*beginning, *command], cwd=request.parent, env={**variables, **homes},
             stdin=subprocess.DEVNULL, stdout=printed, stderr=printed, start_new_session=True,
         )  # fmt: skip
     until = time.monotonic() + limits.seconds
@@ -80,16 +86,6 @@ def run_confined(
 
 def _extent(files: int, size: int) -> str:
     return f"{amount(files, 'file')}, {size_text(size)}"
-
-
-def _beginning(work: Path, limits: Limits) -> list[str]:
-    """Return the beginning of a command that limits memory and the size of files, and cuts off the network."""
-    if os.name == "nt":
-        return []
-    cut = [] if limits.network else list(network_cut())
-    bound = ["--bind", str(work), str(work)] if cut and Path(cut[0]).name == "bwrap" else []
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return [*cut, *bound, SHELL, "-c", LIMITED, "sh", str(limits.bytes // 512), str(memory // 1024)]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -400,7 +400,10 @@ class _Remaking:
             is_reached = name in self.entry["packages"] and name != "crucible-lineage"
             if version != before and (is_reached or (version and before)):
                 yield f"{name} is {version or 'not installed'} here, {before or 'was not installed'} by the record"
-        yield from _other_variables(was["variables"], now["variables"], was.get("timezone"))
+        for name in sorted({*VARIABLES} & {*was["variables"], *now["variables"]}):
+            here, before = now["variables"].get(name), was["variables"].get(name)
+            if here != before and not (name == "TZ" and here == was.get("timezone")):
+                yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
         yield from _other_machine(was, now)
 
     def _undeclared_accesses(self, accesses: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -414,13 +417,6 @@ class _Remaking:
                 yield f"it reads the variable {name}, which was not recorded; here it is {here}"
         if files := [file for file in accesses["files"] if not any(file in path for path in self.entry["read"])]:
             yield f"it reads {', '.join(files[:3])} here, which it was not given"
-
-
-def _other_variables(was: dict[str, str], now: dict[str, str], timezone: str | None) -> Iterator[str]:
-    for name in sorted({*VARIABLES} & {*was, *now}):
-        here, before = now.get(name), was.get(name)
-        if here != before and not (name == "TZ" and here == timezone):
-            yield f"{name} is {here or 'not set'} here, {before or 'was not set'} by the record"
 
 
 def _other_machine(was: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
