@@ -201,24 +201,22 @@ class Session:
         """
         client = self.client
         with self._who_lock:
-            if self._agent is None:
-                self._agent = self._ask_who(client)
+            if self._agent is not None:
+                return self._agent
+            from crucible_lineage.provenance.environment import agent  # needed only to register
+
+            try:
+                account = client.account.whoami()
+            except TRANSIENT:
+                if (stored := self.journal.agent_of(self._key)) is None:
+                    raise
+                self._agent = agent(stored)
+                return self._agent
+            user = account.user_info.model_dump() if account.user_info else {}
+            self._agent = agent({**user, "unique_id": account.user_unique_id})
+            if not self.settings.embedded:
+                self.journal.note_agent(self._key, self._agent)
             return self._agent
-
-    def _ask_who(self, client: CrucibleClient) -> dict[str, object]:
-        from crucible_lineage.provenance.environment import agent  # needed only to register
-
-        try:
-            account = client.account.whoami()
-        except TRANSIENT:
-            if (stored := self.journal.agent_of(self._key)) is not None:
-                return agent(stored)
-            raise
-        user = account.user_info.model_dump() if account.user_info else {}
-        current = agent({**user, "unique_id": account.user_unique_id})
-        if not self.settings.embedded:
-            self.journal.note_agent(self._key, current)
-        return current
 
     @property
     def _key(self) -> str:
