@@ -96,6 +96,7 @@ def _key(key: object, path: str) -> str:
 
 
 def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> Any:
+    """Return a value by its type, a dataclass, a model or an array by its contents; ValueFaultError for other types."""
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, datetime) and value == value:  # not equal to itself: NaT of pandas
@@ -108,11 +109,6 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
         return plain_value(quantity.to_json(), path, other, level=level + 1)
     if other is not None and (converted := other(value, path)) is not None:
         return converted
-    return _of_foreign_class(value, path, other, level)
-
-
-def _of_foreign_class(value: Any, path: str, other: Other | None, level: int) -> Any:
-    """Return a dataclass, a model or an array by its contents. Raises ValueFaultError for secrets and other classes."""
     if hasattr(value, "get_secret_value"):
         raise ValueFaultError(path, "is or contains a secret, which must not be recorded; leave it out")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

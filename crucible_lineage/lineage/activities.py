@@ -163,16 +163,12 @@ def _activity(node: Node, nodes: Container[str]) -> ExportedActivity | None:
         program=mapping(code.get("program")) or None,
         declared=mapping(activity_record.get("declared")) or None,
     )
-    return replace(activity, id=_activity_id(activity, node.id))
-
-
-def _activity_id(activity: ExportedActivity, mfid: str) -> str:
-    """Return the same id for all outputs of one execution; without times, each output has its own."""
+    # All outputs of one execution have the same id; without times, each output has its own.
     identity: list[object] = [activity.function, activity.code, activity.started, activity.ended, activity.run]
-    if not (activity.started and activity.ended):
-        identity.append(mfid)
-    identity += [dict(activity.params or {}), [[use.role, use.mfid] for use in activity.used]]
-    return str(uuid.uuid5(_ACTIVITIES, canonical_json(identity).decode("utf-8", "backslashreplace")))
+    identity += [] if activity.started and activity.ended else [node.id]
+    identity += [dict(activity.params or {}), [[use.role, use.mfid] for use in used]]
+    spelled = canonical_json(identity).decode("utf-8", "backslashreplace")
+    return replace(activity, id=str(uuid.uuid5(_ACTIVITIES, spelled)))
 
 
 def _agent(record: Record) -> ExportedAgent | None:

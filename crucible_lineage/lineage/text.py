@@ -138,17 +138,13 @@ def _node_entry(node: Node) -> JsonObject:
     return {key: value for key, value in entry.items() if value}
 
 
-def _label_lines(item: DrawnItem) -> list[str]:
-    node, state = item.node, plain(item.state_text.upper())
-    if item.is_group:
-        return [group_title(item.nodes), *([state] if state else [])]
-    small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
-    return [line for line in (title(node), detail(node), plain(small), state) if line]
-
-
 def _mermaid_box(number: int, item: DrawnItem) -> str:
-    opening, closing = ("([", "])") if item.node.kind == "sample" else ("[", "]")
-    label = "<br/>".join(map(_mermaid_escaped, _label_lines(item)))
+    node = item.node
+    opening, closing = ("([", "])") if node.kind == "sample" else ("[", "]")
+    small = "" if node.kind == "hidden" or node.name == node.id else short_id(node.id)
+    own = [group_title(item.nodes)] if item.is_group else [title(node), detail(node), plain(small)]
+    lines = filter(None, [*own, plain(item.state_text.upper())])
+    label = "<br/>".join(map(_mermaid_escaped, lines))
     style = {SUPERSEDED: ":::superseded", DOUBTFUL: ":::doubtful"}.get(item.state, "")
     return f'  n{number}{opening}"{label}"{closing}{style}'
 
