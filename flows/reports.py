@@ -101,16 +101,16 @@ def _create_artifacts(result: RunResult, session: Session) -> None:
 def telling_arrived() -> Callable[[Payload], None]:
     """Return a function that emits events, for the calling flow run, for results delivered after their task."""
     context = copy_context()
-    return lambda payload: context.copy().run(_tell_arrived, payload)
 
+    def tell(payload: Payload) -> None:
+        records = {new.mfid: record for new in payload.datasets if (record := new.record.as_step)}
+        outputs = {records[new.mfid].output: new for new in payload.datasets if new.mfid in records}
+        for record in list(records.values())[:1]:  # all outputs of a step have these in common
+            pipeline, run = record.pipeline.name if record.pipeline else "", record.activity.run
+            task_run_id = run.task_run_id if run else None
+            tell_made(pipeline, payload.project, payload.step, record.parents, outputs, task_run_id)
 
-def _tell_arrived(payload: Payload) -> None:
-    records = {new.mfid: record for new in payload.datasets if (record := new.record.as_step)}
-    outputs = {records[new.mfid].output: new for new in payload.datasets if new.mfid in records}
-    for record in list(records.values())[:1]:  # all outputs of a step have these in common
-        pipeline, run = record.pipeline.name if record.pipeline else "", record.activity.run
-        task_run_id = run.task_run_id if run else None
-        tell_made(pipeline, payload.project, payload.step, record.parents, outputs, task_run_id)
+    return lambda payload: context.copy().run(tell, payload)
 
 
 def emit_events(changes: Sequence[DatasetEvent]) -> None:

@@ -138,7 +138,17 @@ class Arguments:
             mfid = key.removeprefix(ASSET)
             if mfid == key or not is_mfid(mfid) or self.dataset("asset", mfid) is None:
                 self.add("asset", self.foreign(key), "an asset that the task depends on")
-        self.conclude()
+        # Until a task has a result, what the flow's own code passes cannot be made of one.
+        unknown = list(dict.fromkeys(self.unknown_parents)) if self.recording.origins.runs else []
+        no_inputs = bool(self.recording.origins.runs) and not self.inputs
+        self.unknown_parents = unknown or (list(self.params) if no_inputs else [])
+        if unknown:
+            message = f"no parent known for {', '.join(unknown)} of {self.task}"
+            self.recording.notices.append(message)
+            remedy = "lineage.derived(value, result)"
+            if self.recording.destination.strict:
+                raise LineageError(f"{message}. Nothing was run; pass the result itself, or name its sources: {remedy}")
+            warn("%s; %s says what it was made of", message, remedy)
 
     def argument(self, role: str, value: object, given: Sequence[str], around: Sequence[str]) -> None:
         """Record an argument as inputs, a parameter, or both."""
@@ -200,23 +210,6 @@ class Arguments:
                 metadata={"address": address},
             )
         return Origin(dataset, tuple(file.ref.name for file in stored.files), about=(address,))
-
-    def conclude(self) -> None:
-        """Note arguments whose parents are not known, though the flow's own code had results in hand."""
-        unknown = list(dict.fromkeys(self.unknown_parents))
-        self.unknown_parents = unknown if unknown or self.inputs else list(self.params)
-        if not self.recording.origins.runs:
-            self.unknown_parents = []
-        if not unknown or not self.recording.origins.runs:  # texts and lists of the flow's own may have no parents
-            return
-        message = f"no parent known for {', '.join(unknown)} of {self.task}"
-        self.recording.notices.append(message)
-        if self.recording.destination.strict:
-            raise LineageError(
-                f"{message}. Nothing was run; pass the result itself, or name its sources: "
-                "lineage.derived(value, result)"
-            )
-        warn("%s; lineage.derived(value, result) says what it was made of", message)
 
     def add(
         self, role: str, origin: Origin | None, known_by: str, path: Path | None = None, folder: Path | None = None

@@ -42,7 +42,23 @@ def lineage_artifact(
         return
     picture = base64.b64encode(render_svg(graph, focus).encode()).decode()
     subject = focus or amount(len(graph), "dataset")
-    text = f"![Lineage of {subject}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(_rows(graph, session))}"
+    parents: dict[str, list[str]] = {}
+    for edge in graph.edges.values():
+        parents.setdefault(edge.target, []).append(edge.source)
+    rows = []
+    for mfid, node in graph.nodes.items():
+        if node.kind != "hidden":
+            page = dataset_page(session, mfid, node.project) if node.kind == "dataset" else ""
+            rows.append(
+                {
+                    "dataset": title(node),
+                    "id": f"[{mfid}]({page})" if page else f"`{mfid}`",
+                    "measurement": node.measurement,
+                    "state": node.state,
+                    "made from": ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ())),
+                }
+            )
+    text = f"![Lineage of {subject}](data:image/svg+xml;base64,{picture})\n\n{markdown_table(rows)}"
     text += "".join(f"\n\n**{plain(note)}**" for note in notes)
     create: Any = create_markdown_artifact
     create(markdown=text, key=key, description=f"Lineage of {subject}", _sync=True)
@@ -65,24 +81,6 @@ def markdown_table(rows: Iterable[dict[str, str]]) -> str:
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     omitted = len(all_rows) - MOST_ROWS
     return text if omitted <= 0 else f"{text}\n\nand {omitted} more"
-
-
-def _rows(graph: LineageGraph, session: Session) -> Iterable[dict[str, str]]:
-    parents: dict[str, list[str]] = {}
-    for edge in graph.edges.values():
-        parents.setdefault(edge.target, []).append(edge.source)
-    for mfid, node in graph.nodes.items():
-        if node.kind == "hidden":
-            continue
-        page = dataset_page(session, mfid, node.project) if node.kind == "dataset" else ""
-        parent_titles = ", ".join(title(graph.nodes[parent]) for parent in parents.get(mfid, ()))
-        yield {
-            "dataset": title(node),
-            "id": f"[{mfid}]({page})" if page else f"`{mfid}`",
-            "measurement": node.measurement,
-            "state": node.state,
-            "made from": parent_titles,
-        }
 
 
 def dataset_page(session: Session, mfid: str, project: str = "") -> str:

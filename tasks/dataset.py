@@ -297,10 +297,12 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
         path, is_used = parent.path, True
         if path in changed:  # its earlier content has to be known; it may have been opened by a library in C
             is_used = parent.origin is not None and opened.has_read(path) is not False
-        elif path and parent.text:
-            is_used = opened.is_read(path)
+        elif path and parent.text:  # where reading is not seen, the text names a folder too
+            may_be_read = not opened.is_seen and len(path.parts) > 1 and name_of(path) not in opened.wrote
+            is_used = opened.has_read(path) or may_be_read
         elif path and parent.folder is not None and is_under(path, outputs):  # other calls may read their own there
-            is_used = opened.alone_has_read(path)
+            is_only = opened.is_alone and opened.is_local
+            is_used = name_of(path) in opened.read or (is_only and bool(opened.has_read(path)))
         elif path and parent.folder in read:
             is_used = bool(opened.has_read(path))
         if is_used:

@@ -150,14 +150,6 @@ class OpenedFiles:
             return True
         return False if name in self.wrote else None
 
-    def alone_has_read(self, path: Path) -> bool:
-        """Return whether this call, and no other that runs at once, has opened the file for reading."""
-        return name_of(path) in self.read or (self.is_alone and self.is_local and bool(self.has_read(path)))
-
-    def is_read(self, path: Path) -> bool:
-        """Return whether the call has read the file; where that is not seen, one in a folder that the text names."""
-        return self.has_read(path) or (not self.is_seen and len(path.parts) > 1 and name_of(path) not in self.wrote)
-
 
 def name_of(path: str | bytes | os.PathLike[Any]) -> str:
     """Return the absolute name of a path; links are not followed, since what a name stands for may change."""
