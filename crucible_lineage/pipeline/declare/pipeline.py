@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, Literal, Self, get_args
 from zoneinfo import ZoneInfo
 
@@ -37,8 +36,9 @@ from crucible_lineage.text.times import utc
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = (*CORRECTED, NIGHT, "count", "mfid")
 OWN_PARENT_FIELDS = ("mfid", "count", *ITSELF)  # describe the parent itself, not the data behind it
-# A field of a role, or a parameter, in braces.
-TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
+# A field in braces, as {ROLE.FIELD}, {params.NAME:.2f} or {step}; doubled braces stand for themselves.
+_FIELD = re.compile(r"\{\{|\}\}|\{([^{}!:]+)(!r)?(?::([^{}]*))?\}")
+UNKNOWN = object()  # the value of a field that is to stay as it is written
 _BEGINS = re.compile(r"^\{([A-Za-z_]\w*)\.timestamp\}$")  # when a certificate begins
 UNKNOWN_FUNCTION = "?"  # stands for an unreadable `uses`; no declaration can contain it
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
@@ -441,22 +441,20 @@ def _source(declared: object) -> object:
     return [_source(item) for item in declared] if isinstance(declared, list) else declared
 
 
-class _Template(Formatter):
-    def __init__(self, value_of: Callable[[str], object]) -> None:
-        self._value_of = value_of
-
-    def get_field(self, field_name: str, args: object, kwargs: object) -> Any:  # noqa: ARG002
-        return self._value_of(field_name), field_name
-
-
 def filled(template: str, value_of: Callable[[str], object]) -> str:
-    """Return the name that a template gives with these values of its fields; no attribute is reached."""
-    return _Template(value_of).vformat(template, (), {})
+    """Return a template with these values of its fields; no attribute is reached. Fields that are `UNKNOWN` stay."""
+
+    def text(match: re.Match[str]) -> str:
+        name, conversion, form = match.groups()
+        value = value_of(name) if name else match[0][0]
+        return match[0] if value is UNKNOWN else format(repr(value) if conversion else value, form or "")
+
+    return _FIELD.sub(text, template)
 
 
 def template_fields(template: str) -> list[str]:
-    """Return the fields of a template, as `ROLE.FIELD`. Raises ValueError if it has none that could be read."""
-    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    """Return the fields of a template, as `ROLE.FIELD`."""
+    return [name for name, *_ in _FIELD.findall(template) if name]
 
 
 def template_fault(template: str, roles: Collection[str], params: Collection[str] | None) -> str | None:
@@ -469,12 +467,14 @@ def template_fault(template: str, roles: Collection[str], params: Collection[str
     allowed = [*(f"{role}.{field}" for role in roles for field in PARENT_FIELDS)]
     allowed += [*(f"params.{name}" for name in params or ()), "step", "output", "results.NAME"]
     later = rf"(results|({'|'.join(map(re.escape, roles)) or '-'})\.metadata)(\.[\w-]+)+"
+    for name in (names := template_fields(template)):
+        is_later = re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name))
+        if name not in allowed and not is_later:
+            return f"{fault} has {{{name}}}; {nearest(name, allowed, 'possible here')}"
+    if {"{", "}"} & set(_FIELD.sub("", template)):
+        return f"{fault} cannot be filled in: a brace is alone; double those that are text"
     try:
-        for _, name, spec, _ in Formatter().parse(template):
-            is_later = name and (re.fullmatch(later, name) or (params is None and re.fullmatch(r"params\.\w+", name)))
-            if name is not None and ((name not in allowed and not is_later) or "{" in str(spec)):
-                return f"{fault} has {{{name}}}; {nearest(name, allowed, 'possible here')}"
-        if isinstance(params, Mapping) and not any(re.fullmatch(later, name) for name in template_fields(template)):
+        if isinstance(params, Mapping) and not any(re.fullmatch(later, name) for name in names):
             values = {f"params.{name}": value for name, value in params.items()}
             filled(template, lambda name: values.get(name, 0 if name.endswith(".count") else ""))
     except (ValueError, TypeError) as error:

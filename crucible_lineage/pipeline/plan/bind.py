@@ -20,12 +20,14 @@ from crucible_lineage.pipeline.declare.inputs import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration, mapping_at, read_declaration
 from crucible_lineage.pipeline.declare.pipeline import (
-    TEMPLATE,
+    UNKNOWN,
     UNKNOWN_FUNCTION,
     PipelineSpec,
     Source,
     StepSpec,
+    filled,
     template_fault,
+    template_fields,
 )
 from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.plan.bound import (
@@ -201,7 +203,7 @@ class _Binder:
         texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in DESCRIPTIVE}
         texts |= {("metadata", key): value for key, value in output.metadata.items()}
         for key, value in texts.items():
-            if isinstance(value, str) and TEMPLATE.search(value):
+            if isinstance(value, str) and _TEMPLATE.search(value):
                 message = f"output {' '.join(key)} is {value!r}, and only dataset_name and params are filled in"
                 location = ("steps", name, "output", *key)
                 self._report(location, f"step {name!r}: {message}; give the value to the step, and let it return it")
@@ -359,7 +361,8 @@ def _partner_faults(spec: PipelineSpec, name: str, declared: PipelineInput, unre
 
 
 NOT_FILLED = "fields of records are filled in where a parameter is a text"
-_FORM = re.compile(r"\{([A-Za-z][A-Za-z0-9_-]*\.[\w.-]+)\}")  # a field of the data behind a role
+# A field where none is filled in; not that of a shell.
+_TEMPLATE = re.compile(r"(?<!\$)\{([A-Za-z][\w-]*\.[\w.-]+|step)(![rsa])?(:[^{}]*)?\}")
 
 
 def parent_params(step: StepSpec) -> dict[str, list[str]]:
@@ -386,14 +389,13 @@ def parent_fault(step: StepSpec, value: object) -> str | None:
 
 def filled_in(text: str, values: Mapping[str, object]) -> object:
     """Return a parameter with the values of its fields: the value itself, with its type, if it is one field alone."""
-    if match := _FORM.fullmatch(text):
-        return values[match[1]]
-    return _FORM.sub(lambda match: str(values.get(match[1], match[0])), text)
+    alone = text.removeprefix("{").removesuffix("}")
+    return values[alone] if alone in values else filled(text, lambda name: values.get(name, UNKNOWN))
 
 
 def _fields_in(step: StepSpec, value: object) -> list[str]:
     """Return the fields of records that a text names, or nearly so; other braces are passed to the function."""
-    found = [field.partition(".") for field in _FORM.findall(value)] if isinstance(value, str) else []
+    found = [field.partition(".") for field in template_fields(value)] if isinstance(value, str) else []
     near = {name for role, _, name in found if role in step.inputs and nearest_word(name, CORRECTED)}
     return [
         f"{role}.{name}" for role, _, name in found if name in near or is_field(name) or name.startswith("metadata")

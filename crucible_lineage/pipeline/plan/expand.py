@@ -264,7 +264,10 @@ class Expansion:
                 values[name], fault = shared_value(field_name, behind[role])
                 if fault:
                     return replace(instance, blocked=f"parameter {param!r} is {spec.params[param]}, and {fault}")
-            given[param] = filled_in(str(spec.params[param]), values)
+            try:
+                given[param] = filled_in(str(spec.params[param]), values)
+            except (TypeError, ValueError) as error:
+                return replace(instance, blocked=f"parameter {param!r} is {spec.params[param]}: {error}")
         try:
             inspection = self.inspect(instance.step, given) if params else instance.inspection
         except InputError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from crucible_lineage.pipeline.declare.inputs import (
     split_address,
 )
 from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names
-from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, PipelineSpec, template_fields
+from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, PipelineSpec, filled, template_fields
 from crucible_lineage.pipeline.plan.bind import parent_params
 from crucible_lineage.pipeline.plan.current import (
     DeclaredDifference,
@@ -54,7 +53,6 @@ from crucible_lineage.text.times import measured_at, utc
 MOST_KINDS = 6  # of calibrations that a message names
 MOST_LISTED = 5  # chosen: a listing of this many datasets costs as much as one call
 NOON = timedelta(hours=12)  # when one night ends and the next one begins
-_FIELD = re.compile(r"\{([\w.-]+)\}")
 
 
 @dataclass(frozen=True)
@@ -234,7 +232,7 @@ def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
 
 def used_fields(spec: PipelineSpec) -> set[str]:
     """Return the fields of records that a declaration uses: to match, group and label data, and as parameters."""
-    fields = {name for declared in spec.inputs.values() for name in _FIELD.findall(declared.label or "")}
+    fields = {name for declared in spec.inputs.values() for name in template_fields(declared.label or "")}
     fields |= {"timestamp" for declared in spec.inputs.values() if declared.match}
     fields |= {METADATA_PREFIX for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
     fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
@@ -253,10 +251,13 @@ def _fill_label(item: InputItem, label: str | None) -> InputItem:
     """Return the item with its label filled in; blocked if its record lacks a field of the label."""
     if label is None or item.blocked:
         return item
-    missing = [name for name in _FIELD.findall(label) if value_of(item.fields, name) is None]
+    missing = [name for name in template_fields(label) if value_of(item.fields, name) is None]
     if missing:
         return replace(item, blocked=f"{item.label} has no {missing[0]}, which its label {label!r} needs")
-    return replace(item, shown=_FIELD.sub(lambda match: str(value_of(item.fields, match[1])), label))
+    try:
+        return replace(item, shown=filled(label, partial(value_of, item.fields)))
+    except (TypeError, ValueError) as error:
+        return replace(item, blocked=f"{item.label}: its label {label!r} cannot be filled in: {error}")
 
 
 def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:

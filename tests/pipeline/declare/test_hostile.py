@@ -64,8 +64,8 @@ def test_a_file_without_a_pipeline_is_reported(lab: Any, faults: Faults, text: s
     [
         ("{counts.__class__.__init__.__globals__}", "{counts.__class__.__init__.__globals__}; "),
         ("{conts.dataset_name}", "did you mean 'counts.dataset_name'?"),
-        ("{}", "{}; possible here: counts.dataset_name, "),
-        ("{step:{output}}", "{step}; "),
+        ("{}", "cannot be filled in"),
+        ("{step:{output}}", "cannot be filled in"),
         ("{params.factor:d}", "cannot be filled in"),
     ],
 )
