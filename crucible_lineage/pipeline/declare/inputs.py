@@ -129,8 +129,17 @@ class FileInput(PairedInput, Ingested, DatasetFields):
     samples: tuple[Mfid, ...] = Field(default=(), description="MFIDs of the measured samples; results inherit them")
     block: str | None = Field(default=None, description="the Prefect block that gives access to remote files")
     optional: bool = Field(default=False, description="true: the file may not exist yet; without it, that is a fault")
+    grows: bool = Field(default=False, description="true: a log; grown, its dataset replaces the last one")
     salt: Salt | None = Field(default=None, description="any text: gives new data another id")
     folder: Folder = Path()
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        if self.grows and (self.remote or not (self.each or len(self.file) == 1)):
+            raise ValueError("`grows` is for one local file, or for each of several with `each: true`")
+        if self.grows and not self.each and self.is_pattern:
+            raise ValueError("`grows` is for one file; for a pattern, add `each: true`")
+        return self
 
     @model_validator(mode="after")
     def _elsewhere(self) -> Self:

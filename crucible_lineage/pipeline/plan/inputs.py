@@ -40,7 +40,7 @@ from crucible_lineage.pipeline.plan.fetch import RemoteFile, find_remote
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import read_header
 from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partners
-from crucible_lineage.pipeline.plan.revisions import recognize_renamed, record_names
+from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import knows, refusals, registered
@@ -62,7 +62,8 @@ class InputItem:
     `shown` names its instances, if not its label. `fields` are those that `match` and `group_by` compare. `new` and
     `raw` describe files from a declaration, `differs` their differences from Crucible. `span` holds the first and last
     time of measurement. `about` is the slot of a result, so that what is made from it keeps its slot when the result is
-    made again. `notes` are messages for the plan. `calibrations` are those certified for it, by input.
+    made again. `revises` is the dataset that new files supersede, `notes` are messages for the plan. `calibrations` are
+    those certified for it, by input.
     """
 
     label: str
@@ -75,6 +76,7 @@ class InputItem:
     shown: str = ""
     span: Span | None = None
     differs: tuple[DeclaredDifference, ...] = ()
+    revises: str | None = None
     notes: tuple[str, ...] = ()
     calibrations: Mapping[str, Partners] = field(default_factory=dict)
 
@@ -107,7 +109,7 @@ def known_inputs(
     """
     zone, found = ZoneInfo(spec.timezone), {}
     read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
-    for name, items in recognize_renamed(read, session).items():
+    for name, items in recognize_revisions(read, session).items():
         current = apply_current_values(name, items, spec.project, session, refresh=with_fields)
         found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
     for name, declared in spec.inputs.items():
@@ -172,7 +174,8 @@ def register_inputs(
         with lock:
             if report:
                 report(f"registering measured files: {done} of {len(new)}, {sent / 1e6:.1f} of {total / 1e6:.1f} MB")
-        dataset = register_raw(item.raw, item.new, item.label, session)
+        declared = inherit_fields(session, item.revises, item.new) if item.revises else item.new
+        dataset = register_raw(item.raw, declared, item.label, session, supersedes=item.revises)
         with lock:
             done, sent = done + 1, sent + _size(item)
         return replace(item, dataset=dataset)
@@ -182,6 +185,7 @@ def register_inputs(
     for items in inputs.values():
         if items and all(id(item) in registered for item in items):
             store_agreement([registered[id(item)] for item in items], session)
+    record_revisions(list(registered.values()), session)
     record_names(inputs, session)
     return {name: tuple(registered.get(id(item), item) for item in items) for name, items in inputs.items()}
 

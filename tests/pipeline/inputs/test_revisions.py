@@ -1,4 +1,4 @@
-"""The same bytes under a new name are the same data."""
+"""The same bytes under a new name are the same data; a file that grew revises its earlier dataset."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.corrections import corrections
+from crucible_lineage.pipeline.plan.corrections import apply_changes, changes_of, corrections
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
 
@@ -27,6 +28,14 @@ inputs:
   pair: {file: "scan-*.txt", timestamp: "2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: {from: pair, files: scan-1.txt}}}
+"""
+GROWING = """
+pipeline: growing
+project: lab
+inputs:
+  log: {file: run.txt, grows: true, timestamp: "2024-05-01T12:00:00Z", metadata: {stage: A}}
+steps:
+  scaled: {uses: "LABMODULE:scale", inputs: {counts: log}}
 """
 
 
@@ -107,3 +116,61 @@ def test_the_same_bytes_of_another_time_are_other_data(lab: Any, run: Any, sessi
     assert not noted(session, lab.pipeline)
     assert run(lab.pipeline).executed
     assert len(raw_states(session)) == 2
+
+
+def test_a_file_that_grew_three_times_gives_three_revisions(lab: Any, run: Any, session: Session) -> None:
+    path = lab.file("run.txt", "1\n")
+    first = run(lab.declare(GROWING)).inputs["log"][0]
+    apply_changes(session, changes_of(session, first, {"metadata.stage": "B", "metadata.added": 7}))
+    session.client.datasets.set_public(first)
+    newest = first
+    for number in (2, 3, 4):
+        with path.open("a") as stream:
+            stream.write(f"{number}\n")
+        assert f"a revision of {newest}" in noted(session, lab.pipeline)
+        result = run(lab.pipeline)
+        assert result.executed == ["scaled"]
+        newest = result.inputs["log"][0]
+    states = raw_states(session)
+    assert [state for state, _ in states] == ["raw", "superseded", "superseded", "superseded"]
+    assert dict(states)["raw"] == newest
+    revision = session.client.datasets.get(newest, include_metadata=True)
+    metadata = revision.scientific_metadata or {}
+    assert (metadata["stage"], metadata["added"], revision.public) == ("B", 7, True), "it has the current values"
+    assert not run(lab.pipeline).executed
+    current = list_datasets(session, "lab", step="scaled").entries
+    assert [entry.state for entry in current] == ["current"]
+
+
+def test_a_file_that_was_rewritten_is_reported_and_new(lab: Any, run: Any, session: Session) -> None:
+    path = lab.file("run.txt", "1\n")
+    run(lab.declare(GROWING))
+    path.write_text("2\n3\n")
+    assert "continues none" in noted(session, lab.pipeline)
+    run(lab.pipeline)
+    assert [state for state, _ in raw_states(session)] == ["raw", "raw"]
+
+
+def test_several_files_as_one_dataset_do_not_grow(lab: Any) -> None:
+    lab.file("scan-1.txt", "1")
+    path = lab.declare(GROWING.replace("run.txt", '"scan-*.txt"'))
+    with pytest.raises(InputError, match="grows"):
+        bind_file(path, None)
+
+
+def test_the_dataset_of_another_account_is_revised_without_a_note_in_it(
+    lab: Any, run: Any, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = lab.file("run.txt", "1\n")
+    first = run(lab.declare(GROWING)).inputs["log"][0]
+    merge = session.client.metadata.merge
+
+    def refuse(mfid: str, *rest: Any, **more: Any) -> Any:
+        if mfid == first:
+            raise ForbiddenError("only its owner may", status=403)
+        return merge(mfid, *rest, **more)
+
+    monkeypatch.setattr(session.client.metadata, "merge", refuse)
+    path.write_text("1\n2\n")
+    assert run(lab.pipeline).executed == ["scaled"]
+    assert [state for state, _ in raw_states(session)] == ["raw", "superseded"]
