@@ -12,52 +12,41 @@ from typing import Any
 from crucible_lineage.json_types import JsonObject
 
 FIELD = re.compile(r"\{([^{}]*)\}")
-SHELL_FIELD = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}")  # in a line for a shell; not ${NAME}
-COMMAND, SHELL_COMMAND = "run: ", "shell: "  # before the text of a command, where a function would be named
-SHELL = ("sh", "-c")
+COMMAND = "run: "  # before the text of a command, where a function would be named
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 Values = Mapping[str, Any]
 
 
 def is_command(uses: str) -> bool:
     """Return whether this names a command and not a function."""
-    return uses.startswith((COMMAND, SHELL_COMMAND))
+    return uses.startswith(COMMAND)
 
 
 def split_command(uses: str) -> JsonObject:
-    """Return `run`, `shell` and `env` of a command in a record: `run: NAME=value program argument`."""
-    shell = uses.startswith(SHELL_COMMAND)
-    arguments = shlex.split(uses.removeprefix(SHELL_COMMAND if shell else COMMAND))
+    """Return `run` and `env` of a command in a record: `run: NAME=value program argument`."""
+    arguments = shlex.split(uses.removeprefix(COMMAND))
     count = next((n for n, part in enumerate(arguments) if not _ASSIGNMENT.match(part)), len(arguments))
     variables = {name: value for name, _, value in (part.partition("=") for part in arguments[:count])}
-    return {"run": arguments[-1] if shell else tuple(arguments[count:]), "shell": shell, "env": variables}
+    return {"run": tuple(arguments[count:]), "env": variables}
 
 
-def filled_command(
-    arguments: Iterable[str], inputs: Values, params: Values, places: Values, folder: Path, *, shell: bool
-) -> list[str]:
+def filled_command(arguments: Iterable[str], inputs: Values, params: Values, places: Values, folder: Path) -> list[str]:
     """Fill in the fields of a command: `inputs` are a path or paths by role, `places` paths of `out` and `facts`.
 
-    Arguments that are files in `folder` become their paths.
+    An argument that is only a list of files becomes several. Arguments that are files in `folder` become their paths.
     """
-    filled = (part for each in arguments for part in _filled(each, inputs, params, places, shell=shell))
-    return [str(folder / part) if (folder / part).is_file() else part for part in filled]
-
-
-def _filled(argument: str, inputs: Values, params: Values, places: Values, *, shell: bool) -> list[str]:
-    """Fill in the fields of an argument; one that is only a list of files becomes several arguments."""
-    field = None if shell else FIELD.fullmatch(argument)
-    if field and field[1].startswith("inputs.") and isinstance(inputs[field[1][7:]], list):
-        return [str(path) for path in inputs[field[1][7:]]]
-    quoted = shlex.quote if shell else str
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].partition(".")
         if kind == "inputs":
-            found = inputs[name]
-            return " ".join(quoted(str(path)) for path in (found if isinstance(found, list) else [found]))
+            return " ".join(map(str, inputs[name] if isinstance(inputs[name], list) else [inputs[name]]))
         if kind in places:
-            return quoted(str(places[kind]))
-        return quoted(params[name] if isinstance(params[name], str) else json.dumps(params[name]))
+            return str(places[kind])
+        return params[name] if isinstance(params[name], str) else json.dumps(params[name])
 
-    return [(SHELL_FIELD if shell else FIELD).sub(value, argument)]
+    filled: list[str] = []
+    for argument in arguments:
+        field = FIELD.fullmatch(argument)
+        paths = inputs[field[1][7:]] if field and field[1].startswith("inputs.") else None
+        filled += map(str, paths) if isinstance(paths, list) else [FIELD.sub(value, argument)]
+    return [str(folder / part) if (folder / part).is_file() else part for part in filled]

@@ -145,7 +145,7 @@ def test_pull_for_a_pipeline_brings_the_certificates_by_which_calibrations_are_c
     pipeline.write_text(
         "pipeline: scans\nproject: lab\n"
         "inputs: {scan: {select: {measurement: scan}, each: true}, axis: {calibration: axis, for: scan}}\n"
-        "steps: {kept: {run: 'cat {inputs.scan} {inputs.axis} > {out}/kept.txt', shell: true,"
+        "steps: {kept: {run: [sh, -c, 'cat {inputs.scan} {inputs.axis} > {out}/kept.txt'],"
         " inputs: {scan: scan, axis: axis}}}\n"
     )
     online = {"CRUCIBLE_API_URL": service.url, "CRUCIBLE_API_KEY": service.api_key}

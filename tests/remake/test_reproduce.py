@@ -112,8 +112,7 @@ steps:
 """
 SHELL = """
   shell:
-    run: "sort -r {inputs.first} | head -2 > {out}/s.txt"
-    shell: true
+    run: [sh, -c, "sort -r {inputs.first} | head -2 > {out}/s.txt"]
     inputs: {first: first}
 """
 SORTS = """

@@ -29,7 +29,7 @@ SELECTING = """
 pipeline: selecting
 project: lab
 inputs: {smoothed: {select: {keyword: "pipeline:process"}}}
-steps: {counted: {shell: true, run: "cat {inputs.smoothed} > {out}/all.txt", inputs: {smoothed: smoothed}}}
+steps: {counted: {run: [sh, -c, "cat {inputs.smoothed} > {out}/all.txt"], inputs: {smoothed: smoothed}}}
 """
 
 

@@ -197,8 +197,8 @@ class _Loader:
         return variables
 
     def _resolved_step(self, name: str, step: JsonObject, variables: Variables, references: Variables) -> JsonObject:
-        if "${" in str(step.get("run", "")) and step.get("shell") is not True:
-            self._report(("steps", name, "run"), "a command takes parameters as {params.NAME}; ${...} is for a shell")
+        if "${" in str(step.get("run", "")):
+            self._report(("steps", name, "run"), "a command takes parameters as {params.NAME}")
         location = ("steps", name)
         if "references" in step:
             self._report((*location, "references"), "unknown key 'references'")

@@ -200,7 +200,6 @@ class StepSpec(DeclaredModel):
         default=None,
         description="the command instead: {inputs.ROLE}, {params.NAME} and {out} are filled in; no shell sees it",
     )
-    shell: bool = Field(default=False, description="true: the command is one line for sh; inserted values are quoted")
     inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(
         default={}, description="the source of each role: an input, a step or step.output"
     )
@@ -233,10 +232,6 @@ class StepSpec(DeclaredModel):
             raise ValueError("a step needs one of the keys uses (a function) and run (a command)")
         if self.env and self.run is None:
             raise ValueError("env is for commands; a function gets its values by parameters")
-        if self.shell and not isinstance(self.run, str):
-            raise ValueError(
-                "shell is for a command that is written as one line: run: sort {inputs.a} | head > {out}/a"
-            )
         return self
 
     @model_validator(mode="after")

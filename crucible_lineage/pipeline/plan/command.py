@@ -1,9 +1,9 @@
 """A step that is a command: `run: fit --in {inputs.spectrum} --degree {params.degree} --out {out}`.
 
 The text is split into arguments before the fields are filled in, and no shell is involved: a file name is always one
-argument. With `shell: true` the command is one line for `sh`, and values are quoted. Arguments that are files beside
-the declaration are scripts: their content is part of the identity. `{facts}` is a file with the facts about the
-parents. A command gets the few environment variables that programs need, and those that the step declares.
+argument. Arguments that are files beside the declaration are scripts: their content is part of the identity.
+`{facts}` is a file with the facts about the parents. A command gets the few environment variables that programs need,
+and those that the step declares.
 """
 
 from __future__ import annotations
@@ -23,20 +23,17 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector, secret_faults, with_reads
-from crucible_lineage.text.commands import COMMAND, FIELD, SHELL, SHELL_COMMAND, SHELL_FIELD
+from crucible_lineage.text.commands import COMMAND, FIELD
 from crucible_lineage.text.masking import masked, masked_text
 
 FACTS = "facts"  # the field that stands for a file with the facts of the parents
 _LITERAL = re.compile(r"\\.|'[^']*'|\"(?:\\.|[^\"])*\"")  # quoted or escaped
 _SIGN = re.compile(r"\|+|^\d*[<>]+&?|^&+$|&+$|;+$|^;+|\$\(|`|\$\w+")
-_QUOTED_FIELD = re.compile(r"[\"']\{([A-Za-z_][A-Za-z0-9_.-]*)\}|(?<!\$)\{([A-Za-z_][A-Za-z0-9_.-]*)\}[\"']")
 
 
 def arguments_of(step: StepSpec) -> tuple[str, ...]:
-    """Return the arguments of a command, with `shell` one line for `sh`. Raises InputError if it cannot be split."""
+    """Return the arguments of a command. Raises InputError if it cannot be split."""
     run = step.run or ()
-    if step.shell and isinstance(run, str) and run.strip():
-        return (*SHELL, run)
     try:
         arguments = tuple(shlex.split(run)) if isinstance(run, str) else tuple(run)
     except ValueError as error:
@@ -62,7 +59,7 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
     """Inspect a command as a step; fingerprint template, scripts and variables. Raises InputError with all faults."""
     folder, env, arguments = step.folder, step.env, arguments_of(step)
     values = canonical_params(params)
-    faults = [*_field_faults(step, arguments, roles, params), *_program_faults(step, arguments)]
+    faults = [*_field_faults(arguments, roles, params), *_program_faults(step, arguments)]
     faults += secret_faults(name, values)
     given = {key: value for key, value in env.items() if not referenced(value)}
     if masked_text(line := " ".join(arguments)) != line or masked(given) != given:
@@ -72,10 +69,9 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         raise InputError("", faults)
     scripts = {a: file_sha256(folder / a) for a in arguments if not FIELD.search(a) and (folder / a).is_file()}
     code: JsonObject = {"command": list(arguments), "scripts": scripts, **({"env": dict(env)} if env else {})}
-    code |= {"shell": True} if step.shell else {}
-    named = [*(f"{key}={value}" for key, value in env.items()), *arguments[len(SHELL) if step.shell else 0 :]]
+    named = [*(f"{key}={value}" for key, value in env.items()), *arguments]
     inspection = Inspection(
-        uses=(SHELL_COMMAND if step.shell else COMMAND) + shlex.join(named),
+        uses=COMMAND + shlex.join(named),
         step=name,
         roles=dict(roles),
         required=tuple(roles),
@@ -84,31 +80,26 @@ def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params:
         fingerprint=hashlib.sha256(b"crucible-lineage/command/1\n" + canonical_json(code)).hexdigest(),
         not_covered=() if arguments[0] in scripts else (f"{arguments[0]} (a program of this machine)",),
         source=shlex.join(arguments),
-        facts=FACTS if FACTS in _fields_in(step, arguments) else "",
+        facts=FACTS if FACTS in _fields_in(arguments) else "",
     )
     return with_reads(inspection, {name: folder / name for name in step.reads})
 
 
-def _fields_in(step: StepSpec, arguments: Sequence[str]) -> list[str]:
+def _fields_in(arguments: Sequence[str]) -> list[str]:
     """Return the fields of a command, each once, as in {inputs.spectrum}."""
-    pattern = SHELL_FIELD if step.shell else FIELD
-    return list(dict.fromkeys(field for argument in arguments for field in pattern.findall(argument)))
+    return list(dict.fromkeys(field for argument in arguments for field in FIELD.findall(argument)))
 
 
-def _field_faults(
-    step: StepSpec, arguments: Sequence[str], roles: Mapping[str, str], params: Mapping[str, object]
-) -> Iterator[Fault]:
+def _field_faults(arguments: Sequence[str], roles: Mapping[str, str], params: Mapping[str, object]) -> Iterator[Fault]:
     """Yield the fields that the step does not have, and the inputs and parameters that the command does not use."""
     allowed = {"out", *(f"inputs.{role}" for role in roles), *(f"params.{key}" for key in params)}
-    fields = _fields_in(step, arguments)
+    fields = _fields_in(arguments)
     meant = set(fields)
     for field in fields:
         if field not in (*allowed, FACTS):
             near = nearest_word(field, sorted(allowed)) or ""
             meant |= {near} if nearest_word(field.rpartition(".")[2], [near.rpartition(".")[2]]) else set()
             yield Fault(f"the command has {{{field}}}; {nearest(field, [*sorted(allowed), FACTS], 'possible here')}")
-    for quoted in _QUOTED_FIELD.findall(str(step.run)) if step.shell else ():
-        yield Fault(f"the value of {{{''.join(quoted)}}} is quoted when it is filled in; remove the quotes")
     for needed in sorted(allowed - meant):
         location = () if needed == "out" else tuple(needed.split(".", 1))
         message = f"the command does not use {{{needed}}}; write it where it belongs, or remove it"
@@ -116,13 +107,13 @@ def _field_faults(
 
 
 def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]:
-    """Yield faults for a missing program, and for shell syntax without `shell: true`."""
+    """Yield faults for a missing program, and for the syntax of a shell, since none is involved."""
     if not (step.folder / arguments[0]).is_file() and shutil.which(arguments[0]) is None:
         where = f"on the path, nor a file of that name in {step.folder}"
         yield Fault(f"there is no command {arguments[0]!r} {where}")
-    if isinstance(step.run, str) and not step.shell:
+    if isinstance(step.run, str):
         # Syntax outside of quotes: operators begin or end a word, unlike an `&` in an address.
         words = _LITERAL.sub("", FIELD.sub("", step.run)).split()
         if shown := ", ".join(dict.fromkeys(match[0] for word in words for match in _SIGN.finditer(word) if match[0])):
             message = f"this command runs without a shell, so {shown} would be an argument"
-            yield Fault(f"{message}; add `shell: true`, or quote it")
+            yield Fault(f"{message}; write [sh, -c, LINE], or quote it")

@@ -39,7 +39,7 @@ from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.provenance.environment import cpu, timezone
 from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step, shaped
-from crucible_lineage.text.commands import SHELL, filled_command, is_command, split_command
+from crucible_lineage.text.commands import filled_command, is_command, split_command
 
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
@@ -220,14 +220,13 @@ def _shaped_paths(step: Step[..., Any], request: JsonMapping) -> JsonObject:
 def _command(request: JsonMapping) -> JsonObject:
     """Run the command in a separate folder. Return the metadata that it wrote to metadata.json."""
     declared = split_command(request["function"])
-    arguments = (*SHELL, declared["run"]) if declared["shell"] else declared["run"]
     source, out = Path(request["source"]), Path(request["outputs"]["out"])
     places = {"out": out, "facts": Path(request["answer"]).with_name("facts.json")}
     if request["facts"] is not None:
         places["facts"].write_text(json.dumps(request["facts"], indent=1, ensure_ascii=False), encoding="utf-8")
     inputs = {role: [path for _, path in files] for role, files in request["inputs"].items()}
-    filled = filled_command(arguments, inputs, request["params"], places, source, shell=declared["shell"])
-    if not declared["shell"] and re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
+    filled = filled_command(declared["run"], inputs, request["params"], places, source)
+    if re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
         filled[0] = sys.executable
     folder = out.parent / "work"
     folder.mkdir()

@@ -65,8 +65,8 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     if call.facts is not None:
         text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    places, shell = {"out": out, FACTS: attempt / FACTS_FILE}, call.spec.shell
-    command = filled_command(arguments_of(call.spec), call.paths, call.params, places, folder, shell=shell)
+    places = {"out": out, FACTS: attempt / FACTS_FILE}
+    command = filled_command(arguments_of(call.spec), call.paths, call.params, places, folder)
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
         process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})

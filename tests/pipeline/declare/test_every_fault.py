@@ -85,7 +85,7 @@ ODD: tuple[Any, ...] = (
     *(None, 1, 1.5, True, "x", "", [], {}, [1, None], {"a": 1}, "first", "a.b", [{}], {"from": "first"}),
     *("${params.x}", "gs://b/x", ["*.txt"], "{out}", -1, 10**20),
 )
-KEYS = ("uses", "run", "shell", "inputs", "params", "matrix", "each", "file", "select", "output", "env", "match")
+KEYS = ("uses", "run", "inputs", "params", "matrix", "each", "file", "select", "output", "env", "match")
 
 
 @pytest.mark.parametrize("seed", range(3))

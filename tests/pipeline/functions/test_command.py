@@ -90,24 +90,10 @@ inputs:
   first: {file: "a file.txt", timestamp: "2024-05-01T12:00:00Z"}
 steps:
   top:
-    run: sort -rn {inputs.counts} | head -{params.lines} > {out}/top; echo {params.text} ${HOME:+home} > {out}/text
-    shell: true
+    run: [sh, -c, 'sort -rn "$1" | head -$2 > "$3/top"', sh, "{inputs.counts}", "{params.lines}", "{out}"]
     inputs: {counts: first}
-    params: {lines: 1, text: "two words; rm -rf $HOME 'quoted'"}
+    params: {lines: 1}
 """
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
-def test_a_line_for_a_shell_has_pipes_and_its_values_are_quoted(lab: Any, run: Any, session: Session) -> None:
-    lab.file("a file.txt", "1\n3\n2\n")
-    result = run(lab.declare(SHELL))
-    assert result.executed == ["top"], result.errors
-    mfid = result.datasets["top"]["out"]
-    files = {
-        file.filename: session.client.files.download_bytes(file) for file in session.client.datasets.list_files(mfid)
-    }
-    assert files["top"] == b"3\n"
-    assert files["text"] == b"two words; rm -rf $HOME 'quoted' home\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
@@ -133,7 +119,7 @@ def test_a_line_for_a_shell_is_run_again_as_one(lab: Any, run: Any, session: Ses
 )
 def test_shell_syntax_without_a_shell_is_reported(lab: Any, run: str, signs: str | None) -> None:
     lab.file("a file.txt", "1\n")
-    lines = (line for line in SHELL.splitlines() if "shell:" not in line and "params:" not in line)
+    lines = (line for line in SHELL.splitlines() if "params:" not in line)
     path = lab.declare("\n".join(f"    run: {json.dumps(run)}" if "run:" in line else line for line in lines))
     if signs is None:
         assert bind_file(path).steps["top"]
