@@ -158,8 +158,9 @@ class Expansion:
                 )
                 raise InputError(message)
             self.points[step.name] = []
+            swept = tuple(swept_above(step, self.pipeline))
             for indices in product(*map(range, sizes)):
-                self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices)
+                self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices, swept)
         return self.instances
 
     def _add_column(self, dimension: str, values: tuple[Value, ...]) -> None:
@@ -169,7 +170,7 @@ class Expansion:
     def _roots(self, source: str) -> list[str]:
         return [source] if source in self.inputs else [root_of(name) for name in self.pipeline.steps[source].dimensions]
 
-    def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...]) -> None:
+    def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...], swept: tuple[str, ...]) -> None:
         variant = step.variants[point.get(step.name, 0)]
         values = {dimension: self.columns[dimension][index] for dimension, index in point.items()}
         labels = [value.label for value in values.values()]
@@ -187,8 +188,8 @@ class Expansion:
             faults.append("none of its inputs exists; a derived dataset needs a parent")
         groups = [value.label for dimension, value in values.items() if fields_of(dimension)]
         items = [value.label for dimension, value in values.items() if dimension in self.inputs]
-        swept = dict.fromkeys((*swept_above(step, self.pipeline), *(dim for dim in point if dim in self.points)))
-        variants = [self.pipeline.steps[other].variants[point.get(other, 0)].label for other in swept]
+        steps = dict.fromkeys((*swept, *(dimension for dimension in point if dimension in self.points)))
+        variants = [self.pipeline.steps[other].variants[point.get(other, 0)].label for other in steps]
         scopes = [value.scope for dimension, value in values.items() if dimension not in self.points]
         scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
         about = tuple(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from crucible_lineage.errors import InputError
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of, shared
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span, known_inputs, used_fields
+from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
 from crucible_lineage.refs import ITSELF, DatasetRef
@@ -33,7 +33,6 @@ from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, currency_of
 from crucible_lineage.standing.standings import standings_of_records, visible_copies
-from crucible_lineage.statements.calibrations import Span
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import time_shown
@@ -255,7 +254,14 @@ def _results_of(
             dataset = step.results[output]
             found = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
             own = {**(fields_of(found.dataset.model_dump()) if found else {}), "dataset_name": dataset.name}
-        fields, span = _result_fields(instance, planned.inputs, own)
+        items = [planned.inputs[root][index] for root, index in instance.about]
+        # The fields are its own, the declared ones, and those that its data agree in; times are those of its data.
+        of_data, declared_here = {"metadata": {}, **shared(item.fields for item in items)}, instance.step.spec.output
+        inherited = {name: value for name, value in of_data.items() if name not in ITSELF}
+        fields = {**inherited, **instance.inspection.described(declared_here), **own}
+        fields["timestamp"] = of_data.get("timestamp")
+        fields["metadata"] = {**of_data["metadata"], **declared_here.metadata, **own.get("metadata", {})}
+        span = joint_span(item.span for item in items)
         if step.exists:
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
         else:
@@ -266,20 +272,6 @@ def _results_of(
             )
             blocked = f"{step.name} of {path} is {remedy}"
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
-
-
-def _result_fields(instance: Instance, inputs: Inputs, own: JsonMapping) -> tuple[JsonObject, Span | None]:
-    """Return a result's fields, and the first and last time of measurement of its data.
-
-    They are its `own` ones, the declared ones, and those that its data agree in; times are those of its data.
-    """
-    items = [inputs[root][index] for root, index in instance.about]
-    of_data, declared = {"metadata": {}, **shared(item.fields for item in items)}, instance.step.spec.output
-    inherited = {name: value for name, value in of_data.items() if name not in ITSELF}
-    fields = {**inherited, **instance.inspection.described(declared), **own}
-    fields["timestamp"] = of_data.get("timestamp")
-    fields["metadata"] = {**of_data["metadata"], **declared.metadata, **own.get("metadata", {})}
-    return fields, joint_span(item.span for item in items)
 
 
 def undeclared(filled: Collection[str], instances: Iterable[Instance], pipeline: str) -> tuple[str, ...]:
