@@ -134,15 +134,11 @@ class FileInput(PairedInput, Ingested, DatasetFields):
     folder: Folder = Path()
 
     @model_validator(mode="after")
-    def _growing(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.grows and (self.remote or not (self.each or len(self.file) == 1)):
             raise ValueError("`grows` is for one local file, or for each of several with `each: true`")
         if self.grows and not self.each and self.is_pattern:
             raise ValueError("`grows` is for one file; for a pattern, add `each: true`")
-        return self
-
-    @model_validator(mode="after")
-    def _elsewhere(self) -> Self:
         if self.block and not self.remote:
             raise ValueError("block is for remote files, at an address such as gs://bucket/name")
         if self.optional and self.remote and not (self.each and self.is_pattern):

@@ -85,15 +85,11 @@ class Source(TimeMatch):
     same: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")
-    def _one_list(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.group_by and self.collect is False:
             raise ValueError("group_by gives a list for each group; remove `collect: false`")
         if self.across and not self.group_by:
             raise ValueError("across joins swept parameters within groups; add group_by")
-        return self
-
-    @model_validator(mode="after")
-    def _in_time(self) -> Self:
         if self.is_partner and (self.group_by or self.collect):
             raise ValueError("a partner in time is one dataset; remove group_by and collect")
         keys = [name for name in ("same", "within", "otherwise") if getattr(self, name)]
@@ -227,32 +223,24 @@ class StepSpec(DeclaredModel):
     references: SkipJsonSchema[dict[str, object]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _is_consistent(self) -> Self:
         if (self.uses is None) == (self.run is None):
             raise ValueError("a step needs one of the keys uses (a function) and run (a command)")
         if self.env and self.run is None:
             raise ValueError("env is for commands; a function gets its values by parameters")
-        return self
-
-    @model_validator(mode="after")
-    def _certifies(self) -> Self:
         if self.certify and self.certify.role and self.certify.role not in self.inputs:
             hint = nearest(self.certify.role, self.inputs, "it has")
             raise ValueError(f"certify: from {self.certify.since}: the step has no input {self.certify.role!r}; {hint}")
+        if self.across and not self.group_by:
+            raise ValueError("across joins swept parameters within groups; add group_by")
+        if self.group_by and self._first is None:
+            raise ValueError("group_by is about the step's first input, which is one source here; add it there instead")
         return self
 
     @field_validator("inputs", mode="before", json_schema_input_type=dict[str, str | Source | tuple[str | Source, ...]])
     @classmethod
     def _short_forms(cls, value: object) -> object:
         return {role: _source(source) for role, source in value.items()} if isinstance(value, dict) else value
-
-    @model_validator(mode="after")
-    def _grouped(self) -> Self:
-        if self.across and not self.group_by:
-            raise ValueError("across joins swept parameters within groups; add group_by")
-        if self.group_by and self._first is None:
-            raise ValueError("group_by is about the step's first input, which is one source here; add it there instead")
-        return self
 
     @property
     def sources(self) -> dict[str, tuple[Source, ...]]:
