@@ -145,19 +145,12 @@ class FileInput(PairedInput, Ingested, DatasetFields):
             raise ValueError("for remote files, optional needs a pattern and `each: true`")
         return self
 
-    @field_validator("dataset_name", *DESCRIPTIVE)
+    @field_validator("dataset_name", *DESCRIPTIVE, "metadata")
     @classmethod
-    def _from_name(cls, value: str | None) -> str | None:
-        if fault := from_name_fault(value):
-            raise ValueError(fault)
-        return value
-
-    @field_validator("metadata")
-    @classmethod
-    def _from_names(cls, value: JsonObject) -> JsonObject:
-        for name, part in value.items():
+    def _from_names(cls, value: str | JsonObject | None) -> str | JsonObject | None:
+        for name, part in value.items() if isinstance(value, dict) else [("", value)]:
             if fault := from_name_fault(part):
-                raise ValueError(f"{name}: {fault}")
+                raise ValueError(f"{name}: {fault}" if name else fault)
         return value
 
     @field_validator("timestamp", "known_since", mode="before")
