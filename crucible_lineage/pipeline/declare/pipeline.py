@@ -74,8 +74,8 @@ class Source(TimeMatch):
     source: str = Field(alias="from", description="an input of the pipeline, or a step")
     output: str | None = Field(default=None, description="which output of the step, if it has several")
     files: str | None = Field(default=None, description="which of its files: a name or a pattern")
-    collect: bool | None = Field(
-        default=None,
+    collect: bool = Field(
+        default=False,
         description="true: all instances of the source as one list; a role that takes a list always collects",
     )
     group_by: Fields | None = Field(default=None, description=_GROUP_BY)
@@ -86,8 +86,6 @@ class Source(TimeMatch):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if self.group_by and self.collect is False:
-            raise ValueError("group_by gives a list for each group; remove `collect: false`")
         if self.across and not self.group_by:
             raise ValueError("across joins swept parameters within groups; add group_by")
         if self.is_partner and (self.group_by or self.collect):

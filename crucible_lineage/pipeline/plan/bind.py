@@ -116,7 +116,10 @@ class _Binder:
         collected = self.collected[name] = frozenset(
             role
             for role, role_sources in sources.items()
-            if any(collects(source, shapes.get(role)) for source in role_sources)
+            if any(
+                not source.is_partner and (source.group_by or source.collect or shapes.get(role) == "files")
+                for source in role_sources
+            )
         )
         self._check_template(
             name, step, signature.roles if signature else sources, signature.params if signature else None
@@ -440,13 +443,6 @@ def names_in(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from names_in(part)
-
-
-def collects(source: Source, shape: str | None) -> bool:
-    """Return whether a source passes all its instances as one list."""
-    if source.group_by or source.is_partner:
-        return not source.is_partner
-    return source.collect if source.collect is not None else shape == "files"
 
 
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, object] | None = None) -> BoundPipeline:

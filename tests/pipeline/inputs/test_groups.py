@@ -183,7 +183,6 @@ def test_a_parameter_on_which_the_data_of_a_step_differ_blocks_it(lab: Any, spec
 
 FAULTS = {
     "group_by: [instrument]": "a record has no field 'instrument'; ",
-    "group_by: [instrument_name], collect: false": "group_by gives a list for each group",
     "expect: 0": "greater than or equal to 1",
 }
 
