@@ -408,8 +408,11 @@ def search_first(folder: Path) -> None:
         return
     loaded: dict[str, list[str]] = {other: [] for other in _searched if other != name}
     for module_name, module in list(sys.modules.items()) if loaded else ():
-        if (home := _home(module_name, module)) in loaded:
-            loaded[home].append(module_name)
+        if isinstance(file := getattr(module, "__file__", None), str):
+            levels = module_name.count(".") + (2 if file.endswith(f"{os.sep}__init__.py") else 1)
+            home = file.rsplit(os.sep, levels)[0]  # the folder that contains its outermost package
+            if home in loaded:
+                loaded[home].append(module_name)
     for names in loaded.values():
         tops = {module_name.partition(".")[0] for module_name in names}
         if any((folder / f"{top}.py").is_file() or (folder / top).is_dir() for top in tops):
@@ -427,15 +430,6 @@ def search_path(folder: Path) -> list[str]:
         return list(sys.path)
     others = [entry for entry in reversed(_searched) if entry != name]
     return [*(entry for entry in sys.path if entry not in _searched), name, *others]
-
-
-def _home(name: str, module: object) -> str:
-    """Return the folder that a module was found in: the one that contains its outermost package."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str):
-        return ""
-    levels = name.count(".") + (2 if file.endswith(f"{os.sep}__init__.py") else 1)
-    return file.rsplit(os.sep, levels)[0]
 
 
 INGESTED = "ingested"
