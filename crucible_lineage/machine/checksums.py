@@ -118,10 +118,10 @@ def stamp_if_present(path: Path) -> FileStamp | None:
         return None
 
 
-def file_sha256(path: Path) -> str:
-    """Return SHA-256 of a file's bytes, as 64 lowercase hex digits."""
+def file_sha256(path: Path, size: int | None = None) -> str:
+    """Return SHA-256 of a file's first `size` bytes, or of all, as 64 lowercase hex digits."""
     digest = hashlib.sha256()
-    for block in blocks(path, 0, None):
+    for block in blocks(path, 0, size):
         digest.update(block)
     return digest.hexdigest()
 
