@@ -46,7 +46,7 @@ def serve_command(
     Browsers find its pages at the same host and port: projects, datasets, lineages, runs and findings.
     """
     from crucible_lineage.server.running import serve  # imports uvicorn, which no other command needs
-    from crucible_lineage.web import with_pages  # likewise, with Jinja
+    from crucible_lineage.web.app import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
     source = click.get_current_context().get_parameter_source("api_key")

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from crucible_lineage.web import with_pages
+from crucible_lineage.web.app import with_pages
 from tests.page import page_data
 
 NOBODYS = "0tr5k2ndm5zvd000nr21qakeh4"  # the id of no dataset
