@@ -151,9 +151,9 @@ class DatasetView(Answer):
 
     @property
     def not_datasets(self) -> Collection[str]:  # type: ignore[override]
-        """Its samples and owner, and the accounts that made statements about it."""
-        owner = str(self.facts.get("owner_orcid"))
-        return {*self.samples, owner, *(applied.statement.by for applied in self.statements)}
+        """Its samples, files and owner, and the accounts that made statements about it."""
+        accounts = {str(self.facts.get("owner_orcid")), *(applied.statement.by for applied in self.statements)}
+        return {*self.samples, *(file.mfid for file in self.files), *accounts}
 
     def lines(self) -> Iterator[str]:
         yield from _status(self)
