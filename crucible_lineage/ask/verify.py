@@ -339,17 +339,14 @@ def repaired(
     again = verify_again()
     left = tuple(file for file in repairs if file.error)
     findings = [*again.findings, *(file.finding for file in left if file.finding)]
-    findings = worst_first(_unrepaired(finding, left) for finding in findings)
-    return replace(again, findings=tuple(findings), bytes_read=found.bytes_read, damaged=left), repairs
-
-
-def _unrepaired(finding: Finding, left: Sequence[DamagedFile]) -> Finding:
-    """Add to a finding about a file that could not be repaired the reason, and a command that was not tried yet."""
-    if finding.check not in LOST_BYTES:
-        return finding
-    errors = [file.error for file in left if file.mfid == finding.ids[0] and f" {file.filename}" in finding.message]
-    command = f"{repair_command(finding.ids[0])} --from FOLDER"
-    return replace(finding, message=f"{finding.message}; not repaired: {'; '.join(errors)}", command=command)
+    for at, finding in enumerate(findings):
+        if finding.check in LOST_BYTES:  # say why, and name a command that was not tried yet
+            mfid = finding.ids[0]
+            errors = [file.error for file in left if file.mfid == mfid and f" {file.filename}" in finding.message]
+            message = f"{finding.message}; not repaired: {'; '.join(errors)}"
+            findings[at] = replace(finding, message=message, command=f"{repair_command(mfid)} --from FOLDER")
+    ordered = tuple(worst_first(findings))
+    return replace(again, findings=ordered, bytes_read=found.bytes_read, damaged=left), repairs
 
 
 def _project_datasets(session: Session, project: str) -> dict[str, JsonMapping]:

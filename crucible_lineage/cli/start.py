@@ -29,7 +29,6 @@ from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 
 FILES = {
@@ -105,10 +104,6 @@ def demo_command(
         result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
     if not result.ok:
         return Done(result, (), exit_code(result), [f"error: {result.error_line(step)}" for step in result.errors])
-    return _report(result, session)
-
-
-def _report(result: RunResult, session: Session) -> Done:
     mfids = {name: found[0] for name, found in result.inputs.items()}
     mfids |= {step: outputs["out"] for step, outputs in result.datasets.items()}
     graph = fetch_lineage(session, mfids["bands"], thumbnails=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote
 
@@ -158,7 +158,10 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
         return Response(document, media_type="application/json")
     names, rows = answer.table() or ((), [[line] for line in lines])
     hidden = _hidden(reader, answer, rows)
-    shown = [[_shown(cell, hidden) for cell in row] for row in (_without_facts(rows) if hidden else rows)]
+    shown = [
+        ["" if cell is None else redacted(value_text(cell, MOST_CELL), hidden) for cell in row]
+        for row in (_without_facts(rows) if hidden else rows)
+    ]
     per_page = PER_PAGE if names else MOST_LINES
     first, pages = _page(reader, len(shown), per_page)
     return page(
@@ -185,10 +188,6 @@ def _without_facts(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
         if is_told and not line.startswith("  facts."):
             shown.append(row)
     return shown
-
-
-def _shown(cell: object, hidden: Collection[str]) -> str:
-    return "" if cell is None else redacted(value_text(cell, MOST_CELL), hidden)
 
 
 def run(reader: Reader) -> Response:
