@@ -81,7 +81,7 @@ def test_two_people_share_a_crucible(tmp_path: Path, warm_python: WarmPython) ->
             (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block, encoding="utf-8")
     follow(f"{sys.executable} measure.py 0 1 2 4 8", tmp_path, dict(os.environ), warm_python)
     keys = {}
-    with start_server(tmp_path / "lab") as lab:
+    with start_server(tmp_path / "lab" / "crucible") as lab:
         for language, block in BLOCK.findall(story):
             if language == "yaml":
                 with (tmp_path / "pipeline.yaml").open("a", encoding="utf-8") as pipeline:
