@@ -56,7 +56,6 @@ TLS_HINT = (
 
 log = logging.getLogger(__name__)
 
-
 MAX_BYTES = 256 << 20  # chosen: four times the metadata that an embedded Crucible sends in one answer
 
 FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})  # of the body as it was sent
@@ -75,7 +74,6 @@ HINTS = {
     412: "read the dataset again and repeat the change on its current state",
     429: "wait before calling again",
 }
-
 
 Record = TypeVar("Record", bound=ReceivedModel)
 PAGE = 1000  # the largest page of the service

@@ -34,12 +34,9 @@ ANSWER_ONLY = frozenset(
         *("project", "project_relation", "resource_type"),
     )
 )
-
+ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
 
 Record = TypeVar("Record", bound=ReceivedModel)
-
-
-ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
 
 
 @dataclass(frozen=True)

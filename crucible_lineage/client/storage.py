@@ -30,7 +30,6 @@ from crucible_lineage.machine.disk import private_folder
 
 REDIRECTS = 5
 
-
 PRIVATE_LINKS, LINK_HOSTS = "CRUCIBLE_LINEAGE_PRIVATE_LINKS", "CRUCIBLE_LINEAGE_LINK_HOSTS"
 STORES = (  # public object stores
     *("amazonaws.com", "backblazeb2.com", "blob.core.windows.net", "cloudflarestorage.com", "digitaloceanspaces.com"),

@@ -139,26 +139,13 @@ class _New(BaseModel):
     files: list[GivenFile] = []
 
 
-class _Patch(Form):
-    timestamp: Moment | None = None
-
-
-class ProjectForm(Form):
-    project_id: str | None = None
-    project_mfid: str | None = None
-
-
-class InstrumentForm(Form):
-    instrument_id: str | None = None
-    instrument_mfid: str | None = None
-
-
 def _add_record_routes(kind: str) -> None:
     """Add the routes that create, list and change datasets, or samples."""
     fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
+    changeable: dict[str, Any] = {"timestamp": (Moment | None, None), **fields}
     chosen: dict[str, Any] = {}
     if kind == "dataset":
-        fields["instrument_name"] = (Text | None, None)
+        fields["instrument_name"] = changeable["instrument_name"] = (Text | None, None)
         chosen = dict.fromkeys(("instrument_id", "instrument_mfid"), (str | None, None))
         chosen["size"] = (Count | None, None)  # later, that of its files
 
@@ -212,7 +199,7 @@ def _add_record_routes(kind: str) -> None:
         return load(db, call.caller, row["id"])
 
     create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **chosen)
-    change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=_Patch, **fields)
+    change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=Form, **changeable)
     list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201)(create)
     get(f"/{kind}s")(list_all)
@@ -301,8 +288,10 @@ def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
 
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)
-def assign_instrument(call: Call, db: Connection, row: Row, body: InstrumentForm) -> Json:
-    instrument = select(db, "instrument", body.instrument_id, body.instrument_mfid, status=404)
+def assign_instrument(
+    call: Call, db: Connection, row: Row, body: dict[Literal["instrument_id", "instrument_mfid"], str | None]
+) -> Json:
+    instrument = select(db, "instrument", body.get("instrument_id"), body.get("instrument_mfid"), status=404)
     if instrument is None:
         raise Refusal(422, "Name an instrument: instrument_id or instrument_mfid")
     previous = load(db, call.caller, row["id"])
@@ -360,9 +349,15 @@ def replace_metadata(call: Call, db: Connection, row: Row, body: JsonObject, ove
 
 
 @post("/resources/{mfid}/project", of=("dataset", "sample"), role=ADMIN)
-def reassign_project(call: Call, db: Connection, row: Row, body: ProjectForm, confirm: bool = False) -> Json:
+def reassign_project(
+    call: Call,
+    db: Connection,
+    row: Row,
+    body: dict[Literal["project_id", "project_mfid"], str | None],
+    confirm: bool = False,
+) -> Json:
     """Move a dataset or sample to another project; without `confirm`, only say what would change."""
-    target = home_project(db, call.caller, body.project_id, body.project_mfid)
+    target = home_project(db, call.caller, body.get("project_id"), body.get("project_mfid"))
     if target is None:
         raise Refusal(422, "Name a project: project_id or project_mfid")
     if confirm:

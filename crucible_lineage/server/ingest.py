@@ -118,7 +118,12 @@ class Isolation:
         if size <= TEXT_BYTES and all(ingestor.is_harmless for ingestor in chosen):
             return ingest(path, filename, requested)
         limit_s = float(os.environ.get("CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S") or TIME_S)
-        process = self._process = self._process or _started()
+        if self._process is None:
+            command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
+            own = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen(command, env=own, start_new_session=True, **pipes)  # noqa: S603  this package
+        process = self._process
         if self.stopped:
             self.rest()
             raise IngestionError("the server is closing")
@@ -156,13 +161,6 @@ class Isolation:
         self.stopped = True
         if (process := self._process) is not None:
             _kill(process)
-
-
-def _started() -> subprocess.Popen[str]:
-    command = [sys.executable, "-P", "-m", "crucible_lineage.server.ingest"]
-    own = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **own}, start_new_session=True, **pipes)  # noqa: S603  this interpreter with a module of this package
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -44,10 +44,6 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,24}$")]
 Role = Literal["viewer", "contributor", "editor", "admin"]
 
 
-class _Listed(Includes, Page):
-    include_total: bool = True
-
-
 def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], needed: dict[str, Any]) -> None:
     """Add the routes that list and create projects, or instruments. Everybody may know that they exist."""
 
@@ -74,9 +70,9 @@ def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], nee
 
     optional = dict.fromkeys((*FIELDS[kind], *owners), (Text | None, None))
     fields: dict[str, Any] = optional | {f"{kind}_id": (Slug, ...), "status": (Text, "active"), **needed}
-    by_filter: dict[str, Any] = dict.fromkeys(filters, (str | None, None))
+    asked: dict[str, Any] = dict.fromkeys(filters, (str | None, None)) | {"include_total": (bool, True)}
     create.__annotations__["body"] = create_model(f"new_{kind}", **fields)
-    list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=_Listed, **by_filter)
+    list_all.__annotations__["query"] = create_model(f"{kind}_query", __base__=(Includes, Page), **asked)
     get(f"/{kind}s")(list_all)
     post(f"/{kind}s", 201)(create)
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import google_crc32c
@@ -113,7 +113,8 @@ class ContentStore:
         try:
             with draft.file:
                 yield draft
-                flush(draft.file)
+                draft.file.flush()
+                os.fsync(draft.file.fileno())
         except BaseException:
             draft.path.unlink(missing_ok=True)
             raise
@@ -131,11 +132,6 @@ def blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             yield block
-
-
-def flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def flush_folder(path: Path) -> None:

@@ -6,6 +6,7 @@ A signed upload has parts, each verified as it arrives; a resumable one has a si
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 from datetime import UTC, datetime, timedelta
@@ -31,7 +32,6 @@ from crucible_lineage.server.storage import (
     digest_of,
     file_of,
     find_same,
-    flush,
     register,
     replace_content,
 )
@@ -361,7 +361,8 @@ async def _grow(request: Request, path: Path, first: int, last: int, total: int)
             if position > last + 1:
                 raise Refusal(400, "The chunk is longer than its Content-Range")
             file.write(block)
-        flush(file)
+        file.flush()
+        os.fsync(file.fileno())
     if position != last + 1:
         raise Refusal(400, "The chunk is shorter than its Content-Range")
 
