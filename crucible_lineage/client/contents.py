@@ -181,10 +181,14 @@ class MetadataCalls(Calls):
         self, method: str, mfid: str, metadata: Mapping[str, object], params: Mapping[str, object] | None
     ) -> JsonObject:
         action = f"write the metadata of {mfid}"
-        metadata = {key: value if key == KEY else masked({key: value})[key] for key, value in metadata.items()}
         path = f"/resources/{segment(mfid, 'resource')}/metadata"
-        options = {"mfid": mfid, "params": params, "body": metadata, "repeatable": True}
+        options = {"mfid": mfid, "params": params, "body": without_secrets(metadata), "repeatable": True}
         return self._connection.record(Metadata, method, path, action, **options).scientific_metadata
+
+
+def without_secrets(metadata: Mapping[str, object]) -> JsonObject:
+    """Mask secrets in metadata, but not in a record: that was done before it was sealed."""
+    return {key: value if key == KEY else masked({key: value})[key] for key, value in metadata.items()}
 
 
 class Figure(Protocol):

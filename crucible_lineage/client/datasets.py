@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
-from crucible_lineage.client.contents import AddedFile, ContentCalls
+from crucible_lineage.client.contents import AddedFile, ContentCalls, without_secrets
 from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, InstrumentCalls, ListedCalls
 from crucible_lineage.client.models import (
     Dataset,
@@ -176,7 +176,9 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         `linked` are metadata, keywords and parents. Return the requests to ingest files, by name.
         """
         new = to_send(DatasetCreate, fields)
-        action, body = f"create dataset {new.unique_id}", {**masked({**new.body(), **linked}), "files": files}
+        action, metadata = f"create dataset {new.unique_id}", without_secrets(linked["scientific_metadata"])
+        body = masked({**new.body(), **linked, "scientific_metadata": {}})
+        body |= {"scientific_metadata": metadata, "files": files}
         made = self._connection.call("POST", "/datasets", action, body=body, repeatable=True)
         names = {str(file["mfid"]): str(file["filename"]) for file in made.get("files", ())}
         requests = parse_all(IngestionRequest, made.get("ingestion_requests", []), action)
