@@ -46,29 +46,6 @@ class Origin:
 _AS_JSON = TypeAdapter(Origin)
 
 
-class Notes:
-    """Origins shared by all processes of a flow run with the same data folder: small files, replaced atomically."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, name: str, origin: Origin) -> None:
-        """Write an origin under a name for other processes, unless the flow run has ended."""
-        with suppress(FileNotFoundError), replacing(self.folder / name) as draft:
-            draft.write_bytes(_AS_JSON.dump_json(origin))
-
-    def read(self, name: str) -> Origin | None:
-        """Read the origin under a name; None if there is none."""
-        try:
-            return _AS_JSON.validate_json((self.folder / name).read_bytes())
-        except FileNotFoundError:
-            return None
-
-    def results(self) -> set[str]:
-        """Return the names of the notes of task runs."""
-        return {path.name for path in self.folder.glob("run-*")}
-
-
 class _ByIdentity:
     """What is known of objects. They are kept alive only if they allow no weak reference: lists, dicts, numbers."""
 
@@ -88,11 +65,14 @@ class _ByIdentity:
 
 
 class Origins:
-    """Known values of one flow run and their origins. Thread-safe."""
+    """Known values of one flow run and their origins. Thread-safe.
 
-    def __init__(self, notes: Notes) -> None:
-        self.notes = notes
-        self.is_shared = False  # with other processes, by the notes
+    Processes of the run with the same data folder share them by notes: small files in `folder`, replaced atomically.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_shared = False  # with other processes
         self._lock = threading.Lock()
         self._objects, self._memory = _ByIdentity(), _ByIdentity()
         self.runs: dict[str, Origin] = {}  # the results of task runs
@@ -127,7 +107,7 @@ class Origins:
         """Note the dataset of a task run's result."""
         self.runs[task_run_id] = origin
         if self.is_shared and task_run_id:
-            self.notes.write(f"run-{task_run_id}", origin)
+            self._write(f"run-{task_run_id}", origin)
 
     def note_path(self, path: Path, sha256: str, origin: Origin) -> None:
         """Note the dataset of the file at a path."""
@@ -141,7 +121,7 @@ class Origins:
                 return
             known.append(origin)
         if self.is_shared:
-            self.notes.write(f"content-{digest}", origin)
+            self._write(f"content-{digest}", origin)
 
     def share(self) -> None:
         """Share the origins of contents and task runs, and those to come, with other processes."""
@@ -151,9 +131,23 @@ class Origins:
         named = {f"run-{run}": origin for run, origin in self.runs.items() if run}
         named |= {f"content-{digest}": known[0] for digest, known in self._contents.items() if len(known) == 1}
         for name, origin in named.items():
-            self.notes.write(name, origin)
+            self._write(name, origin)
+
+    def _write(self, name: str, origin: Origin) -> None:
+        with suppress(FileNotFoundError), replacing(self.folder / name) as draft:  # else the flow run has ended
+            draft.write_bytes(_AS_JSON.dump_json(origin))
 
     # ------------------------------------------------------------ looking up
+
+    def _read(self, name: str) -> Origin | None:
+        try:
+            return _AS_JSON.validate_json((self.folder / name).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def noted_runs(self) -> set[str]:
+        """Return the task runs whose results are in the notes."""
+        return {path.name.removeprefix("run-") for path in self.folder.glob("run-*")}
 
     def of_object(self, value: object) -> Origin | None:
         """Return the origin of this very object."""
@@ -174,7 +168,7 @@ class Origins:
 
     def of_run(self, task_run_id: str) -> Origin | None:
         """Return the origin of a task run's result, in this process or another."""
-        return self.runs.get(task_run_id) or self.notes.read(f"run-{task_run_id}")
+        return self.runs.get(task_run_id) or self._read(f"run-{task_run_id}")
 
     def of_path(self, path: Path, sha256: str | None = None) -> Origin | None:
         """Return the origin of the file at a path; with `sha256`, only if it has these bytes."""
@@ -186,7 +180,7 @@ class Origins:
         known = self._contents.get(digest, [])
         if len(known) > 1:
             return None
-        return known[0] if known else self.notes.read(f"content-{digest}")
+        return known[0] if known else self._read(f"content-{digest}")
 
 
 def _is_shared_object(value: object) -> bool:

@@ -37,7 +37,7 @@ from crucible_lineage.registration.register import add_equal_parents, new_parent
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun
 from crucible_lineage.tasks.artifacts import tell_asset
-from crucible_lineage.tasks.origins import Notes, Origins
+from crucible_lineage.tasks.origins import Origins
 from crucible_lineage.tasks.secret import watch_secrets
 from crucible_lineage.tasks.sessions import CrucibleConnection, session_for
 from crucible_lineage.text.masking import masked_text
@@ -119,11 +119,11 @@ class Recording:
         flows = session.settings.data / "flows"
         self.folder = flows / destination.run_id if owner else flows  # for files that are being stored
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.origins = origins or Origins(Notes(flows / (destination.notes or destination.run_id) / "notes"))
+        self.origins = origins or Origins(flows / (destination.notes or destination.run_id) / "notes")
         self._has_own_notes = origins is None
         if owner:
-            self.origins.notes.folder.mkdir(parents=True, exist_ok=True)
-        self._noted_before = self.origins.notes.results()
+            self.origins.folder.mkdir(parents=True, exist_ok=True)
+        self._noted_before = self.origins.noted_runs()
         run = ClaimingRun(destination.run_id, datetime.fromisoformat(destination.begun), destination.file)
         self.slots = FlowSlots(session, destination.flow, run, at_once=not owner, is_away=self.is_away)
         self.within = open_here.get() if owner else None
@@ -292,12 +292,11 @@ class Recording:
             self.slots.settle(failed=failed)
         except LineageError as error:
             warn("results are registered, but could not be noted as current: %s", error)
-        notes = self.origins.notes
-        elsewhere = (notes.read(name) for name in sorted(notes.results() - self._noted_before))
+        elsewhere = map(self.origins.of_run, sorted(self.origins.noted_runs() - self._noted_before))
         self._made = {origin.dataset.mfid: origin.dataset for origin in elsewhere if origin is not None} | self._made
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._has_own_notes:
-            shutil.rmtree(notes.folder.parent, ignore_errors=True)
+            shutil.rmtree(self.origins.folder.parent, ignore_errors=True)
         self._client.close()
 
     def datasets(self) -> list[DatasetRef]:
