@@ -1,6 +1,6 @@
 """Words, conditions, orders and pages of a project's datasets, compared with a plain search of all.
 
-Thirty random searches; 240 with CRUCIBLE_NIGHTLY=1.
+Fifteen random searches; 240 with CRUCIBLE_NIGHTLY=1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.nights import NIGHTLY
 
-SEARCHES = 240 if NIGHTLY else 30
+SEARCHES = 240 if NIGHTLY else 15
 NAMES = ("gold", "Silver", "ünïcode", "film", "wafer", "<b>", "50 % off")
 CONDITIONS = ("measurement", "format", "session", "state", "step", "instrument")
 

@@ -139,6 +139,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
         assert [state["status"] for state in state_of(session).values()] == ["complete"] * 6
 
 
+@by_night("a killed push without Prefect by day")
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_anything_is_delivered_nothing_is_made_again(
     kind: str,

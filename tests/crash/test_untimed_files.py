@@ -13,13 +13,14 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.provenance.record import KEY
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.nights import share
 from tests.serving import RunningServer
 
 RACES = 29 if os.environ.get("CRASH_STEP") == "1" else 3
 MACHINES = 3
 
 
-@pytest.mark.parametrize("kinds", [("lose", "late"), ("page", "lose", "page", "late")], ids=["lost", "page"])
+@pytest.mark.parametrize("kinds", share([("page", "lose", "page", "late"), ("lose", "late")], 2))
 def test_measured_files_without_a_time_are_one_dataset_for_all_machines(
     service: RunningServer, misbehaving: Any, tmp_path: Path, command: Any, kinds: tuple[str, ...]
 ) -> None:

@@ -16,6 +16,7 @@ from powder import (
     lattice_parameter,
 )
 from tests.drawn import assert_stored, pictures
+from tests.nights import by_night
 
 RADIUS_MM = 337.0
 
@@ -77,6 +78,7 @@ def test_pictures_of_the_docs_show_this_run(ran):
     assert_stored(pictures.of_an_example("lab6", ran("lab6", "lab6").data))
 
 
+@by_night("the bytes of a run are compared with stored ones by day")
 def test_the_steps_write_the_same_bytes_each_time(example_data, tmp_path):
     pattern = example_data("lab6") / "LaB6_d500_si_psd.xye.bz2"
     folders = [tmp_path / "first", tmp_path / "second"]

@@ -1,6 +1,6 @@
 """However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table.
 
-Functions and commands are tried in turn by day, and on Prefect each runner gets one signal; all of it by night.
+By day functions and commands are tried in turn, on Prefect each runner gets one signal, and a worker one end.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def test_a_signal_to_the_run_ends_its_step(
             assert run_of_flow["state_type"] == "CANCELLED"
 
 
-@pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], share(WAYS, 2))])
+@pytest.mark.parametrize(("how", "kind"), [(how, kind) for _, how, kind in in_turn(["a worker"], share(WAYS, 3))])
 def test_what_a_worker_runs_ends_with_it(
     declare: Any,
     data: Path,

@@ -1,7 +1,7 @@
 """A flow stays the flow it was: shapes that people publish, each run plain and converted, and compared.
 
 Calls in their order for each task, arguments (the very objects that tasks gave), values, states, errors, attempts, and
-the parents that a person wrote down. A third of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1. What plain
+the parents that a person wrote down. A sixth of the shapes runs every time; all do with CRUCIBLE_NIGHTLY=1. What plain
 Prefect does with that third is stored (shapes/plain.json) and used with the versions that are in it; with others, and
 by night, it runs. To add a shape, write a function in shapes/shapes_*.py; if it is `fast`, run shapes/stored.py.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.nights import NIGHTLY, by_night
+from tests.nights import NIGHTLY, by_night, share
 from tests.warm import WarmPython
 
 RUN = Path(__file__).with_name("shapes") / "run.py"
@@ -35,7 +35,7 @@ def _load(path: Path) -> Any:
     return module
 
 
-SHAPES = {name: one for name, one in _load(RUN).load_all().items() if one.fast or NIGHTLY}
+SHAPES = dict(share([(name, one) for name, one in _load(RUN).load_all().items() if one.fast or NIGHTLY], 2))
 stored = _load(RUN.with_name("stored.py"))
 IS_STORED = stored.read()["versions"] == stored.versions()
 

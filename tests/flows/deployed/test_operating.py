@@ -117,6 +117,7 @@ def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, 
     assert "executed" in awaited(prefect, eventually, begun, "COMPLETED")
 
 
+@by_night("Prefect takes its time")
 def test_a_paused_deployment_starts_nothing_until_it_is_resumed(
     deployed: str, prefect: Any, eventually: Any, lab: Any
 ) -> None:
