@@ -29,7 +29,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests import reused
 from tests.serving import serve_sessions_here
-from tests.warm import WarmPython, WarmServers, WarmWorkers, copy_new_databases
+from tests.warm import WarmPython, WarmServers
 
 COMMAND = [sys.executable, "-m", "crucible_lineage"]
 
@@ -121,20 +121,17 @@ def pytest_pyfunc_call() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def warm_servers() -> Iterator[WarmServers]:
-    """Sessions of this process start their servers without the imports, and its own migrate no new database."""
+    """Sessions of this process start their servers without the imports."""
     servers = WarmServers()
-    copy_new_databases()
     yield servers
     servers.close()
 
 
 @pytest.fixture(autouse=True, scope="session")
-def warm_workers() -> Iterator[WarmWorkers]:
-    """Likewise the workers that call functions of steps."""
-    workers = WarmWorkers()
-    yield workers
+def ended_workers() -> Iterator[None]:
+    """The workers that tests leave to the next end with the last."""
+    yield
     reused.end_workers()
-    workers.close()
 
 
 @pytest.fixture(autouse=True)
@@ -190,9 +187,9 @@ def spectrum(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def warm_python(warm_servers: WarmServers, warm_workers: WarmWorkers) -> Iterator[WarmPython]:
+def warm_python(warm_servers: WarmServers) -> Iterator[WarmPython]:
     """Runs programs as processes of their own that need not import what takes long."""
-    python = WarmPython(warm_servers, warm_workers)
+    python = WarmPython(warm_servers)
     yield python
     python.close()
 

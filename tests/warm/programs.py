@@ -22,7 +22,6 @@ from typing import IO, Any
 from tests.warm.interpreters import of_start, run_program, start_interpreter, take_over
 from tests.warm.prefect_children import fork_children, of_prefect, read_settings
 from tests.warm.servers import WarmServers, start_servers_by
-from tests.warm.workers import WarmWorkers, start_workers_by
 
 PLAIN = (
     "crucible_lineage.session",
@@ -48,9 +47,8 @@ ON_PREFECT = (
 class WarmPython:
     """Two interpreters that wait for programs: with Prefect imported, and without. Usable from several threads."""
 
-    def __init__(self, servers: WarmServers, workers: WarmWorkers) -> None:
+    def __init__(self, servers: WarmServers) -> None:
         self._servers = servers
-        self._workers = workers
         self._interpreters: dict[bool, _Interpreter] = {}
         self._lock = threading.Lock()
         self._began_with = of_start(os.environ)
@@ -99,7 +97,7 @@ class WarmPython:
         with self._lock:
             if on_prefect not in self._interpreters:
                 modules = ON_PREFECT if on_prefect else PLAIN
-                others = [self._servers.orders().fileno(), self._workers.orders().fileno()]
+                others = [self._servers.orders().fileno()]
                 self._interpreters[on_prefect] = _Interpreter(modules, environment, others)
         order = {
             "arguments": arguments,
@@ -238,16 +236,14 @@ class Started:
         self.send_signal(signal.SIGKILL)
 
 
-def serve(orders: str, servers: str, workers: str, *modules: str) -> None:
+def serve(orders: str, servers: str, *modules: str) -> None:
     """Fork for each order; what is forked becomes the program that is ordered."""
-    sockets = [socket.socket(fileno=int(number)) for number in (orders, servers, workers)]
+    sockets = [socket.socket(fileno=int(number)) for number in (orders, servers)]
     if ordered := _wait_for_orders(*sockets, modules):
         run_program(ordered)
 
 
-def _wait_for_orders(
-    orders: socket.socket, servers: socket.socket, workers: socket.socket, modules: Sequence[str]
-) -> list[str]:
+def _wait_for_orders(orders: socket.socket, servers: socket.socket, modules: Sequence[str]) -> list[str]:
     """Fork for each order; in what is forked, become what is ordered, and return its arguments."""
     for module in modules:
         importlib.import_module(module)
@@ -261,7 +257,6 @@ def _wait_for_orders(
                 importlib.import_module(found.name)
     _build_models()
     start_servers_by(lambda: servers, of_start(os.environ))
-    start_workers_by(lambda: workers, of_start(os.environ))
     gc.freeze()  # what is imported stays shared memory
     gc.set_threshold(50_000)  # else a twentieth of the time goes into looking for garbage
     modes = (os.O_RDONLY, *(os.O_WRONLY | os.O_CREAT | os.O_APPEND,) * 2)

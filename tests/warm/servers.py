@@ -1,24 +1,20 @@
-"""Embedded servers, forked; their new databases are copies of one that is made once."""
+"""Embedded servers, forked."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from crucible_lineage.ids import new_mfid
 from tests.warm.interpreters import Orders, can_fork, of_start, reap, take_over
 
 
@@ -50,40 +46,12 @@ def start_servers_by(orders: Callable[[], socket.socket], began_with: Mapping[st
     vars(shared)["subprocess"] = SimpleNamespace(Popen=start, **constants)
 
 
-def copy_new_databases() -> None:
-    """Let a new database of a server be a copy of one that was made before, with an id and a secret of its own."""
-    from crucible_lineage.server import database
-
-    create = database._create
-    with tempfile.TemporaryDirectory() as folder:
-        database.open_database(Path(folder, "new.db")).close()
-        content = Path(folder, "new.db").read_bytes()
-
-    def copied(path: Path) -> None:
-        try:
-            with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(content)
-        except FileExistsError:
-            return create(path)
-        except OSError:
-            path.unlink(missing_ok=True)
-            return create(path)
-        with closing(database.connect(path)) as db:
-            for name, size in (("instance_id", 16), ("link_secret", 32)):
-                db.execute("UPDATE setting SET value = ? WHERE name = ?", (secrets.token_hex(size), name))
-            db.execute("UPDATE user SET unique_id = ?", (new_mfid(),))
-        return None
-
-    database._create = copied
-
-
 def serve(number: str) -> None:
     """Fork a server for each order."""
     from crucible_lineage.server import running
 
     for route in running.ROUTES:
         _ = route.types
-    copy_new_databases()
     gc.freeze()
     gc.set_threshold(50_000)
     signal.signal(signal.SIGCHLD, lambda *_: reap())
