@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.layout import layout
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
@@ -257,3 +260,35 @@ def test_on_a_phone_the_picture_runs_downwards_and_is_readable(opened):
     page.wait_for_function("() => document.querySelector('#picture').getAttribute('aria-label').endsWith('left')")
     boxes_by_id = page.evaluate(TOPS)
     assert boxes_by_id["raw"][1] < boxes_by_id["step0"][1] < boxes_by_id["step5"][1]
+
+
+@pytest.mark.parametrize(("count", "siblings"), [(8, 1), (60, 1), (300, 1), (54, 3), (64, 3), (74, 3)])
+def test_names_of_any_number_of_boxes_are_readable_at_first(opened, count, siblings):
+    """In one row, those of 60 are a pixel high."""
+    parents = [[f"d{max(0, n - 1 - n % siblings)}"] if n else [] for n in range(count)]
+    records = [record(f"d{n}", f"polystyrene, film {n}, 633 nm", f"step {n}", parents[n]) for n in range(count)]
+
+    page = opened(LineageGraph.from_records(records), size=(1400, 900))
+
+    assert boxes(page) == (40 if count == 300 else count)
+    assert min(page.evaluate(LETTERS)) >= 9
+    if count == 300:
+        page.locator(".more").first.click()
+        assert boxes(page) > 40
+
+
+def test_boxes_and_lines_of_a_page_are_where_a_picture_has_them(chromium):
+    script = files("crucible_lineage.lineage").joinpath("assets", "arrange.js").read_text()
+    page = chromium.new_page()
+    for seed in range(40):
+        chance = random.Random(seed)
+        count, reach = chance.choice([1, 8, 60, 74]), chance.choice([1, 3, 60])
+        links = [(chance.randrange(max(0, n - reach), n), n) for n in range(1, count) for _ in range(1 + seed % 2)]
+        sizes = [(chance.uniform(80, 203), chance.choice([28, 55])) for _ in range(count)]
+        expected = layout(sizes, links)
+        arranged = page.evaluate(f"(given) => {{ const FEW = 40; {script} return layout(...given); }}", [sizes, links])
+        courses = [expected.courses[link] for link in links]
+        assert arranged["centres"] == [pytest.approx(centre) for centre in expected.centres], seed
+        assert arranged["courses"] == [[pytest.approx(point) for point in course] for course in courses], seed
+        assert (arranged["width"], arranged["height"]) == pytest.approx((expected.width, expected.height)), seed
+    page.close()

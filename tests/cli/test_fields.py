@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import zipfile
 from pathlib import Path
@@ -60,6 +61,14 @@ def scan(session: Session, tmp_path: Path) -> str:
     (tmp_path / "scan.tif").write_text("1 2 3 4")
     client.files.upload(mfid, tmp_path / "scan.tif")
     return mfid
+
+
+def test_no_other_list_of_fields_stands_in_the_code() -> None:
+    for path in (*Path("crucible_lineage").rglob("*.py"), *Path("tasks").rglob("*.py")):
+        is_home = path.name in ("refs.py", "filters.py") or path.parts[1] == "server"  # filters are the service's
+        for found in ast.walk(ast.parse("" if is_home else path.read_text(encoding="utf-8"))):
+            named = {name.value for name in getattr(found, "elts", ()) if isinstance(name, ast.Constant)}
+            assert len(named & FIELDS.keys() - {"instrument_mfid"}) < 3, (path, found.lineno)
 
 
 def says(ran: Result, expected: str, what: str) -> None:

@@ -139,6 +139,27 @@ def test_a_small_disk_ends_in_a_clear_error_and_goes_on_when_there_is_room(
 
 
 @posix
+@pytest.mark.parametrize("made", ["read-only", "a file", "not mounted"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
+    lab: Any, tmp_path: Path, command: Any, made: str
+) -> None:
+    place = tmp_path / "place"
+    if made == "a file":
+        place.write_text("")
+        ended = command("run", lab.pipeline, "--engine", "local", "--data", place / "data")
+    elif made == "not mounted":  # as a home folder on a node of a cluster; nothing can be made in /proc either
+        ended = command("run", lab.pipeline, "--engine", "local", "--data", "/proc/home/data")
+    else:
+        with small_disk(place, 64):
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+            ended = command("run", lab.pipeline, "--engine", "local", "--data", place / "data")
+    require_clear(ended)
+    assert ended.returncode in (1, 2)
+    (line,) = ended.stderr.splitlines()
+    assert "name another data folder with --data" in line
+
+
+@posix
 def test_a_server_that_was_wiped_at_any_request_is_filled_again(
     lab: Any, tmp_path: Path, calm: dict[str, Any], state_of: Any, dying: str, warm_python: Any
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ids import derive_mfid
+from crucible_lineage.ids import canonical_json, derive_mfid
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -101,3 +101,10 @@ def _vectors() -> list[tuple[Any, str, str]]:
 def test_the_vectors_in_the_docs_are_true(recipe: Any, source: str, mfid: str) -> None:
     assert derive_mfid(recipe, source) == mfid
     assert verify(mfid, {"recipe": recipe}).returncode == 0
+
+
+def test_the_docs_have_vectors_and_the_canonical_text_of_one() -> None:
+    text = (DOCS / "identity.md").read_text(encoding="utf-8")
+
+    assert len(_vectors()) == 5
+    assert canonical_json(_vectors()[0][0]).decode() in text

@@ -104,6 +104,13 @@ def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     assert ("changed-record", (mfid,)) in made.findings()
 
 
+def test_a_project_is_verified_with_few_requests(made: Any, foreign: list[str]) -> None:
+    calls: list[str] = []
+    made.session.client._api.event_hooks = {"request": [lambda request: calls.append(request.url.path)]}
+    assert verify_project(made.session, "lab").datasets > 10
+    assert len(calls) <= 10, calls
+
+
 def test_running_again_restores_deleted_records_and_finishes_an_incomplete_one(made: Any, lab: Any) -> None:
     for mfid in (made.first, made.scaled):
         made.session.client.metadata.replace(mfid, {})

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.client import CrucibleClient
+from crucible_lineage.machine.process import traffic
+from crucible_lineage.session import Session
 from tests.nights import NIGHTLY
 
 STEP = """
@@ -45,3 +48,24 @@ def test_a_step_over_many_files_is_registered_reused_and_verified(
     verified = command("verify", "--data", tmp_path / "data")
     assert verified.returncode == 0
     assert "no findings" in verified.stdout
+
+
+def test_of_one_more_file_only_its_own_bytes_are_sent(session: Session, tmp_path: Path) -> None:
+    session.ensure_project("lab")
+    frame = tmp_path / "frame.txt"
+    frame.write_text("7" * 1000)
+
+    def sent(client: CrucibleClient, dataset: str) -> tuple[bool, int]:
+        before = traffic.sent
+        return client.files.upload(dataset, frame).existed, traffic.sent - before
+
+    first, second = (
+        session.client.datasets.create({"dataset_name": name, "project_id": "lab"}).dsid for name in ("one", "two")
+    )
+    assert sent(session.client, first) == (False, 1000)
+    assert sent(session.client, second) == (False, 0)
+    assert sent(session.client, second) == (True, 0)
+    key = session.client.account.create("guest").api_key
+    with CrucibleClient(session.client.api_url, key) as guest:
+        theirs = guest.datasets.create({"dataset_name": "of a guest"}).dsid
+        assert sent(guest, theirs) == (False, 1000), "what a guest may not read has to be sent"

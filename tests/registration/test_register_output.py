@@ -78,6 +78,27 @@ def test_a_record_too_long_for_metadata_is_completed_from_an_attached_file(
     assert register_output(session.client, long) == made
 
 
+def test_a_new_dataset_takes_few_calls_and_an_existing_one_four(
+    session: Session, parent: str, smoothed: Path, dataset: Any
+) -> None:
+    new = dataset(parent, smoothed)
+    calls: list[str] = []
+    session.client._api.event_hooks = {
+        "request": [lambda request: calls.append(f"{request.method} {request.url.path}")]
+    }
+    register_output(session.client, new)
+    polls = [call for call in calls if call.startswith("GET")]
+    assert all("/ingestion_requests/" in call for call in polls), calls
+    # create, record, keyword, link, complete; for the file begin, sign, end (beside the bytes themselves), ingest
+    assert len(calls) - len(polls) == 5 + 4, calls
+    calls.clear()
+    assert read(session.client, new.mfid).ref is not None
+    assert len(calls) == 1
+    calls.clear()
+    register_output(session.client, new)
+    assert len(calls) == 4, calls  # create, read with its files, and what this machine has asked to be ingested
+
+
 def test_a_small_result_takes_one_call_at_the_embedded_crucible(tmp_path: Path, smoothed: Path, dataset: Any) -> None:
     with Session(Settings(tmp_path / "data", source="given")) as session:
         session.ensure_project("lab")

@@ -6,10 +6,13 @@ import base64
 import json
 from hashlib import sha256
 
+import httpx
 import pytest
 import requests
 
 from crucible_lineage.ids import derive_mfid, new_mfid
+from crucible_lineage.server import database
+from tests.serving import start_server
 
 
 def test_dataset_keeps_the_mfid_its_client_chose(client, dataset):
@@ -67,6 +70,31 @@ def test_the_size_is_that_of_the_files(api, client, dataset, tmp_path):
         client.files.delete(file)
         sizes.append(client.datasets.get(mfid)["size"])
     assert sizes == [2, 6, 5, 4, None]
+
+
+def test_a_file_more_costs_the_same_in_a_dataset_of_many(tmp_path, monkeypatch):
+    """Counted in steps of SQLite's machine, by tens."""
+    steps, connect = [], database.connect
+
+    def counted(path):
+        connection = connect(path)
+        connection.set_progress_handler(lambda: steps.append(1), 10)
+        return connection
+
+    monkeypatch.setattr(database, "connect", counted)
+    with start_server(tmp_path) as server:
+        with httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}) as http:
+            path = f"/datasets/{http.post('/datasets', json={}).json()['unique_id']}/upload/initiate"
+
+            def cost(number):
+                steps.clear()
+                for size, content in ((0, b""), (3, b"x,y")):
+                    new = {"filename": f"{number}.{size}", "size": size, "sha256_hash": sha256(content).hexdigest()}
+                    http.post(path, json=new).raise_for_status()
+                return len(steps)
+
+            costs = [cost(number) for number in range(300)]
+    assert max(costs[-20:]) < 1.5 * max(costs[20:40])
 
 
 def test_a_dataset_comes_with_all_its_parts_or_not_at_all(api, dataset):

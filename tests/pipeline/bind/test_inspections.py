@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +89,29 @@ def test_an_inspection_of_another_version_is_not_used(
     rewrite(session, change)
     assert bind_file(lab.pipeline, session.store) == first
     assert found() == 4
+
+
+def test_reading_the_cache_cannot_run_code(lab: Any, data: Path, command: Any) -> None:
+    arguments = ["run", str(lab.pipeline), "--engine", "local", "--data", str(data)]
+    assert command(*arguments).returncode == 0
+    watching = (
+        "import sys\n"
+        "def hook(event, arguments):\n"
+        "    if event in ('pickle.find_class', 'marshal.loads') and 'importlib' not in str(sys._getframe(1).f_code):\n"
+        "        raise SystemExit(f'{event} {arguments}')\n"
+        "sys.addaudithook(hook)\n"
+        "from crucible_lineage.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    for name in ("plan", "run"):
+        ended = subprocess.run(
+            [sys.executable, "-c", watching, name, *arguments[1 : 2 if name == "plan" else 4], "--data", str(data)],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == 0, ended.stderr
 
 
 def test_no_module_imports_a_library_that_turns_bytes_into_code() -> None:

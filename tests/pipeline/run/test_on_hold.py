@@ -167,6 +167,15 @@ def test_a_flag_warns_and_stops_nothing(lab: Any, session: Session, run: Run) ->
     assert all(not standing.flags for standing in list_datasets(session, "lab").entries)
 
 
+def test_holds_cost_a_plan_no_additional_calls(lab: Any, session: Session, run: Run) -> None:
+    made = run(lab.pipeline)
+    put_on_hold(session, made.datasets["total"]["out"])
+    make_plan(bind_file(lab.pipeline, session.store), session)
+    with Session(session.settings) as again, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Session, "client", property(lambda _: pytest.fail("Crucible was asked")))
+        assert make_plan(bind_file(lab.pipeline, again.store), again).is_done
+
+
 def test_a_selection_can_use_flags_and_never_selects_a_statement(lab: Any, session: Session, run: Run) -> None:
     first = run(lab.pipeline).inputs["first"][0]
     selecting = lab.declare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from crucible_lineage.server.ingest import ingest
 from crucible_lineage.server.readers import Found
+from tests.server.ingest.judge import judge
 
 Read = Callable[..., Found]
 
@@ -264,6 +267,14 @@ def test_what_is_not_modelled_in_full_is_counted_and_not_summarised(tmp_path: Pa
         "operator": "Ada",
         "hdf5": "501 objects, not summarised",
     }
+
+
+def test_no_reader_states_a_wrong_value_about_real_files() -> None:
+    """CRUCIBLE_REAL_FILES names a folder of many more, as the test data of other packages."""
+    verdict = judge(Path(os.environ.get("CRUCIBLE_REAL_FILES") or matplotlib.get_data_path()))
+    assert verdict.wrong == []
+    assert verdict.judged.total() > 20
+    assert verdict.values.total() > 50
 
 
 def test_picture_that_was_cut_off_or_is_huge_is_described_without_a_thumbnail(tmp_path: Path) -> None:
