@@ -20,15 +20,7 @@ from crucible_lineage.statements.calibrations import (
     certificates_to_json,
     counting_certificates,
 )
-from crucible_lineage.statements.statements import (
-    CERTIFY,
-    REVOKE,
-    TRUST,
-    About,
-    Statement,
-    in_force,
-    statement_id,
-)
+from crucible_lineage.statements.statements import CERTIFY, REVOKE, TRUST, About, Statement, in_force, statement_id
 from crucible_lineage.text.amounts import is_equal
 
 DAY0 = datetime(2024, 1, 1, tzinfo=UTC)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from tests.nights import by_night
 
 pytestmark = pytest.mark.browser
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(1)">'
@@ -332,15 +331,6 @@ def test_every_page_is_accessible_and_the_keyboard_reaches_everything_in_order(o
         assert all(one < other for one, other in pairwise(reached)), name
 
 
-@by_night("the same look, set on an open page, by day")
-def test_every_page_is_readable_on_a_small_screen_in_the_dark(opened, served):
-    scheme, width = LOOKS[-1]
-    page = opened(scheme=scheme, width=width)
-
-    for name in pages(page, served[0]):
-        assert_readable(page, name, scheme, width)
-
-
 def focus_order(page):
     """Return the indices of the elements that Tab reaches, until it starts over; parts of a date count once."""
     found = []
@@ -352,12 +342,3 @@ def focus_order(page):
         if found[-1:] != [index]:
             found.append(index)
         page.keyboard.press("Tab")
-
-
-def test_the_first_tab_skips_the_navigation(opened):
-    page = opened()
-
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-
-    assert page.evaluate("document.activeElement.id") == "content"

@@ -69,11 +69,7 @@ def test_a_key_that_cannot_be_sent_is_refused(serving: Any, tmp_path: Path, cont
 
 
 @pytest.mark.parametrize(
-    ("host", "key", "expected"),
-    [
-        ("127.0.0.1", "short", []),
-        ("0.0.0.0", "short", ["plain text", "5 characters"]),
-    ],
+    ("host", "key", "expected"), [("127.0.0.1", "short", []), ("0.0.0.0", "short", ["plain text", "5 characters"])]
 )
 def test_it_warns_about_keys_that_others_can_read_or_guess(
     serving: Any, host: str, key: str, expected: list[str]

@@ -59,13 +59,7 @@ NOW = datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC)
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [
-        ("7", 7.0),
-        ("-3", 0.0),
-        ("Sun, 01 Mar 2026 10:00:30 GMT", 30.0),
-        ("soon", None),
-        (None, None),
-    ],
+    [("7", 7.0), ("-3", 0.0), ("Sun, 01 Mar 2026 10:00:30 GMT", 30.0), ("soon", None), (None, None)],
 )
 def test_retry_after_is_read_as_seconds_or_date(header: str | None, seconds: float | None) -> None:
     assert retry_after_s(header, NOW) == seconds

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 
-from powder import (
-    K_ALPHA_1,
-    K_ALPHA_2,
-    SRM_660A,
-    correct_displacement,
-    fit_lines,
-    lattice_parameter,
-)
+from powder import K_ALPHA_1, K_ALPHA_2, SRM_660A, correct_displacement, fit_lines, lattice_parameter
 from tests.drawn import assert_stored, pictures
-from tests.nights import by_night
 
 RADIUS_MM = 337.0
 
@@ -76,17 +66,3 @@ def test_the_lattice_parameter_comes_from_both_tables_of_lines(ran):
 
 def test_pictures_of_the_docs_show_this_run(ran):
     assert_stored(pictures.of_an_example("lab6", ran("lab6", "lab6").data))
-
-
-@by_night("the bytes of a run are compared with stored ones by day")
-def test_the_steps_write_the_same_bytes_each_time(example_data, tmp_path):
-    pattern = example_data("lab6") / "LaB6_d500_si_psd.xye.bz2"
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder in folders:
-        folder.mkdir()
-        fit_lines(pattern, out=folder)
-
-    for name in ("lines.csv", "lines.png"):
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-    with (folders[0] / "lines.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 23

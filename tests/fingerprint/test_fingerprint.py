@@ -104,10 +104,7 @@ DIFFERENT = {
         "import numpy as np\nrng = np.random.default_rng({})\ndef run(): return rng.random()\n",
         (1, 2),
     ),
-    "function looked up in globals": (
-        "def other(): return {}\ndef run(name): return globals()[name]()\n",
-        (1, 2),
-    ),
+    "function looked up in globals": ("def other(): return {}\ndef run(name): return globals()[name]()\n", (1, 2)),
     "which of two functions a name means": (
         "def f(x): return x\ndef g(x): return -x\nA = {}\ndef run(x): return f(x) + g(x) - A(x)\n",
         ("f", "g"),

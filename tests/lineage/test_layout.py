@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crucible_lineage.lineage.graph import LineageGraph
-from crucible_lineage.lineage.labels import ellipsised, plain, short_id, text_width, wrapped
+from crucible_lineage.lineage.labels import ellipsised, plain, text_width, wrapped
 from crucible_lineage.lineage.layout import layout
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.view import view
@@ -139,10 +139,6 @@ def test_a_group_with_one_alarming_member_has_its_state(state):
 def test_shortened_texts_fit(text, width):
     assert text_width(ellipsised(text, width, 12), 12) <= max(width, text_width("…", 12))
     assert len(wrapped(text, width, 12)) <= 2
-
-
-def test_a_short_id_shows_both_ends():
-    assert short_id("0td40y80027sn1w6x3snq5t6rc") == "0td40…5t6rc"
 
 
 def test_control_and_direction_characters_are_spelled_out():

@@ -137,11 +137,7 @@ def test_findings_end_with_code_1_and_are_printed_with_class_id_and_way_out(made
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "this key can see no project"),
-        (["0tr5k2ndm5zvd000nr21qakeh4"], "it does not exist"),
-    ],
+    ("arguments", "words"), [([], "this key can see no project"), (["0tr5k2ndm5zvd000nr21qakeh4"], "it does not exist")]
 )
 def test_bad_input_ends_with_code_2(data: Path, command: Any, arguments: list[str], words: str) -> None:
     ran = command("verify", *arguments, "--data", data)

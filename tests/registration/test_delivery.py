@@ -27,13 +27,7 @@ from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
 from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
-from crucible_lineage.registration.delivery import (
-    DELIVERED,
-    DROPPED,
-    REFUSED,
-    Delivery,
-    DeliveryContext,
-)
+from crucible_lineage.registration.delivery import DELIVERED, DROPPED, REFUSED, Delivery, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output

@@ -269,14 +269,7 @@ def _link(archive: zipfile.ZipFile) -> None:
     archive.writestr(entry, "/etc")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda archive: archive.writestr("../outside", "x"),
-        _large,
-        _link,
-    ],
-)
+@pytest.mark.parametrize("change", [lambda archive: archive.writestr("../outside", "x"), _large, _link])
 def test_an_archive_is_unpacked_within_bounds(change: Any, data: Path, command: Any, tmp_path: Path) -> None:
     bundle = forged(tmp_path / "bad.zip", change)
     ran = command("reproduce", bundle, "--data", data)

@@ -69,12 +69,7 @@ class WarmPython:
             return subprocess.CompletedProcess([sys.executable, *arguments], code, out.read_text(), err.read_text())
 
     def start(
-        self,
-        arguments: list[str],
-        environment: Mapping[str, str],
-        out: Path,
-        err: Path,
-        cwd: Path | str | None = None,
+        self, arguments: list[str], environment: Mapping[str, str], out: Path, err: Path, cwd: Path | str | None = None
     ) -> Started | subprocess.Popen[bytes]:
         """Start `python ARGUMENTS`; what it says goes to the ends of these files.
 

@@ -117,21 +117,6 @@ def test_a_run_that_is_suspended_goes_on_where_it_stopped(begun: str, lab: Any, 
     assert "executed" in awaited(prefect, eventually, begun, "COMPLETED")
 
 
-@by_night("Prefect takes its time")
-def test_a_paused_deployment_starts_nothing_until_it_is_resumed(
-    deployed: str, prefect: Any, eventually: Any, lab: Any
-) -> None:
-    (deployment,) = prefect.deployments(deployed)
-    name = f"run-pipeline/{deployed}"
-    (schedule,) = deployment["schedules"]
-    eventually(lambda: prefect.runs(deployment["id"], "SCHEDULE"), 60)
-    prefect.command("deployment", "schedule", "pause", name, schedule["id"])
-    assert not prefect.runs(deployment["id"], "SCHEDULE"), "Prefect takes back the runs to come"
-    prefect.command("deployment", "schedule", "resume", name, schedule["id"])
-    eventually(lambda: prefect.runs(deployment["id"], "SCHEDULE"), 60)
-    assert not (lab.folder / "arrived").exists()
-
-
 def test_a_failed_run_that_is_retried_makes_what_is_left(begun: str, lab: Any, prefect: Any, eventually: Any) -> None:
     lab.file("broken", "")
     lab.file("open", "")

@@ -61,14 +61,7 @@ def test_a_value_that_cannot_be_set_is_reported(lab: Any, overrides: dict[str, A
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("a.b=3", 3),
-        ("a.b=true", True),
-        ("a.b='3'", "3"),
-        ("a.b=[1, x]", [1, "x"]),
-        ("a.b=", ""),
-        ("a.b=x=y", "x=y"),
-    ],
+    [("a.b=3", 3), ("a.b=true", True), ("a.b='3'", "3"), ("a.b=[1, x]", [1, "x"]), ("a.b=", ""), ("a.b=x=y", "x=y")],
 )
 def test_a_value_is_read_as_in_yaml(text: str, value: Any) -> None:
     assert parse_overrides((text,)) == {"a.b": value}

@@ -103,10 +103,7 @@ def test_a_file_of_100_megabytes_is_refused_without_being_read(lab: Any) -> None
 
 @pytest.mark.parametrize(
     ("raw", "words"),
-    [
-        (b"pipeline: caf\xe9\n", "1: this is not UTF-8 text"),
-        ("pipeline: p\n".encode("utf-16"), "not UTF-8 text"),
-    ],
+    [(b"pipeline: caf\xe9\n", "1: this is not UTF-8 text"), ("pipeline: p\n".encode("utf-16"), "not UTF-8 text")],
 )
 def test_a_file_that_is_not_utf8_is_reported(lab: Any, raw: bytes, words: str) -> None:
     path: Path = lab.folder / "odd.yaml"

@@ -112,10 +112,7 @@ def test_a_run_without_work_does_not_wait_for_earlier_requests(
 
 
 @pytest.mark.parametrize(
-    ("ingest", "message"),
-    [
-        ("{wait: true}", "write true, false, or the longest wait for it, as in 90s, 10m, 2h"),
-    ],
+    ("ingest", "message"), [("{wait: true}", "write true, false, or the longest wait for it, as in 90s, 10m, 2h")]
 )
 def test_a_fault_is_reported_with_its_line(lab: Any, ingest: str, message: str) -> None:
     path = lab.declare(PIPELINE.replace("INGEST", ingest))

@@ -38,7 +38,7 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
             "rows": 2,
             "delimiter": "comma",
             "columns": [{"name": "shift", "min": 620.9, "max": 1001.4}, {"name": "counts", "min": 120.0, "max": 980.0}],
-        },
+        }
     }
 
 
@@ -263,10 +263,7 @@ def test_what_is_not_modelled_in_full_is_counted_and_not_summarised(tmp_path: Pa
     assert ingest(series, series.name, None)[1].metadata == {
         "image": {"format": "TIFF", "frames": "12 frames, not summarised"}
     }
-    assert ingest(scans, scans.name, None)[1].metadata == {
-        "operator": "Ada",
-        "hdf5": "501 objects, not summarised",
-    }
+    assert ingest(scans, scans.name, None)[1].metadata == {"operator": "Ada", "hdf5": "501 objects, not summarised"}
 
 
 def test_no_reader_states_a_wrong_value_about_real_files() -> None:
