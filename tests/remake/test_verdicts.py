@@ -33,7 +33,7 @@ EXPECTED = [
     ("grouped[counter A]", IDENTICAL, ""),
     ("plotted", IDENTICAL, ""),
     ("counted", IDENTICAL, ""),
-    ("stored", WITHIN, "scan@created_at differs, which does not count"),
+    ("stored", WITHIN, "the same numbers in other bytes"),
     ("wavering", WITHIN, "1 of 1 numbers differ"),
     ("dated", ALIKE, "the same pixels"),
     ("asked", FAILED, "over the network, and what that answered is not recorded"),
