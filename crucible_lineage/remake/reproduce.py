@@ -186,28 +186,20 @@ def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[l
         if mfid in seen:
             continue
         seen.add(mfid)
-        found = _output(session, mfid)
-        if found is None and mfid in mfids:
+        dataset = visible_dataset(session.client, mfid, "reproduce", include_owner=True)
+        record = read_record(dataset.scientific_metadata)
+        step = record.as_step if record is not None else None
+        if step is None and mfid in mfids:
             raise InputError(f"reproduce {mfid}: it was not made by a step that is recorded; there is nothing to run")
-        if found is not None:
-            outputs.append(found[0])
-            codes.append(found[1])
-            waiting += found[0].record.parents if is_all else ()
+        if step is not None:
+            try:
+                complete = whole_record(session.client, mfid, step)
+            except ChecksumError as error:
+                raise InputError(f"reproduce {mfid}: {error}") from error
+            outputs.append(KitStep(mfid, complete, dataset.scientific_metadata or {}))
+            codes.append(recorded_code(dataset, complete))
+            waiting += complete.parents if is_all else ()
     return outputs, codes
-
-
-def _output(session: Session, mfid: str) -> tuple[KitStep, RecordedCode] | None:
-    dataset = visible_dataset(session.client, mfid, "reproduce", include_owner=True)
-    record = read_record(dataset.scientific_metadata)
-    step = record.as_step if record is not None else None
-    if step is None:
-        return None
-    try:
-        complete = whole_record(session.client, mfid, step)
-    except ChecksumError as error:
-        raise InputError(f"reproduce {mfid}: {error}") from error
-    output = KitStep(mfid, complete, dataset.scientific_metadata or {})
-    return output, recorded_code(dataset, complete)
 
 
 @dataclass(frozen=True)

@@ -225,15 +225,14 @@ def counting_certificates(stored: Any, project: str, kind: str | None = None) ->
     """Return the certificates in such JSON that count in a project, of one kind or of all."""
     rows, trusted = stored
     trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
-    read = (_from_row(row) for row in rows if kind is None or row["kind"] == kind)
-    return [certificate for certificate in read if trusting.counts(certificate, project)]
-
-
-def _from_row(row: JsonMapping) -> Certificate:
-    read = datetime.fromisoformat
-    spans = tuple((read(begin), read(end) if end else NO_END) for begin, end in row["spans"])
-    fields = tuple((name, value) for name, value in row["fields"])
-    return Certificate(**{**row, "fields": fields, "since": read(row["since"]), "spans": spans})
+    read, found = datetime.fromisoformat, list[Certificate]()
+    for row in rows:
+        spans = tuple((read(begin), read(end) if end else NO_END) for begin, end in row["spans"])
+        fields = tuple((name, value) for name, value in row["fields"])
+        certificate = Certificate(**{**row, "fields": fields, "since": read(row["since"]), "spans": spans})
+        if kind in (None, certificate.kind) and trusting.counts(certificate, project):
+            found.append(certificate)
+    return found
 
 
 @dataclass(frozen=True)
