@@ -15,7 +15,6 @@ from crucible_lineage.lineage.view import MOST_BOXES
 
 Point = tuple[float, float]
 _SWEEPS = 12  # of ordering and of placing; more changed none of the pictures inspected
-_COLUMN_GAP, _ROW_GAP = 70.0, 14.0
 _LINE_HEIGHT = 10.0  # height of a line that passes a column between two boxes
 _STRAIGHT = 8.0  # weight of straight long lines against boxes centred on their neighbours
 _SCREEN = (1400.0, 900.0)  # pixels; a picture that does not fit is shown smaller, and its text too
@@ -34,21 +33,23 @@ class Layout:
     courses: dict[tuple[int, int], tuple[Point, ...]]
 
 
-def layout(sizes: Sequence[Point], edges: Iterable[tuple[int, int]]) -> Layout:
+def layout(
+    sizes: Sequence[Point], edges: Iterable[tuple[int, int]], *, column_gap: float = 70.0, row_gap: float = 14.0
+) -> Layout:
     """Arrange boxes, numbered as in `sizes`, the same for equal input; edges that close a cycle run backwards.
 
     A picture that would be much wider or higher than a screen is wrapped: into several columns for one layer, and into
     bands of columns, one below the other.
     """
     links = [(source, target) for source, target in dict.fromkeys(edges) if source != target]
-    layer = _layers(sizes, links)
+    layer = _layers(sizes, links, column_gap, row_gap)
     chains, layer_of, heights = _chains(links, layer, [height for _, height in sizes])
     lines: networkx.DiGraph[int] = networkx.DiGraph(step for chain in chains for step in pairwise(chain))
     lines.add_nodes_from(range(len(heights)))
     columns = _order_columns(layer_of, lines)
-    ys = _heights(columns, lines, heights, len(sizes))
+    ys = _heights(columns, lines, heights, row_gap, len(sizes))
     widths = [max((sizes[n][0] for n in column if n < len(sizes)), default=0.0) for column in columns]
-    xs, turns = _bands(columns, lines, widths, ys, heights)
+    xs, turns = _bands(columns, lines, widths, ys, heights, column_gap)
     centres = tuple((xs[layer_of[number]], ys[number]) for number in range(len(sizes)))
     courses = {}
     for link, chain in zip(links, chains, strict=True):
@@ -69,7 +70,7 @@ def _best(choices: Iterable[int], size_of: Callable[[int], Point]) -> int:
     return best if shrunk[best] < _GAIN * shrunk[first] else first
 
 
-def _layers(sizes: Sequence[Point], links: list[tuple[int, int]]) -> list[int]:
+def _layers(sizes: Sequence[Point], links: list[tuple[int, int]], column_gap: float, row_gap: float) -> list[int]:
     """Return the column of each box: right of all its parents, or just left of its first child if it has none.
 
     A column has as many boxes as a screen bears, the outermost of a layer first, so that lines pass in the middle.
@@ -100,7 +101,7 @@ def _layers(sizes: Sequence[Point], links: list[tuple[int, int]]) -> list[int]:
 
     def size_of(rows: int) -> Point:
         width, height = (sum(side) / len(sizes) for side in zip(*sizes, strict=True))
-        return (max(layered(rows)) + 1) * (width + _COLUMN_GAP), min(rows, most) * (height + _ROW_GAP)
+        return (max(layered(rows)) + 1) * (width + column_gap), min(rows, most) * (height + row_gap)
 
     layer = layered(_best([most, *range(min(most, MOST_BOXES), 0, -1)], size_of) if sizes else 1)
     for number in graph:
@@ -111,14 +112,14 @@ def _layers(sizes: Sequence[Point], links: list[tuple[int, int]]) -> list[int]:
 
 def _bands(
     columns: list[list[int]], lines: networkx.DiGraph[int], widths: list[float], ys: list[float],
-    heights: list[float],
+    heights: list[float], gap: float,
 ) -> tuple[list[float], dict[int, tuple[float, float, float]]]:  # fmt: skip
     """Divide the columns into bands, one below the other, where few lines cross. Moves `ys` there.
 
     Returns the middle of each column; and for each number whose lines lead to the next band, where these run: right of
     the band, below it, and left of the next one.
     """
-    ends = [0.0, *accumulate(width + _COLUMN_GAP for width in widths)]
+    ends = [0.0, *accumulate(width + gap for width in widths)]
     tops = [min((ys[n] - heights[n] / 2 for n in column), default=0.0) for column in columns]
     bottoms = [max((ys[n] + heights[n] / 2 for n in column), default=0.0) for column in columns]
     crossing = [[number for number in column if lines.succ[number]] for column in columns]
@@ -135,11 +136,11 @@ def _bands(
             ys[number] += top - above
         for width in widths[first:end]:
             xs.append(right + width / 2)
-            right += width + _COLUMN_GAP
+            right += width + gap
         leaving = crossing[end - 1] if end < len(columns) else []
         for at, number in enumerate(reversed(leaving)):  # as nested lines, which do not cross
             out = _BEND + _TRACK * at
-            turns[number] = (right - _COLUMN_GAP + out, below + out, left - _BEND - _TRACK * (len(leaving) - 1 - at))
+            turns[number] = (right - gap + out, below + out, left - _BEND - _TRACK * (len(leaving) - 1 - at))
         top = below + 2 * _BEND + _TRACK * len(leaving)
     return xs, turns
 
@@ -229,12 +230,14 @@ def _crossings(columns: list[list[int]], lines: networkx.DiGraph[int]) -> int:
     return count
 
 
-def _heights(columns: list[list[int]], lines: networkx.DiGraph[int], heights: list[float], boxes: int) -> list[float]:
+def _heights(
+    columns: list[list[int]], lines: networkx.DiGraph[int], heights: list[float], row_gap: float, boxes: int
+) -> list[float]:
     """Return the height of each number: near its neighbours' mean, in its column's order, without overlap."""
     before, after = lines.pred, lines.succ
     ys = [0.0] * len(heights)
     for column in columns:
-        _spread(column, [0.0] * len(column), [1.0] * len(column), heights, ys)
+        _spread(column, [0.0] * len(column), [1.0] * len(column), heights, row_gap, ys)
     for sweep in range(2 * _SWEEPS):
         both = sweep >= 2 * _SWEEPS - 2
         for column in columns if sweep % 2 == 0 else reversed(columns):
@@ -247,7 +250,7 @@ def _heights(columns: list[list[int]], lines: networkx.DiGraph[int], heights: li
                     sum(ys[o] * s for o, s in zip(neighbours, strength, strict=True)) / total if total else ys[number]
                 )
                 weights.append(total or 0.1)
-            _spread(column, preferred, weights, heights, ys)
+            _spread(column, preferred, weights, heights, row_gap, ys)
     top = min((ys[number] - heights[number] / 2 for number in range(len(heights))), default=0.0)
     return [y - top for y in ys]
 
@@ -257,10 +260,11 @@ def _spread(
     preferred: list[float],
     weights: list[float],
     heights: list[float],
+    row_gap: float,
     ys: list[float],
 ) -> None:
     """Set `ys` of a column closest to the preferred ones, without overlap, by pooling adjacent violators."""
-    steps = ((heights[above] + heights[below]) / 2 + _ROW_GAP for above, below in pairwise(column))
+    steps = ((heights[above] + heights[below]) / 2 + row_gap for above, below in pairwise(column))
     offsets = list(accumulate(steps, initial=0.0))[: len(column)]
     blocks: list[tuple[float, float, int]] = []  # (mean preferred height without offsets, weight, count)
     for height, weight, offset in zip(preferred, weights, offsets, strict=True):
