@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.client.files import is_selected, local_path
+from crucible_lineage.client.files import local_path
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError, ServerError
 from crucible_lineage.machine.process import traffic
@@ -128,11 +128,3 @@ def test_folders_in_the_storage_path_are_kept(tmp_path: Path) -> None:
         mfid=DATASET, filename="f.h5", dataset_mfid=DATASET, storage_path=f"bucket/{DATASET}/run 1/f.h5"
     )
     assert local_path(tmp_path, record) == tmp_path / "run 1" / "f.h5"
-
-
-@pytest.mark.parametrize(
-    ("include", "exclude", "wanted"),
-    [(None, None, True), ("*.dat", None, True), ("*.txt", None, False), (["*.dat"], "a*", False), ([], None, False)],
-)
-def test_a_string_is_one_pattern(include: Any, exclude: Any, wanted: bool) -> None:
-    assert is_selected("a.dat", include, exclude) is wanted

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
-from crucible_lineage.errors import CrucibleError, FileConflictError, UnreachableError
+from crucible_lineage.errors import FileConflictError, UnreachableError
 
 QUICK = RetryPolicy(attempts=2, first_wait_s=0.001)
 
@@ -100,16 +100,3 @@ def test_an_unfinished_replacement_continues_only_on_request(
     assert stub.contents[first.mfid] != b"recalibrated"
     keeper.files.upload(dsid, movie, replace=True)
     assert stub.contents[first.mfid] == b"recalibrated"
-
-
-@pytest.mark.parametrize("text", ["", '{"upload_id": 1, "part_size": 2, "new": 3}'])
-def test_a_note_that_cannot_be_read_is_no_hindrance(
-    keeper: CrucibleClient, stub: Any, dsid: str, movie: Path, state: Path, text: str
-) -> None:
-    stub.fault("POST", "/complete", "cut", times=2)
-    with pytest.raises(CrucibleError):
-        keeper.files.upload(dsid, movie)
-    (note,) = state.iterdir()
-    assert stub.key not in note.read_text()
-    note.write_text(text)
-    assert not keeper.files.upload(dsid, movie).existed

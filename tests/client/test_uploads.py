@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +110,6 @@ def test_a_file_that_changed_since_it_was_scanned_is_not_sent(
     with pytest.raises(FileChangedError):
         client.files.upload(dsid, spectrum, checksums=checksums)
     assert stub.calls == []
-
-
-def test_a_file_whose_time_moves_while_it_is_sent_is_stored(
-    client: CrucibleClient, stub: Any, dsid: str, movie: Path
-) -> None:
-    """As after copying a folder, or restoring it from a backup, without times."""
-    stub.fault("POST", "/parts$", "pass", action=lambda: os.utime(movie, ns=(1, 1)))
-    assert client.files.upload(dsid, movie).file.sha256_hash == scan_file(movie).sha256
 
 
 @pytest.mark.parametrize("change", ["edit", "remove"])

@@ -181,10 +181,7 @@ def test_a_parameter_on_which_the_data_of_a_step_differ_blocks_it(lab: Any, spec
     assert second.state == "blocked"
 
 
-FAULTS = {
-    "group_by: [instrument]": "a record has no field 'instrument'; ",
-    "expect: 0": "greater than or equal to 1",
-}
+FAULTS = {"group_by: [instrument]": "a record has no field 'instrument'; ", "expect: 0": "greater than or equal to 1"}
 
 
 @pytest.mark.parametrize("keys", FAULTS)
