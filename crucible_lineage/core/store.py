@@ -22,17 +22,11 @@ CREATE TABLE file_checksums (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
     checksums TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE remote_checksums (
-    url TEXT NOT NULL, generation TEXT NOT NULL, checksums TEXT NOT NULL, PRIMARY KEY (url, generation)
-) WITHOUT ROWID;
 CREATE TABLE inspected (
     asked TEXT PRIMARY KEY, rules TEXT NOT NULL, files TEXT NOT NULL, found TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE mark (
     instance TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (instance, name)
-) WITHOUT ROWID;
-CREATE TABLE published (
-    instance TEXT NOT NULL, mfid TEXT NOT NULL, place TEXT NOT NULL, PRIMARY KEY (instance, mfid, place)
 ) WITHOUT ROWID;
 CREATE TABLE ingestion (
     instance TEXT NOT NULL, request INTEGER NOT NULL, mfid TEXT NOT NULL, dataset TEXT NOT NULL,
@@ -86,24 +80,12 @@ class Store:
 
     def remote_checksums(self, url: str, generation: str) -> FileChecksums | None:
         """Return the checksums of a remote file in this generation, if it was read before."""
-        row = self.database.row(
-            "SELECT checksums FROM remote_checksums WHERE url = ? AND generation = ?", url, generation
-        )
-        return FileChecksums.from_json(known) if row and (known := unsealed(row[0], url, generation)) else None
+        known = self.mark(f"checksums {url} {generation}")
+        return FileChecksums.from_json(known) if known else None
 
     def keep_remote_checksums(self, url: str, generation: str, checksums: FileChecksums) -> None:
         """Store the checksums of a remote file in this generation."""
-        stored = sealed(checksums.to_json(), url, generation)
-        self.database.write("INSERT OR REPLACE INTO remote_checksums VALUES (?, ?, ?)", url, generation, stored)
-
-    def is_published(self, mfid: str, target: str) -> bool:
-        """Return whether the dataset's files are known to have been copied to the target."""
-        sql = "SELECT mfid, place FROM published WHERE instance = ? AND mfid = ? AND place = ?"
-        return bool(self.database.row(sql, self.instance, mfid, target) == (mfid, target))
-
-    def note_published(self, mfid: str, target: str) -> None:
-        """Record that the dataset's files have been copied to the target."""
-        self.database.write("INSERT OR REPLACE INTO published VALUES (?, ?, ?)", self.instance, mfid, target)
+        self.set_mark(f"checksums {url} {generation}", checksums.to_json())
 
     def mark(self, name: str) -> JsonObject:
         """Return the last value under this name for this Crucible; empty if there is none."""

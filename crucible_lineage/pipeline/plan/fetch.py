@@ -237,7 +237,8 @@ def publish(dataset: DatasetRef, address: str, block: str | None, session: Sessi
     At the end of a run this is called for all its results, whoever made them and when. Overwrites nothing. Raises
     InputError if other content has one of the addresses.
     """
-    if session.store.is_published(dataset.mfid, address):
+    mark = f"published {dataset.mfid} {address}"
+    if session.store.mark(mark):
         return
 
     source = open_source(address.partition("://")[0], block)
@@ -247,4 +248,4 @@ def publish(dataset: DatasetRef, address: str, block: str | None, session: Sessi
         url = f"{address.rstrip('/')}/{dataset.mfid}/{file.name}"
         sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=block).to_json()
     session.client.metadata.merge(dataset.mfid, {"published": {address: sent}})
-    session.store.note_published(dataset.mfid, address)
+    session.store.set_mark(mark, {"files": list(sent)})
