@@ -187,7 +187,7 @@ class Session:
         """
         if self.settings.embedded:
             return ""
-        return str((self.journal.agent_of(self._key) or self.agent)["unique_id"])
+        return str((self.store.mark(self._key) or self.agent)["unique_id"])
 
     def known(self, mfid: str) -> DatasetRef | None:
         """Return a dataset that is known to be complete at Crucible, or waits in the outbox."""
@@ -208,20 +208,20 @@ class Session:
             try:
                 account = client.account.whoami()
             except TRANSIENT:
-                if (stored := self.journal.agent_of(self._key)) is None:
+                if not (stored := self.store.mark(self._key)):
                     raise
                 self._agent = agent(stored)
                 return self._agent
             user = account.user_info.model_dump() if account.user_info else {}
             self._agent = agent({**user, "unique_id": account.user_unique_id})
             if not self.settings.embedded:
-                self.journal.note_agent(self._key, self._agent)
+                self.store.set_mark(self._key, self._agent)
             return self._agent
 
     @property
     def _key(self) -> str:
-        """A digest of the key in use."""
-        return hashlib.sha256((self.settings.api_key or "").encode()).hexdigest()[:16]
+        """The name under which the store has the account of the key in use."""
+        return f"account {hashlib.sha256((self.settings.api_key or '').encode()).hexdigest()[:16]}"
 
     def set_agent(self, agent: dict[str, object]) -> None:
         """Set the account, which another process with this key has already looked up."""

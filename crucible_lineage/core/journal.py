@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.text.masking import masked, masked_text
 
@@ -87,10 +87,7 @@ CREATE TABLE event (
     data TEXT NOT NULL
 );
 CREATE INDEX event_by_run ON event (run);
-CREATE TABLE present (digest TEXT PRIMARY KEY, steps TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE account (
-    service TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, PRIMARY KEY (service, key)
-) WITHOUT ROWID
+CREATE TABLE present (digest TEXT PRIMARY KEY, steps TEXT NOT NULL) WITHOUT ROWID
 """
 
 _COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, error"
@@ -484,17 +481,6 @@ class Journal:
             subject, failed_at = tuple(json.loads(about)), when.get(row, "")
             found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, failed_at)
         return found
-
-    # Accounts
-
-    def agent_of(self, key: str) -> JsonObject | None:
-        """Return the stored owner of a key (given its digest); None if the service was never asked."""
-        row = self.database.row("SELECT account FROM account WHERE service = ? AND key = ?", self.service, key)
-        return unsealed(row[0], key) if row else None
-
-    def note_agent(self, key: str, agent: JsonMapping) -> None:
-        """Store the owner of a key, so that it is known while the service is away."""
-        self.database.write("INSERT OR REPLACE INTO account VALUES (?, ?, ?)", self.service, key, sealed(agent, key))
 
 
 def _row(row: Sequence[Any]) -> ResultRow:
