@@ -13,7 +13,9 @@ from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.parts import INGESTION_S
+from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.inspect import inspection_of
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
@@ -63,10 +65,8 @@ def called_step(
     An input is a path, the id of a dataset, a dataset, or a list of these. Raises InputError if one is missing or
     invalid.
     """
-    from crucible_lineage.pipeline.declare.pipeline import StepSpec
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.plan.facts import ParentFacts
-    from crucible_lineage.pipeline.plan.inspect import inspection_of
     from crucible_lineage.pipeline.plan.plan import files_for_role
 
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
