@@ -52,7 +52,7 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: Wa
             session.client.projects.create(project_id="dye", organization="x", project_lead=lead)
         (folder / "KEYFILE").write_text(service.api_key)
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        environment["CRUCIBLE_LINEAGE_DATA"] = str(tmp_path / "data")
+        environment |= {"CRUCIBLE_LINEAGE_DATA": str(tmp_path / "data"), "CRUCIBLE_LINEAGE_KEEP": "yes"}
         ran = []
         for language, block in BLOCK.findall(PAGE):
             if language != "console":
@@ -66,7 +66,7 @@ def test_each_command_prints_what_the_page_shows(tmp_path: Path, warm_python: Wa
                 shows(line, printed, follow(line, folder, environment, warm_python))
                 ran.append(line.removeprefix("crucible-lineage ").split()[0])
         with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
-            assert session.client.datasets.count(project_id="dye") == 16
+            assert session.client.datasets.count(project_id="dye") == 18
     assert set(ran) >= {"check", "plan", "run", "list", "show", "get", "table", "lineage", "why", "push"}
     assert set(ran) >= {"hold", "lift", "set", "sign", "certify", "statements", "reproduce"}
     assert (folder / "first" / "calibration.png").read_bytes().startswith(b"\x89PNG")
@@ -88,7 +88,11 @@ def test_two_people_share_a_crucible(tmp_path: Path, warm_python: WarmPython) ->
                     pipeline.write(block)
             for shown, printed in commands(block, r"\w+\$ ") if language == "console" else ():
                 person, line = shown.split("$ ", 1)
-                environment = {**os.environ, "CRUCIBLE_LINEAGE_DATA": str(tmp_path / person)}
+                environment = {
+                    **os.environ,
+                    "CRUCIBLE_LINEAGE_DATA": str(tmp_path / person),
+                    "CRUCIBLE_LINEAGE_KEEP": "yes",
+                }
                 if person in keys:
                     environment |= {"CRUCIBLE_API_URL": lab.url, "CRUCIBLE_API_KEY": keys[person]}
                 if line.startswith("crucible-lineage serve"):
