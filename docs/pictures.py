@@ -23,7 +23,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 import crucible_lineage as cl
-from crucible_lineage.ask.bundle import lineage_to_share
+from crucible_lineage.ask.bundle import to_share
+from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.svg import render_svg
@@ -146,7 +147,7 @@ def of_the_page(data: Path) -> dict[str, bytes]:
 
     with cl.connect(data, project="example-raman-instruments") as lab:
         mfid = lab.dataset(TABLE).mfid
-        graph = shareable(lineage_to_share(lab.session, mfid, thumbnails=True))
+        graph = shareable(to_share(lab.session, fetch_lineage(lab.session, mfid, thumbnails=True)))
     file = data / "page.html"
     file.write_text(render_html(graph, mfid), encoding="utf-8")
     with sync_playwright() as driver, driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS) as browser:
