@@ -42,7 +42,7 @@ Returned = Mapping[str, Mapping[str, object]]
 
 
 class SlotWriter:
-    """Makes the results current that a run of a pipeline relies on, at its end. What is current costs no call."""
+    """Makes the results current that a run of a pipeline relies on. A result known to be current costs no call."""
 
     def __init__(self, session: Session, plan: PipelinePlan, pipeline: str, run_id: str, path: Path | None) -> None:
         self.session = session
@@ -104,7 +104,10 @@ class SlotWriter:
             if not waits and not any(map(self.index.is_candidate, new)):
                 needed[name] = partial(self._write, update, equal, new)
         outcomes = self.session.client.at_once(*needed.values()) if needed else []
-        return {name: error for name, error in zip(needed, outcomes, strict=True) if error}
+        errors = {name: error for name, error in zip(needed, outcomes, strict=True) if error}
+        for name in needed.keys() - errors.keys():
+            del self._reused[name]
+        return errors
 
     def waits(self, datasets: Iterable[DatasetRef]) -> bool:
         """Return whether one of the datasets is not at Crucible yet."""

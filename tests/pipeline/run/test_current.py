@@ -9,9 +9,12 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.ask.view import show_dataset
 from crucible_lineage.core.slots import slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
+from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
+from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
+from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
@@ -47,6 +50,22 @@ def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -
     calls.clear()
     again = run(session, lab.pipeline)
     assert (again.executed, again.current_again, set(calls)) == ([], (), {"GET"}), "all is read again"
+
+
+def test_reused_results_are_current_before_others_are_made(lab: Any, session: Session) -> None:
+    """A run that is killed leaves no result current that was made from a superseded one."""
+    first = run(session, lab.pipeline)
+    run(session, lab.pipeline, scaled__factor=4)
+    lab.file("second.txt", "11\n")
+    seen: dict[str, set[str]] = {}
+
+    def listen(event: StepEvent) -> None:
+        if event.step == "total":
+            seen[event.outcome] = current(session, "scaled")
+
+    plan_and_run(bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 2), listen, StepChoice())
+    assert len(seen) > 1
+    assert all(ids == {first.datasets["scaled"]["out"]} for ids in seen.values()), seen
 
 
 def test_a_refactoring_with_the_same_bytes_costs_one_step(lab: Any, session: Session) -> None:
