@@ -174,7 +174,7 @@ class Run:
             self.slot_writer.rely_on(step)
             self.steps[step.name].outcome = Outcome.REUSED
             self.listener(StepEvent(step.name, Outcome.REUSED, ", ".join(datasets[step.name].values())))
-        if not self.index.is_away:
+        if self.has_work and not self.index.is_away:
             with self.session.client.repeating(0.0):  # what fails is tried again at the end, and waited for
                 self.slot_writer.write(datasets)
         self._check({step.name: step.results for step in steps})
