@@ -110,7 +110,7 @@ def test_full_disk_during_an_upload_is_reported_and_the_part_may_be_sent_again(a
     body = {"parts": [{"part_number": 1, "crc32c": crc}]}
     (part,) = api.post(f"/datasets/{mfid}/upload/multipart/{upload}/parts", json=body).json()["parts"]
     with monkeypatch.context() as disk:
-        disk.setattr(storage, "flush", full)
+        disk.setattr(storage.os, "fsync", full)
         refused = httpx.put(part["url"], content=content)
     assert (refused.status_code, "No space left" in refused.json()["detail"]) == (507, True)
     assert httpx.put(part["url"], content=content).status_code == 200
