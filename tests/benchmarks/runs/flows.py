@@ -170,15 +170,16 @@ def watch(parts: dict[int, tuple[str, float]], ended: threading.Event) -> None:
             parts[pid] = part if found[pid][2] else parts.get(pid, ("flow",))[0], found[pid][1]
 
 
-def measured(command: Sequence[str], folder: Path, settings: Mapping[str, str], server: PrefectServer) -> Cost:
-    """What the command cost. CalledProcessError if it failed."""
+def measured(
+    command: Sequence[str], folder: Path, settings: Mapping[str, str], server: PrefectServer | None = None
+) -> Cost:
+    """What the command cost, and meanwhile the server. CalledProcessError if it failed."""
     ctypes.CDLL(None).prctl(36, 1)  # Linux's PR_SET_CHILD_SUBREAPER
     parts: dict[int, tuple[str, float]] = {}
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(parts, ended))
     watcher.start()
-    before, started = sum(os.times()[2:4]) + server.cpu_s(), time.monotonic()
-    served = server.cpu_s()
+    before, served, started = sum(os.times()[2:4]), server.cpu_s() if server else 0.0, time.monotonic()
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
     try:
         subprocess.run(command, cwd=folder, env={**kept, **settings}, check=True, stdout=subprocess.DEVNULL)
@@ -189,11 +190,13 @@ def measured(command: Sequence[str], folder: Path, settings: Mapping[str, str], 
     finally:
         ended.set()
         watcher.join()
-    server.wait_until_idle()
-    by_part: Counter[str] = Counter({"Prefect's server": server.cpu_s() - served})  # type: ignore[dict-item]
+    by_part: Counter[str] = Counter()
     for part, cpu_s in parts.values():
         by_part[part] += cpu_s  # type: ignore[assignment]  # seconds are counted too
-    return Cost(sum(os.times()[2:4]) + server.cpu_s() - before, wall_s, by_part)
+    if server:
+        server.wait_until_idle()
+        by_part["Prefect's server"] = server.cpu_s() - served  # type: ignore[assignment]
+    return Cost(sum(os.times()[2:4]) - before + by_part["Prefect's server"], wall_s, by_part)
 
 
 def main() -> None:
