@@ -271,5 +271,5 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
         causes.setdefault(mfid, cause)
     below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
     below.add_edges_from(("", mfid) for mfid in causes)
-    came_from = dict(networkx.bfs_predecessors(below, "")) if causes else {}
+    came_from = {child: parent for parent, child in networkx.bfs_edges(below, "")} if causes else {}
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)
