@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +25,16 @@ def _loaded() -> ModuleType:
 pictures = _loaded()
 
 
+NUMBER = re.compile(r"-?\d+\.\d+")
+
+
 def assert_stored(drawn: Mapping[str, bytes]) -> None:
-    """Fail if a picture shows something else than the stored one."""
+    """Fail if a picture shows something else than the stored one; sums of lengths depend on the version of Python."""
     for name, content in drawn.items():
         stored = (pictures.IMAGES / name).read_bytes()
-        is_current = pictures.compared(name, content) == pictures.compared(name, stored)
+        now, then = (pictures.compared(name, picture) for picture in (content, stored))
+        lengths = zip(NUMBER.findall(now), NUMBER.findall(then), strict=False)
+        is_current = NUMBER.sub("#", now) == NUMBER.sub("#", then) and all(
+            abs(float(length) - float(before)) < 0.2 for length, before in lengths
+        )
         assert is_current, f"{name} is not what is drawn now; draw it again: make pictures"

@@ -29,6 +29,7 @@ VARYING = (
     (r"--[0-9a-f]{8}\b", "--<attempt>"),
     (r'File "[^"<]*/(\w+\.py)", line \d+', r'File "<Python>/\1", line <number>'),
     (r"On Python .*", "On <Python and system>"),
+    (r"(?m)^ +[~^]+$", "<marks of Python>"),
     (r'("(python|platform|version)": )".*"', r'\1"<version>"'),
     (r"(?<=\S) {2,}", "  "),  # widths of columns follow what varies
 )
