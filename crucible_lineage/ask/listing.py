@@ -276,12 +276,7 @@ def list_datasets(
     project = find_project(session, project)
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
-    of_pipeline = [summary for summary in summaries if pipeline is None or pipeline in summary.pipelines]
-    matching = [summary for summary in of_pipeline if step is None or step in summary.steps]
-    if pipeline is not None and not of_pipeline:
-        raise _none_with(project, "pipeline", pipeline, {name for summary in summaries for name in summary.pipelines})
-    if step is not None and not matching:
-        raise _none_with(project, "step", step, {name for summary in of_pipeline for name in summary.steps})
+    matching = _made_by(project, summaries, pipeline, step)
     if words:
         matching = [summary for summary in matching if _has_words(summary, words.casefold().split())]
     if run is not None:
@@ -298,17 +293,33 @@ def list_datasets(
     entries = list(standings(session, project, copy=copy, among=[summary.mfid for summary in matching]).values())
     available = columns_of(summaries) if where or sort else {}
     if where:
-        condition = parse_condition(where)
-        columns = {name: column_of(name, available) for name in condition.names}
-
-        def value(entry: Standing, name: str) -> object:
-            return columns[name].compared(entry)
-
-        entries = [standing for standing in entries if condition.is_met(partial(value, standing), standing.mfid)]
+        entries = _meeting(where, entries, available)
     shown = [entry for entry in entries if every or entry.is_usable]
     shown = in_order(shown, sort, available) if sort else shown
     others = Counter(entry.state for entry in entries) - Counter(entry.state for entry in shown)
     return Listing(project, tuple(shown), dict(others))
+
+
+def _made_by(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> list[Summary]:
+    """Return the datasets of a pipeline and a step, where they are named. Raises InputError if there are none."""
+    of_pipeline = [summary for summary in summaries if pipeline is None or pipeline in summary.pipelines]
+    if pipeline is not None and not of_pipeline:
+        raise _none_with(project, "pipeline", pipeline, {name for summary in summaries for name in summary.pipelines})
+    matching = [summary for summary in of_pipeline if step is None or step in summary.steps]
+    if step is not None and not matching:
+        raise _none_with(project, "step", step, {name for summary in of_pipeline for name in summary.steps})
+    return matching
+
+
+def _meeting(where: str, entries: Sequence[Standing], available: Mapping[str, Column]) -> list[Standing]:
+    """Return the datasets that meet a condition over columns."""
+    condition = parse_condition(where)
+    columns = {name: column_of(name, available) for name in condition.names}
+
+    def value(entry: Standing, name: str) -> object:
+        return columns[name].compared(entry)
+
+    return [standing for standing in entries if condition.is_met(partial(value, standing), standing.mfid)]
 
 
 def _none_with(project: str, kind: str, name: str, names: Collection[str]) -> InputError:

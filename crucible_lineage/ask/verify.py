@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -242,18 +242,9 @@ def _verify(
     findings += _of_links(graph, datasets, {finding.ids for finding in findings})
     findings += not_ingested(session, graph, datasets)
     bytes_read, copies = 0, list[DamagedFile]()
-    lost = []
-    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
-        present = {file.filename for file in files.get(mfid, ())}
-        expected = expected_files(records[mfid]).items()
-        lost += [DamagedFile(mfid, filename, sha256) for filename, sha256 in expected if filename not in present]
+    lost = _lost_files(findings, files, records)
     if read_bytes:
-        stored = []
-        for mfid, listed in files.items():
-            hashes = {entry.name: entry.sha256 for entry in (mfid in records and records[mfid].generated) or ()}
-            for file in listed if mfid in of_files or mfid in fetched.found else ():
-                sha256 = file.sha256_hash or hashes.get(file.filename)  # Crucible may list none
-                stored.append((mfid, file.model_copy(update={"sha256_hash": sha256})))
+        stored = _with_hashes(files, records, {*of_files, *fetched.found})
         damaged_files, bytes_read = _read_bytes(session, graph, stored, tell)
         copies = list(_damaged_copies(session, graph, stored))
         findings += [file.finding for file in (*damaged_files, *copies) if file.finding]
@@ -270,6 +261,31 @@ def _verify(
         damaged_copies=tuple(copy.sha256 for copy in copies),
     )
     return verification, graph
+
+
+def _lost_files(
+    findings: Iterable[Finding], files: Mapping[str, Sequence[FileRecord]], records: Mapping[str, Record]
+) -> list[DamagedFile]:
+    """Return the recorded files that Crucible does not list any more."""
+    lost = list[DamagedFile]()
+    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
+        present = {file.filename for file in files.get(mfid, ())}
+        expected = expected_files(records[mfid]).items()
+        lost += [DamagedFile(mfid, filename, sha256) for filename, sha256 in expected if filename not in present]
+    return lost
+
+
+def _with_hashes(
+    files: Mapping[str, Sequence[FileRecord]], records: Mapping[str, Record], among: Collection[str]
+) -> list[tuple[str, FileRecord]]:
+    """Return the files of some datasets with the hashes of their records where Crucible lists none."""
+    stored = list[tuple[str, FileRecord]]()
+    for mfid, listed in files.items():
+        hashes = {entry.name: entry.sha256 for entry in (mfid in records and records[mfid].generated) or ()}
+        for file in listed if mfid in among else ():
+            sha256 = file.sha256_hash or hashes.get(file.filename)
+            stored.append((mfid, file.model_copy(update={"sha256_hash": sha256})))
+    return stored
 
 
 def _whole_records(session: Session, datasets: Mapping[str, JsonMapping]) -> tuple[dict[str, Record], dict[str, str]]:

@@ -178,14 +178,7 @@ class Expansion:
         if name in self.instances:
             raise InputError(f"two instances would be called {name!r}; give them values that look different")
         parents = self._sources(step, variant.given, point, name)
-        faults = [value.fault for value in values.values()]
-        for (role, number), part in parents.items():
-            if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
-                faults.append(part.fault)
-            faults.append(self._unexpected(role, step.sources[role][number], part.feeds))
         feeds = tuple(feed for part in parents.values() for feed in part.feeds)
-        if not feeds:
-            faults.append("none of its inputs exists; a derived dataset needs a parent")
         groups = [value.label for dimension, value in values.items() if fields_of(dimension)]
         items = [value.label for dimension, value in values.items() if dimension in self.inputs]
         steps = dict.fromkeys((*swept, *(dimension for dimension in point if dimension in self.points)))
@@ -207,7 +200,7 @@ class Expansion:
             inspection=variant.inspection,
             feeds=feeds,
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
-            blocked=next(filter(None, faults), ""),
+            blocked=next(filter(None, self._faults(step, values.values(), parents)), ""),
             slots={output: (slot(step.declared["name"], step.declared["step"], output, scope),)
                    for output in step.inspection.outputs} if step.declared else {},
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
@@ -218,6 +211,18 @@ class Expansion:
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
+
+    def _faults(
+        self, step: BoundStep, values: Iterable[Value], parents: Mapping[tuple[str, int], _SourceParents]
+    ) -> Iterator[str]:
+        """Yield why an instance cannot be made, or nothing, for each of its values and parents."""
+        yield from (value.fault for value in values)
+        for (role, number), part in parents.items():
+            if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
+                yield part.fault
+            yield self._unexpected(role, step.sources[role][number], part.feeds)
+        if not any(part.feeds for part in parents.values()):
+            yield "none of its inputs exists; a derived dataset needs a parent"
 
     def _sources(
         self, step: BoundStep, given: Mapping[str, object], point: Point, name: str
