@@ -116,4 +116,5 @@ def _program_faults(step: StepSpec, arguments: Sequence[str]) -> Iterator[Fault]
         words = _LITERAL.sub("", FIELD.sub("", step.run)).split()
         if shown := ", ".join(dict.fromkeys(match[0] for word in words for match in _SIGN.finditer(word) if match[0])):
             message = f"this command runs without a shell, so {shown} would be an argument"
-            yield Fault(f"{message}; write [sh, -c, LINE], or quote it")
+            way_out = 'write [sh, -c, LINE, sh, VALUE, ...], where LINE has the first value as "$1", or quote it'
+            yield Fault(f"{message}; {way_out}")
