@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,24 +16,23 @@ from prefect import Task, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import Crashed
-from prefect.task_runners import TaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
-from crucible_lineage.errors import LineageError, PrefectAwayError, RunError, StepError
+from crucible_lineage.errors import LineageError, PrefectAwayError, RunError
 from crucible_lineage.flows.reports import failing_with_message, reporting, state_of, telling_arrived, tolerating
-from crucible_lineage.flows.runners import THREADS, task_runner
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
-from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.engines.local import Running
-from crucible_lineage.pipeline.job.delivering import Driver, delivered_here
-from crucible_lineage.pipeline.job.job import Job, Materialized, job_to_json, made_from_json
-from crucible_lineage.pipeline.logs import reading_progress
+from crucible_lineage.pipeline.job.job import Job, Materialized
+from crucible_lineage.pipeline.job.materialize import materialize_step
+from crucible_lineage.pipeline.logs import LineCallback
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
@@ -44,11 +41,16 @@ from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
+from crucible_lineage.settings import JOBS_AT_ONCE
+from crucible_lineage.tasks.artifacts import tell_made
 from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown
 
+# As many threads as the local engine has. Prefect's default is one for each step that is ready: then two machines would
+# start all of them at once, and run each twice.
+THREADS: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=JOBS_AT_ONCE)
 MARKED = "prefect-"  # before the id of a flow run in the name of its mark
 KILLED = "its process was killed; this was noticed when the next run began"
 
@@ -107,7 +109,6 @@ def run_pipeline(
     overrides: JsonObject | None = None,
     only: Sequence[str] = (),
     force: Sequence[str] = (),
-    runner: Runner | None = None,
 ) -> State[Any]:
     """Run a pipeline. The flow run is Completed if every step has its result; else Failed, with the reasons.
 
@@ -117,7 +118,6 @@ def run_pipeline(
         overrides: Parameters for this run, as in {"axis.degree": 4}.
         only: Make only these steps.
         force: Make these steps again, and keep their earlier results.
-        runner: What steps run on, instead of the declared runner.
     """
     session = session_for(crucible)
     path = located(pipeline)
@@ -125,8 +125,8 @@ def run_pipeline(
     with noting_unstarted(session, path) if not overrides else nullcontext():
         bound = observer.pipeline or bind_file(path, session.store, overrides)
     get_run_logger().info(session.settings.describe())
-    engine = PrefectEngine(session, crucible, runner or bound.spec.runner)
-    with marked_alive(session.settings.data), reporting(bound, observer.listener) as listen, engine:
+    engine = PrefectEngine(session)
+    with marked_alive(session.settings.data), reporting(bound, observer.listener) as listen:
         result = observer.result = plan_and_run(
             *(bound, session, lambda: engine, listen, observer.choice, observer.stop),
             arrived=telling_arrived(),
@@ -165,77 +165,39 @@ def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
     return materialize.with_options(**options)
 
 
-class PrefectEngine(AbstractContextManager["PrefectEngine"]):
-    """An engine that runs steps as tasks of the current flow, on its task runner or on a declared one, which it closes.
+class PrefectEngine:
+    """An engine that runs steps as tasks of the current flow, in threads of its process."""
 
-    Only ids and declared values are sent to a runner, which may be another machine; keys are looked up there.
-    """
-
-    def __init__(
-        self, session: Session, crucible: CrucibleConnection | None = None, runner: Runner | None = None
-    ) -> None:
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self.connection = (crucible or CrucibleConnection()).settled(session.settings)
-        self._declared = runner
-        self._stack = ExitStack()
-        self._runner: TaskRunner[Any] | None = None
-        self._progress: Callable[[], None] | None = None  # publishes it
         self.deliverer: Deliverer | None = None
-        self._delivers = False
-        self._task_runs: JsonObject = {}  # by dataset, for the arrows in Prefect's graph
-
-    def __exit__(self, *failure: object) -> None:
-        self._stack.close()
+        self._task_runs: dict[str, PrefectFuture[Materialized]] = {}  # by dataset, for the arrows in Prefect's graph
 
     def start(self, job: Job) -> Running:
         """Submit a step, with its declared tags."""
-        if self.deliverer and not self._delivers:
-            self._stack.enter_context(delivered_here(job.run_id, self.deliverer))
-            self._delivers = True
-        if self._declared and self._runner is None:  # started on demand: a run with only fresh steps needs none
-            self._runner = self._stack.enter_context(task_runner(self._declared, self.session.settings.data))
-            if self._declared.type != "threads":
-                progress = reading_progress(self.session.settings.data, job.run_id)
-                self._progress = self._stack.enter_context(progress)
-        spec = job.spec
-        task = _task(spec.tags, spec.retries)
-        parameters: JsonObject = {"step": job.name, "job": json.dumps(job_to_json(job)), "crucible": self.connection}
-        if self._progress and self.deliverer:
-            parameters["driver"] = Driver.of(job, self.session)
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
         parents = list({id(run): run for run in runs}.values())
-        running: Any = (
-            self._runner.submit(task, parameters=parameters, wait_for=parents)
-            if self._runner
-            else task.submit(**parameters, wait_for=parents)
-        )
-        return running  # type: ignore[no-any-return]
+        task = _task(job.spec.tags, job.spec.retries)
+        return task.submit(job.name, partial(self._make, job), wait_for=parents)
+
+    def _make(self, job: Job, run: JsonObject, log: LineCallback) -> Materialized:
+        deliveries = self.deliverer.add if self.deliverer else None
+        made = materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
+        if made.executed and not made.waits:  # else its deliverer emits the events
+            pipeline, used = (job.pipeline or {}).get("name", ""), [part.dataset.mfid for part in job.used]
+            tell_made(pipeline, job.project, job.name, used, made.outputs)
+        return made
 
     def stop(self, run_id: str) -> bool:
-        """Stop the processes of steps. Returns False if they run elsewhere, where they end with the runner."""
+        """Stop the processes of steps."""
         stop_run(run_id)
-        if self._declared is None or self._declared.type == "threads":
-            return True
-        for child in multiprocessing.active_children():  # else the pool waits for them
-            child.terminate()
-        return False
+        return True
 
     def result(self, running: Any) -> Materialized:
-        """Wait for the task and return its outcome."""
-        running.wait()
-        if self._progress:  # report the step's progress before its end
-            self._progress()
-        try:
-            outcome = running.result()
-        except Exception as error:
-            if type(error).__name__ == "KilledWorker":  # of Dask, which is not imported here
-                raise StepError(f"the workers that made it have died, one after the other: {error}") from error
-            raise
-        self._task_runs |= dict.fromkeys(outcome["outputs"].values(), running)
-        made_elsewhere = min(outcome["outputs"].values()) if self._progress and self.deliverer else ""
-        if made_elsewhere and self.deliverer and (waiting := self.session.outbox.label(made_elsewhere)):
-            self.deliverer.add(waiting)  # the other process may have left delivery to this one
-        return made_from_json(outcome, self.session)
+        """Return the outcome of the task, which has ended."""
+        made: Materialized = running.result()
+        self._task_runs |= dict.fromkeys((dataset.mfid for dataset in made.outputs.values()), running)
+        return made
 
 
 # Prefixes of Prefect's plain RuntimeErrors when a flow run cannot begin.

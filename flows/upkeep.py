@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,10 @@ from prefect.states import Completed, Failed
 
 from crucible_lineage.ask.verify import verify_project as verify
 from crucible_lineage.errors import InputError
-from crucible_lineage.flows.pipelines import PrefectEngine, marked_alive
+from crucible_lineage.flows.pipelines import THREADS, PrefectEngine, marked_alive
 from crucible_lineage.flows.reports import failing_with_message, reporting, state_of, telling_arrived, tolerating
-from crucible_lineage.flows.runners import THREADS
 from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.labels import plain
-from crucible_lineage.pipeline.declare.load import load_pipeline
-from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.remake.driver import Options
@@ -111,7 +107,6 @@ def rerun(
     project: str | None = None,
     folder: Path | None = None,
     crucible: CrucibleConnection | None = None,
-    runner: Runner | None = None,
 ) -> State[Any]:
     """Make a dataset, or all stale results of a project, again. The flow run is Completed, or Failed with the reasons.
 
@@ -120,7 +115,6 @@ def rerun(
         project: Instead of a dataset: the project of which all stale results are made again, in dependency order.
         folder: Folder with the steps' modules and scripts. By default, the one from which their pipeline last ran.
         crucible: Which Crucible to use. By default, the one configured where the flow runs.
-        runner: What steps run on. By default, the runner in their pipeline's declaration, if that still exists.
     """
     if (mfid is None) == (project is None):
         raise InputError("rerun needs either a dataset or a project; nothing was made")
@@ -128,12 +122,8 @@ def rerun(
     rerun_plan = plan_rerun(mfid, session, folder, {}) if mfid else plan_stale(project or "", session, folder)
     for dataset, reason in rerun_plan.left_out.items():
         get_run_logger().warning("%s is left out: %s", dataset, reason)
-    declaration = session.journal.declaration(rerun_plan.pipeline.name)
-    if runner is None and declaration is not None and declaration.is_file():  # records do not contain the runner
-        with suppress(InputError):  # the declaration is being edited
-            runner = load_pipeline(declaration).runner
-    engine = PrefectEngine(session, crucible, runner)
-    with marked_alive(session.settings.data), reporting(rerun_plan.pipeline) as listen, engine:
+    engine = PrefectEngine(session)
+    with marked_alive(session.settings.data), reporting(rerun_plan.pipeline) as listen:
         result = plan_and_run(
             rerun_plan.pipeline,
             session,

@@ -46,11 +46,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Rooms whose tests take longest, begun first, so that no process ends long after the others.
-SLOW = ("flows", "tasks", "scale", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
-# Tests on Prefect are run by two processes: each has a server for the session, and Slurm's are all in one of them.
+SLOW = ("flows", "tasks", "gcs", "crash", "soak", "pipeline", "cli", "server", "examples")
+# Tests on Prefect are run by two processes: each has a server for the session.
 ON_PREFECT = {
     "tasks": (
-        *("tests/tasks/", "tests/scale/", "tests/gcs/", "tests/flows/test_slurm"),
+        *("tests/tasks/", "tests/gcs/"),
         *("tests/crash/test_prefect_outages.py", "tests/cli/runs/test_steps_that_end_their_process.py"),
     ),
     "flows": ("tests/flows/",),

@@ -64,11 +64,6 @@ def run_with_engine(
     """
     if engine == PREFECT or (engine == AUTO and prefect_is_configured()):
         return _run_on_prefect(request, session, listener, stop)
-    runner = request.pipeline.spec.runner
-    if runner and runner.type != "threads":
-        location = "in threads of this process" if engine in (AUTO, LOCAL) else f"on {engine}"
-        way_out = "; --engine prefect uses it" if engine == AUTO else ""
-        click.echo(f"note: runner {runner.type} is not used: steps run {location}{way_out}", err=True)
     name = LOCAL if engine == AUTO else engine
     with collector_frozen():  # until the command ends
         planned = plan_for_run(request.pipeline, session, listener, request.choice)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import traceback
 from collections import deque
@@ -14,7 +12,6 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from crucible_lineage.core.folders import in_use, remove_folder
 from crucible_lineage.errors import LineageError
 from crucible_lineage.machine.disk import private_file, private_folder, storage_error
 from crucible_lineage.text.masking import Redactor, redactor_of
@@ -30,9 +27,6 @@ _listeners: list[Callable[[str, str], None]] = []  # to lines
 _phase_listeners: dict[str, Callable[[str, str], None]] = {}  # by run
 STARTED: Final = "started"
 MADE: Final = "made"
-
-EVERY_S = 0.2  # the run's polling interval
-MOST_BYTES = 8 << 20  # of a run's file; what steps print then is in their logs only
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 FOLDER = "logs"  # in the data folder
@@ -155,10 +149,6 @@ def record_fault(error: BaseException, data: Path) -> tuple[str, str]:
     return f"{message}; its traceback is in {log}", str(log)
 
 
-# Steps in other processes append their lines and phases to a file in the data folder, which the run reads and removes.
-# A step on a machine that does not share the folder reports nothing until it has ended.
-
-
 @contextmanager
 def listening_to_phases(run_id: str, listener: Callable[[str, str], None]) -> Iterator[None]:
     """Call `listener(step, phase)`, in any thread, when a step of the run reaches a phase."""
@@ -169,73 +159,14 @@ def listening_to_phases(run_id: str, listener: Callable[[str, str], None]) -> It
         del _phase_listeners[run_id]
 
 
-def report_phase(run_id: str, step: str, phase: str, data: Path) -> None:
-    """Report the phase of a step to its run, in this process or in another one of the data folder."""
+def report_phase(run_id: str, step: str, phase: str) -> None:
+    """Report the phase of a step to its run, if that has a listener."""
     if listener := _phase_listeners.get(run_id):
         listener(step, phase)
-    else:
-        _append(data, run_id, {"step": step, "phase": phase})
 
 
-def report_line(run_id: str, step: str, data: Path, on_line: LineCallback | None, line: str) -> None:
-    """Report a printed line to `on_line`, and to the listeners in this process and in that of the run."""
+def report_line(step: str, on_line: LineCallback | None, line: str) -> None:
+    """Report a printed line to `on_line`, and to the listeners in this process."""
     publish_line(step, line)
-    if run_id not in _phase_listeners:
-        _append(data, run_id, {"step": step, "line": line})
     if on_line:
         on_line(line)
-
-
-def is_run_here(data: Path, run_id: str) -> bool:
-    """Return whether the process of the run shares this data folder and reads reports."""
-    return _file(data, run_id).is_file()
-
-
-@contextmanager
-def reading_progress(data: Path, run_id: str) -> Iterator[Callable[[], None]]:
-    """Receive in this process the progress of the run's steps in other processes; yield a function that does it now."""
-    path, stop, lock = _file(data, run_id), threading.Event(), threading.Lock()
-    with in_use(private_folder(path.parent)):
-        try:
-            with private_file(path).open("rb") as stream:
-
-                def publish() -> None:
-                    with lock:
-                        while (line := stream.readline()).endswith(b"\n"):
-                            with suppress(ValueError):  # a full disk truncated it
-                                report = json.loads(line)
-                                if "line" in report:
-                                    publish_line(report["step"], report["line"])
-                                elif listener := _phase_listeners.get(run_id):
-                                    listener(report["step"], report["phase"])
-                        stream.seek(-len(line), os.SEEK_CUR)  # it is still being written
-
-                def poll() -> None:
-                    while not stop.wait(EVERY_S):
-                        publish()
-
-                thread = threading.Thread(target=poll, name="progress", daemon=True)
-                thread.start()
-                try:
-                    yield publish
-                finally:
-                    stop.set()
-                    thread.join()
-                    publish()
-        finally:
-            remove_folder(path.parent)
-
-
-def _append(data: Path, run_id: str, report: dict[str, str]) -> None:
-    """Append to the file of a run that reads it. A full disk, or a run that has ended, does not fail the step."""
-    with suppress(OSError):
-        descriptor = os.open(_file(data, run_id), os.O_WRONLY | os.O_APPEND)
-        try:
-            if "phase" in report or os.fstat(descriptor).st_size < MOST_BYTES:
-                os.write(descriptor, json.dumps(report).encode() + b"\n")
-        finally:
-            os.close(descriptor)
-
-
-def _file(data: Path, run_id: str) -> Path:
-    return data / "work" / f"news-{run_id}" / "progress.jsonl"

@@ -1,7 +1,4 @@
-"""On Prefect, too, steps go on while the service is away: what was made is kept, delivered later, and told then.
-
-In processes, where results travel further; in threads and on Dask by night.
-"""
+"""On Prefect, too, steps go on while the service is away: what was made is kept, delivered later, and told then."""
 
 from __future__ import annotations
 
@@ -16,11 +13,10 @@ import pytest
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.crash.conftest import COUNT
-from tests.nights import NIGHTLY, by_night
+from tests.nights import by_night
 from tests.serving import RunningServer
 from tests.warm import WarmPython
 
-KINDS = ["threads", "processes"] if NIGHTLY else ["processes"]
 COUNT_AND_SPLIT = (
     COUNT
     + """
@@ -49,14 +45,12 @@ RUN = """
 import json, os, sys
 from crucible_lineage.flows.pipelines import Observer, observing, run_pipeline
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.pipeline.declare.pipeline import Runner
 from crucible_lineage.tasks import CrucibleConnection
 if __name__ == "__main__":
-    path, data, kind, patience = sys.argv[1:]
-    runner = Runner(type=kind, workers=2)
+    path, data, patience = sys.argv[1:]
     crucible = CrucibleConnection(data=data, api_url=os.environ["CRUCIBLE_API_URL"])
     with observing(Observer(lambda event: None, StepChoice(patience_s=float(patience)))):
-        state = run_pipeline(path, crucible, runner=runner, return_state=True)
+        state = run_pipeline(path, crucible, return_state=True)
     done = state.result() if state.is_completed() else {}
     told = {"state": state.name, "message": state.message, "executed": done.get("executed")}
     print(json.dumps({**told, "run": str(state.state_details.flow_run_id)}))
@@ -81,7 +75,7 @@ def branches(lab: Any) -> Path:
 def flow(
     prefect: Any, service: RunningServer, away: Any, branches: Path, tmp_path: Path, warm_python: WarmPython
 ) -> Any:
-    """The flow on a runner, in a process of its own: what its state says."""
+    """The flow in a process of its own: what its state says."""
     environment = {
         "CRUCIBLE_API_URL": away.url,
         "CRUCIBLE_API_KEY": service.api_key,
@@ -89,21 +83,19 @@ def flow(
     }
 
     class Flow:
-        def start(self, kind: str, patience_s: float) -> Any:
-            arguments = ["-c", RUN, str(branches), str(tmp_path / "machine"), kind, str(patience_s)]
+        def start(self, patience_s: float) -> Any:
+            arguments = ["-c", RUN, str(branches), str(tmp_path / "machine"), str(patience_s)]
             return warm_python.popen(arguments, {**prefect.environment, **environment}, stderr=subprocess.PIPE)
 
-        def run(self, kind: str, patience_s: float) -> Any:
-            ran = prefect.python("-c", RUN, branches, tmp_path / "machine", kind, patience_s, **environment)
+        def run(self, patience_s: float) -> Any:
+            ran = prefect.python("-c", RUN, branches, tmp_path / "machine", patience_s, **environment)
             assert ran.returncode == 0, ran.stderr
             return json.loads(ran.stdout.splitlines()[-1])
 
     return Flow()
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *(["dask"] if NIGHTLY else [])])
 def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and_tells(
-    kind: str,
     flow: Any,
     away: Any,
     branches: Path,
@@ -120,7 +112,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
         return sorted(event["resource"]["prefect.resource.name"] for event in events)
 
     away.away_after("POST", "/children/")
-    first = flow.run(kind, 0)
+    first = flow.run(0)
     assert first["state"] == "Failed", first
     assert "datasets are made and wait to be delivered" in first["message"]
     assert "no answer from" in first["message"]
@@ -131,7 +123,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
     assert [one["key"] for one in left] == ["outputs"], "what is away is not asked for a picture"
     assert "waits to be delivered" in left[0]["data"]
     away.back()
-    again = flow.run(kind, 30)
+    again = flow.run(30)
     assert (again["state"], again["executed"]) == ("Completed", []), again
     assert sorted(Path(branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     eventually(lambda: told() == ["one", "parts", "three", "two"])
@@ -140,9 +132,7 @@ def test_away_from_the_second_step_on_all_are_made_and_the_next_run_delivers_and
 
 
 @by_night("a killed push without Prefect by day")
-@pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_anything_is_delivered_nothing_is_made_again(
-    kind: str,
     flow: Any,
     away: Any,
     branches: Path,
@@ -153,7 +143,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
 ) -> None:
     calls = branches.parent / "calls"
     away.away_after("POST", "/children/")
-    running = flow.start(kind, 600)
+    running = flow.start(600)
     waiting = tmp_path / "machine" / "outbox"
     eventually(lambda: len([path for path in waiting.glob("*/*/result.json") if path.parent.name[0] != "."]) == 4, 120)
     below = psutil.Process(running.pid).children(recursive=True)
@@ -161,7 +151,7 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
         process.kill()
     running.communicate()
     away.back()
-    again = flow.run(kind, 30)
+    again = flow.run(30)
     assert (again["state"], again["executed"]) == ("Completed", []), again
     assert sorted(calls.read_text().split()) == ["1", "2", "3", "split"]
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:
@@ -169,12 +159,11 @@ def test_killed_before_anything_is_delivered_nothing_is_made_again(
 
 
 @by_night("a hostile proxy without Prefect by day")
-@pytest.mark.parametrize("kind", KINDS)
 def test_through_a_hostile_proxy_all_is_there_once(
-    kind: str, flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path, state_of: Any
+    flow: Any, away: Any, branches: Path, service: RunningServer, tmp_path: Path, state_of: Any
 ) -> None:
     away.share = 0.1
-    assert flow.run(kind, 60)["state"] == "Completed"
+    assert flow.run(60)["state"] == "Completed"
     assert away.faults > 0
     assert sorted((branches.parent / "calls").read_text().split()) == ["1", "2", "3", "split"]
     with Session(Settings(tmp_path / "direct", service.url, service.api_key)) as session:

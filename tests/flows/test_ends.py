@@ -1,6 +1,6 @@
 """However a run ends, on whatever engine: the processes of its steps end with it. docs/running.md has the table.
 
-By day functions and commands are tried in turn, on Prefect each runner gets one signal, and a worker one end.
+By day functions and commands are tried in turn, and a worker gets one end.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ if __name__ == "__main__":
 """
 KINDS = ("function", "command")
 STATES = {"cancel": "CANCELLED", "kill the run": "CRASHED", "kill both": "CRASHED"}
-ENGINES = ("local", "threads", "processes", "dask")
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
@@ -61,11 +60,7 @@ def in_turn(rows: Sequence[Any], columns: Sequence[Any]) -> list[tuple[Any, Any,
 
 ENDS = [
     *in_turn(["local"], (*SIGNALS, signal.SIGHUP)),
-    *(
-        in_turn([engine for engine in ENGINES if engine != "local"], SIGNALS)
-        if NIGHTLY
-        else zip(("threads", "processes", "dask"), SIGNALS, ("function", "command", "function"), strict=True)
-    ),
+    *in_turn(["prefect"], SIGNALS),
 ]
 
 
@@ -124,14 +119,10 @@ def test_a_signal_to_the_run_ends_its_step(
     declare: Any, data: Path, number: int, engine: str, kind: str, request: pytest.FixtureRequest, warm_python: Any
 ) -> None:
     path: Path = declare(kind)
-    if engine == "dask":
-        pytest.importorskip("prefect_dask")
-    if engine != "local":
-        path.write_text(f"{path.read_text()}runner: {engine}\n")
     prefect = None if engine == "local" else request.getfixturevalue("prefect")
     environment = prefect.environment if prefect else {}
     words = ["-m", "crucible_lineage", "run", str(path), "--data", str(data)]
-    words += ["--engine", "local" if engine == "local" else "prefect"]
+    words += ["--engine", engine]
     log = data.parent / "said"
     run = warm_python.start(words, {**os.environ, **environment}, log, log)
     processes = pids(path.parent)
@@ -207,7 +198,6 @@ def engine_of(pid: int) -> int:
     return pid
 
 
-def test_the_table_in_the_docs_names_every_engine_and_signal() -> None:
+def test_the_table_in_the_docs_names_the_limit() -> None:
     text = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
-    assert all(f"`{engine}`" in text for engine in ENGINES)
     assert f"allow {WITHIN_S} s" in text

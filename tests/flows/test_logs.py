@@ -7,10 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.nights import NIGHTLY
-
 RUN = """
 import json, sys
 from crucible_lineage.flows import run_pipeline
@@ -83,22 +79,14 @@ def waits(counts: Path, *, out: Path) -> None:
 """
 
 
-# In this process and in another one; that is all that the runners differ in here.
-RUNNERS = ("threads", "processes", *(("dask", "ray") if NIGHTLY else ()))
-
-
-@pytest.mark.parametrize("runner", RUNNERS)
-def test_what_a_step_prints_is_seen_while_it_runs_on_every_runner(
-    lab: Any, data: Path, prefect: Any, runner: str, eventually: Any, warm_python: Any, tmp_path: Path
+def test_what_a_step_prints_is_seen_while_it_runs(
+    lab: Any, data: Path, prefect: Any, eventually: Any, warm_python: Any, tmp_path: Path
 ) -> None:
-    if runner in ("dask", "ray"):
-        pytest.importorskip(f"prefect_{runner}")
     lab.file(f"{lab.module}_waits.py", WAITS)
     path = lab.declare(
         f"""
         pipeline: waiting
         project: lab
-        runner: {runner}
         inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
         steps:
           waited: {{uses: "{lab.module}_waits:waits", inputs: {{counts: first}}}}

@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.nights import NIGHTLY
-
 PIPELINE = """
 pipeline: seen
 project: lab
@@ -28,10 +26,8 @@ RUN = """
 import json, sys
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
-from crucible_lineage.pipeline.declare.pipeline import Runner
-runner = Runner(type=sys.argv[3], workers=2) if sys.argv[3] != "threads" else None
-given = json.loads(sys.argv[4])
-state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, runner=runner, return_state=True)
+given = json.loads(sys.argv[3])
+state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, return_state=True)
 print(json.dumps([state.type.value, state.message, str(state.state_details.flow_run_id)]))
 """
 
@@ -59,10 +55,9 @@ def graph_of(prefect: Any, run: str) -> dict[str, list[str]]:
         time.sleep(0.5)
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes", *(["dask"] if NIGHTLY else [])])
-def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runner: str) -> None:
+def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any) -> None:
     path = lab.declare(PIPELINE, "seen.yaml")
-    state, message, run = prefect.run(RUN, path, data, runner, '{"a.factor": 5}')
+    state, message, run = prefect.run(RUN, path, data, '{"a.factor": 5}')
     assert state == "COMPLETED", message
     assert graph_of(prefect, run) == {"a": [], "b": [], "c": [], "ab": ["a", "b"], "abc": ["ab", "c"]}
     (flow_run,) = prefect.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
@@ -78,13 +73,13 @@ def test_arrows_are_those_of_the_lineage(lab: Any, data: Any, prefect: Any, runn
 
 def test_reused_steps_are_cached_and_a_run_of_one_step_makes_it_again(lab: Any, data: Any, prefect: Any) -> None:
     path = lab.declare(PIPELINE, "seen.yaml")
-    assert prefect.run(RUN, path, data, "threads", "{}")[0] == "COMPLETED"
-    of_one_step = RUN.replace("runner=runner", 'only=["a"], force=["a"]')
+    assert prefect.run(RUN, path, data, "{}")[0] == "COMPLETED"
+    of_one_step = RUN.replace("given, ", 'given, only=["a"], force=["a"], ')
     for code, expected in (
         (RUN, dict.fromkeys(("a", "b", "c", "ab", "abc"), "Cached")),
         (of_one_step, {"a": "Completed"}),
     ):
-        state, message, run = prefect.run(code, path, data, "threads", "{}")
+        state, message, run = prefect.run(code, path, data, "{}")
         assert state == "COMPLETED", message
         ended = eventually_ended(prefect, run, len(expected))
         assert {name: ended[name] for name in expected} == expected
@@ -109,7 +104,7 @@ def refuse(*given, **named):
 reports.create_table_artifact = refuse
 """
     path = lab.declare(PIPELINE, "seen.yaml")
-    state, message, run = prefect.run(refused + RUN, path, data, "threads", "{}")
+    state, message, run = prefect.run(refused + RUN, path, data, "{}")
     assert state == "COMPLETED", message
     end = time.monotonic() + 60
     while not any(

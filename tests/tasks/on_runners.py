@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from prefect import flow, task
+from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel
 
 from crucible_lineage.tasks import CrucibleConnection, lineage, registering, session_for
@@ -80,10 +81,15 @@ def process(path: Path, out: Path) -> Any:
 
 
 def runner(kind: str) -> Any:
-    from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.declare.pipeline import Runner
+    if kind == "dask":
+        from prefect_dask.task_runners import DaskTaskRunner
 
-    return task_runner(Runner(type=kind, workers=2), Path())
+        return DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None})
+    if kind == "ray":
+        from prefect_ray import RayTaskRunner
+
+        return RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False, "log_to_driver": False})
+    return (ThreadPoolTaskRunner if kind == "threads" else ProcessPoolTaskRunner)(max_workers=2)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from prefect import flow, task
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.tasks import registering, step
 
@@ -64,12 +64,14 @@ def steps(path: str, factor: int) -> str:
 
 
 def main() -> None:
-    from crucible_lineage.flows.runners import task_runner
-    from crucible_lineage.pipeline.declare.pipeline import Runner
-
     called = {"process": process, "collect": collect, "steps": steps}[sys.argv[1]]
-    if sys.argv[3] != "threads":
-        called = called.with_options(task_runner=task_runner(Runner(type=sys.argv[3], workers=2), Path()))
+    if sys.argv[3] == "processes":
+        called = called.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    elif sys.argv[3] == "dask":
+        from prefect_dask.task_runners import DaskTaskRunner
+
+        workers = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        called = called.with_options(task_runner=DaskTaskRunner(cluster_kwargs=workers))
     answers: list[Any] = []
     for arguments in json.loads(sys.argv[2]):
         try:

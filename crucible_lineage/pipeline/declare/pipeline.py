@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 
 from crucible_lineage.errors import nearest
@@ -289,39 +289,6 @@ class StepSpec(DeclaredModel):
         return tuple({canonical_json(part): part for part in combinations}.values())
 
 
-RunnerType = Literal["threads", "processes", "dask", "ray", "slurm"]  # flows/runners.py starts each
-RUNNERS = ", ".join(get_args(RunnerType))
-
-
-class Runner(DeclaredModel):
-    """Where steps run when a pipeline runs on Prefect."""
-
-    type: RunnerType = Field(description="what steps run on")
-    workers: int | None = Field(default=None, ge=1, le=1024, description="how many steps at a time")
-    address: str | None = Field(default=None, description="the address of a running Dask or Ray cluster")
-    options: dict[str, object] = Field(
-        default={}, description="of slurm: keywords of dask_jobqueue.SLURMCluster, as queue, walltime, cores, memory"
-    )
-
-    @model_validator(mode="after")
-    def _cluster(self) -> Self:
-        if self.address and self.type not in ("dask", "ray"):
-            raise ValueError(f"{self.type} have no address; only dask and ray clusters have one")
-        if self.options and self.type != "slurm":
-            raise ValueError("`options` are those of jobs; only slurm has some")
-        if self.address and self.workers:
-            raise ValueError("a cluster at an address has its own workers; remove `workers`")
-        return self
-
-
-def _runner(value: object) -> object:
-    """Expand the short forms TYPE and TYPE=ADDRESS."""
-    if not isinstance(value, str):
-        return value
-    kind, equals, address = value.partition("=")
-    return {"type": kind, "address": address} if equals else {"type": kind}
-
-
 class Schedule(DeclaredModel):
     """Schedule of automatic runs: one of cron, interval and rrule."""
 
@@ -372,9 +339,6 @@ class PipelineSpec(DeclaredModel):
     env: tuple[str, ...] = Field(default=(), description="environment variables that the file may use")
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
-    runner: Annotated[Runner, BeforeValidator(_runner, json_schema_input_type=str | Runner)] | None = Field(
-        default=None, description=f"what steps run on: {RUNNERS}, or dask=ADDRESS; on Prefect only"
-    )
     schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
     trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")
     fresh: Freshness | None = Field(default=None, description="how often a new result is expected")

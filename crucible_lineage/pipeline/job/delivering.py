@@ -1,29 +1,23 @@
-"""Delivery of a session's results: during a run, on its own (`push`), or before a result is handed on."""
+"""Delivery of a session's results: during a run, or on its own (`push`)."""
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import ResultRow
-from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.process import Tell
-from crucible_lineage.pipeline.logs import is_run_here, record_fault
+from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import DELIVERED, Deliver, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
-from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
-    from crucible_lineage.pipeline.job.job import Job
 
 ONE_CALL_S = 5.0  # chosen: after that, the service is reported to be away
 
@@ -75,46 +69,3 @@ def deliver_all(
         tell(f"delivering {amount(total, 'result')}", 0)
         deliverer.drain(patience_s, lambda left: tell(f"delivered: {total - left:,} of {amount(total, 'result')}", 0))
     return tuple(arrived), tuple(session.outbox.waiting())
-
-
-# Steps that run as tasks hand their results to the deliverer of their run, which may be in another process.
-
-_here: dict[str, tuple[int, Deliverer]] = {}  # by run, with the id of the process
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What a step in another process needs to know about its run's process to leave delivery to it."""
-
-    host: str
-    agent: JsonObject
-    parents: list[str]  # those that wait in the outbox
-
-    @classmethod
-    def of(cls, job: Job, session: Session) -> Driver:
-        """Describe this process as the driver of a step that is about to be materialized."""
-        parents = session.outbox.names_of(part.dataset.mfid for part in job.used)
-        return cls(host=socket.gethostname(), agent=session.agent, parents=parents)
-
-
-@contextmanager
-def delivered_here(run_id: str, deliverer: Deliverer) -> Iterator[None]:
-    """Let tasks of the run in this process hand their results to this deliverer, within this block."""
-    _here[run_id] = (os.getpid(), deliverer)
-    try:
-        yield
-    finally:
-        del _here[run_id]
-
-
-def deliverer_for(run_id: str, session: Session, driver: Driver | None) -> Deliver | None:
-    """Return the deliverer of the run's results; None if the step has to deliver its own before others use them."""
-    process, deliverer = _here.get(run_id, (0, None))
-    if process == os.getpid():
-        return deliverer.add if deliverer else None
-    if driver is None or driver.host != socket.gethostname() or not is_run_here(session.settings.data, run_id):
-        return None
-    session.set_agent(driver.agent)
-    for name in driver.parents:
-        session.outbox.label(name)
-    return nothing

@@ -1,4 +1,4 @@
-"""A step to be executed, as a value: code, inputs, parameters, outputs, names of its datasets; and the same as JSON."""
+"""A step to be executed, as a value: code, inputs, parameters, outputs, and the names of its datasets."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
-from crucible_lineage.pipeline.declare.load import from_environment
 from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.facts import facts_in
-from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inspect import Inspection
-from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, planned_outputs
+from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset
 from crucible_lineage.refs import DatasetRef, Facts, without_step
-from crucible_lineage.session import Session
 from crucible_lineage.step import Step
 
 FieldsOf = Callable[[str], JsonMapping]  # the fields of a dataset's record, by MFID
@@ -182,90 +178,3 @@ def _parent_field(job: Job, role: str, name: str, fields_of: FieldsOf) -> object
         return first.taken
     found = value_of(fields_of(first.mfid), name)
     return "time not known" if found is None and name == "timestamp" else found
-
-
-# What the plan has resolved, and what the run does with the results.
-_NOT_OF_JOB = ("params", "matrix", "inputs", "group_by", "across", "checks", "approve", "certify", "folder")
-
-
-_PLAIN = ("name", "label", "group", "project", "pipeline", "variables", "gaps", "named")  # the same as JSON
-
-
-def job_to_json(job: Job) -> JsonObject:
-    """Encode a job as names, ids and declared values."""
-    return {
-        **{name: getattr(job, name) for name in _PLAIN},
-        "spec": {
-            **job.spec.model_dump(mode="json", exclude={*_NOT_OF_JOB}, exclude_defaults=True),
-            "folder": str(job.spec.folder),
-        },
-        "params": {name: value for name, value in job.given.items() if name not in job.spec.references},
-        "roles": dict(job.inspection.roles),
-        "used": [
-            {
-                "role": part.role,
-                "mfid": part.dataset.mfid,
-                "files": [file.name for file in part.files],
-                "chosen": part.chosen and dict(part.chosen),
-            }
-            for part in job.used
-        ],
-        "run": dict(job.run),
-        "slots": {output: {key: vars(claim) for key, claim in claims.items()} for output, claims in job.slots.items()},
-        "attempt": job.outputs[0].recipe.get("attempt", 0),
-        "facts": job.outputs[0].recipe.get("facts"),
-        "supersedes": {planned.output: planned.supersedes for planned in job.outputs if planned.supersedes},
-    }
-
-
-def job_from_json(sent: JsonMapping, run: JsonMapping, session: Session) -> Job:
-    """Decode a job where it arrived: the local code determines the ids of its outputs."""
-    spec = StepSpec.model_validate(sent["spec"])
-    subject = f"step {sent['name']!r}, where it is made"
-    given = {**sent["params"], **from_environment(spec.references, sent["variables"], subject)}
-    inspection = inspect_declared(sent["name"], spec, sent["roles"], given, session.store)
-    used = tuple(_used(entry, session) for entry in sent["used"])
-    outputs = planned_outputs(
-        sent["project"],
-        inspection.code,
-        inspection.outputs,
-        inspection.params,
-        used,
-        attempt=sent["attempt"],
-        salt=spec.salt,
-        supersedes=sent["supersedes"],
-        facts=sent["facts"],
-    )
-    plain: JsonObject = {name: tuple(sent[name]) if isinstance(sent[name], list) else sent[name] for name in _PLAIN}
-    return Job(
-        **plain,
-        inspection=inspection,
-        given=given,
-        used=used,
-        outputs=outputs,
-        spec=spec,
-        run={**sent["run"], **run},
-        slots={
-            output: {key: SlotClaim(**claim) for key, claim in claims.items()}
-            for output, claims in sent["slots"].items()
-        },
-    )
-
-
-def made_to_json(made: Materialized) -> dict[str, object]:
-    """Encode a step's result, for another process or machine."""
-    fields = {name: getattr(made, name) for name in ("executed", "note", "seconds", "waits")}
-    return {**fields, "outputs": {name: dataset.mfid for name, dataset in made.outputs.items()}}
-
-
-def made_from_json(sent: JsonMapping, session: Session) -> Materialized:
-    """Decode a result that another process or machine made."""
-    outputs = {name: existing_dataset(mfid, session) for name, mfid in sent["outputs"].items()}
-    fields = {name: sent[name] for name in ("executed", "note", "seconds", "waits")}
-    return Materialized(outputs, **fields)
-
-
-def _used(entry: JsonMapping, session: Session) -> UsedDataset:
-    dataset = existing_dataset(entry["mfid"], session)
-    files = tuple(file for file in dataset.files if file.name in entry["files"])
-    return UsedDataset(entry["role"], dataset, files, entry["chosen"])

@@ -67,7 +67,7 @@ def materialize_step(
         parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
-        report_phase(job.run_id, job.name, STARTED, session.settings.data)
+        report_phase(job.run_id, job.name, STARTED)
         work = session.settings.data / "work"
         with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, cached, note = _execute(job, folder, session, on_line, deliveries)
@@ -129,7 +129,7 @@ def _execute(
     secrets = secrets_of(job)
     planned_support = support_of(job, session, secrets)
     started = datetime.now(UTC)
-    report = partial(report_line, job.run_id, job.name, session.settings.data, on_line)
+    report = partial(report_line, job.name, on_line)
     try:
         called = call_step(job, {**arguments, **outputs}, folder, secrets=secrets, on_line=report)
     except StepError as error:
@@ -137,7 +137,7 @@ def _execute(
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
         raise
     ended = datetime.now(UTC)
-    report_phase(job.run_id, job.name, MADE, session.settings.data)
+    report_phase(job.run_id, job.name, MADE)
     if changed := _changed(staged):  # the origin of its result is unknown
         raise FileChangedError(
             f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "

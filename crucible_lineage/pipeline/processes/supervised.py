@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -12,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO
 
@@ -270,21 +268,3 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-_watching = False
-
-
-def end_with_parent() -> None:
-    """Make this process end with its parent, if `multiprocessing` started it: it would notice only at its next step."""
-    global _watching
-    parent = multiprocessing.parent_process()
-    if parent is None or _watching:
-        return
-    _watching = True
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

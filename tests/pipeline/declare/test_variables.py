@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -84,83 +82,3 @@ def test_a_value_of_the_environment_is_not_shown_in_a_fault(
     assert found
     assert not any("alone" in message for message in found), found
     assert any("a value from the environment" in message for message in found), found
-
-
-SECRETIVE = """
-from pathlib import Path
-
-from pydantic import SecretStr
-
-from crucible_lineage import step
-
-
-@step
-def ask(counts: Path, *, token: SecretStr, site: str = "", out: Path) -> dict:
-    (out / "answer.txt").write_text(f"{token.get_secret_value()[::-1]} {site}")
-    return {}
-"""
-
-ASKING = """
-pipeline: asking
-project: lab
-env: [LAB_TOKEN, LAB_SITE]
-inputs:
-  first: {file: first.txt, timestamp: "2024-05-01T12:00:00Z"}
-steps:
-  asked:
-    uses: LABMODULE_ask:ask
-    inputs: {counts: first}
-    checks: {kept: {that: "results.n > 0", else: hold}}
-    certify: {for: instrument_name, from: "{counts.timestamp}"}
-    params: {token: "${env.LAB_TOKEN}", site: "at ${env.LAB_SITE}"}
-  command:
-    run: [PYTHON, tell.py, "{inputs.counts}", "{out}"]
-    inputs: {counts: first}
-    env: {TOKEN: "${env.LAB_TOKEN}", PLACE: "here"}
-"""
-TELL = """
-import hashlib, os, pathlib, sys
-pathlib.Path(sys.argv[2], "answer.txt").write_text(os.environ["TOKEN"][::-1] + " " + os.environ["PLACE"])
-"""
-
-
-@pytest.fixture
-def asking(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("LAB_TOKEN", "hush-hush")
-    monkeypatch.setenv("LAB_SITE", "Berkeley")
-    lab.file(f"{lab.module}_ask.py", SECRETIVE)
-    lab.file("tell.py", TELL)
-    lab.declare(ASKING.replace("PYTHON", sys.executable))
-    return lab
-
-
-def test_a_value_of_the_environment_reaches_another_process_as_a_reference(
-    asking: Any, session: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from crucible_lineage.pipeline.job.job import job_from_json, job_of, job_to_json
-    from crucible_lineage.pipeline.job.materialize import materialize_step
-    from crucible_lineage.pipeline.plan.expand import Expansion
-    from crucible_lineage.pipeline.plan.inputs import known_inputs, register_inputs
-    from crucible_lineage.pipeline.plan.plan import used_datasets
-    from crucible_lineage.provenance.recipe import planned_outputs
-
-    bound = bind_file(asking.pipeline)
-    session.ensure_project("lab")
-    inputs = register_inputs(known_inputs(bound.spec, session, lambda declared: iter(()), with_fields=False), session)
-    instances = Expansion(bound, inputs, lambda step, given: step.inspection, {}).expand()
-    for name in ("asked", "command"):
-        used, inspection = used_datasets(instances[name], inputs, {}), instances[name].inspection
-        outputs = planned_outputs("lab", inspection.code, inspection.outputs, inspection.params, used)
-        job = job_of(bound, instances[name], used, outputs, {"run_id": "r1"}, {})
-        sent = json.dumps(job_to_json(job))
-        assert "hush" not in sent
-        assert "${env.LAB_TOKEN}" in sent
-        received = job_from_json(json.loads(sent), {"engine": "test"}, session)
-        assert received.outputs == job.outputs
-        if name == "asked":
-            assert "hush-hush" in str(received.given)
-        assert (received.given, received.spec.env) == (job.given, job.spec.env)
-        monkeypatch.delenv("LAB_TOKEN")
-        with pytest.raises(Exception, match="LAB_TOKEN is not set"):
-            materialize_step(job_from_json(json.loads(sent), {}, session), session)
-        monkeypatch.setenv("LAB_TOKEN", "hush-hush")
