@@ -8,7 +8,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-fast test-alone lint format bench crash soak shapes slurm on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format bench crash soak shapes on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -59,9 +59,6 @@ soak: .venv/test.installed  ## schedules every few seconds while workers, server
 shapes: .venv/test.installed  ## shapes of flows, plain and converted, and how Prefect operates them; all, not a third
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py \
 	  tests/flows/deployed/test_converted.py -n 0
-
-slurm: .venv/test.installed  ## steps on a real Slurm, which runs on this machine
-	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/flows/test_slurm.py -n 0
 
 # The lowest that pyproject.toml allows; `make on-prefect PREFECT='<4'` takes the newest.
 PREFECT ?= ==3.9.0
