@@ -118,7 +118,6 @@ COLUMNS: tuple[Column, ...] = (
         "doubtful", "Doubt", "doubt",
         shown=Surface.JSON | READ, as_text=lambda entry: entry.doubt.message(entry.mfid) if entry.doubt else "",
     ),
-    Column("checks", "Checks", "checks", shown=Surface.JSON, as_text=lambda entry: _checks_text(entry)),
     Column("kind", "Kind", lambda entry: entry.summary.data_type or entry.summary.data_format, shown=Surface.PAGE),
     Column("project", "Project", "summary.status.project", shown=DATA | Surface.PAGE),
     Column("type", "Type", "summary.data_type", "data_type", shown=DATA),
@@ -177,12 +176,6 @@ def _swept(entry: Standing, name: str) -> Any:
         return float(values[0])
     except ValueError:
         return values[0]
-
-
-def _checks_text(entry: Standing) -> str:
-    """Return the failed checks of a dataset, or that all passed; empty without checks."""
-    failed = [name.rpartition("/")[2] for name, verdict in entry.checks.items() if not verdict.passed]
-    return f"failed: {', '.join(failed)}" if failed else "passed" if entry.checks else ""
 
 
 def as_json(entries: Iterable[Standing]) -> list[JsonObject]:

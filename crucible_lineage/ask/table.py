@@ -45,7 +45,7 @@ from crucible_lineage.text.amounts import amount, distinct, equality_key
 if TYPE_CHECKING:
     import pandas
 
-ALWAYS = ("mfid", "name", "instrument", "sample", "swept", "without", "checks")
+ALWAYS = ("mfid", "name", "instrument", "sample", "swept", "without")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
 OWN = (*columns_of(()), "output", "sample", "run", "who", "without")

@@ -45,7 +45,6 @@ from crucible_lineage.statements.calibrations import (
     range_text,
 )
 from crucible_lineage.statements.effects import AppliedStatement
-from crucible_lineage.statements.statements import CHECK
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.times import measured_at, moment_text, span_text, time_shown, without_default_time
 
@@ -131,13 +130,12 @@ class DatasetView(Answer):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Statements about it, other outcomes of its recipe, and the verdicts of its checks, in words."""
+        """Statements about it, and other outcomes of its recipe, in words."""
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
-            *(applied.text for applied in single_statements(self.statements)),
+            *(applied.text for applied in self.statements),
             *((self.varies,) if self.varies else ()),
-            *entry.verdicts,
             *self.overwritten,
             *map(str, self.calibrations),
         )
@@ -214,11 +212,6 @@ def show(
     files = (file for file in session.client.datasets.list_files(mfid) if file.filename == STEP_LOG)
     content = next(map(session.client.files.download_bytes, files), None)
     return StepLog(mfid, None if content is None else content.decode(errors="replace"))
-
-
-def single_statements(statements: Sequence[AppliedStatement]) -> tuple[AppliedStatement, ...]:
-    """Return the statements to show individually; verdicts of checks are summarized elsewhere."""
-    return tuple(applied for applied in statements if applied.statement.verb != CHECK)
 
 
 def show_dataset(session: Session, mfid: str) -> DatasetView:

@@ -41,9 +41,7 @@ from crucible_lineage.server.database import present_datasets, project_changes, 
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates
 from crucible_lineage.statements.statements import (
     CERTIFY,
-    CHECK,
     KEYWORD,
-    CheckResult,
     Statement,
     StatementIndex,
 )
@@ -416,11 +414,6 @@ class Mirror:
     def unvouched(self) -> dict[str, Statement]:
         """Return the statements that nobody vouches for and nobody revoked, as of the last sync."""
         return self.statements(found) if (found := self._stated(tables.UNVOUCHED)) else {}
-
-    def verdicts(self, project: str) -> dict[str, dict[str, CheckResult]]:
-        """Return the verdicts of checks that count in a project: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
-        stored = self._stated(CHECK).get(project.casefold(), {}).items()
-        return {mfid: {name: CheckResult(*verdict) for name, verdict in some.items()} for mfid, some in stored}
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""

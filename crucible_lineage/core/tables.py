@@ -31,7 +31,6 @@ from crucible_lineage.statements.calibrations import certificates_to_json
 from crucible_lineage.statements.statements import (
     AWAIT,
     CERTIFY,
-    CHECK,
     FLAG,
     HOLD,
     KEYWORD,
@@ -41,7 +40,6 @@ from crucible_lineage.statements.statements import (
     SubjectFacts,
     in_force,
     statement_in,
-    verdicts_in,
 )
 from crucible_lineage.text.amounts import Names
 from crucible_lineage.text.times import without_default_time
@@ -376,10 +374,6 @@ def store_in_force(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
-    projects = {
-        statement.project.casefold(): active.within(statement.project) for statement in active.statements.values()
-    }
-    found |= {CHECK: {project: verdicts_in(within) for project, within in projects.items()}}
     found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)

@@ -1,4 +1,4 @@
-"""The fields of datasets: one view for selections, matches, groups, checks, certificates, tables and lists.
+"""The fields of datasets: one view for selections, matches, groups, certificates, tables and lists.
 
 A name is one of Crucible (`instrument_name`), `metadata.NAME`, `results.NAME` of what the step returned, `params.NAME`,
 or `step` and `pipeline`, under each name by which a result was declared. What a result lacks is that of its data.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.tables import EVERYTHING, Snapshot, Summary, summary_of
@@ -19,7 +19,7 @@ from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
 from crucible_lineage.standing.currency import Currency, currency_of
-from crucible_lineage.statements.statements import CheckResult, Doubt
+from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Dataset
@@ -30,7 +30,7 @@ class Standing:
     """A dataset and where it stands. If it is superseded, also its successors and the time.
 
     `doubt` is the statement for which it is doubtful, even if it is superseded; `flags` are the names of flags in
-    force, and `checks` the verdicts of its checks.
+    force.
     """
 
     summary: Summary
@@ -39,7 +39,6 @@ class Standing:
     since: str = ""
     doubt: Doubt | None = None
     flags: tuple[str, ...] = ()
-    checks: Mapping[str, CheckResult] = field(default_factory=dict)
 
     @property
     def mfid(self) -> str:
@@ -57,15 +56,6 @@ class Standing:
         swept = f" [{self.summary.swept}]" if self.summary.swept else ""
         made = "/".join(filter(None, (self.summary.pipeline, self.summary.step)))
         return f"{made}{swept}" if made else self.summary.measurement
-
-    @property
-    def verdicts(self) -> tuple[str, ...]:
-        """The verdicts of its checks, in words."""
-        return tuple(
-            f"check {name.rpartition('/')[2]} {'passed' if check.passed else 'failed'}: {check.that} ("
-            f"{', '.join(f'{column} is {value}' for column, value in check.values.items())})"
-            for name, check in self.checks.items()
-        )
 
 
 def standings(
@@ -134,15 +124,13 @@ def _standings(
     for project, mfids in viewers.items():
         doubts |= effects.doubts(mfids, project, summaries)
         flags |= effects.flags(mfids, project, summaries)
-    verdicts = {project: session.mirror.verdicts(project) for project in viewers}
     found = {}
     for summary in selected:
         mfid, by, project = summary.mfid, currency.superseded_by(summary.mfid), viewer or summary.status.project
         shared = (currency.slots(other).get(key) for other in by for key in summary.status.slots)
         since = max((claim.since for claim in shared if claim), default="")
         doubt, state = doubts.get(mfid), _state(mfid, currency, doubts.get(mfid))
-        more = flags.get(mfid, ()), verdicts[project].get(mfid, {})
-        found[mfid] = Standing(summary, state, by, since, doubt, *more)
+        found[mfid] = Standing(summary, state, by, since, doubt, flags.get(mfid, ()))
     return found
 
 

@@ -20,18 +20,17 @@ from crucible_lineage.statements.vouching import CHANGED, LABEL, sealed_statemen
 from crucible_lineage.text.times import utc
 
 KEYWORD = MEASUREMENT = LABEL
-HOLD, FLAG, SIGN, TRUST, REVOKE, CHECK = "hold", "flag", "sign", "trust", "revoke", "check"
+HOLD, FLAG, SIGN, TRUST, REVOKE = "hold", "flag", "sign", "trust", "revoke"
 CERTIFY = "certify"  # when a calibration is valid
 AWAIT = "await"  # a result counts only once it is signed
 FAIL = "fail"  # the last run of a pipeline from a data folder failed
-HARMLESS = (FLAG, SIGN, REVOKE, CHECK, CERTIFY, FAIL)  # release nothing if their content is lost
+HARMLESS = (FLAG, SIGN, REVOKE, CERTIFY, FAIL)  # release nothing if their content is lost
 KINDS = {  # of statements that people make, as commands and pages name them
     "hold": HOLD,
     "flag": FLAG,
     "signature": SIGN,
     "certificate": CERTIFY,
     "trust": TRUST,
-    "check": CHECK,
 }
 EPOCH = utc("1970-01-01T00:00:00")  # time in the ids of statements about no dataset and no time
 
@@ -291,11 +290,6 @@ class ActiveStatements:
         """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
         return _counts(statement, project, self.trusted)
 
-    def within(self, project: str) -> ActiveStatements:
-        """Return those that count for the datasets of a project."""
-        counting = {mfid: statement for mfid, statement in self.statements.items() if self.counts(statement, project)}
-        return ActiveStatements(counting, self.trusted)
-
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
@@ -398,36 +392,6 @@ def signers_text(awaited: Statement, signed: Collection[str] = ()) -> str:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
-
-
-class CheckResult(NamedTuple):
-    """Verdict of a check on a dataset: the condition as declared, whether it was met, and its values."""
-
-    that: str
-    passed: bool
-    values: JsonMapping
-
-    @property
-    def values_text(self) -> str:
-        """The values in words."""
-        return ", ".join(
-            f"{name} is {value if value is not None else 'not there'}" for name, value in self.values.items()
-        )
-
-
-def verdicts_in(active: ActiveStatements) -> dict[str, dict[str, CheckResult]]:
-    """Return the latest verdicts in force: {dataset: {PIPELINE/STEP/CHECK: verdict}}."""
-    verdicts: dict[str, dict[str, CheckResult]] = {}
-    for statement in sorted(active.statements.values(), key=lambda statement: (statement.when, statement.mfid)):
-        if statement.verb != CHECK:
-            continue
-        step, conditions = str(statement.body.get("of") or ""), statement.body.get("checks")
-        for mfid, by_name in (statement.body.get("verdicts") or {}).items():
-            for name, verdict in by_name.items():
-                that = str(conditions.get(name) or "") if isinstance(conditions, Mapping) else ""
-                result = CheckResult(that, bool(verdict.get("passed")), verdict.get("values") or {})
-                verdicts.setdefault(mfid, {})[f"{step}/{name}"] = result
-    return verdicts
 
 
 class SubjectFacts(NamedTuple):

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from crucible_lineage.ask.lineages import fetch_lineage, whole_record_of, with_named_parents, with_states
-from crucible_lineage.ask.view import single_statements, view_of, visible_names
+from crucible_lineage.ask.view import view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, mapping, text
@@ -72,7 +72,7 @@ def dataset(reader: Reader) -> Response:
         dataset=found,
         view=view,
         entry=view.entry,
-        statements=single_statements(view.statements),
+        statements=view.statements,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],

@@ -52,7 +52,7 @@ def test_a_list_is_selected_by_conditions_runs_and_steps(project: Any) -> None:
     assert names("--where", "measurement == 'Raman'", "--sort", "-name")[:2] == ["weak-2.txt", "weak-1.txt"]
     assert names("--where", "results.peak_nm > 11") == ["strong-2.txt (fitted)"]
     assert len(names("--where", "state == 'current'")) == 5
-    shown = "flags == None and doubtful == None and checks == None"
+    shown = "flags == None and doubtful == None"
     assert len(names("--where", f"{shown} and dataset_name == name and step == 'fitted'")) == 4
     unknown = project.ask("list", "--where", "results.peak_mn > 11", code=2).stderr
     assert "did you mean 'results.peak_nm'? there are: mfid, name, dataset_name, state, step, swept, " in unknown

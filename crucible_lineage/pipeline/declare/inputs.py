@@ -22,7 +22,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
-    Check,
     DeclaredModel,
     Distance,
     Fields,
@@ -41,7 +40,7 @@ FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "take", "within", "else")
-_LIST_KEYS = ("match", "label", "checks", *_IN_TIME)  # keys that apply to a whole list of datasets
+_LIST_KEYS = ("match", "label", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
 _GENERATION = re.compile(r"#([0-9]+)$")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
@@ -97,7 +96,6 @@ class PairedInput(TimeMatch):
         description="pairs this input with another: its name, and the fields that must be equal in both records",
     )
     label: str | None = Field(default=None, description="of instances for each dataset, as {metadata.power_mW} mW")
-    checks: dict[str, Check] = Field(default={}, description="conditions on metadata.NAME of the data, by name")
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
@@ -264,7 +262,6 @@ class CalibrationInput(DeclaredModel):
         default="block", alias="else", description="where none is valid: block (default), nearest in time, or none"
     )
     label: str | None = Field(default=None, description="the label of instances for each dataset")
-    checks: dict[str, Check] = Field(default={}, description="conditions on metadata.NAME of the data, by name")
 
     @property
     def partner(self) -> str:

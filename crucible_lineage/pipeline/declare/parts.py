@@ -1,11 +1,9 @@
-"""Common parts of declarations: strict frozen models, matching in time, and checks of results and inputs."""
+"""Common parts of declarations: strict frozen models, matching in time, ingestion, and values from file names."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
-    field_validator,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -24,8 +21,6 @@ from pydantic.json_schema import SkipJsonSchema
 from crucible_lineage.condition import Condition, parse_condition
 from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping, JsonObject
-from crucible_lineage.lineage.fields import value_of
-from crucible_lineage.statements.statements import CheckResult
 from crucible_lineage.text.times import LENGTH, seconds_in
 
 
@@ -103,10 +98,6 @@ class TimeMatch(DeclaredModel):
         return self.take or (self.nearest or BEFORE,)
 
 
-FAIL, HOLD, WARN = "fail", "hold", "warn"
-PARTS = ("results", "params", "metadata")
-
-
 class Reproduce(DeclaredModel):
     """How a remade result is compared."""
 
@@ -115,49 +106,12 @@ class Reproduce(DeclaredModel):
     ignore: tuple[str, ...] = Field(default=(), description="names of values that do not count, as created_at")
 
 
-class Check(DeclaredModel):
-    """A condition on a dataset, and what happens if it is not met."""
-
-    that: str = Field(description="a condition as in `table`, over results.NAME, params.NAME and metadata.NAME")
-    otherwise: Literal["fail", "hold", "warn"] = Field(
-        default="warn", alias="else", description="if it is not met: warn (flag it), hold, or fail (the step, too)"
-    )
-
-    @field_validator("that")
-    @classmethod
-    def _is_understood(cls, text: str) -> str:
-        condition = declared_condition(text)
-        for name in condition.names:
-            if name.partition(".")[0] not in PARTS or "." not in name:
-                raise ValueError(f"a check may use results.NAME, params.NAME and metadata.NAME, not {name!r}")
-        if not condition.names:
-            raise ValueError("a check must use a value, as in results.rms < 0.03")
-        return text
-
-    def of(self, fields: JsonMapping) -> CheckResult:
-        """Evaluate the condition for the fields of a dataset. It fails if they cannot be compared."""
-        condition = parse_condition(self.that)
-        value = partial(value_of, fields)
-        try:
-            passed = condition.is_met(value, "it")
-        except InputError:
-            passed = False
-        return CheckResult(self.that, passed, {name: _plain(value(name)) for name in condition.names})
-
-
 def declared_condition(text: str) -> Condition:
     """Parse a condition. Raises ValueError, as validators do."""
     try:
         return parse_condition(text)
     except InputError as error:
         raise ValueError(str(error)) from error
-
-
-def _plain(value: object) -> object:
-    """Return a value in a form that a statement can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else str(value)[:200]
 
 
 _FORM = re.compile(r"from name\s+(['\"])(?P<pattern>.+)\1", re.DOTALL)

@@ -18,7 +18,6 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_entry
 from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.declare.parts import (
-    Check,
     DeclaredModel,
     Digest,
     Fields,
@@ -211,9 +210,6 @@ class StepSpec(DeclaredModel):
     tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
     reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
     salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
-    checks: dict[Annotated[str, Field(pattern=NAME)], Check] = Field(
-        default={}, description="conditions on the results, by name"
-    )
     approve: Approve | None = Field(default=None, description="whose signatures the results need")
     certify: Certify | None = Field(default=None, description="the result is certified as a calibration")
     reproduce: Reproduce | None = Field(default=None, description="how a remade result is compared")

@@ -33,7 +33,7 @@ from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
-from crucible_lineage.pipeline.run.currency import RunChecks, SlotWriter
+from crucible_lineage.pipeline.run.currency import Signatures, SlotWriter
 from crucible_lineage.pipeline.run.result import (
     MAX_RETURNED,
     Listener,
@@ -94,7 +94,7 @@ class Run:
         declared_in = spec.path if spec.digest else None  # None if it was made from records
         self.slot_writer = SlotWriter(self.session, self.planned, self.pipeline.name, self.run_id, declared_in)
         self.unseen = ""
-        self.checking = RunChecks(self.pipeline, self.session, self.index)
+        self.signatures = Signatures(self.session, self.index)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
@@ -125,7 +125,7 @@ class Run:
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
         self.steps.follow(self.instances)
         self.slot_writer.instances = self.instances
-        self.index = self.slot_writer.index = self.checking.index = plan.index
+        self.index = self.slot_writer.index = self.signatures.index = plan.index
         self.adopt([step for step in plan.steps if step.name in names])
 
     def adopt(self, steps: Sequence[StepPlan]) -> None:
@@ -150,7 +150,7 @@ class Run:
             awaits_values = any(not self.steps[name].outcome for name in instance.awaits)  # of steps of this run
             if awaits_values or not self._awaiting.keys().isdisjoint(instance.needs):
                 self._awaiting[step.name] = step
-            elif step.state == BLOCKED and not (step.on_hold and self.checking.has_lifted):
+            elif step.state == BLOCKED:
                 self._end_blocked(step)
             else:
                 self.steps.wait(step.name)
@@ -177,26 +177,16 @@ class Run:
         if self.has_work and not self.index.is_away:
             with self.session.client.repeating(0.0):  # what fails is tried again at the end, and waited for
                 self.slot_writer.write(datasets)
-        self._check({step.name: step.results for step in steps})
+        self._await_signatures({step.name: step.results for step in steps})
 
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
         self.steps.end(step.name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
 
-    def _check(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
-        """Evaluate the checks of these steps; a check that fails its step ends the step as failed."""
+    def _await_signatures(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
         for name, outputs in results.items():
-            self.checking.await_signatures(self.instances[name], outputs, self.slot_writer)
-        instances = ((self.instances[name], outputs) for name, outputs in results.items())
-        checked = [(instance, outputs) for instance, outputs in instances if instance.step.spec.checks]
-        if not checked:
-            return
-        returned = self.returned.get(checked[0][0].name) if len(checked) == 1 else None
-        self.checking.evaluate(checked, returned)
-        for name in results:
-            if error := self.checking.failed.get(name):
-                self.steps.end(name, Outcome.FAILED, self.steps[name].results, error)
+            self.signatures.await_for(self.instances[name], outputs, self.slot_writer)
 
     # The loop
 
@@ -355,7 +345,7 @@ class Run:
     def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)
         self.steps.end(name, outcome, outputs)
-        self._check({name: outputs})
+        self._await_signatures({name: outputs})
         self.steps.release(name)
 
     # Deliveries

@@ -137,7 +137,6 @@ def _begin(
     made = [step.name for step in planned.steps if step.state not in (*EXISTING, BLOCKED)]
     planned.index.begin([key for name in made for keys in planned.instances[name].slots.values() for key in keys])
     run = Run(pipeline, session, run_id, planned, inputs, listener, choice)
-    run.checking.evaluate_inputs(inputs)
     run.adopt(planned.steps)
     return run
 
@@ -224,10 +223,6 @@ def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple
         if away:
             _confirm_reused(run)
     _confirm(run)
-    try:
-        run.checking.record()
-    except CrucibleError as error:
-        run.report_once(Outcome.WAITING, f"verdicts of checks are not recorded; the next run records them: {error}")
     _certify(run)
     _publish(run)
     requested = new or any(state.outcome == Outcome.EXECUTED for state in run.steps.values())
@@ -238,10 +233,7 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
     """Return the result of the run."""
     items = {name: tuple(item.dataset.mfid for item in found if item.dataset) for name, found in run.inputs.items()}
     steps = run.steps
-    checks = run.checking.messages
-    notes = {
-        name: [run.slot_writer.notes.get(name, ""), state.note, *checks.get(name, ())] for name, state in steps.items()
-    }
+    notes = {name: [run.slot_writer.notes.get(name, ""), state.note] for name, state in steps.items()}
     own = {mfid for state in steps.values() for mfid in state.mfids}
     waiting = [row for row in run.session.outbox.waiting() if own & set(row.mfids) or row.run == run.run_id]
     return RunResult(
@@ -320,7 +312,7 @@ def _certify(run: Run) -> None:
         declared = run.instances[name].step.spec.certify
         if declared is None or not state.results or state.outcome not in (Outcome.EXECUTED, Outcome.REUSED):
             continue
-        if run.slot_writer.waits(state.results.values()) or name in run.checking.waiting:
+        if run.slot_writer.waits(state.results.values()) or name in run.signatures.waiting:
             continue  # certified by the run after its delivery or its signature
 
         mfid = next(iter(state.results.values())).mfid
@@ -348,8 +340,8 @@ def _publish(run: Run) -> None:
 
 
 def _held_steps(run: Run) -> dict[str, str]:
-    """Return the steps that a hold prevents, and those whose results a check has put on hold, with reasons."""
-    after = {**run.checking.held, **run.checking.waiting}  # of results; failed steps have another reason
+    """Return the steps that a hold prevents, and those whose results wait for signatures, with reasons."""
+    after = run.signatures.waiting  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == Outcome.FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}

@@ -10,7 +10,6 @@ import pytest
 from crucible_lineage.ask.table import _grouped
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.lineage.fields import shared
-from crucible_lineage.pipeline.declare.parts import Check
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan, plan_pipeline
 from crucible_lineage.session import Session
@@ -101,12 +100,11 @@ def test_a_selection_takes_equal_values(lab: Any, session: Session, values: dict
 
 
 @pytest.mark.parametrize("value", VALUES, ids=ascii)
-def test_questions_and_checks_join_equal_values(value: Any) -> None:
+def test_questions_join_equal_values(value: Any) -> None:
     number = next(number for number, some in enumerate(CLASSES) if any(value is one for one in some))
-    where, check = parse_condition(f"k == {value!r} and k in [{value!r}]"), Check(that=f"metadata.k == {value!r}")
+    where = parse_condition(f"k == {value!r} and k in [{value!r}]")
     joined = {
         "where": [other for other in VALUES if where.is_met(lambda _, other=other: other, "it")],
-        "check": [other for other in VALUES if check.of({"metadata": {"k": other}}).passed],
         "data agree": [other for other in VALUES if "k" in shared([{"k": value}, {"k": other}])],
         "by": [other for other in VALUES if len(_grouped(("k", "n"), [(value, 1), (other, 1)], ("k",))[1]) == 1],
     }
