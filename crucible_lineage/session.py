@@ -259,14 +259,14 @@ class Session:
                     client.projects.create(project_id=project, organization="local", title=title, project_lead=lead)
             self._projects.add(project)
 
-    def prepare(self, project: str, title: str | None = None) -> None:
+    def prepare(self, project: str) -> None:
         """Ensure that the project exists and the account is known, as every run with missing results requires."""
 
         def import_modules() -> None:  # slow ones that are needed next
             import crucible_lineage.provenance.schema
             import crucible_lineage.registration.register  # noqa: F401
 
-        self.client.at_once(lambda: self.ensure_project(project, title), lambda: self.agent, import_modules)
+        self.client.at_once(lambda: self.ensure_project(project), lambda: self.agent, import_modules)
 
     def _connect(self) -> CrucibleClient:
         leased = self._start_embedded() if self.settings.embedded else None

@@ -55,7 +55,7 @@ class DeploymentRequest:
         """When it runs, in words."""
         parts = []
         if declared := self.spec.schedule:
-            when = f"cron {declared.cron}" if declared.cron else declared.rrule or f"every {declared.interval:g} s"
+            when = f"cron {declared.cron}" if declared.cron else f"every {declared.interval:g} s"
             parts.append(f"{when} ({declared.timezone})")
         if trigger := self.spec.trigger:
             match = ", ".join(f"{name}={value}" for name, value in trigger.match.items())
@@ -146,7 +146,6 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     schedule = declared and PrefectSchedule(
         cron=declared.cron,
         interval=timedelta(seconds=declared.interval) if declared.interval else None,
-        rrule=declared.rrule,
         timezone=declared.timezone,
         anchor_date=ANCHOR,
         slug=SLUG,
@@ -271,10 +270,10 @@ def schedule_fault(spec: PipelineSpec) -> Fault | None:
     if declared is None:
         return None
     try:
-        construct_schedule(declared.interval, None, declared.cron, declared.rrule, declared.timezone)
+        construct_schedule(declared.interval, None, declared.cron, None, declared.timezone)
     except ValueError as error:  # also pydantic's
         reasons = [details["msg"] for details in error.errors()] if isinstance(error, ValidationError) else [str(error)]
-        key = next(name for name in ("cron", "interval", "rrule") if getattr(declared, name) is not None)
+        key = "interval" if declared.cron is None else "cron"
         message = "; ".join(reasons).replace("Value error, ", "")
         return read_document(spec.path).fault(("schedule", key), f"schedule: {message}")
     return None

@@ -44,7 +44,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.tasks.artifacts import tell_made
 from crucible_lineage.tasks.materialization import materialize
-from crucible_lineage.tasks.sessions import CrucibleConnection, is_transient, is_worth_a_retry, session_for
+from crucible_lineage.tasks.sessions import CrucibleConnection, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown
 
@@ -156,13 +156,9 @@ def marked_alive(data: Path) -> Iterator[None]:
 
 
 @cache
-def _task(tags: tuple[str, ...], retries: int) -> Task[..., Any]:
-    """Return the task for steps with these options. It is cached, since creating one costs as much as submitting it."""
-    options: dict[str, Any] = {"tags": tags} if tags else {}
-    options["retry_condition_fn"] = is_worth_a_retry if retries else is_transient
-    if retries:
-        options["retries"] = retries
-    return materialize.with_options(**options)
+def _task(retries: int) -> Task[..., Any]:
+    """Return the task for steps with this number of retries; cached, as creating one costs as much as submitting it."""
+    return materialize.with_options(retries=retries, retry_condition_fn=is_worth_a_retry) if retries else materialize
 
 
 class PrefectEngine:
@@ -174,10 +170,10 @@ class PrefectEngine:
         self._task_runs: dict[str, PrefectFuture[Materialized]] = {}  # by dataset, for the arrows in Prefect's graph
 
     def start(self, job: Job) -> Running:
-        """Submit a step, with its declared tags."""
+        """Submit a step."""
         runs = [run for part in job.used if (run := self._task_runs.get(part.dataset.mfid))]
         parents = list({id(run): run for run in runs}.values())
-        task = _task(job.spec.tags, job.spec.retries)
+        task = _task(job.spec.retries)
         return task.submit(job.name, partial(self._make, job), wait_for=parents)
 
     def _make(self, job: Job, run: JsonObject, log: LineCallback) -> Materialized:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import inf
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -28,7 +26,7 @@ from crucible_lineage.ask.runs import (
 )
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, Journal, ResultRow
-from crucible_lineage.errors import CrucibleError, InputError, UnreachableError
+from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import unsealed
@@ -38,7 +36,7 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import FailedRun, failed_elsewhere, failures
 from crucible_lineage.statements.statements import Statement
-from crucible_lineage.text.amounts import amount, size_text, time_text
+from crucible_lineage.text.amounts import amount, size_text
 from crucible_lineage.text.masking import masked_text
 from crucible_lineage.text.times import time_shown, utc
 
@@ -334,7 +332,6 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
         again = next_command("run", declared.get(name) or "PIPELINE.yaml")
         todo = (
-            *_late(name, Path(declared.get(name, "")), newest, again),
             *(_of_run(runs[name], journal, again) if name in runs else ()),
             *(
                 ActionItem(run.message, run.since, next_command("runs", "--pipeline", name, "--project", project))
@@ -405,17 +402,3 @@ def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
         problem = f"{amount(len(waiting), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
         yield ActionItem(problem, min(row.made for row in waiting), next_command("push"))
-
-
-def _late(name: str, declared: Path, newest: str, again: str) -> Iterator[ActionItem]:
-    """Describe the way out if no result arrived for as long as the pipeline declares (`fresh`)."""
-    from crucible_lineage.pipeline.declare.load import read_declaration
-
-    if not declared.is_file():
-        return
-    with suppress(InputError):  # `check` names its faults
-        spec = read_declaration(declared).spec
-        within = spec.fresh.within if spec and spec.fresh else None
-        age = (datetime.now(UTC) - utc(newest)).total_seconds() if newest else inf
-        if within is not None and age > within and spec and spec.pipeline == name:
-            yield ActionItem(f"no result for more than {time_text(within)}, as is declared", newest, again)

@@ -166,7 +166,6 @@ class _History:
         spec = PipelineSpec.model_construct(
             pipeline=name,
             project=self.project,
-            project_title=None,
             env=tuple(name for step in steps.values() for text in step.spec.env.values() for name in referenced(text)),
             inputs={},
             steps={name: step.spec for name, step in steps.items()},

@@ -236,7 +236,6 @@ class DeclaredFields(RecordPart):
 
     retries: Annotated[int, Field(ge=0)] | None = Field(None, description="how often a failure is retried")
     timeout: Annotated[float, Field(gt=0)] | None = Field(None, description="seconds")
-    tags: list[str] | None = None
     reads: list[str] | None = Field(None, description="files beside the declaration that are part of the identity")
     reproduce: dict[str, JsonValue] | None = Field(None, description="how to compare it when it is reproduced")
     output: DeclaredOutput | None = None

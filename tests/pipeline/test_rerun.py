@@ -250,7 +250,6 @@ steps:
     inputs: {counts: first}
     retries: 2
     timeout: 90
-    tags: [slow]
     output: {ingest: false, ingestor: JsonIngestor, metadata: {operator: Ada, beam: {kev: 12}}}
 """
 
@@ -262,7 +261,7 @@ def test_settings_declared_beside_the_recipe_are_applied_again(
     found = plan_rerun(first, session, lab.folder, {"factor": 5})
     (step,) = found.pipeline.steps.values()
     spec = step.spec
-    assert (spec.retries, spec.timeout, spec.tags) == (2, 90, ("slow",))
+    assert (spec.retries, spec.timeout) == (2, 90)
     assert (spec.output.ingest, spec.output.ingestor) == (False, "JsonIngestor")
     again = rerun(first, {"factor": 5})
     second = next(iter(again.datasets.values()))["out"]

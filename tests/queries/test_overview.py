@@ -89,14 +89,3 @@ def test_with_crucible_away_it_says_so(tmp_path: Path, command: Any) -> None:
     local = command("status", **away)
     assert (local.returncode, "while Crucible is away, it is unknown" in local.stderr) == (0, True)
     assert "nothing ran from this data folder yet" in local.stdout
-
-
-def test_a_pipeline_without_a_result_for_longer_than_declared_is_late(lab: Any, session: Session) -> None:
-    text = lab.pipeline.read_text()
-    path = lab.declare(f"{text}fresh: {{within: 24h}}\n")
-    run(session, path)
-    assert only(session).todo == ()
-    lab.declare(f"{text}fresh: {{within: 0.01}}\n")
-    (late,) = only(session).todo
-    assert late.what == "no result for more than 0.01 s, as is declared"
-    assert late.command == f"crucible-lineage run {path}"

@@ -120,7 +120,7 @@ def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: An
 def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any, ask: Ask) -> None:
     text = MANY.replace("GAPS", "")
     ask("run", lab.declare(text))
-    renamed = text.replace("pipeline: many", "pipeline: few\n    fresh: {within: 24 h}")
+    renamed = text.replace("pipeline: many", "pipeline: few")
     made = ask("run", lab.declare(renamed))
     assert made["executed"] == []
     results = {mfid for outputs in made["datasets"].values() for mfid in outputs.values()}

@@ -24,7 +24,6 @@ from crucible_lineage.pipeline.declare.parts import (
     Folder,
     Ingested,
     Reproduce,
-    Seconds,
     TimeMatch,
     declared_condition,
 )
@@ -79,7 +78,6 @@ class Source(TimeMatch):
     )
     group_by: Fields | None = Field(default=None, description=_GROUP_BY)
     across: Fields | None = Field(default=None, description=_ACROSS)
-    expect: Annotated[int, Field(ge=1)] | None = Field(default=None, description="the required number of datasets")
     gaps: Literal["allow"] | None = Field(default=None, description="allow: leave blocked instances out of the list")
     same: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
@@ -207,7 +205,6 @@ class StepSpec(DeclaredModel):
     env: dict[str, str] = Field(default={}, description="more environment variables of a command")
     retries: int = Field(default=0, ge=0, le=100, description="how often a failed step is tried again")
     timeout: float | None = Field(default=None, gt=0, description="seconds after which the step is stopped")
-    tags: tuple[str, ...] = Field(default=(), description="tags of the task in Prefect, for concurrency limits")
     reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
     salt: Salt | None = Field(default=None, description="any text: gives the results other ids, if theirs are in use")
     approve: Approve | None = Field(default=None, description="whose signatures the results need")
@@ -286,17 +283,16 @@ class StepSpec(DeclaredModel):
 
 
 class Schedule(DeclaredModel):
-    """Schedule of automatic runs: one of cron, interval and rrule."""
+    """Schedule of automatic runs: a cron expression, or an interval."""
 
     cron: str | None = Field(default=None, description="minute, hour, day of the month, month, day of the week")
     interval: float | None = Field(default=None, gt=0, description="seconds between runs")
-    rrule: str | None = Field(default=None, description="a recurrence rule (RFC 5545)")
     timezone: Zone = Field(default="UTC", description="as in America/Los_Angeles")
 
     @model_validator(mode="after")
     def _just_one(self) -> Self:
-        if sum(part is not None for part in (self.cron, self.interval, self.rrule)) != 1:
-            raise ValueError("a schedule has one of the keys cron, interval and rrule")
+        if (self.cron is None) == (self.interval is None):
+            raise ValueError("a schedule has one of the keys cron and interval")
         return self
 
     @field_validator("cron")
@@ -315,12 +311,6 @@ class Trigger(DeclaredModel):
     match: dict[str, str] = Field(default={}, description="its attributes and their values, as Raman*")
 
 
-class Freshness(DeclaredModel):
-    """Time within which a new result is expected."""
-
-    within: Seconds = Field(description="seconds, or as in 90m, 24h")
-
-
 class PipelineSpec(DeclaredModel):
     """A pipeline as declared, with its variables filled in.
 
@@ -330,14 +320,12 @@ class PipelineSpec(DeclaredModel):
     pipeline: Name = Field(description="the name; results get the keyword pipeline:NAME")
     description: str | None = Field(default=None, description="a description for people")
     project: str = Field(description="the project in Crucible that results belong to")
-    project_title: str | None = Field(default=None, description="the title of the project, if it does not exist yet")
     timezone: Zone = Field(default="UTC", description="time zone of nights, which run from noon to noon")
     env: tuple[str, ...] = Field(default=(), description="environment variables that the file may use")
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
     schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
     trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")
-    fresh: Freshness | None = Field(default=None, description="how often a new result is expected")
     path: Folder = Path()
     digest: Digest = ""
 

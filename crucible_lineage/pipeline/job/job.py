@@ -80,7 +80,7 @@ class Job:
     def declared(self) -> JsonObject | None:
         """The declared settings that neither recipe nor dataset shows, metadata by name; None if there are none."""
         spec = self.spec
-        names = {"retries", "timeout", "tags", "reads", "reproduce"}
+        names = {"retries", "timeout", "reads", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
         output = spec.output.model_dump(mode="json", include={"ingestor", "publish", "block"}, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}

@@ -217,10 +217,9 @@ class Expansion:
     ) -> Iterator[str]:
         """Yield why an instance cannot be made, or nothing, for each of its values and parents."""
         yield from (value.fault for value in values)
-        for (role, number), part in parents.items():
+        for (role, _), part in parents.items():
             if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
                 yield part.fault
-            yield self._unexpected(role, step.sources[role][number], part.feeds)
         if not any(part.feeds for part in parents.values()):
             yield "none of its inputs exists; a derived dataset needs a parent"
 
@@ -292,13 +291,6 @@ class Expansion:
                 notes.append(f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}")
         notes = [*instance.notes, *notes[:1]]
         return replace(instance, given=given, inspection=inspection, notes=tuple(notes), named=named)
-
-    def _unexpected(self, role: str, source: Source, feeds: Sequence[InputEdge]) -> str:
-        if source.expect is None or len(feeds) == source.expect:
-            return ""
-        labels = [feed.instance or feed.item(self.inputs).label for feed in feeds]
-        shown = f": {', '.join(labels)}" if 0 < len(labels) <= 12 else ""
-        return f"{role}: {source.expect} of {source.source} are expected, and there are {len(labels)}{shown}"
 
     def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
         """Return the members of a root that an instance is about, or their group by `fields`; None for all."""

@@ -102,7 +102,7 @@ def plan_and_run(
     is_over = planned.is_done and not new
     if not is_over and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
-            session.prepare(pipeline.spec.project, pipeline.spec.project_title)
+            session.prepare(pipeline.spec.project)
     with _recorded(pipeline, session) as run_id:  # a run that was refused before has not begun
         # A fresh run is over before anybody could ask whether it is under way.
         with nullcontext() if is_over else in_use(runs(session.settings.data) / run_id):

@@ -47,7 +47,6 @@ COMPLETE = """
 pipeline: whole
 description: all keys
 project: lab
-project_title: The lab
 env: [LAB_TOKEN]
 params: {degree: 3}
 inputs:
@@ -67,12 +66,10 @@ steps:
     output: {dataset_name: "{a.dataset_name}", samples: none, ingestor: X, metadata: {a: 1}}
     retries: "${params.degree}"
     timeout: 3.5
-    tags: [big]
   t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
   u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
 schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
 trigger: {event: crucible.dataset.created, match: {measurement: "Raman*"}}
-fresh: {within: 24h}
 """
 
 
