@@ -78,7 +78,6 @@ class Source(TimeMatch):
     )
     group_by: Fields | None = Field(default=None, description=_GROUP_BY)
     across: Fields | None = Field(default=None, description=_ACROSS)
-    gaps: Literal["allow"] | None = Field(default=None, description="allow: leave blocked instances out of the list")
     same: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")

@@ -30,9 +30,9 @@ class Job:
     `name` is its name in the run, `label` the combination of swept parameters, `group` the label of its group of
     inputs, `subject` the `each` datasets that it is about. `given` are the parameters as declared; the function
     receives them validated. `outputs` are the datasets to be made, with the ids that the plan computed, and `slots`
-    those that each will fill. `variables` are those of the environment that the declaration may read, `gaps` the
-    elements missing from lists, `named` known values of fields in its name. `step` is the function, if it exists in
-    this process; else `spec` names it, or is a command.
+    those that each will fill. `variables` are those of the environment that the declaration may read, `named` known
+    values of fields in its name. `step` is the function, if it exists in this process; else `spec` names it, or is a
+    command.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Job:
     pipeline: Mapping[str, str] | None = None
     variables: tuple[str, ...] = ()
     step: Step[..., Any] | None = None
-    gaps: tuple[str, ...] = ()
     named: JsonMapping = field(default_factory=dict)
 
     @property
@@ -113,7 +112,7 @@ def job_of(
     slots: Mapping[str, Mapping[str, SlotClaim]],
 ) -> Job:
     """Return the job of a step instance whose parents exist."""
-    own = ("name", "inspection", "given", "label", "group", "subject", "gaps", "named")
+    own = ("name", "inspection", "given", "label", "group", "subject", "named")
     taken: JsonObject = {name: getattr(instance, name) for name in own}
     step, declared = instance.step, pipeline.spec
     taken |= {

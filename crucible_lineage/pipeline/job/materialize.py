@@ -159,7 +159,6 @@ def _execute(
         git=git_state(called.code) if called.code and called.code.is_dir() else None,
         run=job.run,
         declared=job.declared,
-        gaps=job.gaps,
         read=tuple(map(str, called.read)),
         archive=support.archive,
         left_out=support.left_out,
@@ -182,7 +181,6 @@ def _execute(
             note,
             support.note,
             *(naming_note for _, naming_note in names),
-            *(f"made without {gap}" for gap in job.gaps),
         )
     )
     return new, cached, "; ".join(filter(None, notes))

@@ -20,7 +20,6 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef, FileRef
-from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -114,9 +113,8 @@ class StepPlan:
 class PipelinePlan:
     """The plan of all instances, in an order of execution, with the inputs and the index that it is based on.
 
-    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
-    without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
-    `notes` are other messages about files.
+    `undeclared` are slots with current results that the pipeline no longer declares, `differences` are those between
+    declared files and Crucible, `notes` are other messages about files.
     """
 
     steps: tuple[StepPlan, ...]
@@ -152,16 +150,15 @@ def plan(
     Planning goes generation by generation, so that all results of one are looked up together.
     """
     done: dict[str, StepPlan] = {}
-    planned_instances, looked = dict(instances), set[str]()
+    looked = set[str]()
 
     def results_of(name: str) -> Mapping[str, DatasetRef]:
         return done[name].results if name in done else {}
 
-    doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in networkx.topological_generations(graph_of(instances)):
         drafts = []
         for name in generation:
-            instance = planned_instances[name] = _without_gaps(instances[name], inputs, done, doubts)
+            instance = instances[name]
             unready = _unready(instance, inputs, done, index)
             if unready is not None:
                 done[name] = unready
@@ -179,20 +176,19 @@ def plan(
         index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             name, is_forced = draft.name, draft.name in forced or draft.step in forced
-            done[name] = _planned(planned_instances[name], draft, index, forced=is_forced)
-        done |= _not_in_use({name: done[name] for name in generation}, index, doubts)
+            done[name] = _planned(instances[name], draft, index, forced=is_forced)
+        done |= _not_in_use({name: done[name] for name in generation}, index)
         for name in generation:
-            notes = (*planned_instances[name].notes, *(f"without {gap}" for gap in planned_instances[name].gaps))
-            if notes or planned_instances[name].choices:
-                done[name] = replace(done[name], notes=notes, choices=planned_instances[name].choices)
-    return PipelinePlan(tuple(done[name] for name in instances), planned_instances, inputs, index)
+            instance = instances[name]
+            if instance.notes or instance.choices:
+                done[name] = replace(done[name], notes=instance.notes, choices=instance.choices)
+    return PipelinePlan(tuple(done[name] for name in instances), instances, inputs, index)
 
 
-def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, doubts: dict[str, Doubt]) -> dict[str, StepPlan]:
-    """Return those of the fresh steps whose results are not current, or doubtful, as such; add to `doubts`."""
+def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are not current, or doubtful, as such."""
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
     new = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
-    doubts |= new
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if new else {}
     found = {}
     for name, step in fresh.items():
@@ -212,36 +208,6 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, doubts: dict
             state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
             found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
     return found
-
-
-def _without_gaps(
-    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]
-) -> Instance:
-    """Return the instance without blocked and doubtful parents in lists that may have gaps."""
-    sources = instance.step.sources
-    roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
-    gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
-    if not any(gaps):
-        return instance
-    feeds = tuple(feed for feed, gap in zip(instance.feeds, gaps, strict=True) if not gap)
-    empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
-    return replace(
-        instance,
-        feeds=feeds,
-        blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
-        gaps=(*instance.gaps, *filter(None, gaps)),
-    )
-
-
-def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]) -> str:
-    """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
-    if feed.instance:
-        parent = done[feed.instance]
-        excluded = parent.state in (DOUBTFUL, CANDIDATE) and any(ref.mfid in doubts for ref in parent.results.values())
-        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or excluded else ""
-    item = feed.item(inputs)
-    doubt = doubts.get(item.dataset.mfid) if item.dataset else None
-    return f"{item.shown or item.label}: {doubt.message(item.mfid or '')}" if doubt else ""
 
 
 def plan_instance(
