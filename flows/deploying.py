@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -24,7 +24,7 @@ from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import PACKAGE
-from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Trigger
+from crucible_lineage.pipeline.declare.pipeline import PipelineSpec
 from crucible_lineage.pipeline.declare.yaml import read_document
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
@@ -57,9 +57,9 @@ class DeploymentRequest:
         if declared := self.spec.schedule:
             when = f"cron {declared.cron}" if declared.cron else f"every {declared.interval:g} s"
             parts.append(f"{when} ({declared.timezone})")
-        if trigger := self.spec.trigger:
-            match = ", ".join(f"{name}={value}" for name, value in trigger.match.items())
-            parts.append(f"on {trigger.event}" + (f" with {match}" if match else ""))
+        for event, attributes in (self.spec.trigger or {}).items():
+            match = ", ".join(f"{name}={value}" for name, value in attributes.items())
+            parts.append(f"on {event}" + (f" with {match}" if match else ""))
         return tuple(parts)
 
 
@@ -159,7 +159,7 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
         tags=["crucible", f"project:{spec.project}"],
         parameters=parameters,
         schedules=[schedule] if schedule else None,
-        triggers=[_trigger(spec, spec.trigger)] if spec.trigger else [],
+        triggers=[_trigger(spec, event, attributes) for event, attributes in (spec.trigger or {}).items()],
         concurrency_limit=ConcurrencyLimitConfig(limit=request.limit or 1, collision_strategy=strategy),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -230,13 +230,13 @@ def _keep_settings(
         deployment.schedules = [*(deployment.schedules or ()), *map(DeploymentScheduleCreate.model_validate, others)]
 
 
-def _trigger(spec: PipelineSpec, declared: Trigger) -> DeploymentEventTrigger:
+def _trigger(spec: PipelineSpec, event: str, attributes: Mapping[str, str]) -> DeploymentEventTrigger:
     """Return a trigger that starts a run for each matching event of the project."""
     return DeploymentEventTrigger(
-        name=f"{spec.pipeline} on {declared.event}",
-        description=f"Runs the pipeline {spec.pipeline} when {declared.event} reports matching data.",
-        expect={declared.event},
-        match={"project_id": spec.project, **declared.match},
+        name=f"{spec.pipeline} on {event}",
+        description=f"Runs the pipeline {spec.pipeline} when {event} reports matching data.",
+        expect={event},
+        match={"project_id": spec.project, **attributes},
         threshold=1,
         within=timedelta(0),
     )

@@ -28,7 +28,7 @@ inputs:
   scan: {file: "scan-*.txt", each: true, known_since: "2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: scan}}
-  joined: {uses: "LABMODULE_join:joined", inputs: {parts: {from: scaled, collect: true}}}
+  joined: {uses: "LABMODULE_join:joined", inputs: {parts: {from: scaled, group_by: []}}}
 """
 JOIN = """
 from pathlib import Path

@@ -75,7 +75,7 @@ inputs:
   scan: {file: "scans/*.txt", each: true, optional: true, known_since: "2024-05-01T12:00:00Z"}
 steps:
   scaled: {uses: "LABMODULE:scaled", inputs: {counts: scan}, params: {factor: 3}}
-  total: {uses: "LABMODULE:total", inputs: {counts: {from: scaled, collect: true}}}
+  total: {uses: "LABMODULE:total", inputs: {counts: {from: scaled, group_by: []}}}
 schedule: {interval: 11}
 """
 

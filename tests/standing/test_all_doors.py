@@ -69,7 +69,7 @@ inputs:
   axis: {calibration: axis, for: raw}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: raw, axis: axis}, output: {ingest: false}}
-  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, collect: true}}, output: {ingest: false}}
+  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, group_by: []}}, output: {ingest: false}}
   both: {uses: "LABMODULE:pool", inputs: {parts: total}, matrix: {title: [u, v]},
          params: {by: "on {parts.instrument_name}"}, output: {ingest: false, dataset_name: both}}
   report: {uses: "LABMODULE:pool", inputs: {parts: total}, approve: {count: 1}, output: {ingest: false}}

@@ -35,7 +35,7 @@ MANY = """
       scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
       total:
         uses: LABMODULE:pool
-        inputs: {parts: {from: scaled, collect: true}}
+        inputs: {parts: {from: scaled, group_by: []}}
         output: {ingest: false}
 """
 

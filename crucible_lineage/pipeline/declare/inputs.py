@@ -22,13 +22,13 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
+    BeforeOrAfter,
     DeclaredModel,
     Distance,
     Fields,
     Folder,
     Ingested,
     OneOrMore,
-    Sides,
     TimeMatch,
     from_name_fault,
 )
@@ -39,7 +39,7 @@ PACKAGE = "package:"
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
-_IN_TIME = ("nearest", "take", "within", "else")
+_IN_TIME = ("nearest", "within", "else")
 _LIST_KEYS = ("match", "label", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
 _GENERATION = re.compile(r"#([0-9]+)$")
@@ -253,7 +253,7 @@ class CalibrationInput(DeclaredModel):
     each: ClassVar[bool] = False  # it has no instances of its own
     calibration: str = Field(min_length=1, description="the kind of calibration, as certificates have it")
     of: str = Field(alias="for", description="the input (with `each`) whose data are calibrated")
-    take: Sides = Field(
+    nearest: BeforeOrAfter = Field(
         default=("before",),
         description="before: the valid one (default); after: the one valid next; or both, in a list",
     )

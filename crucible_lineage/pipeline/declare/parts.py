@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationInfo,
-    model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
@@ -59,26 +58,27 @@ OneOrMore = BeforeValidator(  # a single text is a list of one
     lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=str | tuple[str, ...]
 )
 Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
-Side = Literal["before", "after"]
 
 
-def _distinct(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(value)) != len(value):
-        raise ValueError("`take` names each side once, as in [before, after]")
+def _one_or_both(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > 1 and {*value} != {BEFORE, AFTER}:
+        raise ValueError("name one side, or both as in [before, after]")
     return value
 
 
-Sides = Annotated[tuple[Side, ...], Field(min_length=1, max_length=2), AfterValidator(_distinct)]
+_OneOrBoth = (Field(min_length=1, max_length=2), AfterValidator(_one_or_both), OneOrMore)
+Sides = Annotated[tuple[Literal["before", "after", "either"], ...], *_OneOrBoth]
+BeforeOrAfter = Annotated[tuple[Literal["before", "after"], ...], *_OneOrBoth]
 
 
 class TimeMatch(DeclaredModel):
     """Rule that matches datasets by their times of measurement."""
 
-    nearest: Literal["before", "after", "either"] | None = Field(
+    nearest: Sides | None = Field(
         default=None,
-        description="the partner in time: the nearest before, after or on either side of what the step is about",
+        description="the partner in time: the nearest before, after or on either side of what the step is about; "
+        "[before, after]: one on each side",
     )
-    take: Sides | None = Field(default=None, description="partners on both sides: [before, after]")
     within: Distance | None = Field(default=None, description="the largest distance, as in 90s, 10min, 2h, 3d")
     otherwise: Literal["nearest", "earliest", "none"] | None = Field(
         default=None,
@@ -86,16 +86,10 @@ class TimeMatch(DeclaredModel):
         description="if nothing fits: nearest, earliest, none (no partner); without it, blocked",
     )
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        if self.nearest and self.take:
-            raise ValueError("`nearest` gives one partner, `take` one on each side; give one of them")
-        return self
-
     @property
     def sides(self) -> tuple[str, ...]:
         """The sides on which to look for a partner, in order."""
-        return self.take or (self.nearest or BEFORE,)
+        return self.nearest or (BEFORE,)
 
 
 class Reproduce(DeclaredModel):

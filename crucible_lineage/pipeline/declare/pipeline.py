@@ -23,6 +23,7 @@ from crucible_lineage.pipeline.declare.parts import (
     Fields,
     Folder,
     Ingested,
+    OneOrMore,
     Reproduce,
     TimeMatch,
     declared_condition,
@@ -72,21 +73,19 @@ class Source(TimeMatch):
     source: str = Field(alias="from", description="an input of the pipeline, or a step")
     output: str | None = Field(default=None, description="which output of the step, if it has several")
     files: str | None = Field(default=None, description="which of its files: a name or a pattern")
-    collect: bool = Field(
-        default=False,
-        description="true: all instances of the source as one list; a role that takes a list always collects",
+    group_by: Annotated[tuple[str, ...], OneOrMore] | None = Field(
+        default=None, description=f"{_GROUP_BY}; [] groups them all"
     )
-    group_by: Fields | None = Field(default=None, description=_GROUP_BY)
     across: Fields | None = Field(default=None, description=_ACROSS)
-    same: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
+    match: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.across and not self.group_by:
             raise ValueError("across joins swept parameters within groups; add group_by")
-        if self.is_partner and (self.group_by or self.collect):
-            raise ValueError("a partner in time is one dataset; remove group_by and collect")
-        keys = [name for name in ("same", "within", "otherwise") if getattr(self, name)]
+        if self.is_partner and self.group_by is not None:
+            raise ValueError("a partner in time is one dataset; remove group_by")
+        keys = [name for name in ("match", "within", "otherwise") if getattr(self, name)]
         if keys and not self.is_partner:
             name = "else" if keys[0] == "otherwise" else keys[0]
             raise ValueError(f"`{name}` is about a partner in time; add `nearest: before` (or after, either)")
@@ -95,7 +94,7 @@ class Source(TimeMatch):
     @property
     def is_partner(self) -> bool:
         """Whether this source is a partner in time."""
-        return self.nearest is not None or self.take is not None
+        return self.nearest is not None
 
 
 class OutputFields(Ingested, DatasetFields):
@@ -125,7 +124,9 @@ class Certify(DeclaredModel):
     of: Fields = Field(alias="for", description="fields, as instrument_name: it calibrates data with the same values")
     since: str = Field(alias="from", description="when its validity begins: {ROLE.timestamp}, or a moment")
     until: str = Field(default=NEXT, description="when it ends: next (when the next one is certified), or a moment")
-    kind: str | None = Field(default=None, description="the kind of calibration; by default the measurement")
+    kind: str | None = Field(
+        default=None, alias="calibration", description="the kind of calibration; by default the measurement"
+    )
     where: str = Field(default="", description="a further condition on the data")
 
     @field_validator("of")
@@ -303,11 +304,8 @@ class Schedule(DeclaredModel):
         return value
 
 
-class Trigger(DeclaredModel):
-    """Event that starts the pipeline."""
-
-    event: Literal["crucible.dataset.created", "crucible.ingestion.completed"] = Field(description="its name")
-    match: dict[str, str] = Field(default={}, description="its attributes and their values, as Raman*")
+Event = Literal["crucible.dataset.created", "crucible.ingestion.completed"]
+Trigger = Annotated[dict[Event, dict[str, str]], Field(min_length=1, max_length=1)]
 
 
 class PipelineSpec(DeclaredModel):
@@ -324,7 +322,10 @@ class PipelineSpec(DeclaredModel):
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
     schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
-    trigger: Trigger | None = Field(default=None, description="the event on which it runs, once deployed")
+    trigger: Trigger | None = Field(
+        default=None,
+        description="the event on which it runs, once deployed, with its attributes and their values",
+    )
     path: Folder = Path()
     digest: Digest = ""
 

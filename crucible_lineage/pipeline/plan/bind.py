@@ -117,7 +117,7 @@ class _Binder:
             role
             for role, role_sources in sources.items()
             if any(
-                not source.is_partner and (source.group_by or source.collect or shapes.get(role) == "files")
+                not source.is_partner and (source.group_by is not None or shapes.get(role) == "files")
                 for source in role_sources
             )
         )
@@ -178,7 +178,7 @@ class _Binder:
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
         return {
-            role: "files" if others or first.collect or first.group_by or self._is_list(first) else "file"
+            role: "files" if others or first.group_by is not None or self._is_list(first) else "file"
             for role, (first, *others) in sources.items()
         }
 

@@ -149,7 +149,7 @@ class Dimensions:
         for role, sources in self.spec.steps[name].sources.items():
             for source in sources:
                 if source.is_partner:
-                    self._check_fields(name, role, source.same)
+                    self._check_fields(name, role, source.match)
                 elif source.group_by:
                     for dimension in self._grouped(name, role, source):
                         roles.setdefault(dimension, role)

@@ -371,9 +371,9 @@ class Expansion:
         made = [feed.instance for feed in first if feed.instance]
         shared_metadata = shared(self._made_fields(instance)["metadata"] for instance in made)
         fields = {"params": self.params[name], "metadata": shared_metadata}
-        found = self._candidates(source.source, source.same, source).choose(_row(0, label, own, fields, source.same))
+        found = self._candidates(source.source, source.match, source).choose(_row(0, label, own, fields, source.match))
         unknown = set(made) - self.returned.keys()
-        if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.same):
+        if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.match):
             return self._partner_feeds(source, role, found)
         fault = f"{found.fault}; what a step returns is known once its result is at Crucible"
         return _SourceParents((), fault, blocks=True, awaits=tuple(sorted(unknown)))

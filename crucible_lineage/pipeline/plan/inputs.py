@@ -242,7 +242,7 @@ def used_fields(spec: PipelineSpec) -> set[str]:
     fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
     for step in spec.steps.values():
         sources = step.all_sources
-        fields |= {name for source in sources for name in (*(source.group_by or ()), *source.same)}
+        fields |= {name for source in sources for name in (*(source.group_by or ()), *source.match)}
         fields |= {"timestamp" for source in sources if source.is_partner}
         named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
         fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}

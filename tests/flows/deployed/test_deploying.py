@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
-TRIGGER = "trigger: {event: crucible.dataset.created, match: {measurement: count*, kind: raw}}\n"
+TRIGGER = "trigger: {crucible.dataset.created: {measurement: count*, kind: raw}}\n"
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ inputs:
 steps:
   s:
     uses: "m:f"
-    inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", collect: true}, d: [{from: s.low}, e], e: f, f: g}
+    inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", group_by: []}, d: [{from: s.low}, e], e: f, f: g}
     params: {degree: "${params.degree}"}
     matrix: {x: [1, 2]}
     output: {dataset_name: "{a.dataset_name}", samples: none, ingestor: X, metadata: {a: 1}}
@@ -69,7 +69,7 @@ steps:
   t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
   u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
 schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
-trigger: {event: crucible.dataset.created, match: {measurement: "Raman*"}}
+trigger: {crucible.dataset.created: {measurement: "Raman*"}}
 """
 
 
@@ -96,7 +96,7 @@ def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
         ('uses: "m:f"', 'uses: "m:f"\n    run: x'),
         ("timeout: 3.5", "timeout: long"),
         ('schedule: {cron: "0 2 * * *"', 'schedule: {corn: "0 2 * * *"'),
-        ("event: crucible.dataset.created", "event: something"),
+        ("crucible.dataset.created", "something"),
     ],
 )
 def test_a_pipeline_that_the_reader_refuses_is_not_valid(validator: Any, old: str, new: str) -> None:

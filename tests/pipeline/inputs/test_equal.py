@@ -38,7 +38,7 @@ def returning(data: Path, out: Path) -> dict:
 """
 HEAD = "pipeline: equal\nproject: lab\ninputs:\n"
 DATA = HEAD + "  data: {select: {data_type: one}, each: true}\n"
-TAKEN = "nearest: either, same: metadata.k"
+TAKEN = "nearest: either, match: metadata.k"
 DECLARED = {
     "group_by": DATA + "steps:\n  p: {uses: 'LABMODULE:pooled', inputs: {parts: {from: data, group_by: metadata.k}}}\n",
     "match": DATA

@@ -217,7 +217,7 @@ def test_both_sides_and_groups(
     register("one", "2024-01-10T00:00:00Z", sample="x")
     register("two", "2024-01-20T00:00:00Z", sample="x")
     certify(session, axes[0], RAMAN, "2024-01-01", until="next", why="first lamp")
-    both = SCANS.replace("for: scan", "for: scan, take: [before, after]").replace(":calibrate", ":between")
+    both = SCANS.replace("for: scan", "for: scan, nearest: [before, after]").replace(":calibrate", ":between")
     path = lab.declare(both.replace("axis: axis", "axes: axis"), "both.yaml")
     assert "that becomes valid next" in planned(path)["calibrate[one]"].causes[0]
     certify(session, axes[1], RAMAN, "2024-01-15", until="next", why="second lamp")
@@ -326,7 +326,7 @@ def test_a_result_is_certified_only_for_what_all_its_data_state(
     register("n1", "2024-01-01T00:00:00Z", "neon", grating=1800)
     other = register("n2", "2024-01-02T00:00:00Z", "neon")
     text = NEONS.replace("alone", "pooled").replace("for: instrument_name", "for: metadata.grating")
-    path = lab.declare(text.replace("{scan: neon}", "{scan: {from: neon, collect: true}}"), "neons.yaml")
+    path = lab.declare(text.replace("{scan: neon}", "{scan: {from: neon, group_by: []}}"), "neons.yaml")
     assert f"metadata.grating of the data it is made from: {other} has none" in run(path).errors["axis"]
     session.client.metadata.merge(other, {"grating": 1800.0})
     assert run(path).ok

@@ -58,8 +58,8 @@ inputs:
   flat:    {select: {metadata.kind: flat}}
 steps:
   master_bias: {uses: "LABMODULE:combine", inputs: {frames: bias}, group_by: [metadata.camera, night]}
-  master_flat: {uses: "LABMODULE:flat", inputs: {frames: flat, bias: {from: master_bias, nearest: before, same: [metadata.camera], within: 3d}}, group_by: [metadata.camera, metadata.filter, night]}
-  reduced:     {uses: "LABMODULE:reduce", inputs: {science: science, bias: {from: master_bias, nearest: before, same: [metadata.camera], within: 3d}, flat: {from: master_flat, nearest: either, same: [metadata.camera, metadata.filter], within: 7d}}}
+  master_flat: {uses: "LABMODULE:flat", inputs: {frames: flat, bias: {from: master_bias, nearest: before, match: [metadata.camera], within: 3d}}, group_by: [metadata.camera, metadata.filter, night]}
+  reduced:     {uses: "LABMODULE:reduce", inputs: {science: science, bias: {from: master_bias, nearest: before, match: [metadata.camera], within: 3d}, flat: {from: master_flat, nearest: either, match: [metadata.camera, metadata.filter], within: 7d}}}
 """
 MASTERS = "\n".join(line for line in NIGHT.splitlines() if "flat" not in line and "science" not in line)
 DARK = """
@@ -256,7 +256,7 @@ def test_a_result_has_the_time_of_its_data_and_not_of_a_later_calibration(
     register("scan", "A", datetime(2024, 5, 10, 12, tzinfo=UTC), 1)
     register("dark", "A", datetime(2024, 5, 12, 12, tzinfo=UTC), 2)
     text = DARK.replace(", match: {scan: metadata.camera}", "").replace(
-        "dark: dark", "dark: {from: dark, nearest: after, same: metadata.camera}"
+        "dark: dark", "dark: {from: dark, nearest: after, match: metadata.camera}"
     )
     (outputs,) = run(lab.declare(text)).datasets.values()
     made = session.client.datasets.get(outputs["out"])
@@ -297,7 +297,7 @@ def test_nights_are_those_of_the_declared_time_zone(lab: Any, register: Any, pla
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("nearest: before, same", "same", "`same` is about a partner in time; add `nearest: before`"),
+        ("nearest: before, match", "match", "`match` is about a partner in time; add `nearest: before`"),
         ("frames: flat, bias:", "bias:", "group_by is about the step's first input"),
     ],
 )
