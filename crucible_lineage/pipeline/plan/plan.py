@@ -20,6 +20,7 @@ from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, derived_mfid, planned_outputs
 from crucible_lineage.refs import DatasetRef, FileRef
+from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:
     from crucible_lineage.pipeline.plan.planner import ProjectIndex
@@ -150,39 +151,41 @@ def plan(
     Planning goes generation by generation, so that all results of one are looked up together.
     """
     done: dict[str, StepPlan] = {}
-    looked = set[str]()
-
-    def results_of(name: str) -> Mapping[str, DatasetRef]:
-        return done[name].results if name in done else {}
-
     for generation in networkx.topological_generations(graph_of(instances)):
-        drafts = []
-        for name in generation:
-            instance = instances[name]
-            unready = _unready(instance, inputs, done, index)
-            if unready is not None:
-                done[name] = unready
-                continue
-            results = {need: done[need].results for need in instance.needs}
-            if instance.inspection.facts and instance.step.name not in looked:  # of all its instances together
-                looked.add(instance.step.name)
-                alike = (other for other in instances.values() if other.step.name == instance.step.name)
-                parents = (feed.dataset(inputs, results_of) for other in alike for feed in other.feeds)
-                index.facts.prefetch([dataset.mfid for dataset in parents if dataset])
-            try:
-                drafts.append(_draft(instance, used_datasets(instance, inputs, results), index))
-            except InputError as error:  # a fault of this step does not stop the others
-                done[name] = _blocked(instance, [str(error)])
+        drafts = _drafts([instances[name] for name in generation], inputs, done, index)
         index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
-            name, is_forced = draft.name, draft.name in forced or draft.step in forced
-            done[name] = _planned(instances[name], draft, index, forced=is_forced)
+            is_forced = draft.name in forced or draft.step in forced
+            done[draft.name] = _planned(instances[draft.name], draft, index, forced=is_forced)
         done |= _not_in_use({name: done[name] for name in generation}, index)
-        for name in generation:
-            instance = instances[name]
-            if instance.notes or instance.choices:
-                done[name] = replace(done[name], notes=instance.notes, choices=instance.choices)
-    return PipelinePlan(tuple(done[name] for name in instances), instances, inputs, index)
+    steps = tuple(_annotated(done[name], instance) for name, instance in instances.items())
+    return PipelinePlan(steps, instances, inputs, index)
+
+
+def _annotated(step: StepPlan, instance: Instance) -> StepPlan:
+    """Return the plan of an instance with the notes about its parents, and the choices among them."""
+    choices = instance.choices
+    return replace(step, notes=instance.notes, choices=choices) if instance.notes or choices else step
+
+
+def _drafts(
+    instances: Sequence[Instance], inputs: Inputs, done: dict[str, StepPlan], index: ProjectIndex
+) -> list[StepPlan]:
+    """Return the drafts of the instances whose parents all exist; add the plans of the others to those `done`."""
+    unready = {instance.name: _unready(instance, inputs, done, index) for instance in instances}
+    done |= {name: step for name, step in unready.items() if step}
+    ready = [instance for instance in instances if not unready[instance.name]]
+    asking = [feed for instance in ready if instance.inspection.facts for feed in instance.feeds]
+    parents = [feed.dataset(inputs, lambda name: done[name].results) for feed in asking]
+    index.facts.prefetch([dataset.mfid for dataset in parents if dataset])
+    drafts = []
+    for instance in ready:
+        try:
+            used = used_datasets(instance, inputs, {need: done[need].results for need in instance.needs})
+            drafts.append(_draft(instance, used, index))
+        except InputError as error:  # a fault of this step does not stop the others
+            done[instance.name] = _blocked(instance, [str(error)])
+    return drafts
 
 
 def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
@@ -190,24 +193,31 @@ def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str,
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
     new = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if new else {}
-    found = {}
-    for name, step in fresh.items():
-        if other := [mark for dataset in step.results.values() if any(mark := index.not_current(dataset.mfid))]:
-            causes = tuple(cause for _, cause in other)
-            found[name] = replace(
-                step, state=other[0][0], causes=causes, roots=tuple(f"{name}: {cause}" for cause in causes)
-            )
-            continue
-        own = [(ref.mfid, new[ref.mfid]) for ref in step.results.values() if ref.mfid in new]
-        if own:
-            (mfid, doubt), count = own[0], sum(part.dataset.mfid in above for part in step.used)
-            is_own = doubt.source == mfid
-            reason = f"{'not signed' if doubt.is_candidate else 'hold'}: {doubt.statement.why}"
-            among = f"{count} of {len(step.used)} held ({reason})"
-            cause = doubt.message(mfid) if is_own or len(step.used) == 1 else among
-            state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
-            found[name] = replace(step, state=state, causes=(cause,), roots=(f"{name}: {cause}",) if is_own else ())
-    return found
+    found = {name: _not_current(step, index) or _doubtful(step, new, above) for name, step in fresh.items()}
+    return {name: step for name, step in found.items() if step}
+
+
+def _not_current(step: StepPlan, index: ProjectIndex) -> StepPlan | None:
+    """Return the plan of a step with a result that is not current; None if there is none."""
+    marks = [mark for dataset in step.results.values() if any(mark := index.not_current(dataset.mfid))]
+    if not marks:
+        return None
+    causes = tuple(cause for _, cause in marks)
+    return replace(step, state=marks[0][0], causes=causes, roots=tuple(f"{step.name}: {cause}" for cause in causes))
+
+
+def _doubtful(step: StepPlan, new: Mapping[str, Doubt], above: Mapping[str, Doubt]) -> StepPlan | None:
+    """Return the plan of a step with a result among the `new` doubts; None if it has none. `above` are its parents'."""
+    mfid = next((ref.mfid for ref in step.results.values() if ref.mfid in new), None)
+    if mfid is None:
+        return None
+    doubt, is_own = new[mfid], new[mfid].source == mfid
+    cause = doubt.message(mfid)
+    if not is_own and len(step.used) > 1:
+        count, reason = sum(part.dataset.mfid in above for part in step.used), doubt.statement.why
+        cause = f"{count} of {len(step.used)} held ({'not signed' if doubt.is_candidate else 'hold'}: {reason})"
+    state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
+    return replace(step, state=state, causes=(cause,), roots=(f"{step.name}: {cause}",) if is_own else ())
 
 
 def plan_instance(
@@ -300,29 +310,40 @@ def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredient
 
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: ProjectIndex) -> StepPlan | None:
     """Return the plan of an instance with parents that are blocked or to be made or registered; None if all exist."""
-    parents = [need for need in instance.needs if done[need].state == BLOCKED]
-    blocked = [*([instance.blocked] if instance.blocked else []), *(f"parent {need} is blocked" for need in parents)]
-    if blocked:
-        is_on_hold = not instance.blocked and all(done[need].on_hold for need in parents)
-        return _blocked(instance, blocked, on_hold=is_on_hold)
-    waiting = [done[need] for need in instance.needs if not done[need].exists]
+    parents = [done[need] for need in instance.needs]
+    if instance.blocked or any(parent.state == BLOCKED for parent in parents):
+        return _of_blocked_parents(instance, [parent for parent in parents if parent.state == BLOCKED])
+    waiting = [parent for parent in parents if not parent.exists]
     new = [feed for feed in instance.feeds if feed.input is not None and feed.item(inputs).dataset is None]
     if not waiting and not new:
         return None
-    parents_of = [feed.dataset(inputs, lambda name: done[name].results) for feed in instance.feeds]
-    existing = [dataset.mfid for dataset in parents_of if dataset]
-    if on_hold := index.on_hold(existing, instance.inspection.code.fingerprint):
+    existing = [feed.dataset(inputs, lambda name: done[name].results) for feed in instance.feeds]
+    code = instance.inspection.code.fingerprint
+    if on_hold := index.on_hold([dataset.mfid for dataset in existing if dataset], code):
         return _blocked(instance, on_hold, on_hold=True)
-    name, step = instance.name, instance.step.name
-    has_current = any(map(index.current_in, (key for keys in instance.slots.values() for key in keys)))
+    return _waiting(instance, waiting, _new_inputs(instance, new, inputs, index), index)
+
+
+def _of_blocked_parents(instance: Instance, parents: Sequence[StepPlan]) -> StepPlan:
+    causes = [*filter(None, [instance.blocked]), *(f"parent {parent.name} is blocked" for parent in parents)]
+    return _blocked(instance, causes, on_hold=not instance.blocked and all(parent.on_hold for parent in parents))
+
+
+def _waiting(instance: Instance, parents: Sequence[StepPlan], changed: Sequence[str], index: ProjectIndex) -> StepPlan:
+    """Return the plan of an instance that waits for parents to be made, and for `changed` inputs to be registered."""
+    has_current = any(index.current_in(key) for keys in instance.slots.values() for key in keys)
+    causes = dict.fromkeys([*_follows(parents, has_current=has_current), *changed])
+    own = [f"{instance.name}: {cause}" for cause in changed]
+    roots = dict.fromkeys([*(root for parent in parents for root in parent.roots), *own])
+    state, outputs = STALE if has_current else MISSING, dict.fromkeys(instance.inspection.outputs)
+    return StepPlan(instance.name, state, tuple(causes), outputs, step=instance.step.name, roots=tuple(roots))
+
+
+def _new_inputs(instance: Instance, new: Sequence[InputEdge], inputs: Inputs, index: ProjectIndex) -> list[str]:
+    """Return how unregistered files differ from those of the current result."""
     results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
     earlier = next(filter(None, results), None)
-    changed = [_new_input(feed, feed.item(inputs), earlier) for feed in new]
-    causes = tuple(dict.fromkeys([*_follows(waiting, has_current=has_current), *changed]))
-    earlier_roots = (root for parent in waiting for root in parent.roots)
-    roots = tuple(dict.fromkeys([*earlier_roots, *(f"{name}: {cause}" for cause in changed)]))
-    outputs: dict[str, str | None] = dict.fromkeys(instance.inspection.outputs)
-    return StepPlan(name, STALE if has_current else MISSING, causes, outputs, step=step, roots=roots)
+    return [_new_input(feed, feed.item(inputs), earlier) for feed in new]
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:
