@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -230,6 +230,12 @@ class SelectInput(PairedInput):
                 if not (value in values if value is None else any(is_equal(value, item) for item in values)):
                     return False
         return True
+
+    def fits_flags(self, flags: Collection[str]) -> bool:
+        """Return whether a dataset with these flags in force passes."""
+        listed = self.select.get(FLAGS) or {}
+        any_of, none_of = listed.get("any_of"), listed.get("none_of") or ()
+        return {*flags}.isdisjoint(none_of) and (any_of is None or not {*flags}.isdisjoint(any_of))
 
 
 class ResultInput(PairedInput):

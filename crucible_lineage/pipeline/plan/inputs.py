@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.slots import slots_of
+from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError, shortened
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of, value_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
-    FLAGS,
     NIGHT,
     CalibrationInput,
     DatasetFields,
@@ -29,7 +29,13 @@ from crucible_lineage.pipeline.declare.inputs import (
     split_address,
 )
 from crucible_lineage.pipeline.declare.parts import is_from_name, read_from_names
-from crucible_lineage.pipeline.declare.pipeline import OWN_PARENT_FIELDS, PipelineSpec, filled, template_fields
+from crucible_lineage.pipeline.declare.pipeline import (
+    OWN_PARENT_FIELDS,
+    PipelineSpec,
+    StepSpec,
+    filled,
+    template_fields,
+)
 from crucible_lineage.pipeline.plan.bind import parent_params
 from crucible_lineage.pipeline.plan.current import (
     DeclaredDifference,
@@ -43,7 +49,7 @@ from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partners
 from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.read import knows, refusals, registered
+from crucible_lineage.registration.read import Registered, knows, refusals, registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import standings
 from crucible_lineage.statements.calibrations import Calibrations, Span
@@ -236,19 +242,23 @@ def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
 
 def used_fields(spec: PipelineSpec) -> set[str]:
     """Return the fields of records that a declaration uses: to match, group and label data, and as parameters."""
-    fields = {name for declared in spec.inputs.values() for name in template_fields(declared.label or "")}
-    fields |= {"timestamp" for declared in spec.inputs.values() if declared.match}
-    fields |= {METADATA_PREFIX for declared in spec.inputs.values() if isinstance(declared, CalibrationInput)}
-    fields |= {name for declared in spec.inputs.values() for same in (declared.match or {}).values() for name in same}
+    fields = set[str]()
+    for declared in spec.inputs.values():
+        fields.update(template_fields(declared.label or ""), *(declared.match or {}).values())
+        fields |= {"timestamp"} if declared.match else set()
+        fields |= {METADATA_PREFIX} if isinstance(declared, CalibrationInput) else set()
     for step in spec.steps.values():
-        sources = step.all_sources
-        fields |= {name for source in sources for name in (*(source.group_by or ()), *source.match)}
-        fields |= {"timestamp" for source in sources if source.is_partner}
-        named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
-        fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}
-        fields |= {"timestamp", *step.certify.of} if step.certify else set()
-        fields |= {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
+        fields |= _fields_of_step(step)
     return fields
+
+
+def _fields_of_step(step: StepSpec) -> set[str]:
+    fields = {name for source in step.all_sources for name in (*(source.group_by or ()), *source.match)}
+    fields |= {"timestamp"} if any(source.is_partner for source in step.all_sources) else set()
+    fields |= {"timestamp", *step.certify.of} if step.certify else set()
+    named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
+    fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}
+    return fields | {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
 
 
 def _fill_label(item: InputItem, label: str | None) -> InputItem:
@@ -375,38 +385,41 @@ def _select_items(project: str, declared: SelectInput, session: Session) -> Iter
     from crucible_lineage.client.models import Dataset  # pydantic, which other plans should not pay
 
     copy = session.mirror.snapshot(project)
-    possible = {mfid for mfid, summary in copy.summaries.items() if declared.fits(summary.fields, plain=True)}
-    if declared.filters:
-        possible &= {
-            dataset.unique_id for dataset in session.client.datasets.iter(project_id=project, **declared.filters)
-        }
-    matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
-    excluded, flags = {INCOMPLETE, CANDIDATE, SUPERSEDED}, declared.select.get(FLAGS) or {}
-    any_of, none_of = flags.get("any_of"), flags.get("none_of") or ()
-    stand = standings(session, project, copy=copy, among=matching) if matching else {}
-    selected = [
-        mfid
-        for mfid, standing in stand.items()
-        if standing.state not in excluded
-        and set(standing.flags).isdisjoint(none_of)
-        and (any_of is None or not set(standing.flags).isdisjoint(any_of))
-    ]
-    usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in selected]
+    usable = [Dataset.model_validate(dict(copy.records[mfid])) for mfid in _selected(project, declared, copy, session)]
     if not usable and not declared.each and not declared.match:
         raise InputError(f"no complete dataset matches the selection { {'project_id': project, **declared.select} }")
     usable.sort(key=lambda dataset: (measured_at(dict(dataset)) or utc(dataset.creation_time or ""), dataset.unique_id))
     found = [registered(session.client, dataset) for dataset in usable]
     refused = refusals(session.client, [item for item in found if not knows(session.mirror, item)])
     for item in found:
-        fields, refusal = fields_of(item.dataset.model_dump()), refused.get(item.mfid, "")
-        if item.ref is not None and not refusal:
-            session.mirror.trust({item.mfid: item.ref})
-            slots = slots_of(item.dataset.scientific_metadata)
-            yield InputItem(item.mfid, item.ref, fields, about=min(slots, default=""))
-            continue
-        try:
-            yield InputItem(
-                item.mfid, None if refusal else existing_dataset(item.mfid, session), fields, blocked=refusal
-            )
-        except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
-            yield InputItem(item.mfid, None, fields, blocked=str(error))
+        yield _selected_item(item, refused.get(item.mfid, ""), session)
+
+
+def _selected(project: str, declared: SelectInput, copy: Snapshot, session: Session) -> list[str]:
+    """Return the datasets that match the filters, and stand where they may be used."""
+    possible = {mfid for mfid, summary in copy.summaries.items() if declared.fits(summary.fields, plain=True)}
+    if declared.filters:
+        listed = session.client.datasets.iter(project_id=project, **declared.filters)
+        possible &= {dataset.unique_id for dataset in listed}
+    matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
+    stand = standings(session, project, copy=copy, among=matching) if matching else {}
+    excluded = (INCOMPLETE, CANDIDATE, SUPERSEDED)
+    return [
+        mfid
+        for mfid, standing in stand.items()
+        if standing.state not in excluded and declared.fits_flags(standing.flags)
+    ]
+
+
+def _selected_item(item: Registered, refusal: str, session: Session) -> InputItem:
+    fields = fields_of(item.dataset.model_dump())
+    if refusal:
+        return InputItem(item.mfid, None, fields, blocked=refusal)
+    if item.ref is not None:
+        session.mirror.trust({item.mfid: item.ref})
+        about = min(slots_of(item.dataset.scientific_metadata), default="")
+        return InputItem(item.mfid, item.ref, fields, about=about)
+    try:
+        return InputItem(item.mfid, existing_dataset(item.mfid, session), fields)
+    except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
+        return InputItem(item.mfid, None, fields, blocked=str(error))
