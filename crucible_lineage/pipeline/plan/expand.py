@@ -178,37 +178,45 @@ class Expansion:
             raise InputError(f"two instances would be called {name!r}; give them values that look different")
         parents = self._sources(step, variant.given, point, name)
         feeds = tuple(feed for part in parents.values() for feed in part.feeds)
-        groups = [value.label for dimension, value in values.items() if fields_of(dimension)]
+        group = ", ".join(value.label for dimension, value in values.items() if fields_of(dimension))
         items = [value.label for dimension, value in values.items() if dimension in self.inputs]
         steps = dict.fromkeys((*swept, *(dimension for dimension in point if dimension in self.points)))
         variants = [self.pipeline.steps[other].variants[point.get(other, 0)].label for other in steps]
-        scopes = [value.scope for dimension, value in values.items() if dimension not in self.points]
-        scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
-        about = tuple(
-            (root, index)
-            for dimension, value in values.items()
-            if (root := root_of(dimension)) in self.inputs
-            for index in value.members
-        )
+        about = self._about(values)
         instance = Instance(
             name=name,
             step=step,
-            label=", ".join((*items[0 if groups else 1 :], *variants)),  # beside its group, or its first item
-            group=", ".join(groups),
+            label=", ".join((*items[0 if group else 1 :], *variants)),  # beside its group, or its first item
+            group=group,
             given=variant.given,
             inspection=variant.inspection,
             feeds=feeds,
             subject=tuple(mfid for root, index in about if (mfid := self.inputs[root][index].mfid)),
             blocked=next(filter(None, self._faults(step, values.values(), parents)), ""),
-            slots={output: (slot(step.declared["name"], step.declared["step"], output, scope),)
-                   for output in step.inspection.outputs} if step.declared else {},
+            slots=self._slots(step, values, variants),
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(_notes(step, feeds)),
             awaits=tuple(name for part in parents.values() for name in part.awaits),
-        )  # fmt: skip
+        )
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
+
+    def _about(self, values: Mapping[str, Value]) -> tuple[tuple[str, int], ...]:
+        """Return the items of inputs that an instance with these values is about."""
+        roots = ((root_of(dimension), value) for dimension, value in values.items())
+        return tuple((root, index) for root, value in roots if root in self.inputs for index in value.members)
+
+    def _slots(
+        self, step: BoundStep, values: Mapping[str, Value], variants: Sequence[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """Return the slots of each output, in the scope of these values; none if the step is made from records."""
+        if not step.declared:
+            return {}
+        scopes = [value.scope for dimension, value in values.items() if dimension not in self.points]
+        scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
+        place = step.declared["name"], step.declared["step"]
+        return {output: (slot(*place, output, scope),) for output in step.inspection.outputs}
 
     def _faults(
         self, step: BoundStep, values: Iterable[Value], parents: Mapping[tuple[str, int], _SourceParents]
@@ -252,43 +260,37 @@ class Expansion:
 
     def _with_shared_values(self, instance: Instance) -> Instance:
         """Return the instance with the values from the data behind its roles, in parameters and for its name."""
-        spec, given = instance.step.spec, dict(instance.given)
-        params, template = parent_params(spec), spec.output.dataset_name or ""
+        params, template = parent_params(instance.step.spec), instance.step.spec.output.dataset_name or ""
         if not params and "{" not in template:
             return instance
         behind: dict[str, list[InputItem]] = {}
         for role in instance.step.sources:
             items = items_behind((feed for feed in instance.feeds if feed.role == role), self.instances)
             behind[role] = [self.inputs[root][index] for root, index in items]
+        instance = self._with_parameters(instance, params, behind) if params else instance
+        return instance if instance.blocked else _with_name(instance, template, behind)
+
+    def _with_parameters(
+        self, instance: Instance, params: Mapping[str, Sequence[str]], behind: Mapping[str, Sequence[InputItem]]
+    ) -> Instance:
+        """Return the instance with its parameters filled in; blocked if the data behind a role do not agree."""
+        given = dict(instance.given)
         for param, fields in params.items():
-            values = {}
+            written, values = instance.step.spec.params[param], {}
             for name in fields:
                 role, _, field_name = name.partition(".")
                 values[name], fault = shared_value(field_name, behind[role])
                 if fault:
-                    return replace(instance, blocked=f"parameter {param!r} is {spec.params[param]}, and {fault}")
+                    return replace(instance, blocked=f"parameter {param!r} is {written}, and {fault}")
             try:
-                given[param] = filled_in(str(spec.params[param]), values)
+                given[param] = filled_in(str(written), values)
             except (TypeError, ValueError) as error:
-                return replace(instance, blocked=f"parameter {param!r} is {spec.params[param]}: {error}")
+                return replace(instance, blocked=f"parameter {param!r} is {written}: {error}")
         try:
-            inspection = self.inspect(instance.step, given) if params else instance.inspection
+            return replace(instance, given=given, inspection=self.inspect(instance.step, given))
         except InputError as error:
-            return replace(
-                instance, given=given, blocked="; ".join(fault.message for fault in error.faults) or str(error)
-            )
-        named, notes = dict[str, object](), list[str]()
-        for name in template_fields(template):
-            role, _, field_name = name.partition(".")
-            if role not in behind or field_name in OWN_PARENT_FIELDS:
-                continue
-            value, fault = shared_value(field_name, behind[role])
-            if not fault:
-                named[name] = value
-            elif any(feed.role == role and feed.input for feed in instance.feeds):  # else the parent may have it
-                notes.append(f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}")
-        notes = [*instance.notes, *notes[:1]]
-        return replace(instance, given=given, inspection=inspection, notes=tuple(notes), named=named)
+            faults = "; ".join(fault.message for fault in error.faults) or str(error)
+            return replace(instance, given=given, blocked=faults)
 
     def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
         """Return the members of a root that an instance is about, or their group by `fields`; None for all."""
@@ -426,6 +428,21 @@ class Expansion:
         for other_point, instance in self.points[name]:
             if all(members.intersection(self._members(root, other_point) or ()) for root, members in selected.items()):
                 yield instance
+
+
+def _with_name(instance: Instance, template: str, behind: Mapping[str, Sequence[InputItem]]) -> Instance:
+    """Return the instance with the values that its name needs, and a note if the data behind a role do not agree."""
+    named, notes = dict[str, object](), list[str]()
+    for name in template_fields(template):
+        role, _, field_name = name.partition(".")
+        if role not in behind or field_name in OWN_PARENT_FIELDS:
+            continue
+        value, fault = shared_value(field_name, behind[role])
+        if not fault:
+            named[name] = value
+        elif any(feed.role == role and feed.input for feed in instance.feeds):  # else the parent may have it
+            notes.append(f"default name, since {template!r} cannot be filled in: {{{name}}}: {fault}")
+    return replace(instance, notes=(*instance.notes, *notes[:1]), named=named)
 
 
 def items_behind(feeds: Iterable[InputEdge], instances: Mapping[str, Instance]) -> dict[tuple[str, int], None]:
