@@ -9,7 +9,7 @@ import copy
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -333,27 +333,32 @@ def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault
 def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collection[Location] = ()) -> Iterator[Fault]:
     """Yield the faults that pydantic found, without repetitions; values at `hidden` locations are not shown."""
     errors = list(errors)
-    unknown = [location_of(error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
     reported: set[tuple[Location, str]] = set()
     for error in errors:
         location = location_of(error["loc"])
-        types = [other["type"] for other in errors if location_of(other["loc"]) == location]
-        if error["type"] == "string_type" and isinstance(error["input"], list | tuple) and types != ["string_type"]:
-            continue  # also read as a list, whose faults are reported instead
-        others = (location_of(other["loc"]) for other in errors)
-        if error["type"] == "too_short" and any(other[:-1][: len(location)] == location for other in others):
-            continue  # its items have faults of their own
-        is_form = error["type"] in _NO_SOURCE
-        if is_form and _is_source(location) and len(location) == 4 and isinstance(error["input"], dict | list):
-            continue  # about the form (text, mapping, list) that a source was not written in
-        siblings = [str(other[-1]) for other in unknown if other[:-1] == location[:-1]]
-        if error["type"] == "missing" and any(nearest_word(key, [str(location[-1])]) for key in siblings):
-            continue  # present under a misspelt name, which is reported as unknown
-        type_only = "type" if is_form else error["type"] + error["msg"]
-        kind = "source" if _is_source(location) else type_only
-        if (location, kind) not in reported:
-            reported.add((location, kind))
+        if _follows(error, location, errors):
+            continue
+        kind = "source" if _is_source(location) else "type" if error["type"] in _NO_SOURCE else ""
+        named = location, kind or error["type"] + error["msg"]
+        if named not in reported:
+            reported.add(named)
             yield _fault_of(document, error, hidden)
+
+
+def _follows(error: JsonMapping, location: Location, errors: Sequence[JsonMapping]) -> bool:
+    """Return whether an error only follows from another one, or is about a form that a value was not written in."""
+    others, kind = [(location_of(other["loc"]), other["type"]) for other in errors], error["type"]
+    same = [its for other, its in others if other == location]
+    if kind == "string_type" and isinstance(error["input"], list | tuple) and same != ["string_type"]:
+        return True  # also read as a list, whose faults are reported instead
+    if kind == "too_short":  # its items have faults of their own
+        return any(other[:-1][: len(location)] == location for other, _ in others)
+    if kind in _NO_SOURCE and _is_source(location) and len(location) == 4 and isinstance(error["input"], dict | list):
+        return True
+    if kind == "missing":  # present under a misspelt name, which is reported as unknown
+        unknown = [str(other[-1]) for other, its in others if its == "extra_forbidden" and other[:-1] == location[:-1]]
+        return any(nearest_word(key, [str(location[-1])]) for key in unknown)
+    return False
 
 
 def _is_source(location: Location) -> bool:

@@ -121,20 +121,11 @@ class _Binder:
                 for source in role_sources
             )
         )
-        self._check_template(
-            name, step, signature.roles if signature else sources, signature.params if signature else None
-        )
+        self._check_template(name, step, shapes if signature else sources, signature.params if signature else None)
         if signature is not None:
             self.signatures[name] = signature
             self._check_roles(name, signature, sources, collected)
-            for param, value in step.params.items():
-                if fault := parent_fault(step, value):
-                    location = ("steps", name, "params", param, "value")
-                    self._report(location, f"step {name!r}: parameter {param!r}: {fault}")
-            for param, value in (swept for combination in step.combinations for swept in combination.items()):
-                if any(_fields_in(step, text) for text in _texts(value)):
-                    message = f"step {name!r}: parameter {param!r}: {NOT_FILLED}, not in a matrix"
-                    self._report(("steps", name, "matrix", param), message)
+            self._check_params(name, step)
         if not variants:
             return None
         needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
@@ -142,6 +133,17 @@ class _Binder:
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
         return BoundStep(name, step, variants, needs, collected, (), declared, locations)
+
+    def _check_params(self, name: str, step: StepSpec) -> None:
+        """Check that fields of parents stand in parameters that can be filled in, and not in swept ones."""
+        for param, value in step.params.items():
+            if fault := parent_fault(step, value):
+                location = ("steps", name, "params", param, "value")
+                self._report(location, f"step {name!r}: parameter {param!r}: {fault}")
+        for param, value in (swept for combination in step.combinations for swept in combination.items()):
+            if any(_fields_in(step, text) for text in _texts(value)):
+                message = f"step {name!r}: parameter {param!r}: {NOT_FILLED}, not in a matrix"
+                self._report(("steps", name, "matrix", param), message)
 
     def _variants(
         self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
