@@ -18,7 +18,8 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.rerun import plan_rerun
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
-from crucible_lineage.registration import register as registering
+from crucible_lineage.registration.claim import Claim
+from crucible_lineage.registration.register import Submission
 from crucible_lineage.session import Session
 
 TOTAL = """
@@ -58,16 +59,16 @@ def cut_short(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     @contextmanager
     def losing(name: str) -> Iterator[None]:
-        really = registering.fill
+        really = Submission.fill
 
-        def fill(client: Any, new: Any, *arguments: Any) -> Any:
-            filled = really(client, new, *arguments)
-            if name in new.name:
+        def fill(own: Submission, claimed: Claim) -> dict[str, str]:
+            filled = really(own, claimed)
+            if name in own.new.name:
                 raise UnreachableError("no answer")
             return filled
 
         with monkeypatch.context() as broken:
-            broken.setattr(registering, "fill", fill)
+            broken.setattr(Submission, "fill", fill)
             yield
 
     return losing

@@ -583,13 +583,13 @@ def _believes_to_have_won(client: Any, held: claims.Claim) -> Any:
     return TRUE_COMPLETE(client, held) or True
 
 
-def _ingests_at_once(client: Any, new: NewDataset, held: Any, *rest: Any) -> Any:
-    files = TRUE_FILL(client, new, held, *rest)
-    register.ingest(client, new, held.mfid, files, may_exist=False)
+def _ingests_at_once(own: register.Submission, held: claims.Claim) -> Any:
+    files = TRUE_FILL(own, held)
+    own.ingest(files, may_exist=False)
     return files
 
 
-TRUE_MOVE, TRUE_COMPLETE, TRUE_FILL = claims.next_move, register.complete, register.fill
+TRUE_MOVE, TRUE_COMPLETE, TRUE_FILL = claims.next_move, register.complete, register.Submission.fill
 BROKEN = {  # and from which history on it is looked for, since some need a rare one
     "what was complete is taken over": (claims, "next_move", _takes_over_what_was_complete, 1010),
     "what came to its end is taken over": (claims, "next_move", _takes_over_what_is_contested, 1010),
@@ -597,7 +597,7 @@ BROKEN = {  # and from which history on it is looked for, since some need a rare
     "a file is taken away without asking": (register, "require_claim", lambda *_: None, 265),
     "completion is a value that changes": (claims, "completion_mark", lambda *_: {}, 0),
     "what holds is a value that changes": (sys.modules[__name__], "slots_stated", slots_to_json, 0),
-    "ingestion is asked for before": (register, "fill", _ingests_at_once, 0),
+    "ingestion is asked for before": (register.Submission, "fill", _ingests_at_once, 0),
 }
 
 
