@@ -37,7 +37,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -149,35 +149,6 @@ def next_move(seen: ClaimEvidence) -> NextMove:
     return NextMove.BEGIN if seen.state is State.EMPTY and not seen.tried else NextMove.TAKE_OVER
 
 
-@dataclass(frozen=True)
-class Claim:
-    """The right of this registration to fill a dataset.
-
-    `mark` is the metadata that states it. `others` are the records of earlier registrations that began to fill the
-    dataset; the claim `is_alone` if the dataset's own record and metadata are this registration's.
-    """
-
-    mfid: str
-    record: StepRecord | FilesRecord
-    metadata: JsonMapping
-    patience_s: float
-    mark: JsonMapping
-    taken_over: bool = False
-    is_alone: bool = True
-    others: tuple[JsonMapping, ...] = ()
-
-    @property
-    def is_same(self) -> bool:
-        """Whether files of earlier registrations may stay, because they registered the same result."""
-        result = self.record.document().get("result")
-        return all(other.get("result") == result for other in self.others)
-
-    @property
-    def registrar(self) -> str:
-        """The name of this registration."""
-        return str(self.record.registrar)
-
-
 def claim(
     client: CrucibleClient,
     new: NewDataset,
@@ -192,7 +163,7 @@ def claim(
 
     `created` says that this process just created it. Raises IdTakenError if it is elsewhere or has another recipe.
     """
-    own = _OwnMarks(new.mfid, record, metadata, machine, patience_s)
+    own = Claim(new.mfid, record, metadata, machine, patience_s)
     if created and (first := own.begin(client)) is not None:
         return first
     watch = _Watch(created, patience_s)
@@ -211,7 +182,7 @@ def claim(
             case NextMove.USE if registrations(dataset.stored_metadata).complete is not None:
                 return dataset
             case NextMove.GO_ON:
-                return own.claim_of(known, dataset)
+                return own.hold(known, dataset)
             case NextMove.BEGIN:
                 watch.tried = True
                 if (first := own.begin(client)) is not None:
@@ -267,7 +238,7 @@ def complete(client: CrucibleClient, claimed: Claim) -> bool:
 
 def whole_metadata(record: StepRecord | FilesRecord, metadata: JsonMapping, machine: str) -> JsonMapping:
     """Return the metadata of a dataset that is registered by one call."""
-    own = _OwnMarks("", record, metadata, machine, 0.0)
+    own = Claim("", record, metadata, machine, 0.0)
     return {**metadata, **_completed(own.record_as(own.new_name()))}
 
 
@@ -278,20 +249,39 @@ def _completed(record: StepRecord | FilesRecord) -> JsonMapping:
 
 
 @dataclass(eq=False)
-class _OwnMarks:
-    """The marks of this registration. It takes a new name each time it takes over, since marks never change."""
+class Claim:
+    """The claim of this registration to a dataset, and once it holds, the right to fill it.
+
+    It takes a new name each time it takes over, since marks never change. `mark` is the metadata that states it.
+    `others` are the records of earlier registrations that began to fill the dataset; the claim `is_alone` if the
+    dataset's own record and metadata are this registration's.
+    """
 
     mfid: str
     record: StepRecord | FilesRecord
     metadata: JsonMapping
     machine: str
     patience_s: float
+    mark: JsonMapping = field(default_factory=dict)
+    taken_over: bool = False
+    is_alone: bool = True
+    others: tuple[JsonMapping, ...] = ()
 
     def __post_init__(self) -> None:
         self._own_metadata = {key: value for key, value in self.metadata.items() if key != SLOTS_KEY}
         self._names: set[str] = set()
         self._resumed: set[str] = set()
-        self.took_over = False
+
+    @property
+    def is_same(self) -> bool:
+        """Whether files of earlier registrations may stay, because they registered the same result."""
+        result = self.record.document().get("result")
+        return all(other.get("result") == result for other in self.others)
+
+    @property
+    def registrar(self) -> str:
+        """The name of this registration."""
+        return str(self.record.registrar)
 
     @property
     def own_marks(self) -> tuple[str, ...]:
@@ -300,12 +290,13 @@ class _OwnMarks:
 
     def begin(self, client: CrucibleClient) -> Claim | None:
         """Write the first metadata of the dataset. Return None if it has some already."""
-        record = self.record_as(self.new_name())
+        first = self.record_as(self.new_name())
         try:
-            client.metadata.create(self.mfid, {**self.metadata, KEY: record.document()})
+            client.metadata.create(self.mfid, {**self.metadata, KEY: first.document()})
         except ConflictError:
             return None
-        return Claim(self.mfid, record, self.metadata, self.patience_s, claim_mark(str(record.registrar)))
+        self.record, self.mark = first, claim_mark(str(first.registrar))
+        return self
 
     def owner(self, holder: Registration | None, dataset: Dataset, *, created: bool) -> Ownership:
         """Return the owner of an incomplete dataset, given the registration that holds it."""
@@ -321,7 +312,7 @@ class _OwnMarks:
         """Write marks of this registration that outrank all others. Return the registrations afterwards."""
         name = self.new_name()
         mark = begin_mark(name, known.next_rank, self.record_as(name).document(), self._own_metadata)
-        self.took_over = True
+        self.taken_over = True
         after = client.metadata.merge(self.mfid, {**mark, **slots_mark(self.metadata.get(SLOTS_KEY) or {})})
         return registrations(after)
 
@@ -330,29 +321,19 @@ class _OwnMarks:
         assert known.holder is not None
         self._names.add(known.holder.name)
         self._resumed.add(known.holder.name)
-        self.took_over = True
+        self.taken_over = True
         return registrations(client.metadata.merge(self.mfid, self._mark_of(known.holder)))
 
-    def claim_of(self, known: Registrations, dataset: Dataset) -> Claim:
+    def hold(self, known: Registrations, dataset: Dataset) -> Claim:
         """Return the claim to a dataset that this registration holds."""
         holder = known.holder
         assert holder is not None
-        name = holder.name
         first = (dataset.stored_metadata or {}).get(KEY)
-        return Claim(
-            self.mfid,
-            self.record_as(name),
-            self.metadata,
-            self.patience_s,
-            self._mark_of(holder),
-            taken_over=self.took_over,
-            is_alone=isinstance(first, Mapping) and first.get("registrar") == name,
-            others=tuple(
-                registration.record
-                for registration in known.by_name.values()
-                if registration.record and registration.name != name
-            ),
-        )
+        self.record, self.mark = self.record_as(holder.name), self._mark_of(holder)
+        self.is_alone = isinstance(first, Mapping) and first.get("registrar") == holder.name
+        others = (registration for registration in known.by_name.values() if registration.name != holder.name)
+        self.others = tuple(registration.record for registration in others if registration.record)
+        return self
 
     def keep(
         self, client: CrucibleClient, dataset: Dataset, known: Registrations, finished: Registration | None
@@ -377,7 +358,7 @@ class _OwnMarks:
             name = self.new_name()
             mark = begin_mark(name, known.next_rank, kept.record, metadata, keeps=kept.name)
             mark |= completion_mark(name, when) if before is not None else {}
-        self.took_over = True
+        self.taken_over = True
         after = client.metadata.merge(self.mfid, mark)
         won = registrations(after).complete
         if won is None:
@@ -435,14 +416,14 @@ class _Watch:
                 break
         return dataset
 
-    def evidence(self, known: Registrations, dataset: Dataset, own: _OwnMarks) -> ClaimEvidence:
+    def evidence(self, known: Registrations, dataset: Dataset, own: Claim) -> ClaimEvidence:
         """Return the facts that decide the next move."""
         others = known.without(*own.own_marks)
         current = (others.by_name.keys(), others.ended.keys(), dataset.modification_time)
         if is_news := current != self._last:
             self._last = current
             self.start_again()
-        is_doubtful = bool(known.contested) or (is_news and own.took_over)
+        is_doubtful = bool(known.contested) or (is_news and own.taken_over)
         is_old = not is_doubtful and not _is_recent(dataset.modification_time)
         return ClaimEvidence(
             _state(known, others, dataset),
