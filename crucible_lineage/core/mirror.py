@@ -121,39 +121,27 @@ class Mirror:
         trusted ones. Return the complete datasets that fill slots of the pipeline, by id.
         """
         before = self._feed(project, scope)
-        changes = self.changes(project, before.latest or None if before else None, scope)
+        latest = before.latest if before else ""
+        changes = self.changes(project, latest or None, scope)
         if changes is None:  # the project does not exist
             self.database.transaction(lambda db: tables.forget_scope(db, project, scope))
             self.sync_statements()
             return {}
-        at_crucible = (
-            "seen <> '' OR EXISTS (SELECT 1 FROM trusted WHERE trusted.mfid = member.mfid)"  # else it may wait here
-        )
-        sql = f"SELECT mfid, seen, {at_crucible} FROM member WHERE project = ? AND scope = ?"  # noqa: S608  a text of ours
-        known_rows = self.database.rows(sql, project, scope)
-        members = {mfid: when for mfid, when, _ in known_rows}
+        members, delivered = self._members_seen(project, scope)
         self.sync_statements(changes.statements)
-        delivered = {mfid: when for mfid, when, is_delivered in known_rows if is_delivered}
-        is_older = None if before is None else _is_older(before, changes, delivered)
-        is_full = is_older is not False
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
-        if is_full:
+        is_older = None if before is None else _is_older(before, changes, delivered)
+        if is_full := is_older is not False:
             rows = self._listed(project, scope) if before is not None or changes.modified else []
             seen = {row.mfid: row.modified for row in rows}
             missing = members.keys() - seen.keys()
             if is_older and missing:
-                log.warning(
-                    "%d datasets of %s that were at this Crucible are missing (%s): an older copy of it was restored; "
-                    "what is lost is made again",
-                    len(missing), scope, ", ".join(sorted(missing)[:3]),
-                )  # fmt: skip
+                _warn_of_loss(scope, missing)
         else:
-            rows = self._changed(project, scope, changed, before.latest if before else "") if changed else []
-            found = {row.mfid: row.modified for row in rows}
-            seen = {mfid: when for mfid, when in changes.modified.items() if mfid not in changed} | found
-            missing = changed - found.keys()
-        after = FeedState(changes.revision, max([*changes.modified.values(), before.latest if before else ""]))
-        if rows or missing or after != before or any(members.get(mfid) != when for mfid, when in seen.items()):
+            rows, seen = self._changed(project, scope, changes.modified, changed, latest)
+            missing = changed - seen.keys()
+        after = FeedState(changes.revision, max([*changes.modified.values(), latest]))
+        if rows or missing or after != before or not seen.items() <= members.items():
             trusted = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else {}
 
             def store(db: sqlite3.Connection) -> None:
@@ -162,14 +150,23 @@ class Mirror:
                     db.execute("DELETE FROM trusted WHERE mfid NOT IN (SELECT mfid FROM member)")
                 db.executemany("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in changed])
                 tables.write(db, rows)
-                entries = [(project, scope, mfid, when) for mfid, when in seen.items()]
-                db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", entries)
+                tables.join(db, project, scope, seen)
                 tables.trust(db, trusted)
                 tables.set_feed(db, project, scope, after)
 
             self.database.transaction(store)
         slots = self.slots(project, scope)
         return self.sync(project, scope, judge) if slots is None else slots
+
+    def _members_seen(self, project: str, scope: str) -> tuple[dict[str, str], dict[str, str]]:
+        """Return {MFID: when last listed} of all datasets of a pipeline, and of those that are at Crucible."""
+        sql = (
+            "SELECT mfid, seen, seen <> '' OR EXISTS (SELECT 1 FROM trusted WHERE trusted.mfid = member.mfid)"
+            " FROM member WHERE project = ? AND scope = ?"  # those neither seen nor trusted may wait here
+        )
+        rows = self.database.rows(sql, project, scope)
+        members = {mfid: when for mfid, when, _ in rows}
+        return members, {mfid: when for mfid, when, is_delivered in rows if is_delivered}
 
     def slots(self, project: str, scope: str) -> dict[str, DatasetStatus] | None:
         """Return the result of the last `sync`, without a call; None after dropping damaged rows."""
@@ -210,6 +207,11 @@ class Mirror:
         state = unsealed(row[0], project.casefold(), scope) if row else None
         return FeedState(*state) if state else None
 
+    def _is_recent(self, project: str, scope: str) -> bool:
+        """Return whether the last listing is less than a day old."""
+        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ?", project, scope)
+        return row is not None and 0 <= time.time() - row[0] < MAX_AGE_S
+
     def is_synced(self, project: str, scope: str) -> bool:
         """Return whether a sync has found the project."""
         return self.database.row("SELECT 1 FROM feed WHERE project = ? AND scope = ?", project, scope) is not None
@@ -229,8 +231,8 @@ class Mirror:
 
         def note(db: sqlite3.Connection) -> None:
             tables.fill(db, project, mfid, slots)
-            members = [(project, scope, mfid) for scope in scopes]
-            db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, '')", members)
+            for scope in scopes:
+                tables.join(db, project, scope, {mfid: ""})
 
         self.database.transaction(note)
 
@@ -300,11 +302,19 @@ class Mirror:
         except (NotFoundError, RefusedError):
             return None
 
-    def _changed(self, project: str, scope: str, changed: Collection[str], latest: str) -> list[Row]:
-        """Read the changed datasets: a few by id, many by listing what was modified since `latest`."""
+    def _changed(
+        self, project: str, scope: str, modified: Mapping[str, str], changed: Collection[str], latest: str
+    ) -> tuple[list[Row], dict[str, str]]:
+        """Read the changed ones of the modified datasets: a few by id, many by listing what is later than `latest`.
+
+        Return also when each of the modified datasets that exist was modified.
+        """
         if len(changed) <= ONE_BY_ONE or not latest:
-            return self._read(changed)
-        return [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
+            rows = self._read(changed) if changed else []
+        else:
+            rows = [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
+        known = {mfid: when for mfid, when in modified.items() if mfid not in changed}
+        return rows, known | {row.mfid: row.modified for row in rows}
 
     def _listed(self, project: str, scope: str, **filters: Any) -> list[Row]:
         listed = self._client().datasets.iter(
@@ -331,24 +341,19 @@ class Mirror:
         elif token is None:
             changes = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD)
             token, changed = changes.statements, changes.modified
-        if before is not None and token is not None and before.revision == token:
+        if before is not None and before.revision == token:
             return
-        known = dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = '' AND scope = ?", KEYWORD))
-        if token is not None and token.startswith("0:"):
-            changed = {}
-        elif changed is None:
-            changed = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
-        is_empty = token is not None and token.startswith("0:")
-        listed = self.database.row("SELECT listed FROM feed WHERE project = '' AND scope = ?", KEYWORD)
-        is_recent = token is None and listed is not None and 0 <= time.time() - listed[0] < MAX_AGE_S
-        rows, removed = self._read_statements(known, changed, latest, is_empty=is_empty, is_recent=is_recent)
+        is_empty = (token or "").startswith("0:")
+        if changed is None or is_empty:
+            changed = {} if is_empty else self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
+        is_recent = token is None and self._is_recent(EVERYTHING, KEYWORD)
+        rows, removed = self._read_statements(changed, latest, is_empty=is_empty, is_recent=is_recent)
         after = FeedState(token or "", max([latest, *changed.values()]))
 
         def store(db: sqlite3.Connection) -> None:
             tables.drop(db, removed)
             tables.write(db, rows)
-            members = [(EVERYTHING, KEYWORD, row.mfid, row.modified) for row in rows]
-            db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", members)
+            tables.join(db, EVERYTHING, KEYWORD, {row.mfid: row.modified for row in rows})
             tables.set_feed(db, EVERYTHING, KEYWORD, after)
             if rows or removed or before is None:
                 tables.store_in_force(db)
@@ -357,9 +362,10 @@ class Mirror:
             self.database.transaction(store)
 
     def _read_statements(
-        self, known: Mapping[str, str], changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
+        self, changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
     ) -> tuple[list[Row], Collection[str]]:
         """Read new and changed statements; return their rows, and the removed ids: all, if `is_empty`."""
+        known = dict(self.database.rows("SELECT mfid, seen FROM member WHERE project = '' AND scope = ?", KEYWORD))
         own = {mfid for mfid, when in known.items() if not when}  # stated here; lists may be late
         if is_empty:
             return [], self._gone(known.keys(), own)
@@ -462,9 +468,7 @@ class Mirror:
     def snapshot(self, project: str) -> Snapshot:
         """Return all datasets of a project, or EVERYTHING; only changes are read. InputError without such a project."""
         self.sync_statements()
-        row = self.database.row("SELECT listed FROM feed WHERE project = ? AND scope = ''", project)
-        is_recent = row is not None and 0 <= time.time() - row[0] < MAX_AGE_S
-        feed = self._feed(project, EVERYTHING) if is_recent else None  # else the project is listed
+        feed = self._feed(project, EVERYTHING) if self._is_recent(project, EVERYTHING) else None  # else it is listed
         latest = feed.latest or None if feed else None
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
@@ -561,6 +565,14 @@ def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, 
     last = {mfid for mfid, when in members.items() if not when or when >= before.latest}
     is_fewer = made.isdigit() and made_then.isdigit() and int(made) < int(made_then)
     return is_fewer or not last <= changes.modified.keys()
+
+
+def _warn_of_loss(scope: str, missing: Collection[str]) -> None:
+    log.warning(
+        "%d datasets of %s that were at this Crucible are missing (%s): an older copy of it was restored; "
+        "what is lost is made again",
+        len(missing), scope, ", ".join(sorted(missing)[:3]),
+    )  # fmt: skip
 
 
 _snapshots: OrderedDict[tuple[Path, str], tuple[str, Snapshot]] = OrderedDict()

@@ -152,11 +152,8 @@ _SLOTS = [column.name for column in fields(DatasetStatus)].index("slots")
 
 def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
     """Summarize a dataset's record, which has metadata; `is_stated` says that it is listed among statements."""
-    metadata = record.get("scientific_metadata")
-    recorded = provenance(record)
-    declared = recorded.get("pipeline")
-    declared = declared if isinstance(declared, Mapping) else {}
-    slots = slots_of(metadata if isinstance(metadata, Mapping) else None)
+    status = _status_of(record)
+    pipeline, step = _declared_as(record, status)
     links = record.get("links") or ()
     samples = [link for link in links if link.get("resource_type") == "sample"]
     above = [  # parents by links, but not what it is a part of
@@ -165,45 +162,56 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
         if (link.get("resource_type"), link.get("direction")) == ("dataset", "source")
         and link.get("relationship_type") != PART
     ]
-    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
-    used = used_mfids(record)
-    derived = bool(used or recorded.get("step") or mapping(recorded.get("attached")).get("used"))
-    if derived and slots and not pipeline:  # made by a plain flow, or by hand to replace a result
-        pipeline, made_for, *_ = f"{min(slots)}/".split("/")
-        step = step or made_for
+    size = record.get("size")
+    stated = statement_in(record, is_listed=is_stated)
     return Summary(
-        name=text(record.get("dataset_name")) or text(record.get("unique_id")),
+        name=text(record.get("dataset_name")) or status.mfid,
         measurement=text(record.get("measurement")),
         step=step,
         pipeline=pipeline,
         created=text(record.get("creation_time")),
-        status=DatasetStatus(
-            mfid=text(record.get("unique_id")),
-            project=text(record.get("project_id")),
-            complete=state(record) in ("", "complete"),
-            derived=derived,
-            slots=slots,
-            replaces=text(not recorded.get("step") and recorded.get("supersedes")) or None,
-        ),
+        status=status,
         data_type=text(record.get("data_type")),
         data_format=text(record.get("data_format")),
         session=text(record.get("session_name")),
         instrument=text(record.get("instrument_name")),
         timestamp=text(without_default_time(record).get("timestamp")),
-        size=size if isinstance(size := record.get("size"), int) else None,
+        size=size if isinstance(size, int) else None,
         numbers=dict(islice(returned_numbers(record).items(), MOST_NUMBERS)) if step else {},
         samples=", ".join(text(link.get("name")) or text(link.get("unique_id")) for link in samples),
-        parents=tuple(dict.fromkeys((*used, *(text(link.get("unique_id")) for link in above)))),
-        code=activity_code(record) if derived else "",
-        statement=stated.packed() if (stated := statement_in(record, is_listed=is_stated)) else "",
+        parents=tuple(dict.fromkeys((*used_mfids(record), *(text(link.get("unique_id")) for link in above)))),
+        code=activity_code(record) if status.derived else "",
+        statement=stated.packed() if stated else "",
         supports=is_support(record),
         run=_run(record),
     )
 
 
-def _run(record: JsonMapping) -> str:
+def _status_of(record: JsonMapping) -> DatasetStatus:
     recorded = provenance(record)
-    activity = mapping(recorded.get("activity"))
+    return DatasetStatus(
+        mfid=text(record.get("unique_id")),
+        project=text(record.get("project_id")),
+        complete=state(record) in ("", "complete"),
+        derived=bool(used_mfids(record) or recorded.get("step") or mapping(recorded.get("attached")).get("used")),
+        slots=slots_of(mapping(record.get("scientific_metadata"))),
+        replaces=text(not recorded.get("step") and recorded.get("supersedes")) or None,
+    )
+
+
+def _declared_as(record: JsonMapping, status: DatasetStatus) -> tuple[str, str]:
+    """Return the pipeline and the step that made a dataset; both are empty for data that no step made."""
+    recorded = provenance(record)
+    declared = mapping(recorded.get("pipeline"))
+    pipeline, step = text(declared.get("name")), text(declared.get("step")) or text(recorded.get("step"))
+    if status.derived and status.slots and not pipeline:  # made by a plain flow, or by hand to replace a result
+        pipeline, made_for, *_ = f"{min(status.slots)}/".split("/")
+        step = step or made_for
+    return pipeline, step
+
+
+def _run(record: JsonMapping) -> str:
+    activity = mapping(provenance(record).get("activity"))
     run = mapping(activity.get("run"))
     if not (run_id := text(run.get("run_id"))):
         return ""
@@ -347,6 +355,12 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
 def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
     entries = [(project, slot, mfid, sealed(claim.to_json(), slot, mfid)) for slot, claim in slots.items()]
     db.executemany("INSERT OR REPLACE INTO slot VALUES (?, ?, ?, ?)", entries)
+
+
+def join(db: sqlite3.Connection, project: str, scope: str, seen: Mapping[str, str]) -> None:
+    """Record the members of a scope, each with the time of its last change that a list has shown."""
+    rows = [(project, scope, mfid, when) for mfid, when in seen.items()]
+    db.executemany("INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?)", rows)
 
 
 def trust(db: sqlite3.Connection, datasets: Mapping[str, DatasetRef]) -> None:
