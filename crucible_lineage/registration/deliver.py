@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,25 +53,6 @@ STUCK_S = 30.0  # chosen: the least time that another process may hold a result
 _DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 
-@dataclass(slots=True)
-class _Entry:
-    """A payload in the queue, not to be sent before the moment `due`.
-
-    `state` is that of its row: MADE, REFUSED or LACKING. Payloads `from_before` were made by an earlier run. `opened`
-    is the complete payload while it is sent.
-    """
-
-    label: Payload
-    from_before: bool
-    due: float = 0.0
-    state: str = MADE
-    error: str = ""
-    failures: int = 0
-    opened: Payload | None = None
-    is_running: bool = False
-    is_adopted: bool = False  # another registration completed it
-
-
 class _ParentWaitsError(LineageError):
     """A parent is not at Crucible yet, so that its child has to wait."""
 
@@ -89,7 +70,7 @@ class Deliverer:
         self._outcomes: deque[Delivery] = deque()  # to be reported in this order
         self._reporting = threading.RLock()
         self._changed = threading.Condition()
-        self._entries: dict[str, _Entry] = {}  # the oldest first
+        self._entries: dict[str, Delivery] = {}  # the oldest first
         self._where: dict[str, str] = {}  # waiting dataset -> its payload
         self._begun: set[str] = set()
         self._theirs: dict[str, DatasetRef] = {}  # registered with other bytes or another id than here
@@ -117,10 +98,10 @@ class Deliverer:
         with self._changed:
             for label in labels:
                 known = self._entries.get(label.name)
-                if known is None or known.label.made != label.made:  # made again
+                if known is None or known.payload.made != label.made:  # made again
                     self._void.difference_update(label.mfids)
                     self._where |= dict.fromkeys(label.mfids, label.name)
-                    self._entries[label.name] = _Entry(label, from_before)
+                    self._entries[label.name] = Delivery(label, from_before)
             self._staff()
             self._changed.notify_all()
 
@@ -166,7 +147,7 @@ class Deliverer:
             for entry in blocked:
                 entry.state = ROW_REFUSED
         for entry in blocked:
-            self._report(Delivery(entry.label, REFUSED, error=entry.error))
+            self._report(replace(entry, outcome=REFUSED))
 
     def stop(self, wait_s: float = 5.0) -> None:
         """Start no more deliveries; those under way have `wait_s` to finish."""
@@ -197,7 +178,7 @@ class Deliverer:
                     self._sending -= 1
                     self._changed.notify_all()
 
-    def _next(self) -> _Entry | None:
+    def _next(self) -> Delivery | None:
         """Wait for the oldest payload that may be sent and return it; None when delivery is over."""
         with self._changed:
             while not self._stopped and self._refusal is None:
@@ -216,29 +197,30 @@ class Deliverer:
                 self._idle -= 1
             return None
 
-    def _is_free(self, entry: _Entry) -> bool:
+    def _is_free(self, entry: Delivery) -> bool:
         """Return whether a payload may be sent when it is due: each parent that waits here is begun and being sent."""
         if entry.state != MADE or entry.is_running:
             return False
-        blocking = self._blocking(entry.label)
+        blocking = self._blocking(entry.payload)
         return blocking <= self._begun and all(self._entries[self._where[mfid]].is_running for mfid in blocking)
 
     # Sending
 
-    def _send(self, entry: _Entry) -> None:
+    def _send(self, entry: Delivery) -> None:
         """Register a payload; on an error, decide whether to retry, refuse or drop it."""
         from filelock import Timeout  # only delivery pays for this import
 
-        outbox, label = self.context.outbox, entry.label
+        outbox, label = self.context.outbox, entry.payload
         try:
             with self.context.turn(label.name).acquire(timeout=0):
                 if not outbox.waits(label):
                     self._arrived(entry, {})
                     return
-                entry.opened = outbox.checked(label) if entry.from_before else outbox.opened(label)
-                if entry.opened is None:
+                payload = outbox.checked(label) if entry.from_before else outbox.opened(label)
+                if payload is None:
                     self._drop(entry, _DAMAGED)
                     return
+                entry.payload = payload
                 outbox.journal.move_waiting(label.name, SENDING)
                 refs = self._register(entry)
                 self.context.note(refs)
@@ -276,14 +258,13 @@ class Deliverer:
             message, log = (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
             self._refuse(entry, message, log)
 
-    def _register(self, entry: _Entry) -> dict[str, DatasetRef]:
+    def _register(self, entry: Delivery) -> dict[str, DatasetRef]:
         refs = {}
-        assert entry.opened is not None
-        for new in entry.opened.datasets:
+        for new in entry.payload.datasets:
             stages = RegistrationHooks(
                 begun=partial(self._note_begun, new.mfid),
                 before_complete=partial(self._require_parents, entry),
-                adopted=partial(setattr, entry, "is_adopted", True),
+                adopted=partial(setattr, entry, "is_ours", False),
             )
             self._require_same_parents(entry)
             refs[new.mfid] = self.context.register(new, stages)
@@ -296,13 +277,13 @@ class Deliverer:
             self._begun.add(mfid)
             self._changed.notify_all()
 
-    def _require_parents(self, entry: _Entry) -> None:
+    def _require_parents(self, entry: Delivery) -> None:
         """Wait until all parents are at Crucible. Raises _ParentWaitsError, or _OvertakenError if they differ."""
         with self._changed:
-            while blocking := self._blocking(entry.label):
+            while blocking := self._blocking(entry.payload):
                 parents = [self._entries[self._where[mfid]] for mfid in blocking]
                 if self._stopped or not all(parent.is_running for parent in parents):
-                    raise _ParentWaitsError(f"{entry.label.step} waits for {', '.join(sorted(blocking))}")
+                    raise _ParentWaitsError(f"{entry.payload.step} waits for {', '.join(sorted(blocking))}")
                 self._changed.wait()
         self._require_same_parents(entry)
 
@@ -310,20 +291,19 @@ class Deliverer:
         """Return the parents that wait here as well."""
         return {parent for parent in label.parents if self._where.get(parent, label.name) != label.name}
 
-    def _require_same_parents(self, entry: _Entry) -> None:
+    def _require_same_parents(self, entry: Delivery) -> None:
         """Raise _OvertakenError if a parent at Crucible is known to have other bytes than the payload was made from.
 
         For a payload of an earlier run, ask the service: it may have been wiped, and filled again by a step that does
         not produce the same bytes twice.
         """
-        assert entry.opened is not None
         with self._changed:
             if reason := self._overtaken_reason(entry):
                 raise _OvertakenError(reason)
             if not entry.from_before:
                 return
-            skip = {*self._blocking(entry.label), *entry.label.mfids, *self._theirs}
-        for used in (used for new in entry.opened.datasets for used in new.record.used):
+            skip = {*self._blocking(entry.payload), *entry.payload.mfids, *self._theirs}
+        for used in (used for new in entry.payload.datasets for used in new.record.used):
             if not used.files or used.mfid in skip:
                 continue
             stored = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
@@ -331,13 +311,13 @@ class Deliverer:
                 if file.name not in stored or stored[file.name] not in (file.sha256, None):
                     raise _OvertakenError(_other_bytes(file.name, used.mfid))
 
-    def _overtaken_reason(self, entry: _Entry) -> str:
+    def _overtaken_reason(self, entry: Delivery) -> str:
         """Return why a payload is not a result of the parents at Crucible; empty if it is, as far as known here."""
-        if void := sorted(entry.label.parents & self._void):
+        if void := sorted(entry.payload.parents & self._void):
             return f"it was made from {void[0]}, which is not a valid result"
-        if self._theirs.keys().isdisjoint(entry.label.parents):
+        if self._theirs.keys().isdisjoint(entry.payload.parents):
             return ""
-        payload = entry.opened or self.context.outbox.opened(entry.label)
+        payload = entry.payload if entry.payload.datasets else self.context.outbox.opened(entry.payload)
         if payload is None:
             return _DAMAGED
         for used in (used for new in payload.datasets for used in new.record.used):
@@ -354,39 +334,39 @@ class Deliverer:
 
     # Outcomes
 
-    def _arrived(self, entry: _Entry, refs: Mapping[str, DatasetRef]) -> None:
-        payload = entry.opened or entry.label
-        datasets = entry.opened.datasets if entry.opened else ()
-        sent = {new.mfid: _data(file.ref for file in new.files) for new in datasets}
+    def _arrived(self, entry: Delivery, refs: Mapping[str, DatasetRef]) -> None:
+        payload = entry.payload
+        sent = {new.mfid: _data(file.ref for file in new.files) for new in payload.datasets}
         theirs = {mfid: ref for mfid, ref in refs.items() if ref.mfid != mfid or _data(ref.files) != sent[mfid]}
-        is_ours = bool(refs) and not theirs and not entry.is_adopted
+        is_ours = bool(refs) and not theirs and entry.is_ours
         with self._changed:
             self._theirs |= theirs
             self._leave(payload)
             self._ended(entry)
             for other in self._entries.values():
-                if other.state == LACKING and not other.label.parents.isdisjoint(payload.mfids):
+                if other.state == LACKING and not other.payload.parents.isdisjoint(payload.mfids):
                     other.state = MADE
-            self._outcomes.append(Delivery(payload, ADOPTED if theirs else DELIVERED, refs, is_ours=is_ours))
+            outcome = ADOPTED if theirs else DELIVERED
+            self._outcomes.append(replace(entry, payload=payload, outcome=outcome, refs=refs, is_ours=is_ours))
             if theirs:
                 self._drop_descendants()
         self._report_outcomes()
 
     def _drop(
-        self, entry: _Entry, reason: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
+        self, entry: Delivery, reason: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
     ) -> None:
         """Remove an invalid payload and all that was made from it.
 
         With `delete`, request deletion of datasets that were begun: nothing is made again under their ids.
         """
-        label = entry.label
+        label = entry.payload
         self.context.outbox.dropped(label, state, reason)
         with self._changed:
             unfinished = [mfid for mfid in label.mfids if mfid in self._begun] if delete else []
             self._leave(label)
             self._void |= set(label.mfids)
             self._ended(entry)
-            self._outcomes.append(Delivery(label, outcome, error=reason))
+            self._outcomes.append(replace(entry, outcome=outcome, error=reason))
             self._drop_descendants()
         for mfid in unfinished:
             with suppress(CrucibleError):
@@ -406,10 +386,10 @@ class Deliverer:
             changed = False
             for other in list(self._entries.values()):
                 if not other.is_running and (reason := self._overtaken_reason(other)):
-                    self.context.outbox.dropped(other.label, OVERTAKEN, reason)
-                    self._leave(other.label)
-                    self._void |= set(other.label.mfids)
-                    self._outcomes.append(Delivery(other.label, DROPPED, error=reason))
+                    self.context.outbox.dropped(other.payload, OVERTAKEN, reason)
+                    self._leave(other.payload)
+                    self._void |= set(other.payload.mfids)
+                    self._outcomes.append(replace(other, outcome=DROPPED, error=reason))
                     changed = True
 
     def _leave(self, payload: Payload) -> None:
@@ -418,24 +398,24 @@ class Deliverer:
         for mfid in payload.mfids:
             self._where.pop(mfid, None)
 
-    def _ended(self, entry: _Entry) -> None:
-        entry.opened = None
+    def _ended(self, entry: Delivery) -> None:
+        entry.payload = entry.payload.label
         entry.is_running = False
         self._changed.notify_all()
 
-    def _retry(self, entry: _Entry, wait_s: float) -> None:
+    def _retry(self, entry: Delivery, wait_s: float) -> None:
         with self._changed:
             entry.due = time.monotonic() + wait_s
             self._ended(entry)
 
-    def _refuse(self, entry: _Entry, error: str, log: str = "") -> None:
+    def _refuse(self, entry: Delivery, error: str, log: str = "") -> None:
         self._fail(entry, error, refused=True)
         with self._changed:
             entry.state = ROW_REFUSED
             self._ended(entry)
-        self._report(Delivery(entry.label, REFUSED, error=error, log=log, stops=self._refusal is not None))
+        self._report(replace(entry, outcome=REFUSED, error=error, log=log, stops=self._refusal is not None))
 
-    def _away(self, entry: _Entry, error: CrucibleError) -> None:
+    def _away(self, entry: Delivery, error: CrucibleError) -> None:
         self._fail(entry, str(error))
         with self._changed:
             now = time.monotonic()
@@ -446,11 +426,11 @@ class Deliverer:
                 wait_s = error.retry_after_s or FIRST_WAIT_S * 2.0 ** min(self._away_tries, 10)
                 self._away_until = now + min(wait_s, LONGEST_WAIT_S)
         self._retry(entry, 0.0)
-        self._report(Delivery(entry.label, WAITS, error=str(error)))
+        self._report(replace(entry, outcome=WAITS, error=str(error)))
 
-    def _fail(self, entry: _Entry, error: str, *, refused: bool = False) -> None:
+    def _fail(self, entry: Delivery, error: str, *, refused: bool = False) -> None:
         with suppress(OSError, StorageError):  # a full disk prevents the record; the outcome is still reported
-            self.context.outbox.failed(entry.label, error, refused=refused)
+            self.context.outbox.failed(entry.payload, error, refused=refused)
 
     def _served(self) -> None:
         """Record that the service answers."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.journal import SENDING
+from crucible_lineage.core.journal import MADE, SENDING
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -43,16 +43,23 @@ WAITS = "waits"  # could not be sent now
 CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
 
 
-@dataclass(frozen=True)
+@dataclass
 class Delivery:
-    """The outcome of a payload, with its datasets at Crucible by the id made here, or the error.
+    """A payload in the queue, not to be sent before the moment `due`; each outcome is reported as a copy.
 
-    `payload` has its datasets only if it was delivered. `is_ours` is False where another process or machine
-    was faster; `stops` says that the service refuses everything; `log` is a file with details of the error.
+    `payload` has its datasets while it is sent, and if it was delivered. Those `from_before` were made by an earlier
+    run. `state` is that of its row: MADE, REFUSED or LACKING. `refs` are its datasets at Crucible by the id made here.
+    `is_ours` is False where another process or machine was faster; `stops` says that the service refuses everything;
+    `log` is a file with details of the error.
     """
 
     payload: Payload
-    outcome: str
+    from_before: bool = False
+    due: float = 0.0
+    state: str = MADE
+    failures: int = 0
+    is_running: bool = False
+    outcome: str = ""
     refs: Mapping[str, DatasetRef] = field(default_factory=dict)
     error: str = ""
     log: str = ""

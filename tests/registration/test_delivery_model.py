@@ -293,7 +293,7 @@ def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
 
 def broken_by_id(deliverer: Deliverer, entry: Any) -> str:
     """Recognize an overtaken parent by its id, as revision afca017 did."""
-    return "overtaken" if entry.label.parents & (deliverer._theirs.keys() | deliverer._void) else ""
+    return "overtaken" if entry.payload.parents & (deliverer._theirs.keys() | deliverer._void) else ""
 
 
 def broken_order(deliverer: Deliverer, payload: Any) -> set[str]:
