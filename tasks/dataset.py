@@ -27,7 +27,7 @@ from crucible_lineage.machine.opened import (
     is_under,
     name_of,
 )
-from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of_code
+from crucible_lineage.pipeline.job.keeping import Support, support_of_code
 from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
@@ -367,10 +367,10 @@ def put_result(result: TaskResult) -> DatasetRef:
 def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject) -> NewDataset:
     code, recording = result.code.fingerprint, result.recording
     project, session = recording.destination.project, recording.session
-    support = KeptSupport()
+    support = Support()
     if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
-        code_support = support_of_code(result.code.name, code.files, result.code.folder, session)
-        support = code_support.register(project, session, recording.deliverer.add)
+        support = support_of_code(result.code.name, code.files, result.code.folder, session)
+        support = support.registered(project, session, recording.deliverer.add)
         if support.note:
             warn("%s: %s", result.task, support.note)
     activity = step_activity(

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,13 +65,19 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class KeptSupport:
-    """The entries of a record for the source and the environment of a step. `left_out` could not be kept."""
+class Support:
+    """The source and the environment of a result, as they are before its step runs.
 
-    archive: Mapping[str, str] | None = None
-    environment: Mapping[str, str] | None = None
+    `source` and `surroundings` are their files. Once registered, `archive` and `environment` are their entries in the
+    record. `left_out` could not be kept.
+    """
+
+    source: Contents = ()
+    surroundings: Contents = ()
     program: Mapping[str, str] | None = None
     left_out: tuple[str, ...] = ()
+    archive: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = None
     faults: tuple[str, ...] = ()
 
     @property
@@ -82,27 +88,17 @@ class KeptSupport:
         unknown = f"the image of its container is not known ({image}): set {CONTAINER_VARIABLE}"
         return "; ".join(filter(None, (left_out, *self.faults, unknown if image.startswith(UNKNOWN) else "")))
 
-
-@dataclass(frozen=True)
-class PlannedSupport:
-    """The source and the environment of a result, as they are before the step runs."""
-
-    source: Contents = ()
-    environment: Contents = ()
-    program: Mapping[str, str] | None = None
-    left_out: tuple[str, ...] = ()
-
-    def register(self, project: str, session: Session, deliveries: Deliver | None = None) -> KeptSupport:
+    def registered(self, project: str, session: Session, deliveries: Deliver | None = None) -> Support:
         """Register what the project does not have yet. Failures become `faults`, and do not fail the step."""
         faults: list[str] = []
         archive, environment = (
             _register(project, session, kind, contents, deliveries, faults) if contents else None
-            for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.environment))
+            for kind, contents in ((SOURCE, self.source), (SURROUNDINGS, self.surroundings))
         )
-        return KeptSupport(archive, environment, self.program, self.left_out, tuple(faults))
+        return replace(self, archive=archive, environment=environment, faults=tuple(faults))
 
 
-def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSupport:
+def support_of(job: Job, session: Session, secrets: Sequence[str]) -> Support:
     """Return the source of a job's step and the environment, read only once while unchanged."""
     folder, files = job.spec.folder, job.inspection.files
     if not is_command(job.inspection.uses):
@@ -115,7 +111,7 @@ def support_of(job: Job, session: Session, secrets: Sequence[str]) -> PlannedSup
 
 def support_of_code(
     uses: str, files: Iterable[str], folder: Path, session: Session, secrets: Sequence[str] = ()
-) -> PlannedSupport:
+) -> Support:
     """Return the source and the environment of a function that no pipeline declares."""
     paths = [Path(file) for file in files]
     roots = [*_roots(uses.partition(":")[0], paths), folder, *(Path(entry) for entry in sys.path if entry)]
@@ -128,14 +124,14 @@ def _planned(
     session: Session,
     secrets: Sequence[str],
     program: Mapping[str, str] | None = None,
-) -> PlannedSupport:
+) -> Support:
     if os.environ.get(KEEP_VARIABLE, "").lower() in ("no", "0", "off", "false"):
-        return PlannedSupport()
+        return Support()
     try:
         contents, left_out = _archive(tuple(paths), tuple(map(stamp, paths)), tuple(roots), tuple(secrets))
     except OSError as error:
         contents, left_out = (), (f"{error.filename}: it cannot be read: {error.strerror}",)
-    return PlannedSupport(contents, present_environment(session), program, left_out)
+    return Support(contents, present_environment(session), program, left_out)
 
 
 def present_environment(session: Session) -> Contents:

@@ -28,7 +28,7 @@ from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.declare.load import from_environment, referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
-from crucible_lineage.pipeline.job.keeping import KeptSupport, support_of
+from crucible_lineage.pipeline.job.keeping import Support, support_of
 from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line, failure_traceback, outcome_of
@@ -127,7 +127,7 @@ def _execute(
     for path in outputs.values():
         path.mkdir()
     secrets = secrets_of(job)
-    planned_support = support_of(job, session, secrets)
+    support = support_of(job, session, secrets)
     started = datetime.now(UTC)
     report = partial(report_line, job.name, on_line)
     try:
@@ -146,7 +146,7 @@ def _execute(
     metadata = metadata_of(job, called.result)
     note, pictures = called.note(), called.pictures
     files = {output: output_files(job, output, path, note, pictures) for output, path in outputs.items()}
-    support = planned_support.register(job.project, session, deliveries)
+    support = support.registered(job.project, session, deliveries)
     activity = step_activity(
         step=job.inspection.step,
         function=job.inspection.uses,
@@ -204,7 +204,7 @@ def new_dataset(
     activity: JsonMapping,
     agent: Mapping[str, object],
     name: str,
-    support: KeptSupport,
+    support: Support,
 ) -> NewDataset:
     """Return the dataset to be registered for an output, with this name."""
     inspection, declared = job.inspection, job.spec.output
