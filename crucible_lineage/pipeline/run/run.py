@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.folders import in_use, runs
 from crucible_lineage.core.slots import pipeline_keyword
+from crucible_lineage.core.store import Ingestion
 from crucible_lineage.errors import (
     TRANSIENT,
     CertificateError,
@@ -98,8 +99,7 @@ def plan_and_run(
     """
     planned = planned or plan_for_run(pipeline, session, listener, choice)
     away = planned.index.is_away
-    new = planned.has_new_files
-    is_over = planned.is_done and not new
+    is_over = planned.is_done and not planned.has_new_files
     if not is_over and not away:
         with noting_unstarted(session, pipeline.spec.path, pipeline.name, pipeline.spec.project):
             session.prepare(pipeline.spec.project)
@@ -111,16 +111,10 @@ def plan_and_run(
                 run = _begin(pipeline, session, run_id, planned, listener, choice)
             if run.has_work or not session.outbox.is_empty:
                 _execute(run, engine, stop or Stop(), arrived)
-        unread = () if run.stopped else finish(run, before, new=new, away=away)
-        result = result_of(run, planned.notes, unread)
+        result = result_of(run, () if run.stopped else finish(run, before))
         session.journal.end_run(run_id, result.end)
     if choice.is_whole and not result.stopped and (result.ok or not result.is_held):
-        errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == Outcome.FAILED}
-        reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
-        with session.client.repeating(0.0) if away else nullcontext():
-            message = state_run(session, result.project, result.pipeline, reason, errors)
-        if message:
-            listener(StepEvent("", Outcome.WAITING, message))
+        _state_end(run, result)
     return result
 
 
@@ -169,30 +163,34 @@ def _recorded(pipeline: BoundPipeline, session: Session) -> Iterator[str]:
         raise
 
 
-def _not_ingested(run: Run, before: Collection[int], *, requested: bool) -> tuple[str, ...]:
-    """Follow ingestions, and describe the files that were not ingested, apart from those described `before`.
-
-    Ingestions of the embedded Crucible get some seconds to end, if the run has `requested` any. Those that are to be
-    waited for, as declared, are described as well while they are open.
-    """
+def _not_ingested(run: Run, before: Collection[int]) -> tuple[str, ...]:
+    """Follow ingestions, and describe the files that were not ingested, apart from those described `before`."""
     session = run.session
     found = [ingestion for ingestion in session.store.ended_ingestions(_MAX_UNREAD) if ingestion.request not in before]
     if session.store.open_ingestions() and session.outbox.is_empty:
-        at_most_s = _INGESTED_HERE_S if session.settings.embedded and requested else 0.0
-        with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
-            found += follow_ingestions(client, session.store, at_most_s=at_most_s)
-        still_open = {ingestion.mfid for ingestion in session.store.open_ingestions()}
-        session.journal.note_ingested(
-            run.run_id, {ingestion.mfid for ingestion in found if ingestion.status == "complete"} - still_open
-        )
-        waits = [name for name, instance in run.instances.items() if instance.step.spec.output.awaits_ingestion]
-        files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
-        awaited = {item.dataset.mfid for item in files if item.dataset is not None}
-        awaited.update(mfid for name in waits for mfid in run.steps[name].mfids)
-        found += [ingestion for ingestion in session.store.open_ingestions() if ingestion.mfid in awaited]
-    if not found:
-        return ()
+        found += _followed(run)
     return tuple(in_words(ingestion) for ingestion in found if ingestion.status != "complete")
+
+
+def _followed(run: Run) -> list[Ingestion]:
+    """Follow open ingestions. Return those that have ended, and those that are to be waited for, as declared.
+
+    Ingestions of the embedded Crucible get some seconds to end, if the run has requested any.
+    """
+    session, found = run.session, list[Ingestion]()
+    executed = any(state.outcome == Outcome.EXECUTED for state in run.steps.values())
+    is_short = session.settings.embedded and (executed or run.planned.has_new_files)
+    with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
+        found = follow_ingestions(client, session.store, at_most_s=_INGESTED_HERE_S if is_short else 0.0)
+    left = session.store.open_ingestions()
+    complete = {ingestion.mfid for ingestion in found if ingestion.status == "complete"}
+    session.journal.note_ingested(run.run_id, complete - {ingestion.mfid for ingestion in left})
+    files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
+    awaited = {item.dataset.mfid for item in files if item.dataset is not None}
+    for name, instance in run.instances.items():
+        if instance.step.spec.output.awaits_ingestion:
+            awaited.update(run.steps[name].mfids)
+    return [*found, *(ingestion for ingestion in left if ingestion.mfid in awaited)]
 
 
 @contextmanager
@@ -210,27 +208,40 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
         raise
 
 
-def finish(run: Run, before: Collection[int], *, new: bool, away: bool) -> tuple[str, ...]:
+def finish(run: Run, before: Collection[int]) -> tuple[str, ...]:
     """Confirm, certify and publish the results of a run; a step for which that fails ends as failed.
 
-    Return the files that were not ingested, apart from those described `before`. `new` says that the run has registered
-    files, `away` that the service was away when it was planned.
+    Return the files that were not ingested, apart from those described `before`.
     """
-    with run.session.client.repeating(0.0) if away else nullcontext():
+    with _asking_once(run):
         done = {name for name, state in run.steps.items() if state.results is not None}
         for name, error in run.slot_writer.write(done).items():
             run.steps.end(name, Outcome.FAILED, run.steps[name].results, error)
-        if away:
+        if run.planned.index.is_away:
             _confirm_reused(run)
     _confirm(run)
     _certify(run)
     _publish(run)
-    requested = new or any(state.outcome == Outcome.EXECUTED for state in run.steps.values())
-    return _not_ingested(run, before, requested=requested)
+    return _not_ingested(run, before)
 
 
-def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -> RunResult:
-    """Return the result of the run."""
+def _asking_once(run: Run) -> AbstractContextManager[None]:
+    """Let each call of a block be made only once, if the service was away when the run was planned."""
+    return run.session.client.repeating(0.0) if run.planned.index.is_away else nullcontext()
+
+
+def _state_end(run: Run, result: RunResult) -> None:
+    """State that the run failed and why, or lift what was stated about an earlier one."""
+    errors = {step: error for step, error in result.errors.items() if result.outcomes.get(step) == Outcome.FAILED}
+    reason = next(iter(errors.values()), "results wait to be delivered") if not result.ok else ""
+    with _asking_once(run):
+        message = state_run(run.session, result.project, result.pipeline, reason, errors)
+    if message:
+        run.listener(StepEvent("", Outcome.WAITING, message))
+
+
+def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
+    """Return the result of the run, in which files were left `unread` by ingestions."""
     items = {name: tuple(item.dataset.mfid for item in found if item.dataset) for name, found in run.inputs.items()}
     steps = run.steps
     notes = {name: [run.slot_writer.notes.get(name, ""), state.note] for name, state in steps.items()}
@@ -256,7 +267,7 @@ def result_of(run: Run, input_notes: tuple[str, ...], unread: tuple[str, ...]) -
         undeclared=run.planned.undeclared,
         unseen=run.unseen,
         returned=run.returned,
-        input_notes=input_notes,
+        input_notes=run.planned.notes,
         held=_held_steps(run),
     )
 
