@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from crucible_lineage.pipeline.job import worker
 from crucible_lineage.pipeline.plan import inspect
-from crucible_lineage.pipeline.processes import worker
 
 __all__ = ["end_workers", "forget_folders", "free_workers"]
 

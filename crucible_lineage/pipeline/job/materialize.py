@@ -25,14 +25,14 @@ from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.machine.checksums import FileStamp, file_sha256, scan_file, stamp
 from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own
-from crucible_lineage.pipeline.declare.load import from_environment, referenced
+from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
 from crucible_lineage.pipeline.job.keeping import Support, support_of
+from crucible_lineage.pipeline.job.worker import call_command, call_function
 from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line, failure_traceback, outcome_of
-from crucible_lineage.pipeline.processes.worker import ProcessCall, call_command, call_function
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
@@ -359,11 +359,7 @@ def call_step(
             if job.step is not None:
                 called = _call_here(job.step, job, paths, log)
             else:
-                spec, inspection = job.spec, job.inspection
-                env = from_environment(spec.env, job.variables, f"step {job.name!r}")
-                params = inspection.params if spec.run else job.given
-                call = ProcessCall(job.name, spec, paths, params, job.facts, inspection.files, env, job.run_id)
-                called = (call_command if spec.run else call_function)(call, folder, log)
+                called = (call_command if job.spec.run else call_function)(job, paths, folder, log)
             covered = {Path(path).resolve() for path in job.inspection.files}
             called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
         except StepError as error:

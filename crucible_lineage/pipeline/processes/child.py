@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import re
+import select
 import subprocess
 import sys
 import sysconfig
@@ -41,6 +42,7 @@ from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step, shaped
 from crucible_lineage.text.commands import filled_command, is_command, split_command
 
+IDLE_S = 90.0  # chosen: after that an idle worker ends and frees its memory
 MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
@@ -71,7 +73,7 @@ def serve(mark: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=LOG_FORMAT)
     folder, environment, process = Path.cwd(), dict(os.environ), os.getpid()
     with compiling_source():  # functions may import when they are called
-        while line := calls.readline():
+        while select.select([calls], [], [], IDLE_S)[0] and (line := calls.readline()):
             call = json.loads(line)
             sys.path[:] = call["path"]
             find = partial(find_step, call["uses"], Path(call["folder"]))

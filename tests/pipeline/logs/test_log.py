@@ -9,14 +9,15 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.job.worker import call_command
 from crucible_lineage.pipeline.logs import LOG_LIMIT_BYTES, StepLog, record_fault
-from crucible_lineage.pipeline.processes.worker import ProcessCall, call_command
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 
@@ -112,12 +113,18 @@ def test_a_failed_function_leaves_its_traceback_and_its_line_is_named(
     assert "in deep" in lines[1], "it starts at the step, and not at what called it"
 
 
+def command(name: str, spec: StepSpec) -> Any:
+    """The parts of a job that a command needs."""
+    inspection = SimpleNamespace(params={})
+    return SimpleNamespace(name=name, spec=spec, inspection=inspection, facts=None, variables=(), run_id="")
+
+
 def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     """What the command left; its folder is laid out as that of a step."""
     (folder / "out").mkdir(parents=True)
-    spec = StepSpec(run=(sys.executable, "-c", code, "{out}"), folder=folder, timeout=60)
+    job = command("odd", StepSpec(run=(sys.executable, "-c", code, "{out}"), env=env, folder=folder, timeout=60))
     with closing(StepLog(folder / "step.log")) as log:
-        left: dict[str, Any] = call_command(ProcessCall("odd", spec, {}, {}, env=env), folder, log).result
+        left: dict[str, Any] = call_command(job, {}, folder, log).result
     return left
 
 
@@ -137,7 +144,7 @@ def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) 
     code = "import sys; print('first'); [sys.stdout.write('x' * 400_000) for _ in range(4)]; print('last')"
     with closing(StepLog(tmp_path / "step.log")) as log:
         spec = StepSpec(run=(sys.executable, "-c", code), folder=tmp_path, timeout=120)
-        call_command(ProcessCall("loud", spec, {}, {}), tmp_path, log)
+        call_command(command("loud", spec), {}, tmp_path, log)
     text = log.path.read_bytes()
     assert len(text) < 2 * LOG_LIMIT_BYTES
     assert text.startswith(b"first")

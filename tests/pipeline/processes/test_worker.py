@@ -7,17 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.job import worker
+from crucible_lineage.pipeline.job.worker import call_function
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
-from crucible_lineage.pipeline.processes import worker
 from crucible_lineage.pipeline.processes.child import CallOutcome
 from crucible_lineage.pipeline.processes.supervised import stop_run
-from crucible_lineage.pipeline.processes.worker import ProcessCall, call_function
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="processes are forked")
 
@@ -87,9 +88,10 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
         files = (str(tmp_path / f"{module}.py"),)
         paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
         spec = StepSpec(uses=f"{module}:{name}", folder=tmp_path, timeout=timeout_s)
-        made = ProcessCall(name, spec, paths, params, files=files, run_id=run_id)
+        inspection = SimpleNamespace(params=params, files=files)
+        job: Any = SimpleNamespace(name=name, spec=spec, given=params, inspection=inspection, facts=None, run_id=run_id)
         with closing(StepLog(attempt / STEP_LOG)) as log:
-            return call_function(made, attempt, log)
+            return call_function(job, paths, attempt, log)
 
     return calling
 

@@ -14,25 +14,24 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from crucible_lineage.errors import StepError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
-from crucible_lineage.pipeline.declare.pipeline import StepSpec
+from crucible_lineage.pipeline.declare.load import from_environment
+from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
 from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes import child
 from crucible_lineage.pipeline.processes.child import CallOutcome, ReturnedError, written_metadata
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
-from crucible_lineage.refs import Facts
 from crucible_lineage.text.commands import filled_command
 
-IDLE_S = 60.0  # chosen: after that an idle worker ends and frees its memory
+REUSED_S = 60.0  # chosen: a worker that was idle for longer is about to end (child.IDLE_S)
 _PIPE_BYTES = 1 << 15  # fits into any pipe
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 # Variables that programs need to run at all, without our keys and other secrets.
@@ -42,43 +41,30 @@ PASSED = (
 )
 
 
-@dataclass(frozen=True)
-class ProcessCall:
-    """A call of a step's function or command, as declared: paths by role and output, parameters and declared facts.
+def call_command(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+    """Run the command with these paths by role and output; return its metadata. Its output goes to the log.
 
-    A function depends on source `files`; a command gets the variables `env`.
+    Raises StepError if it failed or timed out.
     """
-
-    name: str
-    spec: StepSpec
-    paths: JsonMapping
-    params: JsonMapping
-    facts: Facts | None = None
-    files: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    run_id: str = ""
-
-
-def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
-    """Run the command; return its metadata. Its output goes to the log. Raises StepError if it failed or timed out."""
-    out, name, folder = attempt / "out", call.name, call.spec.folder
-    if call.facts is not None:
-        text = json.dumps(call.facts.to_json(), indent=1, ensure_ascii=False)
+    spec, out, name, folder = job.spec, attempt / "out", job.name, job.spec.folder
+    if job.facts is not None:
+        text = json.dumps(job.facts.to_json(), indent=1, ensure_ascii=False)
         (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
     places = {"out": out, FACTS: attempt / FACTS_FILE}
-    command = filled_command(arguments_of(call.spec), call.paths, call.params, places, folder)
+    command = filled_command(arguments_of(spec), paths, job.inspection.params, places, folder)
+    declared = from_environment(spec.env, job.variables, f"step {name!r}")
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
-        process = Supervised(command, log.write, name, run_id=call.run_id, cwd=attempt, env={**passed, **call.env})
+        process = Supervised(command, log.write, name, run_id=job.run_id, cwd=attempt, env={**passed, **declared})
     except OSError as error:
         raise StepError(f"step {name!r}: {command[0]} cannot be started: {error}", step=name) from error
     process.finish()
-    in_time = process.wait(call.spec.timeout)
+    in_time = process.wait(spec.timeout)
     if not in_time:
         process.end()
         process.wait()
     log.close()
-    if stopped := ending_error(process, log.path, call.spec.timeout, in_time=in_time):
+    if stopped := ending_error(process, log.path, spec.timeout, in_time=in_time):
         raise stopped
     if process.code != 0:
         code = process.code or 0
@@ -98,22 +84,25 @@ def call_command(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
     return CallOutcome(metadata, left=process.left, code=folder)
 
 
-def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome:
-    """Call the function; return its value as JSON, and where it wrote. StepError if it failed, died or was too slow."""
-    worker, answer = _take(call), attempt / "answer.json"
-    folder, facts = call.spec.folder, None if call.facts is None else call.facts.to_json()
+def call_function(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+    """Call the function with these paths by role and output; return its value as JSON, and where it wrote.
+
+    Raises StepError if it failed, died or was too slow.
+    """
+    worker, answer = _take(job), attempt / "answer.json"
+    folder, facts = job.spec.folder, None if job.facts is None else job.facts.to_json()
     request = {
-        **{"uses": call.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(call.params)},
-        **{"facts": facts, "paths": dict(call.paths), "answer": answer},
+        **{"uses": job.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(job.given)},
+        **{"facts": facts, "paths": dict(paths), "answer": answer},
     }
     try:
-        ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, call.spec.timeout)
+        ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, job.spec.timeout)
     except BaseException:
         worker.process.end()
         raise
     log.close()
     if not answer.exists():
-        raise _death_error(worker, call, log, ended=ended)
+        raise _death_error(worker, job, log, ended=ended)
     reply = json.loads(answer.read_bytes())
     answer.unlink()
     if reply["retire"] or not ended:
@@ -122,20 +111,20 @@ def call_function(call: ProcessCall, attempt: Path, log: StepLog) -> CallOutcome
             worker.process.end()
             worker.process.wait()
     else:
-        worker.release(call.files)
+        worker.release(job.inspection.files)
     if "error" in reply:
-        message, trace = f"step {call.name!r} failed: {reply['error']}", log.redactor.text(reply["trace"])
+        message, trace = f"step {job.name!r} failed: {reply['error']}", log.redactor.text(reply["trace"])
         message += f"; the traceback is in {log.path}" if trace else ""
-        raise StepError(message, step=call.name, log=str(log.path), trace=trace)
+        raise StepError(message, step=job.name, log=str(log.path), trace=trace)
     code = Path(reply["code"]) if reply["code"] else None
     outside, pictures = tuple(map(Path, reply["outside"])), tuple(reply["pictures"])
     return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
 
 
-def _death_error(worker: _Worker, call: ProcessCall, log: StepLog, *, ended: bool) -> StepError:
-    if error := ending_error(worker.process, log.path, call.spec.timeout, in_time=ended):
+def _death_error(worker: _Worker, job: Job, log: StepLog, *, ended: bool) -> StepError:
+    if error := ending_error(worker.process, log.path, job.spec.timeout, in_time=ended):
         return error
-    name = call.name
+    name = job.name
     tail, cause = tail_of(log.path), death_text(worker.process.code or 0)
     message = f"step {name!r} died ({cause}); its output is in {log.path}" + (f": {tail}" if tail else "")
     return StepError(message, step=name, log=str(log.path))
@@ -190,7 +179,7 @@ class _Worker:
 
     def is_current(self) -> bool:
         """Return whether it is alive, and the files that it read have not changed."""
-        if self.process.ended:
+        if self.process.ended or time.monotonic() - self.idle_since > REUSED_S:
             return False
         try:
             return all(stamp(Path(path)) == was for path, was in self.stamps.items())
@@ -214,15 +203,14 @@ class _Worker:
 
 _lock = threading.Lock()
 _idle: list[_Worker] = []
-_janitor: threading.Thread | None = None
 
 
-def _take(call: ProcessCall) -> _Worker:
+def _take(job: Job) -> _Worker:
     """Return the last used of the suitable workers, or a new one. Raises StoppedError if the run was stopped."""
-    global _janitor
-    environment, folder = (str(Path.cwd()), tuple(sorted(os.environ.items()))), call.spec.folder
+    environment, folder = (str(Path.cwd()), tuple(sorted(os.environ.items()))), job.spec.folder
     while True:
         with _lock:
+            _idle[:] = [old for old in _idle if not old.process.ended]
             fitting = (
                 old for old in reversed(_idle) if old.environment == environment and old.folder in (None, folder)
             )
@@ -232,13 +220,9 @@ def _take(call: ProcessCall) -> _Worker:
                 _idle.remove(worker)
         try:
             if not hasattr(worker, "process"):
-                worker.start(call.name, call.run_id)
-                with _lock:
-                    if _janitor is None or not _janitor.is_alive():
-                        _janitor = threading.Thread(target=_end_idle, name="idle workers", daemon=True)
-                        _janitor.start()
+                worker.start(job.name, job.run_id)
                 return worker
-            if worker.is_current() and worker.process.take_over(call.name, call.run_id):
+            if worker.is_current() and worker.process.take_over(job.name, job.run_id):
                 return worker
         except BaseException:
             if hasattr(worker, "process"):
@@ -247,20 +231,9 @@ def _take(call: ProcessCall) -> _Worker:
         worker.process.finish()
 
 
-def _end_idle() -> None:
-    while True:
-        time.sleep(IDLE_S / 2)
-        with _lock:
-            old = [worker for worker in _idle if time.monotonic() - worker.idle_since > IDLE_S]
-            for worker in old:
-                _idle.remove(worker)
-        for worker in old:
-            worker.process.finish()
-
-
 def _forget_after_fork() -> None:
-    global _lock, _janitor
-    _lock, _janitor = threading.Lock(), None
+    global _lock
+    _lock = threading.Lock()
     _idle.clear()
 
 
