@@ -42,7 +42,6 @@ from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE
-from crucible_lineage.tasks.artifacts import tell_made
 from crucible_lineage.tasks.materialization import materialize
 from crucible_lineage.tasks.sessions import CrucibleConnection, is_worth_a_retry, session_for
 from crucible_lineage.text.masking import masked_text
@@ -178,11 +177,7 @@ class PrefectEngine:
 
     def _make(self, job: Job, run: JsonObject, log: LineCallback) -> Materialized:
         deliveries = self.deliverer.add if self.deliverer else None
-        made = materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
-        if made.executed and not made.waits:  # else its deliverer emits the events
-            pipeline, used = (job.pipeline or {}).get("name", ""), [part.dataset.mfid for part in job.used]
-            tell_made(pipeline, job.project, job.name, used, made.outputs)
-        return made
+        return materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
 
     def stop(self, run_id: str) -> bool:
         """Stop the processes of steps."""

@@ -90,10 +90,7 @@ class DeliveryContext:
 
 
 Deliver = Callable[[Payload], object]
-"""Queues a payload for delivery in the background, while dependent steps already run.
-
-It is `nothing` for a step in another process on the machine of its run, which finds the payload in the outbox.
-"""
+"""Queues a payload for delivery in the background, while dependent steps already run."""
 
 
 def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRef]:

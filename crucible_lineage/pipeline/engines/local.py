@@ -28,10 +28,11 @@ class Running(Protocol):
 class Engine(Protocol):
     """An executor of steps: threads of this process, or Prefect.
 
-    Optional attributes: `deliverer`, set before the first step, for an engine that hands results on before they are
-    delivered; `most_at_once`, the number of steps to start before one has ended, for an engine that begins steps in
-    order.
+    `deliverer` is set before the first step, so that results are handed on before they are delivered. An optional
+    attribute is `most_at_once`, the number of steps to start before one has ended, if it begins steps in order.
     """
+
+    deliverer: Deliverer | None
 
     def start(self, job: Job) -> Running:
         """Start a step."""

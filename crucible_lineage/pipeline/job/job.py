@@ -91,15 +91,14 @@ class Job:
 class Materialized:
     """The datasets of a step's outputs; `executed` is False if they existed already.
 
-    `waits` is True if they wait in the outbox for delivery. `note` is a message for the user, `seconds` the time to
-    make and register them. `returned` are the values returned for each output, if known here.
+    `note` is a message for the user, `seconds` the time to make and register them. `returned` are the values returned
+    for each output, if known here.
     """
 
     outputs: Mapping[str, DatasetRef]
     executed: bool
     note: str = ""
     seconds: float | None = None
-    waits: bool = False
     returned: Mapping[str, JsonMapping] = field(default_factory=dict)
 
 

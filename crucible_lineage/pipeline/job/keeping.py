@@ -40,7 +40,6 @@ from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS, files_recor
 from crucible_lineage.refs import FileRef
 from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
-from crucible_lineage.registration.register import nothing
 from crucible_lineage.session import Session
 from crucible_lineage.statements.statements import EPOCH
 from crucible_lineage.text.amounts import size_text
@@ -189,7 +188,7 @@ def _register(
 def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults: list[str]) -> str:
     """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
     mfid = payload.name
-    if deliveries not in (None, nothing):
+    if deliveries is not None:
         deliveries(payload.label)
         return mfid
     try:

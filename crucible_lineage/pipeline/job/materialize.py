@@ -84,7 +84,7 @@ def materialize_step(
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
-    return Materialized(outputs, executed=True, note=note, seconds=seconds, waits=waits, returned=returned)
+    return Materialized(outputs, executed=True, note=note, seconds=seconds, returned=returned)
 
 
 def _deliver_before_use(

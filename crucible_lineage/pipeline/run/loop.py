@@ -213,8 +213,7 @@ class Run:
                     while self._may_begin() and self.steps.ready and self._has_room():
                         if self._engine is None:
                             self._engine = engine()
-                            if hasattr(self._engine, "deliverer"):
-                                self._engine.deliverer = deliverer
+                            self._engine.deliverer = deliverer
                         self._start_ready(self._engine)
                     if self.steps.jobs or (self.steps.ready and self._may_begin()):
                         idle_since = None
