@@ -43,12 +43,6 @@ def listening_to_steps(listener: Callable[[str, str], None]) -> Iterator[None]:
         _listeners.remove(listener)
 
 
-def publish_line(step: str, line: str) -> None:
-    """Pass a line that a step printed to the listeners in this process."""
-    for listener in list(_listeners):
-        listener(step, line)
-
-
 class StepLog:
     """The log of a step, written in any thread; its file begins with the first bytes. `on_line` gets each line."""
 
@@ -167,6 +161,7 @@ def report_phase(run_id: str, step: str, phase: str) -> None:
 
 def report_line(step: str, on_line: LineCallback | None, line: str) -> None:
     """Report a printed line to `on_line`, and to the listeners in this process."""
-    publish_line(step, line)
+    for listener in list(_listeners):
+        listener(step, line)
     if on_line:
         on_line(line)

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from crucible_lineage.errors import StepError
+from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.declare.load import from_environment
@@ -32,7 +32,6 @@ from crucible_lineage.pipeline.processes.supervised import Supervised, death_tex
 from crucible_lineage.text.commands import filled_command
 
 REUSED_S = 60.0  # chosen: a worker that was idle for longer is about to end (child.IDLE_S)
-_PIPE_BYTES = 1 << 15  # fits into any pipe
 FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 # Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
@@ -133,33 +132,27 @@ def _death_error(worker: _Worker, job: Job, log: StepLog, *, ended: bool) -> Ste
 class _Worker:
     """A process that waits for calls of one environment and one folder: modules of others may have the same names."""
 
-    process: Supervised
-
-    def __init__(self, environment: object) -> None:
+    def __init__(self, environment: object, job: Job) -> None:
+        """Start its process for a job. Raises OSError, or StoppedError if the run was stopped."""
         self.environment = environment
-        self.folder: Path | None = None
+        self.folder: Path | None = job.spec.folder
         self.stamps: dict[str, tuple[int, ...]] = {}
         self.idle_since = 0.0
         self._log: StepLog | None = None
         self._mark = b"\0" + secrets.token_hex(16).encode() + b"\0"
         self._unsure = b""
         self._done = threading.Event()
-
-    def start(self, name: str, run_id: str) -> None:
-        """Start its process for a step. Raises OSError, or StoppedError if the run was stopped."""
         mark = self._mark[1:-1].decode()
         code = f"import sys; sys.path[:] = {sys.path!r}; from {child.__name__} import serve; serve({mark!r})"
         command = [sys.executable, "-c", code]
-        self.process = Supervised(command, self._receive, name, run_id=run_id, ended=self._done.set)
+        self.process = Supervised(command, self._receive, job.name, run_id=job.run_id, ended=self._done.set)
 
     def call(self, request: bytes, log: StepLog, timeout_s: float | None) -> bool:
         """Send a call and wait. Return False if it took too long, and was ended. If it died, there is no answer."""
         self._done.clear()
         self._log = log
-        if len(request) <= _PIPE_BYTES:
-            self._send(request)
-        else:
-            threading.Thread(target=self._send, args=(request,), daemon=True).start()
+        with suppress(OSError):  # it has died, which `wait` reports
+            self.process.send(request)
         in_time = self._done.wait(timeout_s)
         if not in_time:
             self.process.end()
@@ -186,10 +179,6 @@ class _Worker:
         except OSError:
             return False
 
-    def _send(self, request: bytes) -> None:
-        with suppress(OSError):  # it has died, which `wait` reports
-            self.process.send(request)
-
     def _receive(self, data: bytes) -> None:
         """Log output up to the mark that ends a call, of which the last bytes may be the beginning."""
         before, mark, rest = (self._unsure + data).partition(self._mark)
@@ -214,19 +203,16 @@ def _take(job: Job) -> _Worker:
             fitting = (
                 old for old in reversed(_idle) if old.environment == environment and old.folder in (None, folder)
             )
-            worker = next(fitting, None) or _Worker(environment)
-            worker.folder = folder
-            if worker in _idle:
+            if (worker := next(fitting, None)) is not None:
                 _idle.remove(worker)
+        if worker is None:
+            return _Worker(environment, job)
+        worker.folder = folder
         try:
-            if not hasattr(worker, "process"):
-                worker.start(job.name, job.run_id)
-                return worker
             if worker.is_current() and worker.process.take_over(job.name, job.run_id):
                 return worker
-        except BaseException:
-            if hasattr(worker, "process"):
-                worker.process.finish()
+        except StoppedError:
+            worker.process.finish()
             raise
         worker.process.finish()
 
