@@ -149,27 +149,17 @@ def next_move(seen: ClaimEvidence) -> NextMove:
     return NextMove.BEGIN if seen.state is State.EMPTY and not seen.tried else NextMove.TAKE_OVER
 
 
-def claim(
-    client: CrucibleClient,
-    new: NewDataset,
-    record: StepRecord | FilesRecord,
-    metadata: JsonMapping,
-    *,
-    machine: str,
-    created: bool,
-    patience_s: float,
-) -> Claim | Dataset:
+def claim(client: CrucibleClient, new: NewDataset, own: Claim, *, created: bool) -> Claim | Dataset:
     """Claim the dataset for a new registration; if another one completed it, return it, read with its links.
 
     `created` says that this process just created it. Raises IdTakenError if it is elsewhere or has another recipe.
     """
-    own = Claim(new.mfid, record, metadata, machine, patience_s)
     if created and (first := own.begin(client)) is not None:
         return first
-    watch = _Watch(created, patience_s)
+    watch = _Watch(created, own.patience_s)
     while True:
         dataset = watch.read(client, new.mfid)
-        require_own(client, dataset, new.project, record.recipe_sha256, f"registering {new.name!r}")
+        require_own(client, dataset, new.project, own.record.recipe_sha256, f"registering {new.name!r}")
         known = registrations(dataset.stored_metadata)
         move = next_move(watch.evidence(known, dataset, own))
         if move is NextMove.LOOK:

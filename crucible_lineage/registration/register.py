@@ -128,16 +128,15 @@ class Submission:
 
     def register(self, patience_s: float) -> DatasetRef:
         """Create the dataset, claim it, fill it and complete it, or adopt it from the registration that did."""
-        client, new, record = self.client, self.new, self.record
+        client, new = self.client, self.new
         refusal = self._create()
         if created := refusal is None:
             self.stages.begun()
         self.is_linked = created and client.is_embedded
         for rounds_left in reversed(range(ROUNDS)):
+            own = Claim(new.mfid, self.record, self.metadata, self.machine, patience_s)
             try:
-                claimed = claim(
-                    client, new, record, self.metadata, machine=self.machine, created=created, patience_s=patience_s
-                )
+                claimed = claim(client, new, own, created=created)
             except NotFoundError as not_found:
                 if not isinstance(refusal, (ConflictError, ForbiddenError)) or not rounds_left:
                     raise refusal or not_found from None  # the refusal was not about an existing dataset
