@@ -41,6 +41,7 @@ from crucible_lineage.statements.consent import Consent, recorded_code
 from crucible_lineage.text.commands import is_command, split_command
 
 if TYPE_CHECKING:
+    from crucible_lineage.client.models import Dataset
     from crucible_lineage.provenance.schema import StepRecord, Used
 
 
@@ -215,30 +216,31 @@ class _History:
         declaration = self.session.journal.declaration(record.pipeline.name if record.pipeline else "")
         folder = self.folder or (declaration.parent if declaration else Path.cwd())
         params = {**record.recipe["params"], **overrides}
-        name = (dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}")
-        keywords = tuple(sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid)))
-        fields: JsonObject = {field: getattr(dataset, field, None) for field in DESCRIPTIVE}
         declared = record.activity.declared.document() if record.activity.declared else {}
-        output_declared = dict(declared.pop("output", {}))
-        described = dataset.scientific_metadata or {}
-        metadata = {key: described[key] for key in output_declared.pop("metadata", ()) if key in described}
-        output = OutputFields(
-            dataset_name=name,
-            keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
-            public=bool(getattr(dataset, "public", False)),
-            samples="inherit" if samples_of(dataset) else "none",
-            metadata=metadata,
-            **output_declared,
-            **fields,
-        )
-        salt = record.recipe.get("salt")
+        output = self._output_fields(dataset, dict(declared.pop("output", {})))
+        declared |= {"params": params, "output": output, "folder": folder, "salt": record.recipe.get("salt")}
         if is_command(uses):  # functions are those of this machine
             Consent().require(self.session, [recorded_code(dataset, record)])
-            return StepSpec(**split_command(uses), params=params, output=output, folder=folder, salt=salt, **declared)
+            return StepSpec(**split_command(uses), **declared)
         given = {name for name, value in params.items() if value is not None and name not in overrides}
         if secrets := [spec.name for spec in find_step(uses, folder).parameters if spec.secret and spec.name in given]:
             raise InputError(f"its parameter {secrets[0]!r} is secret and was not kept; run its pipeline instead")
-        return StepSpec(uses=uses, params=params, output=output, folder=folder, salt=salt, **declared)
+        return StepSpec(uses=uses, **declared)
+
+    def _output_fields(self, dataset: Dataset, declared: JsonObject) -> OutputFields:
+        """Return the fields of a dataset that is made again, some as its step declared them."""
+        mfid, described = dataset.unique_id, dataset.scientific_metadata or {}
+        keywords = sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid))
+        fields: JsonObject = {field: getattr(dataset, field, None) for field in DESCRIPTIVE}
+        return OutputFields(
+            dataset_name=(dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}"),
+            keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
+            public=bool(getattr(dataset, "public", False)),
+            samples="inherit" if samples_of(dataset) else "none",
+            metadata={key: described[key] for key in declared.pop("metadata", ()) if key in described},
+            **declared,
+            **fields,
+        )
 
     def _edge(self, used: Used) -> InputEdge:
         parent = self.current(used.mfid)

@@ -247,16 +247,20 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
     notes = {name: [run.slot_writer.notes.get(name, ""), state.note] for name, state in steps.items()}
     own = {mfid for state in steps.values() for mfid in state.mfids}
     waiting = [row for row in run.session.outbox.waiting() if own & set(row.mfids) or row.run == run.run_id]
+
+    def known(field: str) -> dict[str, str]:
+        return {name: text for name, state in steps.items() if (text := getattr(state, field))}
+
     return RunResult(
         run_id=run.run_id,
         pipeline=run.pipeline.name,
         project=run.pipeline.spec.project,
         inputs=items,
         datasets={name: ids_of(s.results) for name, s in steps.items() if s.results is not None},
-        outcomes={name: state.outcome for name, state in steps.items() if state.outcome},
-        errors={name: state.error for name, state in steps.items() if state.error},
-        logs={name: state.log for name, state in steps.items() if state.log},
-        tracebacks={name: state.trace for name, state in steps.items() if state.trace},
+        outcomes=known("outcome"),
+        errors=known("error"),
+        logs=known("log"),
+        tracebacks=known("trace"),
         notes={name: "; ".join(filter(None, texts)) for name, texts in notes.items() if any(texts)},
         stopped=run.stopped,
         waiting=tuple(waiting),
