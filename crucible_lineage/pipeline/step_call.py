@@ -66,6 +66,8 @@ def called_step(
     invalid.
     """
     from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.plan.bound import BoundStep
+    from crucible_lineage.pipeline.plan.expand import Instance
     from crucible_lineage.pipeline.plan.facts import ParentFacts
     from crucible_lineage.pipeline.plan.plan import files_for_role
 
@@ -86,8 +88,9 @@ def called_step(
     claims = {output: slots.claims(project, called.name, output, about) for output in inspection.outputs}
     facts = ParentFacts(session, project).of(used) if inspection.facts else None
     outputs = planned_outputs(project, inspection.code, inspection.outputs, inspection.params, used, facts=facts)
-    spec = StepSpec(uses=uses)
-    job = Job(called.name, project, inspection, given, used, outputs, spec, {}, claims, step=called)
+    step = BoundStep(called.name, StepSpec(uses=uses), (), ())
+    instance = Instance(called.name, step, "", given, inspection, ())
+    job = Job(instance, project, used, outputs, {}, claims, step=called)
     return StepCall(session, slots, job, about)
 
 

@@ -11,7 +11,6 @@ from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled
-from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.inspect import Inspection
@@ -25,32 +24,36 @@ _COUNT = re.compile(r" and \d+ more$")  # in the default name of a list
 
 @dataclass(frozen=True)
 class Job:
-    """A step to be executed in a run.
+    """A step to be executed in a run: its instance, its parents, and the datasets to be made.
 
-    `name` is its name in the run, `label` the combination of swept parameters, `group` the label of its group of
-    inputs, `subject` the `each` datasets that it is about. `given` are the parameters as declared; the function
-    receives them validated. `outputs` are the datasets to be made, with the ids that the plan computed, and `slots`
-    those that each will fill. `variables` are those of the environment that the declaration may read, `named` known
-    values of fields in its name. `step` is the function, if it exists in this process; else `spec` names it, or is a
-    command.
+    The function receives the `given` parameters of the instance validated. `outputs` have the ids that the plan
+    computed, and `slots` are those that each will fill. `variables` are those of the environment that the declaration
+    may read. `step` is the function, if it exists in this process; else `spec` names it, or is a command.
     """
 
-    name: str
+    instance: Instance
     project: str
-    inspection: Inspection
-    given: JsonMapping
     used: tuple[UsedDataset, ...]
     outputs: tuple[PlannedOutput, ...]
-    spec: StepSpec
     run: JsonMapping
     slots: Mapping[str, Mapping[str, SlotClaim]] = field(default_factory=dict)
-    label: str = ""
-    group: str = ""
-    subject: tuple[str, ...] = ()
-    pipeline: Mapping[str, str] | None = None
     variables: tuple[str, ...] = ()
     step: Step[..., Any] | None = None
-    named: JsonMapping = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name of the step in the run."""
+        return self.instance.name
+
+    @property
+    def spec(self) -> StepSpec:
+        """The declaration of the step."""
+        return self.instance.step.spec
+
+    @property
+    def inspection(self) -> Inspection:
+        """The inspection of the function or command."""
+        return self.instance.inspection
 
     @property
     def run_id(self) -> str:
@@ -65,7 +68,8 @@ class Job:
     @property
     def keywords(self) -> tuple[str, ...]:
         """The keywords of the datasets: their declared pipeline, or the pipelines of the slots that they fill."""
-        declared = {self.pipeline["name"]} if self.pipeline else set()
+        pipeline = self.instance.step.declared
+        declared = {pipeline["name"]} if pipeline else set()
         of_slots = {key.partition("/")[0] for slots in self.slots.values() for key in slots}
         return tuple(map(pipeline_keyword, sorted(declared or of_slots)))
 
@@ -102,27 +106,6 @@ class Materialized:
     returned: Mapping[str, JsonMapping] = field(default_factory=dict)
 
 
-def job_of(
-    pipeline: BoundPipeline,
-    instance: Instance,
-    used: tuple[UsedDataset, ...],
-    outputs: tuple[PlannedOutput, ...],
-    run: Mapping[str, object],
-    slots: Mapping[str, Mapping[str, SlotClaim]],
-) -> Job:
-    """Return the job of a step instance whose parents exist."""
-    own = ("name", "inspection", "given", "label", "group", "subject", "named")
-    taken: JsonObject = {name: getattr(instance, name) for name in own}
-    step, declared = instance.step, pipeline.spec
-    taken |= {
-        "project": declared.project,
-        "variables": tuple(declared.env),
-        "spec": step.spec,
-        "pipeline": step.declared,
-    }
-    return Job(**taken, used=used, outputs=outputs, run=run, slots=slots)
-
-
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:
     """Return the child's name, and a note if its declared template could not be filled in.
 
@@ -133,10 +116,10 @@ def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of
     template = job.spec.output.dataset_name
     step = job.name.partition("[")[0]
     suffix = step if len(job.inspection.outputs) == 1 else f"{step}.{output}"
-    default = f"{job.group or _subject(job)} ({', '.join(filter(None, (suffix, job.label)))})"
+    default = f"{job.instance.group or _subject(job)} ({', '.join(filter(None, (suffix, job.instance.label)))})"
     if template is None:
         return default, ""
-    known = {**job.named, "step": step, "output": output}
+    known = {**job.instance.named, "step": step, "output": output}
     known |= {f"params.{name}": value for name, value in job.inspection.params.items()}
 
     def value(name: str) -> object:

@@ -210,7 +210,7 @@ def new_dataset(
     inspection, declared = job.inspection, job.spec.output
     record = step_record(
         recipe=planned.recipe,
-        pipeline=job.pipeline,
+        pipeline=job.instance.step.declared,
         used=job.used,
         generated=[file.ref for file in files],
         activity=activity,
@@ -378,7 +378,7 @@ def secrets_of(job: Job) -> list[str]:
     values = [os.environ.get(name, "") for name in referenced(declared)]
     params = job.inspection.params
     secret = [name for name, value in params.items() if isinstance(value, Mapping) and {*value} == {"secret"}]
-    given = [text for name in secret if name in job.given for text in texts_in(job.given[name])]
+    given = [text for name in secret if name in job.instance.given for text in texts_in(job.instance.given[name])]
     learn(given)
     return [*given, *(text for text in values if len(text) >= MIN_ENCODED)]  # not `1`
 
@@ -386,7 +386,7 @@ def secrets_of(job: Job) -> list[str]:
 def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        return outcome_of(step, paths, job.facts, job.given, log.path.parent)
+        return outcome_of(step, paths, job.facts, job.instance.given, log.path.parent)
     except BaseException as error:
         if not isinstance(error, (Exception, SystemExit)) and threading.current_thread() is threading.main_thread():
             raise  # a signal to end this process: only the main thread is interrupted

@@ -91,7 +91,7 @@ def call_function(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> 
     worker, answer = _take(job), attempt / "answer.json"
     folder, facts = job.spec.folder, None if job.facts is None else job.facts.to_json()
     request = {
-        **{"uses": job.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(job.given)},
+        **{"uses": job.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(job.instance.given)},
         **{"facts": facts, "paths": dict(paths), "answer": answer},
     }
     try:

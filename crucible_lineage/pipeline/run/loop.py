@@ -286,9 +286,10 @@ class Run:
             return
         self.listener(StepEvent(name, Outcome.QUEUED))
         slots = self.slot_writer.new_slots(instance)
-        from crucible_lineage.pipeline.job.job import job_of  # a run in which all is fresh has no job
+        from crucible_lineage.pipeline.job.job import Job  # a run in which all is fresh has no job
 
-        job = job_of(self.pipeline, instance, used, planned.outputs, {"run_id": self.run_id}, slots)
+        spec, run = self.pipeline.spec, {"run_id": self.run_id}
+        job = Job(instance, spec.project, used, planned.outputs, run, slots, tuple(spec.env))
         self.steps.jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
         engine.start(job).add_done_callback(
             lambda running: self._events.put(partial(self._collect, engine, name, running))
@@ -439,4 +440,4 @@ class Run:
 
 def _counted(job: Job) -> dict[str, object]:
     """Return the id under which failures of a step are counted, and what it is about."""
-    return {"name": job.mfid, "about": json.dumps(job.subject)}
+    return {"name": job.mfid, "about": json.dumps(job.instance.subject)}

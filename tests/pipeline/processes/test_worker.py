@@ -89,7 +89,14 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
         paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
         spec = StepSpec(uses=f"{module}:{name}", folder=tmp_path, timeout=timeout_s)
         inspection = SimpleNamespace(params=params, files=files)
-        job: Any = SimpleNamespace(name=name, spec=spec, given=params, inspection=inspection, facts=None, run_id=run_id)
+        job: Any = SimpleNamespace(
+            name=name,
+            spec=spec,
+            instance=SimpleNamespace(given=params),
+            inspection=inspection,
+            facts=None,
+            run_id=run_id,
+        )
         with closing(StepLog(attempt / STEP_LOG)) as log:
             return call_function(job, paths, attempt, log)
 
