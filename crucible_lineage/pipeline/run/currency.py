@@ -15,7 +15,6 @@ from crucible_lineage.json_types import mapping
 from crucible_lineage.pipeline.declare.pipeline import Approve
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, StepPlan
-from crucible_lineage.pipeline.plan.planner import ProjectIndex
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
@@ -44,6 +43,7 @@ class SlotWriter:
         self.again: list[str] = []  # instances whose result became current again
         self.wrote = False  # to an existing result
         self.notes: dict[str, str] = {}  # by instance, links that another account has to write
+        self.unsigned: dict[str, str] = {}  # by instance, why its results wait for signatures
 
     @property
     def _slots(self) -> tuple[Currency, str]:
@@ -138,31 +138,24 @@ class SlotWriter:
                 return
         self.session.mirror.trust({dataset.mfid: replace(dataset, equals=(*dataset.equals, *equal))})
 
+    # Signatures
 
-class Signatures:
-    """The results of a run that need signatures: `waiting` has the reason by step."""
-
-    def __init__(self, session: Session, index: ProjectIndex) -> None:
-        self.session = session
-        self.index = index
-        self.waiting: dict[str, str] = {}
-
-    def await_for(self, instance: Instance, results: Mapping[str, DatasetRef], writer: SlotWriter) -> None:
+    def await_signatures(self, instance: Instance, results: Mapping[str, DatasetRef]) -> None:
         """State that results wait for signatures, if their step declares so; collect those that do."""
         approve = instance.step.spec.approve
         if approve is None:
             return
-        slots = writer.slots_of(instance)
+        slots = self.slots_of(instance)
         for output, dataset in results.items():
             try:
                 self._await(approve, instance.step.name, dataset.mfid, slots.get(output, {}))
             except LineageError as error:
                 message = f"{dataset.mfid} needs a signature, which could not be stated: {error}"
                 self.index.note_on_hold(dataset.mfid, message)
-                self.waiting[instance.name] = message
+                self.unsigned[instance.name] = message
                 continue
             if self.index.is_candidate(dataset.mfid):
-                self.waiting[instance.name] = f"{dataset.mfid} waits for a signature"
+                self.unsigned[instance.name] = f"{dataset.mfid} waits for a signature"
 
     def _await(self, approve: Approve, step: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
         names = account_ids(self.session, self.index.project, approve.by)

@@ -33,7 +33,7 @@ from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
-from crucible_lineage.pipeline.run.currency import Signatures, SlotWriter
+from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.run.result import (
     MAX_RETURNED,
     Listener,
@@ -94,7 +94,6 @@ class Run:
         declared_in = spec.path if spec.digest else None  # None if it was made from records
         self.slot_writer = SlotWriter(self.session, self.planned, self.pipeline.name, self.run_id, declared_in)
         self.unseen = ""
-        self.signatures = Signatures(self.session, self.index)
         self.held: dict[str, str] = {}
         self.stayed: list[str] = []
         self.delivered: list[str] = []
@@ -125,7 +124,7 @@ class Run:
         self.instances = {**self.instances, **{name: plan.instances[name] for name in names}}
         self.steps.follow(self.instances)
         self.slot_writer.instances = self.instances
-        self.index = self.slot_writer.index = self.signatures.index = plan.index
+        self.index = self.slot_writer.index = plan.index
         self.adopt([step for step in plan.steps if step.name in names])
 
     def adopt(self, steps: Sequence[StepPlan]) -> None:
@@ -177,16 +176,13 @@ class Run:
         if self.has_work and not self.index.is_away:
             with self.session.client.repeating(0.0):  # what fails is tried again at the end, and waited for
                 self.slot_writer.write(datasets)
-        self._await_signatures({step.name: step.results for step in steps})
+        for step in steps:
+            self.slot_writer.await_signatures(self.instances[step.name], step.results)
 
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
         self.steps.end(step.name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
-
-    def _await_signatures(self, results: Mapping[str, Mapping[str, DatasetRef]]) -> None:
-        for name, outputs in results.items():
-            self.signatures.await_for(self.instances[name], outputs, self.slot_writer)
 
     # The loop
 
@@ -345,7 +341,7 @@ class Run:
     def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)
         self.steps.end(name, outcome, outputs)
-        self._await_signatures({name: outputs})
+        self.slot_writer.await_signatures(self.instances[name], outputs)
         self.steps.release(name)
 
     # Deliveries

@@ -327,7 +327,7 @@ def _certify(run: Run) -> None:
         declared = run.instances[name].step.spec.certify
         if declared is None or not state.results or state.outcome not in (Outcome.EXECUTED, Outcome.REUSED):
             continue
-        if run.slot_writer.waits(state.results.values()) or name in run.signatures.waiting:
+        if run.slot_writer.waits(state.results.values()) or name in run.slot_writer.unsigned:
             continue  # certified by the run after its delivery or its signature
 
         mfid = next(iter(state.results.values())).mfid
@@ -356,7 +356,7 @@ def _publish(run: Run) -> None:
 
 def _held_steps(run: Run) -> dict[str, str]:
     """Return the steps that a hold prevents, and those whose results wait for signatures, with reasons."""
-    after = run.signatures.waiting  # of results; failed steps have another reason
+    after = run.slot_writer.unsigned  # of results; failed steps have another reason
     failed = {name for name, state in run.steps.items() if state.outcome == Outcome.FAILED}
     held = {**run.held, **{name: reason for name, reason in after.items() if name not in failed}}
     results = {mfid: name for name, state in run.steps.items() if name not in {*held, *failed} for mfid in state.mfids}
