@@ -63,10 +63,6 @@ def _zone(value: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 
 
-_GROUP_BY = "fields of records (instrument_name, metadata.NAME): one list, and one instance, for each group"
-_ACROSS = "swept parameters that are joined in one group; without it, each combination has its own groups"
-
-
 class Source(TimeMatch):
     """Source of a step's input: an input of the pipeline or another step, and which of its files."""
 
@@ -74,9 +70,14 @@ class Source(TimeMatch):
     output: str | None = Field(default=None, description="which output of the step, if it has several")
     files: str | None = Field(default=None, description="which of its files: a name or a pattern")
     group_by: Annotated[tuple[str, ...], OneOrMore] | None = Field(
-        default=None, description=f"{_GROUP_BY}; [] groups them all"
+        default=None,
+        description="fields of records (instrument_name, metadata.NAME): one list, and one instance, for each group; "
+        "[] groups them all",
     )
-    across: Fields | None = Field(default=None, description=_ACROSS)
+    across: Fields | None = Field(
+        default=None,
+        description="swept parameters that are joined in one group; without it, each combination has its own groups",
+    )
     match: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")
@@ -179,9 +180,8 @@ class Approve(DeclaredModel):
 class StepSpec(DeclaredModel):
     """One step: the function or command, where its inputs come from, and its parameters.
 
-    `group_by` and `across` apply to the first input that is not a partner in time. References to the environment in
-    `env` stay unresolved. `folder` is where the step was declared, `references` holds parameters with values from the
-    environment, as written.
+    References to the environment in `env` stay unresolved. `folder` is where the step was declared, `references` holds
+    parameters with values from the environment, as written.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["uses"]}, {"required": ["run"]}]})
@@ -199,8 +199,6 @@ class StepSpec(DeclaredModel):
         default=None,
         description="parameters to sweep: a list of values for each (all combinations), or of combinations",
     )
-    group_by: Fields | None = Field(default=None, description=_GROUP_BY)
-    across: Fields | None = Field(default=None, description=_ACROSS)
     output: OutputFields = Field(default=OutputFields(), description="description of the resulting dataset")
     env: dict[str, str] = Field(default={}, description="more environment variables of a command")
     retries: int = Field(default=0, ge=0, le=100, description="how often a failed step is tried again")
@@ -222,10 +220,6 @@ class StepSpec(DeclaredModel):
         if self.certify and self.certify.role and self.certify.role not in self.inputs:
             hint = nearest(self.certify.role, self.inputs, "it has")
             raise ValueError(f"certify: from {self.certify.since}: the step has no input {self.certify.role!r}; {hint}")
-        if self.across and not self.group_by:
-            raise ValueError("across joins swept parameters within groups; add group_by")
-        if self.group_by and self._first is None:
-            raise ValueError("group_by is about the step's first input, which is one source here; add it there instead")
         return self
 
     @field_validator("inputs", mode="before", json_schema_input_type=dict[str, str | Source | tuple[str | Source, ...]])
@@ -236,23 +230,12 @@ class StepSpec(DeclaredModel):
     @property
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """The sources of each role."""
-        sources = {role: item if isinstance(item, tuple) else (item,) for role, item in self.inputs.items()}
-        if self.group_by and (first := self._first):
-            (source,) = sources[first]
-            update = {"group_by": self.group_by, "across": self.across or source.across}
-            sources[first] = (source.model_copy(update=update),)
-        return sources
+        return {role: item if isinstance(item, tuple) else (item,) for role, item in self.inputs.items()}
 
     @property
     def all_sources(self) -> tuple[Source, ...]:
         """The sources of all roles."""
         return tuple(source for role_sources in self.sources.values() for source in role_sources)
-
-    @property
-    def _first(self) -> str | None:
-        """The role that the step's `group_by` applies to."""
-        roles = [role for role, source in self.inputs.items() if not (isinstance(source, Source) and source.is_partner)]
-        return roles[0] if roles and isinstance(self.inputs[roles[0]], Source) else None
 
     @field_validator("matrix", mode="before")
     @classmethod

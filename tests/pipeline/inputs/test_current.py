@@ -35,8 +35,7 @@ inputs:
 steps:
   mean:
     uses: LABMODULE:mean
-    inputs: {scans: scans}
-    group_by: metadata.temperature_C
+    inputs: {scans: {from: scans, group_by: metadata.temperature_C}}
     params: {temperature: "{scans.metadata.temperature_C}"}
     output: {dataset_name: "mean at {scans.metadata.temperature_C} C"}
 """

@@ -226,8 +226,10 @@ def test_both_sides_and_groups(
     done = run(path)
     assert text_of(done.datasets["calibrate[one]"]["out"]) == "onefirst axissecond axis"
     assert steps["calibrate[two]"].state == "blocked", "nothing becomes valid after it"
-    group = SCANS.replace("{uses:", "{group_by: [metadata.sample], uses:").replace(":calibrate", ":together")
-    group = group.replace("scan: scan, axis", "scans: scan, axis").replace("pipeline: scans", "pipeline: groups")
+    group = SCANS.replace(":calibrate", ":together")
+    group = group.replace("scan: scan, axis", "scans: {from: scan, group_by: metadata.sample}, axis").replace(
+        "pipeline: scans", "pipeline: groups"
+    )
     grouped = planned(lab.declare(group, "groups.yaml"))
     assert "several" in next(iter(grouped.values())).causes[0], "its members have different axes"
 

@@ -50,7 +50,7 @@ inputs:
     instrument_name: counter A
 steps:
   smooth: {uses: "LABMODULE:smooth", inputs: {spectrum: raw}, matrix: {window_nm: [1, 10]}}
-  mean: {uses: "LABMODULE:mean", inputs: {spectra: smooth}, group_by: metadata.sample}
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: {from: smooth, group_by: metadata.sample}}}
 """
 
 
