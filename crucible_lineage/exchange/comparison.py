@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from typing import Any
 
 from crucible_lineage.client.models import FileRecord, Thumbnail
-from crucible_lineage.core.slots import SlotClaim, slots_of
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.core.slots import slots_of
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, correction_mark, order_of_claims
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record, unreadable
@@ -16,6 +19,7 @@ from crucible_lineage.refs import COPIED, SAMPLE_FIELDS
 from crucible_lineage.text.times import is_same_value, without_default_time
 
 MOST_CHARACTERS = 60  # of a value in a message
+Contents = dict[str, dict[str, Any]]  # parts of a dataset or sample by kind and name
 
 
 @dataclass(frozen=True)
@@ -52,32 +56,57 @@ class DatasetParts:
         """Its provenance record, if that is readable; long ones are not whole."""
         return read_record(self.metadata)
 
+    def contents(self) -> Contents:
+        """Return its parts by kind and name, without the record, which is compared itself."""
+        given, names = without_default_time(self.entry), SAMPLE_FIELDS if self.kind == "sample" else COPIED
+        record = self.record
+        # Two machines that made the same result have drawn and printed on their own.
+        beside = {file.name for file in (record and record.generated) or () if file.preview or file.log}
+        pictures = {picture.thumbnail_name or "": picture for picture in self.pictures}
+        files = {file.filename: file for file in self.files}
+        return {
+            "fields": {name: given[name] for name in names if given.get(name) is not None},
+            "metadata": _metadata(self.metadata),
+            "slots": dict(slots_of(self.metadata)),
+            "equal parents": dict((record and record.equal_parents) or {}),
+            "keywords": {keyword.casefold(): keyword for keyword in self.keywords},
+            "parents": dict(linked(self.entry, self.kind)),
+            "samples": dict(linked(self.entry, "sample")) if self.kind == "dataset" else {},
+            "pictures": _without(pictures, beside),
+            "files": _without(files, {ATTACHED_NAME, *beside}),
+        }
+
+
+def _metadata(metadata: JsonMapping) -> dict[str, Any]:
+    """Return the metadata without slots and record, and with a key for each correction."""
+    marks = [correction_mark(name, act) for name, act in (metadata.get(CORRECTIONS_KEY) or {}).items()]
+    return reduce(or_, marks, _without(metadata, {KEY, SLOTS_KEY, CORRECTIONS_KEY}))
+
+
+def _without(parts: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: part for name, part in parts.items() if name not in names}
+
 
 @dataclass(frozen=True)
 class MissingParts:
-    """Parts that a dataset or sample lacks at the target. `everything`: it does not exist there, or is unfinished."""
+    """Parts that the target lacks, by kind and name. `everything`: it does not exist there, or is unfinished."""
 
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     everything: bool = False
-    fields: JsonMapping = field(default_factory=dict)
-    metadata: JsonMapping = field(default_factory=dict)
-    slots: Mapping[str, SlotClaim] = field(default_factory=dict)
-    equal_parents: Mapping[str, str] = field(default_factory=dict)
-    keywords: tuple[str, ...] = ()
-    parents: Mapping[str, str | None] = field(default_factory=dict)
-    samples: tuple[str, ...] = ()
-    pictures: frozenset[str] = frozenset()
-    files: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return self != MissingParts()
+        return self.everything or any(self.parts.values())
+
+    def of(self, kind: str) -> Mapping[str, Any]:
+        """Return the missing parts of a kind by name."""
+        return self.parts.get(kind, {})
 
     @property
     def in_words(self) -> str:
         """The missing parts in words."""
         if self.everything:
             return "all of it"
-        parts = ((name.replace("_", " "), value) for name, value in vars(self).items() if value)
-        return "; ".join(f"{name}: {', '.join(sorted(value))}" for name, value in parts)
+        return "; ".join(f"{kind}: {', '.join(sorted(parts))}" for kind, parts in self.parts.items() if parts)
 
 
 Comparison = tuple[MissingParts, tuple[str, ...]]
@@ -92,36 +121,39 @@ def compare(source: DatasetParts, target: DatasetParts | None) -> Comparison:
         return MissingParts(everything=True), ()
     if reason := _mismatch(source, target):
         return MissingParts(), (reason,)
-    ours, theirs = source.record, target.record
-    if ours is not None and (theirs is None or not theirs.is_complete):
+    if source.record is not None and (target.record is None or not target.record.is_complete):
         return MissingParts(everything=True), ()
-    # Two machines that made the same result have drawn and printed on their own.
-    beside = {file.name for file in (ours and ours.generated) or () if file.preview or file.log}
-    fields, other_fields = _fields(source, target)
-    metadata, other_values = _metadata(source.metadata, target.metadata)
-    files, other_files = _files(source, target, beside)
-    filled = slots_of(target.metadata)
-    slots = {
-        key: claim
-        for key, claim in slots_of(source.metadata).items()
-        if key not in filled or order_of_claims(claim.since) > order_of_claims(filled[key].since)
+    here, there = source.contents(), target.contents()
+    here["fields"] = {
+        name: value for name, value in here["fields"].items() if not is_same_value(name, value, target.entry.get(name))
     }
-    equal = (ours and theirs and ours.equal_parents) or {}
-    existing = {*(theirs.equal_parents or {}), *theirs.parents} if theirs else set()
-    there = {picture.thumbnail_name or "" for picture in target.pictures}
-    keywords = {keyword.casefold() for keyword in target.keywords}
-    missing = MissingParts(
-        fields=fields,
-        metadata=metadata,
-        slots=slots,
-        equal_parents={mfid: other for mfid, other in equal.items() if mfid not in existing},
-        keywords=tuple(keyword for keyword in source.keywords if keyword.casefold() not in keywords),
-        parents=_missing_links(source, target, source.kind),
-        samples=() if source.kind == "sample" else tuple(sorted(_missing_links(source, target, "sample"))),
-        pictures=frozenset({picture.thumbnail_name or "" for picture in source.pictures} - there - beside),
-        files=files,
-    )
-    return missing, (*other_fields, *other_values, *other_files)
+    if target.record is not None:
+        there["equal parents"] |= dict.fromkeys(target.record.parents)
+    missing, differing = _missing(here, there), _differing(here, there)
+    missing["files"], other_files = _files(here["files"], there["files"])
+    return MissingParts(missing), (*differing, *other_files)
+
+
+def _missing(here: Contents, there: Contents) -> Contents:
+    """Return the parts that are only here, and the slots that a later run filled."""
+    missing = {
+        kind: {name: value for name, value in parts.items() if name not in there[kind]} for kind, parts in here.items()
+    }
+    missing["keywords"] = dict.fromkeys(missing["keywords"].values())
+    for key, claim in here["slots"].items():
+        if key in there["slots"] and order_of_claims(claim.since) > order_of_claims(there["slots"][key].since):
+            missing["slots"][key] = claim
+    return missing
+
+
+def _differing(here: Contents, there: Contents) -> list[str]:
+    """Return in words the fields and metadata with another value there."""
+    return [
+        _differs(f"{kind} {name}".removeprefix("fields "), there[kind][name], value)
+        for kind in ("fields", "metadata")
+        for name, value in here[kind].items()
+        if name in there[kind] and not is_same_value(f"{kind}.{name}", value, there[kind][name])
+    ]
 
 
 def linked(entry: JsonMapping, kind: str) -> dict[str, str | None]:
@@ -130,11 +162,6 @@ def linked(entry: JsonMapping, kind: str) -> dict[str, str | None]:
     if entry.get("resource_type") == kind:
         links = [link for link in links if link.get("direction") == "source"]
     return {link["unique_id"]: link.get("relationship_type") for link in links}
-
-
-def _missing_links(source: DatasetParts, target: DatasetParts, kind: str) -> dict[str, str | None]:
-    theirs = linked(target.entry, kind)
-    return {mfid: relationship for mfid, relationship in linked(source.entry, kind).items() if mfid not in theirs}
 
 
 def _mismatch(source: DatasetParts, target: DatasetParts) -> str:
@@ -156,60 +183,23 @@ def _mismatch(source: DatasetParts, target: DatasetParts) -> str:
     return ""
 
 
-def _fields(source: DatasetParts, target: DatasetParts) -> tuple[JsonObject, list[str]]:
-    """Return the fields that are empty at the target, and those with another value in words."""
-    added: JsonObject = {}
+def _files(ours: Mapping[str, FileRecord], theirs: Mapping[str, FileRecord]) -> tuple[dict[str, FileRecord], list[str]]:
+    """Return the missing files, and in words those that differ."""
+    missing: dict[str, FileRecord] = {}
     differs = []
-    given, given_there = without_default_time(source.entry), without_default_time(target.entry)
-    for name in SAMPLE_FIELDS if source.kind == "sample" else COPIED:
-        ours, theirs = given.get(name), given_there.get(name)
-        if ours is None or is_same_value(name, source.entry.get(name), target.entry.get(name)):
-            continue
-        if theirs is None:
-            added[name] = ours
-        else:
-            differs.append(_differs(name, ours, theirs))
-    return added, differs
-
-
-def _metadata(source: JsonMapping, target: JsonMapping) -> tuple[JsonObject, list[str]]:
-    """Return the entries that the target lacks, and those with another value in words."""
-    added: JsonObject = {}
-    differs = []
-    for key, ours in source.items():
-        if key in (KEY, SLOTS_KEY):
-            continue
-        theirs = target.get(key)
-        if key == CORRECTIONS_KEY:
-            for name in ours.keys() - (theirs or {}).keys():
-                added |= correction_mark(name, ours[name])
-        elif key not in target:
-            added[key] = ours
-        elif not is_same_value(f"metadata.{key}", ours, theirs):
-            differs.append(_differs(f"metadata {key}", ours, theirs))
-    return added, differs
-
-
-def _files(source: DatasetParts, target: DatasetParts, beside: Collection[str]) -> tuple[frozenset[str], list[str]]:
-    """Return the names of missing files, and in words those that differ; those `beside` the data may differ."""
-    theirs = {file.filename: file for file in target.files}
-    missing: set[str] = set()
-    differs = []
-    for file in source.files:
-        name, copy = file.filename, theirs.get(file.filename)
-        if name == ATTACHED_NAME or name in beside:  # the record itself was compared
-            continue
+    for name, file in ours.items():
+        copy = theirs.get(name)
         if not file.has_bytes:
             if copy is None:
                 differs.append(f"the bytes of its file {name} are not in the source ({file.storage_backend})")
         elif copy is None or (not copy.storage_path and copy.sha256_hash == file.sha256_hash):
-            missing.add(name)
+            missing[name] = file
         elif file.sha256_hash and copy.sha256_hash and file.sha256_hash != copy.sha256_hash:
             differs.append(f"its file {name} has other bytes at the target")
-    return frozenset(missing), differs
+    return missing, differs
 
 
-def _differs(name: str, ours: object, theirs: object) -> str:
+def _differs(name: str, theirs: object, ours: object) -> str:
     there, here = (text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
                    for text in map(repr, (theirs, ours)))  # fmt: skip
     return f"{name} is {there} at the target and {here} at the source"

@@ -142,39 +142,48 @@ def _plan(
     tell(f"comparing {amount(len(ours), 'dataset')}", 0)
     # Those not listed are absent, lie elsewhere, or are marked for deletion.
     theirs = {**theirs, **fetch_datasets(target.client, ours.keys() - theirs.keys(), include_links=True).found}
-    finished = sorted(mfid for mfid, dataset in ours.items() if _is_finished(dataset))
+    finished = {mfid: dataset for mfid, dataset in sorted(ours.items()) if _is_finished(dataset)}
     skipped = [
         Conflict(mfid, DatasetParts(ours[mfid]).name, "it is unfinished in the source")
-        for mfid in sorted(ours.keys() - finished)
+        for mfid in sorted(ours.keys() - finished.keys())
         if mfid not in theirs or not _is_finished(theirs[mfid])
     ]
-    outside = {parent for mfid in finished for parent in _parents(ours[mfid])}.difference(finished, theirs)
-    fetched = fetch_datasets(target.client, outside)
-    absent = fetched.absent | fetched.hidden  # parents that are not copied, and that the target lacks or does not show
+    absent = _absent_parents(target, finished, theirs)
     if not needs_parents:
-        ours = {
-            mfid: {**mine, "links": [link for link in mine.get("links") or () if link["unique_id"] not in absent]}
-            for mfid, mine in ours.items()
-        }
-
-    def compared(mfid: str) -> tuple[ItemToCopy, tuple[str, ...]]:
-        here = _read(source.client, ours[mfid])
-        missing, faults = compare(here, _read(target.client, theirs[mfid]) if mfid in theirs else None)
-        if missing and needs_parents:
-            faults += tuple(
-                f"it was made of {parent}, of another project, which the target lacks; push that project first"
-                for parent in sorted(_parents(ours[mfid]) & absent)
-            )
-        return ItemToCopy(here, missing, frozenset({*_parents(ours[mfid]), *linked(ours[mfid], "sample")})), faults
-
-    own_samples = {*samples, *(sample for mfid in finished for sample in linked(ours[mfid], "sample"))}
-    pairs = [*_samples(source, target, own_samples), *in_threads(compared, finished)]
+        finished = {mfid: _without_links(dataset, absent) for mfid, dataset in finished.items()}
+        absent = set()
+    own_samples = {*samples, *(sample for dataset in finished.values() for sample in linked(dataset, "sample"))}
+    compared = partial(_compared, source, target, theirs, absent)
+    pairs = [*_samples(source, target, own_samples), *in_threads(compared, list(finished.values()))]
     conflicts = [Conflict(item.mfid, item.source.name, fault) for item, faults in pairs for fault in faults]
-    items, refused = _parents_first(
-        [item for item, _ in pairs if item.missing], {conflict.mfid for conflict in conflicts}
-    )
+    items, refused = _parents_first([item for item, _ in pairs], {conflict.mfid for conflict in conflicts})
     differing = {item.mfid for item, faults in pairs if item.missing or faults}
-    return CopyPlan(items, len(set(finished) - differing), tuple(conflicts), (*skipped, *refused))
+    return CopyPlan(items, len(finished.keys() - differing), tuple(conflicts), (*skipped, *refused))
+
+
+def _without_links(dataset: JsonMapping, absent: Collection[str]) -> JsonMapping:
+    return {**dataset, "links": [link for link in dataset.get("links") or () if link["unique_id"] not in absent]}
+
+
+def _compared(
+    source: Session, target: Session, theirs: Mapping[str, JsonMapping], absent: Collection[str], dataset: JsonMapping
+) -> tuple[ItemToCopy, tuple[str, ...]]:
+    """Return what the target lacks of a dataset, and what conflicts there, as a parent that is absent."""
+    here, parents = _read(source.client, dataset), _parents(dataset)
+    missing, faults = compare(here, _read(target.client, theirs[here.mfid]) if here.mfid in theirs else None)
+    missing_parents = sorted(parents.intersection(absent)) if missing else ()
+    faults += tuple(
+        f"it was made of {parent}, of another project, which the target lacks; push that project first"
+        for parent in missing_parents
+    )
+    return ItemToCopy(here, missing, frozenset({*parents, *linked(dataset, "sample")})), faults
+
+
+def _absent_parents(target: Session, datasets: Mapping[str, JsonMapping], theirs: Collection[str]) -> set[str]:
+    """Return the parents that are not copied, and that the target lacks or does not show."""
+    outside = {parent for dataset in datasets.values() for parent in _parents(dataset)}.difference(datasets, theirs)
+    fetched = fetch_datasets(target.client, outside)
+    return fetched.absent | fetched.hidden
 
 
 def _is_finished(dataset: JsonMapping) -> bool:
@@ -227,11 +236,11 @@ def _read_samples(session: Session, mfids: Collection[str]) -> dict[str, Dataset
 def _parents_first(
     items: Sequence[ItemToCopy], conflicting: Collection[str]
 ) -> tuple[tuple[ItemToCopy, ...], tuple[Conflict, ...]]:
-    """Sort the items; separate those that conflict or were made from one that does."""
-    by_id = {item.mfid: item for item in items}
+    """Sort the items that lack something; separate those that conflict or were made from one that does."""
+    by_id = {item.mfid: item for item in items if item.missing}
     refused = {mfid: Conflict(mfid, "", "") for mfid in conflicting}
     chosen = []
-    for mfid in TopologicalSorter({item.mfid: sorted(item.parents) for item in items}).static_order():
+    for mfid in TopologicalSorter({mfid: sorted(item.parents) for mfid, item in by_id.items()}).static_order():
         if (item := by_id.get(mfid)) is None or mfid in refused:
             continue
         if (parent := next((parent for parent in sorted(item.parents) if parent in refused), None)) is None:
@@ -334,31 +343,28 @@ class Sender:
         """Add the missing parts to a dataset or sample."""
         client, mfid = self.client, source.mfid
         calls = client.samples if source.kind == "sample" else client.datasets
-        if fields := {name: value for name, value in missing.fields.items() if name != "instrument_name"}:
+        if fields := {name: value for name, value in missing.of("fields").items() if name != "instrument_name"}:
             calls.update(mfid, **fields)
-        if missing.metadata:
-            client.metadata.merge(mfid, missing.metadata)
-        for parent, relationship in missing.parents.items():
+        if metadata := missing.of("metadata"):
+            client.metadata.merge(mfid, metadata)
+        for parent, relationship in missing.of("parents").items():
             calls.link_parent_child(parent, mfid, relationship_type=relationship)
-        for keyword in missing.keywords:
+        for keyword in missing.of("keywords"):
             client.datasets.add_keyword(mfid, keyword)
-        if missing.equal_parents:
-            add_equal_parents(client, mfid, missing.equal_parents)
-        for sample in missing.samples:
+        if equal := missing.of("equal parents"):
+            add_equal_parents(client, mfid, equal)
+        for sample in missing.of("samples"):
             client.datasets.add_sample(mfid, sample)
-        for picture in source.pictures:
-            if (picture.thumbnail_name or "") in missing.pictures and picture.thumbnail_b64str:
-                content = base64.b64decode(picture.thumbnail_b64str)
-                client.datasets.add_thumbnail(mfid, content, name=picture.thumbnail_name)
-        if missing.files:
-            with self._files() as local:
-                for file in (file for file in source.files if file.filename in missing.files):
-                    sent = self.client.files.upload(source.mfid, local(file), filename=file.filename)
-                    if file.mfid in self.ingested and not sent.existed:
-                        self.client.ingestions.request(sent.file.mfid)
-        if missing.slots:
-            project = str(source.entry.get("project_id") or "")
-            make_current(self.target.mirror, client, project, mfid, missing.slots)
+        for name, picture in missing.of("pictures").items():
+            if picture.thumbnail_b64str:
+                client.datasets.add_thumbnail(mfid, base64.b64decode(picture.thumbnail_b64str), name=name or None)
+        with self._files() as local:
+            for name, file in missing.of("files").items():
+                sent = client.files.upload(mfid, local(file), filename=name)
+                if file.mfid in self.ingested and not sent.existed:
+                    client.ingestions.request(sent.file.mfid)
+        if slots := missing.of("slots"):
+            make_current(self.target.mirror, client, str(source.entry.get("project_id") or ""), mfid, slots)
 
     @contextmanager
     def _files(self) -> Iterator[Callable[[FileRecord], Path]]:
