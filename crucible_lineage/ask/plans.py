@@ -64,35 +64,18 @@ class PlanAnswer(Answer):
     def lines(self) -> Iterator[str]:
         """Yield the steps, what they follow from, notes, and an estimate."""
         planned = self.planned
-        width = min(max((len(plain(step.name)) for step in planned.steps), default=0), 40)
-        for _, group in groupby(planned.steps, key=lambda step: step.step):
-            instances = list(group)
-            if len(instances) <= MOST_INSTANCES:
-                shown: Sequence[str] = ()
-                for step in instances:
-                    yield from _step_lines(step, width, shown)
-                    shown = step.code_diff or shown
-            else:
-                yield from _folded(instances, width)
+        yield from _steps(planned.steps)
         if not planned.steps:
             yield "nothing to do: no dataset matches the inputs of the steps"
         printed = {step.name for step in planned.steps}
         yield from _roots(planned, {step.name: step.code_diff for step in self.above if step.name not in printed})
-        if undeclared := undeclared_text(planned.undeclared):
-            yield undeclared
+        yield from filter(None, [undeclared_text(planned.undeclared)])
         yield from notes_text(planned.notes)
         yield from first_lines(map(str, planned.differences), MOST_CAUSES, "and {} more differences, in plan --json")
         if planned.differences:
             yield "`set MFID FIELD=VALUE` changes a value at Crucible, `set --step STEP` that of a step's results"
-        estimates = [step.estimate for step in planned.steps if not step.exists and step.estimate.seconds is not None]
-        if estimates:
-            todo = sum(not step.exists for step in planned.steps)
-            seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
-            size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
-            part = "" if len(estimates) == todo else f" for the {len(estimates)} of {todo} that were made before"
-            yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"
-        if self.end:
-            yield self.end
+        yield from _estimate([step for step in planned.steps if not step.exists])
+        yield from filter(None, [self.end])
 
 
 @question("plan", announced=AFTER, doors=NOT_PAGE)
@@ -138,6 +121,42 @@ def notes_text(notes: Sequence[str]) -> Iterator[str]:
 def undeclared_text(slots: Sequence[str]) -> str:
     """Return a line that names current results of steps that are no longer declared; empty if there are none."""
     return f"no longer declared, left unchanged: {shortened(slots, MOST_CAUSES)}" if slots else ""
+
+
+def _steps(steps: Sequence[StepPlan]) -> Iterator[str]:
+    """Yield the steps with their causes. A hold that concerns several is said once, beneath them."""
+    width = min(max((len(plain(step.name)) for step in steps), default=0), 40)
+    held = Counter(hold for step in steps for hold in set(map(_hold_in, step.causes)) if hold)
+    often = {hold: count for hold, count in held.items() if count > 1}
+    brief = (
+        replace(step, causes=tuple(cause for cause in step.causes if _hold_in(cause) not in often)) for step in steps
+    )
+    for _, group in groupby(brief, key=lambda step: step.step):
+        instances = list(group)
+        if len(instances) > MOST_INSTANCES:
+            yield from _folded(instances, width)
+            continue
+        shown: Sequence[str] = ()
+        for step in instances:
+            yield from _step_lines(step, width, shown)
+            shown = step.code_diff or shown
+    yield from (f"{count} steps are held: {hold}" for hold, count in often.items())
+
+
+def _estimate(todo: Sequence[StepPlan]) -> Iterator[str]:
+    """Yield the work and the size of the results to be made, as far as they were made before."""
+    estimates = [step.estimate for step in todo if step.estimate.seconds is not None]
+    if estimates:
+        seconds = time_text(sum(estimate.seconds or 0 for estimate in estimates))
+        size = size_text(sum(estimate.bytes or 0 for estimate in estimates))
+        part = "" if len(estimates) == len(todo) else f" for the {len(estimates)} of {len(todo)} that were made before"
+        yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"
+
+
+def _hold_in(cause: str) -> str:
+    """Return the hold that a cause names, for steps at any depth; empty if it names none."""
+    hold = cause.removeprefix("comes from ").replace(", which is on hold", " is on hold", 1)
+    return hold if " is on hold " in hold else ""
 
 
 def _roots(planned: PipelinePlan, diffs: Mapping[str, Sequence[str]]) -> Iterator[str]:

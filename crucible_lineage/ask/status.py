@@ -42,6 +42,7 @@ from crucible_lineage.text.times import time_shown, utc
 
 PREFIX = "crucible_lineage"
 COUNTER, GAUGE = "counter", "gauge"
+TRACEBACK = "; the traceback is in "  # in an error, before the path of a log
 MOST_RUNS = 10  # `runs` lists more
 MOST_UNREAD = 20
 PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
@@ -321,36 +322,36 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             results.setdefault(name, []).append(standing)
     outdated = _outdated(session, project, found)
     runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
-    ran_here = {run["run_id"]: run["pipeline"] for run in journal.recent_runs(project, -1)}
     declared = {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
-    elsewhere, failed = failed_elsewhere(session, project), list(failures(session, project).values())
-    waiting = [row for row in session.outbox.waiting() if row.project.casefold() == project.casefold()]
-    rerun = next_command("rerun", "--stale", "--project", project)
-    named = {*(failure.pipeline for failure in failed), *(run.pipeline for run in elsewhere)}
-    for name in sorted({*results, *runs, *declared, *named}):
+    problems = dict[str, list[ActionItem]]()
+    for name, problem in (*_failed(session, project, declared), *_undelivered(session, project)):
+        problems.setdefault(name, []).append(problem)
+    for name in sorted({*results, *runs, *declared, *problems}):
         states = Counter(entry.state for entry in results.get(name, ()))
         newest = max((entry.summary.created for entry in results.get(name, ())), default="")
-        again = next_command("run", declared.get(name) or "PIPELINE.yaml")
+        again = _again(declared.get(name))
         todo = (
-            *(_of_run(runs[name], journal, again) if name in runs else ()),
-            *(
-                ActionItem(run.message, run.since, next_command("runs", "--pipeline", name, "--project", project))
-                for run in elsewhere
-                if run.pipeline == name
-            ),
-            *_failed([failure for failure in failed if failure.pipeline == name], again),
-            *_undelivered([row for row in waiting if ran_here.get(row.run) == name]),
-            *(
-                ActionItem(f"{amount(number, word)} {state}", "", command)
-                for number, word, state, command in (
-                    (outdated[name], "current result", "made of what is superseded", rerun),
-                    (states[CANDIDATE], "result", "to be signed", next_command("list", "--project", project)),
-                    (states[INCOMPLETE], "result", "incomplete", again),
-                )
-                if number
-            ),
+            *(_of_run(runs[name], journal, again, has_cause=name in problems) if name in runs else ()),
+            *problems.get(name, ()),
+            *_unsettled(project, outdated[name], states, again),
         )
         yield PipelineOverview(project, name, dict(sorted(states.items())), runs.get(name), todo, newest)
+
+
+def _again(declaration: str | None) -> str:
+    return next_command("run", declaration or "PIPELINE.yaml")
+
+
+def _unsettled(project: str, outdated: int, states: Mapping[str, int], again: str) -> Iterator[ActionItem]:
+    """Yield the results of a pipeline that are to be made again, signed, or completed."""
+    rerun, listed = next_command("rerun", "--stale", "--project", project), next_command("list", "--project", project)
+    for number, word, state, command in (
+        (outdated, "current result", "made of what is superseded", rerun),
+        (states[CANDIDATE], "result", "to be signed", listed),
+        (states[INCOMPLETE], "result", "incomplete", again),
+    ):
+        if number:
+            yield ActionItem(f"{amount(number, word)} {state}", "", command)
 
 
 def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -> Counter[str]:
@@ -373,11 +374,11 @@ def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -
     return Counter(entries[finding.ids[0]].summary.pipeline for finding in found)
 
 
-def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem]:
-    """Yield what is wrong with the last run of a pipeline."""
+def _of_run(run: ListedRun, journal: Journal, again: str, *, has_cause: bool) -> Iterator[ActionItem]:
+    """Yield what is wrong with the last run of a pipeline; not that it failed, if its cause is listed."""
     from crucible_lineage.pipeline.run.result import Outcome  # imports pydantic, which the other answers do not need
 
-    if run.state in ("failed", "cut short", "stopped"):
+    if run.state in ("cut short", "stopped") or (run.state == "failed" and (run.error or not has_cause)):
         reason = run.error.partition("\n")[0]
         problem = f"the last run here could not start: {reason}" if reason else f"the last run here is {run.state}"
         yield ActionItem(problem, run.ended or run.started, again)
@@ -389,16 +390,32 @@ def _of_run(run: ListedRun, journal: Journal, again: str) -> Iterator[ActionItem
         yield ActionItem("the last run here is on hold", run.ended or run.started, command)
 
 
-def _failed(failed: Sequence[Failure], again: str) -> Iterator[ActionItem]:
-    for failure in failed:
-        reason = failure.error.partition("\n")[0].removeprefix(f"step {failure.step!r} failed: ")
-        problem = f"{failure.step} failed {amount(failure.failures, 'time')}: {reason}"
-        yield ActionItem(problem, failure.last, again)
+def _failed(session: Session, project: str, declared: Mapping[str, str]) -> Iterator[tuple[str, ActionItem]]:
+    """Yield each fault with its pipeline: runs that failed elsewhere, and failed steps, their instances together."""
+    for run in failed_elsewhere(session, project):
+        command = next_command("runs", "--pipeline", run.pipeline, "--project", project)
+        yield run.pipeline, ActionItem(run.message, run.since, command)
+    faults: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures(session, project).values():
+        what = failure.error.partition("\n")[0].partition(TRACEBACK)[0].removeprefix(f"step {failure.step!r} failed: ")
+        faults.setdefault((failure.pipeline, failure.step.partition("[")[0], what), []).append(failure)
+    for (pipeline, step, _), same in faults.items():
+        last, times = max(same, key=lambda failure: failure.last), max(failure.failures for failure in same)
+        named = last.step if len(same) == 1 else f"{step} ({len(same)} instances)"
+        reason = last.error.partition("\n")[0].removeprefix(f"step {last.step!r} failed: ")
+        problem = f"{named} failed {amount(times, 'time')}: {reason}"
+        yield pipeline, ActionItem(problem, last.last, _again(declared.get(pipeline)))
 
 
-def _undelivered(waiting: Sequence[ResultRow]) -> Iterator[ActionItem]:
-    if waiting:
-        refused = sum(row.refused for row in waiting)
-        problem = f"{amount(len(waiting), 'result')} made here and not delivered"
+def _undelivered(session: Session, project: str) -> Iterator[tuple[str, ActionItem]]:
+    """Yield the results that were made here and not delivered, by pipeline."""
+    ran_here = {run["run_id"]: run["pipeline"] for run in session.journal.recent_runs(project, -1)}
+    waiting: dict[str, list[ResultRow]] = {}
+    for row in session.outbox.waiting():
+        if row.project.casefold() == project.casefold() and row.run in ran_here:
+            waiting.setdefault(ran_here[row.run], []).append(row)
+    for pipeline, rows in waiting.items():
+        refused = sum(row.refused for row in rows)
+        problem = f"{amount(len(rows), 'result')} made here and not delivered"
         problem += f", {refused} refused by Crucible" if refused else ""
-        yield ActionItem(problem, min(row.made for row in waiting), next_command("push"))
+        yield pipeline, ActionItem(problem, min(row.made for row in rows), next_command("push"))

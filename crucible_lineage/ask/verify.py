@@ -47,6 +47,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
+from crucible_lineage.statements.stating import account_ids, project_of
 from crucible_lineage.text.amounts import amount
 
 COLOURS = {"error": "red", "warning": "yellow", "notice": ""}
@@ -164,8 +165,9 @@ def verify(
     of_scope = verify_dataset if mfid else verify_project
     found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)
     repairs: list[DamagedFile] = []
-    consent = Consent(run_code_of, ask_in_terminal)
     if is_repair and (found.damaged or found.damaged_copies):
+        where = project_of(session, [mfid], "verify") if mfid and run_code_of else name
+        consent = Consent(account_ids(session, where, run_code_of), ask_in_terminal)
         found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders, consent)
     return replace(found, name=name, repairs=tuple(repairs) if is_repair else None)
 

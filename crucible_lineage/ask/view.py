@@ -45,6 +45,7 @@ from crucible_lineage.statements.calibrations import (
     range_text,
 )
 from crucible_lineage.statements.effects import AppliedStatement
+from crucible_lineage.statements.statements import AWAIT
 from crucible_lineage.text.amounts import amount, size_text, time_text
 from crucible_lineage.text.times import measured_at, moment_text, span_text, time_shown, without_default_time
 
@@ -129,12 +130,18 @@ class DatasetView(Answer):
         return list(self.samples)
 
     @property
+    def single_statements(self) -> tuple[AppliedStatement, ...]:
+        """The statements to show: that signatures are needed only until they are there."""
+        is_signed = not (self.entry.doubt and self.entry.doubt.is_candidate)
+        return tuple(each for each in self.statements if not (is_signed and each.statement.verb == AWAIT))
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """Statements about it, and other outcomes of its recipe, in words."""
         entry, doubt = self.entry, self.entry.doubt
         return (
             *((f"doubtful: {doubt.message(entry.mfid)}",) if doubt and doubt.source != entry.mfid else ()),
-            *(applied.text for applied in self.statements),
+            *(applied.text for applied in self.single_statements),
             *((self.varies,) if self.varies else ()),
             *self.overwritten,
             *map(str, self.calibrations),

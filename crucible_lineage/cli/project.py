@@ -16,7 +16,7 @@ from crucible_lineage.ids import PROJECT_ID_RULE, is_mfid, is_orcid, is_project_
 from crucible_lineage.lineage.records import stated_rights
 from crucible_lineage.statements.consent import trust_code
 from crucible_lineage.statements.statements import TRUST, About
-from crucible_lineage.statements.stating import state
+from crucible_lineage.statements.stating import account_ids, state
 
 if TYPE_CHECKING:
     from crucible_lineage.client.models import Person
@@ -68,14 +68,14 @@ def members_command(
     ] = None,
     role: Annotated[str, option("With --add.", choices=ROLES)] = "contributor",
 ) -> Done:  # fmt: skip
-    """List the members of PROJECT, or add one."""
+    """List the lead and the members of PROJECT, or add a member."""
     with refused_as_input():
         if user is not None:
             session.client.projects.add_member(project, user, role)
-        found = session.client.projects.members(project)
-    listed = [member.model_dump(include={"unique_id", "username", "role"}) for member in found]
-    rows = [(_name(member), member.role or "") for member in found]
-    lines = in_columns(("USER", "ROLE"), rows) if rows else ["no members besides its lead"]
+        lead, found = session.client.projects.get(project).lead, session.client.projects.members(project)
+    people = [*([(lead, "lead")] if lead else ()), *((member, member.role or "") for member in found)]
+    listed = [{"unique_id": each.unique_id, "username": each.username, "role": role} for each, role in people]
+    lines = in_columns(("USER", "ROLE"), [(_name(person), role) for person, role in people])
     return Done({"project_id": project, "members": listed}, lines)
 
 
@@ -137,17 +137,20 @@ def trust_command(
 ) -> Done:  # fmt: skip
     """Let the statements of others count in a project: WHOSE are ids of projects or of accounts.
 
-    Otherwise statements count for the datasets of their own project only.
+    Otherwise statements count for the datasets of their own project only. With --code, an account may also be named as
+    a member of the project.
     """
-    target = "" if code else find_project(session, project)
-    for account in whose:
-        if not (is_mfid(account) or is_orcid(account)) and session.client.projects.find(account) is None:
-            raise InputError(
-                f"this key sees no project {account!r} (list them: crucible-lineage project list), and the ID of an "
-                "account is an ORCID or MFID"
-            )
+    projects = session.client.projects
+    names = [name for name in whose if not (is_mfid(name) or is_orcid(name)) and projects.find(name) is None]
+    if names and not code:
+        raise InputError(
+            f"this key sees no project {names[0]!r} (list them: crucible-lineage project list), and the ID of an "
+            "account is an ORCID or MFID"
+        )
+    target = "" if code and not names else find_project(session, project)
     if code:
-        path = trust_code(session, whose)
+        accounts = account_ids(session, target, names) if names else {}
+        path = trust_code(session, [*(name for name in whose if name not in names), *accounts])
         return Done({"file": path}, [f"recorded code of {', '.join(whose)} runs here; to end it, edit {path}"])
     outcome = state(session, target, TRUST, About(project=target), why=why, body={"whose": sorted(set(whose))})
     return Done(outcome, [f"{target}: statements of {', '.join(whose)} count"])

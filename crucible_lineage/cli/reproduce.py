@@ -17,6 +17,7 @@ from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.session import Session
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
+from crucible_lineage.statements.stating import account_ids, project_of
 from crucible_lineage.text.amounts import amount
 
 
@@ -75,6 +76,8 @@ def reproduce_command(
     if show_code:
         shown = list(code_to_show(session, mfids, bundle))
         return Done({"code": shown}, [line for text in shown for line in text.splitlines()])
+    if accounts and not bundle:
+        accounts = [*account_ids(session, project or project_of(session, mfids, "reproduce"), accounts)]
     consent = Consent(accounts, ask_in_terminal)
     if bundle:
         found = reproduce_bundle(session, bundle, options, progress, keep, consent)

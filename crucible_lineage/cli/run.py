@@ -142,7 +142,7 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
         note = "existing results are those known to this machine; Crucible was not asked"
         click.echo(plain_lines(f"{note}: {result.unseen}"), err=True)
     if result.is_held:
-        prefix = "made, with holds: " if result.datasets else "on hold: "
+        prefix = "made, with holds: " if result.executed else "on hold: "
         click.echo(plain(f"{prefix}{'; '.join(dict.fromkeys(result.held.values()))}"), err=True)
     if result.stopped:
         click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)

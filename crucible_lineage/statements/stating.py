@@ -292,7 +292,7 @@ def account_ids(session: Session, project: str, names: Iterable[str]) -> dict[st
         ids = {person.username: person.unique_id for person in people if person and person.username}
         if missing := unknown.keys() - ids.keys():
             raise InputError(
-                f"approve in project {project}: no member is called {', '.join(sorted(missing))}; "
+                f"project {project}: no member is called {', '.join(sorted(missing))}; "
                 f"its members are {', '.join(sorted(ids)) or 'unknown'}"
             )
         found |= {ids[name]: name for name in unknown}

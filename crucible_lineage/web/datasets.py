@@ -72,7 +72,6 @@ def dataset(reader: Reader) -> Response:
         dataset=found,
         view=view,
         entry=view.entry,
-        statements=view.statements,
         damage=damage,
         pictures=[picture for picture in reader.client.datasets.get_thumbnails(mfid) if _is_shown(picture)],
         keywords=[keyword.keyword for keyword in reader.client.datasets.get_keywords(mfid)],

@@ -191,11 +191,14 @@ def test_members_of_named_projects_are_trusted_on_this_machine(
 ) -> None:
     accounts["eve"].client.projects.add_member("of-eve", "ada", "viewer")
     assert as_ada("reproduce", foreign.counted, "--here").returncode == 2
+    assert as_ada("reproduce", foreign.counted, "--here", "--run-code-of", "eve").returncode == 0
     named = as_ada("project", "trust", "of-eve", "--code")
     assert named.returncode == 0, named.stderr
     assert as_ada("reproduce", foreign.counted, "--here").returncode == 0
-    (line,) = (accounts["ada"].settings.data / "code-that-runs-here.txt").read_text().splitlines()
-    assert line in (f"of-eve\t{accounts['ada'].settings.api_url}",)
+    assert as_ada("project", "trust", "eve", "--project", "of-eve", "--code").returncode == 0
+    lines = (accounts["ada"].settings.data / "code-that-runs-here.txt").read_text().splitlines()
+    names = ("of-eve", accounts["eve"].agent["unique_id"])
+    assert lines == [f"{name}\t{accounts['ada'].settings.api_url}" for name in names]
 
 
 def test_a_result_that_was_handed_over_is_still_of_its_author(

@@ -75,6 +75,8 @@ def test_a_hold_blocks_descendants_at_any_depth_and_lifting_it_computes_nothing(
     assert reasons["total"] == "parent scaled is blocked"
     print(PlanAnswer("", make_plan(bind_file(lab.pipeline, session.store), session, ("scaled",))))
     assert f"because {first} is on hold by" in capsys.readouterr().out
+    shown = str(PlanAnswer("", make_plan(bind_file(lab.pipeline, session.store), session, ("total",))))
+    assert (f"2 steps are held: {first} is on hold by" in shown, shown.count(WHY)) == (True, 1)
 
     other = run(lab.pipeline, StepChoice(forced=("total",)))
     assert not other.ok

@@ -38,6 +38,7 @@ def test_a_result_waits_for_another_account_and_its_descendants_run_once_it_is_s
         sign(ada, [scaled])
     assert sign(bob, [scaled], "looked at the fit").missing == {scaled: 0}
     assert states(ada)[scaled] == "current"
+    assert "await" not in str(Catalogue(bob).show(scaled))
     again = run(ada, path)
     assert (again.outcomes, exit_code(again)) == ({"scaled": "reused", "total": "executed"}, 0)
 
@@ -78,7 +79,7 @@ def test_a_result_that_waits_is_not_current_again_where_the_declaration_asks_for
     assert cli("run", path, "--engine", "local").exit_code == 4
     path.write_text(path.read_text().replace("    approve: {count: 1, not: maker}\n", ""))
     again = cli("run", path, "--engine", "local")
-    assert (again.exit_code, "is not signed yet" in again.stderr) == (4, True)
+    assert (again.exit_code, "on hold: " in again.stderr, "is not signed yet" in again.stderr) == (4, True, True)
     assert "current again" not in again.stdout
     (scaled,) = (mfid for mfid, state in states(session).items() if state == "candidate")
     assert scaled in again.stderr
