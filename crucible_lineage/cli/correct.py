@@ -24,8 +24,9 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured, replace_measured
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
@@ -70,10 +71,7 @@ def register_command(
     if replaces is not None:
         if any((parents, name, measurement, timestamp, keywords, mfid, salt, project)):
             raise InputError("--replaces: everything but --note is that of the replaced dataset; `set` changes it")
-        replaces = find_mfid(session, replaces)
-        new = replace_measured(session, replaces, files, note or "")
-        document = {**new.to_json(), "registered": True, "parents": [], "replaces": replaces}
-        return Done(document, [f"{new.mfid}  {new.name}  replaces {replaces}"])
+        return _replace(session, find_mfid(session, replaces), files, note or "")
     project = project or project_in(Path.cwd())
     if project is None:
         raise InputError(f"register {files[0]}: no pipeline in this folder names a project; give --project")
@@ -93,13 +91,30 @@ def register_command(
         session.ensure_project(project)
         dataset = register_raw(raw, declared, name or files[0].name, session, note, supersedes)
     if old is not None and not old.superseded_by:
-        slots = old.summary.status.slots.items()
-        claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
-        make_current_now(session.mirror, session.client, project, dataset.mfid, claims)
+        _supersede(session, old, project, dataset.mfid)
+    return _registered(raw, found, dataset)
+
+
+def _registered(raw: RawFiles, found: DatasetRef | None, dataset: DatasetRef) -> Done:
+    """Report the dataset of files; `found` if it existed before."""
     before = "" if raw.are_files_of(dataset) else f" as {', '.join(file.name for file in dataset.data_files)}"
     done = "registered" if found is None else f"already registered{before}"
     document = {**dataset.to_json(), "registered": found is None, "parents": [parent.mfid for parent in raw.parents]}
     return Done(document, [f"{dataset.mfid}  {dataset.name}  {done}"])
+
+
+def _replace(session: Session, old: str, files: Sequence[Path], note: str) -> Done:
+    """Register files in place of a measured dataset."""
+    new = replace_measured(session, old, files, note)
+    document = {**new.to_json(), "registered": True, "parents": [], "replaces": old}
+    return Done(document, [f"{new.mfid}  {new.name}  replaces {old}"])
+
+
+def _supersede(session: Session, old: Standing, project: str, mfid: str) -> None:
+    """Let a dataset made manually fill the slots of a result."""
+    slots = old.summary.status.slots.items()
+    claims = {key: SlotClaim(claim.since, "", claim.declared_in) for key, claim in slots}
+    make_current_now(session.mirror, session.client, project, mfid, claims)
 
 
 def _superseded(session: Session, mfid: str, project: str, by: str | None) -> Standing:

@@ -54,16 +54,7 @@ def reproduce_command(
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
 
-    if bool(results) == bool(project):
-        raise InputError("reproduce: name results, a bundle, or --project with --sample")
-    if sample and not project:
-        raise InputError("reproduce: --sample is for --project")
-    if keep is not None and keep.exists():
-        raise InputError(f"reproduce: {keep} already exists; name a new folder")
-    bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]
-    if bundles and len(results) > 1:
-        raise InputError("reproduce: name one bundle and nothing else")
-    bundle = bundles[0] if bundles else None
+    bundle = _bundle(results, project, sample, keep)
 
     def progress(line: str) -> None:
         if not wants_json():
@@ -89,3 +80,17 @@ def reproduce_command(
     reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
     code = 0 if good == len(found) else FAILURE
     return Done({"results": found}, [*lines, reproduced], code)
+
+
+def _bundle(results: Sequence[str], project: str | None, sample: int | None, keep: Path | None) -> Path | None:
+    """Return the bundle that is named, if one is. Raises InputError for what does not fit together."""
+    if bool(results) == bool(project):
+        raise InputError("reproduce: name results, a bundle, or --project with --sample")
+    if sample and not project:
+        raise InputError("reproduce: --sample is for --project")
+    if keep is not None and keep.exists():
+        raise InputError(f"reproduce: {keep} already exists; name a new folder")
+    bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]
+    if bundles and len(results) > 1:
+        raise InputError("reproduce: name one bundle and nothing else")
+    return bundles[0] if bundles else None

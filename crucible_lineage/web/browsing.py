@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
@@ -14,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.explain import FACTS_HEADING
 from crucible_lineage.ask.listing import Column, Listing, Surface, as_table, columns_at, list_datasets
-from crucible_lineage.ask.question import MODULES, PAGE, Question, find_question, questions_at
+from crucible_lineage.ask.question import MODULES, PAGE, Parameter, Question, find_question, questions_at
 from crucible_lineage.ask.runs import find_run, list_runs
 from crucible_lineage.ask.view import visible_names
 from crucible_lineage.client.models import Project
@@ -127,17 +128,8 @@ def page_of(name: str, template: str, **fixed: object) -> Callable[[Reader], Res
 
 def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str, object]) -> Response:
     """Answer what is given; show only the form if more is needed, and what is wrong with it."""
-    fields = asked.parameters_at(PAGE)
-    query = reader.request.query_params
-    texts = {parameter.name: [text for text in query.getlist(parameter.name) if text.strip()] for parameter in fields}
-    given = {
-        **{parameter.name: parameter.read(texts[parameter.name]) for parameter in fields if texts[parameter.name]},
-        **fixed,
-    }
-    project = _scope(reader)
-    if project:
-        (field,) = (parameter for parameter in fields if parameter.name == "project")
-        given["project"] = (project.project_id,) if field.is_list else project.project_id
+    fields, project = asked.parameters_at(PAGE), _scope(reader)
+    given = {**_given(reader, fields, project), **fixed}
     page = partial(rendered, template, reader.name, asked=asked, fields=fields, query=reader.query, project=project)
     try:
         if any(parameter.is_required and parameter.name not in given for parameter in fields):
@@ -151,11 +143,27 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
         except InputError as error:
             return page(400, problem=str(error))
         lines = [] if answer.table() else [*map(plain, answer.page_lines())]
-    if query.get("as") == "json":
-        document = json.dumps(masked(answer.to_json(), by_name=False), indent=1)
-        if _hidden(reader, answer, [[document]]):
-            return page(403, problem="As JSON, the answer would name datasets that this key cannot see.")
-        return Response(document, media_type="application/json")
+    if reader.parameter("as") != "json":
+        return page(answer=answer, **_shown(reader, answer, lines))
+    document = json.dumps(masked(answer.to_json(), by_name=False), indent=1)
+    if _hidden(reader, answer, [[document]]):
+        return page(403, problem="As JSON, the answer would name datasets that this key cannot see.")
+    return Response(document, media_type="application/json")
+
+
+def _given(reader: Reader, fields: Sequence[Parameter], project: Project | None) -> dict[str, object]:
+    """Return what the query and the address give, by the names of parameters."""
+    found: dict[str, object] = {}
+    for parameter in fields:
+        if texts := [text for text in reader.request.query_params.getlist(parameter.name) if text.strip()]:
+            found[parameter.name] = parameter.read(texts)
+        if project and parameter.name == "project":
+            found["project"] = (project.project_id,) if parameter.is_list else project.project_id
+    return found
+
+
+def _shown(reader: Reader, answer: Answer, lines: Sequence[str]) -> dict[str, Any]:
+    """Return a page of an answer's rows, or of its lines, without what the reader cannot see."""
     names, rows = answer.table() or ((), [[line] for line in lines])
     hidden = _hidden(reader, answer, rows)
     shown = [
@@ -164,12 +172,12 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
     ]
     per_page = PER_PAGE if names else MOST_LINES
     first, pages = _page(reader, len(shown), per_page)
-    return page(
-        answer=answer, picture="" if hidden else answer.picture, names=names, rows=shown[first : first + per_page],
-        total=len(shown), first=first, pages=pages, page=reader.page, more=len(shown) - first - per_page,
-        redact=partial(redacted, hidden=hidden), hidden_name=HIDDEN_NAME,
-        counts=Counter(finding.severity for finding in getattr(answer, "findings", ())),
-    )  # fmt: skip
+    return {
+        "picture": "" if hidden else answer.picture, "names": names, "rows": shown[first : first + per_page],
+        "total": len(shown), "first": first, "pages": pages, "page": reader.page,
+        "more": len(shown) - first - per_page, "redact": partial(redacted, hidden=hidden), "hidden_name": HIDDEN_NAME,
+        "counts": Counter(finding.severity for finding in getattr(answer, "findings", ())),
+    }  # fmt: skip
 
 
 def _hidden(reader: Reader, answer: Answer, rows: Iterable[Iterable[object]]) -> set[str]:
