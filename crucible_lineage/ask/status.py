@@ -400,11 +400,11 @@ def _failed(session: Session, project: str, declared: Mapping[str, str]) -> Iter
         what = failure.error.partition("\n")[0].partition(TRACEBACK)[0].removeprefix(f"step {failure.step!r} failed: ")
         faults.setdefault((failure.pipeline, failure.step.partition("[")[0], what), []).append(failure)
     for (pipeline, step, _), same in faults.items():
-        last, times = max(same, key=lambda failure: failure.last), max(failure.failures for failure in same)
-        named = last.step if len(same) == 1 else f"{step} ({len(same)} instances)"
-        reason = last.error.partition("\n")[0].removeprefix(f"step {last.step!r} failed: ")
+        first, times = min(same, key=lambda failure: failure.step), max(failure.failures for failure in same)
+        named = first.step if len(same) == 1 else f"{step} ({len(same)} instances)"
+        reason = first.error.partition("\n")[0].removeprefix(f"step {first.step!r} failed: ")
         problem = f"{named} failed {amount(times, 'time')}: {reason}"
-        yield pipeline, ActionItem(problem, last.last, _again(declared.get(pipeline)))
+        yield pipeline, ActionItem(problem, max(failure.last for failure in same), _again(declared.get(pipeline)))
 
 
 def _undelivered(session: Session, project: str) -> Iterator[tuple[str, ActionItem]]:
