@@ -311,7 +311,7 @@ class LineageComparison(Answer):
 
     def _change(self, change: Change) -> str:
         if not change.field.startswith("inputs."):
-            return plain(f"{change.field}: {change_text(change.old, change.new, _value)}")
+            return plain(f"{change.field}: {change_text(change.old, change.new, _shown)}")
         before, after = (  # the successors of inputs are only in the new lineage
             ", ".join((self.new if mfid in self.new else self.old).label(mfid) for mfid in value or ()) or "nothing"
             for value in (change.old, change.new)
@@ -380,7 +380,7 @@ def compare_runs(session: Session, old: str, new: str, projects: Sequence[str]) 
     return LineageComparison(earlier, later, diff(earlier, later))
 
 
-MOST_VALUE = 60  # characters of a value that a step returned
+MOST_VALUE = 60  # characters
 
 
 def changes_by_dataset(changes: Iterable[Change]) -> Iterator[tuple[tuple[str, str], list[Change]]]:
@@ -397,16 +397,10 @@ def result_text(change: Change) -> str:
 
 def _shown(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    text = "nothing" if value is None else text
-    return text if len(text) <= MOST_VALUE else f"{text[:MOST_VALUE]}…"
-
-
-def _value(value: object) -> str:
     if value in (None, ""):
         return "nothing"
-    if not isinstance(value, str):
-        return repr(value)
-    return f"{value[:12]}…" if len(value) == 64 and value.isalnum() else value  # a SHA-256
+    most = 12 if len(text) == 64 and text.isalnum() else MOST_VALUE  # of a SHA-256, the beginning
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _described(node: Node) -> str:

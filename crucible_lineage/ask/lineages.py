@@ -58,7 +58,7 @@ def fetch_lineage(session: Session, *mfids: str, most: int = 1, thumbnails: bool
                 for picture in session.client.datasets.get_thumbnails(mfid)
             )
             records[mfid] = {**record, "thumbnail": next(pictures, None)}
-    return _joint(_with_standings(session, linked.with_records(records), copies), alone)
+    return _joint(with_states(session, linked.with_records(records), copies), alone)
 
 
 def _joint(first: LineageGraph, second: LineageGraph) -> LineageGraph:
@@ -135,12 +135,8 @@ def _records(
     return found | fetch_datasets(session.client, requested - found.keys()).found, copies
 
 
-def with_states(session: Session, graph: LineageGraph) -> LineageGraph:
-    """Add to each dataset with a record where it stands, and why."""
-    return _with_standings(session, graph, None)
-
-
-def _with_standings(session: Session, graph: LineageGraph, copies: Sequence[Snapshot] | None) -> LineageGraph:
+def with_states(session: Session, graph: LineageGraph, copies: Sequence[Snapshot] | None = None) -> LineageGraph:
+    """Add to each dataset with a record where it stands, and why. `copies` are those of its projects, if read."""
     session.mirror.sync_statements()
     records = {mfid: node.record for mfid, node in graph.nodes.items() if node.record and node.kind == "dataset"}
     linked = {mfid: graph.parents(mfid) for mfid in records}

@@ -8,18 +8,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
 
+from crucible_lineage.cli.progress import Progress
 from crucible_lineage.errors import InputError, LineageError, RunError, nearest
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
+from crucible_lineage.pipeline.plan.plan import PipelinePlan
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run, plan_for_run
 from crucible_lineage.session import Session
 from crucible_lineage.text.masking import WAY_OUT, masked
@@ -46,29 +48,26 @@ PREFECT_SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """A requested run: the pipeline, parameters for this run, and the choice of steps."""
-
-    pipeline: BoundPipeline
-    overrides: Mapping[str, object] = field(default_factory=dict)
-    choice: StepChoice = StepChoice()
-
-
 def run_with_engine(
-    engine: str, request: RunRequest, session: Session, listener: Listener, jobs: int, stop: Stop | None = None
+    engine: str,
+    pipeline: BoundPipeline,
+    session: Session,
+    progress: Progress,
+    jobs: int,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    choice: StepChoice = StepChoice(),
 ) -> RunResult:
     """Run a pipeline on Prefect, in this process (`local`), or on an engine of another package.
 
-    `auto` is Prefect if it is configured, else this process.
+    `auto` is Prefect if it is configured, else this process. If everything is fresh, Prefect is not imported.
     """
-    if engine == PREFECT or (engine == AUTO and prefect_is_configured()):
-        return _run_on_prefect(request, session, listener, stop)
-    name = LOCAL if engine == AUTO else engine
+    is_on_prefect = engine == PREFECT or (engine == AUTO and prefect_is_configured())
     with collector_frozen():  # until the command ends
-        planned = plan_for_run(request.pipeline, session, listener, request.choice)
-    make = partial(_engine, name, session, jobs)
-    return plan_and_run(request.pipeline, session, make, listener, request.choice, stop, planned=planned)
+        planned = plan_for_run(pipeline, session, progress.listen, choice)
+    if is_on_prefect and not planned.is_done:
+        return _run_on_prefect(pipeline, session, progress, dict(overrides), choice, planned)
+    make = partial(_engine, LOCAL if engine in (AUTO, PREFECT) else engine, session, jobs)
+    return plan_and_run(pipeline, session, make, progress.listen, choice, progress.stop, planned=planned)
 
 
 def _engine(name: str, session: Session, jobs: int) -> Engine:
@@ -106,12 +105,15 @@ def prefect_is_configured() -> bool:
     return bool(active.get("PREFECT_API_URL"))
 
 
-def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, stop: Stop | None) -> RunResult:
-    """Run the pipeline as a Prefect flow. If everything is fresh, Prefect is not imported."""
-    planned = plan_for_run(request.pipeline, session, listener, request.choice)
-    if planned.is_done:
-        engine = partial(_engine, LOCAL, session, 1)
-        return plan_and_run(request.pipeline, session, engine, listener, request.choice, stop, planned=planned)
+def _run_on_prefect(
+    pipeline: BoundPipeline,
+    session: Session,
+    progress: Progress,
+    overrides: dict[str, object],
+    choice: StepChoice,
+    planned: PipelinePlan,
+) -> RunResult:
+    """Run the pipeline as a Prefect flow."""
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
     server = None
@@ -129,15 +131,15 @@ def _run_on_prefect(request: RunRequest, session: Session, listener: Listener, s
     if server:  # Prefect has read it; processes that steps start must not use this run's server
         del os.environ["PREFECT_API_URL"]
     share_session(session)
-    path, connection = str(request.pipeline.spec.path), CrucibleConnection().settled(session.settings)
-    if masked(dict(request.overrides)) != dict(request.overrides):
+    path, connection = str(pipeline.spec.path), CrucibleConnection().settled(session.settings)
+    if masked(overrides) != overrides:
         raise InputError(f"run --set: Prefect keeps parameters of a run, and one is or holds a secret; {WAY_OUT}")
     way_out = "registered results are kept: run the same command again when it is back, or with --engine local"
-    observer = Observer(listener, request.choice, stop, request.pipeline, planned)
+    observer = Observer(progress.listen, choice, progress.stop, pipeline, planned)
     with observing(observer), reaching_prefect("run the pipeline", way_out):
         if server:
             server.wait_until_ready()
-        state = run_pipeline(path, connection, dict(request.overrides), return_state=True)
+        state = run_pipeline(path, connection, overrides, return_state=True)
     if observer.result is None:
         error = state.result(raise_on_failure=False)
         if isinstance(error, LineageError):

@@ -15,7 +15,7 @@ from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, par
 from crucible_lineage.ask.question import Overrides, argument, option
 from crucible_lineage.ask.runs import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.engines import AUTO, PREFECT, RunRequest, engine_entry, run_with_engine
+from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
 from crucible_lineage.cli.options import PATIENCE, Jobs, Patience, announce, wants_json
 from crucible_lineage.cli.printing import terminal_width, warn
 from crucible_lineage.cli.progress import Progress
@@ -84,10 +84,8 @@ def run_command(
         click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
     choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of)
     choice.require_steps(bound)  # refuse unknown names before any request
-    request = RunRequest(bound, values, choice)
-    shown = Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose)
-    with shown as progress:
-        result = run_with_engine(engine, request, session, progress.listen, jobs, progress.stop)
+    with Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose) as progress:
+        result = run_with_engine(engine, bound, session, progress, jobs, values, choice)
         returned = {} if wants_json() or quiet else returned_by(session, result)
     return _done(result, quiet=quiet, verbose=verbose, returned=returned)
 

@@ -18,7 +18,7 @@ from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.question import BEFORE, argument, option
 from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.engines import RunRequest, run_with_engine
+from crucible_lineage.cli.engines import run_with_engine
 from crucible_lineage.cli.options import wants_json
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.run import exit_code
@@ -101,7 +101,7 @@ def demo_command(
         path.write_text(text, encoding="utf-8")
     pipeline = bind_file(path, session.store)
     with Progress(list(pipeline.steps), silent=wants_json()) as progress:
-        result = run_with_engine(engine, RunRequest(pipeline), session, progress.listen, 2, progress.stop)
+        result = run_with_engine(engine, pipeline, session, progress, 2)
     if not result.ok:
         return Done(result, (), exit_code(result), [f"error: {result.error_line(step)}" for step in result.errors])
     mfids = {name: found[0] for name, found in result.inputs.items()}
