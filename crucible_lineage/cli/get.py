@@ -22,12 +22,13 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FAILURE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.model import INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out
 from crucible_lineage.refs import file_stem
 from crucible_lineage.session import Session
-from crucible_lineage.standing.standings import standing_of
+from crucible_lineage.standing.standings import Standing, standing_of
 
 
 @act("get")
@@ -51,54 +52,45 @@ def get_command(
     """
     if bool(datasets) == bool(step or run):
         raise InputError("name datasets, or select results with --step or --run")
-    selected = _select(session, datasets, step, run, project)
-    several = len(datasets) != 1
+    selected, several = _select(session, datasets, step, run, project), len(datasets) != 1
     folders = {
-        mfid: output / f"{file_stem(name)}-{mfid}" if several else output for mfid, (name, _) in selected.items()
+        entry.mfid: output / f"{file_stem(entry.summary.name)}-{entry.mfid}" if several else output
+        for entry in selected
     }
     found = fetch_many(session, folders, patterns, tell)
-    lines, notes = [], []
-    for dataset in found:
-        state = selected[dataset.mfid][1]
-        lines += [*(f"{path}  already there" for path in dataset.present), *map(str, dataset.files)]
-        notes += [f"error: {name}: {reason}" for name, reason in dataset.absent.items()]
-        if state in ("superseded", "incomplete"):
-            notes.append(f"the dataset is {state}; for details: {next_command('show', dataset.mfid)}")
-    code = FAILURE if any(dataset.absent for dataset in found) else 0
-    each = [
-        {
-            "mfid": dataset.mfid,
-            "state": selected[dataset.mfid][1],
-            "files": [*dataset.present, *dataset.files],
-            "absent": dataset.absent,
-        }
-        for dataset in found
-    ]
+    lines, notes, each = [], [], []
+    for entry, fetched in zip(selected, found, strict=True):
+        lines += [*(f"{path}  already there" for path in fetched.present), *map(str, fetched.files)]
+        notes += [f"error: {name}: {reason}" for name, reason in fetched.absent.items()]
+        if entry.state in (SUPERSEDED, INCOMPLETE):
+            notes.append(f"the dataset is {entry.state}; for details: {next_command('show', entry.mfid)}")
+        files = [*fetched.present, *fetched.files]
+        each.append({"mfid": entry.mfid, "state": entry.state, "files": files, "absent": fetched.absent})
+    code = FAILURE if any(fetched.absent for fetched in found) else 0
     return Done({"datasets": each} if several else each[0], lines, code, notes)
 
 
 def _select(
     session: Session, datasets: Sequence[str], step: str | None, run: str | None, project: str | None
-) -> dict[str, tuple[str, str]]:
-    """Return {MFID: (name, state)} of the selected datasets. InputError if there are none."""
+) -> Sequence[Standing]:
+    """Return the selected datasets. Raises InputError if there are none."""
     if not datasets:
         listed = list_datasets(session, find_project(session, project), step=step, run=run, every=run is not None)
         if not listed.entries:
             raise InputError(f"get the files of step {step!r}: none of its results is current; `list --all` shows them")
-        return {entry.mfid: (entry.summary.name, entry.state) for entry in listed.entries}
+        return listed.entries
     mfids = dict.fromkeys(find_mfid(session, dataset, [project] if project else ()) for dataset in datasets)
     entries = [standing_of(session, existing(session, mfid)) for mfid in mfids]
     for named, entry in zip(datasets, entries, strict=False):
         if named == entry.summary.name:  # others may have it, too
             click.echo(plain(f"{named} is {entry.mfid}, {entry.state}"), err=True)
-    return {entry.mfid: (entry.summary.name, entry.state) for entry in entries}
+    return entries
 
 
 @dataclass(frozen=True)
 class FilesFetched:
     """The fetched files of a dataset, those that were present already, and the reasons for missing ones."""
 
-    mfid: str
     files: tuple[Path, ...]
     present: tuple[Path, ...]
     absent: Mapping[str, str]
@@ -163,4 +155,4 @@ def _fetch_all(
             fetched.append(session.client.files.download(file, folder))
         except LineageError as error:
             absent[file.filename] = f"{error}; {way_out(mfid)}" if isinstance(error, LOST) else str(error)
-    return FilesFetched(mfid, tuple(fetched), present, absent)
+    return FilesFetched(tuple(fetched), present, absent)
