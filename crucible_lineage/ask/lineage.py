@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.question import COMMAND, HERE, argument, option, question
+from crucible_lineage.ask.question import COMMAND, HERE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonObject
@@ -141,9 +141,7 @@ def _fits_together(
 @question("lineage", check=_fits_together)
 def lineage(
     session: Session, dataset: Annotated[str | None, argument("[MFID|FILE.yaml]")] = None, *,
-    projects: Annotated[
-        Sequence[str], option("Show this project; by default, the folder's, or the only one.", "--project")
-    ] = (),
+    projects: Projects = (),
     run: Annotated[
         str | None, option("With --project: what this run made or used, and from what.", metavar="ID")
     ] = None,

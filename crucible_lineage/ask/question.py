@@ -207,6 +207,7 @@ Project = Annotated[str | None, option("The project; by default, the folder's, o
 Projects = Annotated[
     Sequence[str], option("Where to look; by default, the folder's, or the only one.", "--project", metavar="P")
 ]
+OneProject = Annotated[str | None, option("Only this project; by default, all that this key can see.", metavar="P")]
 Step = Annotated[str | None, option("Only what this step made.", metavar="S")]
 Pipeline = Annotated[str | None, option("Only what this pipeline made.", metavar="N")]
 Overrides = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.question import AFTER, ELSEWHERE, Project, argument, option, question
+from crucible_lineage.ask.question import AFTER, ELSEWHERE, OneProject, Project, argument, option, question
 from crucible_lineage.ask.view import CalibrationUse, show_dataset, visible_names
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.session import Session
@@ -82,9 +82,7 @@ def calibrations(
 @question("statements", announced=AFTER)
 def statements(
     session: Session, dataset: Annotated[str | None, argument()] = None, *,
-    project: Annotated[
-        str | None, option("Statements of this project; by default, all that this key can see.", metavar="P")
-    ] = None,
+    project: OneProject = None,
     kind: Annotated[str | None, option("Only statements of this kind.", choices=(*KINDS,))] = None,
     measured: Annotated[
         str | None, option("The certificates that are valid for this measured DATASET.", "--for", metavar="DATASET")

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
 from crucible_lineage.ask.names import shared_name
-from crucible_lineage.ask.question import AFTER, COMMAND, option, question
+from crucible_lineage.ask.question import AFTER, COMMAND, OneProject, option, question
 from crucible_lineage.ask.runs import (
     MOST_STEPS,
     ListedRun,
@@ -192,7 +192,7 @@ class Metrics(Answer):
 
 @question("status", announced=AFTER, patience_s=PATIENCE_S)
 def status(
-    session: Session, *, project: Annotated[str | None, option("Only this project.")] = None,
+    session: Session, *, project: OneProject = None,
     every: Annotated[
         bool, option("Each pipeline of each project, over all machines, and what to do.", "--all")
     ] = False,

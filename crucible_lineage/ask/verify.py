@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer, Coloured
 from crucible_lineage.ask.lineages import with_states
 from crucible_lineage.ask.names import deletion_of, find_mfid, find_project
-from crucible_lineage.ask.question import AFTER, HERE, argument, option, question
+from crucible_lineage.ask.question import AFTER, HERE, Project, argument, option, question
 from crucible_lineage.ask.repair import DamagedFile, repair
 from crucible_lineage.ask.rules import (
     Evidence,
@@ -133,9 +133,7 @@ def _one_scope(dataset: str | None = None, project: str | None = None, **given: 
 @question("verify", announced=AFTER, check=_one_scope)
 def verify(
     session: Session, dataset: Annotated[str | None, argument("[MFID]")] = None, *,
-    project: Annotated[
-        str | None, option("Verify this project; by default, the folder's, or the only one.")
-    ] = None,
+    project: Project = None,
     read_bytes: Annotated[bool, option("Also download and hash every file.", "--bytes", doors=HERE)] = False,
     is_repair: Annotated[
         bool, option("Send damaged and lost files again; first reads every file.", "--repair", doors=HERE)

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.listing import as_json
 from crucible_lineage.ask.names import deletion_of, find_mfid
-from crucible_lineage.ask.question import argument, option, question
+from crucible_lineage.ask.question import OneProject, argument, option, question
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.datasets import fetch_datasets
@@ -205,9 +205,7 @@ class StepLog(Answer):
 def show(
     session: Session, dataset: Annotated[str, argument()], *,
     log: Annotated[bool, option("Print the log of the step that made it.")] = False,
-    project: Annotated[
-        str | None, option("The project to search for a part of its id or its name.", metavar="P")
-    ] = None,
+    project: OneProject = None,
 ) -> DatasetView | StepLog:  # fmt: skip
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
     author and time, parents and children; or with --log the output of its step.

@@ -14,7 +14,7 @@ import click
 from crucible_lineage.ask.answer import Done, next_command
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.names import find_mfid, find_project
-from crucible_lineage.ask.question import argument, option
+from crucible_lineage.ask.question import Project, argument, option
 from crucible_lineage.ask.view import existing, own_files
 from crucible_lineage.cli.asking import act
 from crucible_lineage.client.files import local_path
@@ -36,9 +36,7 @@ def get_command(
     session: Session, datasets: Annotated[Sequence[str], argument("[DATASET]...")] = (), *,
     step: Annotated[str | None, option("All current results of this step.", metavar="S")] = None,
     run: Annotated[str | None, option("All that this run made or used.", metavar="ID")] = None,
-    project: Annotated[
-        str | None, option("The project to search; by default, the folder's, or the only one.", metavar="P")
-    ] = None,
+    project: Project = None,
     patterns: Annotated[
         Sequence[str], option("Only matching files, as '*.csv'; repeatable.", "--file", metavar="GLOB")
     ] = (),

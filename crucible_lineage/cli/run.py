@@ -12,7 +12,7 @@ import click
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project, shared_name
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
-from crucible_lineage.ask.question import Overrides, argument, option
+from crucible_lineage.ask.question import Overrides, Project, argument, option
 from crucible_lineage.ask.runs import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
@@ -207,9 +207,7 @@ def _print_returned(returned: Returned, executed: int) -> None:
 def rerun_command(
     session: Session, mfid: Annotated[str | None, argument()] = None, *,
     stale: Annotated[bool, option("Everything stale in the project, in dependency order.")] = False,
-    project: Annotated[
-        str | None, option("For --stale: the project; by default, the folder's, or the only one.")
-    ] = None,
+    project: Project = None,
     folder: Annotated[
         Path | None, option(
             "The folder of the steps' modules and scripts; by default the one their pipeline was last run from.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from crucible_lineage.ask.answer import Done
-from crucible_lineage.ask.question import argument, option
+from crucible_lineage.ask.question import OneProject, argument, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import prefect_is_configured
 from crucible_lineage.cli.options import DATA_FOLDER
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @act("watch", has_json=False)
 def watch_command(
     session: Session, *,
-    project: Annotated[str | None, option("Watch this project; by default, all that the key can see.")] = None,
+    project: OneProject = None,
     folder: Annotated[
         Path | None, option(
             "Register the files that arrive here, as datasets of --project.", metavar="DIR", exists=True
