@@ -15,7 +15,7 @@ from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.question import AFTER, BEFORE, COMMAND, Parameter, Question, find_question, question_of
 from crucible_lineage.cli.options import CRUCIBLE, CSV, JSON, announce, open_session, wants_json
 from crucible_lineage.cli.printing import print_line, result_stream, warn
-from crucible_lineage.cli.working import showing_work
+from crucible_lineage.cli.working import ProgressDisplay
 from crucible_lineage.json_types import json_of
 from crucible_lineage.lineage.labels import csv_text
 from crucible_lineage.text.masking import masked
@@ -100,7 +100,7 @@ def _ask(question: Question, *, as_csv: bool = False, **given: Any) -> None:
     with open_session(question.patience_s) if question.opens else nullcontext() as session:
         if session and question.announced == BEFORE and not as_csv:
             announce(session)
-        with showing_work() if question.tells else nullcontext() as tell:
+        with ProgressDisplay() if question.tells else nullcontext() as tell:
             answer = question(session, tell, **given)
         if session and question.announced == AFTER and answer.content is None:
             announce(session)

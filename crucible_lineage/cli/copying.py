@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from crucible_lineage.cli.options import (
     wants_json,
 )
 from crucible_lineage.cli.printing import print_line, warn
-from crucible_lineage.cli.working import ProgressDisplay, showing_work
+from crucible_lineage.cli.working import ProgressDisplay
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import require_mfid
@@ -66,8 +66,8 @@ def push_command(
             raise InputError(f"{', '.join(named)}: only for a copy to another Crucible; give its address with --to")
         with open_session() as session:
             announce(session)
-            with showing_work() as work:
-                delivered, left = deliver_all(session, patience, _print_trouble(work), work)
+            with ProgressDisplay() as work:
+                delivered, left = deliver_all(session, patience, work.print_trouble, work)
             damaged = session.outbox.set_aside()
         lines = [f"{len(delivered)} delivered" if delivered or left else "nothing waits here"]
         warnings = [*waiting_lines(left), *damaged_lines(damaged)]
@@ -80,17 +80,13 @@ def push_command(
     remote = _remote_settings(to_url, api_key_file, local.data)
     if local.api_url == remote.api_url:
         raise InputError(f"{remote.api_url} is both source and target; correct --to, or --url")
-    with Session(local) as source, Session(remote, patience_s=patience) as target, showing_work() as work:
-        waiting = deliver_all(source, patience, _print_trouble(work), work)[1] if not dry_run else ()
+    with Session(local) as source, Session(remote, patience_s=patience) as target, ProgressDisplay() as work:
+        waiting = deliver_all(source, patience, work.print_trouble, work)[1] if not dry_run else ()
         if not wants_json():
             warn(waiting_lines(waiting))
         plan = plan_project(source, target, project, work)
         done = _exchange(source, target, work, plan, "sent", patience, dry=dry_run)
     return replace(done, exit_code=done.exit_code or (FAILURE if waiting else 0))
-
-
-def _print_trouble(work: ProgressDisplay) -> Callable[[str], None]:
-    return lambda reason: work.print_line(f"  {reason}")
 
 
 def _local_settings() -> Settings:
@@ -147,7 +143,7 @@ def pull_command(
         raise InputError("there is no service to copy from: give --url, or set CRUCIBLE_API_URL and CRUCIBLE_API_KEY")
 
     local = Settings(folder, source="to work with offline")
-    with Session(replace(remote, data=folder)) as source, Session(local) as target, showing_work() as work:
+    with Session(replace(remote, data=folder)) as source, Session(local) as target, ProgressDisplay() as work:
         selected = [*mfids, *(mfid for path in pipelines for mfid in _inputs(path, source))]
         plan = plan_named(source, target, selected, work)
         done = _exchange(source, target, work, plan, "brought", patience, dry=False)
@@ -196,7 +192,7 @@ def _exchange(
         outcome = bring(
             source, target, plan, ingests=verb == "sent", patience_s=patience_s,
             listen=lambda item, done: work(f"{done} of {len(plan.items)} {verb}: {item.source.name}"),
-            troubled=lambda reason: work.print_line(f"  waiting: {reason}"),
+            troubled=lambda reason: work.print_trouble(f"waiting: {reason}"),
         )  # fmt: skip
     work.end()
     left = (*plan.skipped, *outcome.skipped)

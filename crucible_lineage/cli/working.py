@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Self
 
 import click
 
@@ -79,18 +79,11 @@ class StatusLine:
             sys.stderr.flush()
 
 
-@contextmanager
-def showing_work() -> Iterator[ProgressDisplay]:
-    """Show the progress of this block's work, unless --json was given. The display may be called from any thread."""
-    work = ProgressDisplay()
-    try:
-        yield work
-    finally:
-        work.end()
-
-
 class ProgressDisplay:
-    """The current work and the bytes that it transfers."""
+    """Shows the progress of this block's work and the bytes that it transfers, unless --json was given.
+
+    It may be called from any thread.
+    """
 
     def __init__(self) -> None:
         self._work, self._total = "", 0
@@ -98,6 +91,16 @@ class ProgressDisplay:
         line = StatusLine(self._text, is_shown=not wants_json())
         self.print_line: Callable[[str], None] = lambda text: line.print_line(plain_lines(text))
         self.end = line.end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def print_trouble(self, reason: str) -> None:
+        """Print why something is not done yet."""
+        self.print_line(f"  {reason}")
 
     def __call__(self, text: str, of_bytes: int = 0) -> None:
         """Show the current work, and the number of bytes that it will receive in all."""

@@ -25,7 +25,6 @@ from crucible_lineage.lineage.records import (
     CORRECTIONS_KEY,
     PROVENANCE_KEY,
     SLOTS_KEY,
-    parents_as_used,
     provenance,
     used_mfids,
 )
@@ -63,9 +62,8 @@ def dataset(reader: Reader) -> Response:
     elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}
     recipe, activity = mapping(recorded.get("recipe")), mapping(recorded.get("activity"))
     used = [entry for entry in recorded.get("used") or () if isinstance(entry, Mapping)]
-    used_ids, parents = {entry.get("mfid") for entry in used}, _of_kind(links, "dataset", "source")
-    equal = parents_as_used(record, [link.unique_id for link in parents])
-    folded = {other for mfid, others in equal.items() if mfid in used_ids for other in others}
+    used_ids, parents = {entry.get("mfid") for entry in used}, _linked(links, "source")
+    folded = {other for mfid, others in view.equal.items() if mfid in used_ids for other in others}
     return rendered(
         "dataset.html",
         reader.name,
@@ -88,9 +86,9 @@ def dataset(reader: Reader) -> Response:
         linked={link.unique_id for link in parents},
         names=known,
         hidden_name=HIDDEN_NAME,
-        equal=equal,
+        equal=view.equal,
         parents=[link for link in parents if link.unique_id not in used_ids | folded],
-        children=_of_kind(links, "dataset", "target"),
+        children=_linked(links, "target"),
     )
 
 
@@ -143,8 +141,8 @@ def _shown(reader: Reader, record: JsonMapping, links: list[Link]) -> tuple[Json
     return shareable(graph).nodes[own.id].record or {}, known
 
 
-def _of_kind(links: list[Link], kind: str, direction: str) -> list[Link]:
-    return [link for link in links if link.resource_type == kind and link.direction == direction]
+def _linked(links: list[Link], direction: str) -> list[Link]:
+    return [link for link in links if link.resource_type == "dataset" and link.direction == direction]
 
 
 def _is_shown(picture: Thumbnail) -> bool:
