@@ -126,10 +126,10 @@ def undeclared_text(slots: Sequence[str]) -> str:
 def _steps(steps: Sequence[StepPlan]) -> Iterator[str]:
     """Yield the steps with their causes. A hold that concerns several is said once, beneath them."""
     width = min(max((len(plain(step.name)) for step in steps), default=0), 40)
-    held = Counter(hold for step in steps for hold in set(map(_hold_in, step.causes)) if hold)
+    held = Counter(hold for step in steps for hold in set(map(hold_in, step.causes)) if hold)
     often = {hold: count for hold, count in held.items() if count > 1}
     brief = (
-        replace(step, causes=tuple(cause for cause in step.causes if _hold_in(cause) not in often)) for step in steps
+        replace(step, causes=tuple(cause for cause in step.causes if hold_in(cause) not in often)) for step in steps
     )
     for _, group in groupby(brief, key=lambda step: step.step):
         instances = list(group)
@@ -153,9 +153,9 @@ def _estimate(todo: Sequence[StepPlan]) -> Iterator[str]:
         yield f"about {seconds} of work and {size} of results{part}, based on earlier runs"
 
 
-def _hold_in(cause: str) -> str:
-    """Return the hold that a cause names, for steps at any depth; empty if it names none."""
-    hold = cause.removeprefix("comes from ").replace(", which is on hold", " is on hold", 1)
+def hold_in(cause: str) -> str:
+    """Return the hold that a cause names, as it is said of the dataset itself; empty if it names none."""
+    hold = cause.rpartition("comes from ")[2].replace(", which is on hold", " is on hold", 1)
     return hold if " is on hold " in hold else ""
 
 

@@ -11,7 +11,7 @@ import click
 
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project, shared_name
-from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, notes_text, parse_overrides, undeclared_text
+from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, hold_in, notes_text, parse_overrides, undeclared_text
 from crucible_lineage.ask.question import Overrides, Project, argument, option
 from crucible_lineage.ask.runs import unread_lines, waiting_lines
 from crucible_lineage.cli.asking import act
@@ -141,7 +141,8 @@ def _print_errors(result: RunResult, verbose: bool) -> None:
         click.echo(plain_lines(f"{note}: {result.unseen}"), err=True)
     if result.is_held:
         prefix = "made, with holds: " if result.executed else "on hold: "
-        click.echo(plain(f"{prefix}{'; '.join(dict.fromkeys(result.held.values()))}"), err=True)
+        reasons = dict.fromkeys(hold_in(reason) or reason for reason in result.held.values())
+        click.echo(plain(f"{prefix}{'; '.join(reasons)}"), err=True)
     if result.stopped:
         click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)
 
