@@ -26,7 +26,6 @@ from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Outcome, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.session import Session
@@ -226,6 +225,7 @@ def rerun_command(
     Stale ancestors are made first. If nothing has changed, nothing is run. --set changes a parameter of the step.
     """
     from crucible_lineage.pipeline.engines.local import LocalEngine  # `run` and `plan` start faster without
+    from crucible_lineage.pipeline.rerun import plan_rerun, plan_stale  # likewise: networkx
 
     if (mfid is None) == (not stale):
         raise InputError("name what to rerun: the MFID of a dataset, or --stale")

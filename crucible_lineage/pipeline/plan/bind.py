@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from graphlib import CycleError
 from pathlib import Path
 
 from crucible_lineage.core.store import Store
@@ -35,6 +36,7 @@ from crucible_lineage.pipeline.plan.bound import (
     BoundStep,
     Dimensions,
     Variant,
+    generations,
     is_field,
     unknown_field,
 )
@@ -84,20 +86,17 @@ class _Binder:
 
     def _ordered(self) -> list[str]:
         """Return the steps by generation, as declared within each; none if some form a cycle, which is reported."""
-        import networkx  # a tenth of a second, which `push` and `pull` need not pay
-
-        place = {name: number for number, name in enumerate(self.spec.steps)}
-        used = ((source.source, name) for name, step in self.spec.steps.items() for source in step.all_sources)
-        graph: networkx.DiGraph[str] = networkx.DiGraph()
-        graph.add_nodes_from(place)
-        graph.add_edges_from((source, name) for source, name in used if source in place and source != name)
+        steps = self.spec.steps
+        needs = {
+            name: [other.source for other in step.all_sources if other.source in steps and other.source != name]
+            for name, step in steps.items()
+        }
         try:
-            generations = list(networkx.topological_generations(graph))
-        except networkx.NetworkXUnfeasible:
-            cycle = [name for name, _ in networkx.find_cycle(graph)]
-            self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join([*cycle, cycle[0]])}")
+            return [name for generation in generations(needs) for name in generation]
+        except CycleError as error:
+            cycle = error.args[1]
+            self._report(("steps", cycle[0]), f"the steps form a cycle: {' -> '.join(cycle)}")
             return []
-        return [name for generation in generations for name in sorted(generation, key=place.__getitem__)]
 
     def _report(self, location: Location, message: str) -> None:
         fault = self.document.fault(location, message)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
@@ -74,6 +75,20 @@ class BoundPipeline:
     def graph(self) -> networkx.DiGraph[str]:
         """The graph of the steps."""
         return graph_of(self.steps)
+
+
+def generations(needs: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
+    """Yield names after those that they need, each generation in the given order. Raises CycleError.
+
+    A run in which all is fresh needs no more of its graph, and need not import networkx.
+    """
+    place = {name: number for number, name in enumerate(needs)}
+    sorter = TopologicalSorter(needs)
+    sorter.prepare()
+    while sorter.is_active():
+        generation = sorted(sorter.get_ready(), key=place.__getitem__)
+        yield generation
+        sorter.done(*generation)
 
 
 def graph_of(parts: Mapping[str, BoundStep | Instance]) -> networkx.DiGraph[str]:

@@ -127,9 +127,11 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
 
 def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
     """Return the inputs; new files that a step takes facts about are ingested first, unless `ingest` says otherwise."""
-    import networkx  # not needed to deliver
-
     asking = {name for name, step in pipeline.steps.items() if step.inspection.facts}
+    if not asking:
+        return dict(inputs)
+    import networkx  # few pipelines need it here
+
     # Facts that a result lacks come from the data behind it.
     behind = asking.union(*(networkx.ancestors(pipeline.graph, name) for name in asking))
     needed = {source.source for name in behind for source in pipeline.steps[name].spec.all_sources}

@@ -8,12 +8,10 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import networkx
-
 from crucible_lineage.errors import Fault, InputError, shortened
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
-from crucible_lineage.pipeline.plan.bound import graph_of
+from crucible_lineage.pipeline.plan.bound import generations
 from crucible_lineage.pipeline.plan.current import DeclaredDifference
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles, code_diff, differences, file_changes
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
@@ -151,7 +149,7 @@ def plan(
     Planning goes generation by generation, so that all results of one are looked up together.
     """
     done: dict[str, StepPlan] = {}
-    for generation in networkx.topological_generations(graph_of(instances)):
+    for generation in generations({name: instance.needs for name, instance in instances.items()}):
         drafts = _drafts([instances[name] for name in generation], inputs, done, index)
         index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:

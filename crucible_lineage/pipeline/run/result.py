@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ from crucible_lineage.pipeline import logs
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
 from crucible_lineage.refs import DatasetRef
 
-if TYPE_CHECKING:  # a run in which all is fresh has no job
+if TYPE_CHECKING:  # a run in which all is fresh has no job, and walks no graph
+    import networkx
+
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.plan.expand import Instance
 
@@ -87,14 +90,13 @@ class StepChoice:
 
     def taking_part(self, pipeline: BoundPipeline, instances: Mapping[str, Instance]) -> frozenset[str]:
         """Return the instances that may be executed."""
+        if not self.only and not self.from_:
+            return frozenset(instances)
         import networkx
 
         chosen = {*self.only, *self.from_}.union(*(networkx.descendants(pipeline.graph, name) for name in self.from_))
-        return frozenset(
-            name
-            for name, instance in instances.items()
-            if (not self.only and not self.from_) or not chosen.isdisjoint((name, instance.step.name))
-        )
+        found = instances.items()
+        return frozenset(name for name, instance in found if not chosen.isdisjoint((name, instance.step.name)))
 
 
 @dataclass(frozen=True)
@@ -250,7 +252,11 @@ class Steps(dict[str, StepState]):
     def follow(self, instances: Mapping[str, Instance]) -> None:
         """Take the parents of steps from these instances."""
         self.instances = instances
-        self._graph = graph_of(instances)
+        self.__dict__.pop("_graph", None)
+
+    @cached_property
+    def _graph(self) -> networkx.DiGraph[str]:
+        return graph_of(self.instances)
 
     def set_results(self, name: str, outputs: Mapping[str, DatasetRef]) -> None:
         """Set the results of a step."""
