@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,77 +98,116 @@ def parse_document(text: str, name: str) -> Document:
 def _parse(text: str, name: str) -> Document:
     reader = _Reader(name)
     try:
-        for event in yaml.parse(text, Loader=_Loader):
-            reader.refuse(event)
-        if reader.faults:  # before building: an expanded alias may exceed the memory
-            raise InputError("", reader.faults)
-        roots = [root for root in yaml.compose_all(text, Loader=_Loader) if root is not None]
+        data = reader.read(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         line, column = (mark.line, mark.column) if mark else (0, 0)
         raise InputError("", [Fault(f"this is not valid YAML: {problem}", name, line + 1, column + 1)]) from error
-    if not roots:
-        raise InputError("", [Fault("the file is empty", name, 1)])
-    data = reader.build(roots[0], ())
-    if len(roots) > 1:
-        reader.report(roots[1], "a second document begins here; there can be only one")
-        raise InputError("", reader.faults)
+    if reader.refused:
+        raise InputError("", reader.refused)
     return Document(name, data, reader.marks, faults=reader.faults)
 
 
 class _Reader:
-    """Builds plain data from YAML nodes and records their positions."""
+    """Builds plain data from the events of a text, and records the positions of values.
+
+    `refused` are the faults of what is no plain YAML.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.marks: dict[Location, tuple[int, int]] = {}
         self.faults: list[Fault] = []
+        self.refused: list[Fault] = []
 
-    def refuse(self, event: Any) -> None:
-        """Report aliases and tags, before anything is built from them."""
-        if isinstance(event, yaml.AliasEvent):
-            self.report(event, f"aliases (*{event.anchor}) are not possible here; write the value out")
-        if getattr(event, "tag", None) is not None:
-            self.report(event, f"tags ({event.tag}) are not possible here; write plain values")
-
-    def build(self, node: Any, location: Location) -> Any:
-        if len(location) > DEPTH_LIMIT:
-            self.report(node, f"nested more than {DEPTH_LIMIT} deep")
+    def read(self, text: str) -> Any:
+        """Return the data of the first document, and refuse what follows it. Raises YAMLError."""
+        self._events = self._plain_events(text)
+        roots: Iterator[Any] = (event for event in self._events if isinstance(event, yaml.NodeEvent))
+        if (root := next(roots, None)) is None:
+            self.refused.append(Fault("the file is empty", self.name, 1))
             return None
-        self.marks.setdefault(location, (node.start_mark.line + 1, node.start_mark.column + 1))
-        if isinstance(node, yaml.ScalarNode):
-            if not node.style and len(node.value) > DIGITS_LIMIT and _INTEGER.fullmatch(node.value):
-                self.report(node, f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text")
-                return node.value
-            value = node.value if node.style else _plain(node.value)
-            if isinstance(value, float) and not math.isfinite(value):
-                message = "JSON has no such number; give a finite one, or null for none"
-                self.faults.append(Fault(message, self.name, *self.marks[location]))
-                return None
-            return value
-        if isinstance(node, yaml.SequenceNode):
-            return [self.build(item, (*location, index)) for index, item in enumerate(node.value)]
-        return self._mapping(node, location)
+        data = self._build(root, ())
+        if second := next(roots, None):
+            self.refused += [*self.faults, self._fault(second, "a second document begins here; there can be only one")]
+            for _ in self._events:
+                pass  # to the last fault
+        return data
 
-    def _mapping(self, node: Any, location: Location) -> JsonObject:
+    def _plain_events(self, text: str) -> Iterator[Any]:
+        """Yield the events of a text; refuse aliases and tags."""
+        events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
+        for event in events:
+            if isinstance(event, yaml.AliasEvent):
+                message = f"aliases (*{event.anchor}) are not possible here; write the value out"
+                self.refused.append(self._fault(event, message))
+            elif getattr(event, "tag", None) is not None:
+                message = f"tags ({event.tag}) are not possible here; write plain values"
+                self.refused.append(self._fault(event, message))
+            yield event
+
+    def _build(self, event: Any, location: Location) -> Any:
+        """Return the value that begins with this event."""
+        if len(location) > DEPTH_LIMIT:
+            self.faults.append(self._fault(event, f"nested more than {DEPTH_LIMIT} deep"))
+            self._skip(event)
+            return None
+        self.marks.setdefault(location, _position(event))
+        if isinstance(event, yaml.ScalarEvent):
+            return self._scalar(event, location)
+        if isinstance(event, yaml.MappingStartEvent):
+            return self._mapping(location)
+        items: list[Any] = []
+        if isinstance(event, yaml.SequenceStartEvent):
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                items.append(self._build(item, (*location, len(items))))
+        return items
+
+    def _scalar(self, event: Any, location: Location) -> object:
+        if event.style:
+            return event.value
+        if len(event.value) > DIGITS_LIMIT and _INTEGER.fullmatch(event.value):
+            message = f"a number of over {DIGITS_LIMIT} digits is too long; quote it if it is text"
+            self.faults.append(self._fault(event, message))
+            return event.value
+        value = _plain(event.value)
+        if isinstance(value, float) and not math.isfinite(value):
+            message = "JSON has no such number; give a finite one, or null for none"
+            self.faults.append(Fault(message, self.name, *self.marks[location]))
+            return None
+        return value
+
+    def _mapping(self, location: Location) -> JsonObject:
         result: JsonObject = {}
-        for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.report(key_node, "a key must be a single word or text")
-                continue
-            key = str(key_node.value)
-            if key in result:
-                self.report(key_node, f"{key!r} is given twice; the first is in line {self.marks[*location, key][0]}")
-                continue
-            self.marks[*location, key] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-            result[key] = self.build(value_node, (*location, key))
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                self.faults.append(self._fault(event, "a key must be a single word or text"))
+                self._skip(event)
+                self._skip(next(self._events))
+            elif (key := event.value) in result:
+                message = f"{key!r} is given twice; the first is in line {self.marks[*location, key][0]}"
+                self.faults.append(self._fault(event, message))
+                self._skip(next(self._events))
+            else:
+                self.marks[*location, key] = _position(event)
+                result[key] = self._build(next(self._events), (*location, key))
         return result
 
-    def report(self, node: Any, message: str) -> None:
-        """Record a fault at the beginning of a node."""
-        mark = node.start_mark
-        self.faults.append(Fault(message, self.name, mark.line + 1, mark.column + 1))
+    def _skip(self, event: Any) -> None:
+        """Skip the value that begins with this event."""
+        depth = int(isinstance(event, yaml.CollectionStartEvent))
+        while depth:
+            event = next(self._events)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+
+    def _fault(self, event: Any, message: str) -> Fault:
+        """Return a fault at the beginning of an event."""
+        return Fault(message, self.name, *_position(event))
+
+
+def _position(event: Any) -> tuple[int, int]:
+    return event.start_mark.line + 1, event.start_mark.column + 1
 
 
 def _plain(text: str) -> object:
