@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.plan.inputs import InputItem
-from crucible_lineage.pipeline.plan.inspect import find_step
+from crucible_lineage.pipeline.plan.inspect import Inspector, find_step
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, plan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
@@ -118,6 +118,7 @@ class _History:
         self.project = project
         self.folder = folder
         self.index = _OwnHistory(session, project)
+        self.inspector = Inspector(session.store)
         session.mirror.sync_statements()
         found = self.index.results.registered()
         steps = {mfid: record for mfid, dataset in found.items() if (record := dataset.step_record) is not None}
@@ -174,6 +175,7 @@ class _History:
             or Path.cwd() / "rerun",
             digest="",
         )
+        self.inspector.keep()
         inputs = {"datasets": tuple(self.items)}
         choice = StepChoice(forced=tuple(self.maker[mfid][0] for mfid in forced if mfid in self.maker))
         planned = plan(self.instances, inputs, self.index, choice.forced)
@@ -187,7 +189,7 @@ class _History:
         try:
             spec = self._step_spec(record, first, overrides)
             roles = {role: "files" if len(given) > 1 else "file" for role, given in record.recipe["inputs"].items()}
-            inspection = inspect_declared(declared, spec, roles, spec.params, self.session.store)
+            inspection = inspect_declared(declared, spec, roles, spec.params, self.inspector)
             feeds = tuple(self._edge(used) for used in record.used)
         except InputError as error:
             self.left_out |= dict.fromkeys(group.values(), str(error))

@@ -14,7 +14,6 @@ import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
-from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
@@ -44,15 +43,12 @@ def arguments_of(step: StepSpec) -> tuple[str, ...]:
 
 
 def inspect_declared(
-    name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, store: Store
+    name: str, spec: StepSpec, roles: Mapping[str, str], params: JsonMapping, inspector: Inspector
 ) -> Inspection:
-    """Inspect a single declared step with these parameters. `roles` are needed for a command only."""
+    """Inspect a declared step with these parameters. `roles` are needed for a command only."""
     if spec.uses is None:
         return inspect_command(name, spec, roles, params)
-    inspector = Inspector(store)
-    inspection = inspector.inspect(spec.uses, params, spec.folder, reads=spec.reads)
-    inspector.keep()
-    return inspection
+    return inspector.inspect(spec.uses, params, spec.folder, reads=spec.reads)
 
 
 def inspect_command(name: str, step: StepSpec, roles: Mapping[str, str], params: JsonMapping) -> Inspection:

@@ -125,14 +125,29 @@ class ImportFaultError(InputError):
     """The module of a step cannot be imported. The fault names the line of Python."""
 
 
+MOST_UNUSED = 1000  # parameters that are kept although no step of the declaration has them now
+
+
+@dataclass
+class _Function:
+    """A function as inspected, without parameters; those checked, by a digest of what was given; those asked for."""
+
+    inspection: Inspection | None = None
+    checked: dict[str, JsonObject] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    is_new: bool = False
+
+
 class Inspector:
-    """Inspects the steps of one pipeline: each function once, however many steps use it."""
+    """Inspects the steps of one pipeline: each function once, however many steps use it.
+
+    What it finds is kept by function, valid while no file changes, with the parameters of all steps that use it.
+    """
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
         self._steps: dict[tuple[str, Path], Step[..., Any]] = {}
-        self._inspected: dict[tuple[str, Path], Inspection] = {}
-        self._new: list[tuple[str, Inspection]] = []
+        self._functions: dict[str, _Function] = {}
 
     def inspect(
         self,
@@ -148,31 +163,42 @@ class Inspector:
         declared. `reads` are files in `folder`. Raises InputError if the function does not exist or refuses the
         parameters.
         """
-        more = [sorted(pending), list(reads)] if pending or reads else []
-        request = canonical_json([uses, canonical_params(params), str(folder), *more])
-        key = hashlib.sha256(request).hexdigest()  # a hash, since a parameter may be a secret
-        stored = Inspection.from_json(self._store.inspection(key, RULES)) if self._store else None
-        if stored is not None:
-            return stored
-        named = (uses, folder)
-        if named not in self._steps:
-            self._steps[named] = find_step(uses, folder)
-        step = self._steps[named]
-        checked = checked_params(step, params, pending)
-        if named not in self._inspected:
-            self._inspected[named] = _inspection(step, uses, checked, code_fingerprint(step))
-        inspection = replace(self._inspected[named], params=checked)
-        inspection = with_reads(inspection, {name: folder / name for name in reads})
-        if inspection.keepable:
-            self._new.append((key, inspection))
-        return inspection
+        name = "\n".join(("function", uses, str(folder), *reads))
+        found = self._functions.get(name) or self._functions.setdefault(name, self._stored(name))
+        request = canonical_json([canonical_params(params), sorted(pending)])
+        given = hashlib.sha256(request).hexdigest()  # a hash, since a parameter may be a secret
+        found.asked.add(given)
+        if given not in found.checked:
+            if (uses, folder) not in self._steps:
+                self._steps[uses, folder] = find_step(uses, folder)
+            step = self._steps[uses, folder]
+            checked = checked_params(step, params, pending)
+            if not found.is_new:
+                inspection = _inspection(step, uses, {}, code_fingerprint(step))
+                found.inspection = with_reads(inspection, {name: folder / name for name in reads})
+            found.checked[given], found.is_new = checked, True
+        assert found.inspection is not None
+        return replace(found.inspection, params=found.checked[given])
+
+    def _stored(self, name: str) -> _Function:
+        stored = self._store.inspection(name, RULES) if self._store else None
+        if isinstance(stored, dict) and (inspection := Inspection.from_json(stored.get("inspection"))):
+            return _Function(inspection, stored["checked"])
+        return _Function()
 
     def keep(self) -> None:
-        """Store new inspections; they are valid while no file changes."""
-        if self._store and self._new:
-            entries = ((key, inspection.files, vars(inspection)) for key, inspection in self._new)
+        """Store what was new."""
+        entries = []
+        for name, found in self._functions.items():
+            if not found.is_new or found.inspection is None or not found.inspection.keepable:
+                continue
+            if len(found.checked) - len(found.asked) > MOST_UNUSED:
+                found.checked = {given: found.checked[given] for given in found.asked if given in found.checked}
+            result = {"inspection": vars(found.inspection), "checked": found.checked}
+            entries.append((name, found.inspection.files, result))
+            found.is_new = False
+        if self._store and entries:
             self._store.keep_inspections(RULES, entries)
-        self._new = []
 
 
 def inspection_of(step: Step[..., Any], uses: str, params: Mapping[str, object]) -> Inspection:

@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, used_fields
-from crucible_lineage.pipeline.plan.inspect import Inspection
+from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
 from crucible_lineage.refs import ITSELF, DatasetRef
 from crucible_lineage.registration.known import KnownResults
@@ -191,12 +191,12 @@ def plan_pipeline(
     around = (*within, spec.path.resolve())
     results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_metadata=with_metadata)
     inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of))
-    inspected, returned = dict[bytes, Inspection](), dict[str, JsonMapping]()
+    inspected, returned, inspector = dict[bytes, Inspection](), dict[str, JsonMapping](), Inspector(session.store)
 
     def inspect(step: BoundStep, given: Mapping[str, object]) -> Inspection:
         key = canonical_json([step.name, canonical_params(given)])
         if key not in inspected:
-            inspected[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, session.store)
+            inspected[key] = inspect_declared(step.name, step.spec, step.inspection.roles, given, inspector)
         return inspected[key]
 
     for _ in pipeline.steps:  # partners in time may share what steps returned, and so may theirs
@@ -206,6 +206,7 @@ def plan_pipeline(
         before, returned = returned, _returned(pipeline, planned, index)
         if before == returned:
             break
+    inspector.keep()
     filled = frozenset(slot for _, slot in index.results.slots.all_slots())  # those with a current result
     left = undeclared(filled, instances.values(), pipeline.name)
     differences = tuple(difference for items in inputs.values() for item in items for difference in item.differs)

@@ -32,7 +32,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def rewrite(session: Session, change: Callable[[Any], None]) -> None:
     """Change kept inspections as if another version had written them."""
     for asked, rules, text in session.store.database.rows("SELECT asked, rules, found FROM inspected"):
-        change(value := unsealed(text, asked, rules))
+        change((value := unsealed(text, asked, rules))["inspection"])
         kept = sealed(value, asked, inspect.RULES)
         session.store.database.write("UPDATE inspected SET found = ? WHERE asked = ?", kept, asked)
 
