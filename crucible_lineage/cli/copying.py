@@ -32,6 +32,7 @@ from crucible_lineage.ids import require_mfid
 from crucible_lineage.lineage.labels import first_lines
 from crucible_lineage.pipeline.job.delivering import deliver_all
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.planner import plan_pipeline
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings, key_in, resolve_settings
 from crucible_lineage.text.amounts import size_text
@@ -155,8 +156,6 @@ def pull_command(
 
 def _inputs(path: Path, session: Session) -> list[str]:
     """Return the ids of a pipeline's registered inputs, and of statements that select calibrations or end others."""
-    from crucible_lineage.pipeline.plan.planner import plan_pipeline
-
     inputs = plan_pipeline(bind_file(path, session.store), session).inputs
     datasets = [item.dataset.mfid for items in inputs.values() for item in items if item.dataset is not None]
     choices = (partners for items in inputs.values() for item in items for partners in item.calibrations.values())
