@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -194,13 +195,15 @@ class StepSpec(DeclaredModel):
     inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(
         default={}, description="the source of each role: an input, a step or step.output"
     )
-    params: dict[str, object] = Field(default={}, description="values of the function's keyword-only arguments")
+    params: dict[str, object] = Field(
+        default_factory=dict, description="values of the function's keyword-only arguments"
+    )
     matrix: dict[str, tuple[object, ...]] | tuple[dict[str, object], ...] | None = Field(
         default=None,
         description="parameters to sweep: a list of values for each (all combinations), or of combinations",
     )
-    output: OutputFields = Field(default=OutputFields(), description="description of the resulting dataset")
-    env: dict[str, str] = Field(default={}, description="more environment variables of a command")
+    output: OutputFields = Field(default_factory=OutputFields, description="description of the resulting dataset")
+    env: dict[str, str] = Field(default_factory=dict, description="more environment variables of a command")
     retries: int = Field(default=0, ge=0, le=100, description="how often a failed step is tried again")
     timeout: float | None = Field(default=None, gt=0, description="seconds after which the step is stopped")
     reads: Fields = Field(default=(), description="files beside the declaration that it reads: part of its identity")
@@ -227,12 +230,12 @@ class StepSpec(DeclaredModel):
     def _short_forms(cls, value: object) -> object:
         return {role: _source(source) for role, source in value.items()} if isinstance(value, dict) else value
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, tuple[Source, ...]]:
         """The sources of each role."""
         return {role: item if isinstance(item, tuple) else (item,) for role, item in self.inputs.items()}
 
-    @property
+    @cached_property
     def all_sources(self) -> tuple[Source, ...]:
         """The sources of all roles."""
         return tuple(source for role_sources in self.sources.values() for source in role_sources)
@@ -253,7 +256,7 @@ class StepSpec(DeclaredModel):
             )
         return value
 
-    @property
+    @cached_property
     def combinations(self) -> tuple[dict[str, object], ...]:
         """The distinct combinations of swept parameters; a single empty one if nothing is swept."""
         if self.matrix is None:

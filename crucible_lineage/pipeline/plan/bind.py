@@ -53,8 +53,8 @@ class _Binder:
         self.inspector = Inspector(store)
         self.faults: list[Fault] = list(declared.faults)
         self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
-        self.inputs = tuple(mapping_at(self.document.data, "inputs"))  # unreadable ones included
-        self.steps = tuple(mapping_at(self.document.data, "steps"))
+        self.inputs = mapping_at(self.document.data, "inputs")  # unreadable ones included
+        self.steps = mapping_at(self.document.data, "steps")
         self.signatures: dict[str, Inspection] = {}  # of a function with a fault, what is known of it
         self.collected: dict[str, frozenset[str]] = {}  # the roles of each step that take lists
 
@@ -213,10 +213,9 @@ class _Binder:
                 self._report(location, f"step {name!r}: {message}; give the value to the step, and let it return it")
 
     def _check_source(self, step: str, role: str, source: Source) -> None:
-        names = [*self.inputs, *self.steps]
         location = ("steps", step, "inputs", role)
-        if source.source not in names:
-            hint = nearest(source.source, names)
+        if source.source not in self.inputs and source.source not in self.steps:
+            hint = nearest(source.source, [*self.inputs, *self.steps])
             self._report(location, f"step {step!r}: there is no input or step {source.source!r}; {hint}")
         elif source.source == step:
             self._report(location, f"step {step!r} takes its own result as input {role!r}")
@@ -232,7 +231,7 @@ class _Binder:
     def _check_roles(
         self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
     ) -> None:
-        declared = mapping_at(mapping_at(mapping_at(self.document.data, "steps"), name), "inputs")
+        declared = mapping_at(mapping_at(self.steps, name), "inputs")
         for role, role_sources in sources.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
@@ -286,11 +285,10 @@ class _Binder:
 
     def _check_unused(self) -> None:
         """Report inputs that no step uses; a misspelt name counts as a use of the nearest input."""
-        steps = mapping_at(self.document.data, "steps")
         used = {source.source for step in self.spec.steps.values() for source in step.all_sources}
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
-        for step in steps.values():  # unreadable steps and inputs of steps use names too
+        for step in self.steps.values():  # unreadable steps and inputs of steps use names too
             used |= set(names_in(step)) if isinstance(step, dict) else set()
         for name in self.inputs:
             if name not in used:

@@ -142,7 +142,7 @@ class Expansion:
             grouped = {grouping(root, by_record) for source in step.spec.all_sources
                        if source.group_by and (by_record := record_fields(source.group_by))
                        for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
-            for dimension in {*grouped, *step.dimensions} - self.columns.keys():
+            for dimension in {*grouped, *step.dimensions}.difference(self.columns):
                 root, fields = root_of(dimension), fields_of(dimension)
                 if root in self.inputs:
                     self._add_column(dimension, groups_of(self.inputs[root], fields))
