@@ -41,7 +41,6 @@ from crucible_lineage.statements.calibrations import (
     Certificate,
     CertificateMatch,
     certified_text,
-    overlapping,
     range_text,
 )
 from crucible_lineage.statements.effects import AppliedStatement
@@ -398,10 +397,8 @@ def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
 
 def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
     """Yield what follows once a certificate is lifted: what is certified in its place, and what was made with it."""
-    others = [
-        certificate for certificate in session.mirror.certificates(lifted.project) if certificate.key == lifted.key
-    ]
-    now = sorted({certificate.dataset for certificate in overlapping(lifted.declared, others)})
+    others = (other for other in session.mirror.certificates(lifted.project) if other.key == lifted.key)
+    now = sorted({other.dataset for other in others if other.overlaps(lifted.declared)})
     yield f"{lifted.kind} of {lifted.scope} {range_text(lifted.declared)}: {', '.join(now) or 'none'} is certified now"
     made = [
         found

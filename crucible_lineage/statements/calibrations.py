@@ -79,6 +79,10 @@ class Certificate:
         """Return the remaining range that contains a moment."""
         return next((span for span in self.spans if span[0] <= moment < span[1]), None)
 
+    def overlaps(self, span: Span) -> bool:
+        """Return whether it has a remaining range within `span`."""
+        return any(begin < span[1] and span[0] < end for begin, end in self.spans)
+
     def to_json(self) -> JsonObject:
         """Return the JSON that commands print, with the remaining ranges."""
         return {
@@ -327,12 +331,3 @@ class Calibrations:
 
 def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
     return match[0], match[1].statement
-
-
-def overlapping(span: Span, others: Iterable[Certificate]) -> list[Certificate]:
-    """Return the certificates that have a remaining range within `span`."""
-    return [
-        certificate
-        for certificate in others
-        if any(begin < span[1] and span[0] < end for begin, end in certificate.spans)
-    ]

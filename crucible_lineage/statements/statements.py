@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from crucible_lineage.ids import derive_mfid
@@ -290,6 +291,24 @@ class ActiveStatements:
         """Return whether a statement counts for the datasets of a project: it is from there, or trusted there."""
         return _counts(statement, project, self.trusted)
 
+    def signers(self, awaited: Statement) -> set[str]:
+        """Return the accounts whose signatures an awaiting result needs and has. Each counts once."""
+        return {
+            statement.account
+            for mfid in awaited.about.datasets
+            for statement in self._signatures.get(mfid, ())
+            if self.counts(statement, awaited.project) and not why_not_sign(awaited, statement.account)
+        }
+
+    @cached_property
+    def _signatures(self) -> dict[str, list[Statement]]:
+        """The signatures by dataset."""
+        signed: dict[str, list[Statement]] = {}
+        for statement in self.statements.values():
+            for mfid in statement.about.datasets if statement.verb == SIGN else ():
+                signed.setdefault(mfid, []).append(statement)
+        return signed
+
 
 def in_force(statements: Iterable[Statement]) -> ActiveStatements:
     """Return the statements in force: those that are not revoked by another one in force that counts there."""
@@ -349,32 +368,6 @@ def _not_revoked(
     return {mfid: statement for mfid, statement in selected.items() if is_active.get(mfid, True)}
 
 
-def signatures_of(active: ActiveStatements) -> dict[str, list[Statement]]:
-    """Return the signatures in force, by dataset."""
-    signed: dict[str, list[Statement]] = {}
-    for statement in active.statements.values():
-        for mfid in statement.about.datasets if statement.verb == SIGN else ():
-            signed.setdefault(mfid, []).append(statement)
-    return signed
-
-
-def signed_by(active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]) -> set[str]:
-    """Return the accounts whose signatures an awaiting result needs and has. Each counts once."""
-    return {
-        statement.account
-        for mfid in awaited.about.datasets
-        for statement in signed.get(mfid, ())
-        if active.counts(statement, awaited.project) and not why_not_sign(awaited, statement.account)
-    }
-
-
-def missing_signatures(
-    active: ActiveStatements, awaited: Statement, signed: Mapping[str, Collection[Statement]]
-) -> int:
-    """Return how many signatures an awaiting result still needs."""
-    return max(0, awaited.needed - len(signed_by(active, awaited, signed)))
-
-
 def why_not_sign(awaited: Statement, account: str) -> str:
     """Return why the signature of an account does not count for an awaiting result, nor revokes that it waits."""
     if account in awaited.excluded:
@@ -432,12 +425,9 @@ class StatementIndex:
         """
         datasets: dict[str, tuple[Mention, ...]] = {}
         conditions: list[tuple[About, Mention]] = []
-        signed = signatures_of(active) if verb == HOLD else {}
         for statement in sorted(active.statements.values(), key=lambda statement: (statement.when, statement.mfid)):
-            is_candidate = (
-                verb == HOLD and statement.verb == AWAIT and missing_signatures(active, statement, signed) > 0
-            )
-            if statement.verb != verb and not (is_candidate or (verb == HOLD and statement.blocks_project)):
+            is_candidate = statement.verb == AWAIT and len(active.signers(statement)) < statement.needed
+            if statement.verb != verb and not (verb == HOLD and (is_candidate or statement.blocks_project)):
                 continue
             mention = Mention(statement.mfid, statement.project, statement.account, statement.flag)
             for mfid in statement.about.datasets:

@@ -24,7 +24,6 @@ from crucible_lineage.statements.calibrations import (
     NEXT,
     Certificate,
     certificates_of,
-    overlapping,
     range_text,
 )
 from crucible_lineage.statements.statements import (
@@ -41,9 +40,6 @@ from crucible_lineage.statements.statements import (
     ActiveStatements,
     Statement,
     in_force,
-    missing_signatures,
-    signatures_of,
-    signed_by,
     signers_text,
     statement_id,
     why_not_sign,
@@ -266,8 +262,8 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
 
 def _missing(active: ActiveStatements, awaited: Statement) -> tuple[int, str]:
     """Return how many signatures an awaiting result needs, and whose, in words."""
-    signed = signatures_of(active)
-    return missing_signatures(active, awaited, signed), signers_text(awaited, signed_by(active, awaited, signed))
+    signed = active.signers(awaited)
+    return max(0, awaited.needed - len(signed)), signers_text(awaited, signed)
 
 
 def makers_of(session: Session, mfid: str) -> list[str]:
@@ -325,14 +321,10 @@ def certify(
     if not kind:
         raise InputError(f"certify {dataset}: it has no measurement; name the kind of calibration with --kind")
     if not declared_by:  # else the values are those of data
-        instrument = str(mapping(span["for"]).get("instrument_name") or "")
-        names = {summary.instrument for summary in session.mirror.snapshot(project).summaries.values()}
-        near = [name for name in sorted(names) if name.casefold() == instrument.casefold()]
-        if near and instrument not in near:
-            raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
+        _require_name_in_data(session, project, str(mapping(span["for"]).get("instrument_name") or ""))
     active = _in_force_now(session)
     body = {"kind": kind, **span, **({"place": declared_by} if declared_by else {})}
-    new = Statement("", project, CERTIFY, About((dataset,)), "", "", body=body)
+    new = Statement("", project, CERTIFY, About((dataset,)), _own_id(session), "", body=body)
     own, same = _among(active, new)
     before = [
         certificate
@@ -342,22 +334,37 @@ def certify(
     for certificate in before:
         if certificate.spans == own.spans:
             return StatementOutcome(active.statements[certificate.statement], is_new=False)
-    conflicts = [certificate for certificate in same if any(overlapping(span, [certificate]) for span in own.spans)]
-    if replaced is not True and (
-        left := [conflict for conflict in conflicts if conflict.statement not in (replaced or ())]
-    ):
+    conflicts = [certificate for certificate in same if any(map(certificate.overlaps, own.spans))]
+    left = (
+        [conflict for conflict in conflicts if conflict.statement not in (replaced or ())]
+        if replaced is not True
+        else []
+    )
+    if left:
         raise InputError(_refusal(own, left))
-    author = Statement("", project, CERTIFY, About(), _own_id(session), "")
-    for conflict in conflicts:
-        if not active.counts(author, conflict.project):
-            raise InputError(
-                f"certify in project {project}: {conflict.dataset} is certified in project {conflict.project}, "
-                f"where statements of {project} do not count. Nothing was stated; state it there, "
-                f"with --project {conflict.project}"
-            )
+    _require_counts(active, new, conflicts)
     if over := sorted({conflict.statement for conflict in (*conflicts, *before)}):
         body["over"] = over
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
+
+
+def _require_name_in_data(session: Session, project: str, instrument: str) -> None:
+    """Raise InputError if data of a project name an instrument of the same letters, but none spells it so."""
+    names = {summary.instrument for summary in session.mirror.snapshot(project).summaries.values()}
+    near = [name for name in sorted(names) if name.casefold() == instrument.casefold()]
+    if near and instrument not in near:
+        raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
+
+
+def _require_counts(active: ActiveStatements, new: Statement, replaced: Iterable[Certificate]) -> None:
+    """Raise InputError if a new certificate does not count in the project of one that it replaces."""
+    for other in replaced:
+        if not active.counts(new, other.project):
+            raise InputError(
+                f"certify in project {new.project}: {other.dataset} is certified in project {other.project}, "
+                f"where statements of {new.project} do not count. Nothing was stated; state it there, "
+                f"with --project {other.project}"
+            )
 
 
 def certificates_as_of(session: Session, project: str, kind: str | None = None, as_of: str = "") -> list[Certificate]:
