@@ -72,10 +72,12 @@ _INERT = (
     | typing.NewType
 )
 
-_LITERALS = (type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented))
-_GETTERS = (operator.itemgetter, operator.attrgetter, operator.methodcaller)
 # Their repr is complete, and the same in every Python version.
-_REPR_TYPES = (date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID, range, slice, *_GETTERS)
+_REPR_TYPES = (
+    *(type(None), bool, str, bytes, float, complex, type(Ellipsis), type(NotImplemented), range, slice),
+    *(date, datetime, time, timedelta, timezone, Decimal, Fraction, UUID),
+    *(operator.itemgetter, operator.attrgetter, operator.methodcaller),
+)
 CONTAINERS = (list, tuple, dict, set, frozenset, deque, OrderedDict, Counter, types.MappingProxyType)
 
 
@@ -401,7 +403,7 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
     kind = type(value)
     if kind is str and folder and value.startswith(str(folder)) and (location := _located(Path(value), folder, opened)):
         return f"str:{location}"
-    if kind in _LITERALS:
+    if kind in _REPR_TYPES:
         return f"{kind.__name__}:{value!a}"
     if kind is int:
         return f"int:{value:x}"
@@ -409,14 +411,18 @@ def constant_text(value: Any, folder: Path | None = None, opened: Callable[[Path
         return f"path:{_located(value, folder, opened) or ascii(value.as_posix())}"
     if isinstance(value, re.Pattern):
         return f"pattern:{value.pattern!a} {value.flags}"
-    if kind in _REPR_TYPES:
-        return f"{kind.__name__}:{value!a}"
     if kind in CONTAINERS:
         if isinstance(value, (dict, types.MappingProxyType)):
-            pairs = [(constant_text(key), constant_text(item, folder, opened)) for key, item in value.items()]
-            return f"{kind.__name__}[{','.join(f'{key}={item}' for key, item in pairs)}]"
-        spelled = [constant_text(item, folder, opened) for item in value]
+            spelled = [f"{constant_text(key)}={constant_text(item, folder, opened)}" for key, item in value.items()]
+        else:
+            spelled = [constant_text(item, folder, opened) for item in value]
         return f"{kind.__name__}[{','.join(sorted(spelled) if kind in (set, frozenset) else spelled)}]"
+    return _foreign_text(value)
+
+
+def _foreign_text(value: Any) -> str:
+    """Return a quantity or an array of a library in one spelling. Raises NotPlainError for other objects."""
+    kind = type(value)
     if isinstance(value, type):
         raise NotPlainError("class")
     if (quantity := quantity_of(value)) is not None:
