@@ -89,31 +89,32 @@ def _add_activities(document: ProvDocument, lineage: ExportedLineage) -> None:
         document.agent(name, _attributes(document, {"prov:type": kind, "prov:label": agent.name}))
 
     for activity in lineage.activities:
-        activity_id = f"activity:{activity.id}"
-        about = {
-            "prov:label": activity.step,
-            "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
-            "cl:note": activity.note,
-            "cl:pipeline": activity.pipeline,
-            "cl:run": activity.run,
-            "cl:params": _json(activity.params),
-            "cl:software": _json(activity.software),
-            "cl:git": _json(activity.git),
-        }
-        moments = activity.started or None, activity.ended or None
-        document.activity(activity_id, *moments, _attributes(document, about))
-        for use in activity.used:
-            certificate = use.certificate or {}
-            about = {"prov:role": use.role, "cl:certificate": text(certificate.get("statement"))}
-            about |= {"cl:certified": certified_text(certificate), "cl:certifiedBy": text(certificate.get("by"))}
-            document.used(activity_id, f"mfid:{use.mfid}", other_attributes=_attributes(document, about))
-        for made in activity.made:
-            role = _attributes(document, {"prov:role": made.role})
-            document.wasGeneratedBy(f"mfid:{made.mfid}", activity_id, activity.ended or None, other_attributes=role)
+        _add_activity(document, activity)
         if activity.agent:
-            document.wasAssociatedWith(
-                activity_id, agents[activity.agent], plans.get((activity.function, activity.code))
-            )
+            plan = plans.get((activity.function, activity.code))
+            document.wasAssociatedWith(f"activity:{activity.id}", agents[activity.agent], plan)
+
+
+def _add_activity(document: ProvDocument, activity: ExportedActivity) -> None:
+    """Add an activity, with the datasets that it used and made."""
+    activity_id = f"activity:{activity.id}"
+    about: Attributes = {
+        "prov:label": activity.step,
+        "prov:type": "cl:ByHand" if activity.by_hand else "cl:StepExecution",
+        "cl:note": activity.note,
+        "cl:pipeline": activity.pipeline,
+        "cl:run": activity.run,
+        **{f"cl:{name}": _json(getattr(activity, name)) for name in ("params", "software", "git")},
+    }
+    document.activity(activity_id, activity.started or None, activity.ended or None, _attributes(document, about))
+    for use in activity.used:
+        certificate = use.certificate or {}
+        about = {"prov:role": use.role, "cl:certificate": text(certificate.get("statement"))}
+        about |= {"cl:certified": certified_text(certificate), "cl:certifiedBy": text(certificate.get("by"))}
+        document.used(activity_id, f"mfid:{use.mfid}", other_attributes=_attributes(document, about))
+    for made in activity.made:
+        role = _attributes(document, {"prov:role": made.role})
+        document.wasGeneratedBy(f"mfid:{made.mfid}", activity_id, activity.ended or None, other_attributes=role)
 
 
 def _add_edge(document: ProvDocument, edge: Edge, maker: ExportedActivity | None) -> None:
