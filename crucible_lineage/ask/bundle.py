@@ -6,6 +6,7 @@ offline and shows its records; and `reproduce.py`, which remakes it.
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import tempfile
@@ -27,11 +28,11 @@ from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, r
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
-from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
+from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, media_type, utf8
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.page import PICTURES, render_html, thumbnail_in
 from crucible_lineage.lineage.records import Rights, provenance, stated_rights
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
@@ -159,9 +160,15 @@ def _write_metadata(
 ) -> list[TextFile]:
     """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
+    can_reproduce = any(file.path == DRIVER for file in more)
+    page = render_html(
+        *(shown, header.about),
+        figure=_figure(shown.node(header.about), stored, folder) if can_reproduce else "",
+        reproduce=f"python {DRIVER}" if can_reproduce else "",
+    )
     pictures = [
         TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, header.about)),
-        TextFile(PREVIEW, "the lineage as a page to explore", render_html(shown, header.about)),
+        TextFile(PREVIEW, "the lineage as a page to explore", page),
     ]
     stored_files = {name: (*kept.files, *(file for file, _ in kept.absent)) for name, kept in stored.items()}
     crate = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])
@@ -170,6 +177,16 @@ def _write_metadata(
     for file in written:
         _write(folder, file.path, file.text)
     return written
+
+
+def _figure(node: Node, stored: Mapping[str, _Stored], folder: Path) -> str:
+    """Return the picture of a result as a data URI: its thumbnail, else the first of its files that is one."""
+    if thumbnail := thumbnail_in(node.record):
+        return thumbnail
+    for file in stored[node.id].files:
+        if (kind := media_type(file.name)) in PICTURES:
+            return f"data:{kind};base64,{base64.b64encode((folder / file.path).read_bytes()).decode()}"
+    return ""
 
 
 def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:

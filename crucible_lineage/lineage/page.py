@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import plain, title
 from crucible_lineage.lineage.model import Node
@@ -22,7 +22,8 @@ from crucible_lineage.text.masking import masked
 from crucible_lineage.text.times import measured_at
 
 SCRIPTS = ("data.js", "fold.js", "arrange.js", "draw.js", "panel.js", "page.js")
-_THUMBNAIL = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+")
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_THUMBNAIL = re.compile(rf"data:({'|'.join(PICTURES)});base64,[A-Za-z0-9+/=]+")
 _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
     "kind": lambda node: node.kind,
     "name": title,
@@ -35,7 +36,15 @@ _NODE_COLUMNS: dict[str, Callable[[Node], object]] = {
 }
 
 
-def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "", superseded: bool = False) -> str:
+def render_html(
+    graph: LineageGraph,
+    focus: str | None = None,
+    *,
+    pages: str = "",
+    superseded: bool = False,
+    figure: str = "",
+    reproduce: str = "",
+) -> str:
     """Return the page as text, at first with the boxes of the picture; of over a hundred, with the forty nearest.
 
     The rest unfolds. With `focus` it has that dataset's ancestors and descendants. A button shows superseded results,
@@ -43,7 +52,8 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
 
     The page contains each dataset's record: metadata, parameters, files with hashes, provenance, and the thumbnail if
     the record has one as a data URI under `thumbnail`. Anyone with the file can read it. `pages` is the address of
-    datasets' own pages up to the MFID, for links.
+    datasets' own pages up to the MFID, for links. With `reproduce`, the command that makes the focus again, the page
+    begins with the focus as a `figure` (a data URI), and ends with the command.
     """
     # One function, so that its names do not clash with the browser's.
     script, style = "(async () => {\n" + "".join(map(_resource, SCRIPTS)) + "})();\n", _resource("page.css")
@@ -53,7 +63,7 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
     redact = redactor(graph)
     details = [redact(_detail(node)) for node in graph.nodes.values()]
     drawable = masked(drawable, by_name=False) | {"pages": pages, "details": details, "superseded": superseded}
-    text = json.dumps(drawable, ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps(drawable, ensure_ascii=False, separators=(",", ":"))
     policy = (
         f"default-src 'none'; img-src data:; style-src 'sha256-{_digest(style)}'; "
         f"script-src 'sha256-{_digest(script)}'; base-uri 'none'; form-action 'none'"
@@ -66,8 +76,11 @@ def render_html(graph: LineageGraph, focus: str | None = None, *, pages: str = "
         .render(
             policy=policy,
             title=f"Lineage of {title(graph.node(focus))}" if focus else "Lineage",
+            caption=title(graph.node(focus)) if focus else "",
+            figure=figure,
+            reproduce=reproduce,
             style=style,
-            data=base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"), 9)).decode(),
+            data=base64.b64encode(zlib.compress(data.encode("utf-8", "backslashreplace"), 9)).decode(),
             script=script,
         )
     )
@@ -108,17 +121,22 @@ def _detail(node: Node) -> JsonObject | None:
         return None
     written = provenance(node.record)
     recipe = written.get("recipe")
-    thumbnail = node.record.get("thumbnail")
     is_unknown = node.record.get("timestamp") not in (None, "") and measured_at(node.record) is None
     record = {**node.record, "timestamp": "not known"} if is_unknown else node.record
     return {
         "record": {label: record[key] for key, label in SHOWN.items() if record.get(key) not in (None, "")},
-        "thumbnail": thumbnail if isinstance(thumbnail, str) and _THUMBNAIL.fullmatch(thumbnail) else None,
+        "thumbnail": thumbnail_in(node.record),
         "metadata": given_metadata(node.record),
         "params": recipe.get("params") if isinstance(recipe, Mapping) else None,
         "files": [{"name": n, "size": size, "sha256": sha256} for n, sha256, size in recorded_files(node.record)],
         "provenance": {key: value for key, value in written.items() if key != "generated"},
     }
+
+
+def thumbnail_in(record: JsonMapping | None) -> str | None:
+    """Return the thumbnail in a record, a data URI; None if there is none."""
+    thumbnail = text(mapping(record).get("thumbnail"))
+    return thumbnail if _THUMBNAIL.fullmatch(thumbnail) else None
 
 
 def _resource(name: str) -> str:

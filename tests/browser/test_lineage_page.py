@@ -20,6 +20,7 @@ from tests.page import page_data
 
 pytestmark = pytest.mark.browser
 PICTURES = Path(__file__).parents[2] / "docs" / "lineages.py"
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
@@ -63,9 +64,9 @@ def opened(chromium, tmp_path):
     complaints = []
     contexts = []
 
-    def open_page(graph, focus=None, scheme="light", size=(1400, 800)):
+    def open_page(graph, focus=None, scheme="light", size=(1400, 800), **review):
         file = Path(tmp_path, "lineage.html")
-        file.write_text(render_html(graph, focus), encoding="utf-8")
+        file.write_text(render_html(graph, focus, **review), encoding="utf-8")
         contexts.append(chromium.new_context(color_scheme=scheme, viewport={"width": size[0], "height": size[1]}))
         page = contexts[-1].new_page()
         page.on("console", lambda message: complaints.append(message.text))
@@ -145,9 +146,11 @@ def test_a_group_unfolds_and_folds_again_and_search_finds_its_members(opened):
     assert page.locator('[data-id="scan-00041"]').count() == 1
 
 
-def test_keys_follow_links_and_close_the_panel(opened):
-    page = opened(scans(2), "summary")
+def test_keys_follow_links_and_close_the_panel_below_the_figure_of_a_review(opened):
+    page = opened(scans(2), "summary", figure=PIXEL, reproduce="python reproduce.py")
 
+    tops = [page.locator(part).bounding_box()["y"] for part in ("#result img", "#picture", "#verdicts pre")]
+    assert tops == sorted(tops)
     page.locator('[data-id="summary"]').focus()
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")

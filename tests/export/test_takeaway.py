@@ -191,6 +191,7 @@ def test_a_bundle_checks_itself(made: Any, unpacked: Path) -> None:
     assert listed["about"] == made.total
     assert {entry["mfid"] for entry in listed["datasets"]} == {made.first, made.second, made.scaled, made.total}
     assert (unpacked / "lineage.svg").exists()
+    assert "<pre>python reproduce.py</pre>" in (unpacked / "ro-crate-preview.html").read_text()
     assert (unpacked / "ro-crate-metadata.json").exists()
 
 
