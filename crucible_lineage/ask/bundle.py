@@ -245,9 +245,9 @@ def _write_kit(
             outputs.append(KitStep(node.id, step, metadata))
     if not outputs:
         return []
-    paths = {(mfid, file.name, file.sha256): file.path for mfid, kept in stored.items() for file in kept.files}
+    files = {(mfid, file.name, file.sha256): folder / file.path for mfid, kept in stored.items() for file in kept.files}
     written = write_kit(
-        *(folder, mfid, outputs, lambda owner, file: paths.get((owner, file.name, file.sha256))),
+        *(folder, mfid, outputs, lambda owner, file: files.get((owner, file.name, file.sha256))),
         lambda kept: kept_bytes(session, kept),
     )
     names = [path.relative_to(folder).as_posix() for path in written]

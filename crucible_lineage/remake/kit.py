@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import executions
-from crucible_lineage.lineage.records import PROVENANCE_KEY, returned_values
+from crucible_lineage.lineage.records import returned_values
+from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.facts import facts_in
 from crucible_lineage.pipeline.plan.fetch import cached_file
 from crucible_lineage.provenance.environment import lock_text
@@ -63,7 +65,7 @@ from crucible_lineage.remake.driver import main
 
 sys.exit(main(BUNDLE, __doc__))
 '''
-PathOf = Callable[[str, FileRef], "str | None"]
+FileOf = Callable[[str, FileRef], "Path | None"]
 BytesOf = Callable[["KeptFile"], bytes]
 
 
@@ -76,13 +78,13 @@ class KitStep:
     metadata: JsonMapping
 
 
-def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], path_of: PathOf, bytes_of: BytesOf) -> list[Path]:
+def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], file_of: FileOf, bytes_of: BytesOf) -> list[Path]:
     """Write a kit for these outputs of steps and return the written files.
 
-    `path_of` returns the path in the folder of a dataset's file; None if it is omitted. `bytes_of` returns source or
-    environment. Both raise LineageError if the bytes cannot be obtained.
+    `file_of` returns a dataset's file, which is copied unless it is in the folder; None if it is omitted. `bytes_of`
+    returns source or environment. Both raise LineageError if the bytes cannot be obtained.
     """
-    writer = _Writer(folder, path_of, bytes_of)
+    writer = _Writer(folder, file_of, bytes_of)
     by_id = {output.mfid: output for output in outputs}
     links = ((parent, mfid) for mfid, output in by_id.items() for parent in output.record.parents)
     groups = executions({mfid: output.record.recipe for mfid, output in by_id.items()}, links)
@@ -96,9 +98,9 @@ def write_kit(folder: Path, about: str, outputs: Sequence[KitStep], path_of: Pat
 
 
 class _Writer:
-    def __init__(self, folder: Path, path_of: PathOf, bytes_of: BytesOf) -> None:
+    def __init__(self, folder: Path, file_of: FileOf, bytes_of: BytesOf) -> None:
         self.folder = folder
-        self.path_of = path_of
+        self.file_of = file_of
         self.bytes_of = bytes_of
         self.written: list[Path] = []
 
@@ -161,12 +163,18 @@ class _Writer:
         self.data(path, content.encode("utf-8", "backslashreplace"))
 
     def _file(self, mfid: str, file: Any) -> JsonObject:
-        ref = FileRef(file.name, file.sha256, file.size)
         entry = {"name": file.name, "sha256": file.sha256, "size": file.size}
         try:
-            return {**entry, "path": self.path_of(mfid, ref)}
+            source = self.file_of(mfid, FileRef(**entry))
         except LineageError as error:
             return {**entry, "path": None, "why": str(error).partition("\n")[0]}
+        if source is None or source.is_relative_to(self.folder):
+            return {**entry, "path": source and source.relative_to(self.folder).as_posix()}
+        copy = self.folder / "data" / mfid / file.sha256
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+        return {**entry, "path": copy.relative_to(self.folder).as_posix()}
 
     def _kept(self, kept: KeptFile | None, kind: str, ending: str, faults: list[str]) -> JsonObject | None:
         """Copy a support file of results into the kit."""
@@ -207,7 +215,7 @@ def _returned_values(output: KitStep) -> JsonObject | None:
     declared = output.record.activity.declared
     described = set(declared.output.metadata or ()) if declared and declared.output else set()
     record = {"result": {"keys": list(output.record.result.keys)}}
-    found = returned_values({"scientific_metadata": {**output.metadata, PROVENANCE_KEY: record}})
+    found = returned_values({"scientific_metadata": {**output.metadata, KEY: record}})
     return {name: value for name, value in found.items() if name not in described}
 
 

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import random
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,16 +57,11 @@ def reproduce_datasets(
     outputs, codes = _outputs(session, mfids, is_all=options.is_all)
     (consent or Consent()).require(session, codes)
     with _folder(session) as name:
-
-        def path_of(mfid: str, file: FileRef) -> str | None:
-            path = f"data/{mfid}/{file.sha256}"
-            if not (name / "kit" / path).exists():
-                source = cached_file(DatasetRef(mfid, mfid, (file,)), file, session)
-                (name / "kit" / path).parent.mkdir(parents=True, exist_ok=True)
-                (name / "kit" / path).write_bytes(source.read_bytes())
-            return path
-
-        write_kit(name / "kit", mfids[0], outputs, path_of, lambda kept: kept_bytes(session, kept))
+        write_kit(
+            *(name / "kit", mfids[0], outputs),
+            lambda mfid, file: cached_file(DatasetRef(mfid, mfid, (file,)), file, session),
+            lambda kept: kept_bytes(session, kept),
+        )
         outcomes = _remake(name / "kit", mfids, options, keep or name / "made", report)
     _note_history(session, outcomes, {output.mfid: output.metadata for output in outputs})
     return outcomes
@@ -87,10 +81,10 @@ def reproduce_bundle(
     ForeignCodeError without consent to the code.
     """
     with _folder(session) as name:
-        opened = open_bundle(bundle, name / "bundle", name / "kit")
+        opened = open_bundle(bundle, name / "bundle")
         outputs, codes = opened.outputs()
         (consent or Consent()).require(session, [code for code in codes if options.is_all or code.mfid == opened.about])
-        write_kit(name / "kit", opened.about, outputs, opened.copy, opened.kept_bytes)
+        write_kit(name / "kit", opened.about, outputs, opened.file, opened.kept_bytes)
         outcomes = _remake(name / "kit", [opened.about], options, keep or name / "made", report)
     for outcome in outcomes:
         outcome.compared_with = f"the bundle whose list has the SHA-256 {opened.sha256}"
@@ -100,7 +94,7 @@ def reproduce_bundle(
 def code_to_show(session: Session, mfids: Sequence[str], bundle: Path | None) -> Iterator[str]:
     """Yield what making these results, or all of a bundle, again would run: its authors, its call, its source files."""
     with _folder(session) as name:
-        opened = open_bundle(bundle, name / "bundle", name / "kit") if bundle else None
+        opened = open_bundle(bundle, name / "bundle") if bundle else None
         outputs, codes = opened.outputs() if opened else _outputs(session, mfids, is_all=False)
         for output, code in zip(outputs, codes, strict=True):
             yield f"{code}, with {json.dumps(output.record.recipe['params'], ensure_ascii=False)}"
@@ -204,12 +198,11 @@ def _outputs(session: Session, mfids: Sequence[str], *, is_all: bool) -> tuple[l
 
 @dataclass(frozen=True)
 class OpenedBundle:
-    """A bundle that leads to its ids: its folder, its list of contents with the SHA-256, and the kit to be made."""
+    """A bundle that leads to its ids: its folder, and its list of contents with the SHA-256."""
 
     folder: Path
     contents: Mapping[str, Any]
     sha256: str
-    kit: Path
 
     @property
     def about(self) -> str:
@@ -230,18 +223,12 @@ class OpenedBundle:
                 codes.append(RecordedCode(entry["mfid"], step.declared_step, runs, authors, name))
         return outputs, codes
 
-    def copy(self, mfid: str, file: FileRef) -> str | None:
-        """Copy a dataset's file into the kit. Return its path there; None if its bytes are not in the bundle."""
+    def file(self, mfid: str, file: FileRef) -> Path | None:
+        """Return a dataset's file; None if its bytes are not in the bundle."""
         entries = (
             entry for dataset in self.contents["datasets"] if dataset["mfid"] == mfid for entry in dataset["files"]
         )
-        source = next((entry["path"] for entry in entries if entry["sha256"] == file.sha256), None)
-        if source is None:
-            return None
-        path = f"data/{mfid}/{file.sha256}"
-        (self.kit / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder / source, self.kit / path)
-        return path
+        return next((self.folder / entry["path"] for entry in entries if entry["sha256"] == file.sha256), None)
 
     def kept_bytes(self, kept: KeptFile) -> bytes:
         """Return source or environment by the hash in a record. InputError if it does not hold them."""
@@ -252,7 +239,7 @@ class OpenedBundle:
         raise InputError(f"the bundle has no file with the SHA-256 {kept.sha256}")
 
 
-def open_bundle(bundle: Path, folder: Path, kit: Path) -> OpenedBundle:
+def open_bundle(bundle: Path, folder: Path) -> OpenedBundle:
     """Unpack a bundle into a folder, or take one that is a folder. InputError unless it leads to its ids."""
     try:
         if bundle.is_file():
@@ -271,4 +258,4 @@ def open_bundle(bundle: Path, folder: Path, kit: Path) -> OpenedBundle:
             f"reproduce {bundle}: it does not lead to its ids, so nothing of it was run: "
             f"{shortened(findings, MOST_FINDINGS)}; get it from its maker again"
         )
-    return OpenedBundle(folder, contents, hashlib.sha256(listed).hexdigest(), kit)
+    return OpenedBundle(folder, contents, hashlib.sha256(listed).hexdigest())
