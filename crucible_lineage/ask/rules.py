@@ -28,7 +28,7 @@ from crucible_lineage.provenance.recipe import changed_keys, generated_sha256, g
 from crucible_lineage.provenance.record import unreadable
 from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_of
+from crucible_lineage.standing.slots import currency_of
 
 Record = StepRecord | FilesRecord
 

@@ -36,7 +36,7 @@ from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
 from crucible_lineage.registration.read import samples_of, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import currency_of
+from crucible_lineage.standing.slots import currency_of
 from crucible_lineage.statements.consent import Consent, recorded_code
 from crucible_lineage.text.commands import is_command, split_command
 

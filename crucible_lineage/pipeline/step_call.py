@@ -20,8 +20,7 @@ from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency
-from crucible_lineage.standing.slots import ClaimingRun
+from crucible_lineage.standing.slots import ClaimingRun, Currency
 from crucible_lineage.step import Step
 
 if TYPE_CHECKING:  # most flows call tasks alone, for which these imports would take a tenth of a second

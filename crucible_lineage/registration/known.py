@@ -34,7 +34,7 @@ from crucible_lineage.registration.read import (
     registered,
     withdrawn_text,
 )
-from crucible_lineage.standing.currency import Currency, currency_of
+from crucible_lineage.standing.slots import Currency, currency_of
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient

@@ -18,7 +18,7 @@ from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, WI
 from crucible_lineage.lineage.records import is_withdrawn
 from crucible_lineage.marks import CORRECTIONS_KEY
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, currency_of
+from crucible_lineage.standing.slots import Currency, currency_of
 from crucible_lineage.statements.statements import Doubt
 
 if TYPE_CHECKING:

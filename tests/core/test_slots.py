@@ -10,7 +10,7 @@ import pytest
 
 from crucible_lineage.core.slots import DatasetStatus, SlotClaim, later_than, slots_of
 from crucible_lineage.lineage.model import CURRENT, SUPERSEDED
-from crucible_lineage.standing.currency import Currency
+from crucible_lineage.standing.slots import Currency
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SLOT = "raman/fitted/out/first.txt"

@@ -30,7 +30,7 @@ from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, Pipe
 from crucible_lineage.refs import ITSELF, DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency, currency_of
+from crucible_lineage.standing.slots import Currency, currency_of
 from crucible_lineage.standing.standings import standings_of_records, visible_copies
 from crucible_lineage.statements.effects import StatementEffects
 from crucible_lineage.statements.statements import Doubt

@@ -19,8 +19,7 @@ from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency
-from crucible_lineage.standing.slots import ClaimingRun
+from crucible_lineage.standing.slots import ClaimingRun, Currency
 from crucible_lineage.statements.statements import AWAIT, About, Mention
 from crucible_lineage.statements.stating import account_ids, makers_of, state
 

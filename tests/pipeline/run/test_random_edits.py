@@ -20,7 +20,7 @@ from crucible_lineage.core.tables import summary_of
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
-from crucible_lineage.standing.currency import Currency
+from crucible_lineage.standing.slots import Currency
 from tests.runs import run
 
 EDITS = int(os.environ.get("RANDOM_EDITS", "6"))  # of each shape; `make crash` asks for more
