@@ -121,30 +121,21 @@ def valid_key(key: str, source: str = "the API key") -> str:
 PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # default of nano-crucible 3.3.0
 
 
-@dataclass(frozen=True)
-class OfficialAccess:
-    """Access as the official client reads it: from the environment, else its configuration file."""
+def official_access(url: str | None, key: str | None, mode: str | None) -> tuple[str, str, str | None]:
+    """Return the address, the key and the privilege mode: as given, else as the official client reads them.
 
-    api_url: str
-    api_key: str | None = field(repr=False)
-    privilege_mode: str | None
-
-    def required_key(self) -> str:
-        """Return the key. Raises InputError if there is none."""
-        if not self.api_key:
-            ways = f"give api_key, set CRUCIBLE_API_KEY, or write it into {_config_file()}"
-            raise InputError(f"there is no API key for {self.api_url}: {ways}")
-        return self.api_key
-
-
-def official_access() -> OfficialAccess:
-    """Return the address, the key and the privilege mode as the official client reads them."""
+    That is from the environment, else from its configuration file. Raises InputError if there is no key.
+    """
     stored = _sections(_config_file()).get(MAIN_SECTION, {})
-    environment = {
-        name: os.environ.get(f"CRUCIBLE_{name.upper()}") for name in ("api_url", "api_key", "privilege_mode")
+    given = {"api_url": url, "api_key": key, "privilege_mode": mode}
+    found = {
+        name: value or os.environ.get(f"CRUCIBLE_{name.upper()}", stored.get(name)) for name, value in given.items()
     }
-    values = {name: value if value is not None else stored.get(name) for name, value in environment.items()}
-    return OfficialAccess(values["api_url"] or PUBLIC_URL, values["api_key"], values["privilege_mode"] or None)
+    address = found["api_url"] or PUBLIC_URL
+    if not found["api_key"]:
+        ways = f"give api_key, set CRUCIBLE_API_KEY, or write it into {_config_file()}"
+        raise InputError(f"there is no API key for {address}: {ways}")
+    return address, found["api_key"], found["privilege_mode"] or None
 
 
 def profile_settings(profile: str, *, data: Path | None = None) -> Settings:

@@ -69,9 +69,7 @@ class CrucibleClient:
         state_folder: Path | None = None,
     ) -> None:
         if api_url is None or api_key is None:
-            access = official_access()
-            api_url, privilege_mode = api_url or access.api_url, privilege_mode or access.privilege_mode
-            api_key = api_key or access.required_key()
+            api_url, api_key, privilege_mode = official_access(api_url, api_key, privilege_mode)
         options: dict[str, Any] = {"privilege_mode": privilege_mode, "timeout": timeout, "transport": transport}
         # A closure, so that no attribute exposes the key.
         self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
