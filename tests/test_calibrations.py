@@ -121,8 +121,12 @@ def test_the_choice_and_its_neighbours_are_those_of_a_search_through_all(history
     assert {one.statement for one in found.valid} == {
         span.statement for (since, until), span in spans if since <= day(at) < until
     }
-    assert found.ended == max((until for (_, until), _ in spans if until <= day(at)), default=None)
-    assert found.begins == min((since for (since, _), _ in spans if since > day(at)), default=None)
+    assert (found.before and found.before.limit) == max(
+        (until for (_, until), _ in spans if until <= day(at)), default=None
+    )
+    assert (found.after and found.after.limit) == min(
+        (since for (since, _), _ in spans if since > day(at)), default=None
+    )
 
 
 def certificate(since: int, until: int | None = None, **more: Any) -> Certificate:

@@ -390,9 +390,9 @@ def _reasons(match: CertificateMatch, moment: datetime) -> Iterator[str]:
         yield "they contradict each other and are not used: lift one of the certificates"
     if not match.valid:
         yield f"as none is certified for {moment_text(moment)}"
-        if nearest := match.nearest(moment):
-            found, side, seconds = nearest
-            yield f"{found.dataset} is valid {range_text(found.declared)}, {span_text(seconds)} {side}"
+        if near := match.nearest:
+            found = near.certificate
+            yield f"{found.dataset} is valid {range_text(found.declared)}, {span_text(near.seconds)} {near.side}"
 
 
 def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:

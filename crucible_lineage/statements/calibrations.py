@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
@@ -239,27 +239,27 @@ def counting_certificates(stored: Any, project: str, kind: str | None = None) ->
     return found
 
 
+class Neighbour(NamedTuple):
+    """A certificate whose range ends before a moment or begins after it: that `limit`, and its distance."""
+
+    certificate: Certificate
+    limit: datetime
+    side: str
+    seconds: float
+
+
 @dataclass(frozen=True)
 class CertificateMatch:
     """Certificates for some data at a moment: those valid then, and the nearest ones before and after."""
 
     valid: tuple[Certificate, ...] = ()
-    before: Certificate | None = None
-    after: Certificate | None = None
-    ended: datetime | None = None
-    begins: datetime | None = None
+    before: Neighbour | None = None
+    after: Neighbour | None = None
 
-    def nearest(self, moment: datetime) -> tuple[Certificate, str, float] | None:
-        """Return the nearer one of `before` and `after`, its side, and its distance in seconds."""
-        sides = []
-        if self.before and self.ended:
-            sides.append(((moment - self.ended).total_seconds(), "before", self.before))
-        if self.after and self.begins:
-            sides.append(((self.begins - moment).total_seconds(), "after", self.after))
-        if not sides:
-            return None
-        seconds, side, certificate = min(sides, key=lambda candidate: (candidate[0], candidate[1] != "before"))
-        return certificate, side, seconds
+    @property
+    def nearest(self) -> Neighbour | None:
+        """The nearer one of `before` and `after`; of two at the same distance, `before`."""
+        return min(filter(None, (self.before, self.after)), key=lambda near: near.seconds, default=None)
 
 
 class _Timeline:
@@ -312,12 +312,12 @@ class Calibrations:
         """Return the certificates of a kind for data with these fields, measured at `moment`."""
         timelines = list(self._matching(kind, value_of))
         valid = [certificate for timeline in timelines for certificate in timeline.at(moment)]
-        before = [match for timeline in timelines if (match := timeline.before(moment))]
-        after = [match for timeline in timelines if (match := timeline.after(moment))]
-        ended, earlier = max(before, key=_order, default=(None, None))
-        begins, later = min(after, key=_order, default=(None, None))
+        before = max(filter(None, (timeline.before(moment) for timeline in timelines)), key=_order, default=None)
+        after = min(filter(None, (timeline.after(moment) for timeline in timelines)), key=_order, default=None)
         return CertificateMatch(
-            tuple(sorted(valid, key=lambda certificate: certificate.statement)), earlier, later, ended, begins
+            tuple(sorted(valid, key=lambda certificate: certificate.statement)),
+            before and Neighbour(before[1], before[0], "before", (moment - before[0]).total_seconds()),
+            after and Neighbour(after[1], after[0], "after", (after[0] - moment).total_seconds()),
         )
 
     def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:

@@ -313,28 +313,26 @@ class CalibrationChooser:
                     remedy = "lift one of them, or state conditions that exclude one another"
                     return Partners(fault=f"{self.name}: {conflict}; {remedy}")
                 if not fitting.valid:
-                    return self._otherwise(fitting, moment, f"{fault}: {_nearest_text(fitting, moment)}{self.hint}")
+                    return self._otherwise(fitting, moment, f"{fault}: {_nearest_text(fitting)}{self.hint}")
                 found.append(self._chosen(fitting.valid[0], moment))
                 continue
-            certificate, begins = fitting.after, fitting.begins
-            if certificate is None or begins is None or self._is_far((begins - moment).total_seconds()):
-                fault = f"{fault} that becomes valid next: {_nearest_text(fitting, moment)}"
+            following = fitting.after
+            if following is None or self._is_far(following.seconds):
+                fault = f"{fault} that becomes valid next: {_nearest_text(fitting)}"
                 return self._otherwise(fitting, moment, fault)
-            seconds = (begins - moment).total_seconds()
-            found.append(self._chosen(certificate, begins, FOLLOWING, "after", seconds))
+            found.append(self._chosen(following.certificate, following.limit, FOLLOWING, "after", following.seconds))
         return Partners(tuple(found))
 
     def _otherwise(self, fitting: CertificateMatch, moment: datetime, fault: str) -> Partners:
         is_conflict = len({certificate.dataset for certificate in fitting.valid}) > 1
-        nearest = fitting.nearest(moment) if self.declared.otherwise == NEAREST and not is_conflict else None
+        nearest = fitting.nearest if self.declared.otherwise == NEAREST and not is_conflict else None
         if fitting.valid and nearest and not is_conflict:  # the valid one is nearer than the next one
             return Partners((self._chosen(fitting.valid[0], moment),))
-        if nearest is None or self._is_far(nearest[2]):
+        if nearest is None or self._is_far(nearest.seconds):
             return Partners(fault=fault, absent=self.declared.otherwise == NONE and not is_conflict)
-        certificate, side, seconds = nearest
-        at = fitting.begins if side == "after" else fitting.ended
-        span = next(span for span in certificate.spans if at in span)
-        return Partners((self._chosen(certificate, span[0], "else nearest", side, seconds),))
+        span = next(span for span in nearest.certificate.spans if nearest.limit in span)
+        chosen = self._chosen(nearest.certificate, span[0], "else nearest", nearest.side, nearest.seconds)
+        return Partners((chosen,))
 
     def _chosen(
         self, certificate: Certificate, moment: datetime, rule: str = VALID, side: str = "", seconds: float = 0.0
@@ -348,13 +346,11 @@ class CalibrationChooser:
         return self.declared.within is not None and seconds > self.declared.within
 
 
-def _nearest_text(fitting: CertificateMatch, moment: datetime) -> str:
+def _nearest_text(fitting: CertificateMatch) -> str:
     """Describe the nearest calibrations before and after, and possible remedies."""
-    parts = []
-    if fitting.before and fitting.ended:
-        away = span_text((moment - fitting.ended).total_seconds())
-        parts.append(f"{fitting.before.dataset} was valid until {moment_text(fitting.ended)}, {away} before")
-    if fitting.after and fitting.begins:
-        away = span_text((fitting.begins - moment).total_seconds())
-        parts.append(f"{fitting.after.dataset} is valid from {moment_text(fitting.begins)}, {away} after")
+    parts = [
+        f"{near.certificate.dataset} {'was valid until' if near is fitting.before else 'is valid from'} "
+        f"{moment_text(near.limit)}, {span_text(near.seconds)} {near.side}"
+        for near in filter(None, (fitting.before, fitting.after))
+    ]
     return f"{' and '.join(parts) or 'none is valid at any time'}; certify one, or add `else: nearest` or `none`"
