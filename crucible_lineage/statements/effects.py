@@ -103,7 +103,8 @@ class StatementEffects:
         if not index or not mfids:
             return {}
         facts = self._facts(mfids, summaries or {}, viewer)
-        sources = at_fault(mfids, facts.get, index, viewer)
+        found = at_fault(facts, index, viewer)
+        sources = {mfid: found[mfid] for mfid in mfids if mfid in found}
         mentions = {source: index.on(source, facts[source], viewer)[0] for source in set(sources.values())}
         statements = self.mirror.statements({mention.mfid for mention in mentions.values()})
         return {mfid: Doubt(source, statements[mentions[source].mfid]) for mfid, source in sources.items()}
