@@ -12,7 +12,8 @@ from crucible_lineage.ids import require_mfid
 from crucible_lineage.json_types import JsonMapping, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import PROVENANCE_KEY, provenance, used_mfids
+from crucible_lineage.lineage.records import provenance, used_mfids
+from crucible_lineage.marks import KEY
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
@@ -115,7 +116,7 @@ def whole_record_of(client: CrucibleClient, mfid: str, record: JsonMapping) -> J
     if partial is None or partial.is_whole:
         return record
     complete = whole_record(client, mfid, partial).document()
-    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: complete}}
+    return {**record, "scientific_metadata": {**metadata, KEY: complete}}
 
 
 def _records(

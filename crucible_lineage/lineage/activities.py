@@ -19,8 +19,6 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Edge, Node
 from crucible_lineage.lineage.records import (
-    PROVENANCE_KEY,
-    SLOTS_KEY,
     Rights,
     mappings,
     provenance,
@@ -29,6 +27,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.lineage.text import public_ids, redactor, shown_edges
+from crucible_lineage.marks import KEY, SLOTS_KEY
 from crucible_lineage.refs import DERIVED, FIELDS
 from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import utc
@@ -247,4 +246,4 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping
         shared = {key: value for key, value in shared.items() if key not in ("recipe", "attached", "equal_parents")}
         shared["params"] = mapping(written.get("recipe") or written).get("params")
         shared["withheld"] = WITHHELD
-    return {**record, "scientific_metadata": {**metadata, PROVENANCE_KEY: shared}}
+    return {**record, "scientific_metadata": {**metadata, KEY: shared}}

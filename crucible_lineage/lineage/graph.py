@@ -18,7 +18,6 @@ from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.labels import short_id
 from crucible_lineage.lineage.model import NODE_TEXTS, STANDINGS, Edge, Kind, Node
 from crucible_lineage.lineage.records import (
-    PROVENANCE_KEY,
     provenance,
     slot_keys,
     state,
@@ -27,6 +26,7 @@ from crucible_lineage.lineage.records import (
     used_mfids,
 )
 from crucible_lineage.machine.process import collector_paused
+from crucible_lineage.marks import KEY
 from crucible_lineage.refs import DERIVED, MEASURED, PART
 
 T = TypeVar("T", bound=Hashable)
@@ -234,7 +234,7 @@ def with_record(node: Node, record: JsonMapping) -> Node:
     known_state = state(record)
     if node.state in STANDINGS and known_state != "incomplete":
         known_state = node.state
-    if not known_state and PROVENANCE_KEY not in (record.get("scientific_metadata") or ()):
+    if not known_state and KEY not in (record.get("scientific_metadata") or ()):
         known_state = node.state
     return replace(
         node,

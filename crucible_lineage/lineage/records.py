@@ -15,31 +15,27 @@ from itertools import takewhile
 
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
+from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, is_complete
 from crucible_lineage.refs import asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.times import span_text, utc
 
-PROVENANCE_KEY = "crucible_lineage"  # in the scientific metadata
-SLOTS_KEY = "crucible_lineage_places"  # beside it: the slots of the result
-CORRECTIONS_KEY = "crucible_lineage_corrections"  # beside it: changes after the registration, by whom and why
 UNKNOWN_INPUTS = "inputs not known"  # end of the note about a call that wrote files, and was not seen to read any
 _SWEPT = re.compile(r"[A-Za-z_]\w*=")  # the label of a combination begins with a parameter
 DEEPEST = 8  # levels of nested values with names of their own
-OWN_KEYS = frozenset((PROVENANCE_KEY, SLOTS_KEY, CORRECTIONS_KEY))  # those of crucible-lineage itself
+OWN_KEYS = frozenset((KEY, SLOTS_KEY, CORRECTIONS_KEY))  # of the scientific metadata, of crucible-lineage itself
 
 
 def provenance(record: JsonMapping | None) -> JsonMapping:
     """Return the provenance record in a dataset's scientific metadata, or an empty mapping."""
-    return mapping(mapping(mapping(record).get("scientific_metadata")).get(PROVENANCE_KEY))
+    return mapping(mapping(mapping(record).get("scientific_metadata")).get(KEY))
 
 
 def state(record: JsonMapping | None) -> str:
     """Return the registration's state from provenance: complete only if the record's registrar completed it."""
     written = provenance(record)
     status = text(written.get("status"))
-    if status == "complete" and "registrar" in written:
-        return status if written["registrar"] in mapping(written.get("completed")) else "incomplete"
-    return status
+    return "incomplete" if status == "complete" and not is_complete(written) else status
 
 
 def used_mfids(record: JsonMapping | None) -> tuple[str, ...]:

@@ -146,7 +146,6 @@ class _Remaking:
             for name, output in self.entry["outputs"].items():
                 made = {path.relative_to(folders[name]).as_posix(): path for path in confine.files_in(folders[name])}
                 remade |= {(output["mfid"], path.name): path for path in made.values()}
-                bad = {file["name"] for file in outcome.files if file["verdict"] != IDENTICAL}
             if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:

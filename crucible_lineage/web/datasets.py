@@ -22,13 +22,11 @@ from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.records import (
-    CORRECTIONS_KEY,
-    PROVENANCE_KEY,
-    SLOTS_KEY,
     provenance,
     used_mfids,
 )
 from crucible_lineage.lineage.svg import render_svg
+from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY
 from crucible_lineage.pipeline.plan.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
 from crucible_lineage.refs import MATCHED, SHOWN
@@ -59,7 +57,7 @@ def dataset(reader: Reader) -> Response:
         damage = str(error)
     shown, known = _shown(reader, record, links)
     recorded = provenance(shown) if read_record(record["scientific_metadata"]) else {}
-    elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({PROVENANCE_KEY} if recorded else ())}
+    elsewhere = {SLOTS_KEY, CORRECTIONS_KEY, *({KEY} if recorded else ())}
     recipe, activity = mapping(recorded.get("recipe")), mapping(recorded.get("activity"))
     used = [entry for entry in recorded.get("used") or () if isinstance(entry, Mapping)]
     used_ids, parents = {entry.get("mfid") for entry in used}, _linked(links, "source")
@@ -210,7 +208,7 @@ def _brief(record: Mapping[str, object]) -> dict[str, object]:
     keys = ("resource_type", "project_id", "sample_name", "sample_type", *MATCHED)
     brief = {key: record[key] for key in keys if record.get(key) is not None}
     recorded = {key: value for key, value in provenance(record).items() if key in BRIEF_PROVENANCE}
-    return brief | ({"scientific_metadata": {PROVENANCE_KEY: recorded}} if recorded else {})
+    return brief | ({"scientific_metadata": {KEY: recorded}} if recorded else {})
 
 
 def _saved_as(reader: Reader, mfid: str, ending: str) -> dict[str, str]:

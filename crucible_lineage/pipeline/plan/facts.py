@@ -14,7 +14,8 @@ from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.fields import shared
-from crucible_lineage.lineage.records import PROVENANCE_KEY, given_metadata, mappings, provenance, returned_values
+from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values
+from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.declare.parts import INGESTION_S
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
@@ -156,7 +157,7 @@ def _about(record: JsonMapping) -> tuple[str, ...]:
 
 def _undelivered(new: NewDataset) -> tuple[DatasetFacts, tuple[str, ...]]:
     record = {"result": result_of(new.metadata, ())}  # as the record will have it, so that the facts stay the same
-    returned = returned_values({"scientific_metadata": {**new.metadata, PROVENANCE_KEY: record}})
+    returned = returned_values({"scientific_metadata": {**new.metadata, KEY: record}})
     facts = DatasetFacts.of_fields({**new.fields, "unique_id": new.mfid}, new.keywords, returned)
     used = new.record.document().get("used")
-    return facts, _about({"scientific_metadata": {PROVENANCE_KEY: {"used": used}}})
+    return facts, _about({"scientific_metadata": {KEY: {"used": used}}})
