@@ -1,4 +1,4 @@
-"""Three steps of a Raman calibration: an axis from a neon lamp and silicon, a spectrum on it, its bands checked; with their pictures."""
+"""Three steps of a Raman calibration, with pictures: an axis from neon and silicon, a spectrum on it, its bands."""
 
 from __future__ import annotations
 
