@@ -25,8 +25,8 @@ from PIL.PngImagePlugin import PngImageFile, PngInfo
 import crucible_lineage as cl
 from crucible_lineage.ask.bundle import to_share
 from crucible_lineage.ask.lineages import fetch_lineage
-from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import shareable
 from crucible_lineage.lineage.svg import render_svg
 
 if TYPE_CHECKING:

@@ -26,13 +26,13 @@ from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
-from crucible_lineage.lineage.activities import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, media_type, utf8
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import PICTURES, render_html, thumbnail_in
+from crucible_lineage.lineage.prov import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.records import Rights, provenance, stated_rights
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids

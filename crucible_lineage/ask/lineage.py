@@ -15,11 +15,10 @@ from crucible_lineage.ask.question import COMMAND, HERE, Projects, argument, opt
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.errors import InputError, nearest, require_library
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.lineage.activities import shareable
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.page import render_html
-from crucible_lineage.lineage.prov import render_prov_json
+from crucible_lineage.lineage.prov import render_prov_json, shareable
 from crucible_lineage.lineage.svg import render_png, render_svg
 from crucible_lineage.lineage.text import render_graphml, render_mermaid, render_tree, to_node_link
 from crucible_lineage.lineage.view import FOLD_BEYOND

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from crucible_lineage.errors import missing_library
 from crucible_lineage.json_types import mapping, text
-from crucible_lineage.lineage.activities import ExportedActivity, ExportedLineage, Use, instant
 from crucible_lineage.lineage.crate_data import (
     ADDED_TERMS,
     PROFILES,
@@ -31,6 +30,7 @@ from crucible_lineage.lineage.crate_data import (
     reference,
     workflow_text,
 )
+from crucible_lineage.lineage.prov import ExportedActivity, ExportedLineage, Use, instant
 from crucible_lineage.refs import file_stem
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.times import utc

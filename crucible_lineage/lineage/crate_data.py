@@ -12,15 +12,15 @@ from urllib.parse import quote
 
 from crucible_lineage.ids import is_orcid
 from crucible_lineage.json_types import JsonObject, mapping
-from crucible_lineage.lineage.activities import (
+from crucible_lineage.lineage.labels import plain
+from crucible_lineage.lineage.model import Node
+from crucible_lineage.lineage.prov import (
     ExportedActivity,
     ExportedAgent,
     ExportedLineage,
     Use,
     instant,
 )
-from crucible_lineage.lineage.labels import plain
-from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import Creator, Rights, license_iri
 from crucible_lineage.refs import DERIVED, MEASURED
 from crucible_lineage.text.times import measured_at

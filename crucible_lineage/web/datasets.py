@@ -16,11 +16,11 @@ from crucible_lineage.ask.view import view_of, visible_names
 from crucible_lineage.client.models import Dataset, Link, Thumbnail
 from crucible_lineage.errors import LineageError
 from crucible_lineage.json_types import JsonMapping, mapping, text
-from crucible_lineage.lineage.activities import shareable, with_hidden_parents
 from crucible_lineage.lineage.graph import LineageGraph, with_record
 from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
+from crucible_lineage.lineage.prov import shareable, with_hidden_parents
 from crucible_lineage.lineage.records import (
     provenance,
     used_mfids,

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from prov.model import ProvDerivation, ProvDocument, ProvMembership
 
-from crucible_lineage.lineage.activities import exported, with_hidden_parents
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import CrateHeader
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Edge, Node
-from crucible_lineage.lineage.prov import render_prov_json
+from crucible_lineage.lineage.prov import exported, render_prov_json, with_hidden_parents
 from crucible_lineage.lineage.text import render_graphml
 
 HEADER = CrateHeader("it", "what it is", "2026-01-01T00:00:00+00:00", "a Crucible", "urn:x:crucible", "0.1.0")
