@@ -40,7 +40,7 @@ from crucible_lineage.standing.standings import Standing
 from crucible_lineage.statements.calibrations import Certificate
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import Doubt, Statement
-from crucible_lineage.statements.stating import SignatureOutcome, StatementOutcome
+from crucible_lineage.statements.stating import StatementOutcome
 
 TARGET = Path(__file__).with_name("commands.schema.json")
 MFID = {"description": "the id of a dataset or sample", "type": "string", "pattern": "^[0-9a-hjkmnp-tv-z]{26}$"}
@@ -93,7 +93,6 @@ GIVEN: Mapping[type, Any] = {
     },
     AppliedStatement: both(Statement, {"in_force": bool, "counts": bool, "revoked_by": str | None}),
     StatementOutcome: both(Statement, {"new": bool}),
-    SignatureOutcome: both(StatementOutcome, {"lacking": dict[str, int], "whose": dict[str, str]}),
     Doubt: {"source": str, "hold": str, "said": str},
     Certificate: {
         "statement": str, "dataset": str, "kind": str, "for": dict[str, str], "where": str | None,
@@ -126,7 +125,8 @@ PRINTED: Mapping[str, Any] = {
     "get": one_of(FETCHED, {"datasets": Each(FETCHED)}),
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},
     "set": {"changed": bool, "changes": list[FieldChange]}, "delete": RequestedDeletion,
-    "hold": StatementOutcome, "sign": SignatureOutcome, "certify": both(StatementOutcome, {"certificate": Certificate}),
+    "hold": StatementOutcome, "sign": both(StatementOutcome, {"lacking": dict[str, int], "whose": dict[str, str]}),
+    "certify": both(StatementOutcome, {"certificate": Certificate}),
     "lift": {"lifted": list[Statement], "follows": TEXTS},
     "project trust": one_of(StatementOutcome, {"file": str}),
     "reproduce": one_of({"results": list[Outcome]}, {"code": TEXTS}),

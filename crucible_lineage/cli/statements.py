@@ -92,8 +92,8 @@ def sign_command(
 ) -> Done:
     """Sign DATASETS. A candidate with all its signatures becomes current; the next run makes what waits for it."""
     outcome = sign(session, [find_mfid(session, text) for text in datasets], why, project=project or "")
-    statement = outcome.stating.statement
-    signed = f"is signed by {statement.who or statement.by}{'' if outcome.stating.is_new else ' (as before)'}"
+    statement = outcome.statement
+    signed = f"is signed by {statement.who or statement.by}{'' if outcome.is_new else ' (as before)'}"
     lines = [
         f"{mfid} {signed}" + (f"; {amount(n, 'more signature')} needed, of {outcome.whose[mfid]}" if n else "")
         for mfid, n in outcome.missing.items()

@@ -34,7 +34,6 @@ from crucible_lineage.statements.statements import (
     FLAG,
     HOLD,
     KEYWORD,
-    SIGN,
     Statement,
     StatementIndex,
     SubjectFacts,
@@ -221,7 +220,7 @@ def _run(record: JsonMapping) -> str:
 
 EVERYTHING = ""  # as a project: all that the key sees
 UNVOUCHED = "unvouched"  # as a verb: the statements that nobody vouches for
-STATED = (HOLD, FLAG, SIGN, AWAIT)  # the verbs that are looked up by their subjects
+STATED = (HOLD, FLAG, AWAIT)  # the verbs that are looked up by their subjects
 READY = 256  # records that stay unpacked: more than all checks look at in one pass
 
 SCHEMA = f"""

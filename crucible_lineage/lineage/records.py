@@ -231,9 +231,7 @@ def mappings(value: object) -> Iterator[JsonMapping]:
 
 
 def _files(files: object) -> Iterator[tuple[str, str, int | None]]:
-    """Yield the files in {name: SHA-256}, a provenance record's entries, or Crucible's file records."""
-    if isinstance(files, Mapping):
-        yield from ((name, text(sha256), None) for name, sha256 in files.items())
+    """Yield the files in a provenance record's entries, or in Crucible's file records."""
     for entry in mappings(files):
         if name := text(entry.get("name")) or text(entry.get("filename")):
             size = entry.get("size")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -59,14 +59,20 @@ LIFTED = ("hold", "flag", "signature", "certificate")  # the kinds that `lift` r
 
 @dataclass(frozen=True)
 class StatementOutcome:
-    """A statement in force; `is_new` unless it was in force before."""
+    """A statement in force; `is_new` unless it was in force before.
+
+    Of a signature also how many more each dataset needs, 0 also if it needed none, and `whose`, in words.
+    """
 
     statement: Statement
     is_new: bool
+    missing: Mapping[str, int] = field(default_factory=dict)
+    whose: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the JSON that commands print."""
-        return {**self.statement.to_json(), "new": self.is_new}
+        signed = {"lacking": dict(self.missing), "whose": dict(self.whose)} if self.missing else {}
+        return {**self.statement.to_json(), "new": self.is_new, **signed}
 
 
 def _in_force_now(session: Session) -> ActiveStatements:
@@ -213,20 +219,7 @@ def _register(session: Session, statement: Statement) -> None:
     register_output(session.client, new.without_secrets(), session.machine)
 
 
-@dataclass(frozen=True)
-class SignatureOutcome:
-    """A signature, and for each dataset how many more it needs, 0 also if it needed none, and `whose`, in words."""
-
-    stating: StatementOutcome
-    missing: Mapping[str, int]
-    whose: Mapping[str, str]
-
-    def to_json(self) -> dict[str, object]:
-        """Return the JSON that `sign --json` prints."""
-        return {**self.stating.to_json(), "lacking": dict(self.missing), "whose": dict(self.whose)}
-
-
-def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> SignatureOutcome:
+def sign(session: Session, mfids: Collection[str], why: str = "", *, project: str = "") -> StatementOutcome:
     """Sign datasets. Those that have all their signatures then become current.
 
     Raises InputError if one is missing, if they lie in several projects, or if one waits for signatures and this
@@ -247,17 +240,17 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
             missing, whose = _missing(active, statement)
             needed = f"; {amount(missing, 'signature')} needed, of {whose}" if missing else ""
             raise InputError(f"sign {mfid}: a signature of this account does not count, {reason}{needed}")
-    stating = state(session, project, SIGN, About(tuple(mfids)), why=why)
+    signed = state(session, project, SIGN, About(tuple(mfids)), why=why)
     active, left = _in_force_now(session), dict.fromkeys(mfids, (0, ""))
     for mfid, statement in awaited:
         left[mfid] = max(left[mfid], _missing(active, statement))
-    for mfid, statement in awaited if stating.is_new else ():
+    for mfid, statement in awaited if signed.is_new else ():
         if not left[mfid][0]:
             with suppress(ForbiddenError):  # the next run of its pipeline makes it current
                 slots = {key: SlotClaim.from_json(claim) for key, claim in mapping(statement.body.get("slots")).items()}
                 make_current_now(session.mirror, session.client, statement.project, mfid, slots)
     whose_by = {mfid: whose for mfid, (missing, whose) in left.items() if missing}
-    return SignatureOutcome(stating, {mfid: missing for mfid, (missing, _) in left.items()}, whose_by)
+    return replace(signed, missing={mfid: missing for mfid, (missing, _) in left.items()}, whose=whose_by)
 
 
 def _missing(active: ActiveStatements, awaited: Statement) -> tuple[int, str]:
