@@ -426,8 +426,8 @@ def _foreign_text(value: Any) -> str:
     if isinstance(value, type):
         raise NotPlainError("class")
     if (quantity := quantity_of(value)) is not None:
-        parts = (quantity.value, quantity.unit, quantity.uncertainty)
-        return f"quantity:{','.join(constant_text(part) for part in parts)}"
+        parts = (quantity.get(name) for name in ("value", "unit", "uncertainty"))
+        return f"quantity:{','.join(map(constant_text, parts))}"
     try:
         if hasattr(value, "dtype") and hasattr(value, "tobytes") and not value.dtype.hasobject:
             dtype = value.dtype.descr if value.dtype.names else value.dtype.newbyteorder("<").str

@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -106,7 +105,7 @@ def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> An
     if isinstance(value, PurePath):
         return _text(value.as_posix(), path)
     if (quantity := quantity_of(value)) is not None:
-        return plain_value(quantity.to_json(), path, other, level=level + 1)
+        return plain_value(quantity, path, other, level=level + 1)
     if other is not None and (converted := other(value, path)) is not None:
         return converted
     if hasattr(value, "get_secret_value"):
@@ -136,22 +135,11 @@ def _text(value: str, path: str) -> str:
     return value
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A value with unit and uncertainty; `unit` is empty for pure numbers."""
+def quantity_of(value: Any) -> JsonObject | None:
+    """Return the value of a quantity, its unit (empty for a pure number), and its uncertainty if it has one.
 
-    value: Any
-    unit: str = ""
-    uncertainty: Any = None
-
-    def to_json(self) -> JsonObject:
-        """Return the JSON for metadata and parameters."""
-        entry = {"value": self.value, "unit": self.unit}
-        return entry if self.uncertainty is None else {**entry, "uncertainty": self.uncertainty}
-
-
-def quantity_of(value: Any) -> Quantity | None:
-    """Return the parts of a quantity; None for other values."""
+    None for other values.
+    """
     kind = type(value)
     if isinstance(value, type) or kind.__module__.partition(".")[0] in ("builtins", "numpy", "pandas"):
         return None
@@ -163,7 +151,8 @@ def quantity_of(value: Any) -> Quantity | None:
         return None
     inner = quantity_of(number)  # a measurement of pint contains a number with its uncertainty
     if inner is not None:
-        number, uncertainty = inner.value, inner.uncertainty
+        number, uncertainty = inner["value"], inner.get("uncertainty")
     if not (isinstance(number, int | float | complex) or hasattr(number, "dtype")):
         return None
-    return Quantity(number, "" if unit is None else str(unit), uncertainty)
+    entry = {"value": number, "unit": "" if unit is None else str(unit)}
+    return entry if uncertainty is None else {**entry, "uncertainty": uncertainty}
