@@ -21,10 +21,7 @@ from crucible_lineage.lineage.labels import HIDDEN_NAME
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.page import render_html
 from crucible_lineage.lineage.prov import shareable, with_hidden_parents
-from crucible_lineage.lineage.records import (
-    provenance,
-    used_mfids,
-)
+from crucible_lineage.lineage.records import provenance, used_mfids
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY
 from crucible_lineage.pipeline.plan.corrections import corrections
