@@ -40,7 +40,7 @@ FLAGS = "flags"  # in a selection: flags that datasets must or must not have
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "within", "else")
-_LIST_KEYS = ("match", "label", *_IN_TIME)  # keys that apply to a whole list of datasets
+_LIST_KEYS = ("match", *_IN_TIME)  # keys that apply to a whole list of datasets
 _WILD = frozenset("*?[")
 _GENERATION = re.compile(r"#([0-9]+)$")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://[^/]+")
@@ -95,7 +95,6 @@ class PairedInput(TimeMatch):
         default=None,
         description="pairs this input with another: its name, and the fields that must be equal in both records",
     )
-    label: str | None = Field(default=None, description="of instances for each dataset, as {metadata.power_mW} mW")
 
     @model_validator(mode="after")
     def _matched(self) -> Self:
@@ -267,7 +266,6 @@ class CalibrationInput(DeclaredModel):
     otherwise: Literal["block", "nearest", "none"] = Field(
         default="block", alias="else", description="where none is valid: block (default), nearest in time, or none"
     )
-    label: str | None = Field(default=None, description="the label of instances for each dataset")
 
     @property
     def partner(self) -> str:

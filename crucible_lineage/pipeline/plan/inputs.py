@@ -14,7 +14,7 @@ from crucible_lineage.core.slots import slots_of
 from crucible_lineage.core.tables import Snapshot
 from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, RefusedError, shortened
 from crucible_lineage.json_types import JsonMapping
-from crucible_lineage.lineage.fields import fields_of, value_of
+from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
@@ -33,7 +33,6 @@ from crucible_lineage.pipeline.declare.pipeline import (
     OWN_PARENT_FIELDS,
     PipelineSpec,
     StepSpec,
-    filled,
     template_fields,
 )
 from crucible_lineage.pipeline.plan.bind import parent_params
@@ -65,11 +64,10 @@ NOON = timedelta(hours=12)  # when one night ends and the next one begins
 class InputItem:
     """One dataset of an input. `dataset` is None if it is `blocked`, and for files that are not registered yet.
 
-    `shown` names its instances, if not its label. `fields` are those that `match` and `group_by` compare. `new` and
-    `raw` describe files from a declaration, `differs` their differences from Crucible. `span` holds the first and last
-    time of measurement. `about` is the slot of a result, so that what is made from it keeps its slot when the result is
-    made again. `revises` is the dataset that new files supersede, `notes` are messages for the plan. `calibrations` are
-    those certified for it, by input.
+    `fields` are those that `match` and `group_by` compare. `new` and `raw` describe files from a declaration, `differs`
+    their differences from Crucible. `span` holds the first and last time of measurement. `about` is the slot of a
+    result, so that what is made from it keeps its slot when the result is made again. `revises` is the dataset that new
+    files supersede, `notes` are messages for the plan. `calibrations` are those certified for it, by input.
     """
 
     label: str
@@ -79,7 +77,6 @@ class InputItem:
     raw: RawFiles | None = None
     blocked: str = ""
     about: str = ""
-    shown: str = ""
     span: Span | None = None
     differs: tuple[DeclaredDifference, ...] = ()
     revises: str | None = None
@@ -117,7 +114,7 @@ def known_inputs(
     read = {name: tuple(_input_items(spec, name, session, results_of, with_fields=with_fields)) for name in spec.inputs}
     for name, items in recognize_revisions(read, session).items():
         current = apply_current_values(name, items, spec.project, session, refresh=with_fields)
-        found[name] = tuple(_fill_label(_add_time(item, zone), spec.inputs[name].label) for item in current)
+        found[name] = tuple(_add_time(item, zone) for item in current)
     for name, declared in spec.inputs.items():
         if isinstance(declared, CalibrationInput):
             _calibrate(name, declared, found, spec.project, session, as_of)
@@ -142,14 +139,14 @@ def _calibrate(
     choices = []
     for item in data:  # a time that nobody gave, such as `known_since`, does not count
         span = item.span if not item.new or item.fields.get("timestamp") else None
-        choices.append(chooser.choose(item.shown or item.label, item.fields, span))
+        choices.append(chooser.choose(item.label, item.fields, span))
     items: dict[str, InputItem] = {}
     for mfid in dict.fromkeys(part.label for choice in choices for part in choice.chosen):
         try:
-            items[mfid] = _existing_item(mfid, session, with_fields=bool(declared.label))
+            items[mfid] = _existing_item(mfid, session, with_fields=False)
         except InputError as error:  # one unusable calibration does not stop the others
             items[mfid] = InputItem(mfid, None, blocked=str(error))
-    found[name] = tuple(_fill_label(item, declared.label) for item in items.values())
+    found[name] = tuple(items.values())
     numbers = {mfid: number for number, mfid in enumerate(items)}
     measured_with = []
     for item, choice in zip(data, choices, strict=True):
@@ -241,10 +238,10 @@ def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
 
 
 def used_fields(spec: PipelineSpec) -> set[str]:
-    """Return the fields of records that a declaration uses: to match, group and label data, and as parameters."""
+    """Return the fields of records that a declaration uses: to match and group data, and as parameters."""
     fields = set[str]()
     for declared in spec.inputs.values():
-        fields.update(template_fields(declared.label or ""), *(declared.match or {}).values())
+        fields.update(*(declared.match or {}).values())
         fields |= {"timestamp"} if declared.match else set()
         fields |= {METADATA_PREFIX} if isinstance(declared, CalibrationInput) else set()
     for step in spec.steps.values():
@@ -259,19 +256,6 @@ def _fields_of_step(step: StepSpec) -> set[str]:
     named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
     fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}
     return fields | {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
-
-
-def _fill_label(item: InputItem, label: str | None) -> InputItem:
-    """Return the item with its label filled in; blocked if its record lacks a field of the label."""
-    if label is None or item.blocked:
-        return item
-    missing = [name for name in template_fields(label) if value_of(item.fields, name) is None]
-    if missing:
-        return replace(item, blocked=f"{item.label} has no {missing[0]}, which its label {label!r} needs")
-    try:
-        return replace(item, shown=filled(label, partial(value_of, item.fields)))
-    except (TypeError, ValueError) as error:
-        return replace(item, blocked=f"{item.label}: its label {label!r} cannot be filled in: {error}")
 
 
 def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:

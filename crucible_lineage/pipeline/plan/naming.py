@@ -37,7 +37,7 @@ def values_of_input(items: Sequence[InputItem]) -> tuple[Value, ...]:
         if names[scopes[index]] > 1 and item.raw and len(item.raw.files) == 1:
             scopes[index] = f"{item.raw.files[0].path.parent.name}/{scopes[index]}"
     scopes = _distinct(scopes)
-    labels = _distinct([item.shown or item.label for item in items])
+    labels = _distinct([item.label for item in items])
     return tuple(Value(label, scope, (n,)) for n, (label, scope) in enumerate(zip(labels, scopes, strict=True)))
 
 

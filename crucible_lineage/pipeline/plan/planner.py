@@ -314,7 +314,7 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     nodes = [
         Node(
             _item_id(name, item),
-            name=item.shown or (item.dataset.name if item.dataset else item.label),
+            name=item.dataset.name if item.dataset else item.label,
             data_type=f"input {name}",
             project=project,
             state=found.state if (found := stand.get(item.mfid or "")) else MISSING,

@@ -156,16 +156,6 @@ def test_a_group_has_the_partner_that_its_datasets_share(lab: Any, spectra: Path
     assert text_of(result.datasets["clean[A, 20]"]["out"]) == "199.0"
 
 
-def test_labels_come_from_records(lab: Any, spectra: Path, session: Session) -> None:
-    text = HEAD.replace("each: true", 'each: true\n    label: "{instrument_name} at {metadata.power_mW} mW"')
-    text += "  twice: {uses: 'LABMODULE:double', inputs: {spectrum: spectra}}\n"
-    names = [step.name for step in make_plan(bind_file(lab.declare(text), session.store), session).steps]
-    assert names[:2] == ["twice[A at 1 mW]", "twice[A at 1 mW#2]"]
-    lab.declare(text.replace("metadata.power_mW} mW", "metadata.laser} mW"))
-    (blocked, *_) = make_plan(bind_file(lab.pipeline, session.store), session).steps
-    assert "A_01mW_1.txt has no metadata.laser" in blocked.causes[0]
-
-
 def test_a_parameter_on_which_the_data_of_a_step_differ_blocks_it(lab: Any, spectra: Path, session: Session) -> None:
     text = GROUPED.replace("group_by: [instrument_name, metadata.power_mW]", "group_by: instrument_name")
     (first, second) = make_plan(bind_file(lab.declare(text), session.store), session).steps
