@@ -54,9 +54,12 @@ Distance = Annotated[float, _LENGTH, Field(ge=0)]
 Seconds = Annotated[float, _LENGTH, Field(gt=0)]
 
 
-OneOrMore = BeforeValidator(  # a single text is a list of one
-    lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=str | tuple[str, ...]
-)
+def _listed(value: object) -> object:
+    """Return a single text as a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+OneOrMore = BeforeValidator(_listed, json_schema_input_type=str | tuple[str, ...])
 Fields = Annotated[tuple[str, ...], OneOrMore, Field(min_length=1)]
 
 
@@ -66,9 +69,13 @@ def _one_or_both(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-_OneOrBoth = (Field(min_length=1, max_length=2), AfterValidator(_one_or_both), OneOrMore)
-Sides = Annotated[tuple[Literal["before", "after", "either"], ...], *_OneOrBoth]
-BeforeOrAfter = Annotated[tuple[Literal["before", "after"], ...], *_OneOrBoth]
+_OneOrBoth = (Field(min_length=1, max_length=2), AfterValidator(_one_or_both))
+_Side = Literal["before", "after", "either"]
+_Order = Literal["before", "after"]
+_SideListed = BeforeValidator(_listed, json_schema_input_type=_Side | tuple[_Side, ...])
+_OrderListed = BeforeValidator(_listed, json_schema_input_type=_Order | tuple[_Order, ...])
+Sides = Annotated[tuple[_Side, ...], *_OneOrBoth, _SideListed]
+BeforeOrAfter = Annotated[tuple[_Order, ...], *_OneOrBoth, _OrderListed]
 
 
 class TimeMatch(DeclaredModel):
