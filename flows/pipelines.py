@@ -82,15 +82,10 @@ def observing(observer: Observer) -> Iterator[None]:
         _observer.reset(token)
 
 
-def _current_observer() -> Observer | None:
-    """Return the observer. Flow code is pickled for other processes, so it must not refer to the context variable."""
-    return _observer.get()
-
-
 def _run_name() -> str:
     """Name the run after project, pipeline, the parameters of the run, and its scheduled time."""
     parameters: JsonObject = flow_run.parameters
-    name, observer = Path(parameters["pipeline"]).stem, _current_observer()
+    name, observer = Path(parameters["pipeline"]).stem, _observer.get()
     with suppress(LineageError):  # which the run reports
         bound = observer.pipeline if observer else None
         spec = bound.spec if bound else load_pipeline(located(parameters["pipeline"]))
@@ -120,7 +115,7 @@ def run_pipeline(
     """
     session = session_for(crucible)
     path = located(pipeline)
-    observer = _current_observer() or Observer(lambda _: None, StepChoice(forced=tuple(force), only=tuple(only)))
+    observer = _observer.get() or Observer(lambda _: None, StepChoice(forced=tuple(force), only=tuple(only)))
     with noting_unstarted(session, path) if not overrides else nullcontext():
         bound = observer.pipeline or bind_file(path, session.store, overrides)
     get_run_logger().info(session.settings.describe())
