@@ -44,7 +44,7 @@ from crucible_lineage.pipeline.plan.current import (
 from crucible_lineage.pipeline.plan.fetch import RemoteFile, find_remote
 from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import read_header
-from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partners
+from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partner, Partners
 from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
@@ -140,25 +140,19 @@ def _calibrate(
     for item in data:  # a time that nobody gave, such as `known_since`, does not count
         span = item.span if not item.new or item.fields.get("timestamp") else None
         choices.append(chooser.choose(item.label, item.fields, span))
-    items: dict[str, InputItem] = {}
-    for mfid in dict.fromkeys(part.label for choice in choices for part in choice.chosen):
-        try:
-            items[mfid] = _existing_item(mfid, session, with_fields=False)
-        except InputError as error:  # one unusable calibration does not stop the others
-            items[mfid] = InputItem(mfid, None, blocked=str(error))
+    mfids = dict.fromkeys(part.label for choice in choices for part in choice.chosen)
+    items = {mfid: _usable_item(mfid, session, {}) for mfid in mfids}
     found[name] = tuple(items.values())
     numbers = {mfid: number for number, mfid in enumerate(items)}
-    measured_with = []
-    for item, choice in zip(data, choices, strict=True):
-        calibrations = [(part, items[part.label].dataset) for part in choice.chosen]
-        chosen = (
-            replace(part, key=numbers[part.label], label=dataset.name if dataset else part.label)
-            for part, dataset in calibrations
-        )
-        measured_with.append(
-            replace(item, calibrations={**item.calibrations, name: replace(choice, chosen=tuple(chosen))})
-        )
-    found[declared.of] = tuple(measured_with)
+
+    def named(part: Partner) -> Partner:
+        dataset = items[part.label].dataset
+        return replace(part, key=numbers[part.label], label=dataset.name if dataset else part.label)
+
+    selected = (replace(choice, chosen=tuple(map(named, choice.chosen))) for choice in choices)
+    found[declared.of] = tuple(
+        replace(item, calibrations={**item.calibrations, name: own}) for item, own in zip(data, selected, strict=True)
+    )
 
 
 def register_inputs(
@@ -403,7 +397,12 @@ def _selected_item(item: Registered, refusal: str, session: Session) -> InputIte
         session.mirror.trust({item.mfid: item.ref})
         about = min(slots_of(item.dataset.scientific_metadata), default="")
         return InputItem(item.mfid, item.ref, fields, about=about)
+    return _usable_item(item.mfid, session, fields)
+
+
+def _usable_item(mfid: str, session: Session, fields: JsonMapping) -> InputItem:
+    """Return an existing dataset, blocked if it cannot be used: that does not stop the others."""
     try:
-        return InputItem(item.mfid, existing_dataset(item.mfid, session), fields)
-    except (IdTakenError, InputError) as error:  # one unusable dataset does not stop the others
-        return InputItem(item.mfid, None, fields, blocked=str(error))
+        return InputItem(mfid, existing_dataset(mfid, session), fields)
+    except (IdTakenError, InputError) as error:
+        return InputItem(mfid, None, fields, blocked=str(error))
