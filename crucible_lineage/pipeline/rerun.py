@@ -27,8 +27,7 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Varia
 from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.differences import Ingredients
 from crucible_lineage.pipeline.plan.expand import InputEdge, Instance
-from crucible_lineage.pipeline.plan.files import existing_dataset
-from crucible_lineage.pipeline.plan.inputs import InputItem
+from crucible_lineage.pipeline.plan.inputs import InputItem, usable_item
 from crucible_lineage.pipeline.plan.inspect import Inspector, find_step
 from crucible_lineage.pipeline.plan.plan import PipelinePlan, plan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, earlier_result
@@ -251,11 +250,7 @@ class _History:
         if parent in self.maker:
             instance, output = self.maker[parent]
             return InputEdge(used.role, pattern, instance=instance, output=output)
-        try:
-            item = InputItem(parent, existing_dataset(parent, self.session))
-        except InputError as error:
-            item = InputItem(parent, None, blocked=str(error))
-        self.items.append(item)
+        self.items.append(usable_item(parent, self.session))
         return InputEdge(used.role, pattern, input="datasets", index=len(self.items) - 1)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from functools import partial
+from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
 from crucible_lineage.core.datasets import ONE_BY_ONE
@@ -141,7 +142,7 @@ def _calibrate(
         span = item.span if not item.new or item.fields.get("timestamp") else None
         choices.append(chooser.choose(item.label, item.fields, span))
     mfids = dict.fromkeys(part.label for choice in choices for part in choice.chosen)
-    items = {mfid: _usable_item(mfid, session, {}) for mfid in mfids}
+    items = {mfid: usable_item(mfid, session) for mfid in mfids}
     found[name] = tuple(items.values())
     numbers = {mfid: number for number, mfid in enumerate(items)}
 
@@ -397,10 +398,10 @@ def _selected_item(item: Registered, refusal: str, session: Session) -> InputIte
         session.mirror.trust({item.mfid: item.ref})
         about = min(slots_of(item.dataset.scientific_metadata), default="")
         return InputItem(item.mfid, item.ref, fields, about=about)
-    return _usable_item(item.mfid, session, fields)
+    return usable_item(item.mfid, session, fields)
 
 
-def _usable_item(mfid: str, session: Session, fields: JsonMapping) -> InputItem:
+def usable_item(mfid: str, session: Session, fields: JsonMapping = MappingProxyType({})) -> InputItem:
     """Return an existing dataset, blocked if it cannot be used: that does not stop the others."""
     try:
         return InputItem(mfid, existing_dataset(mfid, session), fields)
