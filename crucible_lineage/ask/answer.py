@@ -69,12 +69,13 @@ class Answer(ABC):
 
 @dataclass(frozen=True)
 class Done(Answer):
-    """What a command did: its JSON, its lines, and its exit code."""
+    """What a command did or printed: its JSON, its lines, and its exit code."""
 
     document: object
     messages: Iterable[str]
     exit_code: int = 0
     warnings: Sequence[str] = ()
+    content: str | None = None
 
     def to_json(self) -> JsonObject:
         done: JsonObject = json_of(self.document)

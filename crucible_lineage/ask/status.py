@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from crucible_lineage.ask.answer import Answer, Rows, in_columns, next_command
+from crucible_lineage.ask.answer import Answer, Done, Rows, in_columns, next_command
 from crucible_lineage.ask.names import shared_name
 from crucible_lineage.ask.question import AFTER, COMMAND, OneProject, option, question
 from crucible_lineage.ask.runs import (
@@ -179,17 +179,6 @@ class Overview(Answer):
                 yield f"  {todo.command}"
 
 
-@dataclass(frozen=True)
-class Metrics(Answer):
-    """Metrics of a data folder in the text format of Prometheus, version 0.0.4."""
-
-    content: str
-    json_keys: ClassVar = "metrics=content"
-
-    def lines(self) -> Iterator[str]:
-        yield from self.content.splitlines()
-
-
 @question("status", announced=AFTER, patience_s=PATIENCE_S)
 def status(
     session: Session, *, project: OneProject = None,
@@ -199,7 +188,7 @@ def status(
     metrics: Annotated[
         bool, option("Print metrics of this data folder for Prometheus, and nothing else.", doors=(COMMAND,))
     ] = False,
-) -> FolderStatus | Overview | Metrics:  # fmt: skip
+) -> FolderStatus | Overview | Done:  # fmt: skip
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
     A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
@@ -209,7 +198,8 @@ def status(
     something needs attention, 3 if Crucible is away.
     """
     if metrics:
-        return Metrics(masked_text("".join(f"{line}\n" for line in _metrics(session))))
+        content = masked_text("".join(f"{line}\n" for line in _metrics(session)))
+        return Done({"metrics": content}, content.splitlines(), content=content)
     if every:
         return overview(session, project)
     unknown: list[str] = []

@@ -380,15 +380,12 @@ def write_table(table: Table, path: Path) -> None:
 
 def _typed(values: list[Any]) -> list[object]:
     """Convert a column to one type: numbers, truth values, texts, or lists of numbers; anything else to JSON."""
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
+    present = [value for value in values if value is not None]
+    kinds = set(map(type, present))
+    if kinds and kinds <= {int, float} and (float in kinds or not all(-(2**63) <= value < 2**63 for value in present)):
         return [None if value is None else float(value) for value in values]
     if len(kinds) <= 1 and not kinds & {list, dict, tuple}:
-        return (
-            values
-            if not kinds & {int} or all(-(2**63) <= v < 2**63 for v in values if v is not None)
-            else [None if value is None else float(value) for value in values]
-        )
+        return values
     return [
         value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for value in values

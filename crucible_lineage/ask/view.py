@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar
 
-from crucible_lineage.ask.answer import Answer, next_command
+from crucible_lineage.ask.answer import Answer, Done, next_command
 from crucible_lineage.ask.listing import as_json
 from crucible_lineage.ask.names import deletion_of, find_mfid
 from crucible_lineage.ask.question import OneProject, argument, option, question
@@ -183,29 +183,12 @@ class DatasetView(Answer):
         return {**as_json([self.entry])[0], **self.facts, **object_of(self)}
 
 
-@dataclass(frozen=True)
-class StepLog(Answer):
-    """The log of the step that made a dataset, if it printed something."""
-
-    mfid: str
-    content: str | None
-    json_keys: ClassVar = "mfid log=content"
-
-    @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        absent = f"{self.mfid} has no log: no step made it, or its step printed nothing"
-        return [absent] if self.content is None else []
-
-    def lines(self) -> Iterator[str]:
-        yield from (self.content or "").splitlines()
-
-
 @question("show")
 def show(
     session: Session, dataset: Annotated[str, argument()], *,
     log: Annotated[bool, option("Print the log of the step that made it.")] = False,
     project: OneProject = None,
-) -> DatasetView | StepLog:  # fmt: skip
+) -> DatasetView | Done:  # fmt: skip
     """Show the DATASET, named by its MFID, a unique beginning of it, or its name: its state, returned values, files,
     author and time, parents and children; or with --log the output of its step.
     """
@@ -214,8 +197,10 @@ def show(
         return show_dataset(session, mfid)
     existing(session, mfid)
     files = (file for file in session.client.datasets.list_files(mfid) if file.filename == STEP_LOG)
-    content = next(map(session.client.files.download_bytes, files), None)
-    return StepLog(mfid, None if content is None else content.decode(errors="replace"))
+    content = next((session.client.files.download_bytes(file).decode(errors="replace") for file in files), None)
+    absent = f"{mfid} has no log: no step made it, or its step printed nothing"
+    warnings = (absent,) if content is None else ()
+    return Done({"mfid": mfid, "log": content}, (content or "").splitlines(), warnings=warnings, content=content)
 
 
 def show_dataset(session: Session, mfid: str) -> DatasetView:
