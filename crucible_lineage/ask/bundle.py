@@ -13,18 +13,17 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from crucible_lineage import __version__
-from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
-from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, require_library
+from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.crate import make_crate
 from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, media_type, utf8
@@ -52,43 +51,6 @@ _CHECKING = (
 )
 
 
-@dataclass(frozen=True)
-class BundleReport(Answer):
-    """A crate or bundle that was written, and the unavailable files with the reasons.
-
-    `list_sha256` is the SHA-256 of the bundle's list of files, empty for a crate.
-    """
-
-    output: Path
-    datasets: int
-    unseen: int
-    files: int
-    bytes: int
-    absent: tuple[str, ...]
-    list_sha256: str = ""
-    json_keys: ClassVar = "output datasets hidden=unseen files bytes absent list_sha256"
-
-    @property
-    def is_alarm(self) -> bool:  # type: ignore[override]
-        return bool(self.absent)
-
-    @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        unseen = f"left out, and listed as hidden: {amount(self.unseen, 'parent')} that this key cannot see"
-        return [
-            *([unseen] if self.list_sha256 and self.unseen else []), *(f"not included: {line}" for line in self.absent)
-        ]  # fmt: skip
-
-    def lines(self) -> Iterator[str]:
-        if not self.list_sha256:
-            yield str(self.output)
-            return
-        files = f"{amount(self.files, 'file')}, {size_text(self.bytes)}"
-        yield f"{self.output}: {amount(self.datasets, 'dataset')}, {files}"
-        yield f"SHA-256 of its bundle.json: {self.list_sha256}"
-        yield "to check it, unpack it and run: python verify.py"
-
-
 class _Stored(NamedTuple):
     """The files of one dataset: those with their bytes, and those without, with the reason."""
 
@@ -103,7 +65,7 @@ def to_share(session: Session, graph: LineageGraph) -> LineageGraph:
 
 def write_crate(
     session: Session, graph: LineageGraph, mfid: str, folder: Path, *, files: bool, license_url: str = ""
-) -> BundleReport:
+) -> Done:
     """Write an RO-Crate of the graph to a new or empty folder; with `files`, including their bytes.
 
     Raises InputError if the folder is not empty, or `rocrate` is not installed.
@@ -125,7 +87,7 @@ def write_crate(
     return _report(folder, graph, stored)
 
 
-def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> BundleReport:
+def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Done:
     """Write a new ZIP file with the dataset and its ancestors. Raises InputError if it exists, or without `rocrate`."""
     if target.exists():
         raise InputError(f"write a bundle to {target}: the file already exists; name a new one")
@@ -294,17 +256,25 @@ def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
-def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> BundleReport:
+def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> Done:
+    """Report a crate or bundle, and the unavailable files with the reasons. A bundle has a list of files."""
     files = [file for kept in stored.values() for file in kept.files if file.path]
-    return BundleReport(
-        output=output,
-        datasets=sum(1 for _ in _datasets(graph)),
-        unseen=len(graph.hidden),
-        files=len(files),
-        bytes=sum(file.size or 0 for file in files),
-        absent=tuple(f"{mfid}: {reason}" for mfid, kept in stored.items() for _, reason in kept.absent),
-        list_sha256=list_sha256,
-    )
+    datasets, size = len([*_datasets(graph)]), sum(file.size or 0 for file in files)
+    absent = [f"{mfid}: {reason}" for mfid, kept in stored.items() for _, reason in kept.absent]
+    document = {
+        "output": output, "datasets": datasets, "hidden": len(graph.hidden), "files": len(files), "bytes": size,
+        "absent": absent, "list_sha256": list_sha256 or None,
+    }  # fmt: skip
+    lines, warnings = [str(output)], [f"not included: {line}" for line in absent]
+    if list_sha256:
+        lines = [
+            f"{output}: {amount(datasets, 'dataset')}, {amount(len(files), 'file')}, {size_text(size)}",
+            f"SHA-256 of its bundle.json: {list_sha256}",
+            "to check it, unpack it and run: python verify.py",
+        ]
+        hidden = f"left out, and listed as hidden: {amount(len(graph.hidden), 'parent')} that this key cannot see"
+        warnings = [hidden, *warnings] if graph.hidden else warnings
+    return Done(document, lines, FAILURE if absent else 0, warnings)
 
 
 def _write(folder: Path, path: str, content: str) -> None:

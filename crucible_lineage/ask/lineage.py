@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
-from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.answer import Answer, Done
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import COMMAND, HERE, Projects, argument, option, question
 from crucible_lineage.ask.runs import find_run
@@ -25,9 +25,6 @@ from crucible_lineage.lineage.view import FOLD_BEYOND
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.session import Session
-
-if TYPE_CHECKING:
-    from crucible_lineage.ask.bundle import BundleReport
 
 Renderer = Callable[[LineageGraph, str | None, bool], str | bytes]  # graph, focus, include superseded
 RENDERERS: dict[str, Renderer] = {
@@ -164,7 +161,7 @@ def lineage(
         str, option("The licence that a crate or bundle states.", "--license", metavar="URL", doors=HERE)
     ] = "",
     tell: Tell | None = None,
-) -> Lineage | BundleReport:  # fmt: skip
+) -> Lineage | Done:  # fmt: skip
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
 
     For a pipeline file, show the declared steps with their states.
