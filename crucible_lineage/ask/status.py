@@ -27,11 +27,10 @@ from crucible_lineage.ask.runs import (
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import Failure, Journal, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.registration.ingestion import in_words
-from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.session import Session
 from crucible_lineage.standing.standings import Standing, standings
 from crucible_lineage.statements.failed import FailedRun, failed_elsewhere, failures
@@ -46,83 +45,6 @@ TRACEBACK = "; the traceback is in "  # in an error, before the path of a log
 MOST_RUNS = 10  # `runs` lists more
 MOST_UNREAD = 20
 PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
-
-
-@dataclass(frozen=True)
-class FolderStatus(Answer):
-    """What ran from a data folder, what failed and waits there, what is on hold, and the disk space in use."""
-
-    runs: Sequence[ListedRun]
-    pipelines: Sequence[JsonMapping]
-    failed: Sequence[Failure]
-    elsewhere: Sequence[FailedRun]
-    holds: Sequence[Statement]
-    waiting: Sequence[ResultRow]
-    others: Sequence[ResultRow]
-    damaged: Sequence[SetAside]
-    unread: Sequence[str]
-    disk: Mapping[str, int]
-    unknown: Sequence[str]
-    json_keys: ClassVar = (
-        "runs pipelines failed_elsewhere=elsewhere failures=failed waiting waiting_of_others damaged "
-        "not_ingested=unread disk holds=dated_holds"
-    )
-
-    @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
-        waits = Counter(row.account for row in self.others)
-        others = [  # only those accounts can deliver them
-            f"not at Crucible yet: {amount(number, 'result waits', 'results wait')} for account {account}; "
-            "only that account can deliver"
-            for account, number in sorted(waits.items())
-        ]
-        late = [hold for hold in self.holds if _is_overdue(hold)]
-        return [
-            *self.unknown,
-            *(f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again" for hold in late),
-            *waiting_lines(self.waiting), *others, *damaged_lines(self.damaged),
-            *unread_lines(self.unread),
-        ]  # fmt: skip
-
-    @property
-    def waiting_of_others(self) -> int:
-        """How many results of other accounts wait here."""
-        return len(self.others)
-
-    @property
-    def dated_holds(self) -> list[JsonObject]:
-        """The holds, and whether their due day has passed."""
-        return [{**hold.to_json(), "overdue": _is_overdue(hold)} for hold in self.holds]
-
-    def lines(self) -> Iterator[str]:
-        yield from (
-            in_columns(*run_rows(self.runs), MOST_STEPS) if self.runs else ["nothing ran from this data folder yet"]
-        )
-        yield from ["pipelines:"] if self.pipelines else ()
-        for pipeline in self.pipelines:
-            yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
-            if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
-                both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
-                yield f"    also declared by {', '.join(others)}: {both}"
-        yield from ["failed, and tried again:"] if self.failed else ()
-        for failure in self.failed:
-            times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
-            yield f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"
-            yield f"    {failure.error.splitlines()[0]}"
-        for run in self.elsewhere:
-            yield f"{run.project}/{run.pipeline}: {run.message} (since {time_shown(run.since)})"
-        yield from ["on hold:"] if self.holds else ()
-        for hold in self.holds:
-            days = amount((datetime.now(UTC) - utc(hold.when)).days, "day")
-            due = f"; until {hold.due}" if hold.due else ""
-            due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else due
-            yield f"  {hold.about}  {hold.attribution} ({days}){due}"
-        names = {"cache": "copies of files", "work": "left by steps", "records": "records"}
-        names |= {"crucible": "embedded Crucible"}
-        names |= {"environments": "environments to remake results"} if self.disk["environments"] else {}
-        yield "disk: " + ", ".join(f"{size_text(self.disk[key])} {name}" for key, name in names.items())
-        if self.disk["work"]:
-            yield f"to free what nothing needs: {next_command('data', 'clean')}"
 
 
 @dataclass(frozen=True)
@@ -188,7 +110,7 @@ def status(
     metrics: Annotated[
         bool, option("Print metrics of this data folder for Prometheus, and nothing else.", doors=(COMMAND,))
     ] = False,
-) -> FolderStatus | Overview | Done:  # fmt: skip
+) -> Overview | Done:  # fmt: skip
     """List the last runs from this data folder, the pipelines that ran, and the results that could not be made.
 
     A run is under way, complete, failed, stopped, or cut short: its process ended without a report; the next run
@@ -202,6 +124,11 @@ def status(
         return Done({"metrics": content}, content.splitlines(), content=content)
     if every:
         return overview(session, project)
+    return _of_folder(session, project)
+
+
+def _of_folder(session: Session, project: str | None) -> Done:
+    """Return what ran from a data folder, what failed and waits there, what is on hold, and the disk space in use."""
     unknown: list[str] = []
     waiting, others = list[ResultRow](), list[ResultRow]()
     try:
@@ -219,19 +146,69 @@ def status(
     unknown += [
         f"warning: run {run.run_id} of {run.pipeline}: {text}" for run in runs if (text := unusual(run, journal))
     ]
-    return FolderStatus(
-        runs=runs,
-        pipelines=journal.pipelines(project),
-        failed=list(failures(session, project).values()),
-        elsewhere=failed_elsewhere(session, project),
-        holds=session.effects.holds(project),
-        waiting=waiting,
-        others=others,
-        damaged=session.outbox.set_aside(),
-        unread=[in_words(ingestion) for ingestion in session.store.ended_ingestions(MOST_UNREAD)],
-        disk=disk_usage(session.settings.data),
-        unknown=unknown,
-    )
+    pipelines, holds = journal.pipelines(project), session.effects.holds(project)
+    failed, elsewhere = list(failures(session, project).values()), failed_elsewhere(session, project)
+    damaged, disk = session.outbox.set_aside(), disk_usage(session.settings.data)
+    unread = [in_words(ingestion) for ingestion in session.store.ended_ingestions(MOST_UNREAD)]
+    document = {
+        "runs": runs, "pipelines": pipelines, "failed_elsewhere": elsewhere, "failures": failed, "waiting": waiting,
+        "waiting_of_others": len(others), "damaged": damaged, "not_ingested": unread, "disk": disk,
+        "holds": [{**hold.to_json(), "overdue": _is_overdue(hold)} for hold in holds],
+    }  # fmt: skip
+    lines = (
+        *(in_columns(*run_rows(runs), MOST_STEPS) if runs else ["nothing ran from this data folder yet"]),
+        *_pipeline_lines(pipelines), *_failure_lines(failed, elsewhere), *_hold_lines(holds), *_disk_lines(disk),
+    )  # fmt: skip
+    late = [
+        f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again"
+        for hold in holds
+        if _is_overdue(hold)
+    ]
+    waits = Counter(row.account for row in others)
+    of_others = [  # only those accounts can deliver them
+        f"not at Crucible yet: {amount(number, 'result waits', 'results wait')} for account {account}; "
+        "only that account can deliver"
+        for account, number in sorted(waits.items())
+    ]
+    warnings = (*unknown, *late, *waiting_lines(waiting), *of_others, *damaged_lines(damaged), *unread_lines(unread))
+    return Done(document, lines, warnings=warnings)
+
+
+def _pipeline_lines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
+    yield from ["pipelines:"] if pipelines else ()
+    for pipeline in pipelines:
+        yield f"  {pipeline['pipeline']} ({pipeline['project']}): {pipeline['declaration']}"
+        if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
+            both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
+            yield f"    also declared by {', '.join(others)}: {both}"
+
+
+def _failure_lines(failed: Sequence[Failure], elsewhere: Sequence[FailedRun]) -> Iterator[str]:
+    yield from ["failed, and tried again:"] if failed else ()
+    for failure in failed:
+        times = f"{amount(failure.failures, 'time')}, {time_shown(failure.last)}"
+        yield f"  {failure.mfid}  {failure.pipeline}: {failure.step}, {times}"
+        yield f"    {failure.error.splitlines()[0]}"
+    for run in elsewhere:
+        yield f"{run.project}/{run.pipeline}: {run.message} (since {time_shown(run.since)})"
+
+
+def _hold_lines(holds: Sequence[Statement]) -> Iterator[str]:
+    yield from ["on hold:"] if holds else ()
+    for hold in holds:
+        days = amount((datetime.now(UTC) - utc(hold.when)).days, "day")
+        due = f"; until {hold.due}" if hold.due else ""
+        due = f"; was to be settled by {hold.due}" if _is_overdue(hold) else due
+        yield f"  {hold.about}  {hold.attribution} ({days}){due}"
+
+
+def _disk_lines(disk: Mapping[str, int]) -> Iterator[str]:
+    names = {"cache": "copies of files", "work": "left by steps", "records": "records"}
+    names |= {"crucible": "embedded Crucible"}
+    names |= {"environments": "environments to remake results"} if disk["environments"] else {}
+    yield "disk: " + ", ".join(f"{size_text(disk[key])} {name}" for key, name in names.items())
+    if disk["work"]:
+        yield f"to free what nothing needs: {next_command('data', 'clean')}"
 
 
 def _is_overdue(hold: Statement) -> bool:
