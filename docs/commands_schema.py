@@ -17,16 +17,18 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from crucible_lineage import ask
+from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.impact import RequestedDeletion
 from crucible_lineage.ask.lineage import Lineage
 from crucible_lineage.ask.listing import Surface, columns_at
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
+from crucible_lineage.ask.runs import ListedRun
 from crucible_lineage.ask.stated import Statements
 from crucible_lineage.ask.view import DatasetView
 from crucible_lineage.cli.check import CheckedFile
 from crucible_lineage.core.folders import Leftover
-from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import Fault
 from crucible_lineage.exchange.copying import Conflict, ItemToCopy
 from crucible_lineage.flows.deploying import DeploymentState
@@ -39,6 +41,7 @@ from crucible_lineage.server.backup import Backup
 from crucible_lineage.standing.standings import Standing
 from crucible_lineage.statements.calibrations import Certificate
 from crucible_lineage.statements.effects import AppliedStatement
+from crucible_lineage.statements.failed import FailedRun
 from crucible_lineage.statements.statements import Doubt, Statement
 from crucible_lineage.statements.stating import StatementOutcome
 
@@ -114,6 +117,19 @@ GIVEN: Mapping[type, Any] = {
     DatasetView: both(Standing, {key: (DatasetView, at) for key, at in json_keys(DatasetView).items()}),
     Statements: {"statements": list[AppliedStatement]},
     Lineage: {"directed": bool, "multigraph": bool, "nodes": OBJECTS, "edges": OBJECTS},
+}  # fmt: skip
+
+# What questions print that answer with `Done`.
+DONE: Mapping[str, Any] = {
+    "show": {"mfid": str, "log": str | None},
+    "lineage": {"output": str, "datasets": int, "hidden": int, "files": int, "bytes": int, "absent": TEXTS,
+                "list_sha256": str | None},
+    "status": one_of(
+        {"runs": list[ListedRun], "pipelines": OBJECTS, "failed_elsewhere": list[FailedRun], "failures": list[Failure],
+         "waiting": list[ResultRow], "waiting_of_others": int, "damaged": list[SetAside], "not_ingested": TEXTS,
+         "disk": dict[str, int], "holds": Each(both(Statement, {"overdue": bool}))},
+        {"metrics": str},
+    ),
 }  # fmt: skip
 
 # What other commands print.
@@ -228,7 +244,8 @@ def schema_text() -> str:
     schema, printed = Schema(), dict(PRINTED)
     for asked in questions_at(COMMAND):
         answers = schema.hints(asked.function)["return"]
-        printed[asked.name] = one_of(*get_args(answers)) if get_args(answers) else answers
+        types = [DONE[asked.name] if one is Done else one for one in get_args(answers) or (answers,)]
+        printed[asked.name] = one_of(*types) if len(types) > 1 else types[0]
     commands = {name: schema.of(printed[name]) for name in sorted(printed)}
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

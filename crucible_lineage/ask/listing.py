@@ -47,8 +47,8 @@ class Column:
     """A column: its names, its value, and where it is shown.
 
     Lists are sorted and selected by `name`; `key`, if given, replaces it in JSON and CSV. `source` is the attribute
-    of a standing with the value, or a function; conditions use `compared_as`, if given. People see `heading`, and
-    `as_text`, if given, instead of the value. `kind` is the CSS class of cells on pages.
+    of a standing with the value, or a function. People see `heading`, and `as_text`, if given, instead of the value.
+    `kind` is the CSS class of cells on pages.
     """
 
     name: str
@@ -58,7 +58,6 @@ class Column:
     shown: Surface = EVERYWHERE
     as_text: Callable[[Standing], str] | None = None
     kind: str = "wide"
-    compared_as: str = ""
 
     @cached_property
     def value(self) -> Callable[[Standing], Any]:
@@ -72,7 +71,7 @@ class Column:
 
     def cell(self, entry: Standing) -> Any:
         """Return the value for CSV and for sorting; None if there is none."""
-        value = attrgetter(self.compared_as)(entry) if self.compared_as else self.value(entry)
+        value = self.value(entry)
         value = " ".join(value) if isinstance(value, tuple) else value
         value = value if self.as_text is None or isinstance(value, str | int | float) else self.as_text(entry)
         return None if value == "" else value
