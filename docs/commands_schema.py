@@ -24,7 +24,6 @@ from crucible_lineage.ask.listing import Surface, columns_at
 from crucible_lineage.ask.plans import PlanAnswer
 from crucible_lineage.ask.question import COMMAND, questions_at
 from crucible_lineage.ask.runs import ListedRun
-from crucible_lineage.ask.stated import Statements
 from crucible_lineage.ask.view import DatasetView
 from crucible_lineage.cli.check import CheckedFile
 from crucible_lineage.core.folders import Leftover
@@ -115,13 +114,12 @@ GIVEN: Mapping[type, Any] = {
     },
     Standing: {one.label: (Standing, one.source) for one in columns_at(Surface.JSON)},
     DatasetView: both(Standing, {key: (DatasetView, at) for key, at in json_keys(DatasetView).items()}),
-    Statements: {"statements": list[AppliedStatement]},
     Lineage: {"directed": bool, "multigraph": bool, "nodes": OBJECTS, "edges": OBJECTS},
 }  # fmt: skip
 
 # What questions print that answer with `Done`.
 DONE: Mapping[str, Any] = {
-    "show": {"mfid": str, "log": str | None},
+    "show": {"mfid": str, "log": str | None}, "statements": {"statements": list[AppliedStatement]},
     "lineage": {"output": str, "datasets": int, "hidden": int, "files": int, "bytes": int, "absent": TEXTS,
                 "list_sha256": str | None},
     "status": one_of(

@@ -76,6 +76,7 @@ class Done(Answer):
     exit_code: int = 0
     warnings: Sequence[str] = ()
     content: str | None = None
+    not_datasets: Collection[str] = ()
 
     def to_json(self) -> JsonObject:
         done: JsonObject = json_of(self.document)

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated
 
-from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.answer import Answer, Done
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import AFTER, ELSEWHERE, OneProject, Project, argument, option, question
 from crucible_lineage.ask.view import CalibrationUse, show_dataset, visible_names
-from crucible_lineage.json_types import JsonObject
+from crucible_lineage.errors import FAILURE
 from crucible_lineage.session import Session
 from crucible_lineage.statements.calibrations import Certificate, range_text
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.statements import KINDS
 from crucible_lineage.text.amounts import amount
-
-
-@dataclass(frozen=True)
-class Statements(Answer):
-    """Statements, oldest first. `left` counts those not in force; `names` are of the datasets they are about."""
-
-    statements: Sequence[AppliedStatement]
-    left: int
-    names: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_alarm(self) -> bool:  # type: ignore[override]
-        return any(applied.is_unvouched for applied in self.statements)
-
-    @property
-    def not_datasets(self) -> Collection[str]:  # type: ignore[override]
-        """The accounts that made the statements."""
-        return {applied.statement.by for applied in self.statements}
-
-    def to_json(self) -> JsonObject:
-        return {"statements": [applied.to_json() for applied in self.statements]}
-
-    def lines(self) -> Iterator[str]:
-        for applied in self.statements:
-            names = ", ".join(self.names[mfid] for mfid in applied.statement.about.datasets if mfid in self.names)
-            subject = f"{applied.statement} ({names})" if names else str(applied.statement)
-            yield f"{applied.statement.mfid}  {subject}  {applied.text}"
-        yield amount(len(self.statements), "statement") + (f"; not listed: {self.left} (--all)" if self.left else "")
 
 
 @dataclass(frozen=True)
@@ -88,7 +60,7 @@ def statements(
         str | None, option("The certificates that are valid for this measured DATASET.", "--for", metavar="DATASET")
     ] = None,
     every: Annotated[bool, option("Include statements that are no longer in force.", "--all")] = False,
-) -> Statements:  # fmt: skip
+) -> Done:  # fmt: skip
     """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
     session.mirror.sync_statements()
     if measured is not None:
@@ -110,5 +82,19 @@ def statements(
         for applied in found
         if every or applied.is_unvouched or (applied.in_force and not applied.statement.revokes)
     ]
-    subjects = dict.fromkeys(mfid for applied in shown for mfid in applied.statement.about.datasets)
-    return Statements(shown, len(found) - len(shown), visible_names(session.client, subjects))
+    names = visible_names(
+        session.client, dict.fromkeys(mfid for each in shown for mfid in each.statement.about.datasets)
+    )
+    left = f"; not listed: {len(found) - len(shown)} (--all)" if len(found) > len(shown) else ""
+    return Done(
+        {"statements": shown},
+        [*(_line(applied, names) for applied in shown), amount(len(shown), "statement") + left],
+        FAILURE if any(applied.is_unvouched for applied in shown) else 0,
+        not_datasets={applied.statement.by for applied in shown},
+    )
+
+
+def _line(applied: AppliedStatement, names: Mapping[str, str]) -> str:
+    statement = applied.statement
+    about = ", ".join(names[mfid] for mfid in statement.about.datasets if mfid in names)
+    return f"{statement.mfid}  {statement}{f' ({about})' if about else ''}  {applied.text}"
