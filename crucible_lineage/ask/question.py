@@ -56,7 +56,6 @@ class Param:
     exists: bool = False  # of paths
     choices: tuple[str, ...] = ()
     kind: Any = None  # on the command line, if not the parameter's type
-    envvar: str | None = None
     doors: tuple[str, ...] = EVERYWHERE
 
 

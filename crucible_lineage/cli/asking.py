@@ -76,7 +76,7 @@ def _parameter(parameter: Parameter) -> click.Parameter:
     is_shown = parameter.default not in (None, (), "") and not parameter.is_required
     return click.Option(
         names, type=kind, multiple=parameter.is_list, required=parameter.is_required, metavar=param.metavar,
-        help=param.help, envvar=param.envvar, show_default=is_shown,
+        help=param.help, show_default=is_shown,
         **({} if parameter.is_required else {"default": parameter.default}),
     )  # fmt: skip
 

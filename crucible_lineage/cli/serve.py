@@ -12,7 +12,6 @@ from typing import Annotated
 from urllib.parse import urljoin
 
 import click
-from click.core import ParameterSource
 
 from crucible_lineage.ask.question import option
 from crucible_lineage.cli.asking import act
@@ -34,7 +33,7 @@ def serve_command(
     api_key: Annotated[
         str | None, option(
             "A key of the first user. Process listings show it: prefer --api-key-file or CRUCIBLE_LINEAGE_SERVE_KEY. "
-            "By default one is made and kept.", metavar="KEY", envvar="CRUCIBLE_LINEAGE_SERVE_KEY",
+            "By default one is made and kept.", metavar="KEY",
         )
     ] = None,
     api_key_file: Annotated[Path | None, option("A file that contains only that key.", exists=True)] = None,
@@ -49,12 +48,10 @@ def serve_command(
     from crucible_lineage.web.app import with_pages  # likewise, with Jinja
 
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
-    source = click.get_current_context().get_parameter_source("api_key")
-    if api_key_file is not None and source is ParameterSource.COMMANDLINE:
+    if api_key_file is not None and api_key is not None:
         raise InputError("--api-key and --api-key-file both name a key; give one of them")
-    key = key_in(api_key_file) if api_key_file is not None else api_key
-    if key is not None and api_key_file is None:
-        key = valid_key(key)
+    given = api_key if api_key is not None else os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY")
+    key = key_in(api_key_file) if api_key_file is not None else None if given is None else valid_key(given)
     _check_certificate(certfile, keyfile)
     for warning in _warnings(host, key, secure=certfile is not None):
         click.echo(f"warning: {warning}", err=True)
