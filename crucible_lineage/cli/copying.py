@@ -188,11 +188,8 @@ def _exchange(
             print_line(line)
     outcome = CopyOutcome()
     if plan.items and not dry:
-        outcome = bring(
-            source, target, plan, ingests=verb == "sent", patience_s=patience_s,
-            listen=lambda item, done: work(f"{done} of {len(plan.items)} {verb}: {item.source.name}"),
-            troubled=lambda reason: work.print_trouble(f"waiting: {reason}"),
-        )  # fmt: skip
+        ingests = verb == "sent"
+        outcome = bring(source, target, plan, work, work.print_trouble, ingests=ingests, patience_s=patience_s)
     work.end()
     left = (*plan.skipped, *outcome.skipped)
     sent = {item.mfid for item in outcome.sent}

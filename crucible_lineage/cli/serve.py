@@ -50,7 +50,7 @@ def serve_command(
     folder = (data or default_data_folder()).expanduser().absolute() / "crucible"
     if api_key_file is not None and api_key is not None:
         raise InputError("--api-key and --api-key-file both name a key; give one of them")
-    given = api_key if api_key is not None else os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY")
+    given = api_key if api_key is not None else os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY") or None
     key = key_in(api_key_file) if api_key_file is not None else None if given is None else valid_key(given)
     _check_certificate(certfile, keyfile)
     for warning in _warnings(host, key, secure=certfile is not None):

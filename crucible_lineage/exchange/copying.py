@@ -393,19 +393,13 @@ class CopyOutcome:
 
 
 def bring(
-    source: Session,
-    target: Session,
-    plan: CopyPlan,
-    *,
-    ingests: bool,
-    patience_s: float,
-    listen: Callable[[ItemToCopy, int], None],
-    troubled: Callable[[str], None],
-) -> CopyOutcome:
+    source: Session, target: Session, plan: CopyPlan, tell: Tell, report: Callable[[str], None], *,
+    ingests: bool, patience_s: float,
+) -> CopyOutcome:  # fmt: skip
     """Execute a plan as far as possible, several datasets at a time.
 
     A refused dataset holds back only its descendants. While the service is away, it is asked again with growing pauses
-    for up to `patience_s`; `troubled` receives the reason. `listen` receives each arrived item, and the number so far.
+    for up to `patience_s`; `report` gets the reason, `tell` the progress.
     """
     outcome = CopyOutcome()
     left = {item.mfid: item for item in plan.items}
@@ -427,7 +421,7 @@ def bring(
                         outcome.skipped.append(Conflict(item.mfid, item.source.name, str(error)))
                         continue
                     outcome.sent.append(item)
-                    listen(item, len(outcome.sent))
+                    tell(f"copied: {len(outcome.sent)} of {len(plan.items)}, {item.source.name}", 0)
                     away_since, tries = None, 0
             except BaseException:
                 client.close()  # active transfers end with their current calls
@@ -439,7 +433,7 @@ def bring(
                 if left_s <= 0 or isinstance(troubles[0], UnauthorizedError):
                     reason = str(troubles[0]).splitlines()[0]
                     break
-                troubled(str(troubles[0]))
+                report(f"waiting: {troubles[0]}")
                 wait_s = troubles[0].retry_after_s or FIRST_WAIT_S * 2.0 ** min(tries, 10)
                 time.sleep(min(wait_s, LONGEST_WAIT_S, left_s))
                 tries += 1

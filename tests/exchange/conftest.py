@@ -153,7 +153,7 @@ def push_to(service: Service, source: Session, **more: Any) -> tuple[CopyPlan, C
     with service.session(source.settings.data) as target:
         plan = plan_project(source, target, "lab", lambda *_: None)
         options: dict[str, Any] = {"ingests": True, "patience_s": 0.0, **more}
-        outcome = bring(source, target, plan, listen=lambda *_: None, troubled=lambda _: None, **options)
+        outcome = bring(source, target, plan, lambda *_: None, lambda _: None, **options)
         follow_ingestions(target.client, target.store, at_most_s=20)
         return plan, outcome
 

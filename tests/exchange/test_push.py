@@ -216,7 +216,7 @@ def push_alone(source: Session, service: Any, mfids: list[str]) -> tuple[str, ..
     with service.session(source.settings.data) as target:
         plan = plan_named(source, target, mfids, lambda *_: None)
         assert plan.conflicts == ()
-        bring(source, target, plan, ingests=False, patience_s=0.0, listen=lambda *_: None, troubled=lambda _: None)
+        bring(source, target, plan, lambda *_: None, lambda _: None, ingests=False, patience_s=0.0)
         return tuple(item.source.name for item in plan.items)
 
 
