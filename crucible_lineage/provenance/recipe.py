@@ -104,15 +104,11 @@ def planned_outputs(
     *,
     attempt: int = 0,
     salt: str | None = None,
-    supersedes: Mapping[str, str] | None = None,
     facts: JsonMapping | None = None,
 ) -> tuple[PlannedOutput, ...]:
     """Return the outputs of a step for these datasets, with their ids."""
     recipes = {output: step_recipe(project, code, output, params, used, attempt, salt, facts) for output in outputs}
-    return tuple(
-        PlannedOutput(output, derived_mfid(recipe), recipe, (supersedes or {}).get(output))
-        for output, recipe in recipes.items()
-    )
+    return tuple(PlannedOutput(output, derived_mfid(recipe), recipe) for output, recipe in recipes.items())
 
 
 def raw_mfid(recipe: Mapping[str, object], acquired: datetime | None) -> str:
