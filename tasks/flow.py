@@ -161,7 +161,7 @@ def _run_step(
     def make() -> dict[str, str]:
         recording.deliverer.drain(SHARE_WAIT_S)  # the step's parents may wait
         run = {**run_ids(), "run_id": recording.destination.run_id}
-        return {name: dataset.mfid for name, dataset in prepared.make(run).items()}
+        return {name: dataset.mfid for name, dataset in prepared(run).items()}
 
     outputs = {name: existing_dataset(mfid, session) for name, mfid in make().items()}
     return next(iter(outputs.values())) if len(outputs) == 1 else outputs

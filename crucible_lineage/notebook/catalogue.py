@@ -285,7 +285,7 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         refs = {role: _refs(value, self.catalogue) for role, value in inputs.items()}
         run = {"engine": ENGINE, "run_id": self.run_id}
         assert self._slots is not None  # steps get here only within the block
-        outputs = called_step(session, self.project, step, refs, params, self._slots).make(run)
+        outputs = called_step(session, self.project, step, refs, params, self._slots)(run)
         made = {name: Dataset(self.catalogue, ref.mfid) for name, ref in outputs.items()}
         self._made |= dict.fromkeys(dataset.mfid for dataset in made.values())
         return next(iter(made.values())) if len(made) == 1 else made

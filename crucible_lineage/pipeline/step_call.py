@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
@@ -23,32 +23,8 @@ from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import ClaimingRun, Currency
 from crucible_lineage.step import Step
 
-if TYPE_CHECKING:  # most flows call tasks alone, for which these imports would take a tenth of a second
-    from crucible_lineage.pipeline.job.job import Job
-
 About = tuple[str, ...]
 """The subject of a result: files by folder and name, datasets by id."""
-
-
-@dataclass(frozen=True)
-class StepCall:
-    """A call of a step, ready to be executed."""
-
-    session: Session
-    slots: FlowSlots
-    job: Job
-    about: About
-
-    def make(self, run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
-        """Return the datasets by output, made now or existing before, and let the run rely on them."""
-        from crucible_lineage.pipeline.job.materialize import materialize_step
-
-        self.session.refresh_statements()
-        done = materialize_step(replace(self.job, run=run), self.session)
-        for name, dataset in done.outputs.items():
-            self.slots.note_about(dataset.mfid, self.about)
-            self.slots.rely(self.job.project, self.job.slots[name], dataset, made=done.executed)
-        return done.outputs
 
 
 def called_step(
@@ -58,13 +34,16 @@ def called_step(
     inputs: Mapping[str, object],
     params: Mapping[str, object],
     slots: FlowSlots,
-) -> StepCall:
+) -> Callable[[Mapping[str, object]], Mapping[str, DatasetRef]]:
     """Resolve a call of a step, and register its input files as raw data if they are new.
 
+    Return a function that executes it in a run, lets the run rely on its results, and returns them by output.
     An input is a path, the id of a dataset, a dataset, or a list of these. Raises InputError if one is missing or
     invalid.
     """
+    # Most flows call tasks alone, for which these imports would take a tenth of a second.
     from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.bound import BoundStep
     from crucible_lineage.pipeline.plan.expand import Instance
     from crucible_lineage.pipeline.plan.facts import ParentFacts
@@ -89,8 +68,16 @@ def called_step(
     outputs = planned_outputs(project, inspection.code, inspection.outputs, inspection.params, used, facts=facts)
     step = BoundStep(called.name, StepSpec(uses=uses), (), ())
     instance = Instance(called.name, step, "", given, inspection, ())
-    job = Job(instance, project, used, outputs, {}, claims, step=called)
-    return StepCall(session, slots, job, about)
+
+    def make(run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
+        session.refresh_statements()
+        done = materialize_step(Job(instance, project, used, outputs, run, claims, step=called), session)
+        for name, dataset in done.outputs.items():
+            slots.note_about(dataset.mfid, about)
+            slots.rely(project, claims[name], dataset, made=done.executed)
+        return done.outputs
+
+    return make
 
 
 def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, ingest: bool | float) -> DatasetRef:
