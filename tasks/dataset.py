@@ -388,13 +388,11 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
     )
     record = step_record(
         recipe=recipe,
-        pipeline=None,
         used=used,
         generated=[file.ref for file in result.stored.files],
         activity=activity,
         software=software(code.packages if code else (), support.environment),
         who=session.agent,
-        supersedes=None,
     )
     taken = last_taken(part.dataset for part in used)
     return NewDataset(

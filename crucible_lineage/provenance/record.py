@@ -63,13 +63,13 @@ def step_activity(
 def step_record(
     *,
     recipe: Mapping[str, object],
-    pipeline: Mapping[str, object] | None,
     used: Sequence[UsedDataset],
     generated: Sequence[FileRef],
     activity: JsonMapping,
     software: Mapping[str, object],
     who: Mapping[str, object],
-    supersedes: str | None,
+    pipeline: Mapping[str, object] | None = None,
+    supersedes: str | None = None,
 ) -> StepRecord:
     """Return the incomplete record of an output of a step. Raises InputError if it does not fit the schema."""
     from crucible_lineage.provenance.schema import StepRecord, new_record

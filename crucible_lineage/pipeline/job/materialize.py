@@ -28,7 +28,7 @@ from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
-from crucible_lineage.pipeline.job.keeping import Support, support_of
+from crucible_lineage.pipeline.job.keeping import support_of
 from crucible_lineage.pipeline.job.worker import call_command, call_function
 from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
@@ -166,23 +166,19 @@ def _execute(
     )
     fields = partial(_parent_fields, session)
     names = [dataset_name(job, output, metadata[output], fields) for output in outputs]
+    made: JsonObject = {
+        "activity": activity,
+        "software": software(job.inspection.reached_packages, support.environment),
+        "who": session.agent,
+    }
     new = [
-        new_dataset(
-            job, planned, metadata[planned.output], files[planned.output], activity, session.agent, name, support
-        )
+        new_dataset(job, planned, metadata[planned.output], files[planned.output], name, made)
         for planned, (name, _) in zip(job.outputs, names, strict=True)
     ]
     cached = {  # later steps read them from the cache
         file.ref.sha256: session.cache.take(file.path, file.checksums) for own in files.values() for file in own
     }
-    notes = dict.fromkeys(
-        (
-            staging_note,
-            note,
-            support.note,
-            *(naming_note for _, naming_note in names),
-        )
-    )
+    notes = dict.fromkeys((staging_note, note, support.note, *(naming_note for _, naming_note in names)))
     return new, cached, "; ".join(filter(None, notes))
 
 
@@ -201,22 +197,18 @@ def new_dataset(
     planned: PlannedOutput,
     metadata: JsonMapping,
     files: tuple[LocalFile, ...],
-    activity: JsonMapping,
-    agent: Mapping[str, object],
     name: str,
-    support: Support,
+    made: JsonMapping,
 ) -> NewDataset:
-    """Return the dataset to be registered for an output, with this name."""
+    """Return the dataset to be registered for an output, with this name; `made` are the parts of all their records."""
     inspection, declared = job.inspection, job.spec.output
     record = step_record(
         recipe=planned.recipe,
         pipeline=job.instance.step.declared,
         used=job.used,
         generated=[file.ref for file in files],
-        activity=activity,
-        software=software(inspection.reached_packages, support.environment),
-        who=agent,
         supersedes=planned.supersedes,
+        **made,
     )
     own = [part.dataset for part in job.used if part.chosen is None]  # inputs chosen by time do not date a result
     taken = last_taken(own or [part.dataset for part in job.used])
