@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -168,6 +167,8 @@ class _TemporaryServer:
     """Prefect's temporary server, started while this process imports Prefect, and not after that."""
 
     def __init__(self, home: Path) -> None:
+        import socket  # few runs need it
+
         home.mkdir(parents=True, exist_ok=True)
         self._log = home / "server.log"
         lifeline, _ = os.pipe()  # the other end is closed when this process ends

@@ -132,7 +132,7 @@ def _ingest(value: object) -> object:
     raise ValueError("write true, false, or the longest wait for it, as in 90s, 10m, 2h")
 
 
-class Ingested(BaseModel):
+class Ingested(BaseModel, defer_build=True):
     """The fields of a declaration for the ingestion of a dataset's files."""
 
     ingest: Annotated[

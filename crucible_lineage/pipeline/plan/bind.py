@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from graphlib import CycleError
 from pathlib import Path
 
@@ -55,6 +54,7 @@ class _Binder:
         self.read_faults = {(fault.file, fault.line, fault.column) for fault in declared.faults}
         self.inputs = mapping_at(self.document.data, "inputs")  # unreadable ones included
         self.steps = mapping_at(self.document.data, "steps")
+        self.variants: dict[str, tuple[Variant, ...]] = {}
         self.signatures: dict[str, Inspection] = {}  # of a function with a fault, what is known of it
         self.collected: dict[str, frozenset[str]] = {}  # the roles of each step that take lists
 
@@ -65,7 +65,8 @@ class _Binder:
         unread = {*self.inputs, *self.steps} - self.spec.inputs.keys() - self.spec.steps.keys()
         for location, message in input_faults(self.spec, self.document.data, unread):
             self._report(location, f"input {location[1]!r}: {message}")
-        bound = {name: self._bind_step(name, step) for name, step in self.spec.steps.items()}
+        for name, step in self.spec.steps.items():
+            self._check_step(name, step)
         self.inspector.keep()
         self._check_outputs()
         self._check_unused()
@@ -79,10 +80,15 @@ class _Binder:
             faults = dict.fromkeys(self.faults)  # in the order of the file; those without a position last
             in_file = sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0))
             raise InputError("", in_file)
-        in_order = {
-            name: replace(step, dimensions=found.by_step[name]) for name in order if (step := bound[name]) is not None
-        }
-        return BoundPipeline(self.spec, in_order)
+        return BoundPipeline(self.spec, {name: self._bound(name, found.by_step[name]) for name in order})
+
+    def _bound(self, name: str, dimensions: tuple[str, ...]) -> BoundStep:
+        step = self.spec.steps[name]
+        needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
+        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
+        positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in step.sources}
+        locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
+        return BoundStep(name, step, self.variants[name], needs, self.collected[name], dimensions, declared, locations)
 
     def _ordered(self) -> list[str]:
         """Return the steps by generation, as declared within each; none if some form a cycle, which is reported."""
@@ -104,12 +110,12 @@ class _Binder:
         if len(location) < 3 or (fault.file, fault.line, fault.column) not in self.read_faults:
             self.faults.append(fault)
 
-    def _bind_step(self, name: str, step: StepSpec) -> BoundStep | None:
+    def _check_step(self, name: str, step: StepSpec) -> None:
         sources = step.sources
         for role, role_sources in sources.items():
             for source in role_sources:
                 self._check_source(name, role, source)
-        variants = self._variants(name, step, sources)
+        variants = self.variants[name] = self._variants(name, step, sources)
         signature = variants[0].inspection if variants else self._signature(name, step, sources)
         shapes = signature.roles if signature else {}
         collected = self.collected[name] = frozenset(
@@ -125,13 +131,6 @@ class _Binder:
             self.signatures[name] = signature
             self._check_roles(name, signature, sources, collected)
             self._check_params(name, step)
-        if not variants:
-            return None
-        needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
-        declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
-        positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in sources}
-        locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
-        return BoundStep(name, step, variants, needs, collected, (), declared, locations)
 
     def _check_params(self, name: str, step: StepSpec) -> None:
         """Check that fields of parents stand in parameters that can be filled in, and not in swept ones."""
@@ -144,10 +143,8 @@ class _Binder:
                 message = f"step {name!r}: parameter {param!r}: {NOT_FILLED}, not in a matrix"
                 self._report(("steps", name, "matrix", param), message)
 
-    def _variants(
-        self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]
-    ) -> tuple[Variant, ...] | None:
-        """Return the step with each combination of its swept parameters; None if one has a fault, which is reported."""
+    def _variants(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> tuple[Variant, ...]:
+        """Return the step with each combination of its swept parameters; none if one has a fault, which is reported."""
         variants, sound = [], step.uses != UNKNOWN_FUNCTION
         for swept in step.combinations if sound else ():
             for param in sorted(set(swept) & set(step.params)):
@@ -174,7 +171,7 @@ class _Binder:
                         if isinstance(value, str) and len(value) > 3:  # a validator of the user may quote it
                             message = message.replace(value, "a value from the environment")
                     self._report(("steps", name, *location_in_step(step, fault.location, swept)), message)
-        return tuple(variants) if sound else None
+        return tuple(variants) if sound else ()
 
     def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
@@ -202,6 +199,8 @@ class _Binder:
     ) -> None:
         """Check that the name can be filled in; for an unknown function, as far as possible."""
         output = step.output
+        if not output.model_fields_set:
+            return
         if output.dataset_name and (fault := template_fault(output.dataset_name, roles, params)):
             self._report(("steps", name, "output", "dataset_name"), f"step {name!r}: {fault}")
         texts: dict[tuple[str, ...], object] = {(field,): getattr(output, field) for field in DESCRIPTIVE}
@@ -288,6 +287,8 @@ class _Binder:
         used = {source.source for step in self.spec.steps.values() for source in step.all_sources}
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
+        if used.issuperset(self.inputs):
+            return
         for step in self.steps.values():  # unreadable steps and inputs of steps use names too
             used |= set(names_in(step)) if isinstance(step, dict) else set()
         for name in self.inputs:

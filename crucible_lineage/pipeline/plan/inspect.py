@@ -178,7 +178,7 @@ class Inspector:
                 found.inspection = with_reads(inspection, {name: folder / name for name in reads})
             found.checked[given], found.is_new = checked, True
         assert found.inspection is not None
-        return replace(found.inspection, params=found.checked[given])
+        return Inspection(**{**vars(found.inspection), "params": found.checked[given]})
 
     def _stored(self, name: str) -> _Function:
         stored = self._store.inspection(name, RULES) if self._store else None

@@ -262,7 +262,7 @@ def _planned(instance: Instance, draft: StepPlan, index: ProjectIndex, *, forced
     if refusals:
         return _blocked(instance, refusals)
     if is_complete:
-        return replace(draft, state=FRESH, results=results)
+        return StepPlan(draft.name, FRESH, (), draft.datasets, results, outputs, draft.step, used=used)
     return _unfinished(instance, draft, index)
 
 

@@ -79,7 +79,9 @@ class ProjectIndex:
     def not_current(self, mfid: str) -> tuple[str, str]:
         """Return how a result stands that exists and is not current, and why in words; two empty texts for others."""
         found = self.results.slots
-        if found.state(mfid) != CURRENT and not self.is_away:  # it may have slots of another pipeline
+        if found.state(mfid) == CURRENT:
+            return "", ""
+        if not self.is_away:  # it may have slots of another pipeline
             if self._of_project is None:
                 copies = visible_copies(self.session, [self.project])
                 self._of_project = currency_of(copies[0]) if copies else found

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,9 +22,7 @@ from crucible_lineage.pipeline import logs
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
 from crucible_lineage.refs import DatasetRef
 
-if TYPE_CHECKING:  # a run in which all is fresh has no job, and walks no graph
-    import networkx
-
+if TYPE_CHECKING:  # a run in which all is fresh has no job
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.plan.expand import Instance
 
@@ -252,11 +249,10 @@ class Steps(dict[str, StepState]):
     def follow(self, instances: Mapping[str, Instance]) -> None:
         """Take the parents of steps from these instances."""
         self.instances = instances
-        self.__dict__.pop("_graph", None)
-
-    @cached_property
-    def _graph(self) -> networkx.DiGraph[str]:
-        return graph_of(self.instances)
+        self._children: dict[str, list[str]] = {name: [] for name in instances}
+        for name, instance in instances.items():
+            for need in instance.needs:
+                self._children[need].append(name)
 
     def set_results(self, name: str, outputs: Mapping[str, DatasetRef]) -> None:
         """Set the results of a step."""
@@ -283,7 +279,7 @@ class Steps(dict[str, StepState]):
 
     def release(self, name: str) -> None:
         """Let the steps begin for which this one, now done, was the last parent."""
-        for child in self._graph.succ[name]:
+        for child in self._children[name]:
             state = self[child]
             if name in state.needs:
                 state.needs.discard(name)
@@ -313,7 +309,7 @@ class Steps(dict[str, StepState]):
         self.listener(StepEvent(name, outcome, error or ", ".join(mfids.values()), seconds))
         if outcome in (Outcome.FAILED, Outcome.SKIPPED):
             self.has_failed = self.has_failed or outcome == Outcome.FAILED
-            for child in self._graph.succ[name]:
+            for child in self._children[name]:
                 if not self[child].outcome and child not in self.jobs and self[child].needs:
                     self.end(child, Outcome.SKIPPED, error=_missing(name))
 
@@ -322,7 +318,7 @@ class Steps(dict[str, StepState]):
         import networkx
 
         fixed = {other for other, state in self.items() if other in self.jobs or state.outcome == Outcome.LEFT_OUT}
-        below = networkx.descendants(networkx.restricted_view(self._graph, fixed - {name}, ()), name)
+        below = networkx.descendants(networkx.restricted_view(graph_of(self.instances), fixed - {name}, ()), name)
         names = [step for step in self.instances if step == name or step in below]
         for step in names:
             state = self[step]
