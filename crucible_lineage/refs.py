@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from crucible_lineage.errors import InputError
@@ -99,7 +100,7 @@ class DatasetRef:
         """The MFID that stands for it in recipes of results, beside the hashes of its files."""
         return self.origin or self.mfid
 
-    @property
+    @cached_property
     def data_files(self) -> tuple[FileRef, ...]:
         """The files that steps receive: neither the preview nor a log."""
         return tuple(file for file in self.files if file.is_data)

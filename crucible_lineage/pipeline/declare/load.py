@@ -202,7 +202,9 @@ class _Loader:
         location = ("steps", name)
         if "references" in step:
             self._report((*location, "references"), "unknown key 'references'")
-        step = {key: part for key, part in step.items() if key != "references"}
+            step = {key: part for key, part in step.items() if key != "references"}
+        if "${" not in repr(step):
+            return step
         filled = {k: v if k == "run" else variables.resolve(v, (*location, k)) for k, v in step.items()}
         if "env" in step:  # resolved only when the command is called, and never stored
             filled["env"] = references.resolve(step["env"], (*location, "env"))

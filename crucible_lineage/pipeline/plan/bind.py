@@ -398,7 +398,9 @@ def filled_in(text: str, values: Mapping[str, object]) -> object:
 
 def _fields_in(step: StepSpec, value: object) -> list[str]:
     """Return the fields of records that a text names, or nearly so; other braces are passed to the function."""
-    found = [field.partition(".") for field in template_fields(value)] if isinstance(value, str) else []
+    if not isinstance(value, str) or "{" not in value:
+        return []
+    found = [field.partition(".") for field in template_fields(value)]
     near = {name for role, _, name in found if role in step.inputs and nearest_word(name, CORRECTED)}
     return [
         f"{role}.{name}" for role, _, name in found if name in near or is_field(name) or name.startswith("metadata")

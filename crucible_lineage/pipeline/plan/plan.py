@@ -44,17 +44,17 @@ def used_datasets(instance: Instance, inputs: Inputs, results: Results) -> tuple
 
 def files_for_role(role: str, shape: str, dataset: DatasetRef, pattern: str | None) -> tuple[FileRef, ...]:
     """Return the files of a parent for a role. Raises InputError if there are none, or too many for the role."""
+    files = tuple(file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern))
+    if len(files) == 1 or (files and shape != "file"):
+        return files
     subject = f"input {role!r}: dataset {dataset.mfid} ({dataset.name!r})"
-    files = [file for file in dataset.data_files if pattern is None or fnmatchcase(file.name, pattern)]
     if not files:
         raise InputError(f"{subject} has no file {pattern or 'at all'}")
-    if shape == "file" and len(files) > 1:
-        names = ", ".join(file.name for file in files)
-        raise InputError(
-            f"{subject} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
-            "or annotate the input dict[str, Path]"
-        )
-    return tuple(files)
+    names = ", ".join(file.name for file in files)
+    raise InputError(
+        f"{subject} has several files: {names}; choose one with {role}: {{from: ..., files: NAME}}, "
+        "or annotate the input dict[str, Path]"
+    )
 
 
 FRESH, MISSING, INCOMPLETE, STALE, BLOCKED = "fresh", "missing", "incomplete", "stale", "blocked"
