@@ -190,8 +190,8 @@ class _Reader:
                 self.faults.append(self._fault(event, message))
                 self._skip(next(self._events))
             else:
-                self.marks[*location, key] = _position(event)
-                result[key] = self._build(next(self._events), (*location, key))
+                self.marks[place := (*location, key)] = _position(event)
+                result[key] = self._build(next(self._events), place)
         return result
 
     def _skip(self, event: Any) -> None:
