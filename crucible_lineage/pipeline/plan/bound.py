@@ -92,11 +92,11 @@ def generations(needs: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
 
 
 def graph_of(parts: Mapping[str, BoundStep | Instance]) -> networkx.DiGraph[str]:
-    """Return the graph of steps or instances: nodes carry them as `part`, edges lead from what they need."""
+    """Return the graph of steps or instances; edges lead from what they need."""
     import networkx
 
     graph: networkx.DiGraph[str] = networkx.DiGraph()
-    graph.add_nodes_from((name, {"part": part}) for name, part in parts.items())
+    graph.add_nodes_from(parts)
     graph.add_edges_from((need, name) for name, part in parts.items() for need in part.needs)
     return graph
 

@@ -130,12 +130,15 @@ MOST_UNUSED = 1000  # parameters that are kept although no step of the declarati
 
 @dataclass
 class _Function:
-    """A function as inspected, without parameters; those checked, by a digest of what was given; those asked for."""
+    """A function as inspected, without parameters; those checked, by a digest of what was given; those asked for.
+
+    `step` is the imported function, if something about it was not stored.
+    """
 
     inspection: Inspection | None = None
     checked: dict[str, JsonObject] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
-    is_new: bool = False
+    step: Step[..., Any] | None = None
 
 
 class Inspector:
@@ -146,7 +149,6 @@ class Inspector:
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
-        self._steps: dict[tuple[str, Path], Step[..., Any]] = {}
         self._functions: dict[str, _Function] = {}
 
     def inspect(
@@ -163,25 +165,23 @@ class Inspector:
         declared. `reads` are files in `folder`. Raises InputError if the function does not exist or refuses the
         parameters.
         """
-        name = "\n".join(("function", uses, str(folder), *reads))
-        found = self._functions.get(name) or self._functions.setdefault(name, self._stored(name))
+        query = "\n".join(("function", uses, str(folder), *reads))
+        found = self._functions.get(query) or self._functions.setdefault(query, self._stored(query))
         request = canonical_json([canonical_params(params), sorted(pending)])
         given = hashlib.sha256(request).hexdigest()  # a hash, since a parameter may be a secret
         found.asked.add(given)
         if given not in found.checked:
-            if (uses, folder) not in self._steps:
-                self._steps[uses, folder] = find_step(uses, folder)
-            step = self._steps[uses, folder]
+            step = found.step or find_step(uses, folder)
             checked = checked_params(step, params, pending)
-            if not found.is_new:
+            if found.step is None:
                 inspection = _inspection(step, uses, {}, code_fingerprint(step))
-                found.inspection = with_reads(inspection, {name: folder / name for name in reads})
-            found.checked[given], found.is_new = checked, True
+                found.inspection, found.step = with_reads(inspection, {name: folder / name for name in reads}), step
+            found.checked[given] = checked
         assert found.inspection is not None
         return Inspection(**{**vars(found.inspection), "params": found.checked[given]})
 
-    def _stored(self, name: str) -> _Function:
-        stored = self._store.inspection(name, RULES) if self._store else None
+    def _stored(self, query: str) -> _Function:
+        stored = self._store.inspection(query, RULES) if self._store else None
         if isinstance(stored, dict) and (inspection := Inspection.from_json(stored.get("inspection"))):
             return _Function(inspection, stored["checked"])
         return _Function()
@@ -189,14 +189,13 @@ class Inspector:
     def keep(self) -> None:
         """Store what was new."""
         entries = []
-        for name, found in self._functions.items():
-            if not found.is_new or found.inspection is None or not found.inspection.keepable:
+        for query, found in self._functions.items():
+            if found.step is None or found.inspection is None or not found.inspection.keepable:
                 continue
             if len(found.checked) - len(found.asked) > MOST_UNUSED:
                 found.checked = {given: found.checked[given] for given in found.asked if given in found.checked}
             result = {"inspection": vars(found.inspection), "checked": found.checked}
-            entries.append((name, found.inspection.files, result))
-            found.is_new = False
+            entries.append((query, found.inspection.files, result))
         if self._store and entries:
             self._store.keep_inspections(RULES, entries)
 
