@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from crucible_lineage import __version__
 
-CHANGES = Path(__file__).parents[1] / "CHANGELOG.md"
+ROOT = Path(__file__).parents[1]
 
 
 def fault(tag: str, version: str, changes: str) -> str | None:
@@ -23,5 +25,16 @@ def fault(tag: str, version: str, changes: str) -> str | None:
     return None
 
 
+def misplaced(home: str) -> str | None:
+    """Return what prevents a release from this repository, whose links lead to `home`; None if nothing does."""
+    built_at = f"{os.environ.get('GITHUB_SERVER_URL', '')}/{os.environ.get('GITHUB_REPOSITORY', '')}"
+    if built_at in ("/", home):
+        return None
+    return f"this is {built_at}, but the links of the package lead to {home} (pyproject.toml, [project.urls])"
+
+
 if __name__ == "__main__":
-    sys.exit(fault(sys.argv[1] if len(sys.argv) > 1 else "", __version__, CHANGES.read_text(encoding="utf-8")))
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    tag = sys.argv[1] if len(sys.argv) > 1 else ""
+    sys.exit(fault(tag, __version__, changes) or misplaced(declared["project"]["urls"]["Repository"]))
