@@ -14,6 +14,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def test_a_result_that_was_handed_over_is_still_of_its_author(
     foreign: Foreign, accounts: dict[str, Session], as_ada: Callable[..., Any], tmp_path: Path
 ) -> None:
     ada = str(accounts["ada"].agent["unique_id"])
-    with sqlite3.connect(tmp_path / "service" / "crucible.db") as database:
+    with closing(sqlite3.connect(tmp_path / "service" / "crucible.db")) as database, database:
         seal_rows(database)
         database.execute(
             "UPDATE resource SET owner_id = (SELECT id FROM user WHERE username = 'ada') WHERE mfid = ?",
