@@ -21,6 +21,7 @@ from prefect import Flow
 from prefect import task as prefect_task
 from prefect.context import FlowRunContext
 from prefect.futures import resolve_futures_to_states
+from prefect.settings import get_current_settings
 
 from crucible_lineage.errors import RunError
 from crucible_lineage.pipeline.plan.files import existing_dataset
@@ -34,6 +35,11 @@ from crucible_lineage.tasks.sessions import REPEATED, Crucible, connection_of, r
 from crucible_lineage.text.amounts import amount
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# A loaded machine needs more than Prefect's 20 s to start a temporary server, which Prefect logs; a set value stands.
+_ephemeral = get_current_settings().server.ephemeral
+if "startup_timeout_seconds" not in _ephemeral.model_fields_set:
+    _ephemeral.startup_timeout_seconds = 180
 
 
 class registering:  # noqa: N801 (used like contextlib's helpers: as a decorator, or in a `with`)

@@ -5,6 +5,7 @@ If one of these fails after an update of Prefect, it says which part of tasks ha
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pickle
 from copy import copy
@@ -17,6 +18,7 @@ from prefect.blocks.core import BlockNotSavedError
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 from prefect.task_runners import TaskRunner
 from prefect.transactions import BaseTransaction
 from prefect.utilities.callables import get_call_parameters
@@ -53,6 +55,11 @@ def test_registering_refuses_a_place_with_other_arguments(monkeypatch: pytest.Mo
     monkeypatch.setattr(task_engine.SyncTaskRunEngine, "call_task_fn", lambda self, transaction, more: None)
     with pytest.raises(InputError, match="registering cannot see the tasks of Prefect"):
         hook.require_places()
+
+
+def test_3_9_1_a_setting_gives_the_temporary_server_time_to_start() -> None:
+    importlib.import_module("crucible_lineage.tasks.flow")
+    assert PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value() == 180
 
 
 def test_3_9_1_a_method_is_bound_at_the_function_of_a_copy() -> None:
