@@ -1,14 +1,20 @@
 # The commands of this project, the same for people and for CI. Needs git, make and Python 3.11 or newer.
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := .venv/$(SCRIPTS)
 WORKERS ?= 4  # processes that run tests; most tests wait for a process of their own
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP = -m pip install --quiet --disable-pip-version-check
+UV = .venv/uv/bin/uv pip install --quiet
+# $(call pinned,PYTHON,NAME): requirements/NAME.txt by uv, in seconds; by pip where only pip's settings know the index.
+pinned = $(UV) --python $(1) --require-hashes -r requirements/$(2).txt || \
+	$(1) $(PIP) --require-hashes -r requirements/$(2).txt
+# $(call editable,PYTHON): this package.
+editable = $(1) $(PIP) --no-deps --no-build-isolation -e .
 
 TESTS ?= tests  # what `make test` and `make coverage` run
 
-.PHONY: demo test test-fast test-alone lint format bench crash soak shapes on-prefect coverage docs map schema pictures dist wheel-demo release-tag typecheck-tree
+.PHONY: demo test test-fast test-alone lint format bench crash soak shapes on-prefect coverage docs map schema pictures dist wheel-demo release-tag test-lowest typecheck-tree
 
 demo: .venv/demo.installed  ## set up, and run the demo: raw to analyzed, with its lineage
 	$(BIN)/crucible-lineage demo
@@ -60,16 +66,23 @@ shapes: .venv/test.installed  ## shapes of flows, plain and converted, and how P
 	CRUCIBLE_NIGHTLY=1 $(BIN)/python -m pytest tests/tasks/test_shapes.py \
 	  tests/flows/deployed/test_converted.py -n 0
 
-# The lowest that pyproject.toml allows; `make on-prefect PREFECT='<4'` takes the newest.
-PREFECT ?= ==3.9.0
-
-on-prefect:  ## PREFECT='==3.9.0' or '<4': a fifth of the shapes, and what is relied on, with another Prefect, in build/prefect
+on-prefect: .venv/uv.installed  ## a fifth of the shapes, and what is relied on, with the newest Prefect 3, in build/prefect
 	rm -rf build/prefect && $(PYTHON) -m venv build/prefect
-	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/test.txt
-	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(ON_PREFECT) -m pip install --quiet --disable-pip-version-check --upgrade "prefect$(strip $(PREFECT))"
+	$(call pinned,$(ON_PREFECT),test)
+	$(call editable,$(ON_PREFECT))
+	$(UV) --python $(ON_PREFECT) --upgrade "prefect<4"
 	$(ON_PREFECT) -m pytest tests/tasks/test_shapes.py tests/tasks/test_prefect_contracts.py -n 0
 ON_PREFECT = build/prefect/$(SCRIPTS)/python
+
+# The date is that of the lowest Prefect: what it needs beside is as new as it was then.
+test-lowest: .venv/uv.installed  ## flows, and the contract, on the lowest of everything that pyproject.toml names, in build/lowest
+	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
+	$(UV) --python $(ON_LOWEST) -e '.[demo]' -r requirements/lowest.in --resolution lowest-direct \
+	  --exclude-newer 2025-12-20 --exclude-newer-package nano-crucible=2026-11-01 --exclude-newer-package resvg-py=2026-11-01
+	$(ON_LOWEST) -m pytest -n 2 --dist loadgroup tests/contract tests/flows/test_prefect.py tests/tasks/test_dropin.py \
+	  tests/tasks/test_prefect_contracts.py tests/client tests/core tests/fingerprint tests/lineage tests/provenance
+	$(ON_LOWEST) -m crucible_lineage demo --data build/lowest/data
+ON_LOWEST = build/lowest/$(SCRIPTS)/python
 
 coverage: .venv/test.installed  ## which branches the tests reach; a report, no gate
 	rm -rf build/coverage && mkdir -p build/coverage
@@ -114,27 +127,28 @@ typecheck-tree:
 	@ln -s ../../tasks .typecheck/crucible_lineage/tasks
 	@ln -s ../../flows .typecheck/crucible_lineage/flows
 
-.venv/demo.installed: requirements/demo.txt pyproject.toml
+.venv/uv.installed: requirements/uv.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --require-hashes -r requirements/demo.txt
-	$(INSTALL) --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP) --upgrade --target .venv/uv --require-hashes -r requirements/uv.txt || echo "pip installs all"
+	touch $@
+
+.venv/demo.installed: requirements/demo.txt pyproject.toml .venv/uv.installed
+	$(call pinned,$(BIN)/python,demo)
+	$(call editable,$(BIN)/python)
 	touch $@
 
 .venv/test.installed: requirements/test.txt pyproject.toml .venv/validators.installed
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --require-hashes -r requirements/test.txt
-	$(INSTALL) --no-deps --no-build-isolation -e .
+	$(call pinned,$(BIN)/python,test)
+	$(call editable,$(BIN)/python)
 	touch .venv/demo.installed $@
 
 # Others' checkers of what we export. Their pins are not ours, so they live beside; the context that the validator asks
 # for is put into its cache, so that it works without network.
-.venv/validators.installed: requirements/validators.txt tests/export/warm_validator.py
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; say where with: make PYTHON=/path/to/python3"; exit 1; }
+.venv/validators.installed: requirements/validators.txt tests/export/warm_validator.py .venv/uv.installed
 	rm -rf .venv/validators
 	$(PYTHON) -m venv .venv/validators
-	.venv/validators/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/validators.txt
+	$(call pinned,.venv/validators/$(SCRIPTS)/python,validators)
 	.venv/validators/$(SCRIPTS)/python tests/export/warm_validator.py .venv/validators/http-cache
 	touch $@
 
@@ -142,5 +156,5 @@ typecheck-tree:
 .venv/docs.installed: requirements/docs.txt .venv/demo.installed
 	rm -rf .venv/docs
 	$(PYTHON) -m venv .venv/docs
-	.venv/docs/$(SCRIPTS)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	$(call pinned,.venv/docs/$(SCRIPTS)/python,docs)
 	touch $@

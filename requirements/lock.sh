@@ -7,4 +7,5 @@ $lock pyproject.toml requirements/build.in --extra demo --extra gcp --extra test
 $lock pyproject.toml requirements/build.in --extra demo -c requirements/test.txt -o requirements/demo.txt "$@"
 $lock pyproject.toml requirements/build.in --extra demo --extra ingest -c requirements/test.txt -o requirements/image.txt "$@"
 $lock requirements/validators.in -o requirements/validators.txt "$@"
+$lock requirements/uv.in -c requirements/validators.txt -o requirements/uv.txt "$@"
 $lock requirements/docs.in -c requirements/test.txt -o requirements/docs.txt "$@"
