@@ -74,13 +74,14 @@ on-prefect: .venv/uv.installed  ## a fifth of the shapes, and what is relied on,
 	$(ON_PREFECT) -m pytest tests/tasks/test_shapes.py tests/tasks/test_prefect_contracts.py -n 0
 ON_PREFECT = build/prefect/$(SCRIPTS)/python
 
-# The date is that of the lowest Prefect: what it needs beside is as new as it was then.
-test-lowest: .venv/uv.installed  ## flows, and the contract, on the lowest of everything that pyproject.toml names, in build/lowest
+# All that is not named is as new as it was when the lowest Prefect was new, but for what came later at its lowest.
+LATER = nano-crucible prov resvg-py rocrate
+test-lowest: .venv/uv.installed  ## the contract, flows and rooms on the lowest of all that pyproject.toml names, in build/lowest
 	rm -rf build/lowest && $(PYTHON) -m venv build/lowest
-	$(UV) --python $(ON_LOWEST) -e '.[demo]' -r requirements/lowest.in --resolution lowest-direct \
-	  --exclude-newer 2025-12-20 --exclude-newer-package nano-crucible=2026-11-01 --exclude-newer-package resvg-py=2026-11-01
+	$(UV) --python $(ON_LOWEST) -e '.[demo,export,ingest]' -r requirements/lowest.in --resolution lowest-direct \
+	  --exclude-newer 2025-12-20 $(LATER:%=--exclude-newer-package %=2026-11-01)
 	$(ON_LOWEST) -m pytest -n 2 --dist loadgroup tests/contract tests/flows/test_prefect.py tests/tasks/test_dropin.py \
-	  tests/tasks/test_prefect_contracts.py tests/client tests/core tests/fingerprint tests/lineage tests/provenance
+	  tests/tasks/test_prefect_contracts.py $(addprefix tests/, client core fingerprint lineage provenance registration server/ingest)
 	$(ON_LOWEST) -m crucible_lineage demo --data build/lowest/data
 ON_LOWEST = build/lowest/$(SCRIPTS)/python
 
