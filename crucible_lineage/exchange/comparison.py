@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 from typing import Any
 
@@ -51,7 +51,7 @@ class DatasetParts:
         """Its scientific metadata; empty if it has none."""
         return self.entry.get("scientific_metadata") or {}
 
-    @property
+    @cached_property
     def record(self) -> StepRecord | FilesRecord | None:
         """Its provenance record, if that is readable; long ones are not whole."""
         return read_record(self.metadata)
