@@ -36,8 +36,8 @@ MODULES: Mapping[str, str] = {
     "diff": "explain",
     "impact": "impact",
     "verify": "verify",
-    "statements": "stated",
-    "calibrations": "stated",
+    "statements": "view",
+    "calibrations": "view",
     "status": "status",
     "plan": "plans",
 }
