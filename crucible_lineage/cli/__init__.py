@@ -75,7 +75,7 @@ SECTIONS = {
         "project": ("project", "List projects, create one, add members, and trust the statements of others."),
         "mcp": ("serve", "Answer the questions of an assistant (Model Context Protocol)."),
         "doctor": ("doctor", "Test a Crucible on a scratch project, and explain the consequences."),
-        "data": ("data", "Free disk space; copy the embedded Crucible, and restore a copy."),
+        "data": ("serve", "Free disk space; copy the embedded Crucible, and restore a copy."),
     },
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
