@@ -49,7 +49,7 @@ SECTIONS = {
         "lineage": (ASKED, "Show what a dataset comes from, and what was made from it."),
         "diff": (ASKED, "Compare two datasets or two runs, including their ancestors."),
         "impact": (ASKED, "List what a wrong dataset, file, code or instrument affects."),
-        "reproduce": ("reproduce", "Remake results from their recorded sources, and compare number by number."),
+        "reproduce": ("run", "Remake results from their recorded sources, and compare number by number."),
         "verify": (ASKED, "Compare datasets with their provenance: ids, links, files."),
     },
     "Corrections": {
