@@ -178,7 +178,7 @@ def _report(error: BaseException, *, as_json: bool) -> int:
     # A command that succeeds needs none of these.
     import json
 
-    from crucible_lineage.cli.options import data_folder
+    from crucible_lineage.cli.asking import data_folder
     from crucible_lineage.cli.printing import coloured, result_stream
     from crucible_lineage.errors import CrucibleError, RunError, StepError
     from crucible_lineage.lineage.labels import plain_lines

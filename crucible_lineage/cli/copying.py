@@ -14,18 +14,8 @@ import click
 from crucible_lineage.ask.answer import Done, option_value
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.ask.runs import damaged_lines, waiting_lines
-from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import (
-    PATIENCE,
-    Patience,
-    announce,
-    chosen_settings,
-    data_folder,
-    open_session,
-    wants_json,
-)
-from crucible_lineage.cli.printing import print_line, warn
-from crucible_lineage.cli.working import ProgressDisplay
+from crucible_lineage.cli.asking import PATIENCE, Patience, act, announce, chosen_settings, data_folder, open_session
+from crucible_lineage.cli.printing import ProgressDisplay, print_line, wants_json, warn
 from crucible_lineage.errors import FAILURE, InputError
 from crucible_lineage.exchange.copying import Conflict, CopyOutcome, CopyPlan, bring, plan_named, plan_project
 from crucible_lineage.ids import require_mfid

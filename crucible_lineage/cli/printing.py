@@ -1,7 +1,8 @@
-"""Print rows in columns, CSV, and colour on terminals that support it.
+"""Print rows in columns, CSV, and colour on terminals that support it; and show the progress of long commands.
 
 Elsewhere, and where NO_COLOR is set, text is plain. With `--json`, standard output has one JSON object and nothing that
-libraries or child processes print.
+libraries or child processes print. Progress is on stderr: a line that is rewritten on a terminal, and printed once a
+minute elsewhere; transfers are shown with their size, rate and remaining time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import os
 import select
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
-from typing import TextIO
+from typing import Self, TextIO
 
 import click
 
-from crucible_lineage.ask.answer import Coloured
+from crucible_lineage.ask.answer import Coloured, option_value
 from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.machine.process import Traffic, traffic
+from crucible_lineage.text.amounts import size_text, time_text
 from crucible_lineage.text.masking import masked_text
 
 _CODES = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2}
@@ -111,3 +117,133 @@ def discard(stream: TextIO) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+
+
+def wants_json() -> bool:
+    """Return whether `--json` was given."""
+    return bool(option_value("json"))
+
+
+LIVELY_S, PLAIN_S = 0.25, 60.0  # between two progress lines: on a terminal, and in a file
+FIRST_S = 0.5  # shorter work shows nothing
+LEAST_BYTES = 100_000  # in a window; smaller transfers are not shown
+WINDOW_S = 5.0  # over which the rate is measured
+
+
+class StatusLine:
+    """The line that `text` returns, kept up to date by a thread until it ends."""
+
+    def __init__(self, text: Callable[[], str], *, is_shown: bool = True) -> None:
+        self.lock = threading.RLock()
+        self._text = text
+        self._lively = is_shown and is_lively(sys.stderr)
+        self._began = self._printed_at = time.monotonic()
+        self._ended = threading.Event()
+        self._is_shown = False
+        if is_shown:
+            threading.Thread(target=self._keep_showing, name="progress", daemon=True).start()
+
+    def print_line(self, line: str) -> None:
+        """Print a line that stays, above this one."""
+        with self.lock, ignoring_closed_stderr():
+            self._printed_at = time.monotonic()
+            self._clear()
+            click.echo(line, err=True, color=True if self._lively else None)
+            self._show()
+
+    def end(self) -> None:
+        """Remove the line."""
+        self._ended.set()
+        with self.lock, ignoring_closed_stderr():
+            self._clear()
+
+    def _keep_showing(self) -> None:
+        wait_s = FIRST_S
+        while not self._ended.wait(wait_s):
+            wait_s = LIVELY_S if self._lively else min(1.0, PLAIN_S)
+            with self.lock, ignoring_closed_stderr():
+                now = time.monotonic()
+                if self._lively:
+                    self._show()
+                elif now - self._printed_at >= PLAIN_S and (text := plain(self._text())):
+                    self.print_line(f"  {text} ({now - self._began:.0f} s)")
+
+    def _show(self) -> None:
+        if self._lively and not self._ended.is_set() and (text := plain(self._text())):
+            width = terminal_width() - 1
+            shown = text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+            sys.stderr.write(f"\r\x1b[2K{coloured(shown, 'cyan', sys.stderr)}")
+            sys.stderr.flush()
+            self._is_shown = True
+
+    def _clear(self) -> None:
+        if self._is_shown:
+            self._is_shown = False
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+class ProgressDisplay:
+    """Shows the progress of this block's work and the bytes that it transfers, unless --json was given.
+
+    It may be called from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._work, self._total = "", 0
+        self._moving = TrafficMonitor()
+        line = StatusLine(self._text, is_shown=not wants_json())
+        self.print_line: Callable[[str], None] = lambda text: line.print_line(plain_lines(text))
+        self.end = line.end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def print_trouble(self, reason: str) -> None:
+        """Print why something is not done yet."""
+        self.print_line(f"  {reason}")
+
+    def __call__(self, text: str, of_bytes: int = 0) -> None:
+        """Show the current work, and the number of bytes that it will receive in all."""
+        self._work, self._total = text, of_bytes
+
+    def _text(self) -> str:
+        return ", ".join(filter(None, (self._work, self._moving.text(self._total)))) if self._work else ""
+
+
+class TrafficMonitor:
+    """Rates of this process's traffic from now on. Call `text` often."""
+
+    def __init__(self, watched: Traffic = traffic) -> None:
+        self._traffic = watched
+        self._start = watched.received, watched.present, watched.sent
+        self._samples = deque([(time.monotonic(), watched.received, watched.sent)])
+
+    def text(self, total: int = 0) -> str:
+        """Return `1.2 of 3.4 GB received (35 %), 12 MB/s, about 3 min left`; empty if nothing moves.
+
+        Without a total in bytes, only the traffic of the last seconds is described.
+        """
+        now = time.monotonic()
+        self._samples.append((now, self._traffic.received, self._traffic.sent))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_S:
+            self._samples.popleft()
+        counts = self._traffic.received, self._traffic.present, self._traffic.sent
+        received, present, sent = (count - start for count, start in zip(counts, self._start, strict=True))
+        began, received_then, sent_then = self._samples[0]
+        seconds = max(now - began, 0.1)
+        incoming, outgoing = (self._traffic.received - received_then), (self._traffic.sent - sent_then)
+        if total:
+            done, rate = min(received + present, total), incoming / seconds
+            parts = [f"{size_text(done)} of {size_text(total)} ({100 * done // total} %)"]
+            parts += [f"{size_text(rate)}/s"] if rate else []
+            parts += [f"about {time_text((total - done) / rate)} left"] if rate and done < total else []
+            return ", ".join(parts)
+        return ", ".join(
+            f"{size_text(size)} {word} at {size_text(moved / seconds)}/s"
+            for size, word, moved in ((received, "received", incoming), (sent, "sent", outgoing))
+            if moved >= LEAST_BYTES
+        )

@@ -12,8 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from crucible_lineage.cli.printing import coloured
-from crucible_lineage.cli.working import StatusLine, TrafficMonitor
+from crucible_lineage.cli.printing import StatusLine, TrafficMonitor, coloured
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.logs import listening_to_steps

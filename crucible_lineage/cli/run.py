@@ -14,10 +14,9 @@ from crucible_lineage.ask.names import find_mfid, find_project, shared_name
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, hold_in, notes_text, parse_overrides, undeclared_text
 from crucible_lineage.ask.question import Overrides, Project, argument, option
 from crucible_lineage.ask.runs import unread_lines, waiting_lines
-from crucible_lineage.cli.asking import act
+from crucible_lineage.cli.asking import PATIENCE, Jobs, Patience, act, announce
 from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
-from crucible_lineage.cli.options import PATIENCE, Jobs, Patience, announce, wants_json
-from crucible_lineage.cli.printing import terminal_width, warn
+from crucible_lineage.cli.printing import terminal_width, wants_json, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError

@@ -17,9 +17,8 @@ import click
 
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
-from crucible_lineage.cli.asking import act
-from crucible_lineage.cli.options import DATA_FOLDER, EXISTING_FOLDER, chosen_settings, open_session, wants_json
-from crucible_lineage.cli.printing import result_stream
+from crucible_lineage.cli.asking import DATA_FOLDER, EXISTING_FOLDER, act, chosen_settings, open_session
+from crucible_lineage.cli.printing import result_stream, wants_json
 from crucible_lineage.core.folders import disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError, LineageError, missing_library
 from crucible_lineage.machine.disk import storage_error

@@ -19,7 +19,7 @@ from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.ask.question import BEFORE, argument, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.cli.engines import run_with_engine
-from crucible_lineage.cli.options import wants_json
+from crucible_lineage.cli.printing import wants_json
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.cli.run import exit_code
 from crucible_lineage.errors import InputError

@@ -15,9 +15,8 @@ import click
 
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import OneProject, argument, option
-from crucible_lineage.cli.asking import act
+from crucible_lineage.cli.asking import DATA_FOLDER, act
 from crucible_lineage.cli.engines import prefect_is_configured
-from crucible_lineage.cli.options import DATA_FOLDER
 from crucible_lineage.errors import FAILURE, Fault, InputError, LineageError, UnauthorizedError
 from crucible_lineage.lineage.labels import plain, plain_lines
 from crucible_lineage.pipeline.declare.inputs import PACKAGE, FileInput, located
