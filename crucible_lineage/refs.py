@@ -42,6 +42,13 @@ COPIED = tuple(name for name in CORRECTED if name != "instrument_id")  # instrum
 SHOWN = {name: FIELDS[name][0] for name in FIELDS if name not in ("dataset_name", "instrument_mfid", "size")}
 SHOWN |= {"sample_type": "Type", "description": "Description"}  # of samples
 SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")  # that people set
+CONTEXT = {  # what a result has of its data unless its step declares it, and the fields for it, the best first
+    "instrument": ("instrument_id", "instrument_name"),
+    "session": ("session_name",),
+    "owner": ("owner_orcid",),
+}
+Inherited = Literal["instrument", "session", "owner", "samples"]
+INHERITED: Final[tuple[Inherited, ...]] = ("instrument", "session", "owner", "samples")
 # How a child is related to its parent, as Crucible spells it; `relation_text` says how people read it.
 Relationship = Literal["is_derived_from", "is_part_of"]
 DERIVED: Final = "is_derived_from"
@@ -83,7 +90,8 @@ class DatasetRef:
 
     `origin` is the MFID of the measured data that it comes from, or one that stands for several; empty for measured
     data. `parents` are the datasets that it was made of, in order, `equals` others with the same bytes and origin,
-    which would give the same dataset. `taken` is when its data were measured, in ISO 8601; empty if unknown.
+    which would give the same dataset. `taken` is when its data were measured, in ISO 8601; empty if unknown. `context`
+    are its fields of CONTEXT, which results inherit.
     """
 
     mfid: str
@@ -94,6 +102,7 @@ class DatasetRef:
     parents: tuple[str, ...] = ()
     equals: tuple[str, ...] = ()
     taken: str = field(default="", compare=False)
+    context: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def source(self) -> str:
@@ -108,7 +117,7 @@ class DatasetRef:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON for the local store."""
         entry: dict[str, Any] = {"mfid": self.mfid, "name": self.name, "files": [file.to_json() for file in self.files]}
-        names = ("samples", "parents", "equals", "origin", "taken")
+        names = ("samples", "parents", "equals", "origin", "taken", "context")
         return entry | {name: value for name in names if (value := getattr(self, name))}
 
     @classmethod
@@ -140,6 +149,28 @@ def last_taken(datasets: Iterable[DatasetRef]) -> str:
     """Return when the youngest of these data were measured; empty unless the time of each is known."""
     known = [dataset.taken for dataset in datasets]
     return max(known, key=datetime.fromisoformat) if known and all(known) else ""
+
+
+def context_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of CONTEXT in a record of a dataset, one for each kind that it has."""
+    known = (next((name for name in names if fields.get(name)), "") for names in CONTEXT.values())
+    return {name: str(fields[name]) for name in known if name}
+
+
+def inherited_context(
+    parents: Sequence[DatasetRef], kinds: Collection[str], own: Collection[str]
+) -> dict[str, list[str]]:
+    """Return the values of the parents by field, of which a result inherits the first.
+
+    Only those of `kinds`, without those that it declares itself by one of the fields `own`.
+    """
+    found = {}
+    for kind in kinds:
+        fields = CONTEXT.get(kind, ())
+        known = [(name, value) for ref in parents for name, value in ref.context.items() if name in fields]
+        if known and not set(own).intersection(fields):
+            found[known[0][0]] = list(dict.fromkeys(value for _, value in known))
+    return found
 
 
 def asks_for_deletion(status: str | None) -> bool:

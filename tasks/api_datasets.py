@@ -292,6 +292,7 @@ def register_child(
     session_name: str | None = None,
     instrument_name: str | None = None,
     instrument_id: str | None = None,
+    owner_orcid: str | None = None,
     timestamp: datetime | None = None,
     public: bool = False,
     scientific_metadata: JsonMapping | None = None,
@@ -302,7 +303,7 @@ def register_child(
     crucible: Crucible | None = None,
 ) -> str:
     """Register files as a complete child of its parents and return its MFID: record, metadata, keywords, files,
-    ingestion, links, samples (by default those of the parents), and a provenance record.
+    ingestion, links, samples, instrument, session and owner (by default those of the parents), a provenance record.
 
     The MFID follows from parents and bytes, so the same result is one dataset whoever registers it, and however often.
     `note` says how it was made. The default project is that of the first parent. Raises InputError, before anything is
@@ -323,7 +324,7 @@ def register_child(
         keywords=words(keywords),
         samples=tuple(inherited) if samples is None else words(samples),
         ingestor=ingestor,
-        **{name: given[name] for name in (*CORRECTED, "public") if name in given},
+        **{name: given[name] for name in (*CORRECTED, "owner_orcid", "public") if name in given},
     )
     raw = hash_files(project, paths, None, session, parents=datasets)
     name = dataset_name or f"{datasets[0].name} ({paths[0].stem})"

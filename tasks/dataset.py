@@ -32,8 +32,8 @@ from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
 from crucible_lineage.provenance.record import step_activity, step_record
-from crucible_lineage.refs import DatasetRef, file_stem, last_taken, without_step
-from crucible_lineage.registration.payload import NewDataset
+from crucible_lineage.refs import DatasetRef, file_stem, without_step
+from crucible_lineage.registration.payload import NewDataset, derived
 from crucible_lineage.tasks.arguments import (
     GIVEN,
     METADATA,
@@ -394,13 +394,11 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         software=software(code.packages if code else (), support.environment),
         who=session.agent,
     )
-    taken = last_taken(part.dataset for part in used)
-    return NewDataset(
+    new = NewDataset(
         mfid=derived_mfid(recipe),
         fields={
             "project_id": project,
             "dataset_name": _dataset_name(result, used),
-            **({"timestamp": taken} if taken else {}),
             "public": False,
             **_described(result),
         },
@@ -408,10 +406,9 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         metadata=_metadata(result, {"inputs": _known_by(result.inputs)}),
         files=result.stored.files,
         keywords=(*result.keywords, *recording.slots.keywords),
-        parents=tuple(part.dataset.mfid for part in used),
-        samples=tuple(sorted({sample for part in used for sample in part.dataset.samples})),
         ingest=False,
     )
+    return derived(new, used)
 
 
 def _described(result: TaskResult) -> JsonObject:

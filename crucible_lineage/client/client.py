@@ -232,6 +232,11 @@ class AccountCalls(Calls):
         """Return the owner of the account, with roles and capabilities."""
         return self._connection.record(Profile, "GET", "/account/profile", "read the profile")
 
+    @functools.cached_property
+    def creates_for_others(self) -> bool:
+        """Whether the key may register datasets that belong to others."""
+        return bool(self.profile().capabilities.get("can_create_for_others"))
+
     def create(self, username: str, unique_id: str | None = None) -> NewAccount:
         """Create the account of another user, with a key; only administrators may. Raises ConflictError for a name."""
         action = f"create the account {username}"

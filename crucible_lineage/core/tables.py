@@ -16,6 +16,7 @@ from crucible_lineage.core.slots import DatasetStatus, SlotClaim, slots_of, slot
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.lineage.records import (
     activity_code,
+    inherited_fields,
     is_support,
     maker,
     provenance,
@@ -65,6 +66,7 @@ class Summary:
     `numbers` are the first ones that its step returned; `size` is in bytes, `samples` are names; `parents` are those
     that its record names, `code` is the fingerprint, `statement` its packed body, if it is a statement.
     `supports` is True for the source or the environment of steps, `run` is the packed `Producer`.
+    Of the fields `inherited`, those of its data count.
     """
 
     name: str
@@ -86,12 +88,14 @@ class Summary:
     statement: str = ""
     supports: bool = False
     run: str = ""
+    inherited: tuple[str, ...] = ()
 
     @property
     def fields(self) -> JsonObject:
         """The fields of its record that lists have, as in `fields_of`."""
         about = {"measurement": self.measurement, "data_type": self.data_type, "data_format": self.data_format}
-        return {"dataset_name": self.name, **about, "session_name": self.session, "instrument_name": self.instrument}
+        about |= {"dataset_name": self.name, "session_name": self.session, "instrument_name": self.instrument}
+        return {name: value for name, value in about.items() if name not in self.inherited}
 
     @property
     def made_by(self) -> Producer | None:
@@ -133,7 +137,8 @@ class Summary:
     @property
     def facts(self) -> SubjectFacts:
         """The facts that decide which statements apply."""
-        return SubjectFacts(self.status.project, self.parents, self.instrument, self.timestamp, self.code)
+        instrument = "" if "instrument_name" in self.inherited else self.instrument
+        return SubjectFacts(self.status.project, self.parents, instrument, self.timestamp, self.code)
 
     @classmethod
     def from_columns(cls, columns: Sequence[Any]) -> Summary:
@@ -141,7 +146,8 @@ class Summary:
         values = json.loads(columns[-1])
         status = values[_STATUS]
         status[_SLOTS] = slots_of(status[_SLOTS]) if status[_SLOTS] else {}
-        values[_STATUS], values[_PARENTS] = DatasetStatus(*status), tuple(values[_PARENTS])
+        values[_STATUS] = DatasetStatus(*status)
+        values[_PARENTS], values[-1] = tuple(values[_PARENTS]), tuple(values[-1])
         return cls(*values)
 
 
@@ -183,6 +189,7 @@ def summary_of(record: JsonMapping, *, is_stated: bool = False) -> Summary:
         statement=stated.packed() if stated else "",
         supports=is_support(record),
         run=_run(record),
+        inherited=tuple(sorted(inherited_fields(record))),
     )
 
 

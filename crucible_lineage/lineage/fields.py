@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
-from crucible_lineage.lineage.records import given_metadata, provenance, returned_values
+from crucible_lineage.lineage.records import given_metadata, inherited_fields, provenance, returned_values
 from crucible_lineage.refs import MATCHED
 from crucible_lineage.text.amounts import distinct
 from crucible_lineage.text.times import measured_at
@@ -17,8 +17,9 @@ from crucible_lineage.text.times import measured_at
 
 def fields_of(record: JsonMapping) -> JsonObject:
     """Return the own fields of a dataset, by its record with metadata; `timestamp` only if somebody stated it."""
-    moment = measured_at(record)
-    plain = {name: value for name in MATCHED if (value := record.get(name)) not in (None, "")}
+    moment, inherited = measured_at(record), inherited_fields(record)
+    known = {name: record.get(name) for name in MATCHED if name not in inherited}
+    plain = {name: value for name, value in known.items() if value not in (None, "")}
     return {
         **plain,
         **({"timestamp": moment.isoformat()} if moment else {}),

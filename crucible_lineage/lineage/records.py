@@ -16,7 +16,7 @@ from itertools import takewhile
 from crucible_lineage.ids import ORCID, canonical_json
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, text
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY, is_complete
-from crucible_lineage.refs import asks_for_deletion
+from crucible_lineage.refs import CONTEXT, asks_for_deletion
 from crucible_lineage.statements.calibrations import certified_text
 from crucible_lineage.text.times import span_text, utc
 
@@ -29,6 +29,19 @@ OWN_KEYS = frozenset((KEY, SLOTS_KEY, CORRECTIONS_KEY))  # of the scientific met
 def provenance(record: JsonMapping | None) -> JsonMapping:
     """Return the provenance record in a dataset's scientific metadata, or an empty mapping."""
     return mapping(mapping(mapping(record).get("scientific_metadata")).get(KEY))
+
+
+def inherited_fields(record: JsonMapping) -> set[str]:
+    """Return the fields that a result still has as it inherited them; everywhere, those of its data count instead."""
+    copies: list[tuple[object, object]] = [
+        (name, values[0]) for name, values in mapping(provenance(record).get("inherited")).items()
+    ]
+    if not copies:
+        return set()
+    acts = mapping(mapping(record.get("scientific_metadata")).get(CORRECTIONS_KEY)).values()
+    copies += [(act.get("field"), act.get("now")) for act in acts if isinstance(act, Mapping) and act.get("inherited")]
+    kept = {name for name, value in copies if record.get(str(name)) == value}
+    return {name for names in CONTEXT.values() if kept.intersection(names) for name in names}
 
 
 def state(record: JsonMapping | None) -> str:

@@ -19,6 +19,7 @@ from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.graph import executions
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.pipeline.declare.load import referenced
@@ -33,7 +34,7 @@ from crucible_lineage.pipeline.plan.plan import PipelinePlan, plan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, earlier_result
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.refs import DESCRIPTIVE
-from crucible_lineage.registration.read import samples_of, whole_record
+from crucible_lineage.registration.read import whole_record
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import currency_of
 from crucible_lineage.statements.consent import Consent, recorded_code
@@ -232,12 +233,12 @@ class _History:
         """Return the fields of a dataset that is made again, some as its step declared them."""
         mfid, described = dataset.unique_id, dataset.scientific_metadata or {}
         keywords = sorted(word.keyword for word in self.session.client.datasets.get_keywords(mfid))
-        fields: JsonObject = {field: getattr(dataset, field, None) for field in DESCRIPTIVE}
+        own = fields_of(dataset.model_dump())  # without what it inherited
+        fields: JsonObject = {field: own.get(field) for field in DESCRIPTIVE}
         return OutputFields(
             dataset_name=(dataset.dataset_name or mfid).replace("{", "{{").replace("}", "}}"),
             keywords=tuple(word for word in keywords if not word.startswith(pipeline_keyword(""))),
             public=bool(getattr(dataset, "public", False)),
-            samples="inherit" if samples_of(dataset) else "none",
             metadata={key: described[key] for key in declared.pop("metadata", ()) if key in described},
             **declared,
             **fields,

@@ -229,6 +229,7 @@ class DeclaredOutput(RecordPart):
     ingestor: str | None = None
     publish: str | None = None
     block: str | None = None
+    inherit: list[str] | None = None
 
 
 class DeclaredFields(RecordPart):
@@ -342,6 +343,9 @@ class ProvenanceRecord(RecordPart):
     attached: Attachment | None = None
     masked: list[Text] | None = Field(
         None, description="JSON Pointers to texts of the dataset in which *** stands for a secret"
+    )
+    inherited: dict[str, list[Text]] | None = Field(
+        None, description="fields that it has of its data: their distinct values, of which the dataset has the first"
     )
     registrar: Text | None = Field(None, description="the registration that wrote this record")
     completed: dict[str, Moment] | None = Field(

@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,9 +25,9 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import FileChecksums, scan_file
 from crucible_lineage.machine.disk import flush
-from crucible_lineage.provenance.recipe import origin_of
+from crucible_lineage.provenance.recipe import UsedDataset, origin_of
 from crucible_lineage.provenance.record import SOURCE, SURROUNDINGS
-from crucible_lineage.refs import DatasetRef, FileRef, utf8_name
+from crucible_lineage.refs import INHERITED, DatasetRef, FileRef, context_of, inherited_context, last_taken, utf8_name
 from crucible_lineage.text.masking import WAY_OUT, learn, masked
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -109,8 +109,24 @@ class NewDataset:
         """Return the dataset for use by steps, under the id that it has."""
         files = tuple(file.ref for file in self.files)
         samples, origin = tuple(sorted(set(self.samples))), origin_of(self.record.recipe)
-        taken = str(self.fields.get("timestamp") or "")
-        return DatasetRef(mfid, self.name, files, samples, origin, self.parents, taken=taken)
+        taken, context = str(self.fields.get("timestamp") or ""), context_of(self.fields)
+        return DatasetRef(mfid, self.name, files, samples, origin, self.parents, taken=taken, context=context)
+
+
+def derived(new: NewDataset, used: Sequence[UsedDataset], kinds: Collection[str] = INHERITED) -> NewDataset:
+    """Return the dataset as a result of what it used: with parents, the time of its data, and what it inherits."""
+    data = [part.dataset for part in used if part.chosen is None]  # inputs chosen by time do not describe a result
+    data = data or [part.dataset for part in used]
+    taken, context = last_taken(data), inherited_context(data, kinds, new.fields)
+    inherited = {name: values[0] for name, values in context.items()}
+    samples = sorted({sample for part in used for sample in part.dataset.samples}) if "samples" in kinds else ()
+    return replace(
+        new,
+        fields={**new.fields, **({"timestamp": taken} if taken else {}), **inherited},
+        record=new.record.model_copy(update={"inherited": context}) if context else new.record,
+        parents=tuple(part.dataset.mfid for part in used),
+        samples=tuple(samples),
+    )
 
 
 RESULT = "result.json"

@@ -23,7 +23,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import expand, read_record, unreadable
-from crucible_lineage.refs import DatasetRef
+from crucible_lineage.refs import DatasetRef, context_of
 from crucible_lineage.text.times import measured_at
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -106,6 +106,7 @@ def registered(client: CrucibleClient, dataset: Dataset) -> Registered:
         parents=tuple(used.mfid for used in record.used),
         equals=tuple(record.equal_parents or ()),
         taken=taken_of(dataset),
+        context=context_of(dict(dataset)),
     )
     return Registered(dataset, record, ref)
 

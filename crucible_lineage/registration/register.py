@@ -8,11 +8,12 @@ claim.py decides between machines that register at the same time.
 from __future__ import annotations
 
 import base64
+import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,9 @@ if TYPE_CHECKING:  # importing the client costs a tenth of a second, which plann
     from crucible_lineage.client.uploads import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
+log = logging.getLogger(__name__)
+
+OWNER = "owner_orcid"
 ROUNDS = 5  # chosen: how often a registration that was taken over starts again
 MANY = 8  # chosen: so many files are worth threads
 SMALL = 1 << 20  # bytes; chosen: sending them in vain costs no more than waiting for permission
@@ -401,6 +405,7 @@ def register_output(
     while it progresses within `patience_s`, and adopted when it is complete. Raises IdTakenError if something else has
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
+    new = _with_possible_owner(client, new)
     record = new.record
     if record.result is None:  # a record copied from another Crucible has the hashes of its result
         result = result_of(new.metadata, (file.to_json() for file in record.files))
@@ -410,6 +415,25 @@ def register_output(
     if own.register_whole():
         return new.ref(new.mfid)
     return own.register(PATIENCE_S if patience_s is None else patience_s)
+
+
+def _with_possible_owner(client: CrucibleClient, new: NewDataset) -> NewDataset:
+    """Return the dataset with its owner, or with the account of the key if that may not register for others."""
+    owner = new.fields.get(OWNER)
+    if owner is None or new.record.recipe.get("kind") == "statement":  # which is that of its author, or none
+        return new
+    if owner != new.record.agent.unique_id:
+        if client.account.creates_for_others:
+            return new
+        _warn_of_owner(str(owner))
+    inherited = {name: values for name, values in (new.record.inherited or {}).items() if name != OWNER}
+    fields = {name: value for name, value in new.fields.items() if name != OWNER}
+    return replace(new, fields=fields, record=new.record.model_copy(update={"inherited": inherited or None}))
+
+
+@lru_cache  # once for each owner
+def _warn_of_owner(owner: str) -> None:
+    log.warning("datasets belong to the account of this key, since it may not register for %s", owner)
 
 
 def new_parents(dataset: DatasetRef, used: Sequence[UsedDataset], own: Collection[str] = ()) -> dict[str, str]:

@@ -30,7 +30,7 @@ TABLE: dict[str, tuple[object, object, str, str, str, str]] = {
     "instrument_id": ("titan-1", "zeiss-2", WORKS, WORKS, WORKS, "no column 'instrument_id'"),
     "timestamp": ("2024-05-01T12:00:00+00:00", "2024-05-02T12:00:00+00:00", WORKS, WORKS, WORKS, WORKS),
     "public": (True, False, WORKS, AT_CRUCIBLE, WORKS, "no column 'public'"),
-    "owner_orcid": (None, "0000-0002-1825-0097", AT_CRUCIBLE, AT_CRUCIBLE, WORKS, "no column 'owner_orcid'"),
+    "owner_orcid": (None, "0000-0002-1825-0097", WORKS, AT_CRUCIBLE, WORKS, "no column 'owner_orcid'"),
     "project_id": ("lab", "elsewhere", AT_CRUCIBLE, AT_CRUCIBLE, "of the pipeline's project", "'project'?"),
     "size": (7, 8, BY_CRUCIBLE, BY_CRUCIBLE, WORKS, WORKS),
 }

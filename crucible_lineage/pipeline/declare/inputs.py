@@ -67,6 +67,7 @@ class DatasetFields(DeclaredModel):
     session_name: str | None = Field(default=None, description="the session in which it was measured")
     instrument_name: str | None = Field(default=None, description="the instrument, by its name")
     instrument_id: str | None = Field(default=None, description="the instrument, by its identifier at Crucible")
+    owner_orcid: str | None = Field(default=None, description="the owner; by default the account that registers")
     keywords: tuple[str, ...] = Field(default=(), description="keywords of the dataset")
     metadata: JsonObject = Field(default={}, description="scientific metadata of the dataset")
     public: bool = Field(default=False, description="true: everybody with a key may read it")
@@ -78,6 +79,11 @@ class DatasetFields(DeclaredModel):
             if is_own(name):
                 raise ValueError(f"{name!r} is reserved for the provenance record; choose another name")
         return value
+
+    @property
+    def access(self) -> dict[str, object]:
+        """Who owns and who may read the dataset."""
+        return {"public": self.public, **({"owner_orcid": self.owner_orcid} if self.owner_orcid else {})}
 
     @property
     def descriptive(self) -> dict[str, object]:

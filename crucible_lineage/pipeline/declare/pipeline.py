@@ -29,7 +29,7 @@ from crucible_lineage.pipeline.declare.parts import (
     TimeMatch,
     declared_condition,
 )
-from crucible_lineage.refs import CORRECTED, ITSELF, MATCHED
+from crucible_lineage.refs import CORRECTED, INHERITED, ITSELF, MATCHED, Inherited
 from crucible_lineage.statements.calibrations import NEXT
 from crucible_lineage.text.times import utc
 
@@ -102,7 +102,9 @@ class Source(TimeMatch):
 class OutputFields(Ingested, DatasetFields):
     """Description of the dataset that a step makes, and where its files are also published."""
 
-    samples: Literal["inherit", "none"] = Field(default="inherit", description="inherit (those of the parents) or none")
+    inherit: tuple[Inherited, ...] = Field(
+        default=INHERITED, description="what it has of its data, unless it is declared here; [] for nothing"
+    )
     publish: str | None = Field(default=None, description="an address to copy its files to, as gs://bucket/prefix/")
     block: str | None = Field(default=None, description="the Prefect block that gives access to that address")
 

@@ -85,7 +85,8 @@ class Job:
         spec = self.spec
         names = {"retries", "timeout", "reads", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
-        output = spec.output.model_dump(mode="json", include={"ingestor", "publish", "block"}, exclude_defaults=True)
+        options = {"ingestor", "publish", "block", "inherit"}
+        output = spec.output.model_dump(mode="json", include=options, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}
         output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}
         return {**settings, **({"output": output} if output else {})} or None

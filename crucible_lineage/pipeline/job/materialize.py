@@ -36,9 +36,9 @@ from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line,
 from crucible_lineage.provenance.environment import git_state, software
 from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first_attempt, recipe_sha256
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
-from crucible_lineage.refs import DatasetRef, FileRef, file_stem, last_taken, name_fault
+from crucible_lineage.refs import DatasetRef, FileRef, file_stem, name_fault
 from crucible_lineage.registration.delivery import Deliver, deliver_now
-from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload
+from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload, derived
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, shaped, step_runner
@@ -210,16 +210,12 @@ def new_dataset(
         supersedes=planned.supersedes,
         **made,
     )
-    own = [part.dataset for part in job.used if part.chosen is None]  # inputs chosen by time do not date a result
-    taken = last_taken(own or [part.dataset for part in job.used])
-    inherited = tuple(sorted({sample for part in job.used for sample in part.dataset.samples}))
-    return NewDataset(
+    new = NewDataset(
         mfid=planned.mfid,
         fields={
             "project_id": job.project,
             "dataset_name": name,
-            **({"timestamp": taken} if taken else {}),
-            "public": declared.public,
+            **declared.access,
             **inspection.described(declared),
         },
         record=record,
@@ -227,13 +223,12 @@ def new_dataset(
         files=files,
         slots=job.slots.get(planned.output, {}),
         keywords=tuple(dict.fromkeys((*job.keywords, *inspection.keywords, *declared.keywords))),
-        parents=tuple(part.dataset.mfid for part in job.used),
-        samples=inherited if declared.samples == "inherit" else (),
         ingest=declared.is_ingested,
         waits_for_ingestion=declared.awaits_ingestion,
         ingestion_timeout_s=declared.ingestion_s,
         ingestor=declared.ingestor,
     )
+    return derived(new, job.used, declared.inherit)
 
 
 def metadata_of(job: Job, result: JsonMapping | None) -> dict[str, JsonObject]:

@@ -10,20 +10,21 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.core.datasets import visible_dataset
-from crucible_lineage.errors import InputError, nearest, refused_as_input
+from crucible_lineage.errors import ForbiddenError, InputError, nearest, refused_as_input
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.lineage.records import inherited_fields, used_mfids
 from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
-from crucible_lineage.refs import CORRECTED, DERIVED, NOT_SET
+from crucible_lineage.refs import CONTEXT, CORRECTED, DERIVED, NOT_SET
 from crucible_lineage.session import Session
-from crucible_lineage.text.amounts import change_text
+from crucible_lineage.text.amounts import amount, change_text
 from crucible_lineage.text.times import is_same_value, utc
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
@@ -46,6 +47,7 @@ class FieldChange:
     field: str
     was: Any
     now: Any
+    inherited: bool = False  # by a result, from the data that are corrected
 
     def __str__(self) -> str:
         return f"{self.name} ({self.mfid}): {self.field} {change_text(self.was, self.now, _shown)}"
@@ -115,7 +117,23 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
             pairs = list(_value_changes(session, dataset, field, value))
         name = dataset.dataset_name or mfid
         changes += [FieldChange(mfid, name, field.rstrip("+-"), was, now) for was, now in pairs]
-    return changes
+    inherited = [change for change in changes if any(change.field in names for names in CONTEXT.values())]
+    records = session.mirror.snapshot(dataset.project_id).records if inherited and dataset.project_id else {}
+    return [*changes, *(copy for change in inherited for copy in _copies(records, change))]
+
+
+def _copies(records: Mapping[str, JsonMapping], change: FieldChange) -> Iterator[FieldChange]:
+    """Yield the change for each result that still has the value as inherited from the dataset."""
+    import networkx  # not needed for plans
+
+    copies = {
+        mfid: record
+        for mfid, record in records.items()
+        if record.get(change.field) == change.was and change.field in inherited_fields(record)
+    }
+    made_of = networkx.DiGraph((parent, mfid) for mfid, record in copies.items() for parent in used_mfids(record))
+    for mfid in networkx.descendants(made_of, change.mfid) if change.mfid in made_of else ():
+        yield replace(change, mfid=mfid, name=str(records[mfid].get("dataset_name") or mfid), inherited=True)
 
 
 def _value_changes(session: Session, dataset: Dataset, field: str, value: object) -> Iterator[tuple[Any, Any]]:
@@ -179,6 +197,7 @@ def apply_changes(session: Session, changes: Sequence[FieldChange], why: str = "
             act = {"field": change.field, "was": change.was, "now": _link(session, change)}
         _record(session, change.mfid, [act], why)
     by_dataset: dict[str, list[FieldChange]] = {}
+    refused = []
     for change in changes:
         if change.field not in LINKED:
             by_dataset.setdefault(change.mfid, []).append(change)
@@ -188,10 +207,22 @@ def apply_changes(session: Session, changes: Sequence[FieldChange], why: str = "
             fields["instrument_mfid"] = _instrument(session, name)
         own = [change for change in group if change.field.startswith(METADATA_PREFIX)]
         metadata = {change.field.removeprefix(METADATA_PREFIX): change.now for change in own}
-        acts = [{"field": change.field, "was": change.was, "now": change.now} for change in group]
-        if fields:
-            session.client.datasets.update(mfid, **fields)
-        _record(session, mfid, acts, why, metadata)
+        acts: list[JsonMapping] = [
+            {"field": change.field, "was": change.was, "now": change.now}
+            | ({"inherited": True} if change.inherited else {})
+            for change in group
+        ]
+        try:
+            if fields:
+                session.client.datasets.update(mfid, **fields)
+            _record(session, mfid, acts, why, metadata)
+        except ForbiddenError:
+            if not group[0].inherited:
+                raise
+            refused.append(mfid)
+    if refused:
+        results = f"{amount(len(refused), 'result')} of other accounts, which inherited the old value"
+        raise InputError(f"changed, but not {results}; let their owners or an editor set it: {', '.join(refused)}")
 
 
 def _link(session: Session, change: FieldChange) -> str | None:

@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.fetch import remote_checksums
 from crucible_lineage.provenance.recipe import derived_mfid, gives_id, raw_mfid, raw_recipe, recipe_sha256, without_salt
 from crucible_lineage.provenance.record import files_record, read_record
-from crucible_lineage.refs import DatasetRef, FileRef, name_fault, utf8_name
+from crucible_lineage.refs import CONTEXT, DatasetRef, FileRef, context_of, inherited_context, name_fault, utf8_name
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.read import (
@@ -242,7 +242,8 @@ def _foreign_dataset(found: Dataset, session: Session) -> DatasetRef:
     if not files:
         raise InputError(f"input dataset {mfid} ({found.dataset_name!r}) has no files")
     ordered = tuple(sorted(files, key=lambda file: file.name))
-    return DatasetRef(mfid, found.dataset_name or mfid, ordered, samples_of(found), taken=taken_of(found))
+    name, context = found.dataset_name or mfid, context_of(dict(found))
+    return DatasetRef(mfid, name, ordered, samples_of(found), taken=taken_of(found), context=context)
 
 
 def _may_be(raw: RawFiles, mfid: str, record: StepRecord | FilesRecord | None) -> bool:
@@ -305,9 +306,10 @@ def new_raw(
         "project_id": raw.project,
         "dataset_name": declared.dataset_name or utf8_name(name),
         **({"timestamp": declared.timestamp.astimezone(UTC).isoformat()} if declared.timestamp else {}),
-        "public": declared.public,
+        **declared.access,
         **declared.descriptive,
     }
+    context = inherited_context(raw.parents, CONTEXT, fields)
     refs = [file.ref for file in raw.files]
     files = tuple(  # with their bytes at hand
         replace(file, checksums=remote_checksums(remote, session, present=True))
@@ -324,8 +326,13 @@ def new_raw(
     by_hand = {"kind": "by hand", "note": note} if raw.parents or note else None
     return NewDataset(
         mfid=raw.mfid,
-        fields=fields,
-        record=files_record(raw.recipe, refs, session.agent, raw.parents, activity=by_hand, supersedes=supersedes),
+        fields={**fields, **{name: values[0] for name, values in context.items()}},
+        record=files_record(
+            *(raw.recipe, refs, session.agent, raw.parents),
+            activity=by_hand,
+            supersedes=supersedes,
+            inherited=context,
+        ),
         metadata={**declared.metadata, **origin, **({"file_name_bytes": escaped} if escaped else {})},
         files=files,
         keywords=declared.keywords,

@@ -63,7 +63,7 @@ steps:
     inputs: {a: a, b: [b, c], c: {from: d, files: "*.txt", group_by: []}, d: [{from: s.low}, e], e: f, f: g}
     params: {degree: "${params.degree}"}
     matrix: {x: [1, 2]}
-    output: {dataset_name: "{a.dataset_name}", samples: none, ingestor: X, metadata: {a: 1}}
+    output: {dataset_name: "{a.dataset_name}", inherit: [session], owner_orcid: X, ingestor: X, metadata: {a: 1}}
     retries: "${params.degree}"
     timeout: 3.5
   t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
