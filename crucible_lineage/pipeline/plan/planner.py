@@ -180,19 +180,20 @@ def plan_pipeline(
     forced: Collection[str] = (),
     within: tuple[Path, ...] = (),
     as_of: str = "",
+    with_fields: bool = False,
 ) -> PipelinePlan:
     """Plan a pipeline. `within` are the files of the pipelines that it is planned for.
 
-    Calibrations are those certified `as_of` a moment, by default now.
+    Calibrations are those certified `as_of` a moment, by default now. `with_fields` says that fields of the data are
+    needed, whether this pipeline uses them or not.
     """
     spec = pipeline.spec
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
-    fields = used_fields(spec)
-    with_metadata = any(name.startswith(METADATA_PREFIX) for name in fields)
+    with_fields = with_fields or bool(used_fields(spec))
     around = (*within, spec.path.resolve())
-    results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_metadata=with_metadata)
-    inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=bool(fields), as_of=as_of))
+    results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_fields=with_fields)
+    inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=with_fields, as_of=as_of))
     inspected, returned, inspector = dict[bytes, Inspection](), dict[str, JsonMapping](), Inspector(session.store)
 
     def inspect(step: BoundStep, given: Mapping[str, object]) -> Inspection:
@@ -233,7 +234,7 @@ def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectInde
 
 
 def _results_of(
-    declared: ResultInput, session: Session, within: tuple[Path, ...], as_of: str, *, with_metadata: bool
+    declared: ResultInput, session: Session, within: tuple[Path, ...], as_of: str, *, with_fields: bool
 ) -> Iterator[InputItem]:
     """Yield the current results of a step of another pipeline, one for each of its instances."""
     path = declared.path
@@ -247,7 +248,7 @@ def _results_of(
         raise InputError(
             f"step {declared.step!r} of {path} has the outputs {', '.join(outputs)}; name one with `output:`"
         )
-    planned = plan_pipeline(other, session, within=within, as_of=as_of)
+    planned = plan_pipeline(other, session, within=within, as_of=as_of, with_fields=with_fields)
     for step in planned.steps:
         if step.step != declared.step:
             continue
@@ -255,7 +256,7 @@ def _results_of(
         own: JsonMapping = {}
         if step.exists:
             dataset = step.results[output]
-            found = planned.index.results.registered_as(dataset.mfid) if with_metadata else None
+            found = planned.index.results.registered_as(dataset.mfid) if with_fields else None
             own = {**(fields_of(found.dataset.model_dump()) if found else {}), "dataset_name": dataset.name}
         items = [planned.inputs[root][index] for root, index in instance.about]
         # The fields are its own, the declared ones, and those that its data agree in; times are those of its data.

@@ -61,18 +61,18 @@ def test_results_have_instrument_and_session_of_their_data(
     }
     there = session.client.datasets.list(instrument_id="titan-1", session_name="monday", limit=None)
     assert {dataset.unique_id for dataset in there} == {ran.inputs["first"][0], made["scaled"], made["both"]}
+    # A value that was corrected at Crucible itself counts for the results in plans, whatever they still say.
+    data = ran.inputs["first"][0]
+    for day in ("holiday", "monday"):
+        session.client.datasets.update(data, session_name=day)
+        assert list(run(lab.declare(GROUPED, "grouped.yaml")).datasets) == [f"all[{day}]"]
     # A correction of the data reaches the results that inherited the value, as often as it is made.
     for day in ("friday", "sunday"):
-        assert cli("set", ran.inputs["first"][0], f"session_name={day}").exit_code == 0
+        assert cli("set", data, f"session_name={day}").exit_code == 0
         listed = cli("list", "--where", f"session == '{day}'", "--project", "lab", "--json")
         found = {entry["mfid"] for entry in json.loads(listed.stdout)["datasets"]}
-        assert found == {ran.inputs["first"][0], made["scaled"], made["both"]}
+        assert found >= {data, made["scaled"], made["both"]}
         assert inherited(session, made["own"])[0][0] == "analysis"
-    # One that was made at Crucible itself counts for the results in plans, whatever they still say.
-    session.client.datasets.update(ran.inputs["first"][0], session_name="holiday")
-    session.mirror.forget()
-    grouped = lab.declare(GROUPED, "grouped.yaml")
-    assert list(run(grouped).datasets) == ["all (session_name=holiday)"]
 
 
 def test_a_result_belongs_to_the_owner_of_its_data(lab: Any, run: Callable[..., Any], session: Session) -> None:
