@@ -113,26 +113,27 @@ def _copies(session: Session, projects: Sequence[str], text: str) -> dict[str, S
 
 def _matching(session: Session, text: str, among: Mapping[str, Summary], copies: Mapping[str, Snapshot]) -> list[str]:
     """Return the datasets of that id or name; of several with the name, only the current one, if there is one."""
-    if abbreviated := ABBREVIATED.fullmatch(text):
-        head, tail = abbreviated.groups()
-        found = [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
-    else:
-        found = [mfid for mfid in among if mfid.startswith(text)] if len(text) >= LEAST else []
-    if found:
+    abbreviated = ABBREVIATED.fullmatch(text)
+    head, tail = abbreviated.groups() if abbreviated else (text, "")
+    found = [mfid for mfid in among if mfid.startswith(head) and mfid.endswith(tail)]
+    if found and (abbreviated or len(text) >= LEAST):
         return found
     found = [mfid for mfid, summary in among.items() if summary.name == text]  # runs' records count, too
     found = found or [mfid for mfid, summary in among.items() if summary.name.casefold() == text.casefold()]
-    if len(found) < 2:
-        return found
+    return _current_of(session, found, copies) if len(found) > 1 else found
+
+
+def _current_of(session: Session, mfids: list[str], copies: Mapping[str, Snapshot]) -> list[str]:
+    """Return the only current one of these datasets, else the only incomplete one, else all."""
     stands: dict[str, str] = {}
     for project, copy in copies.items():
-        own = [mfid for mfid in found if mfid in copy.summaries]
+        own = [mfid for mfid in mfids if mfid in copy.summaries]
         stands |= {mfid: standing.state for mfid, standing in standings(session, project, copy=copy, among=own).items()}
     for states in ((CURRENT, RAW, DOUBTFUL), (INCOMPLETE,)):
-        current = [mfid for mfid in found if stands[mfid] in states]
+        current = [mfid for mfid in mfids if stands[mfid] in states]
         if len(current) == 1:
             return current
-    return found
+    return mfids
 
 
 NOT_LISTED = (ForbiddenError, NotFoundError, RefusedError)  # for this key, or by this service

@@ -438,17 +438,9 @@ def statements(
 ) -> Done:  # fmt: skip
     """List statements about results, or about DATASET, oldest first: holds, flags, certificates, trust."""
     session.mirror.sync_statements()
-    if measured is not None:
-        uses = show_dataset(session, find_mfid(session, measured)).calibrations
-        fitting = {mfid for use in uses for mfid in use.certificates}
-        stated = [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]
-    elif dataset is not None:
-        stated = [*show_dataset(session, find_mfid(session, dataset)).statements]
-    else:
-        stated = [*session.effects.all(None)]
     found = [
         applied
-        for applied in stated
+        for applied in _stated(session, dataset, measured)
         if project is None or applied.statement.project.casefold() == project.casefold()
         if kind is None or applied.statement.verb == KINDS[kind]
     ]
@@ -466,6 +458,17 @@ def statements(
         FAILURE if any(applied.is_unvouched for applied in shown) else 0,
         not_datasets={applied.statement.by for applied in shown},
     )
+
+
+def _stated(session: Session, dataset: str | None, measured: str | None) -> Sequence[AppliedStatement]:
+    """Return the certificates valid for measured data, the statements about a dataset, or all."""
+    if measured is not None:
+        uses = show_dataset(session, find_mfid(session, measured)).calibrations
+        fitting = {mfid for use in uses for mfid in use.certificates}
+        return [applied for applied in session.effects.all(None) if applied.statement.mfid in fitting]
+    if dataset is not None:
+        return show_dataset(session, find_mfid(session, dataset)).statements
+    return session.effects.all(None)
 
 
 def _line(applied: AppliedStatement, names: Mapping[str, str]) -> str:

@@ -117,18 +117,7 @@ def fetch_many(
         names = ", ".join(sorted({file.filename for files in listed.values() for file in files})[:10]) or "none"
         raise InputError(f"get the files {', '.join(patterns)}: no file matches; there are: {names}")
     for mfid, files in selected.items():
-        existing = [
-            path
-            for path, file in files.items()
-            if path.exists() and not (path.is_file() and file_sha256(path) == file.sha256_hash)
-        ]
-        if existing:
-            blocking = ", ".join(path.name for path in existing)
-            raise InputError(
-                f"get the files of {mfid} into {folders[mfid]}: {blocking} already "
-                f"{'exists' if len(existing) == 1 else 'exist'} with other content; nothing was fetched; name another "
-                "folder, or move the existing files"
-            )
+        _require_free(mfid, folders[mfid], files)
     pending = [file for files in selected.values() for path, file in files.items() if not path.exists()]
     numbers, size = itertools.count(1), sum(file.size or 0 for file in pending)
 
@@ -137,6 +126,21 @@ def fetch_many(
             tell(f"fetching {name} ({next(numbers)} of {len(pending)})", size)
 
     return list(in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], begin), list(folders)))
+
+
+def _require_free(mfid: str, folder: Path, files: Mapping[Path, FileRecord]) -> None:
+    """Raise InputError if a file with other bytes lies where one of these is to be."""
+    existing = [
+        path
+        for path, file in files.items()
+        if path.exists() and not (path.is_file() and file_sha256(path) == file.sha256_hash)
+    ]
+    if existing:
+        raise InputError(
+            f"get the files of {mfid} into {folder}: {', '.join(path.name for path in existing)} already "
+            f"{'exists' if len(existing) == 1 else 'exist'} with other content; nothing was fetched; name another "
+            "folder, or move the existing files"
+        )
 
 
 def _fetch_all(
