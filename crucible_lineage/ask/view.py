@@ -215,10 +215,8 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
     """Return the answer about a dataset that was read with metadata and links."""
     mfid, record = found.unique_id, found.model_dump()
     entry = standing_of(session, found)
-    links = [link for link in found.links or () if link.resource_type == "dataset"]
-    names = {link.unique_id: link.name or link.unique_id for link in links}
-    names = visible_names(session.client, entry.superseded_by) | names
-    parents = parents_as_used(record, [link.unique_id for link in links if link.direction == "source"])
+    names = visible_names(session.client, entry.superseded_by) | _linked(found, "dataset")
+    parents = parents_as_used(record, _linked(found, "dataset", "source"))
     results = returned_values(record)
     return DatasetView(
         entry=entry,
@@ -226,13 +224,11 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         files=tuple(File(file.filename, file.size, file.sha256_hash, file.mfid) for file in own_files(session, mfid)),
         parents=tuple(parents),
         equal={mfid: others for mfid, others in parents.items() if others},
-        children=tuple(link.unique_id for link in links if link.direction == "target"),
+        children=tuple(_linked(found, "dataset", "target")),
         names=names,
         made=_origin(record),
         facts={name: value for name in SHOWN if (value := without_default_time(record).get(name)) not in (None, "")},
-        samples={
-            link.unique_id: link.name or link.unique_id for link in found.links or () if link.resource_type == "sample"
-        },
+        samples=_linked(found, "sample"),
         metadata={key: value for key, value in given_metadata(record).items() if key not in results},
         deletion=record.get("deletion_request") if found.is_to_be_deleted else None,
         statements=session.effects.about(mfid, found.project_id or "", entry.summary),
@@ -240,6 +236,12 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
         calibrations=tuple(_calibrations(session, record)),
         overwritten=tuple(act.change for act in overwritten(found.scientific_metadata)),
     )
+
+
+def _linked(found: Dataset, kind: str, direction: str = "") -> dict[str, str]:
+    """Return {id: name} of what a dataset is linked to, in one direction or both."""
+    links = (link for link in found.links or () if link.resource_type == kind and direction in ("", link.direction))
+    return {link.unique_id: link.name or link.unique_id for link in links}
 
 
 def existing(session: Session, mfid: str) -> Dataset:
