@@ -184,11 +184,7 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     run_ids = {run_id for project in copies for run_id in session.journal.runs_of(project)}.union(made)
     runs_by_id = {run_id: {run_id} for run_id in run_ids}
     if not (found := _starting_with(text, runs_by_id)):
-        runs_by_id = {}
-        for copy in copies.values():
-            for mfid in copy.summaries.keys() & made_by.keys():
-                for prefect_id in prefect_ids(copy.records[mfid]):
-                    runs_by_id.setdefault(prefect_id, set()).add(made_by[mfid])
+        runs_by_id = _by_prefect_ids(copies, made_by)
         found = _starting_with(text, runs_by_id)
     if not found:
         near = nearest(text, sorted(run_ids), most=MOST_NEAR)
@@ -202,6 +198,16 @@ def find_run(session: Session, text: str, copies: Mapping[str, Snapshot]) -> Fou
     used |= {mfid for run in runs for *_, datasets in session.journal.run_steps(run) for mfid in datasets.values()}
     run_id = next(iter(runs)) if len(runs) == 1 else found[0]
     return FoundRun(run_id, frozenset(mfid for mfid in used if any(mfid in copy.records for copy in copies.values())))
+
+
+def _by_prefect_ids(copies: Mapping[str, Snapshot], made_by: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return the runs that made these datasets, by the ids of their Prefect flow runs and task runs."""
+    found: dict[str, set[str]] = {}
+    for copy in copies.values():
+        for mfid in copy.summaries.keys() & made_by.keys():
+            for prefect_id in prefect_ids(copy.records[mfid]):
+                found.setdefault(prefect_id, set()).add(made_by[mfid])
+    return found
 
 
 def _starting_with(text: str, ids: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.question import argument, option
 from crucible_lineage.cli.asking import DATA_FOLDER, EXISTING_FOLDER, act, chosen_settings, open_session
 from crucible_lineage.cli.printing import result_stream, wants_json
-from crucible_lineage.core.folders import disk_usage, leftovers, remove
+from crucible_lineage.core.folders import Leftover, disk_usage, leftovers, remove
 from crucible_lineage.errors import FAILURE, InputError, LineageError, missing_library
 from crucible_lineage.machine.disk import storage_error
 from crucible_lineage.session import Session
@@ -225,14 +226,7 @@ def clean_command(
         return Done({"removed": [mfid]}, [f"removed the rest of {mfid}"])
     found = leftovers(settings.data, copies=cache)
     if not wants_json():
-        click.echo(f"data folder: {settings.data}")
-        for kind in dict.fromkeys(leftover.kind for leftover in found):
-            sizes = [leftover.bytes for leftover in found if leftover.kind == kind]
-            click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
-        if not found:
-            click.echo("nothing to remove")
-        if (copies := disk_usage(settings.data)["cache"]) and not cache:
-            click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
+        _print_leftovers(settings.data, found, 0 if cache else disk_usage(settings.data)["cache"])
     if found and not yes and wants_json():
         raise InputError("data clean --json cannot ask for confirmation: add --yes; nothing was removed")
     if found and not yes:
@@ -247,3 +241,15 @@ def clean_command(
     lines = [f"freed: {size_text(freed)}"] if found else []
     errors = [f"error: not removed: {line}" for line in failed]
     return Done({"removed": found, "bytes": freed, "failed": failed}, lines, FAILURE if failed else 0, errors)
+
+
+def _print_leftovers(folder: Path, found: Sequence[Leftover], copies: int) -> None:
+    """Print what can be removed from a data folder, and the bytes of copies that stay."""
+    click.echo(f"data folder: {folder}")
+    for kind in dict.fromkeys(leftover.kind for leftover in found):
+        sizes = [leftover.bytes for leftover in found if leftover.kind == kind]
+        click.echo(f"  {size_text(sum(sizes)):>8}  {len(sizes)} × {kind}")
+    if not found:
+        click.echo("nothing to remove")
+    if copies:
+        click.echo(f"copies of files take {size_text(copies)}; --cache frees that too")
