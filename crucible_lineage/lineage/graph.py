@@ -98,13 +98,10 @@ class LineageGraph:
                 if far_end.id not in far_ends or far_ends[far_end.id].kind == "hidden":
                     far_ends[far_end.id] = far_end
                 if source is mfid is not target and edge.relationship != MEASURED:
-                    if ends not in edges:
-                        claimed[ends] = Edge(source, target, intern(edge.relationship))
-                    continue
-                claimed.pop(ends, None)
-                if ends not in edges or not edges[ends].relationship:
+                    claimed[ends] = Edge(source, target, intern(edge.relationship))
+                elif ends not in edges or not edges[ends].relationship:
                     edges[ends] = Edge(source, target, intern(edge.relationship))
-        edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in linked}
+        edges |= {ends: edge for ends, edge in claimed.items() if edge.target not in linked and ends not in edges}
         others = (node for mfid, node in far_ends.items() if mfid not in nodes)
         return cls([*nodes.values(), *others], edges.values())
 

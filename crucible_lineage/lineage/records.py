@@ -53,9 +53,15 @@ def state(record: JsonMapping | None) -> str:
 
 def used_mfids(record: JsonMapping | None) -> tuple[str, ...]:
     """Return the used datasets in the provenance and those with equal bytes, each once, in its order."""
-    written = provenance(record)
-    used = (text(entry.get("mfid")) for entry in mappings(written.get("used")))
-    return tuple(dict.fromkeys(mfid for mfid in (*used, *mapping(written.get("equal_parents"))) if mfid))
+    used = (mfid for mfid, _ in _used(record))
+    return tuple(dict.fromkeys((*used, *mapping(provenance(record).get("equal_parents")))))
+
+
+def _used(record: JsonMapping | None) -> Iterator[tuple[str, JsonMapping]]:
+    """Yield the used datasets in the provenance, each with its entry."""
+    for entry in mappings(provenance(record).get("used")):
+        if mfid := text(entry.get("mfid")):
+            yield mfid, entry
 
 
 def equal_parents(record: JsonMapping | None) -> dict[str, str]:
@@ -97,19 +103,17 @@ def recipe_digest(record: JsonMapping | None) -> str:
 def used_files(record: JsonMapping | None) -> dict[str, dict[str, str]]:
     """Return {MFID: {file name: SHA-256}} of used datasets; the value is empty if no files are named."""
     files: dict[str, dict[str, str]] = {}
-    for entry in mappings(provenance(record).get("used")):
-        if mfid := text(entry.get("mfid")):
-            files.setdefault(mfid, {}).update({name: sha256 for name, sha256, _ in _files(entry.get("files"))})
+    for mfid, entry in _used(record):
+        files.setdefault(mfid, {}).update({name: sha256 for name, sha256, _ in _files(entry.get("files"))})
     return files
 
 
 def used_roles(record: JsonMapping | None) -> dict[str, tuple[str, ...]]:
     """Return {role: MFIDs} of the used datasets."""
     roles: dict[str, tuple[str, ...]] = {}
-    for entry in mappings(provenance(record).get("used")):
-        if mfid := text(entry.get("mfid")):
-            role = text(entry.get("role"))
-            roles[role] = (*roles.get(role, ()), mfid)
+    for mfid, entry in _used(record):
+        role = text(entry.get("role"))
+        roles[role] = (*roles.get(role, ()), mfid)
     return roles
 
 

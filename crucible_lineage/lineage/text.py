@@ -29,12 +29,9 @@ _MERMAID_STYLES = {
 
 def public_ids(graph: LineageGraph) -> Mapping[str, str]:
     """Return the public id of each node: its own, or `hidden-N` for a node hidden from the reader."""
-    names: dict[str, str] = {}
-    hidden = 0
-    for mfid, node in graph.nodes.items():
-        hidden += node.kind == "hidden"
-        names[mfid] = f"hidden-{hidden}" if node.kind == "hidden" else mfid
-    return names
+    hidden = (mfid for mfid in graph.nodes if mfid in graph.hidden)
+    numbered = {mfid: f"hidden-{number}" for number, mfid in enumerate(hidden, 1)}
+    return {mfid: numbered.get(mfid, mfid) for mfid in graph.nodes}
 
 
 def redactor(graph: LineageGraph) -> Callable[[Any], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -210,9 +210,6 @@ def kind_of_data(node: Node) -> str:
 
 def colours(nodes: Iterable[Node]) -> dict[str, str]:
     """Return the colour of each kind of data: the most frequent first, those beyond the palette grey."""
-    counts: dict[str, int] = {}
-    for node in nodes:
-        if kind := kind_of_data(node):
-            counts[kind] = counts.get(kind, 0) + 1
+    counts = Counter(filter(None, map(kind_of_data, nodes)))
     ranked = sorted(counts, key=lambda kind: (-counts[kind], kind))
     return {kind: _PALETTE[rank] if rank < len(_PALETTE) else OTHER_COLOUR for rank, kind in enumerate(ranked)}

@@ -144,8 +144,7 @@ class _Remaking:
             outcome.verdict = max((file["verdict"] for file in outcome.files), key=ORDER.index, default=IDENTICAL)
             outcome.verdict = DIFFERS if outcome.verdict in ORDER[3:] else outcome.verdict
             for name, output in self.entry["outputs"].items():
-                made = {path.relative_to(folders[name]).as_posix(): path for path in confine.files_in(folders[name])}
-                remade |= {(output["mfid"], path.name): path for path in made.values()}
+                remade |= {(output["mfid"], path.name): path for path in confine.files_in(folders[name])}
             if outcome.verdict != IDENTICAL:
                 outcome.causes = [*replaced, *self._causes(answer)]
             if not outcome.is_good:
