@@ -21,13 +21,15 @@ PART_SIZE_BYTES = 64 << 20  # of Crucible's signed uploads, unless the server ch
 
 @dataclass(frozen=True)
 class FileChecksums:
-    """Checksums from one reading. `mtime_ns` belongs to the bytes read; CRCs are unsigned 32-bit numbers."""
+    """Checksums from one reading. `mtime_ns` belongs to the bytes read; CRCs are unsigned 32-bit numbers.
+
+    `part_crc32c` are those of its parts of PART_SIZE_BYTES.
+    """
 
     size: int
     mtime_ns: int
     sha256: str
     crc32c: int
-    part_size: int
     part_crc32c: tuple[int, ...]
 
     def to_json(self) -> JsonObject:
@@ -41,7 +43,7 @@ class FileChecksums:
 
     def parts(self, part_size: int) -> tuple[int, ...] | None:
         """Return CRC32C of each part of `part_size` bytes, or None if that takes another reading."""
-        if part_size == self.part_size:
+        if part_size == PART_SIZE_BYTES:
             return self.part_crc32c
         if part_size >= self.size:
             return (self.crc32c,)
@@ -51,8 +53,7 @@ class FileChecksums:
 class Scan:
     """Checksums of a stream of blocks of any length."""
 
-    def __init__(self, part_size: int = PART_SIZE_BYTES) -> None:
-        self.part_size = part_size
+    def __init__(self) -> None:
         self._digest = hashlib.sha256()
         self._parts: list[int] = []
         self._size = self._crc = 0
@@ -61,7 +62,7 @@ class Scan:
     def update(self, block: bytes) -> None:
         """Add the next block."""
         self._digest.update(block)
-        while (room := self.part_size - self._part_size) < len(block):
+        while (room := PART_SIZE_BYTES - self._part_size) < len(block):
             self._extend(block[:room])
             block = block[room:]
         self._extend(block)
@@ -74,7 +75,6 @@ class Scan:
             mtime_ns=mtime_ns,
             sha256=self._digest.hexdigest(),
             crc32c=self._crc,
-            part_size=self.part_size,
             part_crc32c=tuple(parts),
         )
 
@@ -85,16 +85,16 @@ class Scan:
         self._crc = google_crc32c.extend(self._crc, block)
         self._part_size += len(block)
         self._part_crc = google_crc32c.extend(self._part_crc, block)
-        if self._part_size == self.part_size:
+        if self._part_size == PART_SIZE_BYTES:
             self._parts.append(self._part_crc)
             self._part_size = self._part_crc = 0
 
 
-def scan_file(path: Path, part_size: int = PART_SIZE_BYTES) -> FileChecksums:
+def scan_file(path: Path) -> FileChecksums:
     """Return all checksums of a file, from one reading. Raises FileChangedError if it changes meanwhile."""
     before = path.stat()
-    scan = Scan(part_size)
-    for block in blocks(path, 0, None, part_size):
+    scan = Scan()
+    for block in blocks(path, 0, None):
         scan.update(block)
     checksums = scan.checksums(before.st_mtime_ns)
     require_unchanged(path, checksums)
@@ -152,14 +152,13 @@ def require_unchanged(path: Path, checksums: FileChecksums) -> None:
     )
 
 
-def blocks(path: Path, offset: int, size: int | None, boundary: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Yield `size` or all bytes of a file from `offset` on, in blocks that never cross a multiple of `boundary`."""
+def blocks(path: Path, offset: int, size: int | None) -> Iterator[bytes]:
+    """Yield `size` or all bytes of a file from `offset` on, in blocks."""
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         position = 0
         while size is None or position < size:
-            length = min(BLOCK_BYTES, boundary - position % boundary)
-            block = file.read(length if size is None else min(length, size - position))
+            block = file.read(BLOCK_BYTES if size is None else min(BLOCK_BYTES, size - position))
             if not block:
                 return
             position += len(block)

@@ -14,9 +14,10 @@ from crucible_lineage.errors import FileChangedError
 from crucible_lineage.machine.checksums import require_unchanged
 
 
-def test_one_scan_finds_all_checksums(movie: Path) -> None:
+def test_one_scan_finds_all_checksums(movie: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crucible_lineage.machine.checksums.PART_SIZE_BYTES", 1 << 20)
     content = movie.read_bytes()
-    found = scan_file(movie, part_size=1 << 20)
+    found = scan_file(movie)
     assert found.size == len(content)
     assert found.sha256 == hashlib.sha256(content).hexdigest()
     assert found.crc32c == google_crc32c.value(content)

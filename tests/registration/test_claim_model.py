@@ -466,7 +466,7 @@ class Machine:
 
 def _local(name: str, text: str) -> LocalFile:
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    return LocalFile(Path(name), FileRef(name, sha256, len(text)), FileChecksums(len(text), 0, sha256, 0, 1, ()))
+    return LocalFile(Path(name), FileRef(name, sha256, len(text)), FileChecksums(len(text), 0, sha256, 0, ()))
 
 
 def _hashes(files: Any) -> frozenset[tuple[str, str]]:
