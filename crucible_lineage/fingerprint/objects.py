@@ -297,18 +297,12 @@ def class_piece(context: Context, cls: type) -> ObjectDescription:
     by_library = any(context.is_package(builder.__module__) for builder in (*cls.__bases__, type(cls)))
     source = context.module_source(cls.__module__)
     node = source.classes.get(cls.__qualname__) if source else None
-    values: JsonObject = {}
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         piece.text += f" fields {cls._fields!a}"
-        values = getattr(cls, "_field_defaults", {})
-    elif issubclass(cls, enum.Enum):
-        values = {name: member._value_ for name, member in cls.__members__.items()}
-    elif dataclasses.is_dataclass(cls):
-        made = [(field.name, (field.default, field.default_factory)) for field in dataclasses.fields(cls)]
-        values = {name: part for name, parts in made for part in parts if part is not dataclasses.MISSING}
-    elif node is None:
+    declared = _declared_values(cls)
+    if declared is None and node is None:
         piece.notes.append(f"{cls.__module__}:{cls.__qualname__} (no source text)")
-    piece.references += [Reference(f".{name}", value) for name, value in values.items()]
+    piece.references += [Reference(f".{name}", value) for name, value in (declared or {}).items()]
     if node is not None:
         piece.files.add(str(sys.modules[cls.__module__].__file__))
         _read_body(context, cls, node, piece, by_library)
@@ -318,6 +312,18 @@ def class_piece(context: Context, cls: type) -> ObjectDescription:
         elif node is not None:
             piece.notes.append(f"{cls.__qualname__}.{name} (changed by the code itself; its value is not covered)")
     return piece
+
+
+def _declared_values(cls: type) -> JsonObject | None:
+    """Return the values that a named tuple, an enumeration or a dataclass declares; None for other classes."""
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return dict(getattr(cls, "_field_defaults", {}))
+    if issubclass(cls, enum.Enum):
+        return {name: member._value_ for name, member in cls.__members__.items()}
+    if not dataclasses.is_dataclass(cls):
+        return None
+    made = [(field.name, (field.default, field.default_factory)) for field in dataclasses.fields(cls)]
+    return {name: part for name, parts in made for part in parts if part is not dataclasses.MISSING}
 
 
 def _read_body(context: Context, cls: type, node: ast.ClassDef, piece: ObjectDescription, by_library: bool) -> None:

@@ -181,8 +181,8 @@ def _chains(
     return chains, layer_of, heights
 
 
-def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
-    """Return the columns, top to bottom, in the order with the fewest crossings of all sweeps."""
+def _first_order(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
+    """Return the columns in the order of a walk from the roots, the longest way in the middle of its neighbours."""
     roots_first = sorted(range(len(layer_of)), key=lambda number: bool(lines.pred[number]))
     from_left: networkx.DiGraph[int] = networkx.DiGraph()
     from_left.add_nodes_from(roots_first)
@@ -201,6 +201,12 @@ def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[li
 
     for number in networkx.dfs_preorder_nodes(from_left, sort_neighbors=deepest_amid):
         columns[layer_of[number]].append(number)
+    return columns
+
+
+def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
+    """Return the columns, top to bottom, in the order with the fewest crossings of all sweeps."""
+    columns = _first_order(layer_of, lines)
     best, fewest = [list(column) for column in columns], _crossings(columns, lines)
     for sweep in range(_SWEEPS):
         rightwards = sweep % 2 == 0

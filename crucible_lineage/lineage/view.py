@@ -94,12 +94,7 @@ def view(
     omitted = frozenset() if superseded else dispensable(graph, focus)
     if omitted:
         graph = graph.subgraph(graph.nodes.keys() - omitted)
-    edges = [  # except from a sample to a dataset whose parent was measured from the same sample
-        edge
-        for (source, target), edge in graph.edges.items()
-        if edge.relationship != MEASURED
-        or all(parent == target or (source, parent) not in graph.edges for parent in graph.parents(target))
-    ]
+    edges = [edge for edge in graph.edges.values() if _is_drawn(graph, edge)]
     groups = {mfid: mfid for mfid in graph.nodes}
     for most in range(fold_beyond or 0, 0, -1):
         groups = _folded(graph, edges, most, _with_parents(graph, focus, most))
@@ -119,6 +114,12 @@ def view(
         notes[ends] = note if notes.get(ends, note) == note else ""
     items = tuple(DrawnItem(tuple(nodes)) for nodes in members.values())
     return View(items, drawn, number_of, len(omitted), {ends: note for ends, note in notes.items() if note})
+
+
+def _is_drawn(graph: LineageGraph, edge: Edge) -> bool:
+    """Return False for a sample of a dataset whose parent was measured from the same sample."""
+    others = (parent for parent in graph.parents(edge.target) if parent != edge.target)
+    return edge.relationship != MEASURED or all((edge.source, parent) not in graph.edges for parent in others)
 
 
 def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: set[str]) -> dict[str, str]:

@@ -328,14 +328,8 @@ def certify(
         if certificate.spans == own.spans:
             return StatementOutcome(active.statements[certificate.statement], is_new=False)
     conflicts = [certificate for certificate in same if any(map(certificate.overlaps, own.spans))]
-    left = (
-        [conflict for conflict in conflicts if conflict.statement not in (replaced or ())]
-        if replaced is not True
-        else []
-    )
-    if left:
-        raise InputError(_refusal(own, left))
-    _require_counts(active, new, conflicts)
+    left = [conflict for conflict in conflicts if replaced is not True and conflict.statement not in (replaced or ())]
+    _require_replaceable(active, new, own, conflicts, left)
     if over := sorted({conflict.statement for conflict in (*conflicts, *before)}):
         body["over"] = over
     return state(session, project, CERTIFY, About((dataset,)), why=why, body=body)
@@ -349,9 +343,13 @@ def _require_name_in_data(session: Session, project: str, instrument: str) -> No
         raise InputError(f"certify: no data are of instrument {instrument!r}; name it as they do: {near[0]!r}")
 
 
-def _require_counts(active: ActiveStatements, new: Statement, replaced: Iterable[Certificate]) -> None:
-    """Raise InputError if a new certificate does not count in the project of one that it replaces."""
-    for other in replaced:
+def _require_replaceable(
+    active: ActiveStatements, new: Statement, own: Certificate, conflicts: list[Certificate], left: list[Certificate]
+) -> None:
+    """Raise InputError if a conflict is `left`, or lies in a project where the new certificate does not count."""
+    if left:
+        raise InputError(_refusal(own, left))
+    for other in conflicts:
         if not active.counts(new, other.project):
             raise InputError(
                 f"certify in project {new.project}: {other.dataset} is certified in project {other.project}, "
