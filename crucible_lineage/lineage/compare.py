@@ -76,9 +76,7 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     """
     named = {*counterparts, *counterparts.values()}
     old, new = _without_equals(old, named.union(new.nodes)), _without_equals(new, named.union(old.nodes))
-    successor = {mfid: mfid for mfid in old.nodes if mfid in new}
-    successor |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
-    successor |= _successors(old, new, successor)
+    successor = _successors(old, new, counterparts)
     paired = set(successor.values())
     generation_of = {mfid: number for number, generation in enumerate(generations(old.nx)) for mfid in generation}
     ordered = sorted(successor, key=lambda mfid: generation_of.get(mfid, len(generation_of)))
@@ -107,8 +105,10 @@ def _without_equals(graph: LineageGraph, keep: Collection[str]) -> LineageGraph:
     return graph.subgraph(graph.nodes.keys() - equals) if equals else graph
 
 
-def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
-    """Return {old id: new id} of datasets with different ids in the same slot, without those already `known`."""
+def _successors(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str]) -> dict[str, str]:
+    """Return {old id: new id}: by id, by `counterparts`, then of datasets with different ids in the same slot."""
+    known = {mfid: mfid for mfid in old.nodes if mfid in new}
+    known |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
     known_new = set(known.values())
     removed = [node for mfid, node in old.nodes.items() if mfid not in known]
     added = [node for mfid, node in new.nodes.items() if mfid not in known_new]
@@ -127,7 +127,7 @@ def _successors(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) 
         for slot, node in _by_unique_slot((node for node in added if node.id not in paired), slots_of).items():
             if slot in removed_by_slot and removed_by_slot[slot].id not in pairs:
                 pairs[removed_by_slot[slot].id] = node.id
-    return pairs
+    return known | pairs
 
 
 def _by_unique_slot(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[Slot]]) -> dict[Slot, Node]:

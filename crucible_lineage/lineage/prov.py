@@ -226,6 +226,13 @@ def _shared_doubt(doubt: Doubt, visible: Set[str]) -> Doubt:
     return Doubt(source, replace(doubt.statement, about=about))
 
 
+def _sources(written: JsonMapping) -> set[str]:
+    """Return the inputs in the recipe of a record: datasets, or origins that represent several."""
+    lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
+    inputs = (entry for listed in lists for entry in mappings(listed))
+    return {text(entry.get("origin")) or text(entry.get("mfid")) for entry in inputs}
+
+
 def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping:
     """Return the record without references to datasets that are hidden, or outside the graph and so maybe hidden."""
     record, written = node.record or {}, provenance(node.record)
@@ -235,17 +242,12 @@ def _redacted(node: Node, visible: Set[str], graph: LineageGraph) -> JsonMapping
     shared = {**written}
     if text(shared.get("supersedes")) not in visible and "supersedes" in shared:
         shared["supersedes"] = None
-    entries = list(mappings(shared.get("used")))
-    used = {text(entry.get("mfid")) for entry in entries} | {*mapping(written.get("equal_parents"))}
-    lists = mapping(mapping(written.get("recipe")).get("inputs")).values()
-    inputs = (entry for listed in lists for entry in mappings(listed))  # datasets, or origins that represent several
-    sources = {text(entry.get("origin")) or text(entry.get("mfid")) for entry in inputs}
-    if not used <= visible or any(source in graph and source not in visible for source in sources):
+    if not visible >= {*used_mfids(node.record)} or _sources(written) & graph.hidden:
         shared["used"] = [
             entry
             if (mfid := text(entry.get("mfid"))) in visible
             else {"role": text(entry.get("role")), "mfid": mfid if mfid in graph else "not in this export", "files": []}
-            for entry in entries
+            for entry in mappings(shared.get("used"))
         ]
         shared = {key: value for key, value in shared.items() if key not in ("recipe", "attached", "equal_parents")}
         shared["params"] = mapping(written.get("recipe") or written).get("params")
