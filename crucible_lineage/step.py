@@ -24,11 +24,6 @@ from crucible_lineage.errors import Fault, InputError, shown_path
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.refs import DatasetRef, Facts
 
-__all__ = [
-    *("FaultyStep", "InputRole", "ParameterSpec", "Step", "StepRunner", "in_declaration", "open_runners", "shaped"),
-    *("step", "step_runner"),
-]
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
