@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from crucible import CrucibleClient as OfficialClient
 
-from crucible_lineage.demo import data_folder
+from crucible_lineage import demo
 from tests.serving import start_server
 
 
@@ -48,7 +48,7 @@ def test_it_reads_the_links_both_ways(official: OfficialClient, ids: dict[str, s
 
 def test_it_downloads_the_very_bytes(official: OfficialClient, ids: dict[str, str], tmp_path: Path) -> None:
     official.datasets.download(ids["neon"], output_dir=str(tmp_path))
-    original = data_folder() / "neon_new2_Z010.txt"
+    original = Path(demo.__file__).parent / "data" / "neon_new2_Z010.txt"
     (arrived,) = tmp_path.rglob("neon_new2_Z010.txt")
     assert arrived.read_bytes() == original.read_bytes()
     official.datasets.download(ids["bands"], output_dir=str(tmp_path))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from crucible_lineage.demo import RAW_FILES
+from crucible_lineage import demo
 from crucible_lineage.demo.raman import calibrate, find_bands, wavenumber_axis
 
-RAW = {raw.role: raw.path for raw in RAW_FILES}
+DATA = Path(demo.__file__).parent / "data"
+RAW = {
+    "neon": DATA / "neon_new2_Z010.txt",
+    "silicon": DATA / "S0B_HLR633_Z010_100_40sx5.txt",
+    "polystyrene": DATA / "Pol_HLR633_Z010_100_15sx5.txt",
+}
 
 
 @pytest.fixture(scope="module")
