@@ -109,6 +109,11 @@ def _successors(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str,
     """Return {old id: new id}: by id, by `counterparts`, then of datasets with different ids in the same slot."""
     known = {mfid: mfid for mfid in old.nodes if mfid in new}
     known |= {before: after for before, after in counterparts.items() if before not in new and after not in old}
+    return known | _in_same_slots(old, new, known)
+
+
+def _in_same_slots(old: LineageGraph, new: LineageGraph, known: Mapping[str, str]) -> dict[str, str]:
+    """Return {old id: new id} of datasets with different ids in the same slot, without those already `known`."""
     known_new = set(known.values())
     removed = [node for mfid, node in old.nodes.items() if mfid not in known]
     added = [node for mfid, node in new.nodes.items() if mfid not in known_new]
@@ -127,7 +132,7 @@ def _successors(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str,
         for slot, node in _by_unique_slot((node for node in added if node.id not in paired), slots_of).items():
             if slot in removed_by_slot and removed_by_slot[slot].id not in pairs:
                 pairs[removed_by_slot[slot].id] = node.id
-    return known | pairs
+    return pairs
 
 
 def _by_unique_slot(nodes: Iterable[Node], slots_of: Callable[[Node], Iterable[Slot]]) -> dict[Slot, Node]:

@@ -162,18 +162,7 @@ def _is_number(value: Any) -> bool:
 def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str], path: str = "") -> Pairs:
     location = path or "the whole"
     if isinstance(was, dict) and isinstance(now, dict):
-        before, after = ({key for key in keys if key not in ignore} for keys in (was, now))
-        if before != after:
-            name = sorted(before ^ after)[0]
-            raise _DiffersError(
-                f"{f'{path}.' if path else ''}{name} is {'not made' if name in before else 'not recorded'}"
-            )
-        for key in was:
-            key_path = f"{path}.{key}" if path else str(key)
-            if key not in ignore:
-                yield from _json_numbers(was[key], now[key], ignore, notes, key_path)
-            elif key not in now or was[key] != now[key]:
-                notes.append(f"{key_path} differs, which does not count")
+        yield from _object_numbers(was, now, ignore, notes, f"{path}." if path else "")
     elif isinstance(was, list) and isinstance(now, list):
         if len(was) != len(now):
             raise _DiffersError(f"{location} has {len(was)} entries by the record, {len(now)} were made")
@@ -183,6 +172,20 @@ def _json_numbers(was: Any, now: Any, ignore: Collection[str], notes: list[str],
         yield location, was, now
     elif was != now:
         raise _DiffersError(f"{location}: {_short(was)} is recorded, {_short(now)} was made")
+
+
+def _object_numbers(
+    was: Mapping[str, Any], now: Mapping[str, Any], ignore: Collection[str], notes: list[str], path: str
+) -> Pairs:
+    before, after = ({key for key in keys if key not in ignore} for keys in (was, now))
+    if before != after:
+        name = sorted(before ^ after)[0]
+        raise _DiffersError(f"{path}{name} is {'not made' if name in before else 'not recorded'}")
+    for key in was:
+        if key not in ignore:
+            yield from _json_numbers(was[key], now[key], ignore, notes, f"{path}{key}")
+        elif key not in now or was[key] != now[key]:
+            notes.append(f"{path}{key} differs, which does not count")
 
 
 def _text_numbers(was: str, now: str, notes: list[str]) -> Pairs:

@@ -168,18 +168,7 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
     active, verbs = _in_force_now(session), {KINDS[revoking] for revoking in ([kind] if kind else LIFTED)}
     lifted: dict[str, Statement] = {}
     for mfid in mfids:
-        named = active.statements.get(mfid) or active.unvouched.get(mfid)
-        project = "" if named else project_of(session, [mfid], "lift")
-        found = (
-            [named]
-            if named
-            else [
-                statement
-                for statement in active.statements.values()
-                if mfid in statement.about.datasets and statement.verb in verbs and active.counts(statement, project)
-            ]
-        )
-        if not found:
+        if not (found := _statements_on(session, active, mfid, verbs)):
             sought = kind or ", ".join(LIFTED)
             raise InputError(f"lift {mfid}: there is no {sought} in force on it; see `crucible-lineage statements`")
         if len({statement.verb for statement in found}) > 1:
@@ -190,6 +179,15 @@ def lift(session: Session, mfids: Collection[str], why: str = "", *, kind: str =
             raise InputError(f"lift {mfid}: {reason}, nor lifts that it waits for signatures")
         lifted |= {statement.mfid: statement for statement in found}
     return revoke(session, lifted.values(), why)
+
+
+def _statements_on(session: Session, active: ActiveStatements, mfid: str, verbs: Collection[str]) -> list[Statement]:
+    """Return the statement with this id, or those of these verbs about a dataset that count in its project."""
+    if named := active.statements.get(mfid) or active.unvouched.get(mfid):
+        return [named]
+    project, stated = project_of(session, [mfid], "lift"), active.statements.values()
+    about = (statement for statement in stated if mfid in statement.about.datasets and statement.verb in verbs)
+    return [statement for statement in about if active.counts(statement, project)]
 
 
 def revoke(session: Session, statements: Iterable[Statement], why: str) -> list[Statement]:
