@@ -94,16 +94,21 @@ def _key(key: object, path: str) -> str:
     return json.dumps(plain)
 
 
-def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> Any:
-    """Return a value by its type, a dataclass, a model or an array by its contents; ValueFaultError for other types."""
+def _of_python(value: Any, path: str) -> Any:
+    """Return a value of Python's own types, each with one form in JSON; None for other types."""
     if isinstance(value, (bytes, bytearray)):
         return {"bytes": bytes(value).hex()}
     if isinstance(value, datetime) and value == value:  # not equal to itself: NaT of pandas
         return value.astimezone(UTC).isoformat() if value.tzinfo else value.isoformat()
     if isinstance(value, (date, time, timedelta, Decimal, Fraction, UUID)) and value == value:
         return str(value)
-    if isinstance(value, PurePath):
-        return _text(value.as_posix(), path)
+    return _text(value.as_posix(), path) if isinstance(value, PurePath) else None
+
+
+def _of_known_type(value: Any, path: str, other: Other | None, level: int) -> Any:
+    """Return a value by its type, a dataclass, a model or an array by its contents; ValueFaultError for other types."""
+    if (plain := _of_python(value, path)) is not None:
+        return plain
     if (quantity := quantity_of(value)) is not None:
         return plain_value(quantity, path, other, level=level + 1)
     if other is not None and (converted := other(value, path)) is not None:
