@@ -133,9 +133,9 @@ def _write_metadata(
         TextFile(PREVIEW, "the lineage as a page to explore", page),
     ]
     stored_files = {name: (*kept.files, *(file for file, _ in kept.absent)) for name, kept in stored.items()}
-    crate = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])
-    metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(crate.metadata, indent=1, ensure_ascii=False) + "\n")
-    written = [file for file in (metadata, *crate.files) if file not in more]
+    document, files = make_crate(exported(graph, stored_files, header.projects), header, [*pictures, *more])
+    metadata = TextFile(METADATA, "RO-Crate metadata", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    written = [file for file in (metadata, *files) if file not in more]
     for file in written:
         _write(folder, file.path, file.text)
     return written

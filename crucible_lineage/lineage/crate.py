@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from crucible_lineage.errors import missing_library
-from crucible_lineage.json_types import mapping, text
+from crucible_lineage.json_types import JsonObject, mapping, text
 from crucible_lineage.lineage.crate_data import (
     ADDED_TERMS,
     PROFILES,
@@ -44,16 +43,13 @@ _SECOND, _BYTE = "https://qudt.org/vocab/unit/SEC", "https://qudt.org/vocab/unit
 _PARAMETER_TYPES = {bool: "Boolean", int: "Integer", float: "Float", str: "Text"}
 
 
-@dataclass(frozen=True)
-class Crate:
-    """The metadata document, and the files to be written beside it."""
+def make_crate(
+    lineage: ExportedLineage, header: CrateHeader, extras: Sequence[TextFile] = ()
+) -> tuple[JsonObject, list[TextFile]]:
+    """Return the metadata document of a lineage, and the files to be written beside it, with `extras`.
 
-    metadata: Mapping[str, object]
-    files: tuple[TextFile, ...] = field(repr=False)
-
-
-def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[TextFile] = ()) -> Crate:
-    """Make the crate of a lineage; `extras` are additional files. Raises InputError if `rocrate` is not installed."""
+    Raises InputError if `rocrate` is not installed.
+    """
     try:
         from rocrate.model.contextentity import ContextEntity
         from rocrate.rocrate import ROCrate
@@ -69,7 +65,7 @@ def make_crate(lineage: ExportedLineage, header: CrateHeader, extras: Sequence[T
         crate.metadata["conformsTo"] = [reference(crate.metadata.profile), reference(WORKFLOW_CRATE)]
     for entity in builder.entities.values():
         crate.add(ContextEntity(crate, entity["@id"], _compact(entity)))
-    return Crate(crate.metadata.generate(), (*builder.texts, *extras))
+    return crate.metadata.generate(), [*builder.texts, *extras]
 
 
 class _Builder(DataEntities):
