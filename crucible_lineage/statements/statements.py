@@ -339,29 +339,24 @@ def _not_revoked(
 
     That a result waits for signatures is revoked by as many accounts as may sign it and are needed.
     """
-    revoked_by: dict[str, list[str]] = {}
+    revokers: dict[str, list[Statement]] = {}
     for statement in every.values():
-        for mfid in statement.revokes if statement.account else ():
-            if (other := every.get(mfid)) is None or (other.verb == AWAIT and why_not_sign(other, statement.account)):
-                continue
-            if _counts(statement, other.project, trusted):
-                revoked_by.setdefault(mfid, []).append(statement.mfid)
-    is_active = {mfid: True for mfid in every if mfid not in revoked_by}
-    left = list(revoked_by)
-    while left:
-        undecided = []
+        for other in (every[mfid] for mfid in statement.revokes if statement.account and mfid in every):
+            is_barred = other.verb == AWAIT and why_not_sign(other, statement.account)
+            if not is_barred and _counts(statement, other.project, trusted):
+                revokers.setdefault(other.mfid, []).append(statement)
+    is_active = dict.fromkeys(every.keys() - revokers.keys(), True)
+    while left := revokers.keys() - is_active.keys():
+        decided = {}
         for mfid in left:
-            statement, revokers = every[mfid], {other: is_active.get(other) for other in revoked_by[mfid]}
-            accounts = {every[other].account for other, is_revoking in revokers.items() if is_revoking}
-            if len(accounts) >= statement.needed:
-                is_active[mfid] = False
-            elif None not in revokers.values():
-                is_active[mfid] = True
-            else:
-                undecided.append(mfid)
-        if len(undecided) == len(left):
+            known = [statement for statement in revokers[mfid] if statement.mfid in is_active]
+            if len({statement.account for statement in known if is_active[statement.mfid]}) >= every[mfid].needed:
+                decided[mfid] = False
+            elif len(known) == len(revokers[mfid]):
+                decided[mfid] = True
+        if not decided:
             break
-        left = undecided
+        is_active |= decided
     return {mfid: statement for mfid, statement in selected.items() if is_active.get(mfid, True)}
 
 
