@@ -45,6 +45,7 @@ from crucible_lineage.text.amounts import amount, size_text
 
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
+MOST_FIGURE = 4 << 20  # chosen: bytes of a picture that the page of a bundle holds
 _CHECKING = (
     TextFile(LIST, "what is in this bundle, with the SHA-256 of each file", ""),
     TextFile(CHECKER, "checks this bundle: python verify.py", ""),
@@ -122,12 +123,9 @@ def _write_metadata(
 ) -> list[TextFile]:
     """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
-    can_reproduce = any(file.path == DRIVER for file in more)
-    page = render_html(
-        *(shown, header.about),
-        figure=_figure(shown.node(header.about), stored, folder) if can_reproduce else "",
-        reproduce=f"python {DRIVER}" if can_reproduce else "",
-    )
+    command = f"python {DRIVER}" if any(file.path == DRIVER for file in more) else ""
+    figure = _figure(shown.node(header.about), stored, folder) if command else ""
+    page = render_html(shown, header.about, figure=figure, reproduce=command)
     pictures = [
         TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, header.about)),
         TextFile(PREVIEW, "the lineage as a page to explore", page),
@@ -142,11 +140,11 @@ def _write_metadata(
 
 
 def _figure(node: Node, stored: Mapping[str, _Stored], folder: Path) -> str:
-    """Return the picture of a result as a data URI: its thumbnail, else the first of its files that is one."""
+    """Return the picture of a result as a data URI: its thumbnail, else the first of its files that is a small one."""
     if thumbnail := thumbnail_in(node.record):
         return thumbnail
     for file in stored[node.id].files:
-        if (kind := media_type(file.name)) in PICTURES:
+        if (kind := media_type(file.name)) in PICTURES and (file.size or 0) <= MOST_FIGURE:
             return f"data:{kind};base64,{base64.b64encode((folder / file.path).read_bytes()).decode()}"
     return ""
 
