@@ -12,7 +12,6 @@ from typing import Any
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword, slot
 from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.declare.parts import INGESTION_S
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundStep
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
@@ -54,12 +53,11 @@ def called_step(
     inspection = inspection_of(called, uses, given)
     if missing := [role for role in inspection.required if role not in inputs]:
         raise InputError(f"step {called.name!r} was called without its input {missing[0]!r}")
-    ingest = INGESTION_S if inspection.facts else True
     used = tuple(
         UsedDataset(role, dataset, files_for_role(role, inspection.roles[role], dataset, None))
         for role, value in inputs.items()
         for single in (value if isinstance(value, (list, tuple)) else [value])
-        for dataset in [_dataset(session, project, slots, single, ingest)]
+        for dataset in [_dataset(session, project, slots, single)]
     )
     lists = {role for role, value in inputs.items() if isinstance(value, list)}
     about = about_inputs((part.role, part.role in lists, slots.about(part.dataset.mfid)) for part in used)
@@ -80,7 +78,7 @@ def called_step(
     return make
 
 
-def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, ingest: bool | float) -> DatasetRef:
+def _dataset(session: Session, project: str, slots: FlowSlots, value: Any) -> DatasetRef:
     if isinstance(value, DatasetRef):
         return value
     if not isinstance(value, Path):
@@ -88,7 +86,7 @@ def _dataset(session: Session, project: str, slots: FlowSlots, value: Any, inges
     if not value.is_file():
         raise InputError(f"there is no file {value}")
     raw = hash_files(project, [value], None, session)
-    declared = FileInput(file=(str(value),), ingest=ingest)
+    declared = FileInput(file=(str(value),))
     dataset = find_raw(raw, session) or register_raw(raw, declared, value.name, session)
     slots.note_about(dataset.mfid, about_file(value))
     return dataset

@@ -7,25 +7,30 @@ from the measured data that it is about, where these agree.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from crucible_lineage.core.datasets import ONE_BY_ONE, in_threads
+from crucible_lineage.core.store import Ingestion
 from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, text
 from crucible_lineage.lineage.fields import shared
 from crucible_lineage.lineage.records import given_metadata, mappings, provenance, returned_values
 from crucible_lineage.marks import KEY
-from crucible_lineage.pipeline.declare.parts import INGESTION_S
-from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.refs import DatasetFacts, Facts
 from crucible_lineage.registration.ingestion import follow_ingestions
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.session import Session
+from crucible_lineage.text.amounts import amount
+from crucible_lineage.text.times import utc
 
-INGESTED_WITHIN_S = 60.0  # chosen: ingestion mostly takes less than a second
+log = logging.getLogger(__name__)
+
+INGESTED_WITHIN_S, SOON_S = 60.0, 2.0  # chosen: ingestion mostly takes less than a second
+MOST_NAMED = 3  # files in a message
 
 
 class ParentFacts:
@@ -42,6 +47,7 @@ class ParentFacts:
         missing = {mfid for mfid in mfids if mfid not in self._facts}
         while missing:
             mfids = [mfid for mfid in sorted(missing) if mfid not in self._read]
+            self._await_ingestion(mfids)
             waiting = {mfid: new for mfid in mfids if (new := self._session.outbox.dataset(mfid))}
             self._read |= {mfid: _undelivered(new) for mfid, new in waiting.items()}
             mfids = [mfid for mfid in mfids if mfid not in waiting]
@@ -51,9 +57,28 @@ class ParentFacts:
             self._read |= {mfid: read for mfid, read in zip(mfids, found, strict=True) if read is not None}
             sources = {source for mfid in missing if mfid in self._read for source in self._read[mfid][1]}
             missing = sources - self._read.keys()
-            if any(request.mfid in missing for request in self._session.store.open_ingestions()):  # made here
-                with self._session.connect(at_most_s=0.0) as client:
-                    follow_ingestions(client, self._session.store, at_most_s=INGESTED_WITHIN_S)
+
+    def _await_ingestion(self, mfids: Collection[str]) -> None:
+        """Wait for Crucible to read files that this machine registered a moment ago; say so if it takes long."""
+        store = self._session.store
+
+        def left() -> list[Ingestion]:
+            return [ingestion for ingestion in store.open_ingestions() if ingestion.mfid in mfids]
+
+        if not (waiting := left()):
+            return
+        age_s = (datetime.now(UTC) - utc(max(ingestion.asked for ingestion in waiting))).total_seconds()
+        with self._session.connect(at_most_s=0.0) as client:
+            follow_ingestions(client, store, at_most_s=min(SOON_S, INGESTED_WITHIN_S - age_s))
+            if age_s < INGESTED_WITHIN_S and (waiting := left()):
+                files, left_s = amount(len(waiting), "file"), INGESTED_WITHIN_S - age_s
+                log.warning(
+                    "waiting until Crucible has read %s, whose facts a step takes, at most %.0f s", files, left_s
+                )
+                follow_ingestions(client, store, at_most_s=left_s)
+        if waiting := left():
+            named = ", ".join(f"{ingestion.file} of {ingestion.dataset!r}" for ingestion in waiting[:MOST_NAMED])
+            log.warning("going on without what Crucible has not read yet: %s", named)
 
     def _known(self, mfid: str) -> DatasetFacts | None:
         if mfid not in self._facts and (read := self._read.get(mfid)) is not None:
@@ -124,28 +149,6 @@ def facts_in(recipe: JsonMapping) -> Facts | None:
         pairs = zip(entries, files, strict=True)
         by_role[role] = tuple(replace(DatasetFacts.from_json(entry), files=names) for entry, names in pairs)
     return Facts(by_role)
-
-
-def read_first(pipeline: BoundPipeline, inputs: Inputs) -> dict[str, tuple[InputItem, ...]]:
-    """Return the inputs; new files that a step takes facts about are ingested first, unless `ingest` says otherwise."""
-    asking = {name for name, step in pipeline.steps.items() if step.inspection.facts}
-    if not asking:
-        return dict(inputs)
-    import networkx  # few pipelines need it here
-
-    # Facts that a result lacks come from the data behind it.
-    behind = asking.union(*(networkx.ancestors(pipeline.graph, name) for name in asking))
-    needed = {source.source for name in behind for source in pipeline.steps[name].spec.all_sources}
-
-    found = dict(inputs)
-    for name in needed & inputs.keys():
-        found[name] = tuple(
-            replace(item, new=item.new.model_copy(update={"ingest": INGESTION_S}))
-            if item.new is not None and "ingest" not in item.new.model_fields_set
-            else item
-            for item in inputs[name]
-        )
-    return found
 
 
 def _about(record: JsonMapping) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from crucible_lineage.pipeline.plan.command import inspect_declared
 from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.expand import Expansion, Instance
-from crucible_lineage.pipeline.plan.facts import ParentFacts, read_first
+from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, used_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
@@ -193,7 +193,7 @@ def plan_pipeline(
     with_fields = with_fields or bool(used_fields(spec))
     around = (*within, spec.path.resolve())
     results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_fields=with_fields)
-    inputs = read_first(pipeline, known_inputs(spec, session, results_of, with_fields=with_fields, as_of=as_of))
+    inputs = known_inputs(spec, session, results_of, with_fields=with_fields, as_of=as_of)
     inspected, returned, inspector = dict[bytes, Inspection](), dict[str, JsonMapping](), Inspector(session.store)
 
     def inspect(step: BoundStep, given: Mapping[str, object]) -> Inspection:

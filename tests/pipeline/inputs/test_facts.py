@@ -13,6 +13,7 @@ import pytest
 
 from crucible_lineage import Facts, connect, registering
 from crucible_lineage.ask.explain import explain
+from crucible_lineage.client.files import IngestionCalls
 from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
@@ -136,6 +137,20 @@ def test_a_new_file_is_ingested_before_a_step_gets_facts_about_it(
     assert result.ok, result.errors
     assert "'name': 'x'" in text_of(result.datasets["columns"]["out"])
     assert run(path).executed == []
+
+
+def test_a_step_goes_on_without_facts_that_no_worker_of_the_service_reads(
+    power: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    get, follow = IngestionCalls.get, "crucible_lineage.pipeline.plan.facts"
+    monkeypatch.setattr(IngestionCalls, "get", lambda self, n: get(self, n).model_copy(update={"status": "requested"}))
+    monkeypatch.setattr(IngestionCalls, "iter", lambda self, **_: iter(()))
+    monkeypatch.setattr(f"{follow}.SOON_S", 0.1)
+    monkeypatch.setattr(f"{follow}.INGESTED_WITHIN_S", 3.0)
+    assert run(power).ok
+    waiting, going_on = [record.message for record in caplog.records if record.name == follow]
+    assert waiting.startswith("waiting until Crucible has read 2 files, whose facts a step takes, at most ")
+    assert going_on.startswith("going on without what Crucible has not read yet: a_5mW.txt of 'a_5mW.txt', b_10mW")
 
 
 SCRIPT = """
