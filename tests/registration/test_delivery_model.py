@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +232,11 @@ class _NoLock:
 
 def history(seed: int, folder: Path) -> int:
     """Run and check one history; return how often a machine was killed."""
+    with ExitStack() as stack:
+        return _history(seed, folder, stack)
+
+
+def _history(seed: int, folder: Path, stack: ExitStack) -> int:
     dice = random.Random(seed)
     service = Service(dice)
     part = TREE if dice.random() < 0.5 else {step: TREE[step] for step in ("a", "b")}
@@ -239,6 +244,7 @@ def history(seed: int, folder: Path) -> int:
     for name, tree in (("one", TREE), ("two", part)):
         (folder / name).mkdir()
         machines.append(Machine(name, folder / name, service, dice, tree))
+        stack.callback(machines[-1].close)
     for _ in range(2000):
         machine = dice.choice(machines)
         try:
@@ -254,7 +260,6 @@ def history(seed: int, folder: Path) -> int:
         machine.deadly = 0.0
         assert any(not machine.work() for _ in range(500)), f"{machine.name} never comes to an end"
         check(machine, service)
-        machine.close()
     return sum(machine.kills for machine in machines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +45,11 @@ def kept(*new: NewDataset) -> dict[str, Path]:
 
 
 def outbox_of(data: Path, service: str = "https://x.test", account: str = "a", *, durable: bool = False) -> Outbox:
-    """Open the outbox as another process does."""
-    return Outbox(data, Journal(data / "journal.sqlite", service, lambda: account), durable=durable)
+    """Open the outbox as another process does; its journal is closed when it is forgotten."""
+    journal = Journal(data / "journal.sqlite", service, lambda: account)
+    outbox = Outbox(data, journal, durable=durable)
+    weakref.finalize(outbox, journal.close)
+    return outbox
 
 
 @pytest.fixture

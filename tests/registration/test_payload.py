@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crucible_lineage.core.journal import FAILED, MADE, Journal
+from crucible_lineage.core.journal import FAILED, MADE
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import Payload
 from tests.registration.test_outbox import dataset, kept, outbox_of
@@ -97,4 +97,5 @@ def test_a_result_made_twice_waits_once(data: Path, payload: Payload, tmp_path: 
     outbox = outbox_of(data)
     outbox.put("fit", "lab", [new], kept(new), "run-2")
     assert [one.run for one in outbox.all(again=True)] == ["run-2"]
-    assert [row.state for row in Journal(data / "journal.sqlite", "https://x.test", lambda: "a").waiting()] == [MADE]
+    other = outbox_of(data)
+    assert [row.state for row in other.journal.waiting()] == [MADE]
