@@ -153,10 +153,12 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
     node, settings = graph.node(mfid), session.settings
     names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
     projects: dict[str, Rights] = {}  # as far as this key can see them
+    organizations = {}
     for name in sorted(names):
         with suppress(NotFoundError, ForbiddenError):
             project = session.client.projects.get(name)
             projects[name] = stated_rights(session.client.metadata.get(project.unique_id))
+            organizations[name] = project.organization or project.title or ""
     instance = f"urn:crucible-lineage:instance:{instance_id(settings.data / 'crucible')}"
     return CrateHeader(
         name=node.name or mfid,
@@ -168,6 +170,7 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
         license=license_url,
         projects=projects,
         about=mfid,
+        publisher=organizations.get(text(node.record.get("project_id")), "") if node.record else "",
     )
 
 

@@ -134,7 +134,9 @@ class DataEntities:
         header = self.header
         note = "The Crucible that the records were read from; agents have their accounts there."
         about = {"url": header.crucible_url, "description": note}
-        publisher = self.add("#crucible", "Organization", header.crucible_name, **about)
+        crucible = self.add("#crucible", "Organization", header.crucible_name, **about)
+        url = header.crucible_url
+        publisher = self.add("#publisher", "Organization", header.publisher, url=url) if header.publisher else crucible
         self.root = {
             "name": header.name,
             "description": header.description,
@@ -205,7 +207,10 @@ class TextFile:
 
 @dataclass(frozen=True)
 class CrateHeader:
-    """Header of a crate; `license` is a URL, empty if none, `projects` are rights, `about` is its main dataset."""
+    """Header of a crate; `license` is a URL, empty if none, `projects` are rights, `about` is its main dataset.
+
+    `publisher` is the organization of its project; without one, the Crucible is the publisher.
+    """
 
     name: str
     description: str
@@ -216,6 +221,7 @@ class CrateHeader:
     license: str = ""
     projects: Mapping[str, Rights] = field(default_factory=dict)
     about: str = ""
+    publisher: str = ""
 
 
 def workflow_text(steps: Sequence[ExportedActivity]) -> str:
