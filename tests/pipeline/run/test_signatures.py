@@ -65,7 +65,7 @@ def test_the_signed_result_stays_current_until_the_new_one_is_signed(lab: Any, m
     other = run(ada, path, scaled__factor=4).datasets["scaled"]["out"]
     now = states(bob)
     assert (now[first], now[total], now[other]) == ("current", "current", "candidate")
-    signature = sign(ada, [other]).stating.statement
+    signature = sign(ada, [other]).statement
     now = states(bob)
     assert (now[first], now[other]) == ("superseded", "current")
     revoke(ada, [signature], "signed too early")
