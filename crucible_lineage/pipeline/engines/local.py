@@ -50,7 +50,6 @@ class LocalEngine:
     def __init__(self, session: Session, jobs: int) -> None:
         self.session = session
         self.deliverer: Deliverer | None = None
-        self.jobs = jobs
         self.most_at_once = AHEAD * jobs
         self.pool = ThreadPoolExecutor(jobs, thread_name_prefix="step")
 
