@@ -74,11 +74,7 @@ class LocalDatabase:
 
     def row(self, sql: str, *values: object) -> Any:
         """Return the first row of a query, None if there is none."""
-        with self._lock:
-            try:
-                return self._connection.execute(sql, values).fetchone()
-            except _ERRORS:  # rare; this path is called for each step
-                return self._execute(lambda connection: connection.execute(sql, values).fetchone())
+        return self._execute(lambda connection: connection.execute(sql, values).fetchone())
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """Return all rows of a query."""
