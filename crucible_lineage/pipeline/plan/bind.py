@@ -344,10 +344,10 @@ def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:
         yield from (
             f"there is no file {path}, but others of this dataset exist" for path in others if not path.exists()
         )
-    for path in paths:
+    for path in (path for path in paths if not path.is_file()):
         if path.is_dir():
             yield f"{path} is a folder; name its files, as in {path.name}/*"
-        elif not path.is_file():
+        else:
             yield f"there is no file {path}"
 
 

@@ -323,7 +323,8 @@ class Expansion:
             count = amount(len(parents.feeds), "dataset")
             fault = f"input {name} has {count}, but {role!r} of the step is one file"
             return replace(parents, fault=f"{fault}; give the input `each: true`, or annotate the role list[Path]")
-        return replace(parents, fault=parents.fault or self._blocked(parents.feeds))
+        blocked = "" if parents.fault else self._blocked(parents.feeds)
+        return replace(parents, fault=blocked) if blocked else parents
 
     def _blocked(self, feeds: Iterable[InputEdge]) -> str:
         """Return why the first of the blocked items among parents is blocked."""

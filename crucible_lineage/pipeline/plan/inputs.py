@@ -209,9 +209,10 @@ def _input_items(
             yield from (_existing_item(mfid, session, with_fields=with_fields) for mfid in entry.dataset)
         else:
             label = name if declared.each is False else ""
-            singles = [entry] if entry.paths or not entry.optional else []
+            paths = entry.paths
+            singles = [entry] if paths or not entry.optional else []
             if entry.each:
-                names = [*map(str, entry.paths), *(file.address for file in _remote_files(entry, session))]
+                names = [*map(str, paths), *(file.address for file in _remote_files(entry, session))]
                 singles = [entry.model_copy(update={"file": (name,), "each": False}) for name in names]
             yield from _look_up([_hash_item(spec.project, single, label, session) for single in singles], session)
 

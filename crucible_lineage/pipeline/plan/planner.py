@@ -167,7 +167,7 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
         planned,
         differences=(*planned.differences, *changed_descriptions(results, pipeline.spec.project, session)),
         steps=tuple(
-            step if step.exists else replace(step, estimate=estimates.get(step.step, Estimate()))
+            replace(step, estimate=estimates[step.step]) if step.step in estimates and not step.exists else step
             for step in planned.steps
         ),
     )
