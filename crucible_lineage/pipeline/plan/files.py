@@ -72,6 +72,10 @@ class RawFiles:
         ours = {(file.ref.name, file.ref.sha256) for file in self.files}
         return {(file.name, file.sha256) for file in dataset.files} == ours
 
+    def are_in(self, dataset: DatasetRef, *, renamed: bool) -> bool:
+        """Return whether the dataset under their id has them; with `renamed`, also under other names."""
+        return self.are_files_of(dataset) or (renamed and not self.named and self.have_bytes_of(dataset))
+
     def have_bytes_of(self, dataset: DatasetRef) -> bool:
         """Return whether a dataset has the same bytes, and no name for others: steps choose files by name."""
         theirs = {file.name: file.sha256 for file in dataset.files}
@@ -162,9 +166,7 @@ def find_raw(raw: RawFiles, session: Session, *, renamed: bool = False) -> Datas
     With `renamed`, also one with the same bytes and time under other names. Raises IdTakenError if the id is in use for
     something else and no other dataset of the project has the files.
     """
-    if (known := session.mirror.known(raw.mfid)) and (
-        raw.are_files_of(known) or (renamed and not raw.named and raw.have_bytes_of(known))
-    ):
+    if (known := session.mirror.known(raw.mfid)) and raw.are_in(known, renamed=renamed):
         return known
     dataset, is_begun, conflict = None, False, None
     try:

@@ -276,11 +276,15 @@ def _remote_files(declared: FileInput, session: Session) -> list[RemoteFile]:
 
 def _look_up(items: Sequence[InputItem], session: Session) -> list[InputItem]:
     """Return the items with their datasets, if registered; those unknown on this machine are looked up."""
-    unknown = [item for item in items if item.raw and not session.mirror.known(item.raw.mfid)]
+    known = session.mirror.known_among([item.raw.mfid for item in items if item.raw])
+    unknown = [item for item in items if item.raw and item.raw.mfid not in known]
     candidates = _may_be_registered(unknown, session) if len(unknown) > ONE_BY_ONE else unknown
     answers = session.at_once(partial(_look_up_item, item, session) for item in candidates)
     found = {id(item): item for item in unknown}  # new, unless Crucible has them
     found |= {id(item): answer for item, answer in zip(candidates, answers, strict=True)}
+    for item in items:
+        if item.raw and (dataset := known.get(item.raw.mfid)) and item.raw.are_in(dataset, renamed=True):
+            found[id(item)] = replace(item, dataset=dataset)
     return [found.get(id(item)) or _look_up_item(item, session) for item in items]
 
 
