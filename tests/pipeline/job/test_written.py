@@ -11,8 +11,8 @@ import pytest
 from crucible_lineage.core.datasets import REQUESTS_AT_ONCE
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.run.result import StepChoice
-from crucible_lineage.registration import register
 from crucible_lineage.registration.read import read
+from crucible_lineage.registration.register import Submission
 from crucible_lineage.session import Session
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes and sockets are POSIX")
@@ -63,9 +63,9 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
     odd: Any, session: Session, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     under_way, most, broken = 0, 0, True
-    lock, upload = threading.Lock(), register._upload
+    lock, upload = threading.Lock(), Submission._upload
 
-    def watched(client: Any, held: Any, sent: Any, file: Any) -> Any:
+    def watched(own: Submission, held: Any, file: Any) -> Any:
         nonlocal under_way, most
         if broken and file.ref.name == "f20.txt":
             raise UnreachableError("the line is down")
@@ -73,12 +73,12 @@ def test_many_files_are_sent_in_parallel_and_a_failure_leaves_the_dataset_incomp
             under_way += 1
             most = max(most, under_way)
         try:
-            return upload(client, held, sent, file)
+            return upload(own, held, file)
         finally:
             with lock:
                 under_way -= 1
 
-    monkeypatch.setattr(register, "_upload", watched)
+    monkeypatch.setattr(Submission, "_upload", watched)
     path = odd("for number in range(40):\n    (out / f'f{number}.txt').write_text(f'{number}')")
     waits = run(path, StepChoice(patience_s=0.5))
     assert not waits.ok
