@@ -32,7 +32,7 @@ from crucible_lineage.pipeline.step_call import About, about_inputs
 from crucible_lineage.provenance.environment import software
 from crucible_lineage.provenance.recipe import StepCode, UsedDataset, derived_mfid, step_recipe
 from crucible_lineage.provenance.record import step_activity, step_record
-from crucible_lineage.refs import DatasetRef, file_stem, without_step
+from crucible_lineage.refs import DatasetRef, without_step
 from crucible_lineage.registration.payload import NewDataset, derived
 from crucible_lineage.tasks.arguments import (
     GIVEN,
@@ -118,7 +118,7 @@ def record_result(result: TaskResult, value: object) -> None:
     """Store what a call has returned, else what it has written or changed, and put it into the outbox."""
     result.take_effects()
     recording, arguments = result.recording, result.arguments
-    with tempfile.TemporaryDirectory(prefix=file_stem(result.task), dir=recording.folder) as own:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=recording.session.outbox.place()) as own:
         folder = Path(own)
         stored = _stored(result, value, folder) if value is not None else Stored({}, ())
         changed = arguments.changed_files()
@@ -142,7 +142,7 @@ def record_result(result: TaskResult, value: object) -> None:
         is_uncertain = bool(written) and (not inputs or (result.opened.has_children and not result.opened.is_seen))
         outputs = frozenset(written)
         result = replace(result, stored=stored, inputs=inputs, outputs=outputs, is_uncertain=is_uncertain)
-        dataset = put_result(result)
+        dataset = put_result(result, folder)
     _note_result(result, dataset, value)
 
 
@@ -336,7 +336,7 @@ def used_datasets(inputs: Iterable[Input]) -> list[UsedDataset]:
 # ---------------------------------------------------------------- registration
 
 
-def put_result(result: TaskResult) -> DatasetRef:
+def put_result(result: TaskResult, draft: Path) -> DatasetRef:
     """Put a result into the outbox: as a child of its inputs, or, if it has none, as files of the flow's own."""
     used, arguments, recording = used_datasets(result.inputs), result.arguments, result.recording
     slots = result.claims(result.inputs) if used else {}
@@ -350,6 +350,7 @@ def put_result(result: TaskResult) -> DatasetRef:
             arrival,
             salt=hashlib.sha256(call).hexdigest(),
             is_result=True,
+            draft=draft,
             dataset_name=_dataset_name(result, []),
             keywords=result.keywords,
             metadata=_metadata(result, {"arguments": arguments.params}),
@@ -361,18 +362,13 @@ def put_result(result: TaskResult) -> DatasetRef:
     recipe = step_recipe(recording.destination.project, code, result.output, params, used)
     with recording.describing:  # source and packages are read once, not by all threads of the flow
         new = replace(_new_dataset(result, used, recipe), slots=slots)
-    return recording.put(result.task, new, arrival, is_result=True)
+    return recording.put(result.task, new, arrival, is_result=True, draft=draft)
 
 
 def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject) -> NewDataset:
     code, recording = result.code.fingerprint, result.recording
     project, session = recording.destination.project, recording.session
-    support = Support()
-    if code is not None and result.code.folder is not None:  # on another machine the files are not those that ran
-        support = support_of_code(result.code.name, code.files, result.code.folder, session)
-        support = support.registered(project, session, recording.deliverer.add)
-        if support.note:
-            warn("%s: %s", result.task, support.note)
+    support = _support(result)
     activity = step_activity(
         step=result.task,
         function=result.code.name,
@@ -409,6 +405,20 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
         ingest=False,
     )
     return derived(new, used)
+
+
+def _support(result: TaskResult) -> Support:
+    """Return the source of the task and the environment, which are registered once in a flow."""
+    code, recording = result.code, result.recording
+    if code.fingerprint is None or code.folder is None:  # on another machine the files are not those that ran
+        return Support()
+    if (known := recording.supports.get(code.digest)) is None:
+        found = support_of_code(code.name, code.fingerprint.files, code.folder, recording.session)
+        known = found.registered(recording.destination.project, recording.session, recording.deliverer.add)
+        recording.supports[code.digest] = known
+        if known.note:
+            warn("%s: %s", result.task, known.note)
+    return known
 
 
 def _described(result: TaskResult) -> JsonObject:

@@ -9,10 +9,12 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import Context, ContextVar, copy_context
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from prefect.context import FlowRunContext
@@ -25,6 +27,7 @@ from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
 from crucible_lineage.machine.opened import watch_files
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.job.delivering import ONE_CALL_S, delivery_context
+from crucible_lineage.pipeline.job.keeping import Support
 from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, new_raw, raw_files
 from crucible_lineage.pipeline.step_call import FlowSlots
 from crucible_lineage.provenance.environment import agent
@@ -134,6 +137,7 @@ class Recording:
         self.reason = ""  # why results wait
         self._away_until = 0.0
         self.not_stored: set[str] = set()  # reasons not to store a value, as warnings have given them
+        self.supports: dict[str, Support] = {}  # of results, by the digest of the code
         self._made: dict[str, DatasetRef] = {}
         self._arrivals: dict[str, list[Arrival]] = {}
         self._lock, self.describing = threading.Lock(), threading.Lock()
@@ -171,14 +175,19 @@ class Recording:
 
     # ------------------------------------------------------------ results
 
-    def put(self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool) -> DatasetRef:
-        """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it."""
+    def put(
+        self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool, draft: Path | None = None
+    ) -> DatasetRef:
+        """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it.
+
+        Its files in a `draft` are moved there; no other flow that makes the same has to be waited for then.
+        """
         session, dataset = self.session, new.ref(new.mfid)
-        with session.turn(new.mfid), self.describing:  # another flow may make the same
+        with session.turn(new.mfid) if draft is None else nullcontext(), self.describing:
             label = session.outbox.label(new.mfid)
             if label is None:
                 sources = {file.ref.sha256: file.path for file in new.files}
-                label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id)
+                label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id, draft)
         with self._lock:
             self._arrivals.setdefault(new.mfid, []).append(arrival)
         if is_result:
@@ -198,6 +207,7 @@ class Recording:
         salt: str | None = None,
         is_result: bool = False,
         ingest: bool = False,
+        draft: Path | None = None,
         **fields: Any,
     ) -> DatasetRef:
         """Find (without parents) or put the dataset of files that no step made. With a `salt`, other calls make others.
@@ -214,7 +224,8 @@ class Recording:
                 self.session.cache.share(arrival.cached)
             return known
         name = declared.dataset_name or files[0].ref.name
-        return self.put(name, new_raw(raw, declared, name, self.session, note), arrival, is_result=is_result)
+        new = new_raw(raw, declared, name, self.session, note)
+        return self.put(name, new, arrival, is_result=is_result, draft=draft)
 
     def find(self, raw: RawFiles) -> DatasetRef | None:
         """Return the dataset of these files, if it is registered or waits; while the service is away, as known here."""

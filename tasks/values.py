@@ -335,7 +335,7 @@ def parts_of(document: JsonObject, value: Any) -> Iterator[tuple[Any, tuple[str,
 
 
 def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
-    own = Path(tempfile.mkdtemp(dir=folder))  # which goes with the folder
+    own = Path(tempfile.mkdtemp(dir=folder)) if prefix else folder  # which is empty
     try:
         kind.dump(value, own)
     except Exception as error:  # whatever the library or the user's own kind raises

@@ -37,6 +37,8 @@ ANSWER_ONLY = frozenset(
 ELEVATED = {"Crucible-Privilege-Mode": "elevated"}
 
 Record = TypeVar("Record", bound=ReceivedModel)
+WholeDataset = tuple[JsonMapping, JsonMapping, Sequence[Mapping[str, object]]]
+"""The fields of a dataset, its metadata, keywords and parents, and its files with their contents."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +177,18 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
 
         `linked` are metadata, keywords and parents. Return the requests to ingest files, by name.
         """
-        new = to_send(DatasetCreate, fields)
-        action, metadata = f"create dataset {new.unique_id}", without_secrets(linked["scientific_metadata"])
-        body = masked({**new.body(), **linked, "scientific_metadata": {}})
-        body |= {"scientific_metadata": metadata, "files": files}
+        return self.create_together([(fields, linked, files)])[str(fields["unique_id"])]
+
+    def create_together(self, datasets: Iterable[WholeDataset]) -> dict[str, dict[str, IngestionRequest]]:
+        """Create datasets as `create_whole` does, all by one call, or none; parents come before their children."""
+        first, *more = map(_whole_body, datasets)
+        action, body = f"create dataset {first['unique_id']}", {**first, **({"more": more} if more else {})}
         made = self._connection.call("POST", "/datasets", action, body=body, repeatable=True)
         names = {str(file["mfid"]): str(file["filename"]) for file in made.get("files", ())}
-        requests = parse_all(IngestionRequest, made.get("ingestion_requests", []), action)
-        return {names[str(request.file_mfid)]: request for request in requests}
+        asked: dict[str, dict[str, IngestionRequest]] = {new["unique_id"]: {} for new in (first, *more)}
+        for request in parse_all(IngestionRequest, made.get("ingestion_requests", []), action):
+            asked[str(request.dataset_mfid)][names[str(request.file_mfid)]] = request
+        return asked
 
     def get(
         self, dsid: str, *, include_metadata: bool = False, include_links: bool = False, include_owner: bool = False
@@ -291,6 +297,13 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
         if slug := params.pop("instrument_id", None):
             params["instrument_mfid"] = InstrumentCalls(self._connection).get(slug).unique_id
         return params
+
+
+def _whole_body(dataset: WholeDataset) -> JsonObject:
+    """Return what is sent of a dataset that is created with all that it has."""
+    fields, linked, files = dataset
+    body = masked({**to_send(DatasetCreate, fields).body(), **linked, "scientific_metadata": {}})
+    return {**body, "scientific_metadata": without_secrets(linked["scientific_metadata"]), "files": files}
 
 
 def _one_of(fields: JsonObject, *names: str) -> Any:

@@ -220,12 +220,13 @@ class Journal:
         row = db.execute(sql, (run, step)).fetchone()
         return (int(row[0]), str(row[1])) if row else None
 
-    def move_waiting(self, name: str, state: str, **facts: object) -> None:
-        """Move a waiting result to its next state; do nothing if another process has delivered it."""
+    def move_waiting(self, name: str | Iterable[str], state: str, **facts: object) -> None:
+        """Move a waiting result, or several, to the next state, except those that another process has delivered."""
 
         def within(db: sqlite3.Connection) -> None:
-            if (row := self._waiting(db, name)) is not None:
-                self._move(db, row[0], row[1], row[2], state, facts)
+            for each in [name] if isinstance(name, str) else name:
+                if (row := self._waiting(db, each)) is not None:
+                    self._move(db, row[0], row[1], row[2], state, facts)
 
         self.database.transaction(within)
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -49,6 +49,7 @@ from crucible_lineage.registration.register import RegistrationHooks, nothing
 MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+GATHER_S, MOST_TOGETHER = 0.25, 32  # chosen: how long results wait for others that the embedded Crucible gets with them
 STUCK_S = 30.0  # chosen: the least time that another process may hold a result
 _DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
@@ -88,20 +89,21 @@ class Deliverer:
 
     def add(self, label: Payload, /) -> None:
         """Queue a payload for delivery."""
-        self._admit([label], from_before=False)
+        wait_s = GATHER_S if self.context.client.is_embedded else 0.0
+        self._admit([label], from_before=False, due=time.monotonic() + wait_s)
 
     def take_up(self) -> None:
         """Queue the payloads that wait in the outbox from before."""
         self._admit(self.context.outbox.all(again=True), from_before=True)
 
-    def _admit(self, labels: Iterable[Payload], *, from_before: bool) -> None:
+    def _admit(self, labels: Iterable[Payload], *, from_before: bool, due: float = 0.0) -> None:
         with self._changed:
             for label in labels:
                 known = self._entries.get(label.name)
                 if known is None or known.payload.made != label.made:  # made again
                     self._void.difference_update(label.mfids)
                     self._where |= dict.fromkeys(label.mfids, label.name)
-                    self._entries[label.name] = Delivery(label, from_before)
+                    self._entries[label.name] = Delivery(label, from_before, due)
             self._staff()
             self._changed.notify_all()
 
@@ -130,6 +132,10 @@ class Deliverer:
     def drain(self, patience_s: float, report_left: Callable[[int], None] = nothing) -> bool:
         """Wait until everything is delivered. Return False if some is refused, or the service is away `patience_s`."""
         began, reported = time.monotonic(), -1
+        with self._changed:
+            for entry in self._entries.values():
+                entry.due = min(entry.due, began)
+            self._changed.notify_all()
         while not self.is_settled(patience_s, began):
             with self._changed:
                 self._changed.wait(0.25)
@@ -170,16 +176,19 @@ class Deliverer:
             thread.start()
 
     def _work(self) -> None:
-        while (entry := self._next()) is not None:
+        while entries := self._next():
             try:
-                self._send(entry)
+                self._send_all(entries)
             finally:
                 with self._changed:
-                    self._sending -= 1
+                    self._sending -= len(entries)
                     self._changed.notify_all()
 
-    def _next(self) -> Delivery | None:
-        """Wait for the oldest payload that may be sent and return it; None when delivery is over."""
+    def _next(self) -> list[Delivery]:
+        """Wait for the oldest payload that may be sent and return it, with others if they are sent together.
+
+        Return nothing when delivery is over.
+        """
         with self._changed:
             while not self._stopped and self._refusal is None:
                 now, wait_s = time.monotonic(), None
@@ -188,14 +197,30 @@ class Deliverer:
                 elif not (self._away_tries and self._sending):  # one thread tries the service; the others wait for it
                     for entry in filter(self._is_free, self._entries.values()):
                         if entry.due <= now:
-                            entry.is_running = True
-                            self._sending += 1
-                            return entry
+                            together = self._together(entry)
+                            self._sending += len(together)
+                            return together
                         wait_s = min(entry.due - now, wait_s or LONGEST_WAIT_S)
                 self._idle += 1
                 self._changed.wait(wait_s)
                 self._idle -= 1
-            return None
+            return []
+
+    def _together(self, first: Delivery) -> list[Delivery]:
+        """Take the payload, with those made since that may be sent with it, parents first.
+
+        Only the embedded Crucible takes several at once.
+        """
+        found, first.is_running = {first.payload.name: first}, True
+        if first.from_before or first.failures or self._blocking(first.payload) or not self.context.client.is_embedded:
+            return [first]
+        for name, entry in self._entries.items():
+            is_new = entry.state == MADE and not (entry.is_running or entry.from_before or entry.failures)
+            if is_new and all(self._where[mfid] in found for mfid in self._blocking(entry.payload)):
+                found[name], entry.is_running = entry, True
+            if len(found) == MOST_TOGETHER:
+                break
+        return list(found.values())
 
     def _is_free(self, entry: Delivery) -> bool:
         """Return whether a payload may be sent when it is due: each parent that waits here is begun and being sent."""
@@ -205,6 +230,12 @@ class Deliverer:
         return blocking <= self._begun and all(self._entries[self._where[mfid]].is_running for mfid in blocking)
 
     # Sending
+
+    def _send_all(self, entries: Sequence[Delivery]) -> None:
+        """Send payloads together if that is possible, else one after the other."""
+        if len(entries) == 1 or not self._send_together(entries):
+            for entry in entries:
+                self._send(entry)
 
     def _send(self, entry: Delivery) -> None:
         """Register a payload; on an error, decide whether to retry, refuse or drop it."""
@@ -257,6 +288,32 @@ class Deliverer:
                 return
             message, log = (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
             self._refuse(entry, message, log)
+
+    def _send_together(self, entries: Sequence[Delivery]) -> bool:
+        """Register payloads by one call, all or none. Return whether it did; else each has to be sent on its own."""
+        outbox, labels = self.context.outbox, [entry.payload for entry in entries]
+        try:
+            with ExitStack() as turns:
+                for entry, label in zip(entries, labels, strict=True):
+                    turns.enter_context(self.context.turn(label.name).acquire(timeout=0))
+                    payload = outbox.opened(label) if outbox.waits(label) else None
+                    if payload is None:
+                        return False
+                    entry.payload = payload
+                    self._require_same_parents(entry)
+                new = [dataset for entry in entries for dataset in entry.payload.datasets]
+                outbox.journal.move_waiting([label.name for label in labels], SENDING)
+                if not self.context.register_together(new):
+                    return False
+                refs = {dataset.mfid: dataset.ref(dataset.mfid) for dataset in new}
+                self._served()
+                self.context.note(refs)
+                outbox.delivered(*labels)
+        except Exception:  # which sending them one at a time meets again
+            return False
+        for entry, label in zip(entries, labels, strict=True):
+            self._arrived(entry, {mfid: refs[mfid] for mfid in label.mfids})
+        return True
 
     def _register(self, entry: Delivery) -> dict[str, DatasetRef]:
         refs = {}

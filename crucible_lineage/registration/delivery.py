@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.registration.read import whole_record
-from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output
+from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output, register_together
 
 if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from filelock import FileLock
@@ -87,6 +87,14 @@ class DeliveryContext:
         """Register one dataset of a payload."""
         stages = replace(stages, ingesting=self.ingesting)
         return register_output(self.client, new, self.machine, stages=stages)
+
+    def register_together(self, datasets: Sequence[NewDataset]) -> bool:
+        """Register small datasets by one call, all or none. Return whether it did."""
+        if (requests := register_together(self.client, datasets, self.machine)) is None:
+            return False
+        for new in datasets:
+            self.ingesting(new.ref(new.mfid), requests[new.mfid])
+        return True
 
 
 Deliver = Callable[[Payload], object]

@@ -73,16 +73,28 @@ class Outbox:
         owner = f"{service}\n{account}" if account else service
         return self._root / hashlib.sha256(owner.encode()).hexdigest()[:16]
 
-    def put(
-        self, step: str, project: str, datasets: Sequence[NewDataset], sources: Mapping[str, Path], run: str = ""
-    ) -> Payload:
-        """Store the outputs of a step until they are delivered. `sources` are their files by SHA-256."""
+    def place(self) -> Path:
+        """Return the folder of the payloads, which is made if necessary."""
         private_folder(self._root)
+        return private_folder(self.folder)
+
+    def put(
+        self,
+        step: str,
+        project: str,
+        datasets: Sequence[NewDataset],
+        sources: Mapping[str, Path],
+        run: str = "",
+        draft: Path | None = None,
+    ) -> Payload:
+        """Store the outputs of a step until they are delivered. `sources` are their files by SHA-256, which are moved
+        if they lie in a `draft`; with it, what another process has put there under the same id stays.
+        """
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
         safe = tuple(new.without_secrets() for new in datasets)
-        payload = Payload.of(private_folder(self.folder) / name, step, project, now, safe, run)
-        payload = write_payload(payload, sources, durable=self.durable)
+        payload = Payload.of(self.place() / name, step, project, now, safe, run)
+        payload = write_payload(payload, sources, durable=self.durable, draft=draft)
         self._note_made(payload)
         with self._lock:
             self._take_in(payload)
@@ -164,10 +176,11 @@ class Outbox:
             return None
         return payload
 
-    def delivered(self, label: Payload) -> None:
-        """Record that the payload's datasets are at Crucible, and remove it."""
-        self.journal.move_waiting(label.name, DELIVERED, error=None)
-        self._remove(label)
+    def delivered(self, *labels: Payload) -> None:
+        """Record that the datasets of these payloads are at Crucible, and remove them."""
+        self.journal.move_waiting([label.name for label in labels], DELIVERED, error=None)
+        for label in labels:
+            self._remove(label)
 
     def dropped(self, label: Payload, state: str, reason: str) -> None:
         """Record that the payload is invalid (OVERTAKEN or FAILED), and remove it."""

@@ -196,16 +196,26 @@ class Payload:
         return replace(self, datasets=tuple(datasets))
 
 
-def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: bool) -> Payload:
+def write_payload(
+    payload: Payload, sources: Mapping[str, Path], *, durable: bool, draft: Path | None = None
+) -> Payload:
     """Write a payload into its folder, completely or not at all, and return it with its files there.
 
-    `sources` are the files by SHA-256, which are linked or copied. With `durable`, all is on the disk on return.
+    `sources` are the files by SHA-256, which are linked or copied, or moved if they lie in the `draft`: a folder beside
+    that of the payload, which becomes it, unless an equal payload is there. With `durable`, all is on the disk on
+    return.
     """
-    draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
-    draft.mkdir(mode=0o700)
-    files = {file.ref.sha256: file for file in payload.files}
+    given, files = draft, {file.ref.sha256: file for file in payload.files}
+    if draft is None:
+        draft = payload.folder.with_name(f".{payload.folder.name}-{secrets.token_hex(4)}")
+        draft.mkdir(mode=0o700)
     for sha256, file in files.items():
-        _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
+        if sources[sha256].parent == given:
+            sources[sha256].replace(draft / sha256)
+        else:
+            _link_or_copy(sources[sha256], draft / sha256, file.checksums.mtime_ns)
+    for left in [path for path in draft.iterdir() if path.name not in files] if given else ():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     kept = {name: vars(payload)[name] for name in ("step", "project", "made", "datasets", "run")}
     content = json.dumps(kept, default=_parts_of, ensure_ascii=False).encode()
     seal = hashlib.sha256(content).hexdigest().encode()
@@ -214,9 +224,10 @@ def write_payload(payload: Payload, sources: Mapping[str, Path], *, durable: boo
         flush(draft / name)
     try:
         draft.replace(payload.folder)
-    except OSError:  # an undelivered folder of an earlier attempt
-        shutil.rmtree(payload.folder, ignore_errors=True)
-        draft.replace(payload.folder)
+    except OSError:  # an undelivered folder of an earlier attempt, or of another flow
+        if not given or not (payload.folder / RESULT).exists():
+            shutil.rmtree(payload.folder, ignore_errors=True)
+            draft.replace(payload.folder)
     if durable:
         flush(payload.folder.parent)
     return _located(payload)

@@ -57,6 +57,7 @@ from crucible_lineage.registration.read import (
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
+    from crucible_lineage.client.datasets import WholeDataset
     from crucible_lineage.client.models import Dataset, IngestionRequest
     from crucible_lineage.client.uploads import UploadedFile
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
@@ -117,18 +118,24 @@ class Submission:
         Return whether it did; not if the dataset exists.
         """
         new = self.new
-        if not self.client.is_embedded or self.attached is not None or (files := given_files(new)) is None:
+        if not self.client.is_embedded or (whole := self.whole()) is None:
             return False
         self.stages.before_complete()
-        whole = {"scientific_metadata": whole_metadata(self.record, self.metadata, self.machine)}
-        linked = {**whole, "keywords": new.keywords, "parents": new.parents}
         try:
-            requests = self.client.datasets.create_whole({**new.fields, "unique_id": new.mfid}, linked, files)
+            requests = self.client.datasets.create_whole(*whole)
         except (ConflictError, ForbiddenError, RefusedError):
             return False
         self.stages.begun()
         self.stages.ingesting(new.ref(new.mfid), requests)
         return True
+
+    def whole(self) -> WholeDataset | None:
+        """Return a small dataset as the embedded Crucible takes it by one call; None if it takes several."""
+        new = self.new
+        if self.attached is not None or (files := given_files(new)) is None:
+            return None
+        whole = {"scientific_metadata": whole_metadata(self.record, self.metadata, self.machine)}
+        return {**new.fields, "unique_id": new.mfid}, {**whole, "keywords": new.keywords, "parents": new.parents}, files
 
     def register(self, patience_s: float) -> DatasetRef:
         """Create the dataset, claim it, fill it and complete it, or adopt it from the registration that did."""
@@ -405,16 +412,37 @@ def register_output(
     while it progresses within `patience_s`, and adopted when it is complete. Raises IdTakenError if something else has
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
+    own = _submission(client, new, machine, stages)
+    if own.register_whole():
+        return new.ref(new.mfid)
+    return own.register(PATIENCE_S if patience_s is None else patience_s)
+
+
+def register_together(
+    client: CrucibleClient, datasets: Sequence[NewDataset], machine: str
+) -> dict[str, dict[str, IngestionRequest]] | None:
+    """Register small datasets by one call, of which the embedded Crucible keeps all or nothing, parents first.
+
+    Return the ingestion requests of each, by id; None if they have to be registered one at a time.
+    """
+    if not all(map(is_given, datasets)):
+        return None
+    wholes = [_submission(client, new, machine, RegistrationHooks()).whole() for new in datasets]
+    try:
+        return None if None in wholes else client.datasets.create_together(filter(None, wholes))
+    except (ConflictError, ForbiddenError, RefusedError):
+        return None
+
+
+def _submission(client: CrucibleClient, new: NewDataset, machine: str, stages: RegistrationHooks) -> Submission:
+    """Return what is to be sent of a dataset."""
     new = _with_possible_owner(client, new)
     record = new.record
     if record.result is None:  # a record copied from another Crucible has the hashes of its result
         result = result_of(new.metadata, (file.to_json() for file in record.files))
         record = record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).known())
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
-    own = Submission(client, new, machine, stages, *compact(record), metadata)
-    if own.register_whole():
-        return new.ref(new.mfid)
-    return own.register(PATIENCE_S if patience_s is None else patience_s)
+    return Submission(client, new, machine, stages, *compact(record), metadata)
 
 
 def _with_possible_owner(client: CrucibleClient, new: NewDataset) -> NewDataset:
@@ -459,15 +487,19 @@ def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, s
         raise NotFoundError(f"dataset {mfid} has lost its provenance record; run `crucible-lineage verify {mfid}`")
 
 
-def given_files(new: NewDataset) -> list[dict[str, object]] | None:
-    """Return the files with their contents, as the embedded Crucible takes them with a new dataset.
-
-    None if they are not all small, or if the dataset gets more than files afterwards.
-    """
-    from crucible_lineage.client.uploads import GIVEN_BYTES, Outgoing
+def is_given(new: NewDataset) -> bool:
+    """Return whether the files are sent with the dataset: they are small, and it gets nothing else afterwards."""
+    from crucible_lineage.client.uploads import GIVEN_BYTES
 
     is_more = new.samples or new.waits_for_ingestion or any(file.ref.preview for file in new.files)
-    if is_more or sum(file.ref.size for file in new.files) > GIVEN_BYTES:
+    return not is_more and sum(file.ref.size for file in new.files) <= GIVEN_BYTES
+
+
+def given_files(new: NewDataset) -> list[dict[str, object]] | None:
+    """Return the files with their contents, as the embedded Crucible takes them with a new dataset, if it does."""
+    from crucible_lineage.client.uploads import Outgoing
+
+    if not is_given(new):
         return None
     return [
         Outgoing(new.mfid, file.path, file.ref.name, file.checksums).given()

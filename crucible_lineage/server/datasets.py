@@ -152,6 +152,9 @@ def _add_record_routes(kind: str) -> None:
     def create(call: Call, body: Any) -> Json:
         with call.write() as db:
             made = insert_all(call, db, body)
+            for others in (insert_all(call, db, new) for new in body.more):
+                for part in others.keys() & {"files", "ingestion_requests"}:
+                    made[part] = [*made.get(part, ()), *others[part]]
         if made.get("ingestion_requests"):
             call.service.wake()
         return made
@@ -198,7 +201,9 @@ def _add_record_routes(kind: str) -> None:
         change(db, row["id"], changes)
         return load(db, call.caller, row["id"])
 
-    create.__annotations__["body"] = create_model(f"new_{kind}", __base__=_New, **fields, **chosen)
+    new: Any = create_model(f"new_{kind}", __base__=_New, **fields, **chosen)
+    others: Any = (list[new], Field(default=[], exclude=True))  # created in the same transaction
+    create.__annotations__["body"] = create_model(f"new_{kind}s", __base__=new, more=others)
     change_one.__annotations__["body"] = create_model(f"{kind}_patch", __base__=Form, **changeable)
     list_all.__annotations__["query"] = list_query(kind)
     post(f"/{kind}s", 201)(create)

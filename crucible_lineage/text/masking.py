@@ -127,12 +127,12 @@ _gate = Redactor()
 def learn(secrets: Iterable[str | None] = ()) -> None:
     """Mask these secrets, and those of the environment as it is now, in every text of this process from now on."""
     global _environment, _gate
-    environment = tuple(os.environ.items())
+    environment = dict(getattr(os.environ, "_data", os.environ))  # decoding all takes as long as writing a result
     long = (secret for secret in secrets if secret and len(secret) >= LEAST_KNOWN)
     found = {secret for secret in long if not secret.replace(".", "").isdigit()}  # not a number
     with _lock:
         if environment != _environment:
-            for name, value in environment:
+            for name, value in os.environ.items():
                 addresses = _compiled(_ADDRESS).finditer(value) if "://" in value else ()
                 telling = [match["who"].partition(":")[2] for match in addresses]
                 telling += [value] if is_secret_name(name) or _OF_ENVIRONMENT.search(name) else []
@@ -176,7 +176,7 @@ def masked(value: Any, at: str = "", found: list[str] | None = None, *, by_name:
         if text != value and found is not None:
             found.append(at)
         return text
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):  # `dict` alone is recognized faster
         if value.keys() == {"secret"}:
             return value
         safe = {}

@@ -11,7 +11,7 @@ import itertools
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,15 +110,31 @@ class Context(DeliveryContext):
         service.shake()
         return DatasetRef(new.mfid, new.name, tuple(file.ref for file in new.files))
 
+    def register_together(self, datasets: Sequence[NewDataset]) -> bool:
+        """Register as the embedded Crucible does: all, or none if one is there."""
+        service = self.service
+        service.shake()
+        self.die()
+        if any(new.mfid in service.sets for new in datasets):
+            return False
+        for new in datasets:
+            used = {used.mfid: used.files[0].sha256 for used in new.record.used}
+            if not used.keys() <= service.sets.keys():
+                raise NotFoundError("no parent")
+            service.sets[new.mfid] = Stored(new.files[0].ref.sha256, used, complete=True)
+        self.die()
+        service.shake()
+        return True
+
 
 class Mortal(Outbox):
     """An outbox that dies before or after it records the outcome of a payload."""
 
     die: Callable[[], None]
 
-    def delivered(self, payload: Payload) -> None:
+    def delivered(self, *payloads: Payload) -> None:
         self.die()
-        super().delivered(payload)
+        super().delivered(*payloads)
         self.die()
 
     def dropped(self, payload: Payload, state: str, why: str) -> None:
@@ -142,8 +158,8 @@ class Slow(Deliverer):
             if not found:
                 return False
             entry = self.dice.choice(found)
-            entry.is_running = True
-        self._send(entry)
+            entries = self._together(entry)
+        self._send_all(entries)
         return True
 
 
@@ -165,6 +181,7 @@ class Machine:
         self.outbox.die = self.die
         client = SimpleNamespace(
             latency_s=0.0,
+            is_embedded=self.dice.random() < 0.5,
             files=SimpleNamespace(list=self.service.listed),
             datasets=SimpleNamespace(delete=self.service.delete),
         )
