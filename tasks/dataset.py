@@ -294,19 +294,26 @@ def _used(inputs: Sequence[Input], result: TaskResult, written: Mapping[str, Seq
     changed = {*outputs, *(path for paths in written.values() for path in paths)}
     read = {parent.folder for parent in inputs if parent.folder and parent.path and opened.has_read(parent.path)}
     for parent in inputs:
-        path, is_used = parent.path, True
+        path = parent.path
         if path in changed:  # its earlier content has to be known; it may have been opened by a library in C
             is_used = parent.origin is not None and opened.has_read(path) is not False
-        elif path and parent.text:  # where reading is not seen, the text names a folder too
-            may_be_read = not opened.is_seen and len(path.parts) > 1 and name_of(path) not in opened.wrote
-            is_used = opened.has_read(path) or may_be_read
-        elif path and parent.folder is not None and is_under(path, outputs):  # other calls may read their own there
-            is_only = opened.is_alone and opened.is_local
-            is_used = name_of(path) in opened.read or (is_only and bool(opened.has_read(path)))
-        elif path and parent.folder in read:
-            is_used = bool(opened.has_read(path))
+        elif path is None:
+            is_used = True
+        elif parent.text or (parent.folder is not None and is_under(path, outputs)):
+            is_used = _is_read(path, opened, is_text=parent.text)
+        else:
+            is_used = parent.folder not in read or bool(opened.has_read(path))
         if is_used:
             yield parent
+
+
+def _is_read(path: Path, opened: OpenedFiles, *, is_text: bool) -> bool:
+    """Return whether a call has read a file that a text names, or a file in a folder that it has also written to."""
+    if is_text:  # where reading is not seen, the text names a folder too
+        may_be_read = not opened.is_seen and len(path.parts) > 1 and name_of(path) not in opened.wrote
+        return bool(opened.has_read(path)) or may_be_read
+    is_only = opened.is_alone and opened.is_local  # else other calls may read their own there
+    return name_of(path) in opened.read or (is_only and bool(opened.has_read(path)))
 
 
 def about_of(inputs: Iterable[Input]) -> About:

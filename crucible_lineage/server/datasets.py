@@ -139,6 +139,31 @@ class _New(BaseModel):
     files: list[GivenFile] = []
 
 
+def _insert(call: Call, db: Connection, kind: str, body: Any) -> JsonObject:
+    """Create a dataset or sample with all that is given of it, and return its record."""
+    owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
+    project = home_project(db, call.caller, body.project_id, body.project_mfid)
+    values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
+    values |= {"timestamp": body.timestamp or now(), "project_id": project and project["id"], "public": body.public}
+    if kind == "dataset":
+        named = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
+        values |= instrument_columns(db, *named)
+    parents = [require(db, call.caller, parent, VIEWER, kind)["id"] for parent in dict.fromkeys(body.parents)]
+    number = insert(db, kind, body.unique_id, owner, values)
+    if body.scientific_metadata:
+        write_metadata(db, number, body.scientific_metadata)
+    for keyword in body.keywords:
+        db.execute(_ATTACHED, (number, keyword.casefold(), keyword))
+    for parent in parents:  # a new dataset has no children, and so closes no cycle
+        db.add("link", parent_id=parent, child_id=number, relationship_type="is_derived_from")
+    call.add_revision(db, project)
+    files = [keep_given(db, call, number, file) for file in body.files]
+    asked = [(row["id"], file.ingestor) for row, file in zip(files, body.files, strict=True) if file.ingest]
+    requests = [new_request(db, file_id, "requested", ingestor) for file_id, ingestor in asked]
+    given = {"files": list(map(file_record, files)), "ingestion_requests": requests} if files else {}
+    return {**load(db, call.caller, number), **given}
+
+
 def _add_record_routes(kind: str) -> None:
     """Add the routes that create, list and change datasets, or samples."""
     fields: dict[str, Any] = {name: (Text | None, None) for name in FIELDS[kind] if name not in ("timestamp", "size")}
@@ -151,36 +176,13 @@ def _add_record_routes(kind: str) -> None:
 
     def create(call: Call, body: Any) -> Json:
         with call.write() as db:
-            made = insert_all(call, db, body)
-            for others in (insert_all(call, db, new) for new in body.more):
+            made = _insert(call, db, kind, body)
+            for others in (_insert(call, db, kind, new) for new in body.more):
                 for part in others.keys() & {"files", "ingestion_requests"}:
                     made[part] = [*made.get(part, ()), *others[part]]
         if made.get("ingestion_requests"):
             call.service.wake()
         return made
-
-    def insert_all(call: Call, db: Connection, body: Any) -> JsonObject:
-        owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
-        project = home_project(db, call.caller, body.project_id, body.project_mfid)
-        values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
-        values |= {"timestamp": body.timestamp or now(), "project_id": project and project["id"], "public": body.public}
-        if kind == "dataset":
-            named = [values.pop(name) for name in ("instrument_name", "instrument_id", "instrument_mfid")]
-            values |= instrument_columns(db, *named)
-        parents = [require(db, call.caller, parent, VIEWER, kind)["id"] for parent in dict.fromkeys(body.parents)]
-        number = insert(db, kind, body.unique_id, owner, values)
-        if body.scientific_metadata:
-            write_metadata(db, number, body.scientific_metadata)
-        for keyword in body.keywords:
-            db.execute(_ATTACHED, (number, keyword.casefold(), keyword))
-        for parent in parents:  # a new dataset has no children, and so closes no cycle
-            db.add("link", parent_id=parent, child_id=number, relationship_type="is_derived_from")
-        call.add_revision(db, project)
-        files = [keep_given(db, call, number, file) for file in body.files]
-        asked = [(row["id"], file.ingestor) for row, file in zip(files, body.files, strict=True) if file.ingest]
-        requests = [new_request(db, file_id, "requested", ingestor) for file_id, ingestor in asked]
-        given = {"files": list(map(file_record, files)), "ingestion_requests": requests} if files else {}
-        return {**load(db, call.caller, number), **given}
 
     def list_all(call: Call, db: Connection, query: Any) -> Json:
         project = select(db, "project", query.project_id, query.project_mfid)
