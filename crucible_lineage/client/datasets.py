@@ -170,17 +170,11 @@ class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
             added = tuple(replace(file, ingestion=file.ingestion and wait_for(file.ingestion.id)) for file in added)
         return CreatedDataset(record, metadata, added)
 
-    def create_whole(
-        self, fields: JsonMapping, linked: JsonMapping, files: Sequence[Mapping[str, object]]
-    ) -> dict[str, IngestionRequest]:
-        """Create a dataset by one call with all that it has, or not at all, as only the embedded Crucible can.
+    def create_whole(self, datasets: Iterable[WholeDataset]) -> dict[str, dict[str, IngestionRequest]]:
+        """Create datasets by one call with all that they have, or none, as only the embedded Crucible can.
 
-        `linked` are metadata, keywords and parents. Return the requests to ingest files, by name.
+        Parents come before their children. Return the requests to ingest files, by dataset and name.
         """
-        return self.create_together([(fields, linked, files)])[str(fields["unique_id"])]
-
-    def create_together(self, datasets: Iterable[WholeDataset]) -> dict[str, dict[str, IngestionRequest]]:
-        """Create datasets as `create_whole` does, all by one call, or none; parents come before their children."""
         first, *more = map(_whole_body, datasets)
         action, body = f"create dataset {first['unique_id']}", {**first, **({"more": more} if more else {})}
         made = self._connection.call("POST", "/datasets", action, body=body, repeatable=True)

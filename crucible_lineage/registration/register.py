@@ -122,7 +122,7 @@ class Submission:
             return False
         self.stages.before_complete()
         try:
-            requests = self.client.datasets.create_whole(*whole)
+            requests = self.client.datasets.create_whole([whole])[new.mfid]
         except (ConflictError, ForbiddenError, RefusedError):
             return False
         self.stages.begun()
@@ -429,7 +429,7 @@ def register_together(
         return None
     wholes = [_submission(client, new, machine, RegistrationHooks()).whole() for new in datasets]
     try:
-        return None if None in wholes else client.datasets.create_together(filter(None, wholes))
+        return None if None in wholes else client.datasets.create_whole(filter(None, wholes))
     except (ConflictError, ForbiddenError, RefusedError):
         return None
 

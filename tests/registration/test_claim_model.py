@@ -245,10 +245,11 @@ class Network:
 
         return self.call("create", effect)
 
-    def create_whole(self, fields: dict[str, Any], linked: dict[str, Any], files: list[dict[str, Any]]) -> Any:
+    def create_whole(self, datasets: list[tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]]) -> Any:
+        ((fields, linked, files),) = datasets
         whole = copy.deepcopy({**linked, "files": files})
 
-        def effect() -> dict[str, IngestionRequest]:
+        def effect() -> dict[str, dict[str, IngestionRequest]]:
             mfid = fields["unique_id"]
             if mfid in self.world.datasets:
                 raise ConflictError(f"{mfid} is taken", status=409)
@@ -257,7 +258,7 @@ class Network:
             self.world.datasets[mfid] = Stored(dict(fields), modified=self.world.now, files=stored, **links)
             self.world.write(mfid, whole["scientific_metadata"])
             asked = [file["filename"] for file in whole["files"] if file["ingest"]]
-            return {name: self.ingestion(stored[name][0], mfid) for name in asked}
+            return {mfid: {name: self.ingestion(stored[name][0], mfid) for name in asked}}
 
         return self.call("create", effect)
 
