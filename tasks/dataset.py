@@ -85,6 +85,11 @@ class TaskResult:
         keys = (keyword_of("cache", self.key),) if self.key else ()
         return (*keys, *(keyword_of("address", address) for address in self.opened.declared.addresses))
 
+    @property
+    def described(self) -> JsonObject:
+        """The declared fields of the dataset but its name."""
+        return {name: text for name, text in self.opened.declared.fields.items() if text and name != "dataset_name"}
+
     def take_effects(self) -> None:
         """Add what the call has declared, and the files that it has written where no argument leads."""
         arguments, declared = self.arguments, self.opened.declared
@@ -356,12 +361,11 @@ def put_result(result: TaskResult, draft: Path) -> DatasetRef:
             f"returned by the task {result.code.name}{f'; {UNKNOWN_INPUTS}' if result.is_uncertain else ''}",
             arrival,
             salt=hashlib.sha256(call).hexdigest(),
-            is_result=True,
             draft=draft,
             dataset_name=_dataset_name(result, []),
             keywords=result.keywords,
             metadata=_metadata(result, {"arguments": arguments.params}),
-            **_described(result),
+            **result.described,
         )
     written = {name: arguments.paths[name].name for name in result.outputs}
     params = {**arguments.params, **written, RESULT: result.stored.digest}  # which equal arguments may not determine
@@ -369,7 +373,7 @@ def put_result(result: TaskResult, draft: Path) -> DatasetRef:
     recipe = step_recipe(recording.destination.project, code, result.output, params, used)
     with recording.describing:  # source and packages are read once, not by all threads of the flow
         new = replace(_new_dataset(result, used, recipe), slots=slots)
-    return recording.put(result.task, new, arrival, is_result=True, draft=draft)
+    return recording.put(result.task, new, arrival, draft)
 
 
 def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject) -> NewDataset:
@@ -403,7 +407,7 @@ def _new_dataset(result: TaskResult, used: list[UsedDataset], recipe: JsonObject
             "project_id": project,
             "dataset_name": _dataset_name(result, used),
             "public": False,
-            **_described(result),
+            **result.described,
         },
         record=record,
         metadata=_metadata(result, {"inputs": _known_by(result.inputs)}),
@@ -426,11 +430,6 @@ def _support(result: TaskResult) -> Support:
         if known.note:
             warn("%s: %s", result.task, known.note)
     return known
-
-
-def _described(result: TaskResult) -> JsonObject:
-    """Return the declared fields of the dataset but its name."""
-    return {name: text for name, text in result.opened.declared.fields.items() if text and name != "dataset_name"}
 
 
 def _dataset_name(result: TaskResult, used: list[UsedDataset]) -> str:

@@ -175,12 +175,10 @@ class Recording:
 
     # ------------------------------------------------------------ results
 
-    def put(
-        self, step: str, new: NewDataset, arrival: Arrival, *, is_result: bool, draft: Path | None = None
-    ) -> DatasetRef:
+    def put(self, step: str, new: NewDataset, arrival: Arrival, draft: Path | None = None) -> DatasetRef:
         """Put a dataset into the outbox, from where it is delivered. Its id is final, so children can refer to it.
 
-        Its files in a `draft` are moved there; no other flow that makes the same has to be waited for then.
+        The files of a result of the run are moved from its `draft`; no flow that makes the same has to be waited for.
         """
         session, dataset = self.session, new.ref(new.mfid)
         with session.turn(new.mfid) if draft is None else nullcontext(), self.describing:
@@ -190,7 +188,7 @@ class Recording:
                 label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id, draft)
         with self._lock:
             self._arrivals.setdefault(new.mfid, []).append(arrival)
-        if is_result:
+        if draft is not None:
             self.note(dataset)
         self.deliverer.add(label.label)
         if not self.owner:
@@ -205,7 +203,6 @@ class Recording:
         parents: Sequence[DatasetRef] = (),
         *,
         salt: str | None = None,
-        is_result: bool = False,
         ingest: bool = False,
         draft: Path | None = None,
         **fields: Any,
@@ -218,14 +215,13 @@ class Recording:
         declared = FileInput(file=(files[0].ref.name,), ingest=ingest, **fields)
         known = self.session.known(raw.mfid) if salt else self.find(raw) if not parents else None
         if known is not None:
-            if is_result:
+            if draft is not None:
                 self.note(known)
             if arrival.cached:
                 self.session.cache.share(arrival.cached)
             return known
         name = declared.dataset_name or files[0].ref.name
-        new = new_raw(raw, declared, name, self.session, note)
-        return self.put(name, new, arrival, is_result=is_result, draft=draft)
+        return self.put(name, new_raw(raw, declared, name, self.session, note), arrival, draft)
 
     def find(self, raw: RawFiles) -> DatasetRef | None:
         """Return the dataset of these files, if it is registered or waits; while the service is away, as known here."""
