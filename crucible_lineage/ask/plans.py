@@ -128,10 +128,11 @@ def _steps(steps: Sequence[StepPlan]) -> Iterator[str]:
     width = min(max((len(plain(step.name)) for step in steps), default=0), 40)
     held = Counter(hold for step in steps for hold in set(map(hold_in, step.causes)) if hold)
     often = {hold: count for hold, count in held.items() if count > 1}
-    brief = (
-        replace(step, causes=tuple(cause for cause in step.causes if hold_in(cause) not in often)) for step in steps
-    )
-    for _, group in groupby(brief, key=lambda step: step.step):
+    if often:
+        steps = [
+            replace(step, causes=tuple(cause for cause in step.causes if hold_in(cause) not in often)) for step in steps
+        ]
+    for _, group in groupby(steps, key=lambda step: step.step):
         instances = list(group)
         if len(instances) > MOST_INSTANCES:
             yield from _folded(instances, width)
