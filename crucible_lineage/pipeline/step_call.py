@@ -14,6 +14,7 @@ from crucible_lineage.errors import TRANSIENT, InputError, RefusedError
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundStep
+from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import inspection_of
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
@@ -45,7 +46,6 @@ def called_step(
     from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import Instance
-    from crucible_lineage.pipeline.plan.facts import ParentFacts
     from crucible_lineage.pipeline.plan.plan import files_for_role
 
     uses = f"{called.function.__module__}:{called.function.__qualname__}"
