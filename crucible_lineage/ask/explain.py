@@ -153,6 +153,8 @@ def _of_step(record: StepRecord) -> Iterator[str]:
     yield f"is {output}step {record.declared_step!r}{within}{attempt}, made by {record.activity.function}"
     commit = f", git {git.commit[:12]}{' with uncommitted changes' if git.dirty else ''}" if git else ""
     yield f"with code {code.fingerprint[:12]}{commit}"
+    for gap in record.activity.gaps or ():
+        yield f"made without {gap}"
     if code.read:
         yield f"it read undeclared files, which are not part of the recipe: {', '.join(code.read)}"
     if code.not_covered:

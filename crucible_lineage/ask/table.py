@@ -31,6 +31,7 @@ from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.lineage.records import (
     equal_parents,
     flattened,
+    gaps,
     maker,
     parents_as_used,
     provenance,
@@ -44,10 +45,10 @@ from crucible_lineage.text.amounts import amount, distinct, equality_key
 if TYPE_CHECKING:
     import pandas
 
-ALWAYS = ("mfid", "name", "instrument", "sample", "swept")
+ALWAYS = ("mfid", "name", "instrument", "sample", "swept", "without")
 COUNT = "count"
 SUMMED_UP = ("mean", "std", "min", "max")  # std with n - 1; empty for a single value
-OWN = (*columns_of(()), "output", "sample", "run", "who")
+OWN = (*columns_of(()), "output", "sample", "run", "who", "without")
 PARTS = ("params", "results", "metadata")  # `metadata` includes what no step returned
 RAW = "raw"  # the measured data that a dataset comes from
 ENDINGS = (".csv", ".parquet", ".json")
@@ -333,6 +334,7 @@ class ProjectFacts:
             "sample": summary.samples,
             "run": summary.made_by.run_id if summary.made_by else "",
             "who": maker(record),
+            "without": "; ".join(gaps(record)),
         }
         values = {name: value for name, value in own.items() if value}
         for part in PARTS if summary.status.derived else (PARTS[0], PARTS[2]):

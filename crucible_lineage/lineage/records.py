@@ -26,6 +26,12 @@ DEEPEST = 8  # levels of nested values with names of their own
 OWN_KEYS = frozenset((KEY, SLOTS_KEY, CORRECTIONS_KEY))  # of the scientific metadata, of crucible-lineage itself
 
 
+def gaps(record: JsonMapping | None) -> tuple[str, ...]:
+    """Return the parents that were left out of a result's lists, each with the reason."""
+    found = mapping(provenance(record).get("activity")).get("gaps")
+    return tuple(map(text, found)) if isinstance(found, list | tuple) else ()
+
+
 def provenance(record: JsonMapping | None) -> JsonMapping:
     """Return the provenance record in a dataset's scientific metadata, or an empty mapping."""
     return mapping(mapping(mapping(record).get("scientific_metadata")).get(KEY))

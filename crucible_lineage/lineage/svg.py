@@ -23,6 +23,7 @@ from crucible_lineage.lineage.labels import (
 )
 from crucible_lineage.lineage.layout import Layout, Point, layout
 from crucible_lineage.lineage.model import DOUBTFUL, SUPERSEDED
+from crucible_lineage.lineage.records import gaps
 from crucible_lineage.lineage.view import (
     OTHER_COLOUR,
     STATE_COLOURS,
@@ -97,7 +98,8 @@ def _box(item: DrawnItem) -> _Box:
             small = [detail(replace(node, step="")), node.instance]
         if node.kind != "hidden" and node.name != node.id:
             small.append(plain(short_id(node.id)))
-    small.append(item.state_text.upper())
+    left_out = sum(len(gaps(node.record)) for node in item.nodes)  # parents
+    small += [f"without {left_out}" if left_out else "", item.state_text.upper()]
     small = [ellipsised(plain(line), _TEXT_WIDTH, _SMALL_PX) for line in small if line]
     widest = max([text_width(line, _NAME_PX) for line in name] + [text_width(line, _SMALL_PX) for line in small])
     height = 12.0 + 16 * len(name) + 13.5 * len(small)
@@ -200,6 +202,7 @@ def _tip(item: DrawnItem) -> str:
             node.visible_id,
             node.state,
             node.doubt and node.doubt.message(node.id),
+            *(f"without {gap}" for gap in gaps(node.record)),
         )
         for node in item.nodes
     )

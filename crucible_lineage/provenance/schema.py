@@ -252,6 +252,7 @@ class StepActivity(RecordPart):
     ended: Moment = Field(description="prov:endedAtTime")
     run: Run | None
     declared: DeclaredFields | None = None
+    gaps: list[Text] | None = Field(None, description="blocked inputs that its lists omit, with the reasons")
 
 
 class ManualActivity(RecordPart):

@@ -69,7 +69,7 @@ inputs:
   axis: {calibration: axis, for: raw}
 steps:
   scaled: {uses: "LABMODULE:scale", inputs: {counts: raw, axis: axis}, output: {ingest: false}}
-  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, group_by: []}}, output: {ingest: false}}
+  total: {uses: "LABMODULE:pool", inputs: {parts: {from: scaled, group_by: []GAPS}}, output: {ingest: false}}
   both: {uses: "LABMODULE:pool", inputs: {parts: total}, matrix: {title: [u, v]},
          params: {by: "on {parts.instrument_name}"}, output: {ingest: false, dataset_name: both}}
   report: {uses: "LABMODULE:pool", inputs: {parts: total}, approve: {count: 1}, output: {ingest: false}}
@@ -107,7 +107,7 @@ class Project:
     def __init__(self, folder: Path, name: str, ada: Machine, bob: Machine, browser: httpx.Client, seed: int) -> None:
         self.folder, self.name, self.ada, self.bob, self.browser = folder, name, ada, bob, browser
         self.chance = random.Random(seed)
-        self.pipeline, self.tries = "many", 0
+        self.pipeline, self.gaps, self.tries = "many", "", 0
         self.steps: dict[str, str] = {}
         self.withdrawn, self.some, self.states = set[str](), list[str](), dict[str, str]()
         self.ends: dict[str, str] = {}  # of runs here, by their ids
@@ -133,7 +133,7 @@ class Project:
     def _filled(self, text: str) -> str:
         for word, value in (("PIPELINE", self.pipeline), ("PROJECT", self.name), ("LABMODULE", self.ada.module)):
             text = text.replace(word, value)
-        return text
+        return text.replace("GAPS", self.gaps)
 
     def file(self) -> Path:
         """A new small file outside of the inputs."""
@@ -370,6 +370,7 @@ ACTS: Mapping[str, Callable[[Project], tuple[Any, ...]]] = {
     "run again": lambda it: (*it.declared(), "--force", it.chance.choice(("scaled", "total"))),
     "add data": lambda it: it.declared(more=it.new_input()),
     "rename the pipeline": lambda it: it.declared(pipeline="few" if it.pipeline == "many" else "many"),
+    "allow gaps": lambda it: it.declared(gaps="" if it.gaps else ", gaps: allow"),
     "delete": lambda it: it.deletion(),
     "certify": lambda it: it.certificate(it.chance.choice((it.ada, it.bob))),
     "run in a copy": lambda it: (

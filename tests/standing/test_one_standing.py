@@ -35,7 +35,7 @@ MANY = """
       scaled: {uses: "LABMODULE:scale", inputs: {counts: raw}, output: {ingest: false}}
       total:
         uses: LABMODULE:pool
-        inputs: {parts: {from: scaled, group_by: []}}
+        inputs: {parts: {from: scaled, group_by: []GAPS}}
         output: {ingest: false}
 """
 
@@ -68,7 +68,7 @@ def listed(ask: Ask, *more: str) -> dict[str, Any]:
 
 
 def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask: Ask) -> None:
-    path = lab.declare(MANY)
+    path = lab.declare(MANY.replace("GAPS", ""))
     made = ask("run", path)
     held = next(mfid for mfid, dataset in listed(ask).items() if dataset["dataset_name"] == "1.txt")
     ask("hold", held, "--why", "laser drifted")
@@ -93,8 +93,32 @@ def test_a_plan_and_a_run_call_doubtful_what_a_list_calls_doubtful(lab: Any, ask
     assert ask("run", path)["datasets"] == made["datasets"]
 
 
+def test_a_group_with_gaps_is_made_without_what_is_on_hold_and_goes_back(lab: Any, ask: Ask) -> None:
+    path = lab.declare(MANY.replace("GAPS", ", gaps: allow"))
+    (whole,) = ask("run", path)["datasets"]["total"].values()
+    held = next(mfid for mfid, dataset in listed(ask).items() if dataset["dataset_name"] == "1.txt")
+    ask("hold", held, "--why", "laser drifted")
+    assert plan(ask, path)["total"]["state"] == "stale"
+    assert any("without scaled[1.txt]" in note for note in plan(ask, path)["total"]["notes"])
+    made = ask("run", path, code=4)
+    (rest,) = made["datasets"]["total"].values()
+    assert made["executed"] == ["total"]
+    assert listed(ask)[rest]["state"] == "current"
+    assert listed(ask)[whole]["state"] == "superseded"
+    assert "without scaled[1.txt]" in ask("why", rest, text=True)
+    assert "scaled[1.txt]: comes" in ask("table", "--step", "total", "--project", "lab", text=True)
+    drawn = lab.folder / "it.svg"
+    ask("lineage", rest, "-o", drawn, text=True)
+    assert "without 1" in drawn.read_text()
+
+    ask("lift", held)
+    back = ask("run", path)
+    assert (back["executed"], [*back["datasets"]["total"].values()]) == ([], [whole])
+    assert listed(ask)[whole]["state"] == "current"
+
+
 def test_a_pipeline_with_another_name_has_the_results_that_it_relies_on(lab: Any, ask: Ask) -> None:
-    text = MANY
+    text = MANY.replace("GAPS", "")
     ask("run", lab.declare(text))
     renamed = text.replace("pipeline: many", "pipeline: few")
     made = ask("run", lab.declare(renamed))
@@ -129,7 +153,7 @@ def test_a_parameter_may_have_text_around_the_fields_of_its_data(lab: Any, ask: 
 def test_a_correction_wins_over_the_declaration_and_over_what_is_written_since(
     lab: Any, ask: Ask, session: Session
 ) -> None:
-    path = lab.declare(MANY.replace("each: true", "each: true, metadata: {power: 20}"))
+    path = lab.declare(MANY.replace("GAPS", "").replace("each: true", "each: true, metadata: {power: 20}"))
     raw = ask("run", path)["inputs"]["raw"][0]
     ask("set", raw, "metadata.power=25", "--why", "read again")
     assert ask("plan", path)["differences"] == []
@@ -166,7 +190,7 @@ def test_tables_and_lists_know_a_result_by_each_name_and_what_its_current_parent
 
 
 def test_the_picture_of_a_declaration_has_selected_results_as_they_stand(lab: Any, ask: Ask) -> None:
-    (mfid,) = ask("run", lab.declare(MANY))["datasets"]["total"].values()
+    (mfid,) = ask("run", lab.declare(MANY.replace("GAPS", "")))["datasets"]["total"].values()
     ask("set", mfid, "measurement=pooled")
     selects = """
         pipeline: selects
@@ -192,7 +216,7 @@ def test_copies_of_a_file_are_not_called_current_side_by_side(lab: Any, ask: Ask
 
 
 def test_what_was_swept_is_seen_in_lists_tables_and_names(lab: Any, ask: Ask) -> None:
-    text = MANY.replace("inputs: {counts: raw}", "inputs: {counts: raw}, matrix: {factor: [2, 3]}")
+    text = MANY.replace("GAPS", "").replace("inputs: {counts: raw}", "inputs: {counts: raw}, matrix: {factor: [2, 3]}")
     text = text.replace("total:", "some:", 1)
     path = lab.declare(text.replace("output: {ingest: false}}", "output: {dataset_name: same, ingest: false}}"))
     ask("run", path)

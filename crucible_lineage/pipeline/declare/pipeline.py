@@ -79,6 +79,7 @@ class Source(TimeMatch):
         default=None,
         description="swept parameters that are joined in one group; without it, each combination has its own groups",
     )
+    gaps: Literal["allow"] | None = Field(default=None, description="allow: leave blocked instances out of the list")
     match: Fields = Field(default=(), description="fields that partners in time share, as metadata.NAME, params.NAME")
 
     @model_validator(mode="after")

@@ -159,6 +159,7 @@ def _execute(
         git=git_state(called.code) if called.code and called.code.is_dir() else None,
         run=job.run,
         declared=job.declared,
+        gaps=job.instance.gaps,
         read=tuple(map(str, called.read)),
         archive=support.archive,
         left_out=support.left_out,
@@ -178,7 +179,13 @@ def _execute(
     cached = {  # later steps read them from the cache
         file.ref.sha256: session.cache.take(file.path, file.checksums) for own in files.values() for file in own
     }
-    notes = dict.fromkeys((staging_note, note, support.note, *(naming_note for _, naming_note in names)))
+    notes = dict.fromkeys(
+        (
+            *(staging_note, note, support.note),
+            *(naming_note for _, naming_note in names),
+            *(f"made without {gap}" for gap in job.instance.gaps),
+        )
+    )
     return new, cached, "; ".join(filter(None, notes))
 
 

@@ -73,7 +73,7 @@ class Instance:
 
     `subject` holds the ids of the `each` datasets it is about, `slots` the slots of each output. `blocked` says why it
     cannot be made. `group` is the label of its group. `about` are the items of inputs that it is about or derived from,
-    by input and index. `notes` are about its parents.
+    by input and index. `notes` are about its parents, `gaps` are the items left out of its lists, with the reasons.
     `named` are values of the fields in the name of its result, as far as the data it is about agree in them. What it
     `awaits` are parents whose returned values its partners in time share.
     """
@@ -90,6 +90,7 @@ class Instance:
     group: str = ""
     about: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+    gaps: tuple[str, ...] = ()
     named: Mapping[str, object] = field(default_factory=dict)
     awaits: tuple[str, ...] = ()
 
@@ -196,6 +197,7 @@ class Expansion:
             slots=self._slots(step, values, variants),
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(_notes(step, feeds)),
+            gaps=tuple(gap for part in parents.values() for gap in part.gaps),
             awaits=tuple(name for part in parents.values() for name in part.awaits),
         )
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
@@ -319,6 +321,12 @@ class Expansion:
                 members = range(len(items))
             feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in members)
             parents = _SourceParents(feeds, "" if feeds else f"input {name} has no dataset")
+        if source.gaps:
+            absent = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
+            left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
+            fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
+            gaps = tuple(f"{item.label}: {item.blocked}" for item in absent)
+            parents = replace(parents, feeds=left, fault=fault, gaps=gaps)
         if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
             count = amount(len(parents.feeds), "dataset")
             fault = f"input {name} has {count}, but {role!r} of the step is one file"
@@ -470,7 +478,7 @@ def shared_value(name: str, items: Sequence[InputItem]) -> tuple[object, str]:
 
 @dataclass(frozen=True)
 class _SourceParents:
-    """The parents from a source; with `blocks`, a fault counts for an optional input, too.
+    """The parents from a source; with `blocks`, a fault counts for an optional input, too; `gaps` were left out.
 
     `awaits` are the instances whose returned values are needed to choose.
     """
@@ -478,6 +486,7 @@ class _SourceParents:
     feeds: tuple[InputEdge, ...] = ()
     fault: str = ""
     blocks: bool = False
+    gaps: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
 
 

@@ -112,8 +112,9 @@ class StepPlan:
 class PipelinePlan:
     """The plan of all instances, in an order of execution, with the inputs and the index that it is based on.
 
-    `undeclared` are slots with current results that the pipeline no longer declares, `differences` are those between
-    declared files and Crucible, `notes` are other messages about files.
+    `undeclared` are slots with current results that the pipeline no longer declares. `instances` are the planned ones,
+    without blocked parents in lists that may have gaps. `differences` are those between declared files and Crucible,
+    `notes` are other messages about files.
     """
 
     steps: tuple[StepPlan, ...]
@@ -148,22 +149,25 @@ def plan(
 
     Planning goes generation by generation, so that all results of one are looked up together.
     """
-    done: dict[str, StepPlan] = {}
+    done, complete = dict[str, StepPlan](), dict[str, Instance]()
+    doubts = index.doubts([item.dataset.mfid for items in inputs.values() for item in items if item.dataset])
     for generation in generations({name: instance.needs for name, instance in instances.items()}):
-        drafts = _drafts([instances[name] for name in generation], inputs, done, index)
+        complete |= {name: _without_gaps(instances[name], inputs, done, doubts) for name in generation}
+        drafts = _drafts([complete[name] for name in generation], inputs, done, index)
         index.results.look_up([planned.mfid for draft in drafts for planned in draft.outputs])
         for draft in drafts:
             is_forced = draft.name in forced or draft.step in forced
-            done[draft.name] = _planned(instances[draft.name], draft, index, forced=is_forced)
-        done |= _not_in_use({name: done[name] for name in generation}, index)
-    steps = tuple(_annotated(done[name], instance) for name, instance in instances.items())
-    return PipelinePlan(steps, instances, inputs, index)
+            done[draft.name] = _planned(complete[draft.name], draft, index, forced=is_forced)
+        done |= _not_in_use({name: done[name] for name in generation}, index, doubts)
+    complete = {name: complete[name] for name in instances}
+    steps = tuple(_annotated(done[name], instance) for name, instance in complete.items())
+    return PipelinePlan(steps, complete, inputs, index)
 
 
 def _annotated(step: StepPlan, instance: Instance) -> StepPlan:
     """Return the plan of an instance with the notes about its parents, and the choices among them."""
-    choices = instance.choices
-    return replace(step, notes=instance.notes, choices=choices) if instance.notes or choices else step
+    notes, choices = (*instance.notes, *(f"without {gap}" for gap in instance.gaps)), instance.choices
+    return replace(step, notes=notes, choices=choices) if notes or choices else step
 
 
 def _drafts(
@@ -186,10 +190,11 @@ def _drafts(
     return drafts
 
 
-def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex) -> dict[str, StepPlan]:
-    """Return those of the fresh steps whose results are not current, or doubtful, as such."""
+def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, doubts: dict[str, Doubt]) -> dict[str, StepPlan]:
+    """Return those of the fresh steps whose results are not current, or doubtful, as such; add to `doubts`."""
     fresh = {name: step for name, step in steps.items() if step.state == FRESH}
     new = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
+    doubts |= new
     above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if new else {}
     found = {name: _not_current(step, index) or _doubtful(step, new, above) for name, step in fresh.items()}
     return {name: step for name, step in found.items() if step}
@@ -216,6 +221,36 @@ def _doubtful(step: StepPlan, new: Mapping[str, Doubt], above: Mapping[str, Doub
         cause = f"{count} of {len(step.used)} held ({'not signed' if doubt.is_candidate else 'hold'}: {reason})"
     state = CANDIDATE if doubt.is_of_candidate(mfid) else DOUBTFUL
     return replace(step, state=state, causes=(cause,), roots=(f"{step.name}: {cause}",) if is_own else ())
+
+
+def _without_gaps(
+    instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]
+) -> Instance:
+    """Return the instance without blocked and doubtful parents in lists that may have gaps."""
+    sources = instance.step.sources
+    roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
+    gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
+    if not any(gaps):
+        return instance
+    feeds = tuple(feed for feed, gap in zip(instance.feeds, gaps, strict=True) if not gap)
+    empty = next((role for role in roles if all(feed.role != role for feed in feeds)), "")
+    return replace(
+        instance,
+        feeds=feeds,
+        blocked=instance.blocked or (f"all that {empty} would be given is blocked" if empty else ""),
+        gaps=(*instance.gaps, *filter(None, gaps)),
+    )
+
+
+def _gap(feed: InputEdge, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]) -> str:
+    """Return the name of a parent that is blocked or doubtful, and why; empty if it is neither."""
+    if feed.instance:
+        parent = done[feed.instance]
+        excluded = parent.state in (DOUBTFUL, CANDIDATE) and any(ref.mfid in doubts for ref in parent.results.values())
+        return f"{parent.name}: {', '.join(parent.causes)}" if parent.state == BLOCKED or excluded else ""
+    item = feed.item(inputs)
+    doubt = doubts.get(item.dataset.mfid) if item.dataset else None
+    return f"{item.label}: {doubt.message(item.mfid or '')}" if doubt else ""
 
 
 def plan_instance(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.ask.explain import explain
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.table import make_table
 from crucible_lineage.errors import InputError
@@ -155,3 +156,46 @@ def test_a_reference_means_the_same_in_parameters_and_names(swept: Any, run: Any
     metadata = made.scientific_metadata
     assert metadata["set"] == "{1, 2}"
     assert metadata["crucible_lineage"]["recipe"]["params"]["sample"] == "gold"
+
+
+GAPS = """
+pipeline: gaps
+project: lab
+inputs:
+  raw:
+    each:
+      - {file: s1.txt, metadata: {sample: gold}}
+      - {file: s2.txt, metadata: {power_mW: 3}}
+      - {file: s3.txt, metadata: {sample: gold}}
+    timestamp: "2024-05-01T12:00:00Z"
+steps:
+  labelled: {uses: "LABMODULE:label", inputs: {spectrum: raw}, params: {sample: "{spectrum.metadata.sample}"}}
+  mean: {uses: "LABMODULE:mean", inputs: {spectra: {from: labelled, gaps: allow}}}
+"""
+LABEL = """
+
+@step
+def label(spectrum: Path, *, sample: str, out: Path) -> dict:
+    (out / "label.txt").write_text(spectrum.read_text())
+    return {}
+"""
+
+
+def test_a_summary_with_gaps_uses_existing_parents_and_names_the_missing_ones(
+    swept: Any, run: Any, text_of: Any, planned: Any, record_of: Any, session: Session
+) -> None:
+    swept.file(f"{swept.module}.py", STEPS + LABEL)
+    without = GAPS.replace("{from: labelled, gaps: allow}", "labelled")
+    assert planned(swept.declare(without))["mean"].state == "blocked"
+    plan = planned(swept.declare(GAPS))["mean"]
+    gap = "labelled[s2.txt]: parameter 'sample' is {spectrum.metadata.sample}, and s2.txt has none"
+    assert plan.notes == (f"without {gap}",)
+    result = run(swept.pipeline)
+    made = result.datasets["mean"]["out"]
+    assert text_of(made) == "2.0"
+    assert record_of(made)["activity"]["gaps"] == [gap]
+    assert f"made without {gap}" in str(explain(session, made))
+    assert f"made without {gap}" in str(result.notes)
+    swept.declare(GAPS.replace("power_mW: 3", "sample: iron"))
+    assert planned(swept.pipeline)["mean"].state == "stale"
+    assert text_of(run(swept.pipeline).datasets["mean"]["out"]) == "2.0"
