@@ -188,8 +188,8 @@ def test_signing_in_needs_the_right_key_and_signing_out_works(opened, served):
 
 def test_navigation_from_the_projects_to_a_dataset_its_lineage_its_run_and_the_findings(opened):
     page = opened()
-    follow(page, page.get_by_role("link", name="Raman calibration demo"))
-    assert heading(page) == "Raman calibration demo"
+    follow(page, page.get_by_role("link", name="demo-raman"))
+    assert heading(page) == "demo-raman"
 
     follow(page, page.get_by_role("link", name=CALIBRATED))
     assert CALIBRATED in heading(page)
