@@ -55,8 +55,7 @@ class DeploymentRequest:
         """When it runs, in words."""
         parts = []
         if declared := self.spec.schedule:
-            when = f"cron {declared.cron}" if declared.cron else f"every {declared.interval:g} s"
-            parts.append(f"{when} ({declared.timezone})")
+            parts.append(f"{'every' if self.spec.interval else 'cron'} {declared} ({self.spec.timezone})")
         for event, attributes in (self.spec.trigger or {}).items():
             match = ", ".join(f"{name}={value}" for name, value in attributes.items())
             parts.append(f"on {event}" + (f" with {match}" if match else ""))
@@ -142,11 +141,10 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     parameters: JsonObject = {"pipeline": request.location}
     if request.crucible is not None:
         parameters["crucible"] = request.crucible.model_dump(exclude_none=True)
-    declared = spec.schedule
-    schedule = declared and PrefectSchedule(
-        cron=declared.cron,
-        interval=timedelta(seconds=declared.interval) if declared.interval else None,
-        timezone=declared.timezone,
+    schedule = spec.schedule and PrefectSchedule(
+        cron=None if spec.interval else spec.schedule,
+        interval=spec.interval,
+        timezone=spec.timezone,
         anchor_date=ANCHOR,
         slug=SLUG,
     )
@@ -266,14 +264,12 @@ def _require_reachable_declarations(requests: Sequence[DeploymentRequest], pool:
 
 def schedule_fault(spec: PipelineSpec) -> Fault | None:
     """Return why Prefect cannot read the schedule, with its position in the file; None if it can, or there is none."""
-    declared = spec.schedule
-    if declared is None:
+    if spec.schedule is None:
         return None
     try:
-        construct_schedule(declared.interval, None, declared.cron, None, declared.timezone)
+        construct_schedule(spec.interval, None, None if spec.interval else spec.schedule, None, spec.timezone)
     except ValueError as error:  # also pydantic's
         reasons = [details["msg"] for details in error.errors()] if isinstance(error, ValidationError) else [str(error)]
-        key = "interval" if declared.cron is None else "cron"
         message = "; ".join(reasons).replace("Value error, ", "")
-        return read_document(spec.path).fault(("schedule", key), f"schedule: {message}")
+        return read_document(spec.path).fault(("schedule",), f"schedule: {message}")
     return None

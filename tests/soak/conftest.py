@@ -66,7 +66,7 @@ inputs:
 steps:
   scaled: {uses: "LABMODULE:scaled", inputs: {counts: counts}}
   halved: {uses: "LABMODULE:halved", inputs: {counts: scaled}}
-schedule: {interval: 7}
+schedule: 7s
 """
 FILES = """
 pipeline: soak-files
@@ -76,7 +76,7 @@ inputs:
 steps:
   scaled: {uses: "LABMODULE:scaled", inputs: {counts: scan}, params: {factor: 3}}
   total: {uses: "LABMODULE:total", inputs: {counts: {from: scaled, group_by: []}}}
-schedule: {interval: 11}
+schedule: 11s
 """
 
 

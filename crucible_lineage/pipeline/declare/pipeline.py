@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 
 from crucible_lineage.errors import nearest
@@ -31,7 +32,7 @@ from crucible_lineage.pipeline.declare.parts import (
 )
 from crucible_lineage.refs import CORRECTED, INHERITED, ITSELF, MATCHED, Inherited
 from crucible_lineage.statements.calibrations import NEXT
-from crucible_lineage.text.times import utc
+from crucible_lineage.text.times import seconds_in, utc
 
 # Fields of parents that the name of a result may contain, beside `metadata.NAME`.
 PARENT_FIELDS = (*CORRECTED, NIGHT, "count", "mfid")
@@ -271,26 +272,15 @@ class StepSpec(DeclaredModel):
         return tuple({canonical_json(part): part for part in combinations}.values())
 
 
-class Schedule(DeclaredModel):
-    """Schedule of automatic runs: a cron expression, or an interval."""
-
-    cron: str | None = Field(default=None, description="minute, hour, day of the month, month, day of the week")
-    interval: float | None = Field(default=None, gt=0, description="seconds between runs")
-    timezone: Zone = Field(default="UTC", description="as in America/Los_Angeles")
-
-    @model_validator(mode="after")
-    def _just_one(self) -> Self:
-        if (self.cron is None) == (self.interval is None):
-            raise ValueError("a schedule has one of the keys cron and interval")
-        return self
-
-    @field_validator("cron")
-    @classmethod
-    def _five_fields(cls, value: str | None) -> str | None:
-        """Check the number of fields; Prefect validates them when the pipeline is deployed."""
-        if value is not None and not value.startswith("@") and len(value.split()) != 5:
-            raise ValueError("write five fields: minute, hour, day of the month, month, day of the week")
-        return value
+def _schedule(value: object) -> str:
+    """Return a cron expression, whose fields Prefect validates when the pipeline is deployed, or an interval."""
+    text = str(value)
+    with suppress(ValueError):
+        if text.startswith("@") or len(text.split()) == 5 or seconds_in(text) > 0:
+            return text
+    raise ValueError(
+        "write five fields in quotes (minute, hour, day of the month, month, day of the week), or an interval as 15m"
+    )
 
 
 Event = Literal["crucible.dataset.created", "crucible.ingestion.completed"]
@@ -306,11 +296,13 @@ class PipelineSpec(DeclaredModel):
     pipeline: Name = Field(description="the name; results get the keyword pipeline:NAME")
     description: str | None = Field(default=None, description="a description for people")
     project: str = Field(description="the project in Crucible that results belong to")
-    timezone: Zone = Field(default="UTC", description="time zone of nights, which run from noon to noon")
+    timezone: Zone = Field(default="UTC", description="time zone of the schedule, and of nights, from noon to noon")
     env: tuple[str, ...] = Field(default=(), description="environment variables that the file may use")
     inputs: dict[Name, PipelineInput] = Field(description="the data, by names that steps use")
     steps: dict[Name, StepSpec] = Field(min_length=1, description="what is made, by name; inputs determine the order")
-    schedule: Schedule | None = Field(default=None, description="when it runs, once deployed")
+    schedule: Annotated[str, BeforeValidator(_schedule)] | None = Field(
+        default=None, description='when it runs, once deployed: "0 2 * * *", or an interval as 15m'
+    )
     trigger: Trigger | None = Field(
         default=None,
         description="the event on which it runs, once deployed, with its attributes and their values",
@@ -322,6 +314,13 @@ class PipelineSpec(DeclaredModel):
     def folder(self) -> Path:
         """The folder of the declaration."""
         return self.path.parent
+
+    @property
+    def interval(self) -> timedelta | None:
+        """The interval of its schedule; None if that is a cron expression, or if there is none."""
+        if self.schedule is None or self.schedule.startswith("@") or " " in self.schedule.strip():
+            return None
+        return timedelta(seconds=seconds_in(self.schedule))
 
 
 MODELINE = "# yaml-language-server: $schema={path}"

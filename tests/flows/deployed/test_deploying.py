@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-SCHEDULE = "schedule: {cron: '0 2 * * *', timezone: America/Los_Angeles}\n"
+SCHEDULE = "schedule: '0 2 * * *'\ntimezone: America/Los_Angeles\n"
 TRIGGER = "trigger: {crucible.dataset.created: {measurement: count*, kind: raw}}\n"
 
 
@@ -53,14 +53,14 @@ def test_deploying_twice_makes_one_schedule_and_one_automation_and_removing_take
     assert automation["trigger"]["expect"] == ["crucible.dataset.created"]
     assert automation["trigger"]["match"] == {"project_id": "lab", "measurement": "count*", "kind": "raw"}
 
-    declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: {interval: 3600}\n").replace(TRIGGER, ""))
+    declared.write_text(declared.read_text().replace(SCHEDULE, "schedule: 1h\n").replace(TRIGGER, ""))
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     (changed,) = prefect.deployments(name)
     assert [schedule["schedule"]["interval"] for schedule in changed["schedules"]] == [3600]
     assert prefect.automations(name) == []
     assert changed["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
-    declared.write_text(declared.read_text().replace("schedule: {interval: 3600}\n", ""))
+    declared.write_text(declared.read_text().replace("schedule: 1h\n", ""))
     assert crucible_lineage("deploy", declared, "--pool", pool).returncode == 0
     assert prefect.deployments(name)[0]["schedules"] == []
     removed = crucible_lineage("deploy", declared, "--remove")
@@ -127,13 +127,11 @@ def test_every_kind_of_schedule_is_deployed_in_its_time_zone(
 ) -> None:
     text = declared.read_text().replace(TRIGGER, "")
     kinds = {
-        "cron": "cron: '30 2 * * MON-FRI', timezone: America/Los_Angeles",
-        "interval": "interval: 900, timezone: Europe/Berlin",
+        "cron": "'30 2 * * MON-FRI'\ntimezone: America/Los_Angeles",
+        "interval": "15m\ntimezone: Europe/Berlin",
     }
     paths = [
-        lab.declare(
-            text.replace(name, f"{name}-{kind}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{kind}.yaml"
-        )
+        lab.declare(text.replace(name, f"{name}-{kind}").replace(SCHEDULE, f"schedule: {schedule}\n"), f"{kind}.yaml")
         for kind, schedule in kinds.items()
     ]
     deployed = crucible_lineage("deploy", *paths, "--pool", pool)
@@ -149,9 +147,9 @@ def test_schedules_that_make_no_sense_are_all_told_before_anything_is_changed(
     declared: Path, name: str, lab: Any, crucible_lineage: Any, prefect: Any, pool: str
 ) -> None:
     text = declared.read_text()
-    for number, schedule in enumerate(("cron: '0 25 * * *'", "cron: '0 2 * * NODAY'")):
+    for number, schedule in enumerate(("'0 25 * * *'", "'0 2 * * NODAY'")):
         lab.declare(
-            text.replace(name, f"{name}-{number}").replace(SCHEDULE, f"schedule: {{{schedule}}}\n"), f"{number}.yaml"
+            text.replace(name, f"{name}-{number}").replace(SCHEDULE, f"schedule: {schedule}\n"), f"{number}.yaml"
         )
     refused = crucible_lineage("deploy", declared, lab.folder / "0.yaml", lab.folder / "1.yaml", "--pool", pool)
     assert refused.returncode == 2

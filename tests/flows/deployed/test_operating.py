@@ -41,7 +41,7 @@ def deployed(lab: Any, data: Path, prefect: Any, pool: str) -> str:
         pipeline: {name}
         project: lab
         inputs: {{first: {{file: first.txt, timestamp: "2024-05-01T12:00:00Z"}}}}
-        schedule: {{interval: 86400}}
+        schedule: 1d
         steps:
           before: {{uses: "{lab.module}:scale", inputs: {{counts: first}}}}
           gate: {{uses: "{lab.module}_gated:gated", inputs: {{counts: before}}}}

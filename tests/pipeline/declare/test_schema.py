@@ -68,7 +68,8 @@ steps:
     timeout: 3.5
   t: {run: "fit {inputs.a} {out}", inputs: {a: a}, matrix: [{x: 1}, {x: 2}], env: {A: b}}
   u: {run: [fit, "{inputs.a}", "{out}"], inputs: {a: a}}
-schedule: {cron: "0 2 * * *", timezone: America/Los_Angeles}
+schedule: "0 2 * * *"
+timezone: America/Los_Angeles
 trigger: {crucible.dataset.created: {measurement: "Raman*"}}
 """
 
@@ -95,7 +96,7 @@ def test_a_pipeline_with_all_keys_is_valid(validator: Any) -> None:
         ("e: {select: {measurement: x, keyword: y}", "e: {select: x"),
         ('uses: "m:f"', 'uses: "m:f"\n    run: x'),
         ("timeout: 3.5", "timeout: long"),
-        ('schedule: {cron: "0 2 * * *"', 'schedule: {corn: "0 2 * * *"'),
+        ('schedule: "0 2 * * *"', 'schedule: {cron: "0 2 * * *"}'),
         ("crucible.dataset.created", "something"),
     ],
 )
