@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from crucible_lineage.ask.impact import RequestedDeletion, request_deletion
 from crucible_lineage.ask.listing import Listing
@@ -256,6 +256,10 @@ class registering:  # noqa: N801 (used like contextlib's helpers)
         self._slots: FlowSlots | None = None
         self._made: dict[str, None] = {}
         self._open: list[tuple[StepRunner, Any]] = []
+
+    def __call__(self, _: object) -> Never:
+        """Refuse to decorate a flow, with what does."""
+        raise TypeError("a flow is decorated by another one: from crucible_lineage.tasks import registering")
 
     @property
     def datasets(self) -> Datasets:

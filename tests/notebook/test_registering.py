@@ -40,6 +40,8 @@ def test_outside_of_the_block_a_step_is_a_plain_function(steps: Any, data: Path,
     with cl.connect(data) as catalogue, cl.registering("lab", catalogue=catalogue):
         made = steps.scale(Path("first.txt"))
     assert steps.scale(Path("first.txt"), out=tmp_path) == {"total_nm": 12.0, "steps": 3}
+    with pytest.raises(TypeError, match=r"from crucible_lineage\.tasks import registering"):
+        cl.registering("lab", catalogue=cl.connect(data=data))(steps)
     with pytest.raises(InputError, match=r"crucible_lineage\.registering"):
         steps.scale(made, out=tmp_path)
 
