@@ -178,7 +178,7 @@ def lineage(
         from crucible_lineage.pipeline.plan.planner import draw_plan
 
         graph = draw_plan(bind_file(located(dataset), session.store), session)
-        return Lineage(graph, None, chosen, output, every, superseded).written()
+        return Lineage(graph, None, chosen, output, every, superseded=True).written()
     # Imports pydantic and httpx, which --help does not need.
     from crucible_lineage.ask.bundle import to_share, write_bundle, write_crate
     from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects

@@ -223,8 +223,13 @@ def by_plan(project: Project) -> States:
     found = project.ada("plan", project.folder / "many.yaml", codes=ANY)
     assert not found.get("differences"), found["differences"]  # a correction is none
     planned = found.get("steps", ())
-    existing = [one for one in planned if one["state"] in ("fresh", "superseded", "doubtful", "candidate")]
+    existing = [one for one in planned if one["state"] in EXISTING and not any(map(is_elsewhere, one["causes"]))]
     return {mfid: one["state"].replace("fresh", "current") for one in existing for mfid in one["datasets"].values()}
+
+
+def is_elsewhere(cause: str) -> bool:
+    """Return whether a plan says that a result is current under another name of the pipeline, and not yet here."""
+    return cause.startswith("current as ")
 
 
 def by_sweep(project: Project) -> States:

@@ -158,7 +158,7 @@ def plan(
         for draft in drafts:
             is_forced = draft.name in forced or draft.step in forced
             done[draft.name] = _planned(complete[draft.name], draft, index, forced=is_forced)
-        done |= _not_in_use({name: done[name] for name in generation}, index, doubts)
+        done |= _not_in_use([done[name] for name in generation if done[name].state == FRESH], complete, index, doubts)
     complete = {name: complete[name] for name in instances}
     steps = tuple(_annotated(done[name], instance) for name, instance in complete.items())
     return PipelinePlan(steps, complete, inputs, index)
@@ -190,23 +190,23 @@ def _drafts(
     return drafts
 
 
-def _not_in_use(steps: Mapping[str, StepPlan], index: ProjectIndex, doubts: dict[str, Doubt]) -> dict[str, StepPlan]:
+def _not_in_use(
+    fresh: Sequence[StepPlan], instances: Mapping[str, Instance], index: ProjectIndex, doubts: dict[str, Doubt]
+) -> dict[str, StepPlan]:
     """Return those of the fresh steps whose results are not current, or doubtful, as such; add to `doubts`."""
-    fresh = {name: step for name, step in steps.items() if step.state == FRESH}
-    new = index.doubts([dataset.mfid for step in fresh.values() for dataset in step.results.values()])
+    new = index.doubts([dataset.mfid for step in fresh for dataset in step.results.values()])
     doubts |= new
-    above = index.doubts([part.dataset.mfid for step in fresh.values() for part in step.used]) if new else {}
-    found = {name: _not_current(step, index) or _doubtful(step, new, above) for name, step in fresh.items()}
-    return {name: step for name, step in found.items() if step}
-
-
-def _not_current(step: StepPlan, index: ProjectIndex) -> StepPlan | None:
-    """Return the plan of a step with a result that is not current; None if there is none."""
-    marks = [mark for dataset in step.results.values() if any(mark := index.not_current(dataset.mfid))]
-    if not marks:
-        return None
-    causes = tuple(cause for _, cause in marks)
-    return replace(step, state=marks[0][0], causes=causes, roots=tuple(f"{step.name}: {cause}" for cause in causes))
+    above = index.doubts([part.dataset.mfid for step in fresh for part in step.used]) if new else {}
+    found = {}
+    for step in fresh:
+        slots = instances[step.name].slots
+        marks = [index.not_current(ref.mfid, slots.get(output, ())) for output, ref in step.results.items()]
+        causes = tuple(cause for cause, _ in marks if cause)
+        doubtful = None if any(is_replaced for _, is_replaced in marks) else _doubtful(step, new, above)
+        if doubtful or causes:
+            roots = tuple(f"{step.name}: {cause}" for cause in causes)
+            found[step.name] = doubtful or replace(step, state=SUPERSEDED, causes=causes, roots=roots)
+    return found
 
 
 def _doubtful(step: StepPlan, new: Mapping[str, Doubt], above: Mapping[str, Doubt]) -> StepPlan | None:

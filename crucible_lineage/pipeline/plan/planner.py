@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import InputError
+from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of, shared
-from crucible_lineage.lineage.model import CURRENT, SUPERSEDED, Edge, Node
+from crucible_lineage.lineage.model import CURRENT, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import ResultInput
@@ -76,21 +76,24 @@ class ProjectIndex:
         self._effects = self._effects or self.session.effects
         return self._effects.doubts(mfids, self.project)
 
-    def not_current(self, mfid: str) -> tuple[str, str]:
-        """Return how a result stands that exists and is not current, and why in words; two empty texts for others."""
+    def not_current(self, mfid: str, slots: Collection[str]) -> tuple[str, bool]:
+        """Return why an existing result is not current in these slots, and whether others are instead of it."""
+        if slots and all(mfid in self.current_in(key) for key in slots):
+            return "", False
         found = self.results.slots
-        if found.state(mfid) == CURRENT:
-            return "", ""
-        if not self.is_away:  # it may have slots of another pipeline
+        if found.state(mfid) != CURRENT and not self.is_away:  # it may have slots of another pipeline
             if self._of_project is None:
                 copies = visible_copies(self.session, [self.project])
                 self._of_project = currency_of(copies[0]) if copies else found
             found = self._of_project
-        if not (by := found.superseded_by(mfid)):
-            return "", ""
-        stays = not found.replacements(mfid).isdisjoint(by)
-        text = f"superseded by {', '.join(by)}" + (", made by hand" if stays else "; a run makes it current again")
-        return SUPERSEDED, text
+        if by := found.superseded_by(mfid):
+            stays = not found.replacements(mfid).isdisjoint(by)
+            text = f"superseded by {', '.join(by)}" + (", made by hand" if stays else "; a run makes it current again")
+            return text, True
+        current = sorted(key for key in found.slots(mfid) if mfid in found.current(key, self.project))
+        if not (slots and current):
+            return "", False
+        return f"current as {shortened(current, 1)} only; a run makes it current here, too", False
 
     def is_candidate(self, mfid: str) -> bool:
         """Return whether a dataset waits for a signature."""

@@ -135,6 +135,22 @@ def test_a_renamed_declaration_keeps_its_results(lab: Any, session: Session) -> 
     assert current(session, "total") == {new}
 
 
+def test_a_plan_says_which_results_are_current_under_another_name_of_the_pipeline_only(
+    lab: Any, session: Session
+) -> None:
+    first = run(session, lab.pipeline)
+    moved = lab.declare(lab.pipeline.read_text().replace("pipeline: counting", "pipeline: adding"))
+    planned = make_plan(bind_file(moved, session.store), session)
+    assert [(step.name, step.state) for step in planned.steps] == [("scaled", "superseded"), ("total", "superseded")]
+    only = "current as counting/total/out/first.txt only; a run makes it current here, too"
+    assert planned.steps[1].causes == (only,)
+    assert (planned.is_done, planned.is_fresh) == (True, False)
+    again = run(session, moved)
+    assert (again.executed, sorted(again.current_again)) == ([], ["scaled", "total"])
+    assert make_plan(bind_file(moved, session.store), session).is_fresh
+    assert current(session, "total") == {first.datasets["total"]["out"]}
+
+
 def test_machines_agree_that_the_newest_run_decides(lab: Any, machines: tuple[Session, Session]) -> None:
     east, west = machines
     first = run(east, lab.pipeline).datasets["total"]["out"]
