@@ -47,7 +47,7 @@ NEXT_BEST = 0.03  # below the best likeness, of 1, that is still a suggestion
 MOST_LISTED = 12  # possible words that it lists where none is near
 
 
-# Exit codes of commands; cli/__init__.py says what they mean.
+# Exit codes of commands; docs/site/tables_page.py says what they mean.
 FAILURE, BAD_INPUT, UNREACHABLE, ON_HOLD, INTERRUPTED = 1, 2, 3, 4, 130  # the last as shells use it for Ctrl-C
 
 

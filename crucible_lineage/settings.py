@@ -7,7 +7,6 @@ nano-crucible), name a service. Without them, Crucible is the embedded one in th
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,26 +18,6 @@ from crucible_lineage.errors import InputError, nearest
 API_PATH = "/api/v3"
 MAIN_SECTION = "crucible"  # of the official client's configuration file
 JOBS_AT_ONCE = min(8, (os.cpu_count() or 1) + 2)  # steps of a run, unless it says otherwise
-
-# All environment variables, with their meanings. The reference is generated from this table.
-VARIABLES: Mapping[str, str] = {
-    "CRUCIBLE_API_URL": "address of Crucible; without it (or with `--data`), the embedded one is used",
-    "CRUCIBLE_API_KEY": "key for that address",
-    "CRUCIBLE_PRIVILEGE_MODE": "`normal` or `elevated`, as for the official client",
-    "CRUCIBLE_LINEAGE_DATA": "the data folder",
-    "CRUCIBLE_LINEAGE_CACHE_GB": "space for copies of files, in GB (default 20)",
-    "CRUCIBLE_LINEAGE_KEEP": "`no`: register neither source nor environment of steps",
-    "CRUCIBLE_LINEAGE_CONTAINER": "the container image to record, `name:tag@sha256:...`, if it is not detected",
-    "CRUCIBLE_LINEAGE_RETRY_SECONDS": "how long a call is repeated (default 90)",
-    "CRUCIBLE_LINEAGE_RETRIES": "the largest number of attempts of a call (default 20)",
-    "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS": "the longest accepted `Retry-After` (default 300)",
-    "CRUCIBLE_LINEAGE_LINK_HOSTS": "further hosts that signed links may lead to",
-    "CRUCIBLE_LINEAGE_PRIVATE_LINKS": "`1`: signed links of a public service may lead to private addresses",
-    "CRUCIBLE_LINEAGE_SERVE_KEY": "the key of the first user of `serve`",
-    "CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S": "seconds that an ingestor of the embedded Crucible may take (default 30)",
-    "CRUCIBLE_LINEAGE_INGEST_MEMORY_MB": "memory that an ingestor of the embedded Crucible may use (default 2048)",
-    "CRUCIBLE_GRAPH_EXPLORER_URL": "address of the graph explorer that artifacts on Prefect link to",
-}
 
 RETRIES = {"attempts": "CRUCIBLE_LINEAGE_RETRIES", "total_s": "CRUCIBLE_LINEAGE_RETRY_SECONDS",
            "asked_total_s": "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS"}  # fmt: skip
@@ -124,7 +103,8 @@ PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # default of nano-crucible 3.3.0
 def official_access(url: str | None, key: str | None, mode: str | None) -> tuple[str, str, str | None]:
     """Return the address, the key and the privilege mode: as given, else as the official client reads them.
 
-    That is from the environment, else from its configuration file. Raises InputError if there is no key.
+    That is from CRUCIBLE_API_URL, CRUCIBLE_API_KEY and CRUCIBLE_PRIVILEGE_MODE, else from its configuration file.
+    Raises InputError if there is no key.
     """
     stored = _sections(_config_file()).get(MAIN_SECTION, {})
     given = {"api_url": url, "api_key": key, "privilege_mode": mode}

@@ -10,11 +10,8 @@ import click
 
 from crucible_lineage import __version__
 from crucible_lineage.errors import (
-    BAD_INPUT,
     FAILURE,
     INTERRUPTED,
-    ON_HOLD,
-    UNREACHABLE,
     InputError,
     nearest,
     nearest_word,
@@ -79,15 +76,6 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
-
-EXIT_CODES = {
-    0: "everything requested is done",
-    FAILURE: "a step failed, Crucible refused a call, `verify` found an error, or the reader of the output exited",
-    BAD_INPUT: "the request is wrong (an option, a declaration, a name, a correction); nothing was changed",
-    UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
-    ON_HOLD: "some results are doubtful, or not made, because data are on hold or lack a signature",
-    INTERRUPTED: "stopped by Ctrl-C or SIGTERM; finished results are kept",
-}
 
 GROUP = "crucible_lineage.commands"  # entry points: a name, and the location of its click command
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -21,39 +21,6 @@ from crucible_lineage.text.amounts import amount
 
 Severity = Literal["error", "warning", "notice"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # worst first
-
-# Every kind of finding, with its meaning. The reference is generated from this table.
-MEANINGS: Mapping[str, str] = {
-    "cache-damaged": "a copy in the cache of this data folder does not match its hash",
-    "changed-recipe": "the id does not follow from the recipe in the record",
-    "changed-record": "the record contradicts its recipe or its own hash",
-    "correction-overwritten": "another program wrote over a corrected value; the correction counts",
-    "cycle": "datasets descend from themselves",
-    "dangling-parent": "a parent does not exist or is not visible to you",
-    "declared-twice": "several files declare a pipeline of this name; each keeps its results",
-    "duplicate-recipe": "the same work has two ids",
-    "file-added": "Crucible lists a file that was not registered",
-    "file-changed": "Crucible lists a file with another hash than the registered one",
-    "file-damaged": "the bytes do not match the hash, or cannot be read (with `--bytes`)",
-    "file-missing": "a registered file is not listed",
-    "current-twice": "several results are current in one slot",
-    "incomplete": "a registration was not finished, or is in progress; the pipeline or `rerun MFID` finishes it",
-    "input-changed": "a parent no longer has the file that this was made from",
-    "made-of-superseded": "a current result has a superseded parent",
-    "metadata-changed": "registered scientific metadata were edited or removed",
-    "mismatch": "error: the record names a parent without an `is_derived_from` link; warning: a link that the record "
-    "does not name",
-    "missing-dataset": "a parent, or a registered dataset, is gone without a reviewed deletion",
-    "not-ingested": "a file could not be read, or not by the requested ingestor",
-    "older-than-parent": "the id is older than that of a parent",
-    "orphan": "the dataset looks derived, but has no parent",
-    "record-damaged": "the record does not fit the schema or its version, or its attached file is lost or changed",
-    "record-missing": "the id was derived from a recipe, but there is no record",
-    "self-link": "a dataset is linked to itself",
-    "unknown-relationship": "a link has a type that Crucible does not know; a notice if it has no type",
-    "withdrawn-holder": "deletion of the current result was requested, so an earlier one shows as current",
-    "wrong-project": "the dataset is in another project than its record says, or than all its parents",
-}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The provenance record as typed, frozen values, the source of its JSON Schema (schema.json).
+"""The provenance record as typed, frozen values, the source of its JSON Schema (schema.json, by docs/record_schema.py).
 
 Records have to fit the schema. New ones have no unknown keys; existing ones may, since a later version may have written
 them. docs/site/record_page.py generates the reference from these types.
@@ -6,11 +6,9 @@ them. docs/site/record_page.py generates the reference from these types.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -323,7 +321,6 @@ class Result(RecordPart):
     generated_sha256: Sha256 = Field(description="SHA-256 over the list of files")
 
 
-SCHEMA_FILE = Path(__file__).with_name("schema.json")
 MOST_FAULTS = 5  # more do not help the reader of a message
 
 
@@ -481,18 +478,6 @@ def new_record(document: Mapping[str, object]) -> StepRecord | FilesRecord:
     if isinstance(record, str):
         raise InputError(f"this is not a valid provenance record: {record}")
     return record
-
-
-def schema_text() -> str:
-    """Return the text of schema.json."""
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": "crucible-lineage/provenance/1",
-        "title": "Provenance record of crucible-lineage",
-        "description": "How a dataset was made; in its scientific metadata under crucible_lineage.",
-        **_ADAPTER.json_schema(by_alias=True),
-    }
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def _in_words(fault: Any) -> str:

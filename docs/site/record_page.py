@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from yaml_page import table
 
-from crucible_lineage.provenance.schema import SCHEMA_FILE
-
 __all__ = ["record_page"]
 
+SCHEMA_FILE = Path(__file__).parents[2] / "crucible_lineage" / "provenance" / "schema.json"
 INTRODUCTION = """\
 # Provenance record
 

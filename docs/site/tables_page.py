@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import crucible_lineage
-from crucible_lineage.cli import EXIT_CODES
 from crucible_lineage.cli.doctor import NEEDS
-from crucible_lineage.lineage.checks import MEANINGS, SEVERITIES
+from crucible_lineage.errors import BAD_INPUT, FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
+from crucible_lineage.lineage.checks import SEVERITIES
 from crucible_lineage.server.ingest import INGESTORS, Ingestor
-from crucible_lineage.settings import VARIABLES
 
 __all__ = ["findings_page", "ingestors_page", "needs_page", "settings_page", "severities"]
 
@@ -39,6 +38,64 @@ NEEDS_PAGE = """\
 # Needs of a service
 
 What `crucible-lineage doctor` tests of a Crucible service ([why](../server.md#what-a-service-has-to-do))."""
+
+VARIABLES: Mapping[str, str] = {
+    "CRUCIBLE_API_URL": "address of Crucible; without it (or with `--data`), the embedded one is used",
+    "CRUCIBLE_API_KEY": "key for that address",
+    "CRUCIBLE_PRIVILEGE_MODE": "`normal` or `elevated`, as for the official client",
+    "CRUCIBLE_LINEAGE_DATA": "the data folder",
+    "CRUCIBLE_LINEAGE_CACHE_GB": "space for copies of files, in GB (default 20)",
+    "CRUCIBLE_LINEAGE_KEEP": "`no`: register neither source nor environment of steps",
+    "CRUCIBLE_LINEAGE_CONTAINER": "the container image to record, `name:tag@sha256:...`, if it is not detected",
+    "CRUCIBLE_LINEAGE_RETRY_SECONDS": "how long a call is repeated (default 90)",
+    "CRUCIBLE_LINEAGE_RETRIES": "the largest number of attempts of a call (default 20)",
+    "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS": "the longest accepted `Retry-After` (default 300)",
+    "CRUCIBLE_LINEAGE_LINK_HOSTS": "further hosts that signed links may lead to",
+    "CRUCIBLE_LINEAGE_PRIVATE_LINKS": "`1`: signed links of a public service may lead to private addresses",
+    "CRUCIBLE_LINEAGE_SERVE_KEY": "the key of the first user of `serve`",
+    "CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S": "seconds that an ingestor of the embedded Crucible may take (default 30)",
+    "CRUCIBLE_LINEAGE_INGEST_MEMORY_MB": "memory that an ingestor of the embedded Crucible may use (default 2048)",
+    "CRUCIBLE_GRAPH_EXPLORER_URL": "address of the graph explorer that artifacts on Prefect link to",
+}
+EXIT_CODES = {
+    0: "everything requested is done",
+    FAILURE: "a step failed, Crucible refused a call, `verify` found an error, or the reader of the output exited",
+    BAD_INPUT: "the request is wrong (an option, a declaration, a name, a correction); nothing was changed",
+    UNREACHABLE: "Crucible did not answer, or Prefect where it is needed",
+    ON_HOLD: "some results are doubtful, or not made, because data are on hold or lack a signature",
+    INTERRUPTED: "stopped by Ctrl-C or SIGTERM; finished results are kept",
+}
+MEANINGS: Mapping[str, str] = {
+    "cache-damaged": "a copy in the cache of this data folder does not match its hash",
+    "changed-recipe": "the id does not follow from the recipe in the record",
+    "changed-record": "the record contradicts its recipe or its own hash",
+    "correction-overwritten": "another program wrote over a corrected value; the correction counts",
+    "cycle": "datasets descend from themselves",
+    "dangling-parent": "a parent does not exist or is not visible to you",
+    "declared-twice": "several files declare a pipeline of this name; each keeps its results",
+    "duplicate-recipe": "the same work has two ids",
+    "file-added": "Crucible lists a file that was not registered",
+    "file-changed": "Crucible lists a file with another hash than the registered one",
+    "file-damaged": "the bytes do not match the hash, or cannot be read (with `--bytes`)",
+    "file-missing": "a registered file is not listed",
+    "current-twice": "several results are current in one slot",
+    "incomplete": "a registration was not finished, or is in progress; the pipeline or `rerun MFID` finishes it",
+    "input-changed": "a parent no longer has the file that this was made from",
+    "made-of-superseded": "a current result has a superseded parent",
+    "metadata-changed": "registered scientific metadata were edited or removed",
+    "mismatch": "error: the record names a parent without an `is_derived_from` link; warning: a link that the record "
+    "does not name",
+    "missing-dataset": "a parent, or a registered dataset, is gone without a reviewed deletion",
+    "not-ingested": "a file could not be read, or not by the requested ingestor",
+    "older-than-parent": "the id is older than that of a parent",
+    "orphan": "the dataset looks derived, but has no parent",
+    "record-damaged": "the record does not fit the schema or its version, or its attached file is lost or changed",
+    "record-missing": "the id was derived from a recipe, but there is no record",
+    "self-link": "a dataset is linked to itself",
+    "unknown-relationship": "a link has a type that Crucible does not know; a notice if it has no type",
+    "withdrawn-holder": "deletion of the current result was requested, so an earlier one shows as current",
+    "wrong-project": "the dataset is in another project than its record says, or than all its parents",
+}
 
 
 def settings_page() -> str:

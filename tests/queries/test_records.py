@@ -14,9 +14,10 @@ from crucible_lineage.core.tables import summary_of
 from crucible_lineage.errors import ChecksumError, InputError
 from crucible_lineage.provenance.recipe import raw_recipe
 from crucible_lineage.provenance.record import KEY, compact, expand, files_record, read_record
-from crucible_lineage.provenance.schema import SCHEMA_FILE, FilesRecord, new_record, schema_text
+from crucible_lineage.provenance.schema import FilesRecord, new_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import read, whole_record
+from docs.record_schema import TARGET, schema_text
 
 WHO = {"unique_id": "0000-0002-1825-0097", "username": None, "is_service_account": False, "local_user": "lab"}
 PARENTS = ["0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"]
@@ -24,7 +25,7 @@ PARENTS = ["0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"]
 
 @pytest.fixture(scope="module")
 def schema() -> Any:
-    published = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    published = json.loads(TARGET.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(published)
     return jsonschema.Draft202012Validator(published)
 
@@ -38,7 +39,7 @@ def measured(count: int, parents: list[str] | None = None) -> FilesRecord:
 
 
 def test_the_published_schema_is_that_of_the_models() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "write schema_text() to schema.json"
+    assert TARGET.read_text(encoding="utf-8") == schema_text(), "python docs/record_schema.py"
 
 
 def test_records_of_runs_match_the_published_schema(made: Any, schema: Any) -> None:
