@@ -1,18 +1,17 @@
-"""Write a lineage with its bytes to disk: as an RO-Crate in a folder, or as a bundle in a ZIP file that checks itself.
+"""Write a bundle: a result with its ancestors, as an RO-Crate in a ZIP file.
 
-A bundle is a result with its ancestors: files, records, pictures, RO-Crate metadata; `verify.py`, which checks it
-offline and shows its records; and `reproduce.py`, which remakes it.
+It has files, records, pictures and RO-Crate metadata; `verify.py`, which checks it offline and shows its records; and
+`reproduce.py`, which remakes it.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import NamedTuple
 from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
-from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
@@ -64,37 +62,16 @@ def to_share(session: Session, graph: LineageGraph) -> LineageGraph:
     return with_whole_records(session, with_hidden_parents(with_named_parents(session, graph)))
 
 
-def write_crate(
-    session: Session, graph: LineageGraph, mfid: str, folder: Path, *, files: bool, license_url: str = ""
-) -> Done:
-    """Write an RO-Crate of the graph to a new or empty folder; with `files`, including their bytes.
-
-    Raises InputError if the folder is not empty, or `rocrate` is not installed.
-    """
-    require_library("an RO-Crate", "rocrate", "export")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"write an RO-Crate to {folder}: the folder is not empty; name a new one")
-    with _draft_folder(folder) as part:
-        if files:
-            stored = _download(session, graph, part)
-        else:  # of those whose records list none, without their bytes
-            recorded = exported(graph).files
-            unrecorded = [node.id for node in _datasets(graph) if node.id not in recorded]
-            stored = {mfid: _Stored(tuple(map(_file, session.client.files.list(mfid)))) for mfid in unrecorded}
-        _write_metadata(graph, part, stored, _header(session, graph, mfid, license_url))
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
-    return _report(folder, graph, stored)
-
-
 def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Done:
     """Write a new ZIP file with the dataset and its ancestors. Raises InputError if it exists, or without `rocrate`."""
     if target.exists():
         raise InputError(f"write a bundle to {target}: the file already exists; name a new one")
     require_library("a bundle", "rocrate", "export")
     graph = to_share(session, fetch_lineage(session, mfid, thumbnails=True)).around(mfid, direction="ancestors")
-    with _draft_folder(target) as part:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
+        part, packed = Path(draft, "contents"), Path(draft, "packed")  # the target is complete or absent
+        part.mkdir()
         stored = _download(session, graph, part)
         records = {}
         for node in _datasets(shareable(graph)):
@@ -109,17 +86,15 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
         _write(part, LIST, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
         checker = resources.files("crucible_lineage.lineage").joinpath("verify_bundle.py")
         _write(part, CHECKER, checker.read_text(encoding="utf-8"))
-        packed = part.with_name(f"{part.name}.part")  # the target is complete or absent
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(path for path in part.rglob("*") if path.is_file()):
                 archive.write(path, path.relative_to(part).as_posix())
         packed.replace(target)
-        list_sha256 = file_sha256(part / LIST)
-    return _report(target, graph, stored, list_sha256)
+        return _report(target, graph, stored, file_sha256(part / LIST))
 
 
 def _write_metadata(
-    graph: LineageGraph, folder: Path, stored: Mapping[str, _Stored], header: CrateHeader, more: Sequence[TextFile] = ()
+    graph: LineageGraph, folder: Path, stored: Mapping[str, _Stored], header: CrateHeader, more: Sequence[TextFile]
 ) -> list[TextFile]:
     """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
@@ -186,7 +161,7 @@ def _download(session: Session, graph: LineageGraph, folder: Path) -> dict[str, 
             try:
                 target = session.client.files.download(record, folder / "data" / mfid)
             except LOST as error:
-                absent.append((_file(record), str(error)))
+                absent.append((StoredFile(record.filename, record.sha256_hash or "", record.size), str(error)))
                 continue
             path = target.relative_to(folder).as_posix()
             files.append(StoredFile(record.filename, file_sha256(target), target.stat().st_size, path))
@@ -249,32 +224,26 @@ def _datasets(graph: LineageGraph) -> Iterator[Node]:
     return (node for node in graph.nodes.values() if node.kind == "dataset")
 
 
-def _file(record: FileRecord) -> StoredFile:
-    return StoredFile(record.filename, record.sha256_hash or "", record.size)
-
-
 def _entry(file: StoredFile) -> dict[str, object]:
     return {"path": file.path, "name": file.name, "sha256": file.sha256, "size": file.size}
 
 
-def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str = "") -> Done:
-    """Report a crate or bundle, and the unavailable files with the reasons. A bundle has a list of files."""
-    files = [file for kept in stored.values() for file in kept.files if file.path]
+def _report(output: Path, graph: LineageGraph, stored: Mapping[str, _Stored], list_sha256: str) -> Done:
+    """Report a bundle, and the unavailable files with the reasons."""
+    files = [file for kept in stored.values() for file in kept.files]
     datasets, size = len([*_datasets(graph)]), sum(file.size or 0 for file in files)
     absent = [f"{mfid}: {reason}" for mfid, kept in stored.items() for _, reason in kept.absent]
     document = {
         "output": output, "datasets": datasets, "hidden": len(graph.hidden), "files": len(files), "bytes": size,
-        "absent": absent, "list_sha256": list_sha256 or None,
+        "absent": absent, "list_sha256": list_sha256,
     }  # fmt: skip
-    lines, warnings = [str(output)], [f"not included: {line}" for line in absent]
-    if list_sha256:
-        lines = [
-            f"{output}: {amount(datasets, 'dataset')}, {amount(len(files), 'file')}, {size_text(size)}",
-            f"SHA-256 of its bundle.json: {list_sha256}",
-            "to check it, unpack it and run: python verify.py",
-        ]
-        hidden = f"left out, and listed as hidden: {amount(len(graph.hidden), 'parent')} that this key cannot see"
-        warnings = [hidden, *warnings] if graph.hidden else warnings
+    lines = [
+        f"{output}: {amount(datasets, 'dataset')}, {amount(len(files), 'file')}, {size_text(size)}",
+        f"SHA-256 of its bundle.json: {list_sha256}",
+        "to check it, unpack it and run: python verify.py",
+    ]
+    hidden = f"left out, and listed as hidden: {amount(len(graph.hidden), 'parent')} that this key cannot see"
+    warnings = [*([hidden] if graph.hidden else ()), *(f"not included: {line}" for line in absent)]
     return Done(document, lines, FAILURE if absent else 0, warnings)
 
 
@@ -282,16 +251,3 @@ def _write(folder: Path, path: str, content: str) -> None:
     target = folder / path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(utf8(content))
-
-
-@contextmanager
-def _draft_folder(target: Path) -> Iterator[Path]:
-    """Create a folder beside the target, and remove it afterwards unless it was renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    part = holder / target.name  # mkdtemp's own folder would stay closed to others after renaming
-    part.mkdir()
-    try:
-        yield part
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)

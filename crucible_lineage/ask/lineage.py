@@ -37,8 +37,8 @@ RENDERERS: dict[str, Renderer] = {
     "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),
 }
 GROUP = "crucible_lineage.lineage_formats"  # entry points of other packages: a name and its Renderer
-CRATE, BUNDLE = "ro-crate", "zip"
-LIBRARIES = {"prov-json": "prov", CRATE: "rocrate", BUNDLE: "rocrate"}
+BUNDLE = "zip"
+LIBRARIES = {"prov-json": "prov", BUNDLE: "rocrate"}
 DECLARATIONS = (".yaml", ".yml")
 MOST_SINGLE = 40  # datasets that a tree shows one per line without --all
 ENDINGS = {"mermaid": "mmd"}  # others equal the format
@@ -117,19 +117,18 @@ class Lineage(Answer):
 def _fits_together(
     dataset: str | None = None, projects: Sequence[str] = (), run: str | None = None,
     depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
-    kind: str | None = None, files: bool = False, license_url: str = "", **_: object,
+    kind: str | None = None, license_url: str = "", **_: object,
 ) -> None:  # fmt: skip
     chosen = _chosen(kind, output)
-    is_part, is_packed = depth is not None or up or down, chosen in (CRATE, BUNDLE)
+    is_part, is_packed = depth is not None or up or down, chosen == BUNDLE
     if dataset is None:
-        _refuse(is_part or is_packed, f"--depth, --up, --down and the formats {CRATE} and {BUNDLE} go with an MFID")
+        _refuse(is_part or is_packed, f"--depth, --up, --down and the format {BUNDLE} go with an MFID")
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(run), "--run goes with --project, not with an MFID")
-    _refuse(files and chosen != CRATE, f"--files goes with --format {CRATE}")
-    _refuse(bool(license_url) and not is_packed, f"--license goes with the formats {CRATE} and {BUNDLE}")
-    _refuse(is_packed and output is None, f"{CRATE} and {BUNDLE} are written: name a new folder or file with -o")
-    _refuse(is_part and chosen == BUNDLE, "a bundle has all ancestors: leave --depth, --up and --down out")
+    _refuse(bool(license_url) and not is_packed, f"--license goes with the format {BUNDLE}")
+    _refuse(is_packed and output is None, "a bundle is written: name a new file with -o")
+    _refuse(is_packed and is_part, "a bundle has all ancestors: leave --depth, --up and --down out")
     if dataset is not None and dataset.endswith(DECLARATIONS):
         _refuse(is_part or chosen in LIBRARIES, f"--depth, --up, --down, {', '.join(LIBRARIES)} go with an MFID")
 
@@ -149,16 +148,13 @@ def lineage(
         bool, option("Also draw superseded results, which are otherwise only counted.")
     ] = False,
     output: Annotated[
-        Path | None, option("Write to this file (ro-crate: to this new folder).", "-o", "--output", doors=HERE)
+        Path | None, option("Write to this file.", "-o", "--output", doors=HERE)
     ] = None,
     kind: Annotated[
         str | None, option("By default, the ending of the file.", "--format", metavar="FORMAT", doors=(COMMAND,))
     ] = None,
-    files: Annotated[
-        bool, option("With --format ro-crate: include the files of the datasets.", doors=HERE)
-    ] = False,
     license_url: Annotated[
-        str, option("The licence that a crate or bundle states.", "--license", metavar="URL", doors=HERE)
+        str, option("The licence that a bundle states.", "--license", metavar="URL", doors=HERE)
     ] = "",
     tell: Tell | None = None,
 ) -> Lineage | Done:  # fmt: skip
@@ -167,9 +163,9 @@ def lineage(
     For a pipeline file, show the declared steps with their states.
 
     Pictures: svg, png, html (a page to explore), mmd (Mermaid). For programs: json (node-link), graphml, prov-json
-    (W3C PROV), ro-crate (a folder). To carry away: zip, a bundle of the dataset and its ancestors with files, records,
-    pictures, and verify.py, which needs only Python and checks it offline. PROV, ro-crate and zip need the extra
-    `export`. Exit code 1 if a file for the ro-crate or zip is not available: it is named, and the rest is written.
+    (W3C PROV). To carry away: zip, a bundle of the dataset and its ancestors, an RO-Crate with files, records,
+    pictures, and verify.py, which needs only Python and checks it offline. PROV and zip need the extra `export`.
+    Exit code 1 if a file for the zip is not available: it is named, and the rest is written.
     """
     chosen = _chosen(kind, output)
     if dataset is not None and dataset.endswith(DECLARATIONS):
@@ -180,7 +176,7 @@ def lineage(
         graph = draw_plan(bind_file(located(dataset), session.store), session)
         return Lineage(graph, None, chosen, output, every, superseded=True).written()
     # Imports pydantic and httpx, which --help does not need.
-    from crucible_lineage.ask.bundle import to_share, write_bundle, write_crate
+    from crucible_lineage.ask.bundle import to_share, write_bundle
     from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects
 
     if dataset is None:
@@ -198,11 +194,9 @@ def lineage(
         if tell:
             tell("fetching the files of its ancestors", 0)
         return write_bundle(session, mfid, output, license_url=license_url)
-    graph = to_share(session, fetch_lineage(session, mfid, thumbnails=chosen in ("html", CRATE)))
-    if depth is not None or up or down or chosen == CRATE:
+    graph = to_share(session, fetch_lineage(session, mfid, thumbnails=chosen == "html"))
+    if depth is not None or up or down:
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")
-    if chosen == CRATE and output is not None:
-        return write_crate(session, graph, mfid, output, files=files, license_url=license_url)
     return Lineage(graph, mfid, chosen, output, every, superseded).written()
 
 
@@ -216,10 +210,10 @@ def _chosen(kind: str | None, output: Path | None) -> str | None:
     chosen = kind or ENDINGS.get(ending or "", ending)
     if kind is None and output is not None and (not ending or output.is_dir()):
         raise InputError(f"write to {output}: the format follows from the file's ending, as in {output.name}.svg")
-    if chosen is not None and chosen not in (*RENDERERS, CRATE, BUNDLE):
+    if chosen is not None and chosen not in (*RENDERERS, BUNDLE):
         others = {entry.name: entry for entry in entry_points(group=GROUP)}
         if chosen not in others:
-            possible = [*RENDERERS, CRATE, BUNDLE, *others]
+            possible = [*RENDERERS, BUNDLE, *others]
             raise InputError(f"write as {chosen!r}: no such format; {nearest(chosen, possible)} (--format)")
         RENDERERS[chosen] = others[chosen].load()
     if chosen in LIBRARIES:

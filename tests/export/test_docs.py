@@ -34,7 +34,7 @@ def test_the_page_has_a_command_for_every_format() -> None:
 
     named = {ENDINGS.get(ending, ending) for ending in re.findall(r"-o it\.(\w+)", PAGE)}
     named |= set(re.findall(r"--format ([\w-]+)", PAGE))
-    assert named >= {*RENDERERS, "ro-crate", "zip"}
+    assert named >= {*RENDERERS, "zip"}
 
 
 def test_the_table_names_what_is_in_a_bundle(made: Any, invoke: Any, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_hidden_id_in_a_note_or_a_parameter_is_replaced_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "kind", "package"), [("prov.model", "prov-json", "export"), ("rocrate.rocrate", "ro-crate", "export")]
+    ("library", "kind", "package"), [("prov.model", "prov-json", "export"), ("rocrate.rocrate", "zip", "export")]
 )
 def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     made: Any, tmp_path: Path, invoke: Any, monkeypatch: pytest.MonkeyPatch, library: str, kind: str, package: str

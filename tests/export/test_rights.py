@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.bundle import write_crate
+from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.lineage.records import Creator, Rights, creator_of, license_iri, stated_rights
 
 ADA = "0000-0002-1825-0097"
@@ -55,14 +56,14 @@ def stated(made: Any) -> Any:
 
 
 def entities_of(crate: Path) -> dict[str, Any]:
-    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    graph = json.loads(zipfile.Path(crate, "ro-crate-metadata.json").read_text())["@graph"]
     return {entity["@id"]: entity for entity in graph}
 
 
 def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path) -> None:
-    write_crate(stated.session, stated.graph, stated.total, tmp_path / "crate", files=False)
-    entities = entities_of(tmp_path / "crate")
-    root, first, second = entities["./"], entities[f"#{stated.first}"], entities[f"#{stated.second}"]
+    write_bundle(stated.session, stated.total, tmp_path / "crate.zip")
+    entities = entities_of(tmp_path / "crate.zip")
+    root, first, second = entities["./"], entities[f"data/{stated.first}/"], entities[f"data/{stated.second}/"]
     ada = {"@id": f"https://orcid.org/{ADA}"}
     assert root["license"] == second["license"] == {"@id": "https://spdx.org/licenses/CC-BY-4.0"}
     assert first["license"] == entities[first["hasPart"]["@id"]]["license"] == {"@id": "https://spdx.org/licenses/MIT"}
@@ -70,13 +71,13 @@ def test_a_crate_says_whose_its_data_are(stated: Any, tmp_path: Path) -> None:
     assert root["author"] == second["author"] == [ada, {"@id": "#creator-Grace%20H"}]
     assert entities[ada["@id"]]["name"] == "Ada L"
     assert "not stated" not in json.dumps(list(entities.values()))
-    assert "licence: CC-BY-4.0" in (tmp_path / "crate" / "README.md").read_text()
+    assert "licence: CC-BY-4.0" in zipfile.Path(tmp_path / "crate.zip", "README.md").read_text()
 
 
 def test_without_a_statement_the_crate_says_so_and_names_no_account_that_is_nobody(made: Any, tmp_path: Path) -> None:
     made.session.client.metadata.merge(made.first, {"license": "MIT"})
-    write_crate(made.session, made.graph, made.total, tmp_path / "crate", files=False)
-    entities = entities_of(tmp_path / "crate")
+    write_bundle(made.session, made.total, tmp_path / "crate.zip")
+    entities = entities_of(tmp_path / "crate.zip")
     licence = entities[entities["./"]["license"]["@id"]]
     assert licence["name"] == "not stated"
     assert "Some of the datasets have one of their own: MIT" in licence["description"]

@@ -1,7 +1,4 @@
-"""What people carry away: files of every format, crates with bytes, bundles that a stranger checks offline.
-
-The validator judges the crate of a bundle by day, those that are written by themselves by night.
-"""
+"""What people carry away: files of every format, and bundles, which are crates that a stranger checks offline."""
 
 from __future__ import annotations
 
@@ -17,10 +14,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.ask.bundle import to_share, write_bundle, write_crate
-from crucible_lineage.ask.lineages import fetch_lineage
+from crucible_lineage.ask.bundle import write_bundle
 from crucible_lineage.session import Session
-from tests.nights import by_night
 from tests.page import page_data
 
 VALIDATORS = Path(__file__).parents[2] / ".venv" / "validators"
@@ -66,40 +61,17 @@ def test_the_ending_of_the_file_decides_its_format(
     assert (tmp_path / name).read_bytes().lower().startswith(beginning.lower())
 
 
-def test_a_crate_has_the_bytes_where_its_metadata_says(made: Any, tmp_path: Path) -> None:
-    write_crate(made.session, made.graph, made.total, tmp_path / "crate", files=True)
-    metadata = json.loads((tmp_path / "crate" / "ro-crate-metadata.json").read_text())
+def test_a_crate_has_the_bytes_where_its_metadata_says(unpacked: Path) -> None:
+    metadata = json.loads((unpacked / "ro-crate-metadata.json").read_text())
     files = [one for one in metadata["@graph"] if "sha256" in one]
     assert len(files) == 5
     for file in files:
-        assert hashlib.sha256((tmp_path / "crate" / file["@id"]).read_bytes()).hexdigest() == file["sha256"]
+        assert hashlib.sha256((unpacked / file["@id"]).read_bytes()).hexdigest() == file["sha256"]
 
 
-def test_a_crate_is_never_written_over_something(made: Any, tmp_path: Path, invoke: Any) -> None:
-    (tmp_path / "crate").mkdir()
-    (tmp_path / "crate" / "mine.txt").write_text("mine")
-    ran = invoke("lineage", made.total, "--data", made.data, "--format", "ro-crate", "-o", tmp_path / "crate")
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    assert [path.name for path in tmp_path.glob("crate*/*")] == ["mine.txt"]
-
-
-@by_night("that of a bundle is judged by day")
-@pytest.mark.parametrize("files", [False, True])
-def test_a_crate_passes_the_validator_and_runcrate_reads_it(made: Any, tmp_path: Path, files: bool) -> None:
-    crate = tmp_path / "crate"
-    write_crate(made.session, made.graph, made.total, crate, files=files)
-    assert_valid(crate, tmp_path)
-    report = subprocess.run([judge("runcrate"), "report", crate], capture_output=True, text=True, timeout=60)
-    assert report.returncode == 0, report.stderr
-    assert report.stdout.count("action: #") == 3
-    assert f"{made.first}/ <- " in report.stdout
-
-
-def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_path: Path) -> None:
+def test_a_crate_answers_the_questions_that_its_profile_is_for(unpacked: Path) -> None:
     """Those of the Workflow Run RO-Crate community, by what their published queries look for."""
-    crate = tmp_path / "crate"
-    write_crate(made.session, made.graph, made.total, crate, files=True)
-    graph = json.loads((crate / "ro-crate-metadata.json").read_text())["@graph"]
+    graph = json.loads((unpacked / "ro-crate-metadata.json").read_text())["@graph"]
     entities = {entity["@id"]: entity for entity in graph}
 
     def of(entity: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -126,7 +98,7 @@ def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_pa
     )
     for entity in (workflow, *of(workflow, "step")):
         for environment in of(entity, "buildInstructions"):
-            assert (crate / environment["@id"]).read_text().startswith("# Python 3")
+            assert (unpacked / environment["@id"]).read_text().startswith("# Python 3")
     given = {entity["name"] for entity in of(workflow, "input")}
     assert given == {"scale: counts", "scale: factor", "add: right"}
     connected = {
@@ -142,8 +114,14 @@ def test_a_crate_answers_the_questions_that_its_profile_is_for(made: Any, tmp_pa
     }
 
 
-def test_the_crate_in_a_bundle_passes_the_validator(unpacked: Path, tmp_path: Path) -> None:
+def test_the_crate_in_a_bundle_passes_the_validator_and_runcrate_reads_it(
+    made: Any, unpacked: Path, tmp_path: Path
+) -> None:
     assert_valid(unpacked, tmp_path)
+    report = subprocess.run([judge("runcrate"), "report", unpacked], capture_output=True, text=True, timeout=60)
+    assert report.returncode == 0, report.stderr
+    assert report.stdout.count("action: #") == 3
+    assert f"{made.first}/ <- " in report.stdout
 
 
 def assert_valid(crate: Path, scratch: Path) -> None:
@@ -308,9 +286,6 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
     raw = str(made.session.client.files.list(made.first)[0].sha256_hash)
     write_bundle(colleague, made.total, tmp_path / "it.zip")
     folder = unpack(tmp_path / "it.zip")
-    write_crate(
-        colleague, to_share(colleague, fetch_lineage(colleague, made.total)), made.total, folder / "crate", files=True
-    )
     for path in filter(Path.is_file, folder.rglob("*")):
         content = path.read_bytes()
         if path.suffix == ".html":
@@ -318,7 +293,6 @@ def test_nothing_of_a_parent_that_may_not_be_seen_is_in_what_is_taken_away(
         for secret in (made.first, "first.txt", raw, made.first[-6:]):
             assert secret.encode() not in content, (path, secret)
             assert secret not in path.name
-    shutil.rmtree(folder / "crate")
     code, output = checked(folder)
     assert code == 0, output
     assert f"{made.scaled}: its id could not be derived" in output

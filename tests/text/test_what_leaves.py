@@ -204,7 +204,6 @@ def test_no_canary_leaves(lab: Any, tmp_path: Path, command: Any, begin: Any, mo
         for name in ("x.zip", "x.html", "x.graphml", "x.prov-json"):
             kind = ("--format", name.partition(".")[2]) if "prov" in name else ()
             call("lineage", mfid, "-o", out / name, *kind)
-        call("lineage", mfid, "-o", out / "crate", "--format", "ro-crate", "--files")
         pages = printed["pages"].rstrip("/")
         with httpx.Client(base_url=pages, timeout=30) as browser:
             assert browser.post("/sign-in", data={"key": key}, headers={"Origin": pages}).status_code == 303
