@@ -29,7 +29,6 @@ from crucible_lineage.cli.check import CheckedFile
 from crucible_lineage.core.folders import Leftover
 from crucible_lineage.core.journal import Failure, ResultRow
 from crucible_lineage.errors import Fault
-from crucible_lineage.exchange.copying import Conflict, ItemToCopy
 from crucible_lineage.flows.deploying import DeploymentState
 from crucible_lineage.json_types import json_keys
 from crucible_lineage.pipeline.plan.corrections import FieldChange
@@ -83,8 +82,6 @@ def both(*types: Any) -> Together:
 
 TEXTS, OBJECTS = list[str], list[dict[str, Any]]
 FETCHED = {"mfid": str, "state": str, "files": TEXTS, "absent": dict[str, str]}
-COPIED = {"there": int, "sent": list[ItemToCopy], "to_send": list[ItemToCopy], "conflicts": list[Conflict]}
-BROUGHT = {**COPIED, "left": list[Conflict]}
 
 # What classes that make their own JSON make.
 GIVEN: Mapping[type, Any] = {
@@ -100,8 +97,6 @@ GIVEN: Mapping[type, Any] = {
         "statement": str, "dataset": str, "kind": str, "for": dict[str, str], "where": str | None,
         "valid": Each({"from": str, "until": str | None}), "by": str, "when": str, "why": str,
     },
-    Conflict: {"mfid": str, "name": str, "reason": str},
-    ItemToCopy: {"mfid": str, "name": str, "kind": Literal["dataset", "sample"], "lacking": str},
     RunResult: {
         "run_id": str, "pipeline": str, "project": str, "inputs": dict[str, TEXTS],
         "datasets": dict[str, dict[str, str]], "outcomes": dict[str, str], "executed": TEXTS,
@@ -144,7 +139,7 @@ PRINTED: Mapping[str, Any] = {
     "lift": {"lifted": list[Statement], "follows": TEXTS},
     "project trust": one_of(StatementOutcome, {"file": str}),
     "reproduce": one_of({"results": list[Outcome]}, {"code": TEXTS}),
-    "push": one_of({"mfids": TEXTS, "waiting": list[ResultRow], "damaged": list[SetAside]}, BROUGHT), "pull": BROUGHT,
+    "push": {"mfids": TEXTS, "waiting": list[ResultRow], "damaged": list[SetAside]},
     "deploy": one_of({"deployments": list[DeploymentState]}, {"removed": dict[str, bool]}),
     "serve": {"url": str, "pages": str, "data": str}, "init": {"files": TEXTS, "pipeline": str, "project": str},
     "demo": {"datasets": dict[str, str], "executed": TEXTS, "lineage": dict[str, str], "bands": OBJECTS},

@@ -60,12 +60,9 @@ SECTIONS = {
         "lift": ("statements", "Lift a hold, flag, signature or certificate, and say what follows."),
         "statements": (ASKED, "List statements about results: who made them, and whether they are in force."),
     },
-    "Sharing": {
-        "push": ("copying", "Deliver waiting results; with --to, copy a project to another Crucible."),
-        "pull": ("copying", "Copy datasets, or a pipeline's inputs, from a service to this machine."),
-    },
     "Operation": {
         "status": (ASKED, "Show the last runs, waiting results, and disk space in use."),
+        "push": ("run", "Deliver results that were made while Crucible was away."),
         "deploy": ("watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
         "watch": ("watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("serve", "Serve the embedded Crucible to other programs."),

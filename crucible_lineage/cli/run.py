@@ -1,4 +1,4 @@
-"""`run`, `rerun` and `reproduce`: make what is missing, make results again; and print what steps returned."""
+"""`run`, `rerun`, `push` and `reproduce`: make, make again, deliver; and print what steps returned."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import click
 from crucible_lineage.ask.answer import MOST_CELL, Answer, Done, next_command
 from crucible_lineage.ask.names import find_mfid, find_project, shared_name
 from crucible_lineage.ask.plans import AsOf, Forced, PlanAnswer, hold_in, notes_text, parse_overrides, undeclared_text
-from crucible_lineage.ask.question import Overrides, Project, argument, option
-from crucible_lineage.ask.runs import unread_lines, waiting_lines
+from crucible_lineage.ask.question import BEFORE, Overrides, Project, argument, option
+from crucible_lineage.ask.runs import damaged_lines, unread_lines, waiting_lines
 from crucible_lineage.cli.asking import PATIENCE, Jobs, Patience, act, announce
 from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
-from crucible_lineage.cli.printing import terminal_width, wants_json, warn
+from crucible_lineage.cli.printing import ProgressDisplay, terminal_width, wants_json, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError
@@ -243,6 +243,22 @@ def rerun_command(
         result = plan_and_run(found.pipeline, session, engine, listen, found.choice, stop, planned=found.planned)
         returned = {} if wants_json() else returned_by(session, result)
     return _done(result, returned=returned)
+
+
+@act("push", announced=BEFORE)
+def push_command(session: Session, patience: Patience = PATIENCE, *, tell: ProgressDisplay) -> Done:
+    """Deliver results that were made while Crucible was away.
+
+    Exit code 0 if everything is at Crucible, 1 if something still waits or is damaged.
+    """
+    from crucible_lineage.pipeline.job.delivering import deliver_all  # not needed by a run if all is fresh
+
+    delivered, left = deliver_all(session, patience, tell.print_trouble, tell)
+    damaged = session.outbox.set_aside()
+    lines = [f"{len(delivered)} delivered" if delivered or left else "nothing waits here"]
+    warnings = [*waiting_lines(left), *damaged_lines(damaged)]
+    document = {"mfids": delivered, "waiting": left, "damaged": damaged}
+    return Done(document, lines, FAILURE if warnings else 0, warnings)
 
 
 @act("reproduce")

@@ -193,7 +193,6 @@ def test_no_canary_leaves(lab: Any, tmp_path: Path, command: Any, begin: Any, mo
         call("hold", mfid, "--why", f"wrong since password={canary('reason of a hold')}")
         call("register", lab.folder / "second.txt", "--project", "lab", "--note", f"--token {canary('note')}")
         call("project", "create", "lab", "--title", "A lab", **there)
-        call("push", "--project", "lab", "--to", printed["url"], CRUCIBLE_API_KEY=key)
         call("run", lab.pipeline, "--engine", "local", "--json", code=1, **there)  # its failure is stated
         for words in (
             ("show", mfid), ("show", mfid, "--log"), ("why", mfid), ("list", "--csv"), ("runs", "--json"),

@@ -1,1 +1,0 @@
-"""Datasets copied from one Crucible to another."""
