@@ -38,10 +38,8 @@ CORRECTED = tuple(name for name in FIELDS if name not in NOT_SET)
 MATCHED = tuple(name for name in CORRECTED if name != "timestamp")  # by select, match, group_by and certificates
 DESCRIPTIVE = tuple(name for name in FIELDS if FIELDS[name][1] == _DATA)  # what a result lacks is that of its data
 ITSELF = tuple(name for name in FIELDS if FIELDS[name][1] == _ITSELF)
-COPIED = tuple(name for name in CORRECTED if name != "instrument_id")  # instruments have other ids at each Crucible
 SHOWN = {name: FIELDS[name][0] for name in FIELDS if name not in ("dataset_name", "instrument_mfid", "size")}
 SHOWN |= {"sample_type": "Type", "description": "Description"}  # of samples
-SAMPLE_FIELDS = ("sample_name", "sample_type", "description", "timestamp")  # that people set
 CONTEXT = {  # what a result has of its data unless its step declares it, and the fields for it, the best first
     "instrument": ("instrument_id", "instrument_name"),
     "session": ("session_name",),

@@ -437,11 +437,6 @@ class Mirror:
         """Return these statements, or all, as of the last sync, including revoked ones and those that count nowhere."""
         return self.database.transaction(lambda db: tables.statements_of(db, mfids))
 
-    def records_beside(self, project: str) -> dict[str, JsonMapping]:
-        """Return a project's records of statements and of support datasets, which snapshots leave out."""
-        sql = f"SELECT mfid FROM dataset WHERE (statement <> '' OR supports) AND {tables.of_project(project)}"  # noqa: S608  a text of ours
-        return self.records([mfid for (mfid,) in self.database.rows(sql, project)])
-
     def summaries(self, mfids: Collection[str], *, ask: bool = True) -> dict[str, Summary]:
         """Return their summaries; with `ask`, read those never read (absent and hidden ones once a day)."""
         found = self.database.transaction(lambda db: tables.summaries_of(db, mfids))

@@ -71,12 +71,7 @@ class NewDataset:
     waits_for_ingestion: bool = False
 
     def without_secrets(self) -> NewDataset:
-        """Return it with secrets masked, which its record notes. Raises InputError for one that the id depends on.
-
-        What was registered at another Crucible is copied as it is there.
-        """
-        if self.record.result is not None:
-            return self
+        """Return it with secrets masked, which its record notes. Raises InputError for one that the id depends on."""
         learn()
         found: list[str] = []
         document = self.record.document()

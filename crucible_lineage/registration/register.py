@@ -437,10 +437,8 @@ def register_together(
 def _submission(client: CrucibleClient, new: NewDataset, machine: str, stages: RegistrationHooks) -> Submission:
     """Return what is to be sent of a dataset."""
     new = _with_possible_owner(client, new)
-    record = new.record
-    if record.result is None:  # a record copied from another Crucible has the hashes of its result
-        result = result_of(new.metadata, (file.to_json() for file in record.files))
-        record = record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).known())
+    result = result_of(new.metadata, (file.to_json() for file in new.record.files))
+    record = new.record.with_result(result, DatasetFacts.of_fields(new.fields, new.keywords, {}).known())
     metadata = {**new.metadata, **(slots_to_json(new.slots) if new.slots else {})}
     return Submission(client, new, machine, stages, *compact(record), metadata)
 

@@ -46,7 +46,7 @@ class RecordedCode:
 def recorded_code(dataset: Dataset, record: StepRecord) -> RecordedCode:
     """Return the code of a result. Its owner answers for it, together with the account that its record names.
 
-    They differ for a dataset that was copied or handed over.
+    They differ for a dataset that was handed over.
     """
     authors = frozenset({owner_of(dataset.model_dump()) or UNKNOWN, record.agent.unique_id or UNKNOWN})
     name = getattr(dataset.owner, "username", None) or record.agent.username or "somebody"

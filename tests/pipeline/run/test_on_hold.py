@@ -212,7 +212,7 @@ def test_statements_are_no_data_and_are_verified_like_any_dataset(lab: Any, sess
     now = states(session)
     assert now[made.inputs["first"][0]] == "raw", "a hold on a result does not affect its parents"
     assert hold not in now
-    assert hold in session.mirror.records_beside("lab")
+    assert hold in session.mirror.statements()
     lift(session, [hold])
     assert [(finding.check, finding.ids) for finding in verify_project(session, "lab").findings] == []
 
