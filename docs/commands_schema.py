@@ -35,6 +35,7 @@ from crucible_lineage.pipeline.plan.corrections import FieldChange
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.registration.outbox import SetAside
 from crucible_lineage.remake.driver import Outcome
+from crucible_lineage.remake.reproduce import RestoredFile
 from crucible_lineage.server.backup import Backup
 from crucible_lineage.standing.standings import Standing
 from crucible_lineage.statements.calibrations import Certificate
@@ -138,7 +139,7 @@ PRINTED: Mapping[str, Any] = {
     "certify": both(StatementOutcome, {"certificate": Certificate}),
     "lift": {"lifted": list[Statement], "follows": TEXTS},
     "project trust": one_of(StatementOutcome, {"file": str}),
-    "reproduce": one_of({"results": list[Outcome]}, {"code": TEXTS}),
+    "reproduce": one_of({"results": list[Outcome]}, {"code": TEXTS}, {"restored": list[RestoredFile]}),
     "push": {"mfids": TEXTS, "waiting": list[ResultRow], "damaged": list[SetAside]},
     "deploy": one_of({"deployments": list[DeploymentState]}, {"removed": dict[str, bool]}),
     "serve": {"url": str, "pages": str, "data": str}, "init": {"files": TEXTS, "pipeline": str, "project": str},

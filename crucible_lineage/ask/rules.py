@@ -130,7 +130,7 @@ def _of_files(evidence: Evidence, name: str, mfid: str, record: Record) -> Itera
     for filename, sha256 in expected.items():
         if filename not in present:
             message = f"{name} has lost its file {filename}"
-            yield Finding("file-missing", "error", (mfid,), message, repair_command(mfid))
+            yield Finding("file-missing", "error", (mfid,), message, restore_command(mfid))
         elif present[filename].sha256_hash not in (None, sha256):
             message = f"{name} has a file {filename} with other content than was registered; remake the dataset"
             yield Finding("file-changed", "error", (mfid,), message, _new_attempt(record))
@@ -188,9 +188,9 @@ _RERUN = "crucible-lineage data clean --cache && crucible-lineage run PIPELINE"
 _NEW_ATTEMPT = "crucible-lineage run PIPELINE --force STEP"
 
 
-def repair_command(mfid: str) -> str:
-    """Return the command that sends intact bytes of a dataset's files to Crucible again."""
-    return f"crucible-lineage verify {mfid} --repair"
+def restore_command(mfid: str) -> str:
+    """Return the command that sends lost files of a dataset to Crucible again."""
+    return f"crucible-lineage reproduce {mfid} --restore"
 
 
 def _new_attempt(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""Verification: compare links, records and files of datasets with each other. Only `repaired` changes anything.
+"""Verification: compare links, records and files of datasets with each other. It changes nothing.
 
 A project is read in pages: its datasets with metadata and links, and its files if that takes fewer calls than reading
 them by dataset. Findings about files are confirmed by reading the files of that dataset alone, since a list that
@@ -9,35 +9,32 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Coloured
 from crucible_lineage.ask.lineages import with_states
 from crucible_lineage.ask.names import deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import AFTER, HERE, Project, argument, option, question
-from crucible_lineage.ask.repair import DamagedFile, repair
 from crucible_lineage.ask.rules import (
     Evidence,
     Record,
-    expected_files,
     findings_of,
     missing_datasets,
     not_ingested,
     overwritten,
-    repair_command,
+    restore_command,
     slot_conflicts,
     withdrawn,
 )
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
-from crucible_lineage.errors import BAD_INPUT, ChecksumError, InputError, NotFoundError
+from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping, text
 from crucible_lineage.lineage.checks import Finding, check, worst_first
-from crucible_lineage.lineage.graph import LineageGraph, generations
+from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids
 from crucible_lineage.machine.process import Tell
@@ -46,13 +43,10 @@ from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import files_of, files_one_by_one, whole_record
 from crucible_lineage.session import Session
-from crucible_lineage.statements.consent import Consent, ask_in_terminal
-from crucible_lineage.statements.stating import account_ids, project_of
 from crucible_lineage.text.amounts import amount
 
 COLOURS = {"error": "red", "warning": "yellow", "notice": ""}
 FINDINGS_SHOWN = 10  # of one kind
-LOST_BYTES = {"file-missing", "file-damaged"}
 FILE_FAULTS = {"file-missing", "file-changed", "file-added", "input-changed"}
 
 
@@ -61,8 +55,6 @@ class Verification(Answer):
     """The scope of a verification and its findings, worst first.
 
     `hidden` are parents that this key cannot see, if they exist.
-    `damaged` are the files without their right bytes at Crucible, parents first; `damaged_copies` are the SHA-256 of
-    damaged files in this data folder's cache.
     """
 
     findings: tuple[Finding, ...]
@@ -71,11 +63,8 @@ class Verification(Answer):
     files: int
     bytes_read: int
     hidden: tuple[str, ...]
-    damaged: tuple[DamagedFile, ...] = ()
-    damaged_copies: tuple[str, ...] = ()
     name: str = ""
-    repairs: tuple[DamagedFile, ...] | None = None  # None unless it repaired
-    json_keys: ClassVar = "ok findings datasets records files bytes_read hidden damaged damaged_copies repairs"
+    json_keys: ClassVar = "ok findings datasets records files bytes_read hidden"
 
     @property
     def ok(self) -> bool:
@@ -87,11 +76,6 @@ class Verification(Answer):
         return not self.ok
 
     @property
-    def exit_code(self) -> int:
-        """2 if a step of others was not rerun."""
-        return BAD_INPUT if any(file.is_refused for file in self.repairs or ()) else super().exit_code
-
-    @property
     def scope(self) -> str:
         """What was compared, in words."""
         checked = f"{amount(self.datasets, 'dataset')} ({self.records} with a record), {amount(self.files, 'file')}"
@@ -100,9 +84,6 @@ class Verification(Answer):
         return checked
 
     def lines(self) -> Iterator[str]:
-        for file in self.repairs or ():
-            if file.source:
-                yield f"repaired {file.filename} of {file.mfid}, from {file.source}"
         ordered = worst_first(self.findings)
         kinds = Counter((finding.severity, finding.check) for finding in ordered)
         shown: Counter[tuple[str, str]] = Counter()
@@ -123,11 +104,9 @@ class Verification(Answer):
         yield f"{self.name}: {counts or 'no findings'}; looked at {self.scope}"
 
 
-def _one_scope(dataset: str | None = None, project: str | None = None, **given: object) -> None:
+def _one_scope(dataset: str | None = None, project: str | None = None, **_: object) -> None:
     if dataset is not None and project is not None:
         raise InputError("give either the MFID of a dataset or --project, not both")
-    if given.get("folders") and not given.get("is_repair"):
-        raise InputError("--from needs --repair, which looks for intact bytes there")
 
 
 @question("verify", announced=AFTER, check=_one_scope)
@@ -135,39 +114,18 @@ def verify(
     session: Session, dataset: Annotated[str | None, argument("[MFID]")] = None, *,
     project: Project = None,
     read_bytes: Annotated[bool, option("Also download and hash every file.", "--bytes", doors=HERE)] = False,
-    is_repair: Annotated[
-        bool, option("Send damaged and lost files again; first reads every file.", "--repair", doors=HERE)
-    ] = False,
-    folders: Annotated[
-        Sequence[Path], option(
-            "Another data folder where --repair looks for intact bytes; repeatable.", "--from", metavar="DIR",
-            exists=True, doors=HERE,
-        )
-    ] = (),
-    run_code_of: Annotated[
-        Sequence[str], option(
-            "With --repair: rerun steps that this account recorded; repeatable.", metavar="ACCOUNT", doors=HERE
-        )
-    ] = (),
     tell: Tell | None = None,
 ) -> Verification:  # fmt: skip
     """Compare the links, records and files of a project with each other, or of the dataset MFID, its ancestors and its
     descendants (whose files are not compared), or of the datasets of the sample MFID.
 
-    Ids are derived again. Each finding comes with the command that repairs it. Exit code 1 if one is an error, 2 if
-    the input is wrong. Changes nothing, except that --repair replaces lost and damaged bytes by copies from data
-    folders or other datasets, or by rerunning a step, if it is of others with consent (exit code 2 without).
+    Ids are derived again. Each finding comes with the command that mends it. Exit code 1 if one is an error, 2 if
+    the input is wrong. Changes nothing.
     """
     mfid = dataset and find_mfid(session, dataset)
     name = mfid or find_project(session, project)
     of_scope = verify_dataset if mfid else verify_project
-    found = of_scope(session, name, read_bytes=read_bytes or is_repair, tell=tell)
-    repairs: list[DamagedFile] = []
-    if is_repair and (found.damaged or found.damaged_copies):
-        where = project_of(session, [mfid], "verify") if mfid and run_code_of else name
-        consent = Consent(account_ids(session, where, run_code_of), ask_in_terminal)
-        found, repairs = repaired(session, found, lambda: of_scope(session, name, tell=tell), folders, consent)
-    return replace(found, name=name, repairs=tuple(repairs) if is_repair else None)
+    return replace(of_scope(session, name, read_bytes=read_bytes, tell=tell), name=name)
 
 
 def verify_project(
@@ -241,15 +199,11 @@ def _verify(
     findings = _confirmed(session, evidence)
     findings += _of_links(graph, datasets, {finding.ids for finding in findings})
     findings += not_ingested(session, graph, datasets)
-    bytes_read, copies = 0, list[DamagedFile]()
-    lost = _lost_files(findings, files, records)
+    bytes_read = 0
     if read_bytes:
         stored = _with_hashes(files, records, {*of_files, *fetched.found})
-        damaged_files, bytes_read = _read_bytes(session, graph, stored, tell)
-        copies = list(_damaged_copies(session, graph, stored))
-        findings += [file.finding for file in (*damaged_files, *copies) if file.finding]
-        lost += [file for file in damaged_files if file.sha256]
-    position = {mfid: number for number, generation in enumerate(generations(graph.nx)) for mfid in generation}
+        of_bytes, bytes_read = _read_bytes(session, graph, stored, tell)
+        findings += [*of_bytes, *_damaged_copies(session, graph, stored)]
     verification = Verification(
         findings=tuple(worst_first(findings)),
         datasets=len(datasets),
@@ -257,22 +211,8 @@ def _verify(
         files=sum(map(len, files.values())),
         bytes_read=bytes_read,
         hidden=tuple(sorted(hidden)),
-        damaged=tuple(sorted(lost, key=lambda file: position.get(file.mfid, len(position)))),
-        damaged_copies=tuple(copy.sha256 for copy in copies),
     )
     return verification, graph
-
-
-def _lost_files(
-    findings: Iterable[Finding], files: Mapping[str, Sequence[FileRecord]], records: Mapping[str, Record]
-) -> list[DamagedFile]:
-    """Return the recorded files that Crucible does not list any more."""
-    lost = list[DamagedFile]()
-    for mfid in dict.fromkeys(finding.ids[0] for finding in findings if finding.check == "file-missing"):
-        present = {file.filename for file in files.get(mfid, ())}
-        expected = expected_files(records[mfid]).items()
-        lost += [DamagedFile(mfid, filename, sha256) for filename, sha256 in expected if filename not in present]
-    return lost
 
 
 def _with_hashes(
@@ -337,34 +277,6 @@ def _of_links(
             yield finding
 
 
-def repaired(
-    session: Session,
-    found: Verification,
-    verify_again: Callable[[], Verification],
-    folders: Sequence[Path],
-    consent: Consent | None = None,
-) -> tuple[Verification, list[DamagedFile]]:
-    """Repair damaged files with intact bytes. Returns the remaining findings, and the outcome for each file.
-
-    `folders` are other data folders that may have intact bytes, `verify_again` verifies the same without reading bytes.
-    Steps of others are rerun with `consent`.
-    """
-    for sha256 in found.damaged_copies:
-        session.cache.evict(sha256)
-    repairs = repair(session, found.damaged, folders, consent or Consent())
-    again = verify_again()
-    left = tuple(file for file in repairs if file.error)
-    findings = [*again.findings, *(file.finding for file in left if file.finding)]
-    for at, finding in enumerate(findings):
-        if finding.check in LOST_BYTES:  # say why, and name a command that was not tried yet
-            mfid = finding.ids[0]
-            errors = [file.error for file in left if file.mfid == mfid and f" {file.filename}" in finding.message]
-            message = f"{finding.message}; not repaired: {'; '.join(errors)}"
-            findings[at] = replace(finding, message=message, command=f"{repair_command(mfid)} --from FOLDER")
-    ordered = tuple(worst_first(findings))
-    return replace(again, findings=ordered, bytes_read=found.bytes_read, damaged=left), repairs
-
-
 def _project_datasets(session: Session, project: str) -> dict[str, JsonMapping]:
     """Return all datasets of a project, with metadata and links, a thousand per call."""
     found = session.client.datasets.iter(project_id=project, include_metadata=True, include_links=True)
@@ -416,12 +328,12 @@ def _confirmed(session: Session, evidence: Evidence) -> list[Finding]:
 
 def _read_bytes(
     session: Session, graph: LineageGraph, stored: Sequence[tuple[str, FileRecord]], tell: Tell
-) -> tuple[list[DamagedFile], int]:
-    """Return the files whose bytes do not match their hash, each with its finding, and the number of bytes read."""
+) -> tuple[list[Finding], int]:
+    """Return a finding for each file whose bytes do not match its hash, and the number of bytes read."""
     tasks = [(mfid, file) for mfid, file in stored if (file.storage_backend or "gcs") == "gcs"]
     numbers, total = itertools.count(1), sum(file.size or 0 for _, file in tasks)
 
-    def read(task: tuple[str, FileRecord]) -> tuple[DamagedFile | None, int]:
+    def read(task: tuple[str, FileRecord]) -> tuple[Finding | None, int]:
         found = _read_one(session, graph, *task)
         tell(f"reading bytes: {next(numbers):,} of {amount(len(tasks), 'file')}", total)
         return found
@@ -431,22 +343,21 @@ def _read_bytes(
     return [found for found, _ in results if found], sum(size for _, size in results)
 
 
-def _read_one(session: Session, graph: LineageGraph, mfid: str, file: FileRecord) -> tuple[DamagedFile | None, int]:
+def _read_one(session: Session, graph: LineageGraph, mfid: str, file: FileRecord) -> tuple[Finding | None, int]:
     with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
         try:
             return None, session.client.files.download(file, folder).stat().st_size
         except LOST as error:
             problem = "does not match its hash" if isinstance(error, ChecksumError) else f"cannot be read: {error}"
     message = f"{graph.label(mfid)}: the file {file.filename} {problem}; its storage is damaged"
-    command = repair_command(mfid) if file.sha256_hash else ""
-    finding = Finding("file-damaged", "error", (mfid,), message, command)
-    return DamagedFile(mfid, file.filename, file.sha256_hash or "", finding), file.size or 0
+    command = restore_command(mfid) if file.sha256_hash else ""
+    return Finding("file-damaged", "error", (mfid,), message, command), file.size or 0
 
 
 def _damaged_copies(
     session: Session, graph: LineageGraph, stored: Sequence[tuple[str, FileRecord]]
-) -> Iterator[DamagedFile]:
-    """Yield the damaged copies of files in this data folder's cache, each with its finding."""
+) -> Iterator[Finding]:
+    """Yield a finding for each damaged copy of a file in this data folder's cache."""
     for sha256, (mfid, file) in {str(file.sha256_hash): (mfid, file) for mfid, file in stored}.items():
         if session.cache.is_damaged(sha256):
             message = (
@@ -454,7 +365,7 @@ def _damaged_copies(
                 f"hash ({session.cache.path(sha256)}); a step downloads it again, but check the disk, and what else "
                 "writes there"
             )
-            yield DamagedFile(mfid, file.filename, sha256, Finding("cache-damaged", "error", (mfid,), message))
+            yield Finding("cache-damaged", "error", (mfid,), message, "crucible-lineage data clean --cache")
 
 
 def certainly_deleted(session: Session, mfids: Collection[str]) -> set[str]:

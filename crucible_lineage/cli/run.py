@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
@@ -32,6 +32,9 @@ from crucible_lineage.settings import JOBS_AT_ONCE
 from crucible_lineage.statements.consent import Consent, ask_in_terminal
 from crucible_lineage.statements.stating import account_ids, project_of
 from crucible_lineage.text.amounts import amount
+
+if TYPE_CHECKING:  # imported on use
+    from crucible_lineage.remake.reproduce import RestoredFile
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
 MOST_DATASETS = MAX_RETURNED  # shown: the last ones
@@ -282,19 +285,33 @@ def reproduce_command(
         )
     ] = (),
     show_code: Annotated[bool, option("Print who wrote what would run, and run nothing.")] = False,
+    restored: Annotated[
+        bool, option("Send files that Crucible has lost or damaged again: from copies, or else remade.", "--restore")
+    ] = False,
+    folders: Annotated[
+        Sequence[Path], option(
+            "With --restore: another data folder or a backup that may have copies; repeatable.", "--from",
+            metavar="DIR", exists=True,
+        )
+    ] = (),
 ) -> Done:  # fmt: skip
     """Remake results from their recorded source, environment, parameters and inputs, and compare.
 
     Code of others runs only with consent: asked for in a terminal, by --run-code-of, or by `project trust --code`. A
     bundle has to lead to its ids. Steps get no network, an empty home, and bounds of time, memory and size.
 
-    Nothing at Crucible is changed. Exit code 0 if everything is the same within the tolerance, 1 if something differs
-    or could not be made, 2 for code of others without consent.
+    Nothing at Crucible is changed, except that --restore sends files with the recorded hashes again, also of measured
+    data. Exit code 0 if everything is the same within the tolerance, 1 if something differs or could not be made, 2
+    for code of others without consent.
     """
     from crucible_lineage.remake.driver import Options
-    from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, sampled
+    from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, restore, sampled
 
     bundle = _bundle(results, project, sample, keep)
+    if restored and (bundle or keep):
+        raise InputError("reproduce: --restore is for datasets at Crucible, without --keep")
+    if folders and not restored:
+        raise InputError("reproduce: --from is for --restore")
 
     def progress(line: str) -> None:
         if not wants_json():
@@ -310,6 +327,9 @@ def reproduce_command(
     if accounts and not bundle:
         accounts = [*account_ids(session, project or project_of(session, mfids, "reproduce"), accounts)]
     consent = Consent(accounts, ask_in_terminal)
+    if restored:
+        sent = [file for mfid in mfids for file in restore(session, mfid, folders, options, progress, consent)]
+        return Done({"restored": sent}, _of_restored(sent), 0 if all(file.source for file in sent) else FAILURE)
     if bundle:
         found = reproduce_bundle(session, bundle, options, progress, keep, consent)
     else:
@@ -320,6 +340,15 @@ def reproduce_command(
     reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
     code = 0 if good == len(found) else FAILURE
     return Done({"results": found}, [*lines, reproduced], code)
+
+
+def _of_restored(files: Sequence[RestoredFile]) -> Iterator[str]:
+    """Yield what became of each file that Crucible lacked."""
+    for file in files:
+        lost = f"{file.filename} of {file.mfid} is lost: no copy was found, and no step gave these bytes"
+        yield f"restored {file.filename} of {file.mfid}, from {file.source}" if file.source else lost
+    if not files:
+        yield "no file is lost"
 
 
 def _bundle(results: Sequence[str], project: str | None, sample: int | None, keep: Path | None) -> Path | None:

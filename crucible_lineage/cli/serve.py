@@ -162,7 +162,7 @@ def backup_command(folder: Folder) -> Done:
         backup = back_up(crucible, folder.absolute())
     except BackupError as error:
         raise InputError(str(error)) from error
-    return _done(backup, f"copied {crucible} to {backup.folder}", "crucible-lineage verify --project PROJECT --repair")
+    return _done(backup, f"copied {crucible} to {backup.folder}", "crucible-lineage verify --project PROJECT --bytes")
 
 
 @act("restore", data_command)
@@ -178,7 +178,7 @@ def restore_command(folder: Folder) -> Done:
         backup, set_aside = restore(folder.absolute(), crucible)
     except BackupError as error:
         raise InputError(str(error)) from error
-    way_out = "crucible-lineage verify --project PROJECT --repair --from FOLDER"
+    way_out = "crucible-lineage verify --project PROJECT --bytes, then reproduce MFID --restore --from FOLDER"
     done = _done(backup, f"restored {crucible} from the backup in {folder}", way_out)
     aside = [f"the previous one is set aside: {set_aside}"] if set_aside is not None else []
     return replace(done, document={**vars(backup), "set_aside": set_aside}, messages=[*done.messages, *aside])

@@ -1,4 +1,4 @@
-"""Make results again from their records, outside of any run, and compare: nothing in Crucible is changed."""
+"""Make results again from their records, outside of any run, and compare. Only `restore` changes anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from crucible_lineage.lineage import verify_bundle
 from crucible_lineage.lineage.model import CURRENT
 from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.machine.disk import private_folder
-from crucible_lineage.pipeline.plan.fetch import cached_file
+from crucible_lineage.pipeline.job.keeping import present_environment
+from crucible_lineage.pipeline.plan.fetch import LOST, cached_file, has_bytes, send_again
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef, FileRef
 from crucible_lineage.registration.read import whole_record
@@ -114,26 +115,60 @@ def _folder(session: Session) -> Iterator[Path]:
         yield Path(name)
 
 
-@contextmanager
-def remade_files(session: Session, mfid: str, consent: Consent) -> Iterator[dict[str, Path]]:
-    """Make a result again and yield its files by SHA-256, in a folder that is removed afterwards.
+@dataclass(frozen=True)
+class RestoredFile:
+    """A file of a dataset that Crucible lacked; `source` is where its bytes came from, empty if they were not found."""
 
-    Uses the present environment, and one of the recorded versions if that gives other bytes. Raises InputError if the
-    result cannot be made, ForeignCodeError without consent.
+    mfid: str
+    filename: str
+    sha256: str
+    source: str = ""
+
+
+def restore(
+    session: Session, mfid: str, folders: Sequence[Path], options: Options, report: Callable[[str], None],
+    consent: Consent,
+) -> list[RestoredFile]:  # fmt: skip
+    """Send the lost and damaged files of a dataset again: from copies here and in other data folders, else remade.
+
+    Bytes count only by the recorded SHA-256. Raises InputError if a result cannot be remade, and ForeignCodeError if
+    it is of others without `consent`.
     """
+    record = read_record(visible_dataset(session.client, mfid, "reproduce").scientific_metadata)
+    lost = {file.filename: file.sha256_hash for file in session.client.files.list(mfid) if file.sha256_hash}
+    with suppress(*LOST):  # an attached record that is damaged is restored itself
+        lost |= {file.name: file.sha256 for file in whole_record(session.client, mfid, record).files} if record else {}
+    lost = {name: sha256 for name, sha256 in lost.items() if not has_bytes(session.client, mfid, name, sha256)}
+    restored = []
+
+    def send(found: Mapping[str, Path], source: str = "") -> None:
+        for name in [name for name, sha256 in lost.items() if sha256 in found]:
+            path, sha256 = found[lost[name]], lost.pop(name)
+            send_again(session.client, mfid, name, sha256, path)
+            restored.append(RestoredFile(mfid, name, sha256, source or str(path)))
+
     with _folder(session) as name:
-        files: dict[str, Path] = {}
-        for here in (True, False):
-            options = Options(here=here, environments=session.settings.data / BUILT)
-            folder = name / ("here" if here else "as-recorded")
-            (outcome,) = reproduce_datasets(session, [mfid], options, lambda _: None, folder, consent)
+        copies = {sha256: _copy(session, sha256, folders, name) for sha256 in lost.values()}
+        send({sha256: path for sha256, path in copies.items() if path})
+        if lost and record is not None and record.as_step is not None:
+            (outcome,) = reproduce_datasets(session, [mfid], options, report, name / "made", consent)
             if outcome.verdict == NOT_MADE:
-                raise InputError(outcome.note or next(outcome.lines(), ""))
-            files |= {file_sha256(path): path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
-            recorded = [file["sha256"] for own in outcome.recorded.values() for file in own if not file.get("log")]
-            if all(sha256 in files for sha256 in recorded):
-                break
-        yield files
+                raise InputError(f"reproduce {mfid}: {outcome.note or next(outcome.lines(), '')}")
+            report("\n".join(outcome.lines()))
+            made = (path for path in (name / "made").rglob("*") if path.is_file() and not path.is_symlink())
+            send({file_sha256(path): path for path in made}, "its step, run again")
+    return [*restored, *(RestoredFile(mfid, name, sha256) for name, sha256 in lost.items())]
+
+
+def _copy(session: Session, sha256: str, folders: Sequence[Path], scratch: Path) -> Path | None:
+    """Return a copy of these bytes: in this data folder, in others and backups, or of the present environment."""
+    head, tail = sha256[:2], sha256[2:]
+    inside = (Path("cache", head, sha256), Path("crucible", "contents", head, tail), Path("contents", head, tail))
+    paths = [folder / place for folder in (session.settings.data, *folders) for place in inside]
+    for name, content in present_environment(session):
+        paths.append(scratch / name)
+        paths[-1].write_bytes(content)
+    return next((path for path in paths if path.is_file() and file_sha256(path) == sha256), None)
 
 
 def _note_history(session: Session, outcomes: Sequence[Outcome], metadata: Mapping[str, Mapping[str, object]]) -> None:

@@ -85,7 +85,7 @@ def test_damaged_bytes_are_not_fetched(changed: Changed, tmp_path: Path) -> None
     stored.write_text("forged")
     ran = changed.ask("get", changed.first, "-o", tmp_path / "x", code=1)
     assert "first.txt" in ran.stderr
-    assert f"crucible-lineage verify {changed.first} --repair" in ran.stderr
+    assert f"crucible-lineage reproduce {changed.first} --restore" in ran.stderr
     assert [*(tmp_path / "x").glob("*")] == []
 
 

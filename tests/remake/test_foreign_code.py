@@ -159,10 +159,10 @@ def test_code_of_others_runs_by_consent_only(
         assert refused.returncode == 2, refused.stderr
         for text in (runs, "eve", eve, "--show-code", f"--run-code-of {eve}", "nothing was changed"):
             assert text in refused.stderr, refused.stderr
+        restored = as_ada("reproduce", mfid, "--restore", "--here")
+        assert (restored.returncode, f"--run-code-of {eve}" in restored.stderr) == (2, True), restored.stderr
         shown = as_ada("reproduce", mfid, "--show-code")
         assert (shown.returncode, 'touch "$1"' in shown.stdout or ".touch()" in shown.stdout) == (0, True), shown
-        repaired = as_ada("verify", mfid, "--repair")
-        assert (repaired.returncode, f"--run-code-of {eve}" in repaired.stdout) == (2, True), repaired.stdout
     rerun = as_ada("rerun", foreign.counted, "--force")
     assert (rerun.returncode, "project trust NAME --code" in rerun.stderr) == (2, True), rerun.stderr
     assert "--run-code-of" not in rerun.stderr, rerun.stderr  # which `rerun` lacks

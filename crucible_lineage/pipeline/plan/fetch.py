@@ -205,7 +205,7 @@ def _from_crucible(dataset: DatasetRef, file: FileRef, target: Path, session: Se
 
 def way_out(mfid: str) -> str:
     """Return what can be done about lost bytes of a dataset, for a message."""
-    return f"to restore it: crucible-lineage verify {mfid} --repair; to remake it: crucible-lineage reproduce {mfid}"
+    return f"to restore it, from a copy or remade: crucible-lineage reproduce {mfid} --restore"
 
 
 def send_again(client: CrucibleClient, mfid: str, filename: str, sha256: str, path: Path) -> None:

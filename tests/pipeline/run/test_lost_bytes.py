@@ -23,5 +23,4 @@ def test_a_step_that_needs_lost_bytes_fails_and_names_the_ways_out(lab: Any, ses
     (fetched,) = fetch_many(session, {scaled: tmp_path})
 
     for error in (run(session, other).errors["total"], fetched.absent[file.filename]):
-        assert f"crucible-lineage verify {scaled} --repair" in error
-        assert f"crucible-lineage reproduce {scaled}" in error
+        assert f"crucible-lineage reproduce {scaled} --restore" in error
