@@ -9,7 +9,7 @@ import copy
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,7 @@ from crucible_lineage.pipeline.declare.yaml import Document, Location, read_docu
 from crucible_lineage.refs import NOT_SET
 
 INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
-_NO_SOURCE = ("model_type", "tuple_type", "string_type", "dict_type")
-_TYPE = re.compile(r"Source|FileInput|DatasetInput|(dict\[|tuple\[|function-).*")
+_TYPES = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params") if name not in INTERNAL_FIELDS]
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
@@ -229,26 +228,27 @@ PLACEHOLDERS: JsonObject = {"pipeline": "pipeline", "project": "project", "input
 MOST_ROUNDS = 50  # each removes something, and declarations are less deep
 
 
-def readable_part(declared: JsonMapping, known: Mapping[str, object]) -> tuple[PipelineSpec | None, list[JsonMapping]]:
+Errors = list[tuple[Location, JsonMapping]]  # of pydantic, with their locations in the declaration
+
+
+def readable_part(declared: JsonMapping, known: Mapping[str, object]) -> tuple[PipelineSpec | None, Errors]:
     """Return the pipeline without what is faulty, or None if no step is left, and the errors.
 
     `known` are the values of the fields that are not declared.
     """
-    data, errors, removed = dict(declared), list[JsonMapping](), set[Location]()
+    data, errors, removed = dict(declared), Errors(), set[Location]()
     for _ in range(MOST_ROUNDS):
         try:
             return PipelineSpec.model_validate(data, context=dict(known)), errors
         except ValidationError as error:
-            found: list[JsonMapping] = [dict(item) for item in error.errors()]
+            found: Errors = [(location_of(dict(item), data), dict(item)) for item in error.errors()]
         data = data if removed else copy.deepcopy(data)
-        for item in found:  # unless it follows from what was removed there or within
-            location = location_of(item["loc"])
-            errors += [] if any(part[: len(location)] == location for part in removed) else [item]
+        # Without those that follow from what was removed there or within.
+        errors += [item for item in found if not any(part[: len(item[0])] == item[0] for part in removed)]
         if not mapping_at(data, "steps"):
             break
         before = frozenset(removed)
-        for item in found:
-            location = location_of(item["loc"])
+        for location, item in found:
             if not any(location[: len(part)] == part for part in removed - before):
                 _remove(data, location, item, removed)
     return None, errors
@@ -332,81 +332,72 @@ def ingestor_faults(declared: Declaration, known: Collection[str]) -> list[Fault
     ]
 
 
-def faults_of(document: Document, errors: Iterable[JsonMapping], hidden: Collection[Location] = ()) -> Iterator[Fault]:
+def faults_of(document: Document, errors: Errors, hidden: Collection[Location] = ()) -> Iterator[Fault]:
     """Yield the faults that pydantic found, without repetitions; values at `hidden` locations are not shown."""
-    errors = list(errors)
     reported: set[tuple[Location, str]] = set()
-    for error in errors:
-        location = location_of(error["loc"])
-        if _follows(error, location, errors):
-            continue
-        kind = "source" if _is_source(location) else "type" if error["type"] in _NO_SOURCE else ""
-        named = location, kind or error["type"] + error["msg"]
-        if named not in reported:
+    for location, error in errors:
+        named = location, "type" if error["type"] in _TYPES else error["type"] + error["msg"]
+        if named not in reported and not _follows(error, location, errors):
             reported.add(named)
-            yield _fault_of(document, error, hidden)
+            yield document.fault(*_fault_of(location, error, hidden))
 
 
-def _follows(error: JsonMapping, location: Location, errors: Sequence[JsonMapping]) -> bool:
+def _follows(error: JsonMapping, location: Location, errors: Errors) -> bool:
     """Return whether an error only follows from another one, or is about a form that a value was not written in."""
-    others, kind = [(location_of(other["loc"]), other["type"]) for other in errors], error["type"]
-    same = [its for other, its in others if other == location]
-    if kind == "string_type" and isinstance(error["input"], list | tuple) and same != ["string_type"]:
-        return True  # also read as a list, whose faults are reported instead
+    kind = error["type"]
+    if kind == "string_type" and isinstance(error["input"], list | tuple):
+        # It was also read as a list, whose faults are reported instead.
+        return any(other == location and its["type"] != kind for other, its in errors)
     if kind == "too_short":  # its items have faults of their own
-        return any(other[:-1][: len(location)] == location for other, _ in others)
-    if kind in _NO_SOURCE and _is_source(location) and len(location) == 4 and isinstance(error["input"], dict | list):
-        return True
+        return any(other[:-1][: len(location)] == location for other, _ in errors)
     if kind == "missing":  # present under a misspelt name, which is reported as unknown
-        unknown = [str(other[-1]) for other, its in others if its == "extra_forbidden" and other[:-1] == location[:-1]]
-        return any(nearest_word(key, [str(location[-1])]) for key in unknown)
+        beside = [
+            other[-1] for other, its in errors if its["type"] == "extra_forbidden" and other[:-1] == location[:-1]
+        ]
+        return any(nearest_word(str(key), [str(location[-1])]) for key in beside)
     return False
 
 
-def _is_source(location: Location) -> bool:
-    return len(location) >= 4 and location[0] == "steps" and location[2] == "inputs"
-
-
-def _fault_of(document: Document, error: JsonMapping, hidden: Collection[Location]) -> Fault:
-    raw: tuple[str | int, ...] = error["loc"]
-    location = location_of(raw)
-    if location[-1:] == ("[key]",):
-        location = location[:-1]
-    label = ".".join(map(str, location))
-    if error["type"] == "extra_forbidden":
-        if location[-1] == "from name":
-            advice = "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
-            return document.fault(location, f"unknown key 'from name'; {advice}")
-        allowed = _allowed_keys(raw)
-        is_format = location[-1] == "data_format"
-        reason = "Crucible reads it from the files" if is_format else NOT_SET.get(str(location[-1]))
-        hint = reason or nearest(str(location[-1]), sorted(allowed), "possible here")
-        return document.fault(location, f"unknown key {location[-1]!r}; {hint}")
-    if error["type"] == "missing":
+def _fault_of(location: Location, error: JsonMapping, hidden: Collection[Location]) -> tuple[Location, str]:
+    """Return where an error is to be corrected, and its message."""
+    kind, name = error["type"], str(location[-1]) if location else ""
+    if kind == "extra_forbidden":
+        return location, f"unknown key {name!r}; {_instead_of(name, error['loc'])}"
+    if kind == "missing":
         within = f" in {'.'.join(map(str, location[:-1]))}" if location[:-1] else ""
-        return document.fault(location[:-1], f"the key {location[-1]!r} is missing{within}")
+        return location[:-1], f"the key {name!r} is missing{within}"
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] in _NO_SOURCE and _is_source(location):
-        message = "write a source as NAME, NAME.OUTPUT or {from: NAME}, and several as a list"
-    if error["type"] == "too_short" and _is_source(location):
-        message = "the list of sources is empty; name at least one"
-    if error["type"] == "input_kind" and isinstance(error["input"], dict):
+    if kind == "input_kind" and isinstance(error["input"], dict):
         wrong = (str(key) for key in error["input"] if key not in INPUT_KINDS)
         near = next(filter(None, (nearest_word(key, INPUT_KINDS) for key in wrong)), None)
         message += f"; did you mean {near!r}?" if near else ""
-    if error["type"].startswith(("datetime_", "date_")):
+    if kind.startswith(("datetime_", "date_")):
         message = "that is not a time; write it as in 2024-05-10T12:00:00Z"
     secret = any(location[: len(other)] == other or other[: len(location)] == location for other in hidden)
     shown = "a value from the environment" if secret else repr(error["input"])
-    return document.fault(location, f"{label}: {message} (given: {shown if len(shown) <= 60 else f'{shown[:57]}...'})")
+    given = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return location, f"{'.'.join(map(str, location))}: {message} (given: {given})"
 
 
-def location_of(raw: tuple[str | int, ...]) -> Location:
-    """Return the location in the document: pydantic's, without its tags and type names."""
-    tags = {2} if len(raw) > 2 and raw[0] == "inputs" and raw[2] in INPUT_KINDS else set()
-    types = {index for index, part in enumerate(raw) if index > 2 and isinstance(part, str) and _TYPE.fullmatch(part)}
-    types |= {len(raw) - 1} if len(raw) > 3 and raw[-1] == "str" else set()
-    return tuple(part for index, part in enumerate(raw) if index not in tags | types)
+def _instead_of(name: str, raw: tuple[str | int, ...]) -> str:
+    """Return what to write instead of an unknown key at pydantic's location."""
+    if name == "from name":
+        return "`from name` is written as the value of a field: `metadata: {NAME: \"from name '(PATTERN)'\"}`"
+    reason = "Crucible reads it from the files" if name == "data_format" else NOT_SET.get(name)
+    return reason or nearest(name, sorted(_allowed_keys(raw)), "possible here")
+
+
+def location_of(error: JsonMapping, data: object) -> Location:
+    """Return pydantic's location in the declaration: without its tags, type names, and items of what is no list."""
+    location: Location = ()
+    raw: tuple[str | int, ...] = error["loc"]
+    for number, part in enumerate(raw):
+        is_tag = number == 2 and raw[0] == "inputs" and part in INPUT_KINDS
+        if not is_tag and (
+            part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        ):
+            location, data = (*location, part), _at(data, part)
+    return (*location, raw[-1]) if error["type"] == "missing" else location
 
 
 def _allowed_keys(raw: tuple[str | int, ...]) -> list[str]:

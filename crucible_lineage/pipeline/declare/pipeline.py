@@ -101,6 +101,29 @@ class Source(TimeMatch):
         return self.nearest is not None
 
 
+def _source(declared: object) -> object:
+    """Expand the short forms `name` and `step.output`."""
+    if isinstance(declared, str):
+        source, _, output = declared.partition(".")
+        return {"from": source, "output": output or None}
+    if not isinstance(declared, Mapping | Source):
+        raise ValueError("write a source as NAME, NAME.OUTPUT or {from: NAME}, and several as a list")
+    return declared
+
+
+def _sources(declared: object) -> object:
+    """Return a single source as a list of one."""
+    if declared in ([], ()):
+        raise ValueError("the list of sources is empty; name at least one")
+    return declared if isinstance(declared, list | tuple) else (declared,)
+
+
+_Forms = str | Source | tuple[str | Source, ...]
+Sources = Annotated[
+    tuple[Annotated[Source, BeforeValidator(_source)], ...], BeforeValidator(_sources, json_schema_input_type=_Forms)
+]
+
+
 class OutputFields(Ingested, DatasetFields):
     """Description of the dataset that a step makes, and where its files are also published."""
 
@@ -196,7 +219,7 @@ class StepSpec(DeclaredModel):
         default=None,
         description="the command instead: {inputs.ROLE}, {params.NAME} and {out} are filled in; no shell sees it",
     )
-    inputs: dict[str, Source | Annotated[tuple[Source, ...], Field(min_length=1)]] = Field(
+    inputs: dict[str, Sources] = Field(
         default={}, description="the source of each role: an input, a step or step.output"
     )
     params: dict[str, object] = Field(
@@ -229,20 +252,10 @@ class StepSpec(DeclaredModel):
             raise ValueError(f"certify: from {self.certify.since}: the step has no input {self.certify.role!r}; {hint}")
         return self
 
-    @field_validator("inputs", mode="before", json_schema_input_type=dict[str, str | Source | tuple[str | Source, ...]])
-    @classmethod
-    def _short_forms(cls, value: object) -> object:
-        return {role: _source(source) for role, source in value.items()} if isinstance(value, dict) else value
-
-    @cached_property
-    def sources(self) -> dict[str, tuple[Source, ...]]:
-        """The sources of each role."""
-        return {role: item if isinstance(item, tuple) else (item,) for role, item in self.inputs.items()}
-
     @cached_property
     def all_sources(self) -> tuple[Source, ...]:
         """The sources of all roles."""
-        return tuple(source for role_sources in self.sources.values() for source in role_sources)
+        return tuple(source for sources in self.inputs.values() for source in sources)
 
     @field_validator("matrix", mode="before")
     @classmethod
@@ -348,14 +361,6 @@ def pipeline_schema() -> dict[str, Any]:
         "description": "values for ${params.NAME}, which --set can change",
     }
     return {**schema, "$schema": GenerateJsonSchema.schema_dialect, "title": "crucible-lineage pipeline"}
-
-
-def _source(declared: object) -> object:
-    """Expand the short forms `name` and `step.output`, and lists of them."""
-    if isinstance(declared, str):
-        source, _, output = declared.partition(".")
-        return {"from": source, "output": output or None}
-    return [_source(item) for item in declared] if isinstance(declared, list) else declared
 
 
 def filled(template: str, value_of: Callable[[str], object]) -> str:

@@ -86,7 +86,7 @@ class _Binder:
         step = self.spec.steps[name]
         needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
-        positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in step.sources}
+        positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in step.inputs}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
         return BoundStep(name, step, self.variants[name], needs, self.collected[name], dimensions, declared, locations)
 
@@ -111,7 +111,7 @@ class _Binder:
             self.faults.append(fault)
 
     def _check_step(self, name: str, step: StepSpec) -> None:
-        sources = step.sources
+        sources = step.inputs
         for role, role_sources in sources.items():
             for source in role_sources:
                 self._check_source(name, role, source)
@@ -255,7 +255,7 @@ class _Binder:
     def _check_outputs(self) -> None:
         """Check that sources name outputs that exist, and name one where a step has several."""
         for name, step in self.spec.steps.items():
-            for role, role_sources in step.sources.items():
+            for role, role_sources in step.inputs.items():
                 for source in role_sources:
                     signature, output, fault = self.signatures.get(source.source), source.output, ""
                     outputs = signature.outputs if signature else (output,)

@@ -48,11 +48,6 @@ class BoundStep:
     declared: Mapping[str, str] | None = None
     locations: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
-    def sources(self) -> dict[str, tuple[Source, ...]]:
-        """The sources of each role."""
-        return self.spec.sources
-
     @property
     def inspection(self) -> Inspection:
         """The inspection of the first variant; all variants share the function."""
@@ -161,7 +156,7 @@ class Dimensions:
         """Determine the dimensions of a step, after those that it depends on, with its roles that take lists."""
         roles: dict[str, str] = {}  # dimension -> the first role with it
         matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
-        for role, sources in self.spec.steps[name].sources.items():
+        for role, sources in self.spec.steps[name].inputs.items():
             for source in sources:
                 if source.is_partner:
                     self._check_fields(name, role, source.match)

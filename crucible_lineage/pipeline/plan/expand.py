@@ -235,7 +235,7 @@ class Expansion:
         self, step: BoundStep, given: Mapping[str, object], point: Point, name: str
     ) -> dict[tuple[str, int], _SourceParents]:
         """Return an instance's parents by role and source; those in time are chosen for the parents of the others."""
-        sources = {(role, number): source for role, of_role in step.sources.items()
+        sources = {(role, number): source for role, of_role in step.spec.inputs.items()
                    for number, source in enumerate(of_role)}  # fmt: skip
         parents = {
             (role, number): _SourceParents() if source.is_partner else self._feeds(step, role, source, point)
@@ -266,7 +266,7 @@ class Expansion:
         if not params and "{" not in template:
             return instance
         behind: dict[str, list[InputItem]] = {}
-        for role in instance.step.sources:
+        for role in instance.step.spec.inputs:
             items = items_behind((feed for feed in instance.feeds if feed.role == role), self.instances)
             behind[role] = [self.inputs[root][index] for root, index in items]
         instance = self._with_parameters(instance, params, behind) if params else instance
@@ -517,7 +517,7 @@ def _notes(step: BoundStep, feeds: Sequence[InputEdge]) -> Iterator[str]:
     for feed in feeds:
         if feed.chosen is not None:
             yield f"{feed.role}: {feed.chosen.label}, {feed.chosen}"
-    for role, sources in step.sources.items():
+    for role, sources in step.spec.inputs.items():
         for source in sources:
             if source.across:
                 yield f"{role}: joined across {', '.join(source.across)}"

@@ -75,7 +75,7 @@ def groups_of_combinations(combinations: Iterable[Mapping[str, object]], fields:
 
 def swept_above(step: BoundStep, pipeline: BoundPipeline) -> Iterator[str]:
     """Yield the steps with a matrix that a step is connected to instance by instance, itself included."""
-    for role, sources in step.sources.items():
+    for role, sources in step.spec.inputs.items():
         for source in sources if role not in step.collected else ():
             if source.source in pipeline.steps:
                 yield from swept_above(pipeline.steps[source.source], pipeline)
@@ -88,8 +88,8 @@ def first_scope(step: BoundStep, pipeline: BoundPipeline, columns: Mapping[str, 
 
     One named item is a scope: under another name it is other data, and its results supersede nothing.
     """
-    while step.sources:
-        role, sources = next(iter(step.sources.items()))
+    while step.spec.inputs:
+        role, sources = next(iter(step.spec.inputs.items()))
         source = sources[0].source
         if source in pipeline.spec.inputs:
             declared = pipeline.spec.inputs[source]

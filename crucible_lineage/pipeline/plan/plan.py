@@ -227,7 +227,7 @@ def _without_gaps(
     instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]
 ) -> Instance:
     """Return the instance without blocked and doubtful parents in lists that may have gaps."""
-    sources = instance.step.sources
+    sources = instance.step.spec.inputs
     roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
     gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
     if not any(gaps):
