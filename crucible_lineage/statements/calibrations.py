@@ -8,13 +8,13 @@ out of them, which splits, shortens or ends them; the order in which statements 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import accumulate
-from typing import Any, NamedTuple
+from itertools import accumulate, islice
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from crucible_lineage.condition import parse_condition
 from crucible_lineage.errors import InputError
@@ -23,6 +23,7 @@ from crucible_lineage.statements.statements import CERTIFY, ActiveStatements, St
 from crucible_lineage.text.amounts import value_text
 from crucible_lineage.text.times import moment_text, utc
 
+T = TypeVar("T")
 NEXT = "next"  # the end of a certificate that lasts until the next one begins
 NO_END = datetime.max.replace(tzinfo=UTC)
 Span = tuple[datetime, datetime]
@@ -262,45 +263,51 @@ class CertificateMatch:
         return min(filter(None, (self.before, self.after)), key=lambda near: near.seconds, default=None)
 
 
-class _Timeline:
-    """Remaining ranges of certificates with the same key, sorted by their begins and by their ends."""
+class Timeline(Generic[T]):
+    """Ranges of time, each with a text that orders equal ones, and what it is of.
 
-    def __init__(self, parts: Iterable[tuple[Span, Certificate]]) -> None:
-        self.by_begin = sorted(parts, key=lambda part: (part[0], part[1].statement))
-        self.by_end = sorted(self.by_begin, key=lambda part: (part[0][1], part[1].statement))
-        self._begins = [span[0] for span, _ in self.by_begin]
-        self._ends = [span[1] for span, _ in self.by_end]
-        self._latest = list(accumulate((span[1] for span, _ in self.by_begin), max))
+    `begun` says whether a range counts as begun at its first moment, or as following it.
+    """
 
-    def at(self, moment: datetime) -> Iterator[Certificate]:
-        index = bisect_right(self._begins, moment) - 1
-        while index >= 0 and self._latest[index] > moment:
-            (_, until), certificate = self.by_begin[index]
-            if until > moment:
-                yield certificate
+    def __init__(self, parts: Iterable[tuple[Span, str, T]], *, begun: bool) -> None:
+        self.by_begin = sorted(parts, key=lambda part: (part[0][0], part[1]))
+        self._by_end = sorted(self.by_begin, key=lambda part: (part[0][1], part[1]))
+        self._begins = [span[0] for span, _, _ in self.by_begin]
+        self._ends = [span[1] for span, _, _ in self._by_end]
+        self._latest = list(accumulate((span[1] for span, _, _ in self.by_begin), max))
+        self._at = bisect_right if begun else bisect_left
+
+    def around(self, begin: datetime, end: datetime) -> Iterator[tuple[Span, str, T]]:
+        """Yield the ranges that begin before `begin` and end after `end`, the latest begin first."""
+        index = self._at(self._begins, begin) - 1
+        while index >= 0 and self._latest[index] > end:
+            if self.by_begin[index][0][1] > end:
+                yield self.by_begin[index]
             index -= 1
 
-    def before(self, moment: datetime) -> tuple[datetime, Certificate] | None:
+    def before(self, moment: datetime) -> tuple[Span, str, T] | None:
+        """Return the range that ended last, at this moment or earlier."""
         index = bisect_right(self._ends, moment)
-        return (self._ends[index - 1], self.by_end[index - 1][1]) if index else None
+        return self._by_end[index - 1] if index else None
 
-    def after(self, moment: datetime) -> tuple[datetime, Certificate] | None:
-        index = bisect_right(self._begins, moment)
-        return (self._begins[index], self.by_begin[index][1]) if index < len(self._begins) else None
+    def after(self, moment: datetime) -> Iterator[tuple[Span, str, T]]:
+        """Yield the ranges that follow this moment, the next one first."""
+        return islice(self.by_begin, self._at(self._begins, moment), None)
 
 
 class Calibrations:
     """Certificates, by kind and by the fields that data need."""
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
-        parts: dict[_Key, list[tuple[Span, Certificate]]] = {}
+        parts: dict[_Key, list[tuple[Span, str, Certificate]]] = {}
         for certificate in certificates:
-            parts.setdefault(certificate.key, []).extend((span, certificate) for span in certificate.spans)
-        self._timelines: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, _Timeline]]] = {}
+            ranges = ((span, certificate.statement, certificate) for span in certificate.spans)
+            parts.setdefault(certificate.key, []).extend(ranges)
+        self._timelines: dict[str, dict[tuple[tuple[str, ...], str], dict[_Values, Timeline[Certificate]]]] = {}
         for (kind, fields, where), found in parts.items():
             names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
             by_values = self._timelines.setdefault(kind, {}).setdefault((names, where), {})
-            by_values[values] = _Timeline(found)
+            by_values[values] = Timeline(found, begun=True)
         self._conditions = {where: parse_condition(where) for _, _, where in parts if where}
 
     @property
@@ -311,23 +318,21 @@ class Calibrations:
     def fitting(self, kind: str, value_of: Values, moment: datetime) -> CertificateMatch:
         """Return the certificates of a kind for data with these fields, measured at `moment`."""
         timelines = list(self._matching(kind, value_of))
-        valid = [certificate for timeline in timelines for certificate in timeline.at(moment)]
-        before = max(filter(None, (timeline.before(moment) for timeline in timelines)), key=_order, default=None)
-        after = min(filter(None, (timeline.after(moment) for timeline in timelines)), key=_order, default=None)
+        valid = sorted(part[1:] for timeline in timelines for part in timeline.around(moment, moment))
+        ended = filter(None, (timeline.before(moment) for timeline in timelines))
+        following = filter(None, (next(timeline.after(moment), None) for timeline in timelines))
+        before = max(((span[1], name, it) for span, name, it in ended), default=None)
+        after = min(((span[0], name, it) for span, name, it in following), default=None)
         return CertificateMatch(
-            tuple(sorted(valid, key=lambda certificate: certificate.statement)),
-            before and Neighbour(before[1], before[0], "before", (moment - before[0]).total_seconds()),
-            after and Neighbour(after[1], after[0], "after", (after[0] - moment).total_seconds()),
+            tuple(certificate for _, certificate in valid),
+            before and Neighbour(before[2], before[0], "before", (moment - before[0]).total_seconds()),
+            after and Neighbour(after[2], after[0], "after", (after[0] - moment).total_seconds()),
         )
 
-    def _matching(self, kind: str, value_of: Values) -> Iterator[_Timeline]:
+    def _matching(self, kind: str, value_of: Values) -> Iterator[Timeline[Certificate]]:
         for (names, where), by_values in self._timelines.get(kind, {}).items():
             values = tuple(value_text(value) for name in names if (value := value_of(name)) is not None)
             timeline = by_values.get(values)
             with suppress(InputError):  # values that cannot be compared meet no condition
                 if timeline is not None and (not where or self._conditions[where].is_met(value_of, "the data")):
                     yield timeline
-
-
-def _order(match: tuple[datetime, Certificate]) -> tuple[datetime, str]:
-    return match[0], match[1].statement

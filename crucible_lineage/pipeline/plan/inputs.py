@@ -17,7 +17,6 @@ from crucible_lineage.errors import IdTakenError, InputError, NotFoundError, Ref
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.model import CANDIDATE, INCOMPLETE, SUPERSEDED
-from crucible_lineage.marks import METADATA_PREFIX
 from crucible_lineage.pipeline.declare.inputs import (
     NIGHT,
     CalibrationInput,
@@ -108,7 +107,7 @@ def known_inputs(
 ) -> dict[str, tuple[InputItem, ...]]:
     """Return the datasets of each input, including those still to be registered. Changes nothing.
 
-    `with_fields` tells whether the declaration uses fields of their records (`used_fields`). Calibrations are those
+    `with_fields` tells whether the declaration uses fields of their records (`uses_fields`). Calibrations are those
     certified `as_of` a moment.
     """
     zone, found = ZoneInfo(spec.timezone), {}
@@ -233,25 +232,16 @@ def _add_time(item: InputItem, zone: ZoneInfo) -> InputItem:
     return replace(item, fields=fields, span=item.span or (moment, moment))
 
 
-def used_fields(spec: PipelineSpec) -> set[str]:
-    """Return the fields of records that a declaration uses: to match and group data, and as parameters."""
-    fields = set[str]()
-    for declared in spec.inputs.values():
-        fields.update(*(declared.match or {}).values())
-        fields |= {"timestamp"} if declared.match else set()
-        fields |= {METADATA_PREFIX} if isinstance(declared, CalibrationInput) else set()
-    for step in spec.steps.values():
-        fields |= _fields_of_step(step)
-    return fields
+def uses_fields(spec: PipelineSpec) -> bool:
+    """Return whether a declaration uses fields of records: to match and group data, and as parameters."""
+    return any(declared.match for declared in spec.inputs.values()) or any(map(_takes_fields, spec.steps.values()))
 
 
-def _fields_of_step(step: StepSpec) -> set[str]:
-    fields = {name for source in step.all_sources for name in (*(source.group_by or ()), *source.match)}
-    fields |= {"timestamp"} if any(source.is_partner for source in step.all_sources) else set()
-    fields |= {"timestamp", *step.certify.of} if step.certify else set()
+def _takes_fields(step: StepSpec) -> bool:
+    if step.certify or any(source.group_by or source.is_partner for source in step.all_sources) or parent_params(step):
+        return True
     named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
-    fields |= {name for role, _, name in named if role in step.inputs and name not in OWN_PARENT_FIELDS}
-    return fields | {reference.partition(".")[2] for found in parent_params(step).values() for reference in found}
+    return any(role in step.inputs and name not in OWN_PARENT_FIELDS for role, _, name in named)
 
 
 def _existing_item(mfid: str, session: Session, *, with_fields: bool) -> InputItem:

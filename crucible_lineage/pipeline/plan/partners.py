@@ -6,12 +6,10 @@ first. For "either", a group with members on both sides of another row is at dis
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import accumulate
 
 from crucible_lineage.errors import shortened
 from crucible_lineage.json_types import JsonMapping, JsonObject
@@ -23,6 +21,7 @@ from crucible_lineage.statements.calibrations import (
     Certificate,
     CertificateMatch,
     Span,
+    Timeline,
     Values,
     certificate_document,
     certified_text,
@@ -63,6 +62,9 @@ class RelationRow:
         """Time of measurement of the last member."""
         assert self.span is not None
         return self.span[1]
+
+
+Rows = Timeline[RelationRow]
 
 
 @dataclass(frozen=True)
@@ -111,36 +113,20 @@ class Partners:
     absent: bool = False
 
 
-class _Timeline:
-    """Dated rows with equal values, sorted for both sides."""
+def _on(side: str, row: RelationRow, timeline: Rows, exclude: int | None = None) -> RelationRow | None:
+    """Return the nearest row on a side; after the row, never the one with key `exclude`."""
+    if side == BEFORE:
+        part = timeline.before(row.last)
+        return part[2] if part else None
+    if side == AFTER:
+        return next((other for _, _, other in timeline.after(row.first) if other.key != exclude), None)
+    candidates = (_on(BEFORE, row, timeline), _around(row, timeline), _on(AFTER, row, timeline))
+    return min(filter(None, candidates), key=lambda other: _distance(row, other)[1], default=None)
 
-    def __init__(self, rows: Iterable[RelationRow]) -> None:
-        dated = list(rows)
-        self.by_last = sorted(dated, key=lambda row: (row.last, row.tie))
-        self.by_first = sorted(dated, key=lambda row: (row.first, row.tie))
-        self._lasts = [row.last for row in self.by_last]
-        self._firsts = [row.first for row in self.by_first]
-        self._latest = list(accumulate((row.last for row in self.by_first), max))
 
-    def on(self, side: str, row: RelationRow, exclude: int | None = None) -> RelationRow | None:
-        """Return the nearest row on a side; after the row, never the one with key `exclude`."""
-        if side == BEFORE:
-            index = bisect_right(self._lasts, row.last)
-            return self.by_last[index - 1] if index else None
-        if side == AFTER:
-            index = bisect_left(self._firsts, row.first)
-            return next((other for other in self.by_first[index : index + 2] if other.key != exclude), None)
-        candidates = (self.on(BEFORE, row), self.around(row), self.on(AFTER, row))
-        return min(filter(None, candidates), key=lambda other: _distance(row, other)[1], default=None)
-
-    def around(self, row: RelationRow) -> RelationRow | None:
-        """Return, of the groups with members before and after the row, the one that began last."""
-        index = bisect_left(self._firsts, row.first) - 1
-        while index >= 0 and self._latest[index] > row.last:
-            if self.by_first[index].last > row.last:
-                return self.by_first[index]
-            index -= 1
-        return None
+def _around(row: RelationRow, timeline: Rows) -> RelationRow | None:
+    """Return, of the groups with members before and after the row, the one that began last."""
+    return next((other for _, _, other in timeline.around(row.first, row.last)), None)
 
 
 class Candidates:
@@ -151,7 +137,7 @@ class Candidates:
         self._same = same
         self._rule = rule
         self._equal: dict[tuple[str, ...], list[RelationRow]] = {}
-        self._timelines: dict[tuple[str, ...], _Timeline] = {}
+        self._timelines: dict[tuple[str, ...], Rows] = {}
         for row in rows:
             if not row.fault:
                 self._equal.setdefault(row.values, []).append(row)
@@ -176,26 +162,27 @@ class Candidates:
             )
             return Partners(fault=fault)
         if row.values not in self._timelines:
-            self._timelines[row.values] = _Timeline(equal)
+            parts = ((other.span, other.tie, other) for other in equal if other.span)
+            self._timelines[row.values] = Timeline(parts, begun=False)
         timeline = self._timelines[row.values]
         if row.undated:
             fault = f"{row.undated} has no time of measurement (timestamp), by which {self.name} is chosen; set it"
             return self._otherwise(row, timeline, fault)
         found: list[tuple[str, RelationRow]] = []
         for side in self._rule.sides:
-            other = timeline.on(side, row, found[0][1].key if found else None)
+            other = _on(side, row, timeline, found[0][1].key if found else None)
             if other is None or self._is_far(row, other, side):
                 return self._otherwise(row, timeline, self._not_found(row, timeline, side))
             found.append((side, other))
         return Partners(tuple(self._chosen(row, other, side) for side, other in found))
 
-    def _otherwise(self, row: RelationRow, timeline: _Timeline, fault: str) -> Partners:
+    def _otherwise(self, row: RelationRow, timeline: Rows, fault: str) -> Partners:
         """Return the declared alternative for a row that nothing matches."""
         otherwise, instead = self._rule.otherwise, None
         if otherwise == EARLIEST:
-            instead = next(iter(timeline.by_first), None)
+            instead = timeline.by_begin[0][2] if timeline.by_begin else None
         elif otherwise == NEAREST and not row.undated:
-            instead = timeline.on(EITHER, row)
+            instead = _on(EITHER, row, timeline)
         if instead is None or (not row.undated and self._is_far(row, instead, EITHER)):
             return Partners(fault=fault, absent=otherwise == NONE)
         return Partners((self._chosen(row, instead, EITHER, f"else {otherwise}"),))
@@ -211,15 +198,15 @@ class Candidates:
     def _is_far(self, row: RelationRow, other: RelationRow, side: str) -> bool:
         return self._rule.within is not None and _distance(row, other, side)[1] > self._rule.within
 
-    def _not_found(self, row: RelationRow, timeline: _Timeline, side: str) -> str:
+    def _not_found(self, row: RelationRow, timeline: Rows, side: str) -> str:
         """Return the message that nothing matches on a side, with the nearest on both."""
         where = "before or after" if side == EITHER else side
         within = f" within {span_text(self._rule.within)}" if self._rule.within is not None else ""
         same = f" with {_values_text(self._values(row))}" if self._same else ""
         moment = row.first if side == AFTER else row.last
         message = f"{self.name} has nothing {where} {row.label} ({moment_text(moment)}){within}{same}"
-        near = [_near(row, timeline.on(other, row), other) for other in (BEFORE, AFTER)]
-        if (around := timeline.around(row)) is not None:
+        near = [_near(row, _on(other, row, timeline), other) for other in (BEFORE, AFTER)]
+        if (around := _around(row, timeline)) is not None:
             near.append(f"{around.label} began before it and ended after it (`nearest: either` would take it)")
         return f"{message}: {', '.join(near)}; to accept another one, add `else: nearest`, `earliest` or `none`"
 

@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.plan.current import changed_descriptions
 from crucible_lineage.pipeline.plan.differences import Ingredients, UsedFiles
 from crucible_lineage.pipeline.plan.expand import Expansion, Instance
 from crucible_lineage.pipeline.plan.facts import ParentFacts
-from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, used_fields
+from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, uses_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
 from crucible_lineage.refs import ITSELF, DatasetRef
@@ -193,7 +193,7 @@ def plan_pipeline(
     spec = pipeline.spec
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
-    with_fields = with_fields or bool(used_fields(spec))
+    with_fields = with_fields or uses_fields(spec)
     around = (*within, spec.path.resolve())
     results_of = partial(_results_of, session=session, within=around, as_of=as_of, with_fields=with_fields)
     inputs = known_inputs(spec, session, results_of, with_fields=with_fields, as_of=as_of)
