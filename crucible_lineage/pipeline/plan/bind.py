@@ -33,6 +33,7 @@ from crucible_lineage.pipeline.declare.yaml import Location
 from crucible_lineage.pipeline.plan.bound import (
     BoundPipeline,
     BoundStep,
+    Dimension,
     Dimensions,
     Variant,
     generations,
@@ -82,7 +83,7 @@ class _Binder:
             raise InputError("", in_file)
         return BoundPipeline(self.spec, {name: self._bound(name, found.by_step[name]) for name in order})
 
-    def _bound(self, name: str, dimensions: tuple[str, ...]) -> BoundStep:
+    def _bound(self, name: str, dimensions: tuple[Dimension, ...]) -> BoundStep:
         step = self.spec.steps[name]
         needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
@@ -44,7 +45,7 @@ class BoundStep:
     variants: tuple[Variant, ...]
     needs: tuple[str, ...]
     collected: frozenset[str] = frozenset()
-    dimensions: tuple[str, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
     declared: Mapping[str, str] | None = None
     locations: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,23 +107,15 @@ def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Co
 
 PARAMS_PREFIX = "params."
 
-_BY = " by "  # names contain no spaces
 
+class Dimension(NamedTuple):
+    """What a step has one instance for each of: datasets of an input, combinations of a matrix, or groups of these."""
 
-def grouping(root: str, fields: Sequence[str]) -> str:
-    """Return the dimension of the groups of a root's datasets or combinations by these fields."""
-    return f"{root}{_BY}{', '.join(dict.fromkeys(fields))}"
+    root: str
+    fields: tuple[str, ...] = ()
 
-
-def root_of(dimension: str) -> str:
-    """Return the input, or the step with a matrix, of a dimension."""
-    return dimension.partition(_BY)[0]
-
-
-def fields_of(dimension: str) -> tuple[str, ...]:
-    """Return the fields that a dimension groups by; none for the datasets themselves."""
-    _, _, fields = dimension.partition(_BY)
-    return tuple(fields.split(", ")) if fields else ()
+    def __str__(self) -> str:
+        return f"{self.root} by {', '.join(self.fields)}" if self.fields else self.root
 
 
 def is_field(name: str) -> bool:
@@ -140,8 +133,8 @@ def unknown_field(name: str) -> str:
 
 
 def record_fields(fields: Iterable[str]) -> tuple[str, ...]:
-    """Return the fields of records; the others are parameters of steps."""
-    return tuple(name for name in fields if not name.startswith(PARAMS_PREFIX))
+    """Return the fields of records, each once; the others are parameters of steps."""
+    return tuple(name for name in dict.fromkeys(fields) if not name.startswith(PARAMS_PREFIX))
 
 
 class Dimensions:
@@ -150,11 +143,11 @@ class Dimensions:
     def __init__(self, spec: PipelineSpec, report: Callable[[str, str, str], None]) -> None:
         self.spec = spec
         self.report = report
-        self.by_step: dict[str, tuple[str, ...]] = {}
+        self.by_step: dict[str, tuple[Dimension, ...]] = {}
 
     def add(self, name: str, collected: frozenset[str]) -> None:
         """Determine the dimensions of a step, after those that it depends on, with its roles that take lists."""
-        roles: dict[str, str] = {}  # dimension -> the first role with it
+        roles: dict[Dimension, str] = {}  # dimension -> the first role with it
         matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
         for role, sources in self.spec.steps[name].inputs.items():
             for source in sources:
@@ -168,16 +161,16 @@ class Dimensions:
                     if declared is not None and declared.partner:
                         matched.setdefault(declared.partner, role)
                     elif declared is not None and declared.each:
-                        roles.setdefault(source.source, role)
+                        roles.setdefault(Dimension(source.source), role)
                     for dimension in self.by_step.get(source.source, ()):
                         roles.setdefault(dimension, role)
         for partner, role in matched.items():
             # The datasets of a group that agree in the fields they are matched by share one partner.
             by = {name for other in self.spec.inputs.values() if other.match for name in other.match.get(partner, ())}
-            if not any(root_of(dim) == partner and fields_of(dim) and by <= {*fields_of(dim)} for dim in roles):
-                roles.setdefault(partner, role)
+            if not any(dim.root == partner and dim.fields and by <= {*dim.fields} for dim in roles):
+                roles.setdefault(Dimension(partner), role)
         if len(self.spec.steps[name].combinations) > 1:
-            roles[name] = ""
+            roles[Dimension(name)] = ""
         self.by_step[name] = self._finest(name, roles)
 
     def _check_fields(self, step: str, role: str, fields: Iterable[str]) -> bool:
@@ -187,7 +180,7 @@ class Dimensions:
             self._fault(step, role, unknown_field(wrong))
         return wrong is None
 
-    def _grouped(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+    def _grouped(self, step: str, role: str, source: Source) -> tuple[Dimension, ...]:
         """Return the dimensions that `group_by` requests; none if that is impossible, which is reported."""
         fields = source.group_by or ()
         if not self._check_fields(step, role, fields):
@@ -195,36 +188,38 @@ class Dimensions:
         swept = self._swept_upstream(step, role, source)
         if not (by_record := record_fields(fields)):
             return swept
-        roots = [dim for dim in self.by_step.get(source.source, ()) if root_of(dim) in self.spec.inputs]
-        roots = [source.source] if source.source in self.spec.inputs else roots
+        roots = [dim for dim in self.by_step.get(source.source, ()) if dim.root in self.spec.inputs]
+        roots = [Dimension(source.source)] if source.source in self.spec.inputs else roots
         if len(roots) != 1:
-            reason = f"it exists once for each of {', '.join(roots)} together" if roots else "it is a single value"
+            reason = (
+                f"it exists once for each of {', '.join(map(str, roots))} together" if roots else "it is a single value"
+            )
             self._fault(step, role, f"{source.source} cannot be grouped: {reason}")
             return ()
         (dimension,) = roots
-        root, declared = root_of(dimension), self.spec.inputs[root_of(dimension)]
+        root, declared = dimension.root, self.spec.inputs[dimension.root]
         if declared.partner or (isinstance(declared, FileInput) and not declared.each):
             partner = declared.partner
             remedy = f"group {partner}, which it is matched with" if partner else "give it `each: true`"
             self._fault(step, role, f"the datasets of {root} cannot be grouped; {remedy}")
             return ()
-        if left := set(by_record) - set(fields_of(dimension)) if fields_of(dimension) else set():
-            reason = f"{source.source} is already grouped by {', '.join(fields_of(dimension))}, and not by {min(left)}"
+        if left := {*by_record} - {*dimension.fields} if dimension.fields else set():
+            reason = f"{source.source} is already grouped by {', '.join(dimension.fields)}, and not by {min(left)}"
             self._fault(step, role, f"{reason}; use fields that it is grouped by")
             return ()
-        return grouping(root, by_record), *swept
+        return Dimension(root, by_record), *swept
 
-    def _swept_upstream(self, step: str, role: str, source: Source) -> tuple[str, ...]:
+    def _swept_upstream(self, step: str, role: str, source: Source) -> tuple[Dimension, ...]:
         """Return the dimensions of swept parameters upstream, except those joined by `across`."""
         joined, dimensions, known = set(source.across or ()), [], set[str]()
         for dimension in self.by_step.get(source.source, ()):
-            if (root := root_of(dimension)) not in self.spec.steps:
+            if dimension.root not in self.spec.steps:
                 continue
-            swept = {name for combination in self.spec.steps[root].combinations for name in combination}
-            params = [name.removeprefix(PARAMS_PREFIX) for name in fields_of(dimension)] or sorted(swept)
+            swept = {name for combination in self.spec.steps[dimension.root].combinations for name in combination}
+            params = [name.removeprefix(PARAMS_PREFIX) for name in dimension.fields] or sorted(swept)
             known.update(params)
             if left := [f"{PARAMS_PREFIX}{name}" for name in params if name not in joined]:
-                dimensions.append(dimension if len(left) == len(params) else grouping(root, left))
+                dimensions.append(dimension if len(left) == len(params) else Dimension(dimension.root, tuple(left)))
         grouped = {name.removeprefix(PARAMS_PREFIX) for name in source.group_by or () if name.startswith(PARAMS_PREFIX)}
         for name in sorted((joined | grouped) - known):
             hint = nearest(name, sorted(known)) if known else "nothing is swept there"
@@ -233,19 +228,15 @@ class Dimensions:
             self._fault(step, role, f"{name!r} is in group_by and in across; remove it from one of them")
         return tuple(dimensions)
 
-    def _finest(self, step: str, roles: Mapping[str, str]) -> tuple[str, ...]:
-        of_root: dict[str, list[str]] = {}
-        for dimension in roles:
-            of_root.setdefault(root_of(dimension), []).append(dimension)
+    def _finest(self, step: str, roles: Mapping[Dimension, str]) -> tuple[Dimension, ...]:
+        """Return of the dimensions with the same root the finest one, which has to fit the others."""
         finest = []
-        for root, several in of_root.items():
-            if root in several:
-                finest.append(root)
-                continue
-            best = max(several, key=lambda dim: len(fields_of(dim)))
+        for root in dict.fromkeys(dimension.root for dimension in roles):
+            several = [dimension for dimension in roles if dimension.root == root]
+            best = max(several, key=lambda dimension: len(dimension.fields) or math.inf)
             for other in several:
-                if not set(fields_of(other)) <= set(fields_of(best)):
-                    fields = (", ".join(fields_of(dimension)) for dimension in (best, other))
+                if best.fields and not {*other.fields} <= {*best.fields}:
+                    fields = (", ".join(dimension.fields) for dimension in (best, other))
                     self._fault(step, roles[other], f"groups by {' and by '.join(fields)} do not fit")
             finest.append(best)
         return tuple(finest)

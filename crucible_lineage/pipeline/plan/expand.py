@@ -20,10 +20,8 @@ from crucible_lineage.pipeline.plan.bind import filled_in, parent_params
 from crucible_lineage.pipeline.plan.bound import (
     BoundPipeline,
     BoundStep,
-    fields_of,
-    grouping,
+    Dimension,
     record_fields,
-    root_of,
 )
 from crucible_lineage.pipeline.plan.inputs import InputItem, Inputs, joint_span
 from crucible_lineage.pipeline.plan.inspect import Inspection
@@ -40,7 +38,7 @@ from crucible_lineage.refs import DatasetRef
 from crucible_lineage.text.amounts import amount, distinct, is_equal, value_text
 
 MOST_INSTANCES = 100_000
-Point = Mapping[str, int]  # dimension -> index of its value
+Point = Mapping[Dimension, int]  # dimension -> index of its value
 
 
 @dataclass(frozen=True)
@@ -128,50 +126,48 @@ class Expansion:
         self.instances: dict[str, Instance] = {}
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> points and names of its instances
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
-        self.columns: dict[str, tuple[Value, ...]] = {}  # dimension -> its values
-        self.value_at: dict[str, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
+        self.columns: dict[Dimension, tuple[Value, ...]] = {}  # dimension -> its values
+        self.value_at: dict[Dimension, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
         self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
         self.candidates: dict[object, Candidates] = {}  # by name and rule
         for name, items in inputs.items():
-            self._add_column(name, values_of_input(items))
+            self._add_column(Dimension(name), values_of_input(items))
 
     def expand(self) -> dict[str, Instance]:
         """Return the instances, in an order of execution."""
         for step in self.pipeline.steps.values():
             labels = [variant.label for variant in step.variants]
-            self._add_column(step.name, tuple(Value(label, label, (n,)) for n, label in enumerate(labels)))
-            grouped = {grouping(root, by_record) for source in step.spec.all_sources
+            self._add_column(Dimension(step.name), tuple(Value(label, label, (n,)) for n, label in enumerate(labels)))
+            grouped = {Dimension(root, by_record) for source in step.spec.all_sources
                        if source.group_by and (by_record := record_fields(source.group_by))
                        for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
             for dimension in {*grouped, *step.dimensions}.difference(self.columns):
-                root, fields = root_of(dimension), fields_of(dimension)
+                root, fields = dimension
                 if root in self.inputs:
                     self._add_column(dimension, groups_of(self.inputs[root], fields))
                 else:
                     combinations = self.pipeline.steps[root].spec.combinations
                     self._add_column(dimension, groups_of_combinations(combinations, fields))
             sizes = [len(self.columns[dimension]) for dimension in step.dimensions]
-            if len(self.instances) + math.prod(sizes) > MOST_INSTANCES:
-                message = f"step {step.name!r} would have {math.prod(sizes)} instances, one for each combination of "
-                message += (
-                    f"{', '.join(step.dimensions)}; at most {MOST_INSTANCES} are possible. Pair inputs by `match`"
-                )
-                raise InputError(message)
+            if len(self.instances) + (count := math.prod(sizes)) > MOST_INSTANCES:
+                each = ", ".join(map(str, step.dimensions))
+                message = f"step {step.name!r} would have {count} instances, one for each combination of {each}"
+                raise InputError(f"{message}; at most {MOST_INSTANCES} are possible. Pair inputs by `match`")
             self.points[step.name] = []
             swept = tuple(swept_above(step, self.pipeline))
             for indices in product(*map(range, sizes)):
                 self._add(step, dict(zip(step.dimensions, indices, strict=True)), indices, swept)
         return self.instances
 
-    def _add_column(self, dimension: str, values: tuple[Value, ...]) -> None:
+    def _add_column(self, dimension: Dimension, values: tuple[Value, ...]) -> None:
         self.columns[dimension] = values
         self.value_at[dimension] = {member: n for n, value in enumerate(values) for member in value.members}
 
     def _roots(self, source: str) -> list[str]:
-        return [source] if source in self.inputs else [root_of(name) for name in self.pipeline.steps[source].dimensions]
+        return [source] if source in self.inputs else [dim.root for dim in self.pipeline.steps[source].dimensions]
 
     def _add(self, step: BoundStep, point: Point, indices: tuple[int, ...], swept: tuple[str, ...]) -> None:
-        variant = step.variants[point.get(step.name, 0)]
+        variant = step.variants[point.get(Dimension(step.name), 0)]
         values = {dimension: self.columns[dimension][index] for dimension, index in point.items()}
         labels = [value.label for value in values.values()]
         name = f"{step.name}[{', '.join(labels)}]" if labels else step.name
@@ -179,10 +175,10 @@ class Expansion:
             raise InputError(f"two instances would be called {name!r}; give them values that look different")
         parents = self._sources(step, variant.given, point, name)
         feeds = tuple(feed for part in parents.values() for feed in part.feeds)
-        group = ", ".join(value.label for dimension, value in values.items() if fields_of(dimension))
-        items = [value.label for dimension, value in values.items() if dimension in self.inputs]
-        steps = dict.fromkeys((*swept, *(dimension for dimension in point if dimension in self.points)))
-        variants = [self.pipeline.steps[other].variants[point.get(other, 0)].label for other in steps]
+        group = ", ".join(value.label for dimension, value in values.items() if dimension.fields)
+        items = [value.label for (root, fields), value in values.items() if root in self.inputs and not fields]
+        steps = dict.fromkeys((*swept, *(root for root, fields in point if root in self.points and not fields)))
+        variants = [self.pipeline.steps[other].variants[point.get(Dimension(other), 0)].label for other in steps]
         about = self._about(values)
         instance = Instance(
             name=name,
@@ -204,18 +200,18 @@ class Expansion:
         self.points[step.name].append((point, name))
         self.names[step.name, indices] = name
 
-    def _about(self, values: Mapping[str, Value]) -> tuple[tuple[str, int], ...]:
+    def _about(self, values: Mapping[Dimension, Value]) -> tuple[tuple[str, int], ...]:
         """Return the items of inputs that an instance with these values is about."""
-        roots = ((root_of(dimension), value) for dimension, value in values.items())
-        return tuple((root, index) for root, value in roots if root in self.inputs for index in value.members)
+        roots = ((root, value) for (root, _), value in values.items() if root in self.inputs)
+        return tuple((root, index) for root, value in roots for index in value.members)
 
     def _slots(
-        self, step: BoundStep, values: Mapping[str, Value], variants: Sequence[str]
+        self, step: BoundStep, values: Mapping[Dimension, Value], variants: Sequence[str]
     ) -> dict[str, tuple[str, ...]]:
         """Return the slots of each output, in the scope of these values; none if the step is made from records."""
         if not step.declared:
             return {}
-        scopes = [value.scope for dimension, value in values.items() if dimension not in self.points]
+        scopes = [value.scope for (root, fields), value in values.items() if fields or root not in self.points]
         scope = ", ".join((*(scopes or [first_scope(step, self.pipeline, self.columns)]), *variants))
         place = step.declared["name"], step.declared["step"]
         return {output: (slot(*place, output, scope),) for output in step.inspection.outputs}
@@ -296,10 +292,12 @@ class Expansion:
 
     def _members(self, root: str, point: Point, fields: Sequence[str] = ()) -> Sequence[int] | None:
         """Return the members of a root that an instance is about, or their group by `fields`; None for all."""
-        value = next((self.columns[name][index] for name, index in point.items() if root_of(name) == root), None)
+        value = next(
+            (self.columns[dimension][index] for dimension, index in point.items() if dimension.root == root), None
+        )
         if value is None or not fields:
             return value.members if value else None
-        dimension = grouping(root, fields)
+        dimension = Dimension(root, tuple(fields))
         return self.columns[dimension][self.value_at[dimension][value.members[0]]].members
 
     def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> _SourceParents:
@@ -317,7 +315,7 @@ class Expansion:
             parents = self._matched_feeds(source, role, declared, point, collects=collects)
         else:
             members = self._members(name, point, record_fields(source.group_by or ()))
-            if members is None or not (source.group_by or not collects or name not in point):
+            if members is None or not (source.group_by or not collects or Dimension(name) not in point):
                 members = range(len(items))
             feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in members)
             parents = _SourceParents(feeds, "" if feeds else f"input {name} has no dataset")
@@ -347,7 +345,7 @@ class Expansion:
         items = self.inputs[partner]
         if members is not None and not collects:
             own = [items[index] for index in members]
-            group = next(self.columns[dim][index].label for dim, index in point.items() if root_of(dim) == partner)
+            group = next(self.columns[dim][index].label for dim, index in point.items() if dim.root == partner)
             label = own[0].label if len(own) == 1 else group
             return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same)))
         own = list(items) if members is None else [items[index] for index in members]
@@ -424,7 +422,7 @@ class Expansion:
         name, indices = source.source, list[int]()
         if not collects:
             for dimension in self.pipeline.steps[name].dimensions:  # they may be coarser than its own
-                members = self._members(root_of(dimension), point)
+                members = self._members(dimension.root, point)
                 assert members
                 indices.append(self.value_at[dimension][members[0]])
             yield self.names[name, tuple(indices)]

@@ -10,7 +10,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.inputs import DatasetInput, FileInput, ResultInput
 from crucible_lineage.pipeline.plan.bind import label_of
-from crucible_lineage.pipeline.plan.bound import PARAMS_PREFIX, BoundPipeline, BoundStep
+from crucible_lineage.pipeline.plan.bound import PARAMS_PREFIX, BoundPipeline, BoundStep, Dimension
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.text.amounts import value_text
 
@@ -83,7 +83,7 @@ def swept_above(step: BoundStep, pipeline: BoundPipeline) -> Iterator[str]:
         yield step.name
 
 
-def first_scope(step: BoundStep, pipeline: BoundPipeline, columns: Mapping[str, Sequence[Value]]) -> str:
+def first_scope(step: BoundStep, pipeline: BoundPipeline, columns: Mapping[Dimension, Sequence[Value]]) -> str:
     """Return the scope of the item behind a step's first input, or the input's name if that is several items.
 
     One named item is a scope: under another name it is other data, and its results supersede nothing.
@@ -98,7 +98,8 @@ def first_scope(step: BoundStep, pipeline: BoundPipeline, columns: Mapping[str, 
                 or (isinstance(declared, FileInput) and len(declared.file) == 1 and not declared.is_pattern)
                 or (isinstance(declared, DatasetInput) and len(declared.dataset) == 1)
             )
-            return columns[source][0].scope if is_single and columns[source] else source
+            values = columns[Dimension(source)]
+            return values[0].scope if is_single and values else source
         if len(sources) > 1 or role in step.collected:
             return source
         step = pipeline.steps[source]
