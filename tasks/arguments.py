@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
@@ -117,8 +116,8 @@ class Arguments:
         """Return the argument that the function has changed in place, or several by their names; None if none."""
         changed = {}
         for role, (value, digest) in self.objects.items():
-            with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
-                now = store_value(value, Path(folder))
+            with self.recording.session.outbox.draft() as folder:
+                now = store_value(value, folder)
             if digest and now.is_whole and now.digest != digest:
                 changed[role] = value
         return next(iter(changed.values())) if len(changed) == 1 else changed or None
@@ -200,8 +199,8 @@ class Arguments:
         address = masked_text(address)
         if (known := of_keyword(keyword_of("address", address), self.recording)) is not None:
             return known
-        with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
-            stored = store_value({"address": address}, Path(folder))
+        with self.recording.session.outbox.draft() as folder:
+            stored = store_value({"address": address}, folder)
             dataset = self.recording.put_files(
                 stored.files,
                 "data of another catalogue, which lie at their address",
@@ -326,12 +325,12 @@ class Arguments:
     @contextmanager
     def stored(self, role: str, value: object) -> Iterator[Stored | None]:
         """Store a value for this block, and note its content from before the call; None if it cannot be stored."""
-        with tempfile.TemporaryDirectory(dir=self.recording.folder) as folder:
-            stored = store_value(value, Path(folder))
+        with self.recording.session.outbox.draft() as folder:
+            stored = store_value(value, folder)
             self.objects[role] = (value, stored.digest)
             named = is_plain(value) and hidden(value, role, self.task) != value
             what = f"argument {role} of {self.task}"
-            stored = without_secret(stored, Path(folder), what, self.recording, is_named=named)
+            stored = without_secret(stored, folder, what, self.recording, is_named=named)
             yield stored if stored.is_whole else None
 
     def object(self, role: str, value: Any, origin: Origin, how: str, known_by: str) -> Any:

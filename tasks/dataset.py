@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -123,8 +122,7 @@ def record_result(result: TaskResult, value: object) -> None:
     """Store what a call has returned, else what it has written or changed, and put it into the outbox."""
     result.take_effects()
     recording, arguments = result.recording, result.arguments
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=recording.session.outbox.place()) as own:
-        folder = Path(own)
+    with recording.session.outbox.draft() as folder:
         stored = _stored(result, value, folder) if value is not None else Stored({}, ())
         changed = arguments.changed_files()
         written = files_written(result.task, changed, result.opened, stored.paths)
@@ -185,8 +183,8 @@ def link_cached(result: TaskResult, value: object) -> None:
     recording, origins, keyword = result.recording, result.recording.origins, keyword_of("cache", result.key)
     origin = origins.of_object(value)
     if origin is None:
-        with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-            origin = of_keyword(keyword, recording, store_value(value, Path(folder)).digest)
+        with recording.session.outbox.draft() as folder:
+            origin = of_keyword(keyword, recording, store_value(value, folder).digest)
     if origin is None:
         warn(
             "no parent known for the result of %s: Prefect's cache has it from a run that registered nothing; "

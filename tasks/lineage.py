@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -108,8 +107,8 @@ def derived(value: T, *sources: object) -> T:
             "lineage.derived: none of the sources is a result of this run; pass what a task returned, or a value "
             "that was derived from it"
         )
-    with tempfile.TemporaryDirectory(dir=recording.folder) as folder:
-        stored = without_secret(store_value(value, Path(folder)), Path(folder), "the derived value", recording)
+    with recording.session.outbox.draft() as folder:
+        stored = without_secret(store_value(value, folder), folder, "the derived value", recording)
         origin = keep_value("value", stored, "derived in the flow's code", recording, parents)
     recording.origins.note_object(value, origin)
     return value

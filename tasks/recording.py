@@ -119,10 +119,8 @@ class Recording:
         self.session = session
         self.owner = owner
         self.process = os.getpid()
-        flows = session.settings.data / "flows"
-        self.folder = flows / destination.run_id if owner else flows  # for files that are being stored
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.origins = origins or Origins(flows / (destination.notes or destination.run_id) / "notes")
+        notes = session.settings.data / "flows" / (destination.notes or destination.run_id)
+        self.origins = origins or Origins(notes)
         self._has_own_notes = origins is None
         if owner:
             self.origins.folder.mkdir(parents=True, exist_ok=True)
@@ -301,9 +299,8 @@ class Recording:
             warn("results are registered, but could not be noted as current: %s", error)
         elsewhere = map(self.origins.of_run, sorted(self.origins.noted_runs() - self._noted_before))
         self._made = {origin.dataset.mfid: origin.dataset for origin in elsewhere if origin is not None} | self._made
-        shutil.rmtree(self.folder, ignore_errors=True)
         if self._has_own_notes:
-            shutil.rmtree(self.origins.folder.parent, ignore_errors=True)
+            shutil.rmtree(self.origins.folder, ignore_errors=True)
         self._client.close()
 
     def datasets(self) -> list[DatasetRef]:

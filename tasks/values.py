@@ -342,7 +342,8 @@ def _of_kind(kind: Kind, value: object, folder: Path, prefix: str) -> Stored:
         raise NotStorableError(
             f"a {_class_name(value)} ({type(error).__name__} when written as {kind.name})"
         ) from error
-    names = [written.replace(folder / f"{prefix}{written.name}") for written in sorted(own.iterdir())]
+    written = sorted(own.iterdir())
+    names = [path.replace(folder / f"{prefix}{path.name}") for path in written] if prefix else written
     files = tuple(_file(path, preview=not prefix and path.name == kind.preview) for path in names)
     more = kind.describe(value) if kind.describe else {}
     return Stored({"kind": kind.name, "files": [path.name for path in names], **more}, files)

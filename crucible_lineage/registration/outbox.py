@@ -14,8 +14,8 @@ import json
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,16 @@ class Outbox:
         private_folder(self._root)
         return private_folder(self.folder)
 
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        """Make a folder for this block, beside those of the payloads; `put` may make it one of them."""
+        folder = self.place() / f".new-{secrets.token_hex(8)}"
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def put(
         self,
         step: str,
@@ -93,7 +103,8 @@ class Outbox:
         name = min(new.mfid for new in datasets)
         now = datetime.now(UTC).isoformat()
         safe = tuple(new.without_secrets() for new in datasets)
-        payload = Payload.of(self.place() / name, step, project, now, safe, run)
+        place = draft.parent if draft else self.place()
+        payload = Payload.of(place / name, step, project, now, safe, run)
         payload = write_payload(payload, sources, durable=self.durable, draft=draft)
         self._note_made(payload)
         with self._lock:
