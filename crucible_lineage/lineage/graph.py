@@ -66,7 +66,8 @@ class LineageGraph:
         graph: networkx.DiGraph[str] = networkx.DiGraph()
         graph.add_nodes_from((mfid, {"node": node}) for mfid, node in self.nodes.items())
         graph.add_edges_from((*ends, {"relationship": edge.relationship}) for ends, edge in self.edges.items())
-        return networkx.freeze(graph)
+        networkx.freeze(graph)
+        return graph
 
     @classmethod
     @collector_paused()

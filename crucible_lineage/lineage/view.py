@@ -187,7 +187,7 @@ def dispensable(graph: LineageGraph, focus: str | None) -> frozenset[str]:
     if not superseded:
         return frozenset()
     current = graph.nodes.keys() - superseded
-    needed = reached("", lambda mfid: _needed_parents(graph, mfid) if mfid else current).keys()
+    needed = set(reached("", lambda mfid: _needed_parents(graph, mfid) if mfid else current))
     if focus in superseded:
         needed |= graph.around(focus).nodes.keys()
     return frozenset(superseded - needed)
