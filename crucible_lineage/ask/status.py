@@ -3,6 +3,8 @@ of all projects over all machines, and what to do about each."""
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from crucible_lineage.ask.runs import (
     waiting_lines,
 )
 from crucible_lineage.core.folders import disk_usage
-from crucible_lineage.core.journal import Failure, Journal, ResultRow
+from crucible_lineage.core.journal import COMPLETE, Failure, Journal, RequestRow, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
@@ -148,16 +150,19 @@ def _of_folder(session: Session, project: str | None) -> Done:
     ]
     pipelines, holds = journal.pipelines(project), session.effects.holds(project)
     failed, elsewhere = list(failures(session, project).values()), failed_elsewhere(session, project)
+    requests = journal.requests(project)
     damaged, disk = session.outbox.set_aside(), disk_usage(session.settings.data)
     unread = [in_words(ingestion) for ingestion in session.store.ended_ingestions(MOST_UNREAD)]
     document = {
         "runs": runs, "pipelines": pipelines, "failed_elsewhere": elsewhere, "failures": failed, "waiting": waiting,
         "waiting_of_others": len(others), "damaged": damaged, "not_ingested": unread, "disk": disk,
+        "requests": requests[:MOST_RUNS],
         "holds": [{**hold.to_json(), "overdue": _is_overdue(hold)} for hold in holds],
     }  # fmt: skip
     lines = (
         *(in_columns(*run_rows(runs), MOST_STEPS) if runs else ["nothing ran from this data folder yet"]),
-        *_pipeline_lines(pipelines), *_failure_lines(failed, elsewhere), *_hold_lines(holds), *_disk_lines(disk),
+        *_pipeline_lines(pipelines), *_request_lines(requests), *_failure_lines(failed, elsewhere), *_hold_lines(holds),
+        *_disk_lines(disk),
     )  # fmt: skip
     late = [
         f"warning: {hold.about} was to be on hold until {hold.due}; lift it, or hold it again"
@@ -181,6 +186,13 @@ def _pipeline_lines(pipelines: Sequence[JsonMapping]) -> Iterator[str]:
         if others := [name for name in pipeline["declarations"] if name != pipeline["declaration"]]:
             both = shared_name([Path(other) for other in (pipeline["declaration"], *others)])
             yield f"    also declared by {', '.join(others)}: {both}"
+
+
+def _request_lines(requests: Sequence[RequestRow]) -> Iterator[str]:
+    yield from ["requests:"] if requests else ()
+    for request in requests[:MOST_RUNS]:
+        ended = ": ".join(filter(None, (request.state, request.reason or ", ".join(request.results))))
+        yield f"  {request.kind} of {request.dataset}: {ended} ({time_shown(request.at)})"
 
 
 def _failure_lines(failed: Sequence[Failure], elsewhere: Sequence[FailedRun]) -> Iterator[str]:
@@ -291,7 +303,8 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
     runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
     declared = {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
     problems = dict[str, list[ActionItem]]()
-    for name, problem in (*_failed(session, project, declared), *_undelivered(session, project)):
+    asked = _unanswered(session, project, declared)
+    for name, problem in (*_failed(session, project, declared), *asked, *_undelivered(session, project)):
         problems.setdefault(name, []).append(problem)
     for name in sorted({*results, *runs, *declared, *problems}):
         states = Counter(entry.state for entry in results.get(name, ()))
@@ -372,6 +385,17 @@ def _failed(session: Session, project: str, declared: Mapping[str, str]) -> Iter
         reason = first.error.partition("\n")[0].removeprefix(f"step {first.step!r} failed: ")
         problem = f"{named} failed {amount(times, 'time')}: {reason}"
         yield pipeline, ActionItem(problem, max(failure.last for failure in same), _again(declared.get(pipeline)))
+
+
+def _unanswered(session: Session, project: str, declared: Mapping[str, str]) -> Iterator[tuple[str, ActionItem]]:
+    """Yield the requests that were taken here and have no result, by pipeline."""
+    for request in session.journal.requests(project):
+        if request.state != COMPLETE and request.pipeline:
+            reason = f": {request.reason}" if request.reason else ""
+            problem = f"request {request.kind} of {request.dataset} {request.state}{reason}"
+            again = next_command("answer", declared.get(request.pipeline) or "PIPELINE.yaml", "--queue", "-")
+            message = json.dumps({"dsid": request.dataset, "parameters": json.loads(request.parameters)})
+            yield request.pipeline, ActionItem(problem, request.at, f"echo {shlex.quote(message)} | {again}")
 
 
 def _undelivered(session: Session, project: str) -> Iterator[tuple[str, ActionItem]]:

@@ -64,6 +64,7 @@ SECTIONS = {
         "status": (ASKED, "Show the last runs, waiting results, and disk space in use."),
         "push": ("run", "Deliver results that were made while Crucible was away."),
         "deploy": ("watch", "Run pipelines on Prefect, on a schedule or when data arrive."),
+        "answer": ("answer", "Answer requests for results of datasets."),
         "watch": ("watch", "Report new datasets to Prefect, and register files that arrive in a folder."),
         "serve": ("serve", "Serve the embedded Crucible to other programs."),
         "project": ("project", "List projects, create one, add members, and trust the statements of others."),

@@ -18,7 +18,7 @@ import httpx
 
 from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, Timeouts
 from crucible_lineage.client.contents import MetadataCalls
-from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls
+from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls, RequestCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
 from crucible_lineage.client.filters import SAMPLE_FILTERS, InstrumentCalls, ProjectCalls
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
@@ -100,6 +100,7 @@ class CrucibleClient:
         self.account = AccountCalls(connection)
         self.graphs = GraphCalls(connection)
         self.deletions = DeletionCalls(connection)
+        self.requests = RequestCalls(connection)
 
     def another(self, retry: RetryPolicy) -> CrucibleClient:
         """Return a client of the same service with another retry policy and its own connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,13 @@ from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls, without_secrets
-from crucible_lineage.client.filters import DATASET_FILTERS, DELETION_FILTERS, InstrumentCalls, ListedCalls
+from crucible_lineage.client.filters import (
+    DATASET_FILTERS,
+    DELETION_FILTERS,
+    REQUEST_FILTERS,
+    InstrumentCalls,
+    ListedCalls,
+)
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -19,6 +26,7 @@ from crucible_lineage.client.models import (
     DeletionRequest,
     IngestionRequest,
     ReceivedModel,
+    ResultRequest,
 )
 from crucible_lineage.client.wire import parse_all, segment, to_send
 from crucible_lineage.errors import ConflictError, InputError, nearest
@@ -338,3 +346,28 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
         """Yield the audit entries of deleted resources, newest first."""
         params = {"resource_id": resource_id}
         return pages(self._connection, "/deletion_audit", DeletedRecord, "list deleted resources", params, limit)
+
+
+class RequestCalls(ListedCalls[ResultRequest]):
+    """`client.requests`: requests for results, which an embedded Crucible keeps until a worker answers them."""
+
+    _collection, _model, _allowed = "/requests", ResultRequest, REQUEST_FILTERS
+
+    def ask(self, mfid: str, kind: str, parameters: JsonObject | None = None) -> ResultRequest:
+        """Request a result of a dataset, as `mosaic_stitch`; the parameters are those of steps, as STEP.NAME."""
+        path = f"/datasets/{segment(mfid, 'dataset')}/{segment(kind, 'request')}"
+        params = {"parameters": json.dumps(parameters)} if parameters else None
+        return self._connection.record(ResultRequest, "POST", path, f"request {kind} of {mfid}", params=params)
+
+    def get(self, request_id: int) -> ResultRequest:
+        """Return the current state of the request."""
+        path = f"/requests/{int(request_id)}"
+        return self._connection.record(ResultRequest, "GET", path, f"read request {request_id}")
+
+    def answer(self, request_id: int, status: str, results: Sequence[str] = (), reason: str = "") -> ResultRequest:
+        """State how a request ended: complete, with the ids of its results, or failed, with the reason."""
+        body = {"status": status, "results": list(results), "reason": reason or None}
+        action = f"answer request {request_id}"
+        return self._connection.record(
+            ResultRequest, "PATCH", f"/requests/{int(request_id)}", action, body=body, repeatable=True
+        )

@@ -50,6 +50,7 @@ INSTRUMENT_FILTERS = (
 )
 FILE_FILTERS = ("sha256_hash",)
 INGESTION_FILTERS = ("dataset_mfid", "file_mfid")
+REQUEST_FILTERS = ("dataset_mfid", "status")
 DELETION_FILTERS = ("direction", "project_mfid", "scope", "sort", "status")
 
 SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}  # of Crucible's own page

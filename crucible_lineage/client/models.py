@@ -265,6 +265,18 @@ class IngestionRequest(ReceivedModel):
         return self.status in ("requested", "started")
 
 
+class ResultRequest(ReceivedModel):
+    """A request for a result of a dataset at an embedded Crucible, and its state: requested, complete or failed."""
+
+    id: int
+    kind: str
+    dataset_mfid: str
+    status: str
+    parameters: dict[str, Any] = {}
+    results: tuple[str, ...] = ()
+    reason: str | None = None
+
+
 class Thumbnail(ReceivedModel):
     """A preview picture; `thumbnail_b64str` is bare base64."""
 

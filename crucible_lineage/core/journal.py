@@ -19,7 +19,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,6 +48,7 @@ NEXT: Mapping[str, frozenset[str]] = {
 }
 """The states that may follow each state."""
 
+COMPLETE = "complete"  # the state of a request whose results are at Crucible
 UNSTARTED = "unstarted"  # an event: the reason why a run could not start
 OUTBOX = (MADE, SENDING, REFUSED, LACKING)
 """The states of a result that waits for delivery."""
@@ -87,6 +88,10 @@ CREATE TABLE event (
     data TEXT NOT NULL
 );
 CREATE INDEX event_by_run ON event (run);
+CREATE TABLE request (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, dataset TEXT NOT NULL, parameters TEXT NOT NULL, pipeline TEXT NOT NULL,
+    project TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, results TEXT NOT NULL, at TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE present (digest TEXT PRIMARY KEY, steps TEXT NOT NULL) WITHOUT ROWID
 """
 
@@ -131,6 +136,22 @@ class ResultRow:
     def refused(self) -> bool:
         """Whether the service refused the result, so that sending it again unchanged is useless."""
         return self.state == REFUSED
+
+
+@dataclass(frozen=True)
+class RequestRow:
+    """A request for results of a dataset, and its state: under way, complete, failed, or waiting for Crucible."""
+
+    id: str
+    kind: str
+    dataset: str
+    parameters: str
+    pipeline: str
+    project: str
+    state: str
+    reason: str = ""
+    results: tuple[str, ...] = ()
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -342,6 +363,18 @@ class Journal:
             self._event(db, run, None, outcome, digest)
 
         self.database.transaction(within)
+
+    def note_request(self, request: RequestRow) -> None:
+        """Record the state of a request; the last one counts."""
+        values = {**vars(request), "results": json.dumps(request.results), "reason": masked_text(request.reason)}
+        marks = ", ".join("?" * len(values))
+        self.database.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values.values())  # noqa: S608
+
+    def requests(self, project: str | None = None) -> list[RequestRow]:
+        """Return the requests that were taken here, the newest first."""
+        sql = "SELECT * FROM request WHERE project = coalesce(?, project) ORDER BY at DESC"
+        rows = [RequestRow(*row) for row in self.database.rows(sql, project)]
+        return [replace(row, results=tuple(json.loads(str(row.results)))) for row in rows]
 
     def runs_of(self, project: str) -> list[str]:
         """Return the ids of all runs in a project."""

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from crucible_lineage.server import datasets, files, projects, uploads
+from crucible_lineage.server import datasets, files, projects, requests, uploads
 from crucible_lineage.server.call import App, Service
 from crucible_lineage.server.database import (
     PREFIX,
@@ -43,7 +43,7 @@ from crucible_lineage.server.resources import change, to_json
 from crucible_lineage.server.shared import LEASE_PATH, identity_of, lock_of
 from crucible_lineage.server.storage import ContentStore, Links, sweep
 
-_ = (datasets, files, projects, uploads)  # whose routes are in the table once they are imported
+_ = (datasets, files, projects, requests, uploads)  # whose routes are in the table once they are imported
 LOCAL_USER_ID = 1
 HOST = "127.0.0.1"
 log = logging.getLogger("crucible_lineage.server")

@@ -199,6 +199,19 @@ CREATE TABLE ingestion_request (
 CREATE INDEX ingestion_file ON ingestion_request (file_id);
 CREATE INDEX ingestion_open ON ingestion_request (id) WHERE status = 'requested';
 
+CREATE TABLE request (                            -- for a result of a dataset, answered by a worker elsewhere
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind TEXT NOT NULL,
+    dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,
+    parameters TEXT NOT NULL,
+    requester_id INTEGER NOT NULL REFERENCES user,
+    status TEXT NOT NULL CHECK (status IN ('requested', 'complete', 'failed')),
+    results TEXT NOT NULL DEFAULT '[]',
+    reason TEXT,
+    time_created TEXT NOT NULL,
+    time_completed TEXT
+) STRICT;
+CREATE INDEX request_open ON request (id) WHERE status = 'requested';
 CREATE TABLE thumbnail (
     id INTEGER PRIMARY KEY,
     dataset_id INTEGER NOT NULL REFERENCES resource ON DELETE CASCADE,

@@ -52,6 +52,7 @@ VARIABLES: Mapping[str, str] = {
     "CRUCIBLE_LINEAGE_RETRY_AFTER_SECONDS": "the longest accepted `Retry-After` (default 300)",
     "CRUCIBLE_LINEAGE_LINK_HOSTS": "further hosts that signed links may lead to",
     "CRUCIBLE_LINEAGE_PRIVATE_LINKS": "`1`: signed links of a public service may lead to private addresses",
+    "CRUCIBLE_LINEAGE_QUEUE": "the queue that `answer` takes requests from, with its password",
     "CRUCIBLE_LINEAGE_SERVE_KEY": "the key of the first user of `serve`",
     "CRUCIBLE_LINEAGE_INGEST_TIMEOUT_S": "seconds that an ingestor of the embedded Crucible may take (default 30)",
     "CRUCIBLE_LINEAGE_INGEST_MEMORY_MB": "memory that an ingestor of the embedded Crucible may use (default 2048)",

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from crucible_lineage.cli import COMMANDS, main
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "commands.schema.json").read_text(encoding="utf-8"))
-NO_JSON = {"mcp", "project", "data", "watch"}
+NO_JSON = {"answer", "mcp", "project", "data", "watch"}
 Ask = Callable[..., Any]
 
 

@@ -35,7 +35,7 @@ CONTENT = b"0123456789"
 DIGEST = {"size": len(CONTENT), "sha256_hash": hashlib.sha256(CONTENT).hexdigest()}
 CRC = base64.b64encode(google_crc32c.value(CONTENT).to_bytes(4, "big")).decode()
 PICTURE = {"thumbnail_name": SECRET, "thumbnail_b64str": base64.b64encode(b"GIF89a").decode()}
-WRITTEN = (*SEALED, "api_key", "upload", "ingestion_request", "deletion")
+WRITTEN = (*SEALED, "api_key", "upload", "ingestion_request", "request", "deletion")
 
 # Query and body of the routes that need one. NEW is a name that nothing has yet; `items` has other words in capitals.
 REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
@@ -64,6 +64,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], Any]] = {
     "POST /resources/{mfid}/project": ({"confirm": True}, {"project_id": "PROJECT"}),
     "POST /samples": ({}, {"project_id": "PROJECT"}),
     "GET /samples/search": ({"q": SECRET}, None),
+    "PATCH /requests/{number}": ({}, {"status": "failed"}),
     "PATCH /samples/{mfid}": ({}, {"sample_type": "x"}),
     "POST /service_accounts": ({}, {"username": "NEW"}),
     "GET /users/search": ({"q": "local"}, None),
@@ -76,9 +77,15 @@ FOR_ALL = {  # what every account may ask, and gets an answer about public thing
     *("GET /account", "GET /account/apikey", "GET /account/profile", "GET /account/verify", "GET /datasets"),
     *("GET /datasets/search", "GET /deletion_audit", "GET /deletion_requests", "GET /files", "GET /ingestion_requests"),
     *("GET /ingestors", "GET /instruments", "GET /instruments/search", "GET /instruments/{mfid}"),
-    *("GET /projects", "GET /projects/search", "GET /projects/{mfid}", "GET /resources/metadata/search"),
+    *(
+        "GET /projects",
+        "GET /projects/search",
+        "GET /projects/{mfid}",
+        "GET /requests",
+        "GET /resources/metadata/search",
+    ),
     *("GET /samples", "GET /samples/search", "GET /users/search", "GET /users/{reference}", "POST /instruments"),
-    "POST /users/resolve",
+    *("GET /resources/metadata/search", "POST /users/resolve"),
 }
 
 
@@ -142,6 +149,7 @@ class Lab:
             "thumbnails": self.post(who, f"/datasets/{one}/thumbnails", PICTURE)["id"],
             "upload_id": self.post(who, f"{uploads}/multipart/initiate", DIGEST | {"filename": "u"})["upload_id"],
             "ingestion_requests": self.post(who, f"/files/{file}/ingest", status="not_requested")["id"],
+            "requests": self.post(who, f"/datasets/{one}/rga_analysis")["id"],
             "deletion_requests": self.post(who, f"/resources/{doomed}/delete", reason=SECRET)["id"],
             "projects": "PROJECT", "instruments": "INSTRUMENT",
             "guest": guest, "leaver": leaver, "NEW": f"new{self.serial}", "SENT": sent, "GROWN": grown["upload_id"],
@@ -186,6 +194,8 @@ def path_value(route: str, name: str, items: dict[str, Any]) -> Any:
             return items[f"child of {group}"]
         case "upload_id":
             return items["upload_id"]
+        case "kind":
+            return "mosaic_stitch"
         case "reference":
             return "local" if group == "users" else items["guest"]
         case "user":

@@ -24,6 +24,7 @@ from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
     BeforeOrAfter,
     DeclaredModel,
+    Digest,
     Distance,
     Fields,
     Folder,
@@ -206,6 +207,7 @@ class SelectInput(PairedInput):
 
     select: JsonObject = Field(description="filters that datasets of the project must match")
     each: bool = Field(default=False, description=_EACH)
+    only: Digest = ""  # the one dataset that a request names
 
     @model_validator(mode="after")
     def _flags_are_named(self) -> SelectInput:

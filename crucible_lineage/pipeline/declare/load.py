@@ -25,7 +25,7 @@ from crucible_lineage.pipeline.declare.pipeline import UNKNOWN_FUNCTION, Pipelin
 from crucible_lineage.pipeline.declare.yaml import Document, Location, read_document
 from crucible_lineage.refs import NOT_SET
 
-INTERNAL_FIELDS = ("path", "digest", "folder", "references")  # fields that are set by the reader, not declared
+INTERNAL_FIELDS = ("path", "digest", "folder", "references", "only")  # fields that are set by the reader, not declared
 _TYPES = ("model_type", "tuple_type", "string_type", "dict_type")
 TOP_KEYS = [name for name in (*PipelineSpec.model_fields, "params") if name not in INTERNAL_FIELDS]
 _REFERENCE = re.compile(r"\$(\$)?\{([^{}]*)\}")
@@ -143,7 +143,7 @@ class _Loader:
             hint = f"write ${{params.{name}}} where it belongs, or remove it"
             self._report(("params", name), f"nothing uses {name!r}; {hint}")
         path = self.path.absolute()
-        spec, errors = readable_part(data, {"path": path, "digest": digest, "folder": path.parent})
+        spec, errors = readable_part(data, {"path": path, "digest": digest, "folder": path.parent, "only": ""})
         reported = {(fault.file, fault.line, fault.column) for fault in self.faults}  # the rest only follows from these
         found = faults_of(self.document, errors, variables.secret_locations)
         self.faults += [fault for fault in found if (fault.file, fault.line, fault.column) not in reported]

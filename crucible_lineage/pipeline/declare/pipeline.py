@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_entry
-from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, SelectInput, is_remote
 from crucible_lineage.pipeline.declare.parts import (
     DeclaredModel,
     Digest,
@@ -300,6 +300,17 @@ Event = Literal["crucible.dataset.created", "crucible.ingestion.completed"]
 Trigger = Annotated[dict[Event, dict[str, str]], Field(min_length=1, max_length=1)]
 
 
+INHERIT = "inherit"  # the project: that of the data
+
+
+class RequestSpec(DeclaredModel):
+    """What a request for results of the pipeline is called, and which input it names a dataset for."""
+
+    name: Name = Field(description="the kind of request, as mosaic_stitch")
+    input: Name = Field(description="the input, a selection with `each: true`, for which a request names a dataset")
+    queue: str = Field(default="", description="the queue with such requests; by default the name")
+
+
 class PipelineSpec(DeclaredModel):
     """A pipeline as declared, with its variables filled in.
 
@@ -320,8 +331,19 @@ class PipelineSpec(DeclaredModel):
         default=None,
         description="the event on which it runs, once deployed, with its attributes and their values",
     )
+    request: RequestSpec | None = Field(default=None, description="the requests for its results that `answer` takes")
     path: Folder = Path()
     digest: Digest = ""
+
+    @model_validator(mode="after")
+    def _answers_requests(self) -> Self:
+        if self.request is None:
+            return self
+        declared = self.inputs.get(self.request.input)
+        if not isinstance(declared, SelectInput) or not declared.each:
+            hint = nearest(self.request.input, self.inputs, "it has") if declared is None else "it is another kind"
+            raise ValueError(f"request: input {self.request.input!r} has to be a selection with `each: true`; {hint}")
+        return self
 
     @property
     def folder(self) -> Path:

@@ -375,6 +375,7 @@ def _selected(project: str, declared: SelectInput, copy: Snapshot, session: Sess
     if declared.filters:
         listed = session.client.datasets.iter(project_id=project, **declared.filters)
         possible &= {dataset.unique_id for dataset in listed}
+    possible &= {declared.only} if declared.only else possible
     matching = [mfid for mfid in possible if declared.fits(fields_of(copy.records[mfid]))]
     stand = standings(session, project, copy=copy, among=matching) if matching else {}
     excluded = (INCOMPLETE, CANDIDATE, SUPERSEDED)

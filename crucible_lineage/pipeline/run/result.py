@@ -74,11 +74,12 @@ class StepChoice:
     keep_going: bool = True
     patience_s: float = 180.0
     as_of: str = ""
+    is_request: bool = False  # for one dataset of an input
 
     @property
     def is_whole(self) -> bool:
         """Whether the choice is the complete pipeline as declared."""
-        return not (self.only or self.from_ or self.as_of)
+        return not (self.only or self.from_ or self.as_of or self.is_request)
 
     def require_steps(self, pipeline: BoundPipeline) -> None:
         """Raise InputError for an unknown name of a step; instances are known only from a plan."""
