@@ -27,7 +27,6 @@ from crucible_lineage.ids import PROJECT_ID_RULE, is_project_id
 from crucible_lineage.lineage.text import render_tree
 from crucible_lineage.machine.disk import private_folder
 from crucible_lineage.pipeline.declare.inputs import located
-from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.session import Session
 
@@ -38,40 +37,31 @@ FILES = {
     "data/monday.csv": "monday.csv",
     "data/tuesday.csv": "tuesday.csv",
 }
-FILLED_IN = ("pipeline.yaml", "prefect.yaml")
 
 
 @act("init", has_crucible=False)
 def init_command(
     folder: Annotated[Path, argument(kind=click.Path(file_okay=False, path_type=Path))] = Path(), *,
     project: Annotated[str | None, option("The project of the results; by default, the folder's name.")] = None,
-    prefect: Annotated[bool, option("Also write a prefect.yaml, which runs it every night.")] = False,
 ) -> Done:  # fmt: skip
     """Write a working pipeline into FOLDER (by default this one): declaration, steps, measured values and a test.
 
-    Existing files are not overwritten. With --prefect, an existing pipeline.yaml gets a prefect.yaml.
+    Existing files are not overwritten. `deploy` makes the pipeline run by itself.
     """
     if project is not None and not is_project_id(project):
         raise InputError(f"no project can be called {project!r}: {PROJECT_ID_RULE}")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.absolute().name).strip("-_")[:25]
     name = name if re.match(r"[A-Za-z]", name) and len(name) >= 3 else "my-pipeline"  # valid for a project, too
-    sources = dict(FILES)
-    if prefect and (folder / "pipeline.yaml").exists():
-        declared = load_pipeline(folder / "pipeline.yaml")
-        name, project, sources = declared.pipeline, declared.project, {}
-    if prefect:
-        sources["prefect.yaml"] = "prefect.yaml"
-    if existing := [path for path in sources if (folder / path).exists()]:
+    if existing := [path for path in FILES if (folder / path).exists()]:
         raise InputError(f"init {folder.absolute()}: {existing[0]} already exists; name another folder")
-    for path, source in sources.items():
+    for path, source in FILES.items():
         text = files("crucible_lineage.cli").joinpath("new", source).read_text(encoding="utf-8")
-        text = text.replace("PIPELINE", name).replace("PROJECT", project or name) if path in FILLED_IN else text
+        text = text.replace("PIPELINE", name).replace("PROJECT", project or name) if path == "pipeline.yaml" else text
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, encoding="utf-8")
-    written = [str(folder / path) for path in sources]
+    written = [str(folder / path) for path in FILES]
     following = [shlex.join(["cd", str(folder)])] if folder.absolute() != Path.cwd() else []
-    following += ["prefect deploy --all"] if prefect else ["crucible-lineage run pipeline.yaml"]
-    following += ["python -m pytest"] if find_spec("pytest") and not prefect else []
+    following += ["crucible-lineage run pipeline.yaml", *(["python -m pytest"] if find_spec("pytest") else [])]
     lines = [*(f"wrote {target}" for target in written), *(f"next: {command}" for command in following)]
     return Done({"files": written, "pipeline": name, "project": project or name}, lines)
 
