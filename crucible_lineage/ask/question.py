@@ -37,7 +37,6 @@ MODULES: Mapping[str, str] = {
     "impact": "impact",
     "verify": "verify",
     "statements": "view",
-    "calibrations": "view",
     "status": "status",
     "plan": "plans",
 }

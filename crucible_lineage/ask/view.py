@@ -1,4 +1,4 @@
-"""`show`: one dataset with its contents, origin, parents and children; `statements` about results; `calibrations`."""
+"""`show`: one dataset with its contents, origin, parents and children; `statements` about results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Done, next_command
 from crucible_lineage.ask.listing import as_json
-from crucible_lineage.ask.names import deletion_of, find_mfid, find_project
-from crucible_lineage.ask.question import AFTER, ELSEWHERE, OneProject, Project, argument, option, question
+from crucible_lineage.ask.names import deletion_of, find_mfid
+from crucible_lineage.ask.question import AFTER, OneProject, argument, option, question
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.datasets import fetch_datasets
@@ -393,39 +393,6 @@ def after_lifting(session: Session, lifted: Certificate) -> Iterator[str]:
         if found.state in IN_PLACE and lifted.dataset in found.summary.parents
     ]
     yield f"{amount(len(made), 'current result')} made with {lifted.dataset}; the next runs choose again"
-
-
-@dataclass(frozen=True)
-class CalibrationsInUse(Answer):
-    """The calibrations of a dataset, or the certificates of a project."""
-
-    uses: tuple[CalibrationUse, ...] = ()
-    certificates: tuple[Certificate, ...] = ()
-
-    def lines(self) -> Iterator[str]:
-        yield from map(str, self.uses)
-        for certificate in self.certificates:
-            valid = ", ".join(map(range_text, certificate.spans))
-            what = f"{valid}, {certificate.attribution} (certificate {certificate.statement})"
-            yield f"{certificate.dataset}  {certificate.kind} of {certificate.scope} {what}"
-        if not self.uses and not self.certificates:
-            yield "no calibrations"
-
-
-@question("calibrations", doors=ELSEWHERE)
-def calibrations(
-    session: Session, dataset: Annotated[str | None, argument()] = None, *, project: Project = None,
-    kind: Annotated[str | None, option("Only calibrations of this kind.")] = None,
-) -> CalibrationsInUse:  # fmt: skip
-    """List the calibrations that DATASET was made with, or that are certified for it; without DATASET, the calibrations
-    that are certified in a project, with the data and times that they are valid for.
-    """
-    if dataset is not None:
-        uses = show_dataset(session, find_mfid(session, dataset, [project] if project else ())).calibrations
-        return CalibrationsInUse(uses=tuple(use for use in uses if kind in (None, use.kind)))
-    session.mirror.sync_statements()
-    found = session.mirror.certificates(find_project(session, project))
-    return CalibrationsInUse(certificates=tuple(use for use in found if kind in (None, use.kind)))
 
 
 @question("statements", announced=AFTER)

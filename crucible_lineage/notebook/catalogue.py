@@ -79,7 +79,7 @@ class Catalogue:
         """Return the method of a question, as in `catalogue.table("fit", where="results.rms < 0.5")`.
 
         There are list, show, table, runs, why, lineage, diff, impact, verify, statements, status and plan, each with
-        the options of its command (`every` for `--all`), and calibrations. Tables are DataFrames if there is pandas.
+        the options of its command (`every` for `--all`). Tables are DataFrames if there is pandas.
         """
         if name not in MODULES:
             raise AttributeError(f"a catalogue has no {name!r}; {nearest(name, MODULES)}")

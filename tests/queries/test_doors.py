@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -73,16 +72,3 @@ def test_what_is_swept_is_said_at_every_door(lab: Any, data: Path, tmp_path: Pat
         assert all(f"scale[factor={number}]" in picture for number in (2, 3))
     shown = page_data(ask("lineage", "--project", "lab", "--format", "html"))["nodes"]["instance"]
     assert {"scale[factor=2]", "scale[factor=3]"} <= set(shown)
-
-
-def test_calibrations_are_a_question_without_a_command(lab: Any, data: Path) -> None:
-    ran = CliRunner().invoke(main, ["run", str(lab.pipeline), "--engine", "local", "--data", str(data), "--json"])
-    lamp = json.loads(ran.stdout)["inputs"]["first"][0]
-    words = ("certify", lamp, "--for", "instrument=Raman 1", "--from", "2026-01-01", "--kind", "lamp", "--why", "lit")
-    CliRunner().invoke(main, [*words, "--data", str(data)])
-    with cl.connect(data, project="lab") as catalogue:
-        (certificate,) = catalogue.calibrations().certificates
-        tool = tool_of(find_question("calibrations"), catalogue.session, Path(), threading.Lock())
-        assert tool(project="lab", kind="lamp")["certificates"][0]["dataset"] == certificate.dataset == lamp
-        assert lamp in str(catalogue.calibrations(kind="lamp"))
-        assert not catalogue.calibrations(kind="grating").certificates
