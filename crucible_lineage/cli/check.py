@@ -24,7 +24,7 @@ from crucible_lineage.pipeline.declare.load import (
     project_fault,
     read_declaration,
 )
-from crucible_lineage.pipeline.declare.pipeline import MODELINE, pipeline_schema
+from crucible_lineage.pipeline.declare.pipeline import pipeline_schema
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.server.ingest import ingestor_names
@@ -35,7 +35,6 @@ from crucible_lineage.text.amounts import amount
 def check_command(
     files: Annotated[Sequence[str], argument("FILE...")] = (),
     shows_schema: Annotated[bool, option("Print the JSON Schema of pipeline files, for editors.", "--schema")] = False,
-    output: Annotated[Path | None, option("With --schema: write it to this file.", "-o", "--output")] = None,
 ) -> Done:  # fmt: skip
     """Check pipeline FILEs: print every fault with file, line and column. Exit code 2 if there is one.
 
@@ -45,14 +44,7 @@ def check_command(
         if files:
             raise InputError("--schema prints the schema and checks nothing; leave files out")
         schema = pipeline_schema()
-        text = json.dumps(schema, indent=1, ensure_ascii=False)
-        if output is None:
-            return Done(schema, text.splitlines())
-        output.write_text(f"{text}\n", encoding="utf-8")
-        hint = "start a pipeline file beside it with this line, and your editor completes and checks it:"
-        return Done({"file": output}, [MODELINE.format(path=f"./{output.name}")], warnings=[hint])
-    if output is not None:
-        raise InputError("--output goes with --schema")
+        return Done(schema, json.dumps(schema, indent=1, ensure_ascii=False).splitlines())
     if not files:
         raise InputError("give a pipeline file")
     checked = list(_checked_files([located(name) for name in files]))

@@ -358,7 +358,6 @@ class PipelineSpec(DeclaredModel):
         return timedelta(seconds=seconds_in(self.schedule))
 
 
-MODELINE = "# yaml-language-server: $schema={path}"
 _REFERENCE = {"type": "string", "pattern": "^\\$\\{(params|env)\\..+\\}$"}
 
 
