@@ -47,10 +47,6 @@ class Answer(ABC):
     def lines(self) -> Iterator[str]:
         """Yield the text for people."""
 
-    def page_lines(self) -> Iterator[str]:
-        """Yield the text of its page."""
-        return self.lines()
-
     def table(self) -> Rows | None:
         """Return the names of columns and the rows, for CSV and pages; None if it is no table."""
         return None

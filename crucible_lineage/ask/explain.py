@@ -273,28 +273,18 @@ class LineageComparison(Answer):
         return f"<difference: {', '.join(counts)}>" if found else "<no difference>"
 
     def lines(self) -> Iterator[str]:
-        yield from self._results()
-        yield from self._causes()
-        if not self.difference:
-            yield f"no difference, in {nodes_text(len(self.old))}"
-
-    def page_lines(self) -> Iterator[str]:
-        yield from self._causes()
-        yield from self._results() if self.difference else self.lines()
-
-    def _results(self) -> Iterator[str]:
-        for ends, results in changes_by_dataset(self.difference.results):
+        found = self.difference
+        for ends, results in changes_by_dataset(found.results):
             yield f"results   {self._changed(*ends)}"
             yield from (f"  {result_text(change)}" for change in results)
-
-    def _causes(self) -> Iterator[str]:
-        found = self.difference
         yield from (f"removed   {_described(node)}" for node in found.removed)
         yield from (f"added     {_described(node)}" for node in found.added)
         for ends, changes in changes_by_dataset(found.changed):
             yield from (f"changed   {self._changed(*ends)}", *(f"  {self._change(change)}" for change in changes))
         yield from (f"unlinked  {_link(self.old, edge)}" for edge in found.removed_edges)
         yield from (f"linked    {_link(self.new, edge)}" for edge in found.added_edges)
+        if not found:
+            yield f"no difference, in {nodes_text(len(self.old))}"
 
     @property
     def hidden(self) -> set[str]:  # type: ignore[override]

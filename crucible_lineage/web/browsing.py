@@ -142,7 +142,7 @@ def _answered(reader: Reader, asked: Question, template: str, fixed: Mapping[str
             answer = asked(session, **given)
         except InputError as error:
             return page(400, problem=str(error))
-        lines = [] if answer.table() else [*map(plain, answer.page_lines())]
+        lines = [] if answer.table() else [*map(plain, answer.lines())]
     if reader.parameter("as") != "json":
         return page(answer=answer, **_shown(reader, answer, lines))
     document = json.dumps(masked(answer.to_json(), by_name=False), indent=1)
