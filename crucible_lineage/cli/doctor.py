@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import click
 
-from crucible_lineage.ask.answer import Done
+from crucible_lineage.ask.answer import Done, in_columns
 from crucible_lineage.ask.question import BEFORE, option
 from crucible_lineage.cli.asking import act
 from crucible_lineage.errors import (
@@ -42,6 +42,7 @@ LATEST_S = 20.0  # chosen: lists that are later are as if they lacked it
 TICK_S = 1.1  # a service may count whole seconds
 THEN = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)  # any time long past
 PROBE = "crucible_lineage_doctor"
+MOST_SEEN = 300  # characters of what happened
 
 NEEDS: Mapping[str, str] = {
     "own ids": "a dataset gets the id that the client chose, also one with a time of choice",
@@ -81,16 +82,13 @@ def doctor_command(
             found = {name: trial.outcome(name) for name in NEEDS}
         finally:
             probes = trial.clear()
-    width = max(map(len, NEEDS))
-    lines = [f"{'NEEDED':{width}}  PASSED  WHAT HAPPENED"]
-    tests = []
-    for name, (passed, seen) in found.items():
-        tests.append({"name": name, "passed": passed, "seen": seen, "needed": NEEDS[name]})
-        lines.append(f"{name:{width}}  {ANSWERS[passed]:6}  {seen}")
-        if passed is False:
-            lines.append(f"{'':{width}}         needed: {NEEDS[name]}")
-    lines.append("made for this test; deletion requested:")
-    lines += [f"  {probe['mfid']}  {probe['name']}  ({probe['deletion']})" for probe in probes]
+    tests = [{"name": name, "passed": passed, "seen": seen, "needed": NEEDS[name]}
+             for name, (passed, seen) in found.items()]  # fmt: skip
+    rows = [(name, ANSWERS[passed], f"{seen}; needed: {NEEDS[name]}" if passed is False else seen)
+            for name, (passed, seen) in found.items()]  # fmt: skip
+    made = [f"  {probe['mfid']}  {probe['name']}  ({probe['deletion']})" for probe in probes]
+    table = in_columns(("NEEDED", "PASSED", "WHAT HAPPENED"), rows, MOST_SEEN)
+    lines = [*table, "made for this test; deletion requested:", *made]
     is_fit = all(passed is not False for passed, _ in found.values())  # as far as known
     return Done({"ok": is_fit, "service": tests, "made": probes}, lines, 0 if is_fit else FAILURE)
 
