@@ -47,12 +47,10 @@ def is_mfid(text: object) -> bool:
     return isinstance(text, str) and _PATTERN.fullmatch(text) is not None
 
 
-def require_mfid(text: str, way_out: str = "") -> None:
-    """Raise InputError, which ends with the way out, unless `text` has the form of an MFID."""
+def require_mfid(text: str) -> None:
+    """Raise InputError unless `text` has the form of an MFID."""
     if not is_mfid(text):
-        raise InputError(
-            f"{text!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u){way_out}"
-        )
+        raise InputError(f"{text!r} is not an MFID (26 symbols, 0 to 9 and lowercase letters without i, l, o, u)")
 
 
 def is_orcid(text: str) -> bool:
