@@ -31,15 +31,15 @@ def split_command(uses: str) -> JsonObject:
 
 
 def filled_command(arguments: Iterable[str], inputs: Values, params: Values, places: Values, folder: Path) -> list[str]:
-    """Fill in the fields of a command: `inputs` are a path or paths by role, `places` paths of `out` and `facts`.
+    """Fill in the fields of a command: `inputs` are lists of paths by role, `places` paths of `out` and `facts`.
 
-    An argument that is only a list of files becomes several. Arguments that are files in `folder` become their paths.
+    An argument that is only an input becomes one for each file. Arguments that are files in `folder` become their paths.
     """
 
     def value(match: re.Match[str]) -> str:
         kind, _, name = match[1].partition(".")
         if kind == "inputs":
-            return " ".join(map(str, inputs[name] if isinstance(inputs[name], list) else [inputs[name]]))
+            return " ".join(map(str, inputs[name]))
         if kind in places:
             return str(places[kind])
         return params[name] if isinstance(params[name], str) else json.dumps(params[name])
@@ -48,5 +48,5 @@ def filled_command(arguments: Iterable[str], inputs: Values, params: Values, pla
     for argument in arguments:
         field = FIELD.fullmatch(argument)
         paths = inputs[field[1][7:]] if field and field[1].startswith("inputs.") else None
-        filled += map(str, paths) if isinstance(paths, list) else [FIELD.sub(value, argument)]
+        filled += [FIELD.sub(value, argument)] if paths is None else map(str, paths)
     return [str(folder / part) if (folder / part).is_file() else part for part in filled]

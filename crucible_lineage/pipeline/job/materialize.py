@@ -41,7 +41,7 @@ from crucible_lineage.registration.delivery import Deliver, deliver_now
 from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload, derived
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
-from crucible_lineage.step import Step, shaped, step_runner
+from crucible_lineage.step import Step, step_runner
 from crucible_lineage.text.masking import MIN_ENCODED, learn, masked_text, redactor_of, texts_in
 
 StagedFiles = dict[Path, tuple[FileStamp, str]]
@@ -122,16 +122,18 @@ def _execute(
     job: Job, folder: Path, session: Session, on_line: LineCallback | None, deliveries: Deliver | None
 ) -> tuple[list[NewDataset], dict[str, Path], str]:
     """Execute the step. Return the new datasets, their files by hash, and a note for the user."""
-    arguments, staged, staging_note = _stage_inputs(job, folder, session)
+    inputs, staged, staging_note = _stage_inputs(job, folder, session)
     outputs = {planned.output: folder / planned.output for planned in job.outputs}
     for path in outputs.values():
         path.mkdir()
+    facts = None if job.facts is None else job.facts.to_json()
+    call = {"inputs": inputs, "outputs": outputs, "facts": facts, "params": dict(job.instance.given)}
     secrets = secrets_of(job)
     support = support_of(job, session, secrets)
     started = datetime.now(UTC)
     report = partial(report_line, job.name, on_line)
     try:
-        called = call_step(job, {**arguments, **outputs}, folder, secrets=secrets, on_line=report)
+        called = call_step(job, call, folder, secrets=secrets, on_line=report)
     except StepError as error:
         if changed := _changed(staged):  # which may be the cause
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
@@ -344,16 +346,16 @@ def written_files(step: str, folder: Path) -> list[Path]:
 
 
 def call_step(
-    job: Job, paths: Mapping[str, object], folder: Path, *, secrets: Iterable[str], on_line: LineCallback
+    job: Job, call: JsonMapping, folder: Path, *, secrets: Iterable[str], on_line: LineCallback
 ) -> CallOutcome:
     """Call the step, log in `folder`, mask `secrets`, and pass each printed line to `on_line`. Raises StepError."""
     redactor = redactor_of(secrets)
     with closing(StepLog(folder / STEP_LOG, redactor, on_line)) as log:
         try:
             if job.step is not None:
-                called = _call_here(job.step, job, paths, log)
+                called = _call_here(job.step, job, call, log)
             else:
-                called = (call_command if job.spec.run else call_function)(job, paths, folder, log)
+                called = (call_command if job.spec.run else call_function)(job, call, folder, log)
             covered = {Path(path).resolve() for path in job.inspection.files}
             called = replace(called, read=tuple(path for path in called.read if path.resolve() not in covered))
         except StepError as error:
@@ -377,10 +379,10 @@ def secrets_of(job: Job) -> list[str]:
     return [*given, *(text for text in values if len(text) >= MIN_ENCODED)]  # not `1`
 
 
-def _call_here(step: Step[..., Any], job: Job, paths: Mapping[str, Any], log: StepLog) -> CallOutcome:
+def _call_here(step: Step[..., Any], job: Job, call: JsonMapping, log: StepLog) -> CallOutcome:
     token = step_runner.set(None)  # a step that calls another one calls a plain function
     try:
-        return outcome_of(step, paths, job.facts, job.instance.given, log.path.parent)
+        return outcome_of(step, call, log.path.parent)
     except BaseException as error:
         if not isinstance(error, (Exception, SystemExit)) and threading.current_thread() is threading.main_thread():
             raise  # a signal to end this process: only the main thread is interrupted
@@ -407,10 +409,12 @@ def input_folders(job: Job) -> dict[str, UsedDataset]:
     return folders
 
 
-def _stage_inputs(job: Job, folder: Path, session: Session) -> tuple[dict[str, Any], StagedFiles, str]:
+def _stage_inputs(
+    job: Job, folder: Path, session: Session
+) -> tuple[dict[str, list[tuple[int, Path]]], StagedFiles, str]:
     """Put the inputs into the attempt's folder, with verified bytes.
 
-    Return them in the shapes of their roles, with the stamp and hash of each file, and a note on files fetched again.
+    Return them by role, with the stamp and hash of each file, and a note on files fetched again.
     """
     files: StagedFiles = {}
     placed: dict[str, list[tuple[int, Path]]] = {}
@@ -424,7 +428,7 @@ def _stage_inputs(job: Job, folder: Path, session: Session) -> tuple[dict[str, A
             placed.setdefault(part.role, []).append((number, target))
             files[target] = (stamp(target), file.sha256)
     note = f"the file cache had other bytes for {', '.join(replaced)}; they were fetched again" if replaced else ""
-    return {role: shaped(job.inspection.roles[role], paths) for role, paths in placed.items()}, files, note
+    return placed, files, note
 
 
 def _changed(staged: StagedFiles) -> str:

@@ -24,15 +24,19 @@ from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.declare.load import from_environment
 from crucible_lineage.pipeline.job.job import Job
 from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
-from crucible_lineage.pipeline.plan.command import FACTS, arguments_of
+from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes import child
-from crucible_lineage.pipeline.processes.child import CallOutcome, ReturnedError, written_metadata
+from crucible_lineage.pipeline.processes.child import (
+    FACTS_FILE,
+    CallOutcome,
+    ReturnedError,
+    command_line,
+    written_metadata,
+)
 from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
-from crucible_lineage.text.commands import filled_command
 
 REUSED_S = 60.0  # chosen: a worker that was idle for longer is about to end (child.IDLE_S)
-FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 # Variables that programs need to run at all, without our keys and other secrets.
 PASSED = (
     *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH"),
@@ -40,17 +44,13 @@ PASSED = (
 )
 
 
-def call_command(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
-    """Run the command with these paths by role and output; return its metadata. Its output goes to the log.
+def call_command(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+    """Run the command; return its metadata. Its output goes to the log.
 
     Raises StepError if it failed or timed out.
     """
     spec, out, name, folder = job.spec, attempt / "out", job.name, job.spec.folder
-    if job.facts is not None:
-        text = json.dumps(job.facts.to_json(), indent=1, ensure_ascii=False)
-        (attempt / FACTS_FILE).write_text(text, encoding="utf-8")
-    places = {"out": out, FACTS: attempt / FACTS_FILE}
-    command = filled_command(arguments_of(spec), paths, job.inspection.params, places, folder)
+    command = command_line(arguments_of(spec), {**call, "params": job.inspection.params}, folder)
     declared = from_environment(spec.env, job.variables, f"step {name!r}")
     passed = {key: value for key, value in os.environ.items() if key in PASSED or key.startswith("LC_")}
     try:
@@ -83,17 +83,13 @@ def call_command(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> C
     return CallOutcome(metadata, left=process.left, code=folder)
 
 
-def call_function(job: Job, paths: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
-    """Call the function with these paths by role and output; return its value as JSON, and where it wrote.
+def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> CallOutcome:
+    """Call the function; return its value as JSON, and where it wrote.
 
     Raises StepError if it failed, died or was too slow.
     """
-    worker, answer = _take(job), attempt / "answer.json"
-    folder, facts = job.spec.folder, None if job.facts is None else job.facts.to_json()
-    request = {
-        **{"uses": job.spec.uses, "folder": folder, "path": search_path(folder), "params": dict(job.instance.given)},
-        **{"facts": facts, "paths": dict(paths), "answer": answer},
-    }
+    worker, answer, folder = _take(job), attempt / "answer.json", job.spec.folder
+    request = {**call, "function": job.spec.uses, "folder": folder, "path": search_path(folder), "answer": answer}
     try:
         ended = worker.call(json.dumps(request, default=str).encode() + b"\n", log, job.spec.timeout)
     except BaseException:

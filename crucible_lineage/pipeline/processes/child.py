@@ -21,7 +21,7 @@ import sysconfig
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -47,6 +47,7 @@ MOST_ACCESSES = 8  # chosen: of one kind, named in an answer
 LOOKING_UP = (os.__file__, "<frozen os>", sys.modules["_collections_abc"].__file__, "<frozen _collections_abc>")
 BLAS = re.compile(r"lib[\w.-]*(?:openblas|mkl_rt|blis|flexiblas)[\w.-]*\.(?:so|dylib|dll)[\w.]*")
 METADATA_FILE = "metadata.json"  # what a command writes into {out} to be the child's metadata
+FACTS_FILE = "facts.json"  # beside {out}; what {facts} stands for
 MAX_PATHS = 100  # more do not help the reader of a message
 _WRITES = os.O_WRONLY | os.O_RDWR
 
@@ -76,8 +77,8 @@ def serve(mark: str) -> None:
         while select.select([calls], [], [], IDLE_S)[0] and (line := calls.readline()):
             call = json.loads(line)
             sys.path[:] = call["path"]
-            find = partial(find_step, call["uses"], Path(call["folder"]))
-            answer = _answer(call, find, _given_paths, Path(call["answer"]).parent)
+            find = partial(find_step, call["function"], Path(call["folder"]))
+            answer = _answer(call, find, Path(call["answer"]).parent)
             if "error" in answer:
                 with suppress(OSError, ValueError, AttributeError):
                     print(answer["trace"], file=sys.stderr)
@@ -108,7 +109,7 @@ def remake(path: str) -> None:
         if is_command(request["function"]):
             answer = _command(request)
         else:
-            answer = _answer(request, partial(_step, request["function"]), _shaped_paths, work)
+            answer = _answer(request, partial(_step, request["function"]), work)
     seen = {"files": dict.fromkeys(map(str, (*read, *answer.get("read", ())))), "hosts": asked_hosts}
     answer["seen"] = {kind: list(names)[:MOST_ACCESSES] for kind, names in (seen | {"variables": variables}).items()}
     answer["environment"] = _environment(request["packages"])
@@ -117,16 +118,12 @@ def remake(path: str) -> None:
     answered.write_text(json.dumps(answer, default=str), encoding="utf-8")
 
 
-PathsOf = Callable[[Step[..., Any], JsonMapping], JsonObject]
-
-
-def _answer(call: JsonMapping, find: Callable[[], Step[..., Any]], paths_of: PathsOf, own: Path) -> JsonObject:
+def _answer(call: JsonMapping, find: Callable[[], Step[..., Any]], own: Path) -> JsonObject:
     """Call a function; return what its call left, or its failure."""
     step = None
     try:
         step = find()
-        facts = None if call["facts"] is None else Facts.from_json(call["facts"])
-        return vars(outcome_of(step, paths_of(step, call), facts, call["params"], own)) | {"outputs": step.outputs}
+        return vars(outcome_of(step, call, own)) | {"outputs": step.outputs}
     except BaseException as error:
         return _failure(error, step.function if step else None)
 
@@ -154,17 +151,6 @@ def _standard_streams() -> None:
         stream = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-
-
-def _given_paths(_: Step[..., Any], call: JsonMapping) -> JsonObject:
-    """Return what each input and output is given: a path, a list of paths, or paths by name."""
-    return {name: _as_paths(given) for name, given in call["paths"].items()}
-
-
-def _as_paths(given: Any) -> Any:
-    if isinstance(given, str):
-        return Path(given)
-    return list(map(Path, given)) if isinstance(given, list) else {name: Path(path) for name, path in given.items()}
 
 
 def _is_clean() -> bool:
@@ -209,25 +195,11 @@ def _step(function: str) -> Step[..., Any]:
     return target if isinstance(target, Step) else Step(target)
 
 
-def _shaped_paths(step: Step[..., Any], request: JsonMapping) -> JsonObject:
-    """Return the files of each input in its shape, and the folder of each output, whether it is asked for or not."""
-    shapes, beside = {role.name: role.shape for role in step.inputs}, Path(request["answer"]).parent
-    folders = {name: Path(request["outputs"].get(name, beside / f"not asked for {name}")) for name in step.outputs}
-    for folder in folders.values():
-        folder.mkdir(exist_ok=True)
-    inputs = request["inputs"].items()
-    return {role: shaped(shapes[role], [(n, Path(path)) for n, path in files]) for role, files in inputs} | folders
-
-
 def _command(request: JsonMapping) -> JsonObject:
     """Run the command in a separate folder. Return the metadata that it wrote to metadata.json."""
     declared = split_command(request["function"])
     source, out = Path(request["source"]), Path(request["outputs"]["out"])
-    places = {"out": out, "facts": Path(request["answer"]).with_name("facts.json")}
-    if request["facts"] is not None:
-        places["facts"].write_text(json.dumps(request["facts"], indent=1, ensure_ascii=False), encoding="utf-8")
-    inputs = {role: [path for _, path in files] for role, files in request["inputs"].items()}
-    filled = filled_command(declared["run"], inputs, request["params"], places, source)
+    filled = command_line(declared["run"], request, source)
     if re.fullmatch(r"python[\d.]*(\.exe)?", Path(filled[0]).name):
         filled[0] = sys.executable
     folder = out.parent / "work"
@@ -344,6 +316,15 @@ def returned(result: object) -> dict[str, object] | None:
     return plain
 
 
+def command_line(arguments: Iterable[str], call: JsonMapping, source: Path) -> list[str]:
+    """Return a command with its fields filled in. The file of facts, which {facts} stands for, is beside {out}."""
+    places = {"out": call["outputs"]["out"], "facts": Path(call["outputs"]["out"]).with_name(FACTS_FILE)}
+    if call["facts"] is not None:
+        places["facts"].write_text(json.dumps(call["facts"], indent=1, ensure_ascii=False), encoding="utf-8")
+    inputs = {role: [path for _, path in files] for role, files in call["inputs"].items()}
+    return filled_command(arguments, inputs, call["params"], places, source)
+
+
 def written_metadata(out: Path) -> dict[str, object]:
     """Return the metadata that a command wrote into its folder, and remove that file, which is none of the result."""
     path = out / METADATA_FILE
@@ -360,22 +341,28 @@ def written_metadata(out: Path) -> dict[str, object]:
     return plain or {}
 
 
-def outcome_of(
-    step: Step[..., Any], paths: JsonMapping, facts: Facts | None, params: JsonMapping, own: Path
-) -> CallOutcome:
+def outcome_of(step: Step[..., Any], call: JsonMapping, own: Path) -> CallOutcome:
     """Call a step's function, which may write into the folder `own`. Raises what it raises, and ReturnedError.
 
-    The parameters were checked when the call was planned.
+    `call` has the files of each input with the numbers of their datasets, the folders of the outputs that are asked
+    for, the facts, and the parameters, which were checked when the call was planned.
     """
+    shapes, params = {role.name: role.shape for role in step.inputs}, call["params"]
+    inputs = {
+        role: shaped(shapes[role], [(n, Path(path)) for n, path in call["inputs"][role]]) for role in call["inputs"]
+    }
+    folders = {name: Path(call["outputs"].get(name, own / f"not asked for {name}")) for name in step.outputs}
+    for folder in folders.values():
+        folder.mkdir(exist_ok=True)
     with watching_files(own) as (written, read):
-        given = {step.facts: facts} if step.facts else {}
+        facts = {step.facts: Facts.from_json(call["facts"])} if step.facts else {}
         values = {s.name: _converted(s.annotation, params[s.name]) for s in step.parameters if s.name in params}
-        result = step.function(**paths, **given, **values)
-        result, pictures = draw_returned(result, {name: paths[name] for name in step.outputs})
+        result = step.function(**inputs, **folders, **facts, **values)
+        result, pictures = draw_returned(result, folders)
         plain = returned(result)
     code = _code(step.function)
-    folder = Path(code.co_filename).parent if code else None
-    return CallOutcome(plain, tuple(written), code=folder, pictures=pictures, read=tuple(read))
+    defined_in = Path(code.co_filename).parent if code else None
+    return CallOutcome(plain, tuple(written), code=defined_in, pictures=pictures, read=tuple(read))
 
 
 def _converted(annotation: Any, value: Any) -> Any:

@@ -116,7 +116,11 @@ def test_a_failed_function_leaves_its_traceback_and_its_line_is_named(
 def command(name: str, spec: StepSpec) -> Any:
     """The parts of a job that a command needs."""
     inspection = SimpleNamespace(params={})
-    return SimpleNamespace(name=name, spec=spec, inspection=inspection, facts=None, variables=(), run_id="")
+    return SimpleNamespace(name=name, spec=spec, inspection=inspection, variables=(), run_id="")
+
+
+def asked(folder: Path) -> dict[str, Any]:
+    return {"inputs": {}, "outputs": {"out": folder / "out"}, "facts": None}
 
 
 def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
@@ -124,7 +128,7 @@ def call(folder: Path, code: str, **env: str) -> dict[str, Any]:
     (folder / "out").mkdir(parents=True)
     job = command("odd", StepSpec(run=(sys.executable, "-c", code, "{out}"), env=env, folder=folder, timeout=60))
     with closing(StepLog(folder / "step.log")) as log:
-        left: dict[str, Any] = call_command(job, {}, folder, log).result
+        left: dict[str, Any] = call_command(job, asked(folder), folder, log).result
     return left
 
 
@@ -144,7 +148,7 @@ def test_the_log_of_an_endless_output_has_its_beginning_and_end(tmp_path: Path) 
     code = "import sys; print('first'); [sys.stdout.write('x' * 400_000) for _ in range(4)]; print('last')"
     with closing(StepLog(tmp_path / "step.log")) as log:
         spec = StepSpec(run=(sys.executable, "-c", code), folder=tmp_path, timeout=120)
-        call_command(command("loud", spec), {}, tmp_path, log)
+        call_command(command("loud", spec), asked(tmp_path), tmp_path, log)
     text = log.path.read_bytes()
     assert len(text) < 2 * LOG_LIMIT_BYTES
     assert text.startswith(b"first")

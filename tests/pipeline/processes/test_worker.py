@@ -86,19 +86,17 @@ def call(tmp_path: Path) -> Callable[..., CallOutcome]:
         attempt = tmp_path / f"attempt{next(number)}"
         (attempt / "out").mkdir(parents=True)
         files = (str(tmp_path / f"{module}.py"),)
-        paths = {"counts": tmp_path / "none.txt", "out": attempt / "out"}
+        asked: Any = {"inputs": {"counts": [(1, tmp_path / "none.txt")]}, "outputs": {"out": attempt / "out"}}
         spec = StepSpec(uses=f"{module}:{name}", folder=tmp_path, timeout=timeout_s)
         inspection = SimpleNamespace(params=params, files=files)
         job: Any = SimpleNamespace(
             name=name,
             spec=spec,
-            instance=SimpleNamespace(given=params),
             inspection=inspection,
-            facts=None,
             run_id=run_id,
         )
         with closing(StepLog(attempt / STEP_LOG)) as log:
-            return call_function(job, paths, attempt, log)
+            return call_function(job, asked | {"facts": None, "params": params}, attempt, log)
 
     return calling
 
