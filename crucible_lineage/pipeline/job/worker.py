@@ -23,7 +23,7 @@ from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import stamp
 from crucible_lineage.pipeline.declare.load import from_environment
 from crucible_lineage.pipeline.job.job import Job
-from crucible_lineage.pipeline.logs import STEP_LOG, StepLog, tail_of
+from crucible_lineage.pipeline.logs import STEP_LOG, StepLog
 from crucible_lineage.pipeline.plan.command import arguments_of
 from crucible_lineage.pipeline.plan.inspect import search_path
 from crucible_lineage.pipeline.processes import child
@@ -34,7 +34,7 @@ from crucible_lineage.pipeline.processes.child import (
     command_line,
     written_metadata,
 )
-from crucible_lineage.pipeline.processes.supervised import Supervised, death_text, ending_error
+from crucible_lineage.pipeline.processes.supervised import Supervised, ending_error
 
 REUSED_S = 60.0  # chosen: a worker that was idle for longer is about to end (child.IDLE_S)
 # Variables that programs need to run at all, without our keys and other secrets.
@@ -63,14 +63,8 @@ def call_command(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> Ca
         process.end()
         process.wait()
     log.close()
-    if stopped := ending_error(process, log.path, spec.timeout, in_time=in_time):
-        raise stopped
-    if process.code != 0:
-        code = process.code or 0
-        message = f"step {name!r}: the command {'ended with' if code >= 0 else 'was ended by'} {death_text(code)}"
-        tail = tail_of(log.path)
-        message += f"; its output is in {log.path}: {tail}" if tail else "; it printed nothing"
-        raise StepError(message, step=name, log=str(log.path))
+    if process.stopped or not in_time or process.code != 0:
+        raise ending_error(process, log.path, spec.timeout, in_time=in_time)
     own = ("inputs", "out", STEP_LOG, FACTS_FILE)
     stray = min((path.name for path in attempt.iterdir() if path.name not in own), default=None)
     if stray and not any(out.iterdir()):
@@ -97,7 +91,7 @@ def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> C
         raise
     log.close()
     if not answer.exists():
-        raise _death_error(worker, job, log, ended=ended)
+        raise ending_error(worker.process, log.path, job.spec.timeout, in_time=ended)
     reply = json.loads(answer.read_bytes())
     answer.unlink()
     if reply["retire"] or not ended:
@@ -114,15 +108,6 @@ def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> C
     code = Path(reply["code"]) if reply["code"] else None
     outside, pictures = tuple(map(Path, reply["outside"])), tuple(reply["pictures"])
     return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
-
-
-def _death_error(worker: _Worker, job: Job, log: StepLog, *, ended: bool) -> StepError:
-    if error := ending_error(worker.process, log.path, job.spec.timeout, in_time=ended):
-        return error
-    name = job.name
-    tail, cause = tail_of(log.path), death_text(worker.process.code or 0)
-    message = f"step {name!r} died ({cause}); its output is in {log.path}" + (f": {tail}" if tail else "")
-    return StepError(message, step=name, log=str(log.path))
 
 
 class _Worker:

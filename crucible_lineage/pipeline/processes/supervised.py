@@ -16,6 +16,7 @@ from typing import IO
 
 from crucible_lineage.errors import StepError, StoppedError
 from crucible_lineage.json_types import JsonObject
+from crucible_lineage.pipeline.logs import tail_of
 from crucible_lineage.pipeline.processes import supervisor
 
 GRACE_S = 2.0  # chosen: between terminating and killing a process; users expect seconds
@@ -42,22 +43,19 @@ def stop_run(run_id: str) -> list[str]:
     return [process.name for process in ending]
 
 
-def ending_error(process: Supervised, log: Path, timeout_s: float | None, *, in_time: bool) -> StepError | None:
-    """Return the error of a step that was stopped with its run, or at its timeout; None if its process ended itself."""
-    name = process.name
+def ending_error(process: Supervised, log: Path, timeout_s: float | None, *, in_time: bool) -> StepError:
+    """Return the error of a step that was stopped with its run, or at its timeout, or whose process ended badly."""
+    name, code = process.name, process.code or 0
     if process.stopped:
         return StoppedError(f"step {name!r} was ended, since the run was stopped", step=name, log=str(log))
-    if in_time:
-        return None
-    message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+    if not in_time:
+        message = f"step {name!r} took longer than its timeout of {timeout_s:g} s and was stopped"
+    else:
+        end = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+        hint = "; the system may have run out of memory" if code == -9 else ""
+        printed = f"its output is in {log}: {tail}" if (tail := tail_of(log)) else "it printed nothing"
+        message = f"step {name!r}: its process {end}{hint}; {printed}"
     return StepError(message, step=name, log=str(log))
-
-
-def death_text(code: int) -> str:
-    """Return the exit code of a process, or the signal that ended it, in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    return f"signal {-code}" + ("; the system may have run out of memory" if code == -9 else "")
 
 
 class Supervised:

@@ -16,9 +16,9 @@ ENDINGS = {
     "exit": ("sys.exit(0)", "failed: it called sys.exit(0); a step ends by returning, at"),
     "text": ("sys.exit('no lamp')", "failed: it called sys.exit('no lamp'); a step ends by returning, at"),
     "interrupt": ("raise KeyboardInterrupt", "failed: KeyboardInterrupt, at"),
-    "leave": ("os._exit(0)", "died (exit code 0); its output is in"),
-    "kill": ("os.kill(os.getpid(), 9)", "died (signal 9; the system may have run out of memory)"),
-    "fault": ("ctypes.string_at(0)", "died (signal 11)"),
+    "leave": ("os._exit(0)", "its process ended with exit code 0; it"),
+    "kill": ("os.kill(os.getpid(), 9)", "its process was ended by signal 9; the system may have run out of memory"),
+    "fault": ("ctypes.string_at(0)", "its process was ended by signal 11"),
     "memory": ("bytearray(1 << 60)", "failed: MemoryError: there was not enough memory"),
     "generator": ("raise GeneratorExit", "failed: GeneratorExit, at"),
 }

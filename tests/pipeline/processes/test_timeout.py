@@ -30,7 +30,7 @@ def test_a_step_that_hangs_is_killed_with_what_it_started(lab: Any, odd: Any, ru
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("print('last words')\nos._exit(3)", "died (exit code 3); its output is in"),
+        ("print('last words')\nos._exit(3)", "its process ended with exit code 3; its output is in"),
         ("raise ValueError('no lamp')", "failed: ValueError: no lamp"),
         ("(out / 'x').write_text('1')\nreturn {1, 2}", "it returned a set; return a mapping"),
     ],
