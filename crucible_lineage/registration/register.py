@@ -10,14 +10,13 @@ from __future__ import annotations
 import base64
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.core.slots import slots_to_json
 from crucible_lineage.errors import (
     ConflictError,
@@ -31,6 +30,7 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import scan_file
+from crucible_lineage.machine.process import in_threads
 from crucible_lineage.marks import equality_mark
 from crucible_lineage.provenance.recipe import UsedDataset, result_of
 from crucible_lineage.provenance.record import ATTACHED_NAME, compact, read_record
@@ -111,23 +111,6 @@ class Submission:
     shown: int | None = None
     earlier: dict[str, bool] = field(default_factory=dict)
     is_linked: bool = False
-
-    def register_whole(self) -> bool:
-        """Register a small dataset by one call, of which the embedded Crucible keeps all or nothing.
-
-        Return whether it did; not if the dataset exists.
-        """
-        new = self.new
-        if not self.client.is_embedded or (whole := self.whole()) is None:
-            return False
-        self.stages.before_complete()
-        try:
-            requests = self.client.datasets.create_whole([whole])[new.mfid]
-        except (ConflictError, ForbiddenError, RefusedError):
-            return False
-        self.stages.begun()
-        self.stages.ingesting(new.ref(new.mfid), requests)
-        return True
 
     def whole(self) -> WholeDataset | None:
         """Return a small dataset as the embedded Crucible takes it by one call; None if it takes several."""
@@ -413,7 +396,9 @@ def register_output(
     the id; every other error leaves an incomplete record that a repetition finishes.
     """
     own = _submission(client, new, machine, stages)
-    if own.register_whole():
+    if client.is_embedded and (requests := _create_whole(client, [own])) is not None:
+        stages.begun()
+        stages.ingesting(new.ref(new.mfid), requests[new.mfid])
         return new.ref(new.mfid)
     return own.register(PATIENCE_S if patience_s is None else patience_s)
 
@@ -421,15 +406,27 @@ def register_output(
 def register_together(
     client: CrucibleClient, datasets: Sequence[NewDataset], machine: str
 ) -> dict[str, dict[str, IngestionRequest]] | None:
-    """Register small datasets by one call, of which the embedded Crucible keeps all or nothing, parents first.
+    """Register small datasets by one call, parents first.
 
     Return the ingestion requests of each, by id; None if they have to be registered one at a time.
     """
-    if not all(map(is_given, datasets)):
-        return None
-    wholes = [_submission(client, new, machine, RegistrationHooks()).whole() for new in datasets]
+    return _create_whole(client, (_submission(client, new, machine, RegistrationHooks()) for new in datasets))
+
+
+def _create_whole(
+    client: CrucibleClient, submissions: Iterable[Submission]
+) -> dict[str, dict[str, IngestionRequest]] | None:
+    """Send small datasets by one call, of which the embedded Crucible keeps all or nothing: nothing if one exists."""
+    prepared, wholes = list[Submission](), list["WholeDataset"]()
+    for submission in submissions:
+        if (whole := submission.whole()) is None:
+            return None
+        prepared.append(submission)
+        wholes.append(whole)
+    for submission in prepared:
+        submission.stages.before_complete()
     try:
-        return None if None in wholes else client.datasets.create_whole(filter(None, wholes))
+        return client.datasets.create_whole(wholes)
     except (ConflictError, ForbiddenError, RefusedError):
         return None
 
@@ -485,19 +482,15 @@ def add_equal_parents(client: CrucibleClient, mfid: str, parents: Mapping[str, s
         raise NotFoundError(f"dataset {mfid} has lost its provenance record; run `crucible-lineage verify {mfid}`")
 
 
-def is_given(new: NewDataset) -> bool:
-    """Return whether the files are sent with the dataset: they are small, and it gets nothing else afterwards."""
-    from crucible_lineage.client.uploads import GIVEN_BYTES
+def given_files(new: NewDataset) -> list[dict[str, object]] | None:
+    """Return the files with their contents, as the embedded Crucible takes them with a new dataset.
+
+    None unless they are small, and the dataset gets nothing else afterwards.
+    """
+    from crucible_lineage.client.uploads import GIVEN_BYTES, Outgoing
 
     is_more = new.samples or new.waits_for_ingestion or any(file.ref.preview for file in new.files)
-    return not is_more and sum(file.ref.size for file in new.files) <= GIVEN_BYTES
-
-
-def given_files(new: NewDataset) -> list[dict[str, object]] | None:
-    """Return the files with their contents, as the embedded Crucible takes them with a new dataset, if it does."""
-    from crucible_lineage.client.uploads import Outgoing
-
-    if not is_given(new):
+    if is_more or sum(file.ref.size for file in new.files) > GIVEN_BYTES:
         return None
     return [
         Outgoing(new.mfid, file.path, file.ref.name, file.checksums).given()
