@@ -20,7 +20,6 @@ from typing import NamedTuple
 from crucible_lineage import __version__
 from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, with_whole_records
-from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.crate import make_crate
@@ -34,6 +33,7 @@ from crucible_lineage.lineage.records import Rights, provenance, stated_rights
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.lineage.text import public_ids
 from crucible_lineage.machine.checksums import file_sha256
+from crucible_lineage.machine.process import in_threads
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import ATTACHED_NAME, read_record
 from crucible_lineage.remake.kit import DRIVER, KitStep, kept_bytes, write_kit

@@ -29,7 +29,7 @@ from crucible_lineage.ask.rules import (
     withdrawn,
 )
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, in_threads, no_project
+from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets, no_project
 from crucible_lineage.errors import ChecksumError, InputError, NotFoundError
 from crucible_lineage.ids import has_derived_id, require_mfid
 from crucible_lineage.json_types import JsonMapping, text
@@ -37,7 +37,7 @@ from crucible_lineage.lineage.checks import Finding, check, worst_first
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.records import used_mfids
-from crucible_lineage.machine.process import Tell
+from crucible_lineage.machine.process import Tell, in_threads
 from crucible_lineage.marks import KEY
 from crucible_lineage.pipeline.plan.fetch import LOST
 from crucible_lineage.provenance.record import read_record
@@ -339,7 +339,7 @@ def _read_bytes(
         return found
 
     tell(f"reading bytes: 0 of {amount(len(tasks), 'file')}", total)
-    results = list(in_threads(read, tasks))
+    results = in_threads(read, tasks)
     return [found for found, _ in results if found], sum(size for _, size in results)
 
 

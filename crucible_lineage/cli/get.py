@@ -19,12 +19,11 @@ from crucible_lineage.ask.view import existing, own_files
 from crucible_lineage.cli.asking import act
 from crucible_lineage.client.files import local_path
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import FAILURE, InputError, LineageError
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import file_sha256
-from crucible_lineage.machine.process import Tell
+from crucible_lineage.machine.process import Tell, in_threads
 from crucible_lineage.pipeline.plan.fetch import LOST, way_out
 from crucible_lineage.refs import file_stem
 from crucible_lineage.session import Session
@@ -125,7 +124,7 @@ def fetch_many(
         if tell:
             tell(f"fetching {name} ({next(numbers)} of {len(pending)})", size)
 
-    return list(in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], begin), list(folders)))
+    return in_threads(lambda mfid: _fetch_all(session, mfid, selected[mfid], folders[mfid], begin), list(folders))
 
 
 def _require_free(mfid: str, folder: Path, files: Mapping[Path, FileRecord]) -> None:

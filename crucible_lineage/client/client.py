@@ -7,9 +7,7 @@ import math
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,13 +24,13 @@ from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Stora
 from crucible_lineage.client.wire import segment, to_send
 from crucible_lineage.errors import ServerError
 from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.machine.process import in_threads
 from crucible_lineage.settings import official_access
 
 Result = TypeVar("Result")
 
 MAX_CONNECTIONS = 64
 FAR_S = 0.015  # chosen: for faster answers a thread is not worthwhile
-MAX_THREADS = 16  # chosen: for the calls of one `at_once`
 LIMITS = httpx.Limits(
     max_connections=MAX_CONNECTIONS,
     max_keepalive_connections=MAX_CONNECTIONS,
@@ -139,9 +137,7 @@ class CrucibleClient:
         """
         if len(calls) < 2 or self.latency_s < FAR_S:
             return [call() for call in calls]
-        with ThreadPoolExecutor(min(len(calls), MAX_THREADS), thread_name_prefix="ask") as pool:
-            futures = [pool.submit(copy_context().run, call) for call in calls]
-        return [future.result() for future in futures]
+        return in_threads(lambda call: call(), calls)
 
     def request(
         self,

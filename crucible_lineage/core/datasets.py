@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import CrucibleError, ForbiddenError, InputError, NotFoundError, nearest
 from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.machine.process import in_threads
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
     from crucible_lineage.client import CrucibleClient
     from crucible_lineage.client.models import Dataset
 
-T = TypeVar("T")
-R = TypeVar("R")
-REQUESTS_AT_ONCE = 8  # that one client should send to a shared service
 ONE_BY_ONE = 20  # up to this many datasets are read by id; above it, their project is listed
 
 
@@ -64,13 +62,3 @@ def no_project(client: CrucibleClient, project: str, where: str) -> InputError:
     except CrucibleError as error:
         hint = f"the visible projects cannot be listed: {error}"
     return InputError(f"project {project!r} does not exist, or is not visible to this key; {hint} ({where})")
-
-
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Apply `work` to the items, several at a time; return the results in order."""
-    if len(items) < 2:
-        return map(work, items)
-    from concurrent.futures import ThreadPoolExecutor  # most runs read few datasets
-
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="ask") as pool:
-        return iter(list(pool.map(work, items)))

@@ -10,7 +10,6 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from crucible_lineage.core.datasets import in_threads
 from crucible_lineage.errors import (
     ChecksumError,
     CrucibleError,
@@ -21,6 +20,7 @@ from crucible_lineage.errors import (
     RefusedError,
     WithdrawnError,
 )
+from crucible_lineage.machine.process import in_threads
 from crucible_lineage.provenance.recipe import origin_of
 from crucible_lineage.provenance.record import expand, read_record, unreadable
 from crucible_lineage.refs import DatasetRef, context_of

@@ -33,7 +33,7 @@ def split_command(uses: str) -> JsonObject:
 def filled_command(arguments: Iterable[str], inputs: Values, params: Values, places: Values, folder: Path) -> list[str]:
     """Fill in the fields of a command: `inputs` are lists of paths by role, `places` paths of `out` and `facts`.
 
-    An argument that is only an input becomes one for each file. Arguments that are files in `folder` become their paths.
+    An argument that is only an input becomes one for each file. Those that are files in `folder` become their paths.
     """
 
     def value(match: re.Match[str]) -> str:

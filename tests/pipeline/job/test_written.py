@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.datasets import REQUESTS_AT_ONCE
+from crucible_lineage.machine.process import REQUESTS_AT_ONCE
 from crucible_lineage.errors import UnreachableError
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration.read import read
