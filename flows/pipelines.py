@@ -30,7 +30,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
 from crucible_lineage.pipeline.engines.local import Running
-from crucible_lineage.pipeline.job.job import Job, Materialized
+from crucible_lineage.pipeline.job.job import Job, StepState
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.logs import LineCallback
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -161,7 +161,7 @@ class PrefectEngine:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.deliverer: Deliverer | None = None
-        self._task_runs: dict[str, PrefectFuture[Materialized]] = {}  # by dataset, for the arrows in Prefect's graph
+        self._task_runs: dict[str, PrefectFuture[StepState]] = {}  # by dataset, for the arrows in Prefect's graph
 
     def start(self, job: Job) -> Running:
         """Submit a step."""
@@ -170,7 +170,7 @@ class PrefectEngine:
         task = _task(job.spec.retries)
         return task.submit(job.name, partial(self._make, job), wait_for=parents)
 
-    def _make(self, job: Job, run: JsonObject, log: LineCallback) -> Materialized:
+    def _make(self, job: Job, run: JsonObject, log: LineCallback) -> StepState:
         deliveries = self.deliverer.add if self.deliverer else None
         return materialize_step(replace(job, run={**job.run, **run}), self.session, log, deliveries)
 
@@ -179,10 +179,10 @@ class PrefectEngine:
         stop_run(run_id)
         return True
 
-    def result(self, running: Any) -> Materialized:
+    def result(self, running: Any) -> StepState:
         """Return the outcome of the task, which has ended."""
-        made: Materialized = running.result()
-        self._task_runs |= dict.fromkeys((dataset.mfid for dataset in made.outputs.values()), running)
+        made: StepState = running.result()
+        self._task_runs |= dict.fromkeys((dataset.mfid for dataset in made.results.values()), running)
         return made
 
 

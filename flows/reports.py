@@ -24,8 +24,9 @@ from prefect.states import Cancelled, Completed, Failed
 
 from crucible_lineage.errors import LineageError, RunError
 from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.run.result import PASSING, Listener, Outcome, RunResult, StepEvent
+from crucible_lineage.pipeline.run.result import PASSING, Listener, RunResult, StepEvent
 from crucible_lineage.pipeline.watch import DatasetEvent
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session

@@ -11,7 +11,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.job.job import Materialized
+from crucible_lineage.pipeline.job.job import StepState
 from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback
 from crucible_lineage.tasks.sessions import REPEATED, run_ids
 from crucible_lineage.text.amounts import amount
@@ -22,8 +22,8 @@ MOST_LINES, LONGEST_LINE = 250, 2000  # of the beginning of what a step prints, 
 @task(task_run_name="{step}", **REPEATED)
 def materialize(
     step: str,  # noqa: ARG001 (the name that Prefect shows)
-    make: Callable[[JsonObject, LineCallback], Materialized],
-) -> Materialized:
+    make: Callable[[JsonObject, LineCallback], StepState],
+) -> StepState:
     """Materialize a step by `make`, which gets the ids of this run for its record, and a function for lines of its log.
 
     Prefect looks into mappings and values with fields that a task is given; a function it hands on as it is.

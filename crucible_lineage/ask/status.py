@@ -356,7 +356,7 @@ def _outdated(session: Session, project: str, entries: Mapping[str, Standing]) -
 
 def _of_run(run: ListedRun, journal: Journal, again: str, *, has_cause: bool) -> Iterator[ActionItem]:
     """Yield what is wrong with the last run of a pipeline; not that it failed, if its cause is listed."""
-    from crucible_lineage.pipeline.run.result import Outcome  # imports pydantic, which the other answers do not need
+    from crucible_lineage.pipeline.job.job import Outcome  # imports pydantic, which the other answers do not need
 
     if run.state in ("cut short", "stopped") or (run.state == "failed" and (run.error or not has_cause)):
         reason = run.error.partition("\n")[0]

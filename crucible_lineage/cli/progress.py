@@ -15,8 +15,9 @@ from typing import Self
 from crucible_lineage.cli.printing import StatusLine, TrafficMonitor, coloured
 from crucible_lineage.errors import shortened
 from crucible_lineage.lineage.labels import plain, plain_lines
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.logs import listening_to_steps
-from crucible_lineage.pipeline.run.result import Outcome, StepEvent, Stop
+from crucible_lineage.pipeline.run.result import StepEvent, Stop
 from crucible_lineage.text.amounts import time_text
 
 MOST_NAMED = 3  # running steps; the others are counted

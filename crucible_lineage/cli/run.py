@@ -24,8 +24,9 @@ from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import MAX_RETURNED, Outcome, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import MAX_RETURNED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import JOBS_AT_ONCE

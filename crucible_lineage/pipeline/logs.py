@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Final
 
 from crucible_lineage.errors import LineageError
 from crucible_lineage.machine.disk import private_file, private_folder, storage_error
@@ -25,8 +24,6 @@ LineCallback = Callable[[str], None]
 
 _listeners: list[Callable[[str, str], None]] = []  # to lines
 _phase_listeners: dict[str, Callable[[str, str], None]] = {}  # by run
-STARTED: Final = "started"
-MADE: Final = "made"
 
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 FOLDER = "logs"  # in the data folder

@@ -43,7 +43,7 @@ def called_step(
     invalid.
     """
     # Most flows call tasks alone, for which these imports would take a tenth of a second.
-    from crucible_lineage.pipeline.job.job import Job
+    from crucible_lineage.pipeline.job.job import Job, Outcome
     from crucible_lineage.pipeline.job.materialize import materialize_step
     from crucible_lineage.pipeline.plan.expand import Instance
     from crucible_lineage.pipeline.plan.plan import files_for_role
@@ -70,10 +70,10 @@ def called_step(
     def make(run: Mapping[str, object]) -> Mapping[str, DatasetRef]:
         session.refresh_statements()
         done = materialize_step(Job(instance, project, used, outputs, run, claims, step=called), session)
-        for name, dataset in done.outputs.items():
+        for name, dataset in done.results.items():
             slots.note_about(dataset.mfid, about)
-            slots.rely(project, claims[name], dataset, made=done.executed)
-        return done.outputs
+            slots.rely(project, claims[name], dataset, made=done.outcome == Outcome.EXECUTED)
+        return done.results
 
     return make
 

@@ -17,10 +17,11 @@ import pytest
 from crucible_lineage.pipeline.engines import local
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run import run as running
-from crucible_lineage.pipeline.run.result import Outcome, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings

@@ -13,8 +13,9 @@ import pytest
 from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.job import delivering
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration import register
 from crucible_lineage.registration.deliver import Deliverer

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from crucible_lineage.errors import InputError, StoppedError
-from crucible_lineage.pipeline.job.job import Job, Materialized
+from crucible_lineage.pipeline.job.job import Job, StepState
 from crucible_lineage.pipeline.job.materialize import materialize_step
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.registration.deliver import Deliverer
@@ -37,7 +37,7 @@ class Engine(Protocol):
     def start(self, job: Job) -> Running:
         """Start a step."""
 
-    def result(self, running: object) -> Materialized:
+    def result(self, running: object) -> StepState:
         """Return the outcome of a step that has ended; raises the step's error."""
 
     def stop(self, run_id: str) -> bool:
@@ -60,10 +60,10 @@ class LocalEngine:
         make = partial(materialize_step, job, self.session, deliveries=deliveries)
         return self.pool.submit(with_retries, job, make)
 
-    def result(self, running: Any) -> Materialized:
+    def result(self, running: Any) -> StepState:
         """Return the outcome of the step."""
         try:
-            made: Materialized = running.result()
+            made: StepState = running.result()
         except CancelledError:
             raise StoppedError("it was not begun, since the run was stopped") from None
         return made
@@ -75,7 +75,7 @@ class LocalEngine:
         return True
 
 
-def with_retries(job: Job, make: Callable[[], Materialized]) -> Materialized:
+def with_retries(job: Job, make: Callable[[], StepState]) -> StepState:
     """Execute a step with its declared number of retries; raises the error of the last attempt."""
     for _ in range(job.spec.retries):
         try:

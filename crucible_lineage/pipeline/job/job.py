@@ -1,10 +1,11 @@
-"""A step to be executed, as a value: code, inputs, parameters, outputs, and the names of its datasets."""
+"""A step to be executed, as a value: code, inputs, parameters, outputs and their names; and its state in a run."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
@@ -92,19 +93,54 @@ class Job:
         return {**settings, **({"output": output} if output else {})} or None
 
 
-@dataclass(frozen=True)
-class Materialized:
-    """The datasets of a step's outputs; `executed` is False if they existed already.
+class Outcome(StrEnum):
+    """The outcome of a step, or its present phase; the last ones are of a run.
 
-    `note` is a message for the user, `seconds` the time to make and register them. `returned` are the values returned
-    for each output, if known here.
+    A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
     """
 
-    outputs: Mapping[str, DatasetRef]
-    executed: bool
+    EXECUTED = "executed"
+    REUSED = "reused"
+    FAILED = "failed"
+    ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
+    SKIPPED = "skipped"
+    QUEUED = "queued"
+    STARTED = "started"
+    MADE = "made"
+    LEFT_OUT = "left out"  # by --only or --from
+    STOPPED = "stopped"  # under way when the run was stopped
+    STOPPING = "stopping"
+    PLANNED = "planned"
+    REGISTERING = "registering"
+    DELIVERING = "delivering"
+    WAITING = "waiting"  # why a result could not be delivered yet
+    AWAY = "away"  # why the service is away, and what the run does meanwhile
+
+
+@dataclass
+class StepState:
+    """The state of a step in a run, as its engine returns it and its run keeps it.
+
+    `outcome` is empty until the step has ended, `results` until it has datasets. `note` is a message for the user,
+    `took` the time to make and register the results; `returned` are the values returned for each output, if known.
+    """
+
+    outcome: str = ""
+    results: Mapping[str, DatasetRef] = field(default_factory=dict)
     note: str = ""
-    seconds: float | None = None
+    took: float | None = None
     returned: Mapping[str, JsonMapping] = field(default_factory=dict)
+    error: str = ""
+    log: str = ""
+    trace: str = ""
+    began: float | None = None
+    remade: int = 0
+    needs: set[str] = field(default_factory=set)  # parents without a result yet
+
+    @property
+    def mfids(self) -> list[str]:
+        """The ids of the results."""
+        return [dataset.mfid for dataset in self.results.values()]
 
 
 def dataset_name(job: Job, output: str, results: Mapping[str, object], fields_of: FieldsOf) -> tuple[str, str]:

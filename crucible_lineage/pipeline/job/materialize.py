@@ -27,10 +27,10 @@ from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.marks import is_own
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.job.delivering import delivery_context
-from crucible_lineage.pipeline.job.job import Job, Materialized, dataset_name
+from crucible_lineage.pipeline.job.job import Job, Outcome, StepState, dataset_name
 from crucible_lineage.pipeline.job.keeping import support_of
 from crucible_lineage.pipeline.job.worker import call_command, call_function
-from crucible_lineage.pipeline.logs import MADE, STARTED, STEP_LOG, LineCallback, StepLog, report_line, report_phase
+from crucible_lineage.pipeline.logs import STEP_LOG, LineCallback, StepLog, report_line, report_phase
 from crucible_lineage.pipeline.plan.fetch import place_file
 from crucible_lineage.pipeline.processes.child import CallOutcome, failure_line, failure_traceback, outcome_of
 from crucible_lineage.provenance.environment import git_state, software
@@ -49,7 +49,7 @@ StagedFiles = dict[Path, tuple[FileStamp, str]]
 
 def materialize_step(
     job: Job, session: Session, on_line: LineCallback | None = None, deliveries: Deliver | None = None
-) -> Materialized:
+) -> StepState:
     """Return the outputs of a step; execute it only if they do not exist. One process at a time per recipe.
 
     They are at Crucible, or, with `deliveries`, made and queued for delivery. `on_line` receives each line that the
@@ -63,11 +63,11 @@ def materialize_step(
             if deliveries is not None:
                 for label in _waiting(job, session):
                     deliveries(label)  # made by another process of this data folder, which may have ended
-            return Materialized(_deliver_before_use(existing, job, session, deliveries), executed=False)
+            return StepState(Outcome.REUSED, _deliver_before_use(existing, job, session, deliveries))
         parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
         began = time.monotonic()
-        report_phase(job.run_id, job.name, STARTED)
+        report_phase(job.run_id, job.name, Outcome.STARTED)
         work = session.settings.data / "work"
         with attempt_folder(work, file_stem(job.name), input_folders(job), Path(turn.lock_file)) as folder:
             new, cached, note = _execute(job, folder, session, on_line, deliveries)
@@ -84,7 +84,7 @@ def materialize_step(
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
-    return Materialized(outputs, executed=True, note=note, seconds=seconds, returned=returned)
+    return StepState(Outcome.EXECUTED, outputs, note, seconds, returned)
 
 
 def _deliver_before_use(
@@ -139,7 +139,7 @@ def _execute(
             error.args = (f"{error}; its input {changed!r} was changed while it ran", *error.args[1:])
         raise
     ended = datetime.now(UTC)
-    report_phase(job.run_id, job.name, MADE)
+    report_phase(job.run_id, job.name, Outcome.MADE)
     if changed := _changed(staged):  # the origin of its result is unknown
         raise FileChangedError(
             f"step {job.name!r} changed its input {changed!r} while it ran; its result was not registered. "

@@ -29,21 +29,13 @@ from crucible_lineage.errors import (
     UnauthorizedError,
     shortened,
 )
+from crucible_lineage.pipeline.job.job import Job, Outcome
 from crucible_lineage.pipeline.logs import listening_to_phases, record_fault
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.inputs import InputItem
 from crucible_lineage.pipeline.plan.plan import BLOCKED, FRESH, PipelinePlan, StepPlan, plan_instance, used_datasets
 from crucible_lineage.pipeline.run.currency import SlotWriter
-from crucible_lineage.pipeline.run.result import (
-    MAX_RETURNED,
-    Listener,
-    Outcome,
-    StepChoice,
-    StepEvent,
-    Steps,
-    Stop,
-    ids_of,
-)
+from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, StepChoice, StepEvent, Steps, Stop, ids_of
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
@@ -52,7 +44,6 @@ from crucible_lineage.session import Session
 
 if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
     from crucible_lineage.pipeline.engines.local import Engine
-    from crucible_lineage.pipeline.job.job import Job
     from crucible_lineage.registration.deliver import Deliverer
     from crucible_lineage.registration.delivery import Delivery
 
@@ -115,7 +106,7 @@ class Run:
     @property
     def awaiting(self) -> tuple[str, ...]:
         """The steps that can be planned again: blocked so far, and steps have returned what their partners share."""
-        done = {name for name, state in self.steps.items() if state.results is not None}
+        done = {name for name, state in self.steps.items() if state.results}
         return tuple(name for name in self._awaiting if not done.isdisjoint(self.instances[name].awaits))
 
     def adopt_again(self, plan: PipelinePlan) -> None:
@@ -158,7 +149,7 @@ class Run:
         """End the steps for which values are still missing."""
         awaiting, self._awaiting = self._awaiting, {}
         for name, step in awaiting.items():
-            self.steps.end(name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
+            self.steps.end(name, Outcome.FAILED, f"blocked: {'; '.join(step.causes)}")
 
     @property
     def has_work(self) -> bool:
@@ -182,7 +173,7 @@ class Run:
     def _end_blocked(self, step: StepPlan) -> None:
         if step.on_hold:
             self.held[step.name] = "; ".join(step.causes)
-        self.steps.end(step.name, Outcome.FAILED, error=f"blocked: {'; '.join(step.causes)}")
+        self.steps.end(step.name, Outcome.FAILED, f"blocked: {'; '.join(step.causes)}")
 
     # The loop
 
@@ -262,16 +253,16 @@ class Run:
 
     def _start(self, engine: Engine, name: str) -> None:
         instance = self.instances[name]
-        if any(self.steps[need].results is None for need in instance.needs):  # refused or made again meanwhile
+        if not all(self.steps[need].results for need in instance.needs):  # refused or made again meanwhile
             self.steps.wait(name)
             return
         forced = name in self.choice.forced or instance.step.name in self.choice.forced
-        results = {need: self.steps[need].results or {} for need in instance.needs}
+        results = {need: self.steps[need].results for need in instance.needs}
         try:
             used = used_datasets(instance, self.inputs, results)
             planned = plan_instance(instance, used, self.index, forced=forced)
         except (InputError, *TRANSIENT) as error:  # facts about a parent may need the service
-            self.steps.end(name, Outcome.FAILED, error=str(error))
+            self.steps.end(name, Outcome.FAILED, str(error))
             return
         if planned.exists:  # its parents were made again with the same bytes
             self.stayed.append(name)
@@ -282,8 +273,6 @@ class Run:
             return
         self.listener(StepEvent(name, Outcome.QUEUED))
         slots = self.slot_writer.new_slots(instance)
-        from crucible_lineage.pipeline.job.job import Job  # a run in which all is fresh has no job
-
         spec, run = self.pipeline.spec, {"run_id": self.run_id}
         job = Job(instance, spec.project, used, planned.outputs, run, slots, tuple(spec.env))
         self.steps.jobs[name], self._begun[name] = job, datetime.now(UTC).isoformat()
@@ -306,28 +295,28 @@ class Run:
         except StoppedError as error:
             state.log = error.log or ""
             if state.began is not None:
-                self.steps.end(name, Outcome.STOPPED, error=_ENDED)
+                self.steps.end(name, Outcome.STOPPED, _ENDED)
             else:
-                self.steps.end(name, Outcome.SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
+                self.steps.end(name, Outcome.SKIPPED, self.steps.skip_reason(name, stopped=self.stopped))
         except LineageError as error:
             state.log, state.trace = getattr(error, "log", None) or "", getattr(error, "trace", "")
-            counts = not isinstance(error, _NOT_COUNTED)
-            self.steps.end(name, Outcome.FAILED, error=str(error), failed=_counted(job) if counts else {})
+            counted = {} if isinstance(error, _NOT_COUNTED) else _counted(job)
+            self.steps.end(name, Outcome.FAILED, str(error), **counted)
         except (Exception, SystemExit) as error:
             message, state.log = record_fault(error, self.session.settings.data)
-            self.steps.end(name, Outcome.FAILED, error=message, failed=_counted(job))
+            self.steps.end(name, Outcome.FAILED, message, **_counted(job))
         else:
-            state.note, state.took = made.note, made.seconds
-            if made.executed:
-                self._own.add(min(ids_of(made.outputs).values()))
-                self.slot_writer.note_made(self.instances[name], made.outputs)
+            state.note, state.took = made.note, made.took
+            if made.outcome == Outcome.EXECUTED:
+                self._own.add(min(made.mfids))
+                self.slot_writer.note_made(self.instances[name], made.results)
                 self.returned[name] = made.returned  # of the last steps: they would be read back from Crucible
                 if len(self.returned) > 4 * MAX_RETURNED:
                     last = [instance for instance in self.instances if instance in self.returned][-MAX_RETURNED:]
                     self.returned = {instance: self.returned[instance] for instance in last}
-                self._done(name, Outcome.EXECUTED, made.outputs)
+                self._done(name, Outcome.EXECUTED, made.results)
             else:
-                self._rely_on(name, made.outputs, job.used)
+                self._rely_on(name, made.results, job.used)
         del self.steps.jobs[name]
         for delivery in self._early.pop(name, ()):
             self._note_delivered(delivery)
@@ -340,7 +329,7 @@ class Run:
 
     def _done(self, name: str, outcome: Outcome, outputs: Mapping[str, DatasetRef]) -> None:
         self.steps.set_results(name, outputs)
-        self.steps.end(name, outcome, outputs)
+        self.steps.end(name, outcome)
         self.slot_writer.await_signatures(self.instances[name], outputs)
         self.steps.release(name)
 
@@ -366,7 +355,7 @@ class Run:
             return
         for name in names:
             if delivery.outcome == ADOPTED:
-                results = self.steps[name].outputs
+                results = self.steps[name].results
                 self.steps.set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
@@ -385,8 +374,8 @@ class Run:
             self.report_once(Outcome.WAITING, delivery.error, delivery.payload.step)
         for name in names if refused else ():
             self.steps[name].log = delivery.log or self.steps[name].log
-            outputs, self.steps[name].results = self.steps[name].results, None
-            self.steps.end(name, Outcome.FAILED, outputs, f"made, and not registered: {delivery.error}")
+            self.steps.end(name, Outcome.FAILED, f"made, and not registered: {delivery.error}")
+            self.steps[name].results = {}
 
     # Stopping
 
@@ -401,21 +390,21 @@ class Run:
             return
         for name in list(self.steps.jobs):  # they run elsewhere, and are not waited for
             del self.steps.jobs[name]
-            self.steps.end(name, Outcome.STOPPED, error=_ENDED)
+            self.steps.end(name, Outcome.STOPPED, _ENDED)
 
     def _end_open(self) -> None:
         """End the open steps at the end of the loop; a step under way may have its result nevertheless."""
         for name, state in self.steps.items():
             if job := self.steps.jobs.pop(name, None):
-                made = {planned.output: self.session.known(planned.mfid) for planned in job.outputs}
-                if all(made.values()):
-                    self.steps.end(
-                        name, Outcome.EXECUTED, {output: dataset for output, dataset in made.items() if dataset}
-                    )
+                known = self.session.known
+                made = {planned.output: found for planned in job.outputs if (found := known(planned.mfid))}
+                if len(made) == len(job.outputs):
+                    self.steps.set_results(name, made)
+                    self.steps.end(name, Outcome.EXECUTED)
                 else:
-                    self.steps.end(name, Outcome.STOPPED, error=_ENDED)
+                    self.steps.end(name, Outcome.STOPPED, _ENDED)
             elif not state.outcome and (self.stopped or name not in self._awaiting):
-                self.steps.end(name, Outcome.SKIPPED, error=self.steps.skip_reason(name, stopped=self.stopped))
+                self.steps.end(name, Outcome.SKIPPED, self.steps.skip_reason(name, stopped=self.stopped))
 
     # Reports
 
@@ -434,6 +423,6 @@ class Run:
             self.listener(StepEvent(step, outcome, message))
 
 
-def _counted(job: Job) -> dict[str, object]:
+def _counted(job: Job) -> dict[str, str]:
     """Return the id under which failures of a step are counted, and what it is about."""
     return {"name": job.mfid, "about": json.dumps(job.instance.subject)}

@@ -1,4 +1,4 @@
-"""The choice of steps for a run, their states, the events during it, a request to stop it, and its result."""
+"""The choice of steps for a run, the states of all, the events during it, a request to stop it, and its result."""
 
 from __future__ import annotations
 
@@ -10,46 +10,16 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
-from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from crucible_lineage.core import journal as rows
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
-from crucible_lineage.pipeline import logs
+from crucible_lineage.pipeline.job.job import Job, Outcome, StepState
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
+from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.refs import DatasetRef
-
-if TYPE_CHECKING:  # a run in which all is fresh has no job
-    from crucible_lineage.pipeline.job.job import Job
-    from crucible_lineage.pipeline.plan.expand import Instance
-
-
-class Outcome(StrEnum):
-    """The outcome of a step, or its present phase; the last ones are of a run.
-
-    A step is QUEUED when the engine has it, then STARTED, then MADE; when registered, it is EXECUTED.
-    """
-
-    EXECUTED = "executed"
-    REUSED = "reused"
-    FAILED = "failed"
-    ON_HOLD = "on hold"  # of a run: nothing failed, and what is missing or doubtful is so because of statements
-    SKIPPED = "skipped"
-    QUEUED = "queued"
-    STARTED = logs.STARTED
-    MADE = logs.MADE
-    LEFT_OUT = "left out"  # by --only or --from
-    STOPPED = "stopped"  # under way when the run was stopped
-    STOPPING = "stopping"
-    PLANNED = "planned"
-    REGISTERING = "registering"
-    DELIVERING = "delivering"
-    WAITING = "waiting"  # why a result could not be delivered yet
-    AWAY = "away"  # why the service is away, and what the run does meanwhile
-
 
 _DONE = (Outcome.EXECUTED, Outcome.REUSED, Outcome.LEFT_OUT)
 PASSING = (  # of interest only while the run goes on
@@ -201,32 +171,6 @@ _ROW: Mapping[str, str] = {
 }
 
 
-@dataclass
-class StepState:
-    """The state of a step in a run: its outcome once it has ended, its results, and messages about it."""
-
-    outcome: str = ""
-    results: Mapping[str, DatasetRef] | None = None
-    error: str = ""
-    log: str = ""
-    trace: str = ""
-    note: str = ""
-    began: float | None = None
-    took: float | None = None
-    remade: int = 0
-    needs: set[str] = field(default_factory=set)  # parents without a result yet
-
-    @property
-    def outputs(self) -> Mapping[str, DatasetRef]:
-        """The results; empty if there are none."""
-        return self.results or {}
-
-    @property
-    def mfids(self) -> list[str]:
-        """The ids of the results."""
-        return list(ids_of(self.outputs).values())
-
-
 class Steps(dict[str, StepState]):
     """The states of all step instances of a run, by name. Outcomes are recorded in the journal, and reported.
 
@@ -270,13 +214,13 @@ class Steps(dict[str, StepState]):
         state, needs = self[name], self.instances[name].needs
         if left_out := [need for need in needs if self[need].outcome == Outcome.LEFT_OUT]:
             message = f"its parent {left_out[0]} is missing and was left out; run without --only, or --from it"
-            self.end(name, Outcome.FAILED, error=message)
+            self.end(name, Outcome.FAILED, message)
             return
-        state.needs = {need for need in needs if self[need].results is None}
+        state.needs = {need for need in needs if not self[need].results}
         if not state.needs:
             self.ready.append(name)
         elif bad := self._bad_parent(name):
-            self.end(name, Outcome.SKIPPED, error=_missing(bad))
+            self.end(name, Outcome.SKIPPED, _missing(bad))
 
     def release(self, name: str) -> None:
         """Let the steps begin for which this one, now done, was the last parent."""
@@ -287,21 +231,14 @@ class Steps(dict[str, StepState]):
                 if not state.needs and not state.outcome:
                     self.ready.append(child)
 
-    def end(
-        self,
-        name: str,
-        outcome: Outcome,
-        outputs: Mapping[str, DatasetRef] | None = None,
-        error: str = "",
-        failed: Mapping[str, object] = MappingProxyType({}),
-    ) -> None:
+    def end(self, name: str, outcome: Outcome, error: str = "", /, **failed: object) -> None:
         """Record the outcome of a step; skip the descendants of a failed one. `failed` identifies a failure's count."""
-        state, mfids = self[name], ids_of(outputs or self[name].outputs)
+        state, mfids = self[name], ids_of(self[name].results)
         state.outcome, state.error = outcome, error
         seconds = state.took
         if seconds is None and state.began is not None:
             seconds = time.monotonic() - state.began
-        size = sum(f.size for dataset in (outputs or {}).values() for f in dataset.files) or None
+        size = sum(file.size for dataset in state.results.values() for file in dataset.files) or None
         if outcome in _ROW:
             facts = {"error": error or None, "log": state.log or None, "seconds": seconds, **failed}
             self.journal.end_step(self.run_id, self.project, name, _ROW[outcome], mfids, **facts)
@@ -312,7 +249,7 @@ class Steps(dict[str, StepState]):
             self.has_failed = self.has_failed or outcome == Outcome.FAILED
             for child in self._children[name]:
                 if not self[child].outcome and child not in self.jobs and self[child].needs:
-                    self.end(child, Outcome.SKIPPED, error=_missing(name))
+                    self.end(child, Outcome.SKIPPED, _missing(name))
 
     def make_again(self, name: str, reason: str) -> None:
         """Reset a step and its descendants, and let them begin again."""
@@ -323,12 +260,12 @@ class Steps(dict[str, StepState]):
         names = [step for step in self.instances if step == name or step in below]
         for step in names:
             state = self[step]
-            state.remade += state.results is not None
-            state.outcome, state.error, state.results, state.took, state.began = "", "", None, None, None
+            state.remade += bool(state.results)
+            state.outcome, state.error, state.results, state.took, state.began = "", "", {}, None, None
         self.journal.plan(self.run_id, self.project, names)
         for step in names:
             if self[step].remade > _MAX_REMADE:
-                self.end(step, Outcome.FAILED, error=f"it was made {_MAX_REMADE} times, and each time {reason}")
+                self.end(step, Outcome.FAILED, f"it was made {_MAX_REMADE} times, and each time {reason}")
             elif not self[step].outcome:
                 self.wait(step)
 

@@ -22,6 +22,7 @@ from crucible_lineage.errors import (
     StorageError,
 )
 from crucible_lineage.pipeline.declare.pipeline import Certify
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
 from crucible_lineage.pipeline.plan.fetch import publish
@@ -29,7 +30,7 @@ from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
 from crucible_lineage.pipeline.run.loop import Arrived, Run
-from crucible_lineage.pipeline.run.result import Listener, Outcome, RunResult, StepChoice, StepEvent, Stop, ids_of
+from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, StepEvent, Stop, ids_of
 from crucible_lineage.registration.delivery import confirmed
 from crucible_lineage.registration.ingestion import follow_ingestions, in_words
 from crucible_lineage.session import Session
@@ -214,9 +215,9 @@ def finish(run: Run, before: Collection[int]) -> tuple[str, ...]:
     Return the files that were not ingested, apart from those described `before`.
     """
     with _asking_once(run):
-        done = {name for name, state in run.steps.items() if state.results is not None}
+        done = {name for name, state in run.steps.items() if state.results}
         for name, error in run.slot_writer.write(done).items():
-            run.steps.end(name, Outcome.FAILED, run.steps[name].results, error)
+            run.steps.end(name, Outcome.FAILED, error)
         if run.planned.index.is_away:
             _confirm_reused(run)
     _confirm(run)
@@ -256,7 +257,7 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
         pipeline=run.pipeline.name,
         project=run.pipeline.spec.project,
         inputs=items,
-        datasets={name: ids_of(s.results) for name, s in steps.items() if s.results is not None},
+        datasets={name: ids_of(state.results) for name, state in steps.items() if state.results},
         outcomes=known("outcome"),
         errors=known("error"),
         logs=known("log"),
@@ -278,8 +279,8 @@ def result_of(run: Run, unread: tuple[str, ...]) -> RunResult:
 
 def _confirm_reused(run: Run) -> None:
     """Look at Crucible for results that were reused while it was away; steps whose results are gone have failed."""
-    reused = {name: state.results for name, state in run.steps.items() if state.outcome == Outcome.REUSED}
-    mfids = [dataset.mfid for results in reused.values() for dataset in (results or {}).values()]
+    reused = {name: state.mfids for name, state in run.steps.items() if state.outcome == Outcome.REUSED}
+    mfids = [mfid for own in reused.values() for mfid in own]
     now = ProjectIndex(run.session, run.pipeline.spec.project, run.pipeline.name)
     try:
         now.sync()
@@ -288,16 +289,16 @@ def _confirm_reused(run: Run) -> None:
     except TRANSIENT as error:
         run.unseen = str(error).partition("\n")[0]
         return
-    for name, results in reused.items():
-        if lost := sorted(missing.intersection(ids_of(results or {}).values())):
+    for name, own in reused.items():
+        if lost := sorted(missing.intersection(own)):
             message = f"{', '.join(lost)} was known here and is no longer at Crucible; run the same command again"
-            run.steps.end(name, Outcome.FAILED, results, message)
+            run.steps.end(name, Outcome.FAILED, message)
 
 
 def _confirm(run: Run) -> None:
     """Confirm at Crucible all results that this run made or adopted; steps whose results are not there have failed."""
     executed = [name for name, state in run.steps.items() if state.outcome == Outcome.EXECUTED]
-    refs = {name: list(run.steps[name].outputs.values()) for name in executed}
+    refs = {name: list(run.steps[name].results.values()) for name in executed}
     waiting = {mfid for payload in run.session.outbox.all() for mfid in payload.mfids}
     expected = [ref for results in refs.values() for ref in results if ref.mfid not in waiting]
     if not expected and not run.slot_writer.wrote:
@@ -309,7 +310,7 @@ def _confirm(run: Run) -> None:
         reasons = [f"{ref.mfid} {faults[ref.mfid]}" for ref in refs[name] if ref.mfid in faults]
         if reasons:
             message = f"made, and not seen at Crucible: {'; '.join(reasons)}; run the same command again"
-            run.steps.end(name, Outcome.FAILED, run.steps[name].results, message)
+            run.steps.end(name, Outcome.FAILED, message)
 
 
 def _certify(run: Run) -> None:
@@ -336,14 +337,14 @@ def _certify(run: Run) -> None:
         try:
             _certify_result(run, run.instances[name], declared, mfid)
         except LineageError as error:
-            run.steps.end(name, Outcome.FAILED, state.results, f"its result is registered, but not certified: {error}")
+            run.steps.end(name, Outcome.FAILED, f"its result is registered, but not certified: {error}")
 
 
 def _publish(run: Run) -> None:
     """Publish results as declared; a step whose result cannot be published has failed."""
     for name, state in run.steps.items():
         output = run.instances[name].step.spec.output
-        if state.results is None or output.publish is None or name not in run.taking_part:
+        if not state.results or output.publish is None or name not in run.taking_part:
             continue
         if run.slot_writer.waits(state.results.values()):
             continue  # results are published after they are at Crucible
@@ -351,7 +352,7 @@ def _publish(run: Run) -> None:
             for dataset in state.results.values():
                 publish(dataset, output.publish, output.block, run.session)
         except LineageError as error:
-            run.steps.end(name, Outcome.FAILED, state.results, f"its result is registered, but not published: {error}")
+            run.steps.end(name, Outcome.FAILED, f"its result is registered, but not published: {error}")
 
 
 def _held_steps(run: Run) -> dict[str, str]:
@@ -363,7 +364,7 @@ def _held_steps(run: Run) -> dict[str, str]:
     doubts = run.session.effects.doubts(results, run.pipeline.spec.project)
     held |= {results[mfid]: f"{mfid} {doubt.message(mfid)}" for mfid, doubt in doubts.items()}
     for name, state in run.steps.items():  # parents come before their children
-        above = [need for need in run.instances[name].needs if need in held and run.steps[need].results is None]
+        above = [need for need in run.instances[name].needs if need in held and not run.steps[need].results]
         if state.outcome == Outcome.SKIPPED and above:
             held[name] = f"{above[0]}, which it needs, is blocked"
     return held

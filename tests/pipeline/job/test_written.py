@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.machine.process import REQUESTS_AT_ONCE
 from crucible_lineage.errors import UnreachableError
+from crucible_lineage.machine.process import REQUESTS_AT_ONCE
 from crucible_lineage.pipeline.run.result import StepChoice
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import Submission
