@@ -131,15 +131,11 @@ class Mirror:
         self.sync_statements(changes.statements)
         changed = {mfid for mfid, when in changes.modified.items() if members.get(mfid) != when}
         is_older = None if before is None else _is_older(before, changes, delivered)
-        if is_full := is_older is not False:
-            rows = self._listed(project, scope) if before is not None or changes.modified else []
-            seen = {row.mfid: row.modified for row in rows}
-            missing = members.keys() - seen.keys()
-            if is_older and missing:
-                _warn_of_loss(scope, missing)
-        else:
-            rows, seen = self._changed(project, scope, changes.modified, changed, latest)
-            missing = changed - seen.keys()
+        is_full = is_older is not False
+        rows, seen = self._changed(project, scope, changes.modified, changed, latest, is_full=is_full)
+        missing = (members.keys() if is_full else changed) - seen.keys()
+        if is_older and missing:
+            _warn_of_loss(scope, missing)
         after = FeedState(changes.revision, max([*changes.modified.values(), latest]))
         if rows or missing or after != before or not seen.items() <= members.items():
             trusted = judge({row.mfid: StoredRecord(row.record) for row in rows}, changed) if rows else {}
@@ -303,12 +299,22 @@ class Mirror:
             return None
 
     def _changed(
-        self, project: str, scope: str, modified: Mapping[str, str], changed: Collection[str], latest: str
+        self,
+        project: str,
+        scope: str,
+        modified: Mapping[str, str],
+        changed: Collection[str],
+        latest: str,
+        *,
+        is_full: bool,
     ) -> tuple[list[Row], dict[str, str]]:
         """Read the changed ones of the modified datasets: a few by id, many by listing what is later than `latest`.
 
-        Return also when each of the modified datasets that exist was modified.
+        With `is_full`, read all. Return also when each of the modified datasets that exist was modified.
         """
+        if is_full:
+            rows = self._listed(project, scope) if latest or modified else []
+            return rows, {row.mfid: row.modified for row in rows}
         if len(changed) <= ONE_BY_ONE or not latest:
             rows = self._read(changed) if changed else []
         else:
@@ -334,18 +340,10 @@ class Mirror:
         Without it, one call. Where the service has no token, removed statements are noticed once a day.
         """
         before = self._feed(EVERYTHING, KEYWORD)
-        latest = before.latest if before else ""
-        changed: Mapping[str, str] | None = None
-        if token is None and self._embedded is not None:
-            token = statements_token(self._embedded) or "0:"  # without a database, there are no statements
-        elif token is None:
-            changes = self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD)
-            token, changed = changes.statements, changes.modified
-        if before is not None and before.revision == token:
+        if (found := self._stated_since(token, before)) is None:
             return
-        is_empty = (token or "").startswith("0:")
-        if changed is None or is_empty:
-            changed = {} if is_empty else self._client().datasets.changes(EVERYTHING, latest or None, KEYWORD).modified
+        token, changed = found
+        latest, is_empty = before.latest if before else "", (token or "").startswith("0:")
         is_recent = token is None and self._is_recent(EVERYTHING, KEYWORD)
         rows, removed = self._read_statements(changed, latest, is_empty=is_empty, is_recent=is_recent)
         after = FeedState(token or "", max([latest, *changed.values()]))
@@ -360,6 +358,21 @@ class Mirror:
 
         if rows or removed or after != before or not is_recent:
             self.database.transaction(store)
+
+    def _stated_since(self, token: str | None, before: FeedState | None) -> tuple[str | None, Mapping[str, str]] | None:
+        """Return the present token, and when the statements changed since `before` were modified; None if none has."""
+        changes: ProjectChanges | None = None
+        since = (before and before.latest) or None
+        if token is None and self._embedded is not None:
+            token = statements_token(self._embedded) or "0:"  # without a database, there are no statements
+        elif token is None:
+            changes = self._client().datasets.changes(EVERYTHING, since, KEYWORD)
+            token = changes.statements
+        if before is not None and before.revision == token:
+            return None
+        if (token or "").startswith("0:"):
+            return token, {}
+        return token, (changes or self._client().datasets.changes(EVERYTHING, since, KEYWORD)).modified
 
     def _read_statements(
         self, changed: Mapping[str, str], latest: str, *, is_empty: bool, is_recent: bool
