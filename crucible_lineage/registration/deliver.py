@@ -17,9 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from crucible_lineage.core.journal import FAILED, LACKING, MADE, OVERTAKEN, SENDING
+from crucible_lineage.core.journal import FAILED, LACKING, OVERTAKEN, SENDING
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -44,14 +43,14 @@ from crucible_lineage.registration.delivery import (
     DeliveryContext,
 )
 from crucible_lineage.registration.payload import Payload
+from crucible_lineage.registration.queue import DAMAGED, DeliveryQueue, other_bytes
 from crucible_lineage.registration.register import RegistrationHooks, nothing
 
 MIN_THREADS, MAX_THREADS = 3, 24  # measured: two leave a core idle while the embedded Crucible works
 CALL_COST_S = 0.003  # measured: CPU time of a call; more threads than latency / cost only queue
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-GATHER_S, MOST_TOGETHER = 0.25, 32  # chosen: how long results wait for others that the embedded Crucible gets with them
+GATHER_S = 0.25  # chosen: how long results wait for others that the embedded Crucible gets with them
 STUCK_S = 30.0  # chosen: the least time that another process may hold a result
-_DAMAGED = "its files were damaged in the outbox; they were set aside, and the step is rerun"
 
 
 class _ParentWaitsError(LineageError):
@@ -71,11 +70,7 @@ class Deliverer:
         self._outcomes: deque[Delivery] = deque()  # to be reported in this order
         self._reporting = threading.RLock()
         self._changed = threading.Condition()
-        self._entries: dict[str, Delivery] = {}  # the oldest first
-        self._where: dict[str, str] = {}  # waiting dataset -> its payload
-        self._begun: set[str] = set()
-        self._theirs: dict[str, DatasetRef] = {}  # registered with other bytes or another id than here
-        self._void: set[str] = set()  # made here and never delivered
+        self.queue = DeliveryQueue(context.outbox.opened)
         self._idle = 0
         self._sending = 0  # threads that send, or have not reported the outcome yet
         self._refusal: CrucibleError | None = None  # the service refuses everything for good
@@ -99,18 +94,14 @@ class Deliverer:
     def _admit(self, labels: Iterable[Payload], *, from_before: bool, due: float = 0.0) -> None:
         with self._changed:
             for label in labels:
-                known = self._entries.get(label.name)
-                if known is None or known.payload.made != label.made:  # made again
-                    self._void.difference_update(label.mfids)
-                    self._where |= dict.fromkeys(label.mfids, label.name)
-                    self._entries[label.name] = Delivery(label, from_before, due)
+                self.queue.admit(label, from_before=from_before, due=due)
             self._staff()
             self._changed.notify_all()
 
     def waiting(self) -> int:
         """Return the number of payloads that wait."""
         with self._changed:
-            return len(self._entries)
+            return len(self.queue.entries)
 
     def is_settled(self, patience_s: float, since: float, own: set[str] | None = None) -> bool:
         """Return whether waiting is over: all is delivered or blocked, or the service was away for `patience_s`.
@@ -120,11 +111,11 @@ class Deliverer:
         with self._changed:
             if self._stopped:
                 return True
-            can_go_on = self._refusal is None and any(map(self._is_free, self._entries.values()))
+            can_go_on = self._refusal is None and any(True for _ in self.queue.free())
             if not self._sending and not can_go_on:
                 return True
             now = time.monotonic()
-            mine = own is None or not self._entries.keys().isdisjoint(own)
+            mine = own is None or not self.queue.entries.keys().isdisjoint(own)
             if self._away_since is not None and now - max(self._away_since, since) >= (patience_s if mine else 0.0):
                 return True
             return not self._sending and now - max(self._moved, since) >= max(patience_s, STUCK_S)
@@ -133,23 +124,23 @@ class Deliverer:
         """Wait until everything is delivered. Return False if some is refused, or the service is away `patience_s`."""
         began, reported = time.monotonic(), -1
         with self._changed:
-            for entry in self._entries.values():
+            for entry in self.queue.entries.values():
                 entry.due = min(entry.due, began)
             self._changed.notify_all()
         while not self.is_settled(patience_s, began):
             with self._changed:
                 self._changed.wait(0.25)
-                number = len(self._entries)
+                number = len(self.queue.entries)
             if number != reported and time.monotonic() - began > 1.0:
                 reported = number
                 report_left(number)
         self.give_up_lacking()
-        return not self._entries
+        return not self.queue.entries
 
     def give_up_lacking(self) -> None:
         """Report payloads with a missing parent as refused: nobody delivers that parent."""
         with self._changed:
-            blocked = [entry for entry in self._entries.values() if entry.state == LACKING]
+            blocked = [entry for entry in self.queue.entries.values() if entry.state == LACKING]
             for entry in blocked:
                 entry.state = ROW_REFUSED
         for entry in blocked:
@@ -169,7 +160,7 @@ class Deliverer:
     def _staff(self) -> None:
         """Start as many threads as the latency of the service calls for."""
         useful = max(MIN_THREADS, int(self.context.client.latency_s / CALL_COST_S))
-        number = min(MAX_THREADS, useful, len(self._entries))
+        number = min(MAX_THREADS, useful, len(self.queue.entries))
         for _ in range(number - len(self._threads) if not self._idle else 0):
             thread = threading.Thread(target=self._work, name="deliverer", daemon=True)
             self._threads.append(thread)
@@ -195,9 +186,9 @@ class Deliverer:
                 if self._away_until > now:
                     wait_s = self._away_until - now
                 elif not (self._away_tries and self._sending):  # one thread tries the service; the others wait for it
-                    for entry in filter(self._is_free, self._entries.values()):
+                    for entry in self.queue.free():
                         if entry.due <= now:
-                            together = self._together(entry)
+                            together = self.queue.together(entry, is_embedded=self.context.client.is_embedded)
                             self._sending += len(together)
                             return together
                         wait_s = min(entry.due - now, wait_s or LONGEST_WAIT_S)
@@ -205,29 +196,6 @@ class Deliverer:
                 self._changed.wait(wait_s)
                 self._idle -= 1
             return []
-
-    def _together(self, first: Delivery) -> list[Delivery]:
-        """Take the payload, with those made since that may be sent with it, parents first.
-
-        Only the embedded Crucible takes several at once.
-        """
-        found, first.is_running = {first.payload.name: first}, True
-        if first.from_before or first.failures or self._blocking(first.payload) or not self.context.client.is_embedded:
-            return [first]
-        for name, entry in self._entries.items():
-            is_new = entry.state == MADE and not (entry.is_running or entry.from_before or entry.failures)
-            if is_new and all(self._where[mfid] in found for mfid in self._blocking(entry.payload)):
-                found[name], entry.is_running = entry, True
-            if len(found) == MOST_TOGETHER:
-                break
-        return list(found.values())
-
-    def _is_free(self, entry: Delivery) -> bool:
-        """Return whether a payload may be sent when it is due: each parent that waits here is begun and being sent."""
-        if entry.state != MADE or entry.is_running:
-            return False
-        blocking = self._blocking(entry.payload)
-        return blocking <= self._begun and all(self._entries[self._where[mfid]].is_running for mfid in blocking)
 
     # Sending
 
@@ -249,7 +217,7 @@ class Deliverer:
                     return
                 payload = outbox.checked(label) if entry.from_before else outbox.opened(label)
                 if payload is None:
-                    self._drop(entry, _DAMAGED)
+                    self._drop(entry, DAMAGED)
                     return
                 entry.payload = payload
                 outbox.journal.move_waiting(label.name, SENDING)
@@ -284,7 +252,7 @@ class Deliverer:
             outbox.journal.move_waiting(label.name, LACKING, error=str(error))
         except Exception as error:
             if not entry.from_before and outbox.checked(label) is None:
-                self._drop(entry, _DAMAGED)
+                self._drop(entry, DAMAGED)
                 return
             message, log = (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
             self._refuse(entry, message, log)
@@ -331,22 +299,17 @@ class Deliverer:
     def _note_begun(self, mfid: str) -> None:
         self._served()
         with self._changed:
-            self._begun.add(mfid)
+            self.queue.begun.add(mfid)
             self._changed.notify_all()
 
     def _require_parents(self, entry: Delivery) -> None:
         """Wait until all parents are at Crucible. Raises _ParentWaitsError, or _OvertakenError if they differ."""
         with self._changed:
-            while blocking := self._blocking(entry.payload):
-                parents = [self._entries[self._where[mfid]] for mfid in blocking]
-                if self._stopped or not all(parent.is_running for parent in parents):
+            while blocking := self.queue.blocking(entry.payload):
+                if self._stopped or not self.queue.are_under_way(blocking):
                     raise _ParentWaitsError(f"{entry.payload.step} waits for {', '.join(sorted(blocking))}")
                 self._changed.wait()
         self._require_same_parents(entry)
-
-    def _blocking(self, label: Payload) -> set[str]:
-        """Return the parents that wait here as well."""
-        return {parent for parent in label.parents if self._where.get(parent, label.name) != label.name}
 
     def _require_same_parents(self, entry: Delivery) -> None:
         """Raise _OvertakenError if a parent at Crucible is known to have other bytes than the payload was made from.
@@ -355,58 +318,26 @@ class Deliverer:
         not produce the same bytes twice.
         """
         with self._changed:
-            if reason := self._overtaken_reason(entry):
+            if reason := self.queue.reason_to_drop(entry):
                 raise _OvertakenError(reason)
-            if not entry.from_before:
-                return
-            skip = {*self._blocking(entry.payload), *entry.payload.mfids, *self._theirs}
-        for used in (used for new in entry.payload.datasets for used in new.record.used):
-            if not used.files or used.mfid in skip:
-                continue
+            unchecked = self.queue.unchecked(entry.payload) if entry.from_before else []
+        for used in unchecked:
             stored = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
-            for file in used.files:
-                if file.name not in stored or stored[file.name] not in (file.sha256, None):
-                    raise _OvertakenError(_other_bytes(file.name, used.mfid))
-
-    def _overtaken_reason(self, entry: Delivery) -> str:
-        """Return why a payload is not a result of the parents at Crucible; empty if it is, as far as known here."""
-        if void := sorted(entry.payload.parents & self._void):
-            return f"it was made from {void[0]}, which is not a valid result"
-        if self._theirs.keys().isdisjoint(entry.payload.parents):
-            return ""
-        payload = entry.payload if entry.payload.datasets else self.context.outbox.opened(entry.payload)
-        if payload is None:
-            return _DAMAGED
-        for used in (used for new in payload.datasets for used in new.record.used):
-            theirs = self._theirs.get(used.mfid)
-            if theirs is None:
-                continue
-            if theirs.mfid != used.mfid:
-                return f"it was made from {used.mfid}, which is registered as {theirs.mfid}"
-            stored = {file.name: file.sha256 for file in theirs.files}
-            for file in used.files or ():
-                if stored.get(file.name) != file.sha256:
-                    return _other_bytes(file.name, used.mfid)
-        return ""
+            if reason := other_bytes(used, stored):
+                raise _OvertakenError(reason)
 
     # Outcomes
 
     def _arrived(self, entry: Delivery, refs: Mapping[str, DatasetRef]) -> None:
         payload = entry.payload
-        sent = {new.mfid: _data(file.ref for file in new.files) for new in payload.datasets}
-        theirs = {mfid: ref for mfid, ref in refs.items() if ref.mfid != mfid or _data(ref.files) != sent[mfid]}
-        is_ours = bool(refs) and not theirs and entry.is_ours
         with self._changed:
-            self._theirs |= theirs
-            self._leave(payload)
+            self._moved, is_other = time.monotonic(), self.queue.arrived(payload, refs)
             self._ended(entry)
-            for other in self._entries.values():
-                if other.state == LACKING and not other.payload.parents.isdisjoint(payload.mfids):
-                    other.state = MADE
-            outcome = ADOPTED if theirs else DELIVERED
+            outcome = ADOPTED if is_other else DELIVERED
+            is_ours = bool(refs) and not is_other and entry.is_ours
             self._outcomes.append(replace(entry, payload=payload, outcome=outcome, refs=refs, is_ours=is_ours))
-            if theirs:
-                self._drop_descendants()
+            if is_other:
+                self._drop_overtaken()
         self._report_outcomes()
 
     def _drop(
@@ -419,12 +350,12 @@ class Deliverer:
         label = entry.payload
         self.context.outbox.dropped(label, state, reason)
         with self._changed:
-            unfinished = [mfid for mfid in label.mfids if mfid in self._begun] if delete else []
-            self._leave(label)
-            self._void |= set(label.mfids)
+            unfinished = self.queue.begun.intersection(label.mfids) if delete else ()
+            self._moved = time.monotonic()
+            self.queue.drop(label)
             self._ended(entry)
             self._outcomes.append(replace(entry, outcome=outcome, error=reason))
-            self._drop_descendants()
+            self._drop_overtaken()
         for mfid in unfinished:
             with suppress(CrucibleError):
                 self.context.client.datasets.delete(mfid, "made from bytes that another registration has replaced")
@@ -436,24 +367,11 @@ class Deliverer:
             while self._outcomes:
                 self._report(self._outcomes.popleft())
 
-    def _drop_descendants(self) -> None:
-        """Drop overtaken payloads, except those being sent, which check that themselves."""
-        changed = True
-        while changed:
-            changed = False
-            for other in list(self._entries.values()):
-                if not other.is_running and (reason := self._overtaken_reason(other)):
-                    self.context.outbox.dropped(other.payload, OVERTAKEN, reason)
-                    self._leave(other.payload)
-                    self._void |= set(other.payload.mfids)
-                    self._outcomes.append(replace(other, outcome=DROPPED, error=reason))
-                    changed = True
-
-    def _leave(self, payload: Payload) -> None:
-        self._entries.pop(payload.name, None)
-        self._moved = time.monotonic()
-        for mfid in payload.mfids:
-            self._where.pop(mfid, None)
+    def _drop_overtaken(self) -> None:
+        """Drop what was made from it; what is being sent checks that itself."""
+        for other, reason in self.queue.overtaken():
+            self.context.outbox.dropped(other.payload, OVERTAKEN, reason)
+            self._outcomes.append(replace(other, outcome=DROPPED, error=reason))
 
     def _ended(self, entry: Delivery) -> None:
         entry.payload = entry.payload.label
@@ -494,11 +412,3 @@ class Deliverer:
         with self._changed:
             self._away_since, self._away_until, self._away_tries = None, 0.0, 0
             self._staff()
-
-
-def _data(files: Iterable[Any]) -> set[tuple[str, str]]:
-    return {(file.name, file.sha256) for file in files if file.is_data}
-
-
-def _other_bytes(name: str, mfid: str) -> str:
-    return f"it was made from {name} of {mfid}, and Crucible now has other bytes of that file"

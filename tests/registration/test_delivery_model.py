@@ -23,11 +23,12 @@ import pytest
 from crucible_lineage.core.journal import NEXT, OUTBOX, Journal
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration import deliver, outbox
+from crucible_lineage.registration import outbox
 from crucible_lineage.registration.deliver import Deliverer
 from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.queue import DeliveryQueue
 from crucible_lineage.registration.register import RegistrationHooks
 from tests.registration.test_delivery import dataset
 
@@ -154,11 +155,11 @@ class Slow(Deliverer):
     def step(self) -> bool:
         """Send the next payload that may be sent. Return False if there is none."""
         with self._changed:
-            found = [entry for entry in self._entries.values() if self._is_free(entry)]
+            found = list(self.queue.free())
             if not found:
                 return False
             entry = self.dice.choice(found)
-            entries = self._together(entry)
+            entries = self.queue.together(entry, is_embedded=self.context.client.is_embedded)
         self._send_all(entries)
         return True
 
@@ -313,12 +314,12 @@ def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
     assert kills > SEEDS / 8, "the histories are too tame"
 
 
-def broken_by_id(deliverer: Deliverer, entry: Any) -> str:
+def broken_by_id(waiting: DeliveryQueue, entry: Any) -> str:
     """Recognize an overtaken parent by its id, as revision afca017 did."""
-    return "overtaken" if entry.payload.parents & (deliverer._theirs.keys() | deliverer._void) else ""
+    return "overtaken" if entry.payload.parents & (waiting._theirs.keys() | waiting._void) else ""
 
 
-def broken_order(deliverer: Deliverer, payload: Any) -> set[str]:
+def broken_order(waiting: DeliveryQueue, payload: Any) -> set[str]:
     """Let children not wait for their parents."""
     return set()
 
@@ -328,13 +329,17 @@ def broken_parents(deliverer: Deliverer, entry: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "broken"),
-    [("_overtaken_reason", broken_by_id), ("_blocking", broken_order), ("_require_same_parents", broken_parents)],
+    ("owner", "rule", "broken"),
+    [
+        (DeliveryQueue, "reason_to_drop", broken_by_id),
+        (DeliveryQueue, "blocking", broken_order),
+        (Deliverer, "_require_same_parents", broken_parents),
+    ],
 )
 def test_the_model_notices_a_broken_rule(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, broken: Callable[..., object]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, rule: str, broken: Callable[..., object]
 ) -> None:
-    monkeypatch.setattr(deliver.Deliverer, rule, broken)
+    monkeypatch.setattr(owner, rule, broken)
     for seed in range(60):
         folder = tmp_path / str(seed)
         folder.mkdir()
