@@ -25,9 +25,10 @@ from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import Mfid, SelectInput, located
 from crucible_lineage.pipeline.declare.pipeline import INHERIT, RequestSpec
+from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
-from crucible_lineage.pipeline.run.result import Outcome, RunResult
+from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
 
 UNDER_WAY, FAILED, WAITING = "under way", "failed", "waiting"
