@@ -18,7 +18,7 @@ from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, T
 from crucible_lineage.client.contents import MetadataCalls
 from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls, RequestCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
-from crucible_lineage.client.filters import SAMPLE_FILTERS, InstrumentCalls, ProjectCalls
+from crucible_lineage.client.filters import InstrumentCalls, ProjectCalls
 from crucible_lineage.client.models import Account, NewAccount, Profile, Sample, SampleCreate
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.client.wire import segment, to_send
@@ -261,7 +261,7 @@ class GraphCalls(Calls):
 class SampleCalls(LinkedCalls[Sample]):
     """`client.samples`: the measured samples, and which was made from which."""
 
-    _collection, _kind, _model, _allowed = "/samples", "sample", Sample, SAMPLE_FILTERS
+    _collection, _kind, _model = "/samples", "sample", Sample
 
     def create(self, sample: SampleCreate | Mapping[str, object] | None = None, **fields: object) -> Sample:
         """Create a sample. With a `unique_id` of your own, the call is repeated if its answer is lost."""

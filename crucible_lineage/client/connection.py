@@ -72,6 +72,7 @@ HINTS = {
     403: "ask the owner of the resource or project for access",
     404: "check the id, and whether it is visible to this key",
     412: "read the dataset again and repeat the change on its current state",
+    422: "correct the names and values above",
     429: "wait before calling again",
 }
 
@@ -164,17 +165,15 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         repeatable: bool | None = None,
         read_s: float | None = None,
-        is_final: Callable[[CrucibleError], bool] | None = None,
         find_effect: Callable[[], object] | None = None,
         on_headers: Callable[[Mapping[str, str]], object] | None = None,
     ) -> Any:
         """Return the JSON of the answer, None for an empty one. Raises the matching CrucibleError outside 2xx.
 
         `action` completes "could not ..." in error messages. `repeatable` says whether the call may be sent twice, by
-        default for GET, PUT, PATCH and DELETE. `is_final` recognizes a transient status that waiting will not cure.
-        `find_effect` makes any call repeatable: after a lost answer, and before the call is repeated, it returns the
-        answer if the call took effect, else None. `on_headers` gets the headers of the answer. Errors have `mfid`, by
-        default the first in the path, or that of the record in the body.
+        default for GET, PUT, PATCH and DELETE. `find_effect` makes any call repeatable: after a lost answer, and before
+        the call is repeated, it returns the answer if the call took effect, else None. `on_headers` gets the headers of
+        the answer. Errors have `mfid`, by default the first in the path, or that of the record in the body.
         """
         request = self._request(method, path, params, body, headers, read_s)
         is_repeatable = find_effect is not None or (method in REPEATABLE if repeatable is None else repeatable)
@@ -192,10 +191,7 @@ class Connection:
                 counted_tries += not error.retry_after_s
                 elapsed_s = time.monotonic() - started
                 wait_s = self.policy.wait_s(counted_tries, elapsed_s, error.retry_after_s)
-                is_page = isinstance(error, UnreachableError) and not isinstance(error.__cause__, httpx.TransportError)
-                is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
-                is_hopeless = is_elsewhere or isinstance(error, CertificateError) or (is_final and is_final(error))
-                if wait_s is None or is_hopeless or not may_repeat(error, is_repeatable):
+                if wait_s is None or self._is_hopeless(error, tries) or not may_repeat(error, is_repeatable):
                     error.mfid = mfid or next(filter(is_mfid, path.split("/")), (body or {}).get("unique_id"))
                     self._explain(error, tries, elapsed_s, in_doubt)
                     raise
@@ -206,6 +202,12 @@ class Connection:
                 return answer
             if find_effect is not None and in_doubt and (effect := find_effect()) is not None:
                 return effect
+
+    def _is_hopeless(self, error: CrucibleError, tries: int) -> bool:
+        """Return whether waiting cures nothing: no secure connection, no signed uploads, or answers of others."""
+        is_page = isinstance(error, UnreachableError) and not isinstance(error.__cause__, httpx.TransportError)
+        is_elsewhere = is_page and not self._has_answered and tries >= PAGE_TRIES
+        return is_elsewhere or isinstance(error, CertificateError) or is_switched_off(error)
 
     def _explain(self, error: CrucibleError, tries: int, elapsed_s: float, in_doubt: bool) -> None:
         """Extend the message of the error with how long the call was tried, and whether it may have taken effect."""
@@ -322,6 +324,11 @@ def _is_tls_failure(error: httpx.TransportError) -> bool:
         cause = cause and (cause.__cause__ or cause.__context__)
     closed = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
     return isinstance(cause, ssl.SSLError) and not isinstance(cause, closed)
+
+
+def is_switched_off(error: CrucibleError) -> bool:
+    """Return whether the service refuses all signed uploads: 503 with these words."""
+    return error.status == 503 and "multipart uploads are disabled" in str(error).lower()
 
 
 def _is_reached(error: CrucibleError) -> bool:

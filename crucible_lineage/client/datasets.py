@@ -12,13 +12,7 @@ from pydantic import BaseModel
 
 from crucible_lineage.client.connection import PAGE, pages
 from crucible_lineage.client.contents import AddedFile, ContentCalls, without_secrets
-from crucible_lineage.client.filters import (
-    DATASET_FILTERS,
-    DELETION_FILTERS,
-    REQUEST_FILTERS,
-    InstrumentCalls,
-    ListedCalls,
-)
+from crucible_lineage.client.filters import InstrumentCalls, ListedCalls
 from crucible_lineage.client.models import (
     Dataset,
     DatasetCreate,
@@ -125,7 +119,7 @@ class LinkedCalls(ListedCalls[Record]):
 class DatasetCalls(ContentCalls, LinkedCalls[Dataset]):
     """`client.datasets`. Calls about the contents of a dataset (keywords, files, pictures) are in `ContentCalls`."""
 
-    _collection, _kind, _model, _allowed = "/datasets", "dataset", Dataset, DATASET_FILTERS
+    _collection, _kind, _model = "/datasets", "dataset", Dataset
 
     def create(
         self,
@@ -323,7 +317,7 @@ def _selector(kind: str, name: str) -> dict[str, str]:
 class DeletionCalls(ListedCalls[DeletionRequest]):
     """`client.deletions`. `elevated` uses an administrator's rights; for other users the call is refused."""
 
-    _collection, _model, _allowed = "/deletion_requests", DeletionRequest, DELETION_FILTERS
+    _collection, _model = "/deletion_requests", DeletionRequest
 
     def request(self, mfid: str, reason: str | None = None) -> DeletionRequest:
         """Request deletion of a resource; it is hidden from lists at once, and deleted after a review."""
@@ -351,7 +345,7 @@ class DeletionCalls(ListedCalls[DeletionRequest]):
 class RequestCalls(ListedCalls[ResultRequest]):
     """`client.requests`: requests for results, which an embedded Crucible keeps until a worker answers them."""
 
-    _collection, _model, _allowed = "/requests", ResultRequest, REQUEST_FILTERS
+    _collection, _model = "/requests", ResultRequest
 
     def ask(self, mfid: str, kind: str, parameters: JsonObject | None = None) -> ResultRequest:
         """Request a result of a dataset, as `mosaic_stitch`; the parameters are those of steps, as STEP.NAME."""

@@ -12,11 +12,11 @@ from mimetypes import guess_type
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
 
-from crucible_lineage.client.connection import Connection, read_answer
-from crucible_lineage.client.filters import FILE_FILTERS, INGESTION_FILTERS, ListedCalls
+from crucible_lineage.client.connection import Connection, is_switched_off, read_answer
+from crucible_lineage.client.filters import ListedCalls
 from crucible_lineage.client.models import FileRecord, IngestionRequest
 from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
-from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, is_switched_off, upload_resumable
+from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, upload_resumable
 from crucible_lineage.client.wire import parse, segment
 from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
 from crucible_lineage.machine.checksums import FileChecksums, require_unchanged, scan_file
@@ -28,7 +28,7 @@ from crucible_lineage.text.times import utc
 class FileCalls(ListedCalls[FileRecord]):
     """`client.files`: upload to and download from Crucible's storage, each file checked by its SHA-256."""
 
-    _collection, _model, _allowed = "/files", FileRecord, FILE_FILTERS
+    _collection, _model = "/files", FileRecord
 
     def __init__(self, connection: Connection, storage: Storage, state_folder: Path | None) -> None:
         self._connection = connection
@@ -225,7 +225,7 @@ CLOCKS_DIFFER = timedelta(minutes=2)  # chosen: the largest difference between t
 class IngestionCalls(ListedCalls[IngestionRequest]):
     """`client.ingestions`: requests that Crucible reads a file into metadata and thumbnails."""
 
-    _collection, _model, _allowed = "/ingestion_requests", IngestionRequest, INGESTION_FILTERS
+    _collection, _model = "/ingestion_requests", IngestionRequest
 
     def request(
         self, file_mfid: str, ingestion_class: str | None = None, status: str = "requested"

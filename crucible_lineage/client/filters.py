@@ -17,41 +17,10 @@ from crucible_lineage.client.models import (
     ReceivedModel,
 )
 from crucible_lineage.client.wire import quoted, to_send
-from crucible_lineage.errors import InputError, NotFoundError, ServerError, nearest
+from crucible_lineage.errors import InputError, NotFoundError, ServerError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.text.times import utc
-
-_OF_BOTH = (  # of datasets and samples
-    *("accessible_to_project", "accessible_to_user", "affiliation", "anchor_mfid", "creation_time_gte"),
-    *("creation_time_lte", "direction", "include_links", "include_metadata", "include_owner", "modification_time_gte"),
-    *("modification_time_lte", "owner_id", "owner_id_is_null", "owner_orcid", "project_id", "project_mfid"),
-    *("project_mfid_is_null", "project_scope", "public", "sort", "timestamp", "unique_id", "visibility"),
-)
-DATASET_FILTERS = (
-    *_OF_BOTH,
-    *("data_format", "data_format_is_null", "data_type", "dataset_name", "instrument_id", "instrument_mfid"),
-    *("instrument_mfid_is_null", "instrument_name", "keyword", "keywords", "measurement", "measurement_is_null"),
-    *("sample_id", "sample_mfid", "session_name", "session_name_is_null", "size"),
-)
-SAMPLE_FILTERS = (
-    *_OF_BOTH,
-    *("dataset_id", "dataset_mfid", "description", "include_datasets", "sample_name", "sample_type"),
-    "sample_type_is_null",
-)
-PROJECT_FILTERS = (
-    *("accessible_to_project", "accessible_to_user", "direction", "include_members", "include_metadata"),
-    *("member_ref", "member_role", "project_id", "sort"),
-)
-INSTRUMENT_FILTERS = (
-    *("affiliation", "description", "direction", "include_members", "include_metadata", "include_owner"),
-    *("instrument_id", "instrument_name", "instrument_type", "location", "manufacturer", "model", "other_id"),
-    *("other_id_source", "owner_id", "sort", "status"),
-)
-FILE_FILTERS = ("sha256_hash",)
-INGESTION_FILTERS = ("dataset_mfid", "file_mfid")
-REQUEST_FILTERS = ("dataset_mfid", "status")
-DELETION_FILTERS = ("direction", "project_mfid", "scope", "sort", "status")
 
 SYNONYMS = {"keywords": "keyword", "sample_id": "sample_mfid", "dataset_id": "dataset_mfid"}  # of Crucible's own page
 
@@ -63,7 +32,6 @@ class ListedCalls(Calls, Generic[Record]):
 
     _collection: str
     _model: type[Record]
-    _allowed: tuple[str, ...]  # filters
 
     def list(self, *, limit: int | None = None, **filters: object) -> list[Record]:
         """Return the records that match all filters, newest first unless sorted otherwise, all or `limit` of them."""
@@ -84,21 +52,15 @@ class ListedCalls(Calls, Generic[Record]):
         return total
 
     def _filters(self, filters: Mapping[str, object]) -> JsonObject:
-        return sent_filters(filters, self._allowed)
-
-
-def sent_filters(filters: Mapping[str, object], allowed: tuple[str, ...]) -> JsonObject:
-    """Convert filters to query parameters. Raises InputError for a name that is not allowed."""
-    params: JsonObject = {}
-    for name, value in filters.items():
-        if name not in allowed:
-            raise InputError(f"there is no filter {name!r}; {nearest(name, sorted(allowed))}")
-        wire_name = SYNONYMS.get(name, name)
-        if wire_name in params:
-            raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
-        if value is not None:
-            params[wire_name] = _wire_value(wire_name, value)
-    return params
+        """Convert filters to query parameters, of which the service refuses unknown ones."""
+        params: JsonObject = {}
+        for name, value in filters.items():
+            wire_name = SYNONYMS.get(name, name)
+            if wire_name in params:
+                raise InputError(f"{name} and {wire_name} mean the same filter; give one of them")
+            if value is not None:
+                params[wire_name] = _wire_value(wire_name, value)
+        return params
 
 
 def _wire_value(name: str, value: object) -> Any:
@@ -149,7 +111,7 @@ class NamedCalls(ListedCalls[Record]):
 class ProjectCalls(NamedCalls[Project]):
     """`client.projects`: the projects that data belong to, by their MFID or their `project_id`."""
 
-    _collection, _kind, _model, _allowed = "/projects", "project", Project, PROJECT_FILTERS
+    _collection, _kind, _model = "/projects", "project", Project
 
     def create(self, project: ProjectCreate | Mapping[str, object] | None = None, **fields: object) -> Project:
         """Create a project, from a record or from its fields; without a lead, the owner of the key leads it.
@@ -186,7 +148,7 @@ class InstrumentCalls(NamedCalls[Instrument]):
     Lists have active ones only; `find` finds those of any status.
     """
 
-    _collection, _kind, _model, _allowed = "/instruments", "instrument", Instrument, INSTRUMENT_FILTERS
+    _collection, _kind, _model = "/instruments", "instrument", Instrument
 
     def create(self, instrument: InstrumentCreate | Mapping[str, object] | None = None, **fields: object) -> Instrument:
         """Return the instrument with this `instrument_id`, created if it does not exist."""

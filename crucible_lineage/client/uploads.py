@@ -247,9 +247,7 @@ class SignedUpload:
     ) -> UploadSession | UploadedFile:
         action = self._outgoing.action
         headers = {"Idempotency-Key": uuid.uuid4().hex, **headers}
-        answer = self._connection.call(
-            "POST", path, action, body=body, headers=headers, repeatable=True, is_final=is_switched_off
-        )
+        answer = self._connection.call("POST", path, action, body=body, headers=headers, repeatable=True)
         if isinstance(answer, dict) and answer.get("existing_file") is not None:
             return _existing(self._outgoing, answer, existed=answer.get("state") != "reused")
         try:
@@ -357,11 +355,6 @@ class SignedUpload:
         if not links.keys() >= {part.number for part in parts}:
             raise ServerError(f"could not {action}: Crucible did not sign all {len(parts)} parts")
         return links
-
-
-def is_switched_off(error: CrucibleError) -> bool:
-    """Return whether the service refuses all signed uploads: 503 with these words."""
-    return error.status == 503 and "multipart uploads are disabled" in str(error).lower()
 
 
 def upload_resumable(connection: Connection, storage: Storage, outgoing: Outgoing) -> UploadedFile:

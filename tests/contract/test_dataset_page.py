@@ -15,7 +15,7 @@ from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.datasets import CreatedDataset
 from crucible_lineage.client.models import Dataset
 from crucible_lineage.client.wire import parse
-from crucible_lineage.errors import FileConflictError, InputError, ServerError
+from crucible_lineage.errors import FileConflictError, InputError, RefusedError, ServerError
 from tests.serving import RunningServer, start_server
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -108,6 +108,14 @@ def test_links_updates_and_models_work_as_on_the_page(official_settings: Running
         updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
         assert (updated.instrument_id, updated.measurement) == ("titan", "TEM")
         assert client.datasets.update(made.dsid, instrument_name="a balance").instrument_name == "a balance"
+
+
+def test_the_service_names_a_filter_that_it_does_not_know(official_settings: RunningServer) -> None:
+    with (
+        CrucibleClient() as client,
+        pytest.raises(RefusedError, match=r"list datasets: .* 422 mesurement: .*\ncorrect"),
+    ):
+        client.datasets.list(mesurement="SEM")
 
 
 def test_an_answer_without_an_id_is_no_dataset() -> None:

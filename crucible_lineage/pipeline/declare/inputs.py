@@ -38,6 +38,13 @@ from crucible_lineage.text.amounts import is_equal
 
 PACKAGE = "package:"
 FLAGS = "flags"  # in a selection: flags that datasets must or must not have
+FILTERS = {  # of selections, that Crucible applies
+    *("accessible_to_project", "accessible_to_user", "affiliation", "anchor_mfid", "creation_time_gte"),
+    *("creation_time_lte", "data_format_is_null", "instrument_mfid", "instrument_mfid_is_null", "keyword", "keywords"),
+    *("measurement_is_null", "modification_time_gte", "modification_time_lte", "owner_id", "owner_id_is_null"),
+    *("owner_orcid", "project_mfid", "project_mfid_is_null", "project_scope", "public", "sample_id", "sample_mfid"),
+    *("session_name_is_null", "size", "timestamp", "unique_id", "visibility"),
+}
 NIGHT = "night"  # the day on which the night of the measurement began, from noon to noon
 _FIELD_NAMES = {"else": "otherwise"}  # keys that are Python keywords
 _IN_TIME = ("nearest", "within", "else")

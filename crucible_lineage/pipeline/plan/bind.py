@@ -11,6 +11,7 @@ from pathlib import Path
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.pipeline.declare.inputs import (
+    FILTERS,
     DatasetInput,
     EachInput,
     FileInput,
@@ -43,7 +44,7 @@ from crucible_lineage.pipeline.plan.bound import (
 from crucible_lineage.pipeline.plan.command import inspect_command
 from crucible_lineage.pipeline.plan.fetch import source_fault
 from crucible_lineage.pipeline.plan.inspect import ImportFaultError, Inspection, Inspector, find_step, header_function
-from crucible_lineage.refs import CORRECTED, DESCRIPTIVE
+from crucible_lineage.refs import CORRECTED, DESCRIPTIVE, MATCHED
 
 
 class _Binder:
@@ -321,14 +322,9 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], unread: Collection[
         if isinstance(declared, ResultInput) and not declared.path.is_file():
             yield ("inputs", name, "pipeline"), f"there is no file {declared.path}"
         if isinstance(declared, SelectInput):
-            # Imported late: the client takes a third of a second, and few pipelines select datasets.
-            from crucible_lineage.client.filters import DATASET_FILTERS, sent_filters
-
-            for key, value in declared.filters.items():
-                try:
-                    sent_filters({key: value}, DATASET_FILTERS)
-                except InputError as error:
-                    yield ("inputs", name, "select", key), str(error).replace("\n", "; ")
+            for key in (key for key in declared.filters if key not in FILTERS):
+                known = nearest(key, sorted({*MATCHED, *FILTERS}))
+                yield ("inputs", name, "select", key), f"there is no filter {key!r}; {known}"
         for message in _partner_faults(spec, name, declared, unread):
             yield ("inputs", name, "match"), message
 

@@ -298,6 +298,7 @@ def test_nights_are_those_of_the_declared_time_zone(lab: Any, register: Any, pla
     ("old", "new", "words"),
     [
         ("nearest: before, match", "match", "`match` is about a partner in time; add `nearest: before`"),
+        ("measurement: exposure", "mesurement: exposure", "no filter 'mesurement'; did you mean 'measurement'?"),
     ],
 )
 def test_faults_of_relations_are_found_by_check(lab: Any, register: Any, old: str, new: str, words: str) -> None:
