@@ -40,10 +40,10 @@ from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server.database import present_datasets, project_changes, project_revision, statements_token
 from crucible_lineage.statements.calibrations import Certificate, counting_certificates
 from crucible_lineage.statements.statements import (
-    CERTIFY,
     KEYWORD,
     Statement,
     StatementIndex,
+    in_force,
 )
 
 if TYPE_CHECKING:  # importing the client costs a tenth of a second, which planning should not pay
@@ -436,7 +436,7 @@ class Mirror:
 
     def certificates(self, project: str, kind: str | None = None) -> list[Certificate]:
         """Return the calibration certificates that count in a project, of one kind or all, as of the last sync."""
-        return counting_certificates(self._stated(CERTIFY), project, kind)
+        return counting_certificates(in_force(self.statements().values()), project, kind)
 
     def _stated(self, verb: str) -> Any:
         """Return what is stored of the statements of a verb; store it if there is nothing yet, or if it is damaged."""

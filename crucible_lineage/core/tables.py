@@ -28,10 +28,8 @@ from crucible_lineage.lineage.records import (
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.refs import PART, DatasetRef
-from crucible_lineage.statements.calibrations import certificates_to_json
 from crucible_lineage.statements.statements import (
     AWAIT,
-    CERTIFY,
     FLAG,
     HOLD,
     KEYWORD,
@@ -394,7 +392,7 @@ def store_in_force(db: sqlite3.Connection) -> None:
     """Store which statements are in force."""
     active = in_force(statements_of(db, None).values())
     found: dict[str, object] = {verb: StatementIndex.from_active(active, verb).to_json() for verb in STATED}
-    found |= {CERTIFY: certificates_to_json(active), UNVOUCHED: sorted(active.unvouched)}
+    found[UNVOUCHED] = sorted(active.unvouched)
     rows = [(verb, sealed(effects, verb)) for verb, effects in found.items()]
     db.executemany("INSERT OR REPLACE INTO stated VALUES (?, ?)", rows)
 

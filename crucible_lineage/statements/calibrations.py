@@ -213,31 +213,10 @@ def _end(until: str) -> datetime:
     return NO_END if until in ("", NEXT) else utc(until)
 
 
-def certificates_to_json(active: ActiveStatements) -> Any:
-    """Return the certificates in force as JSON, for `counting_certificates`."""
-    rows = [
-        {
-            **vars(certificate),
-            "since": certificate.since.isoformat(),
-            "spans": [[a.isoformat(), _until(b)] for a, b in certificate.spans],
-        }
-        for certificate in certificates_of(active)
-    ]
-    return [rows, {project: sorted(whose) for project, whose in active.trusted.items()}]
-
-
-def counting_certificates(stored: Any, project: str, kind: str | None = None) -> list[Certificate]:
-    """Return the certificates in such JSON that count in a project, of one kind or of all."""
-    rows, trusted = stored
-    trusting = ActiveStatements({}, {name: frozenset(whose) for name, whose in trusted.items()})
-    read, found = datetime.fromisoformat, list[Certificate]()
-    for row in rows:
-        spans = tuple((read(begin), read(end) if end else NO_END) for begin, end in row["spans"])
-        fields = tuple((name, value) for name, value in row["fields"])
-        certificate = Certificate(**{**row, "fields": fields, "since": read(row["since"]), "spans": spans})
-        if kind in (None, certificate.kind) and trusting.counts(certificate, project):
-            found.append(certificate)
-    return found
+def counting_certificates(active: ActiveStatements, project: str, kind: str | None = None) -> list[Certificate]:
+    """Return the certificates in force that count in a project, of one kind or of all, the earliest first."""
+    known = (found for found in certificates_of(active) if kind in (None, found.kind))
+    return [certificate for certificate in known if active.counts(certificate, project)]
 
 
 class Neighbour(NamedTuple):

@@ -24,6 +24,7 @@ from crucible_lineage.statements.calibrations import (
     NEXT,
     Certificate,
     certificates_of,
+    counting_certificates,
     range_text,
 )
 from crucible_lineage.statements.statements import (
@@ -367,11 +368,7 @@ def certificates_as_of(session: Session, project: str, kind: str | None = None, 
         date.fromisoformat(as_of.strip())
         until += timedelta(days=1)
     active = in_force(statement for statement in session.mirror.statements().values() if utc(statement.when) < until)
-    return [
-        certificate
-        for certificate in certificates_of(active)
-        if kind in (None, certificate.kind) and active.counts(certificate, project)
-    ]
+    return counting_certificates(active, project, kind)
 
 
 def moment(option: str, text: str) -> str:
