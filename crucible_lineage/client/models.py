@@ -1,9 +1,9 @@
 """Requests to Crucible and its answers, as frozen pydantic models.
 
-Unknown keys of answers are kept, since the service may add fields; only what it always sends is required. None means
-"not given" or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the service
-sent; sizes are bytes, hashes 64 lowercase hex digits, ids MFIDs of 26 symbols. Source: the schemas in the OpenAPI
-document. A misspelt field of a request is an error here, instead of being lost at the service.
+Answers have the fields that are read here, and keep other keys; only what the service always sends is required. None
+means "not given" or "not fetched"; an empty list means "fetched, none". Timestamps are the ISO 8601 strings that the
+service sent; sizes are bytes, hashes 64 lowercase hex digits, ids MFIDs of 26 symbols. Source: the schemas in the
+OpenAPI document. A misspelt field of a request is an error here, instead of being lost at the service.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Person(ReceivedModel):
     first_name: str | None = None
     last_name: str | None = None
     username: str | None = None
-    email: str | None = None
     is_service_account: bool | None = None
 
 
@@ -65,22 +64,6 @@ class Member(Person):
     """A member of a project, with a role."""
 
     role: str | None = None
-
-
-class ProjectRef(ReceivedModel):
-    """The project that another record belongs to."""
-
-    unique_id: str
-    project_id: str
-    title: str | None = None
-
-
-class InstrumentRef(ReceivedModel):
-    """The instrument that another record refers to."""
-
-    unique_id: str
-    instrument_name: str
-    instrument_id: str | None = None
 
 
 class Link(ReceivedModel):
@@ -101,12 +84,9 @@ class DeletionRequest(ReceivedModel):
     resource_id: str | None = None
     resource_type: str | None = None
     resource_name: str | None = None
-    requester_id: str | None = None
     reason: str | None = None
     request_time: str | None = None
     review_time: str | None = None
-    reviewer_id: str | None = None
-    reviewer_notes: str | None = None
 
 
 class DeletedRecord(ReceivedModel):
@@ -144,8 +124,6 @@ class _Owned(_Described):
     owner_orcid: str | None = None
     project_id: str | None = None
     project_mfid: str | None = None
-    project: ProjectRef | None = None
-    project_relation: str | None = None
     links: list[Link] | None = None
     deletion_request: DeletionRequest | None = None
 
@@ -173,7 +151,6 @@ class Dataset(_Owned):
     instrument_name: str | None = None
     instrument_id: str | None = None
     instrument_mfid: str | None = None
-    instrument: InstrumentRef | None = None
     _stored: JsonObject | None = PrivateAttr(None)
 
     def model_post_init(self, _: Any, /) -> None:
@@ -237,7 +214,6 @@ class FileRecord(ReceivedModel):
     sha256_hash: str | None = None
     storage_backend: str | None = None
     storage_path: str | None = None
-    access_note: str | None = None
     etag: str | None = None
 
     @property
@@ -254,9 +230,7 @@ class IngestionRequest(ReceivedModel):
     file_mfid: str | None = None
     dataset_mfid: str | None = None
     ingestion_class: str | None = None
-    ingestion_githash: str | None = None
     time_created: str | None = None
-    time_completed: str | None = None
     error_message: str | None = None
 
     @property
@@ -287,10 +261,9 @@ class Thumbnail(ReceivedModel):
 
 
 class Keyword(ReceivedModel):
-    """A keyword and the number of datasets that have it."""
+    """A keyword of a dataset."""
 
     keyword: str
-    num_datasets: int | None = None
 
 
 class Metadata(ReceivedModel):
@@ -314,7 +287,6 @@ class Account(ReceivedModel):
     """The account of the key."""
 
     user_unique_id: str
-    access_group_ids: list[int | str] = Field(default_factory=list)
     user_info: Person | None = None
 
 
