@@ -41,7 +41,7 @@ from crucible_lineage.standing.standings import Standing
 from crucible_lineage.statements.calibrations import Certificate
 from crucible_lineage.statements.effects import AppliedStatement
 from crucible_lineage.statements.failed import FailedRun
-from crucible_lineage.statements.statements import Doubt, Statement
+from crucible_lineage.statements.statements import About, Doubt, Statement
 from crucible_lineage.statements.stating import StatementOutcome
 
 TARGET = Path(__file__).with_name("commands.schema.json")
@@ -87,10 +87,7 @@ FETCHED = {"mfid": str, "state": str, "files": TEXTS, "absent": dict[str, str]}
 # What classes that make their own JSON make.
 GIVEN: Mapping[type, Any] = {
     Fault: {"message": str, "file": str | None, "line": int | None, "column": int | None},
-    Statement: {
-        "mfid": str, "project": str, "verb": str, "about": dict[str, Any], "by": str, "who": str | None, "when": str,
-        "why": str, "body": dict[str, Any], "revokes": TEXTS, "fault": str | None,
-    },
+    About: dict[str, Any],
     AppliedStatement: both(Statement, {"in_force": bool, "counts": bool, "revoked_by": str | None}),
     StatementOutcome: both(Statement, {"new": bool}),
     Doubt: {"source": str, "hold": str, "said": str},
@@ -117,7 +114,7 @@ GIVEN: Mapping[type, Any] = {
 DONE: Mapping[str, Any] = {
     "show": {"mfid": str, "log": str | None}, "statements": {"statements": list[AppliedStatement]},
     "lineage": {"output": str, "datasets": int, "hidden": int, "files": int, "bytes": int, "absent": TEXTS,
-                "list_sha256": str | None},
+                "list_sha256": str},
     "status": one_of(
         {"runs": list[ListedRun], "pipelines": OBJECTS, "failed_elsewhere": list[FailedRun], "failures": list[Failure],
          "waiting": list[ResultRow], "waiting_of_others": int, "damaged": list[SetAside], "not_ingested": TEXTS,

@@ -49,7 +49,7 @@ def body(since: int, until: int | str | None, **more: Any) -> dict[str, Any]:
 def histories(draw: st.DrawFn) -> list[Statement]:
     """Certificates, some of which cut others, and revocations; one project of three is trusted."""
     found: list[Statement] = []
-    trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", body={"whose": ["beamline"]})
+    trusts = Statement("", "lab", TRUST, About(project="lab"), "user", "2026-11-01", "", body={"whose": ["beamline"]})
     found.append(replace(trusts, mfid=statement_id(trusts)))
     for number in range(draw(st.integers(1, 10))):
         since = draw(st.integers(0, DAYS - 1))

@@ -35,7 +35,8 @@ PROJECTS = ("lab", "beamline", "other")
 
 def said(verb: str = HOLD, project: str = "lab", *, on: Iterable[str] = (), **more: object) -> Statement:
     """A statement under the id that it has."""
-    fields: dict[str, object] = {"by": "user", "when": "2026-11-01T00:00:00+00:00", "about": About(tuple(on))}
+    fields: dict[str, object] = {"by": "user", "when": "2026-11-01T00:00:00+00:00", "why": ""}
+    fields["about"] = About(tuple(on))
     statement = Statement(mfid="", project=project, verb=verb, **{**fields, **more})  # type: ignore[arg-type]
     return replace(statement, mfid=statement_id(statement))
 

@@ -136,7 +136,7 @@ def _status(entry: Standing, names: Mapping[str, str]) -> Iterator[str]:
 
 def _of_files(record: FilesRecord) -> Iterator[str]:
     if isinstance(record.activity, StatementActivity):
-        about = About.from_document(record.recipe["about"])
+        about = About.from_json(record.recipe["about"])
         yield f"states {record.recipe['verb']}" + (f" of {about}" if str(about) else "") + f" on {record.activity.when}"
         return
     files = ", ".join(file.name for file in record.files)

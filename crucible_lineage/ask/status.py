@@ -29,7 +29,7 @@ from crucible_lineage.ask.runs import (
 from crucible_lineage.core.folders import disk_usage
 from crucible_lineage.core.journal import COMPLETE, Failure, Journal, RequestRow, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
-from crucible_lineage.json_types import JsonMapping
+from crucible_lineage.json_types import JsonMapping, object_of
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.registration.ingestion import in_words
@@ -157,7 +157,7 @@ def _of_folder(session: Session, project: str | None) -> Done:
         "runs": runs, "pipelines": pipelines, "failed_elsewhere": elsewhere, "failures": failed, "waiting": waiting,
         "waiting_of_others": len(others), "damaged": damaged, "not_ingested": unread, "disk": disk,
         "requests": requests[:MOST_RUNS],
-        "holds": [{**hold.to_json(), "overdue": _is_overdue(hold)} for hold in holds],
+        "holds": [{**object_of(hold), "overdue": _is_overdue(hold)} for hold in holds],
     }  # fmt: skip
     lines = (
         *(in_columns(*run_rows(runs), MOST_STEPS) if runs else ["nothing ran from this data folder yet"]),

@@ -9,6 +9,7 @@ from functools import cached_property
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.tables import Summary
 from crucible_lineage.errors import CrucibleError, OnHoldError
+from crucible_lineage.json_types import object_of
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.statements.calibrations import Span, certificates_of, validity_text
 from crucible_lineage.statements.statements import (
@@ -57,7 +58,7 @@ class AppliedStatement:
         """Return the statement as commands print it."""
         revoked_by = self.revoked_by.mfid if self.revoked_by and not self.in_force else None
         return {
-            **self.statement.to_json(),
+            **object_of(self.statement),
             "in_force": self.in_force,
             "counts": self.counts,
             "revoked_by": revoked_by,

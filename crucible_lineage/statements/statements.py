@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping
@@ -53,13 +53,13 @@ class About:
         """Whether it is about all datasets that match, including future ones."""
         return bool(self.instrument or self.code)
 
-    def document(self) -> JsonObject:
+    def to_json(self) -> JsonObject:
         """Return it as JSON, without empty parts."""
         datasets = {"datasets": sorted(self.datasets)} if self.datasets else {}
         return datasets | {key: value for key, name in _OF_SUBJECT.items() if (value := getattr(self, name))}
 
     @classmethod
-    def from_document(cls, document: JsonMapping) -> About:
+    def from_json(cls, document: JsonMapping) -> About:
         """Return the subject in such JSON. Unreadable parts are ignored."""
         named = {name: str(document.get(key) or "") for key, name in _OF_SUBJECT.items()}
         return cls(_texts(document.get("datasets")), **named)
@@ -85,12 +85,13 @@ class Statement:
     about: About
     by: str
     when: str
-    why: str = ""
+    why: str
     who: str = ""
     body: JsonMapping = field(default_factory=dict, hash=False)
     revokes: tuple[str, ...] = ()
     again: int = 0
     fault: str = ""
+    json_keys: ClassVar = "mfid project verb about by who when why body revokes fault"
 
     @property
     def account(self) -> str:
@@ -159,38 +160,22 @@ class Statement:
             "kind": "statement",
             "project": self.project,
             "verb": self.verb,
-            "about": self.about.document(),
+            "about": self.about.to_json(),
             "by": self.by,
             "why": self.why,
         }
         optional = {"body": dict(self.body), "revokes": sorted(self.revokes), "again": self.again}
         return recipe | {key: value for key, value in optional.items() if value}
 
-    def to_json(self) -> JsonObject:
-        """Return the JSON that commands print."""
-        return {
-            "mfid": self.mfid,
-            "project": self.project,
-            "verb": self.verb,
-            "about": self.about.document(),
-            "by": self.by,
-            "who": self.who or None,
-            "when": self.when,
-            "why": self.why,
-            "body": dict(self.body),
-            "revokes": list(self.revokes),
-            "fault": self.fault or None,
-        }
-
     def packed(self) -> str:
         """Return it as one text for `unpacked`."""
-        return json.dumps({**vars(self), "about": self.about.document(), "body": dict(self.body)})
+        return json.dumps({**vars(self), "about": self.about.to_json(), "body": dict(self.body)})
 
     @classmethod
     def unpacked(cls, text: str) -> Statement:
         """Return the statement in a text of `packed`."""
         fields = json.loads(text)
-        return cls(**{**fields, "about": About.from_document(fields["about"]), "revokes": tuple(fields["revokes"])})
+        return cls(**{**fields, "about": About.from_json(fields["about"]), "revokes": tuple(fields["revokes"])})
 
 
 @dataclass(frozen=True)
@@ -248,7 +233,7 @@ def statement_in(record: JsonMapping, *, is_listed: bool = False) -> Statement |
         mfid=mfid,
         project=project,
         verb=str(recipe.get("verb")),
-        about=About.from_document(mapping(recipe.get("about"))),
+        about=About.from_json(mapping(recipe.get("about"))),
         by=seal.author,
         when=str(activity.get("when") or record.get("creation_time") or EPOCH.isoformat()),
         why=str(recipe.get("why") or ""),
@@ -430,7 +415,7 @@ class StatementIndex:
 
     def to_json(self) -> Any:
         """Return it as JSON."""
-        conditions = [[about.document(), *mention] for about, mention in self.conditions]
+        conditions = [[about.to_json(), *mention] for about, mention in self.conditions]
         return [self.datasets, conditions, {project: sorted(whose) for project, whose in self.trusted.items()}]
 
     @classmethod
@@ -439,7 +424,7 @@ class StatementIndex:
         datasets, conditions, trusted = stored
         return cls(
             datasets,  # `on` converts the few entries that are looked up
-            tuple((About.from_document(about), Mention(*mention)) for about, *mention in conditions),
+            tuple((About.from_json(about), Mention(*mention)) for about, *mention in conditions),
             {project: frozenset(whose) for project, whose in trusted.items()},
         )
 

@@ -13,7 +13,7 @@ from crucible_lineage.core.datasets import visible_dataset
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import ForbiddenError, InputError
 from crucible_lineage.ids import is_mfid, is_orcid
-from crucible_lineage.json_types import JsonMapping, mapping
+from crucible_lineage.json_types import JsonMapping, mapping, object_of
 from crucible_lineage.marks import KEY, is_entry
 from crucible_lineage.provenance.record import files_record
 from crucible_lineage.refs import MATCHED
@@ -73,7 +73,7 @@ class StatementOutcome:
     def to_json(self) -> dict[str, object]:
         """Return the JSON that commands print."""
         signed = {"lacking": dict(self.missing), "whose": dict(self.whose)} if self.missing else {}
-        return {**self.statement.to_json(), "new": self.is_new, **signed}
+        return {**object_of(self.statement), "new": self.is_new, **signed}
 
 
 def _in_force_now(session: Session) -> ActiveStatements:
@@ -228,7 +228,7 @@ def sign(session: Session, mfids: Collection[str], why: str = "", *, project: st
     active, account = _in_force_now(session), _own_id(session)
     waiting = (statement for statement in active.statements.values() if statement.verb == AWAIT)
     awaited = [(mfid, statement) for statement in waiting for mfid in mfids if mfid in statement.about.datasets]
-    own = Statement("", project, SIGN, About(), account, "")
+    own = Statement("", project, SIGN, About(), account, "", "")
     for mfid, statement in awaited:
         counts = active.counts(own, statement.project)
         if (
@@ -316,7 +316,7 @@ def certify(
         _require_name_in_data(session, project, str(mapping(span["for"]).get("instrument_name") or ""))
     active = _in_force_now(session)
     body = {"kind": kind, **span, **({"place": declared_by} if declared_by else {})}
-    new = Statement("", project, CERTIFY, About((dataset,)), _own_id(session), "", body=body)
+    new = Statement("", project, CERTIFY, About((dataset,)), _own_id(session), "", why, body=body)
     own, same = _among(active, new)
     before = [
         certificate
