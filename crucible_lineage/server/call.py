@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from crucible_lineage.server.database import PREFIX, REVISION, Connection, Database, JsonObject, hash_key
+from crucible_lineage.server.database import PREFIX, REVISION, Database, JsonObject, Transaction, hash_key
 from crucible_lineage.server.http import Refusal, Route, checked, invalid
 from crucible_lineage.server.resources import VIEWER, Caller, require, role_on
 from crucible_lineage.server.schema import REMEDY, DamagedError
@@ -63,7 +63,7 @@ class Call:
     def write(self) -> Any:
         return self.service.database.write
 
-    def add_revision(self, db: Connection, project: sqlite3.Row | None) -> None:
+    def add_revision(self, db: Transaction, project: sqlite3.Row | None) -> None:
         """Add the project's revision to the response headers, if the caller may read the project."""
         if project is not None and role_on(db, self.caller, project["id"]) >= VIEWER:
             row = db.execute(f"{REVISION} WHERE project_id = ?", (project["id"],)).fetchone()

@@ -137,12 +137,12 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[Transaction] = deque()
         self._writing = threading.Lock()  # SQLite's own wait between writers sleeps up to 100 ms and is not fair
         self._closed = False
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Iterator[Transaction]:
         """Open a read transaction: all its queries see the same state."""
         with self._lent() as connection:
             connection.execute("BEGIN")
@@ -152,7 +152,7 @@ class Database:
                 connection.rollback()
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> Iterator[Transaction]:
         """Open a write transaction: commit at the end, roll back on an exception."""
         with self._lent() as connection, self._writing:
             connection.execute("BEGIN IMMEDIATE")
@@ -169,7 +169,7 @@ class Database:
             self._idle.pop().close()
 
     @contextmanager
-    def _lent(self) -> Iterator[Connection]:
+    def _lent(self) -> Iterator[Transaction]:
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -202,7 +202,7 @@ def open_database(path: Path) -> Database:
     return database
 
 
-def register_key(db: Connection, key: str, user_id: int) -> None:
+def register_key(db: Transaction, key: str, user_id: int) -> None:
     """Register `key` as a key of the user, unless it is one."""
     db.execute("INSERT OR IGNORE INTO api_key VALUES (?, ?, ?)", (hash_key(key), user_id, now()))
 
@@ -211,7 +211,7 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def setting(db: Connection, name: str) -> str | None:
+def setting(db: Transaction, name: str) -> str | None:
     row = db.first("SELECT value FROM setting WHERE name = ?", name)
     return None if row is None else str(row[0])
 
@@ -233,8 +233,8 @@ def stored_time(text: str) -> str:
     return utc.isoformat(timespec="microseconds")
 
 
-class Connection(sqlite3.Connection):
-    """A connection to a database of this server, whose rows are sealed."""
+class Transaction(sqlite3.Connection):
+    """A connection to a database of this server, lent for a transaction; it compares the seals of rows."""
 
     def first(self, sql: str, *values: object) -> sqlite3.Row | None:
         """Return the first row of a select; None if it has none."""
@@ -248,11 +248,11 @@ class Connection(sqlite3.Connection):
         return int(self.execute(sql, (*values.values(),)).lastrowid or 0)
 
 
-def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> Connection:
+def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> Transaction:
     """Connect to a database of this server, with the SQL function that its triggers need."""
     # A connection is used by one thread at a time, but not always by the same one.
     connection = sqlite3.connect(
-        path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512, factory=Connection
+        path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512, factory=Transaction
     )
     seal_rows(connection)
     connection.execute("PRAGMA foreign_keys = ON")
@@ -281,5 +281,5 @@ def _create(path: Path) -> None:
             db.execute("COMMIT")
 
 
-def _schema_seal(db: Connection) -> str:
+def _schema_seal(db: Transaction) -> str:
     return str(checksum(*(sql for (sql,) in db.execute("SELECT sql FROM sqlite_schema ORDER BY name"))))

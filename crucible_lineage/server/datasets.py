@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, create_model
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import STATEMENTS, Connection, JsonObject, now
+from crucible_lineage.server.database import STATEMENTS, JsonObject, Transaction, now
 from crucible_lineage.server.files import new_request
 from crucible_lineage.server.http import (
     Count,
@@ -94,7 +94,7 @@ def _add_search(kind: str) -> None:
     """Add the search by name for one kind of resource."""
 
     @get(f"/{kind}s/search")
-    def search(call: Call, db: Connection, q: Words, limit: Hits = 20, project_id: str | None = None) -> Json:
+    def search(call: Call, db: Transaction, q: Words, limit: Hits = 20, project_id: str | None = None) -> Json:
         conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
         conditions.add(f"instr(lower({_NAME}), lower(?))", q)
         if kind in ("dataset", "sample"):
@@ -110,7 +110,7 @@ for _kind in NAMES:
 
 
 @get("/resources/metadata/search")
-def search_metadata(call: Call, db: Connection, q: Annotated[str, Field(max_length=200)], limit: Hits = 20) -> Json:
+def search_metadata(call: Call, db: Transaction, q: Annotated[str, Field(max_length=200)], limit: Hits = 20) -> Json:
     """Return the resources whose metadata contain all of the words, in names or values, the youngest first."""
     words = re.findall(r"\w+", q.lower().replace("_", " "))
     if not words:
@@ -139,7 +139,7 @@ class _New(BaseModel):
     files: list[GivenFile] = []
 
 
-def _insert(call: Call, db: Connection, kind: str, body: Any) -> JsonObject:
+def _insert(call: Call, db: Transaction, kind: str, body: Any) -> JsonObject:
     """Create a dataset or sample with all that is given of it, and return its record."""
     owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
     project = home_project(db, call.caller, body.project_id, body.project_mfid)
@@ -184,7 +184,7 @@ def _add_record_routes(kind: str) -> None:
             call.service.wake()
         return made
 
-    def list_all(call: Call, db: Connection, query: Any) -> Json:
+    def list_all(call: Call, db: Transaction, query: Any) -> Json:
         project = select(db, "project", query.project_id, query.project_mfid)
         call.add_revision(db, project)
         if kind == "dataset" and query.keyword:  # clients that follow the results of a pipeline ask by keyword
@@ -193,7 +193,7 @@ def _add_record_routes(kind: str) -> None:
             call.headers["Crucible-Statements"] = token  # another one when those that the caller may read change
         return cursor_page(db, call.caller, kind, query)
 
-    def change_one(call: Call, db: Connection, row: Row, body: Any) -> Json:
+    def change_one(call: Call, db: Transaction, row: Row, body: Any) -> Json:
         changes = body.model_dump(exclude_unset=True)
         if changes.get("timestamp", "") is None:
             raise invalid("body", "timestamp", "cannot be null")
@@ -222,7 +222,7 @@ def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
 
     @get(f"/{kind}s/{{mfid}}/{side}", of=kind)
     def list_related(
-        call: Call, db: Connection, row: Row, query: Page, relationship_type: Relationship | None = None
+        call: Call, db: Transaction, row: Row, query: Page, relationship_type: Relationship | None = None
     ) -> Json:
         related = f"resource.id IN (SELECT {far} FROM link WHERE {linked})"
         conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
@@ -234,13 +234,13 @@ def _add_relatives(kind: str, side: str, near: str, far: str) -> None:
 def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
     """Add the routes that link and unlink. A link states the origin of the child: it needs the right to edit it."""
 
-    def ends(db: Connection, call: Call, parent: str, child: str) -> tuple[int, int]:
+    def ends(db: Transaction, call: Call, parent: str, child: str) -> tuple[int, int]:
         parent_row = require(db, call.caller, parent, VIEWER, parent_kind)
         return parent_row["id"], require(db, call.caller, child, EDITOR, child_kind)["id"]
 
     @post(path, 201, is_short=True)
     def link(
-        call: Call, db: Connection, parent: str, child: str, relationship_type: Relationship | None = None
+        call: Call, db: Transaction, parent: str, child: str, relationship_type: Relationship | None = None
     ) -> Json:
         parent_id, child_id = ends(db, call, parent, child)
         if parent_id == child_id:
@@ -262,7 +262,7 @@ def _add_links(path: str, parent_kind: str, child_kind: str) -> None:
         return {"parent_id": parent, "child_id": child, "relationship_type": stored}
 
     @delete(path)
-    def unlink(call: Call, db: Connection, parent: str, child: str) -> Json:
+    def unlink(call: Call, db: Transaction, parent: str, child: str) -> Json:
         linked = ends(db, call, parent, child)
         if not db.execute("DELETE FROM link WHERE parent_id = ? AND child_id = ?", linked).rowcount:
             raise Refusal(404, f"{child} is not linked to {parent}")
@@ -276,7 +276,7 @@ _add_links("/datasets/{child}/samples/{parent}", "sample", "dataset")
 
 
 @get("/datasets/{mfid}/keywords", of="dataset")
-def list_keywords(db: Connection, row: Row) -> Json:
+def list_keywords(db: Transaction, row: Row) -> Json:
     rows = db.execute("SELECT * FROM keyword WHERE dataset_id = ? ORDER BY folded", (row["id"],))
     return list(map(_keyword_record, rows))
 
@@ -286,7 +286,7 @@ def _keyword_record(row: Row) -> Json:
 
 
 @post("/datasets/{mfid}/keywords", 201, of="dataset", role=CONTRIBUTOR, is_short=True)
-def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
+def add_keyword(db: Transaction, row: Row, keyword: Keyword) -> Json:
     """Attach a keyword; one that the dataset has keeps its first spelling."""
     if db.execute(_ATTACHED, (row["id"], keyword.casefold(), keyword)).rowcount:
         change(db, row["id"])
@@ -296,7 +296,7 @@ def add_keyword(db: Connection, row: Row, keyword: Keyword) -> Json:
 
 @put("/datasets/{mfid}/instrument", of="dataset", role=EDITOR)
 def assign_instrument(
-    call: Call, db: Connection, row: Row, body: dict[Literal["instrument_id", "instrument_mfid"], str | None]
+    call: Call, db: Transaction, row: Row, body: dict[Literal["instrument_id", "instrument_mfid"], str | None]
 ) -> Json:
     instrument = select(db, "instrument", body.get("instrument_id"), body.get("instrument_mfid"), status=404)
     if instrument is None:
@@ -311,7 +311,7 @@ def assign_instrument(
     }
 
 
-def get_record(call: Call, db: Connection, row: Row, query: Includes) -> Json:
+def get_record(call: Call, db: Transaction, row: Row, query: Includes) -> Json:
     """Return the record of a resource. Everybody may know that a project or instrument exists."""
     call.add_revision(db, row if row["type"] == "project" else None)
     return load(db, call.caller, row["id"], query)
@@ -323,25 +323,25 @@ for _kind in NAMES:
 
 
 @get("/resources/{mfid}/links")
-def list_links(call: Call, db: Connection, row: Row) -> Json:
+def list_links(call: Call, db: Transaction, row: Row) -> Json:
     return link_records(db, call.caller, [row["id"]])[row["id"]]
 
 
 @get("/resources/{mfid}/metadata", is_short=True)
-def get_metadata(db: Connection, row: Row) -> Json:
+def get_metadata(db: Transaction, row: Row) -> Json:
     document = metadata_of(db, [row["id"]]).get(row["id"])
     return None if document is None else {"unique_id": row["mfid"], "scientific_metadata": document}
 
 
 @patch("/resources/{mfid}/metadata", role=CONTRIBUTOR, is_short=True)
-def merge_metadata(db: Connection, row: Row, body: JsonObject) -> Json:
+def merge_metadata(db: Transaction, row: Row, body: JsonObject) -> Json:
     write_metadata(db, row["id"], merged(written_metadata(db, row["id"]), body))
     change(db, row["id"])
     return get_metadata(db, row)
 
 
 @post("/resources/{mfid}/metadata", 201, role=CONTRIBUTOR, is_short=True)
-def replace_metadata(call: Call, db: Connection, row: Row, body: JsonObject, overwrite: bool = False) -> Json:
+def replace_metadata(call: Call, db: Transaction, row: Row, body: JsonObject, overwrite: bool = False) -> Json:
     if overwrite:
         require(db, call.caller, row["mfid"], EDITOR)
     if metadata_of(db, [row["id"]]):
@@ -358,7 +358,7 @@ def replace_metadata(call: Call, db: Connection, row: Row, body: JsonObject, ove
 @post("/resources/{mfid}/project", of=("dataset", "sample"), role=ADMIN)
 def reassign_project(
     call: Call,
-    db: Connection,
+    db: Transaction,
     row: Row,
     body: dict[Literal["project_id", "project_mfid"], str | None],
     confirm: bool = False,
@@ -373,19 +373,19 @@ def reassign_project(
 
 
 @put("/resources/{mfid}/access/public", of=("dataset", "sample", "instrument"), role=ADMIN)
-def make_public(db: Connection, row: Row) -> Json:
+def make_public(db: Transaction, row: Row) -> Json:
     change(db, row["id"], {"public": 1})
     return {"principal_id": "public", "principal_type": "public", "permission": "viewer"}
 
 
 @delete("/resources/{mfid}/access/public", of=("dataset", "sample", "instrument"), role=ADMIN)
-def make_private(db: Connection, row: Row) -> Json:
+def make_private(db: Transaction, row: Row) -> Json:
     change(db, row["id"], {"public": 0})
     return {"detail": f"Resource {row['mfid']} is private"}
 
 
 @get("/entity_graph_cte/{mfid}", of=("dataset", "sample"))
-def entity_graph(call: Call, db: Connection, row: Row, recursive: bool = False) -> Json:
+def entity_graph(call: Call, db: Transaction, row: Row, recursive: bool = False) -> Json:
     """Return the graph of the resource and its neighbours, or of all that it is connected to, in node-link form.
 
     It has those that the caller may read; edges run from parent to child.

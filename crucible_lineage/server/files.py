@@ -11,7 +11,7 @@ from pydantic import Base64Bytes, Field
 from starlette.responses import Response
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import Connection, now
+from crucible_lineage.server.database import Transaction, now
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, delete, get, invalid, post
 from crucible_lineage.server.ingest import ingestor_names
 from crucible_lineage.server.records import Conditions, file_record
@@ -30,19 +30,19 @@ _REQUESTS = """SELECT ingestion_request.*, file.mfid AS file_mfid, file.dataset_
 
 
 @get("/datasets/{mfid}/files", of="dataset")
-def list_dataset_files(db: Connection, row: Row) -> Json:
+def list_dataset_files(db: Transaction, row: Row) -> Json:
     return [file_record(file) for file in files_of(db, row["id"])]
 
 
 @get("/datasets/{mfid}/download_links", of="dataset")
-def dataset_download_links(call: Call, db: Connection, row: Row) -> Json:
+def dataset_download_links(call: Call, db: Transaction, row: Row) -> Json:
     if not (files := files_of(db, row["id"])):
         raise Refusal(404, "The dataset has no files")
     return {file["mfid"]: _link(call, file) for file in files}
 
 
 @get("/files")
-def list_files(call: Call, db: Connection, query: Page, sha256_hash: str | None = None) -> Json:
+def list_files(call: Call, db: Transaction, query: Page, sha256_hash: str | None = None) -> Json:
     conditions = Conditions(FILES, "NOT resource.hidden")
     conditions.limit_to(call.caller)
     conditions.equal({"file.sha256": sha256_hash})
@@ -55,7 +55,7 @@ def get_file(row: Row) -> Json:
 
 
 @delete("/files/{mfid}", 204, of="file", role=EDITOR)
-def delete_file(db: Connection, row: Row) -> Response:
+def delete_file(db: Transaction, row: Row) -> Response:
     release(db, row["id"])
     db.execute("DELETE FROM file WHERE id = ?", (row["id"],))
     change(db, row["dataset_id"])
@@ -78,13 +78,13 @@ class NewThumbnail(Form):
 
 
 @get("/datasets/{mfid}/thumbnails", of="dataset")
-def list_thumbnails(db: Connection, row: Row) -> Json:
+def list_thumbnails(db: Transaction, row: Row) -> Json:
     rows = db.execute("SELECT * FROM thumbnail WHERE dataset_id = ? ORDER BY id", (row["id"],))
     return [_thumbnail_record(thumbnail) for thumbnail in rows]
 
 
 @post("/datasets/{mfid}/thumbnails", 201, of="dataset", role=CONTRIBUTOR)
-def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
+def add_thumbnail(db: Transaction, row: Row, body: NewThumbnail) -> Json:
     image = body.thumbnail_b64str
     types = [media_type for media_type, signature in _SIGNATURES.items() if re.match(signature, image)]
     if not types:
@@ -94,7 +94,7 @@ def add_thumbnail(db: Connection, row: Row, body: NewThumbnail) -> Json:
 
 
 @delete("/datasets/{mfid}/thumbnails/{number}", of="dataset", role=EDITOR)
-def delete_thumbnail(db: Connection, row: Row, number: Number) -> Json:
+def delete_thumbnail(db: Transaction, row: Row, number: Number) -> Json:
     if not db.execute("DELETE FROM thumbnail WHERE id = ? AND dataset_id = ?", (number, row["id"])).rowcount:
         raise not_found("thumbnail")
     return {"detail": f"Thumbnail {number} deleted"}
@@ -124,7 +124,7 @@ def request_ingestion(
     return record
 
 
-def new_request(db: Connection, file_id: int, status: str, ingestion_class: str | None) -> Json:
+def new_request(db: Transaction, file_id: int, status: str, ingestion_class: str | None) -> Json:
     asked = {"file_id": file_id, "status": status, "ingestion_class": ingestion_class, "time_created": now()}
     row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", db.add("ingestion_request", **asked))
     return row and _request_record(row)
@@ -132,7 +132,7 @@ def new_request(db: Connection, file_id: int, status: str, ingestion_class: str 
 
 @get("/ingestion_requests")
 def list_requests(
-    call: Call, db: Connection, query: Page, dataset_mfid: str | None = None, file_mfid: str | None = None
+    call: Call, db: Transaction, query: Page, dataset_mfid: str | None = None, file_mfid: str | None = None
 ) -> Json:
     conditions = Conditions(_REQUESTS)
     conditions.limit_to(call.caller)
@@ -141,7 +141,7 @@ def list_requests(
 
 
 @get("/ingestion_requests/{number}")
-def get_request(call: Call, db: Connection, number: Number) -> Json:
+def get_request(call: Call, db: Transaction, number: Number) -> Json:
     row = db.first(f"{_REQUESTS} WHERE ingestion_request.id = ?", number)
     if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
         raise not_found("ingestion request")

@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 from crucible_lineage import __version__
 from crucible_lineage.ids import new_mfid
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import Connection, hash_key, now, register_key
+from crucible_lineage.server.database import Transaction, hash_key, now, register_key
 from crucible_lineage.server.http import Form, Json, Name, Number, Page, Refusal, Text, delete, get, post
 from crucible_lineage.server.records import FIELDS, Conditions, Includes, deletion_records, load, names, records
 from crucible_lineage.server.resources import (
@@ -47,7 +47,7 @@ Role = Literal["viewer", "contributor", "editor", "admin"]
 def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], needed: dict[str, Any]) -> None:
     """Add the routes that list and create projects, or instruments. Everybody may know that they exist."""
 
-    def list_all(call: Call, db: Connection, query: Any) -> Json:
+    def list_all(call: Call, db: Transaction, query: Any) -> Json:
         given = {column: getattr(query, name) for name, column in filters.items()}
         if kind == "instrument" and given["slug"] is None:
             given["status"] = given["status"] or "active"
@@ -57,7 +57,7 @@ def _add_routes(kind: str, filters: dict[str, str], owners: tuple[str, ...], nee
             call.add_revision(db, find(db, given["slug"], kind))
         return conditions.page(db, "slug, mfid", query, partial(records, db, call.caller, embed=query))
 
-    def create(call: Call, db: Connection, body: Any) -> Json:
+    def create(call: Call, db: Transaction, body: Any) -> Json:
         references = [name for owner in owners if (name := getattr(body, owner)) is not None]
         if kind == "project" and len(references) != 1:
             raise Refusal(400, "Name exactly one project lead")
@@ -85,12 +85,12 @@ _add_routes("instrument", _BY, ("owner", "owner_orcid"), _NEEDED)
 
 
 @get("/projects/{mfid}/users", of="project")
-def list_members(db: Connection, row: Row, query: Page) -> Json:
+def list_members(db: Transaction, row: Row, query: Page) -> Json:
     return _page(members(db, row["id"]), query)
 
 
 @post("/projects/{mfid}/users/{user}", of="project", role=ADMIN)
-def add_member(db: Connection, row: Row, user: str, role: Role = "contributor") -> Json:
+def add_member(db: Transaction, row: Row, user: str, role: Role = "contributor") -> Json:
     member = user_row(db, user)
     if member["id"] == row["owner_id"]:
         raise Refusal(409, "The project's lead is already part of it")
@@ -102,7 +102,7 @@ def add_member(db: Connection, row: Row, user: str, role: Role = "contributor") 
 
 
 @delete("/projects/{mfid}/users/{user}", of="project", role=ADMIN)
-def remove_member(db: Connection, row: Row, user: str) -> Json:
+def remove_member(db: Transaction, row: Row, user: str) -> Json:
     values = (row["id"], user_row(db, user)["id"])
     if not db.execute("DELETE FROM member WHERE project_id = ? AND user_id = ?", values).rowcount:
         raise Refusal(404, f"{user} is not a member of this project")
@@ -118,7 +118,7 @@ References = Annotated[list[str], Field(max_length=1000)]
 NEVER = "9999-12-31T23:59:59+00:00"
 
 
-class NewAccount(Form):
+class NewUser(Form):
     username: Annotated[str, Field(min_length=3, max_length=24, pattern=r"^[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*$")]
     unique_id: Annotated[str, Field(pattern=r"^(\d{4}-\d{4}-\d{4}-\d{3}[0-9X]|[0-9a-hjkmnp-tv-z]{26})$")] | None = None
 
@@ -137,7 +137,7 @@ def ready(call: Call) -> Json:
 
 
 @get("/account")
-def account(call: Call, db: Connection) -> Json:
+def account(call: Call, db: Transaction) -> Json:
     mine = "SELECT slug FROM resource JOIN member ON member.project_id = resource.id WHERE user_id = ?"
     return {
         "user_unique_id": call.caller.unique_id,
@@ -147,7 +147,7 @@ def account(call: Call, db: Connection) -> Json:
 
 
 @get("/account/profile")
-def profile(call: Call, db: Connection) -> Json:
+def profile(call: Call, db: Transaction) -> Json:
     caller, me = call.caller, user_record(user_row(db, call.caller.unique_id))
     allowed = ("can_create_project", "can_register_instrument", "can_create_sample", "can_create_dataset")
     elevated = dict.fromkeys(("can_manage_service_accounts", "can_create_for_others"), caller.elevated)
@@ -168,14 +168,14 @@ def api_key(call: Call) -> Json:
 
 
 @get("/account/verify")
-def verify(call: Call, db: Connection) -> Json:
+def verify(call: Call, db: Transaction) -> Json:
     row = db.first("SELECT created AS created_at FROM api_key WHERE hash = ?", hash_key(call.key))
     return {"valid": True, "expires_at": NEVER, **dict(row or {})}
 
 
 @get("/users/search")
 def search_users(
-    db: Connection,
+    db: Transaction,
     q: Annotated[str, Field(min_length=1, max_length=200)],
     limit: Annotated[int, Field(ge=1, le=50)] = 20,
 ) -> Json:
@@ -185,17 +185,17 @@ def search_users(
 
 
 @post("/users/resolve")
-def resolve_users(db: Connection, body: dict[Literal["orcids", "usernames", "emails"], References]) -> Json:
+def resolve_users(db: Transaction, body: dict[Literal["orcids", "usernames", "emails"], References]) -> Json:
     return {reference: public_user(find_user(db, reference)) for some in body.values() for reference in some}
 
 
 @get("/users/{reference}")
-def get_user(db: Connection, reference: str) -> Json:
+def get_user(db: Transaction, reference: str) -> Json:
     return user_record(user_row(db, reference))
 
 
 @post("/service_accounts", 201)
-def create_account(call: Call, db: Connection, body: NewAccount) -> Json:
+def create_account(call: Call, db: Transaction, body: NewUser) -> Json:
     """Create the account of another user, with a key."""
     require_elevated(call.caller)
     added = db.execute(
@@ -209,7 +209,7 @@ def create_account(call: Call, db: Connection, body: NewAccount) -> Json:
 
 
 @post("/service_accounts/{reference}/rotate_key")
-def rotate_key(call: Call, db: Connection, reference: str) -> Json:
+def rotate_key(call: Call, db: Transaction, reference: str) -> Json:
     """Replace the keys of an account by a new one."""
     require_elevated(call.caller)
     row = user_row(db, reference)
@@ -217,7 +217,7 @@ def rotate_key(call: Call, db: Connection, reference: str) -> Json:
     return _new_key(db, row)
 
 
-def _new_key(db: Connection, row: Row) -> Json:
+def _new_key(db: Transaction, row: Row) -> Json:
     key = secrets.token_urlsafe(32)
     register_key(db, key, row["id"])
     return user_record(row) | {"api_key": key}
@@ -225,7 +225,7 @@ def _new_key(db: Connection, row: Row) -> Json:
 
 @post("/resources/{mfid}/delete", 201, of=("dataset", "sample"), role=EDITOR)
 def request_deletion(
-    call: Call, db: Connection, row: Row, reason: Annotated[str, Field(max_length=2000)] | None = None
+    call: Call, db: Transaction, row: Row, reason: Annotated[str, Field(max_length=2000)] | None = None
 ) -> Json:
     """Hide a dataset or sample, and ask for its deletion."""
     if row["hidden"]:
@@ -234,7 +234,7 @@ def request_deletion(
     return deletion_records(db, [_deletion(db, row, call.caller.id, reason, now())])[0]
 
 
-def _deletion(db: Connection, row: Row, requester: int | None, reason: str | None, moment: str | None) -> Row:
+def _deletion(db: Transaction, row: Row, requester: int | None, reason: str | None, moment: str | None) -> Row:
     """Return the new row of a deletion, which stays when the resource is gone."""
     about = names(db, [row["id"]])[row["id"]]
     number = db.add(
@@ -247,7 +247,7 @@ def _deletion(db: Connection, row: Row, requester: int | None, reason: str | Non
 @get("/deletion_requests")
 def list_requests(
     call: Call,
-    db: Connection,
+    db: Transaction,
     query: Page,
     status: Literal["pending"] | None = None,  # noqa: ARG001 - all requests are
     scope: Literal["accessible", "submitted", "reviewable"] = "accessible",
@@ -258,7 +258,7 @@ def list_requests(
 
 
 @get("/deletion_requests/{number}")
-def get_request(call: Call, db: Connection, number: Number) -> Json:
+def get_request(call: Call, db: Transaction, number: Number) -> Json:
     row = db.first(f"{_OPEN} AND id = ?", number)
     if row is None or not _is_visible(db, call.caller, row):
         raise not_found("deletion request")
@@ -286,7 +286,7 @@ def delete_resource(call: Call, mfid: str, force: bool = False) -> Json:  # noqa
 
 
 @get("/deletion_audit")
-def list_deleted(call: Call, db: Connection, query: Page, resource_id: str | None = None) -> Json:
+def list_deleted(call: Call, db: Transaction, query: Page, resource_id: str | None = None) -> Json:
     """List what was deleted for good, newest first: all of it for administrators, else what the caller asked for."""
     conditions = Conditions("SELECT * FROM deletion", "deleted_at IS NOT NULL")
     conditions.equal({"resource_id": resource_id, "requester": None if call.caller.elevated else call.caller.id})
@@ -296,6 +296,6 @@ def list_deleted(call: Call, db: Connection, query: Page, resource_id: str | Non
 _OPEN = "SELECT * FROM deletion WHERE deleted_at IS NULL"
 
 
-def _is_visible(db: Connection, caller: Caller, row: Row, scope: str = "accessible") -> bool:
+def _is_visible(db: Transaction, caller: Caller, row: Row, scope: str = "accessible") -> bool:
     is_own, may_delete = row["requester"] == caller.id, role_on(db, caller, row["row_id"]) >= ADMIN
     return bool({"submitted": is_own, "reviewable": may_delete}.get(scope, is_own or may_delete))

@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, create_model
 
-from crucible_lineage.server.database import WITH_KEYWORD, Connection, JsonObject, stored_time
+from crucible_lineage.server.database import WITH_KEYWORD, JsonObject, Transaction, stored_time
 from crucible_lineage.server.http import Count, Form, Json, Limit, Page, invalid
 from crucible_lineage.server.resources import (
     ADMIN,
     CONTRIBUTOR,
     EDITOR,
+    NAMED,
     PLATFORM_ADMIN,
     READABLE,
     ROLE_NAMES,
@@ -55,17 +56,17 @@ FIELDS = {  # of records that are columns of `resource`, under the same name
 NAMES = {"dataset": "dataset_name", "sample": "sample_name", "project": "title", "instrument": "instrument_name"}
 
 
-def load(db: Connection, caller: Caller, resource_id: int, embed: Includes = NOTHING_MORE) -> JsonObject:
+def load(db: Transaction, caller: Caller, resource_id: int, embed: Includes = NOTHING_MORE) -> JsonObject:
     """Return the record of one resource, which must exist."""
     return records(db, caller, rows_of(db, "resource", [resource_id]), embed)[0]
 
 
-def _by_id(db: Connection, table: str, ids: Iterable[int | None]) -> dict[int | None, sqlite3.Row]:
+def _by_id(db: Transaction, table: str, ids: Iterable[int | None]) -> dict[int | None, sqlite3.Row]:
     return {row["id"]: row for row in rows_of(db, table, ids)}
 
 
 def records(
-    db: Connection, caller: Caller, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
+    db: Transaction, caller: Caller, rows: Sequence[sqlite3.Row], embed: Includes = NOTHING_MORE
 ) -> list[JsonObject]:
     """Return the records of these resources; the number of further queries does not depend on theirs."""
     ids = [row["id"] for row in rows]
@@ -74,8 +75,7 @@ def records(
     others = _by_id(db, "resource", (row[end] for row in rows for end in ("project_id", "instrument_id")))
     documents = metadata_of(db, ids) if embed.include_metadata else {}
     links = link_records(db, caller, ids) if embed.include_links else {}
-    hidden = [row["id"] for row in rows if row["hidden"]]
-    asked = rows_of(db, "deletion", hidden, "row_id") if hidden else []
+    asked = rows_of(db, "deletion", (row["id"] for row in rows if row["hidden"]), "row_id")
     deletions = dict(zip((row["row_id"] for row in asked), deletion_records(db, asked), strict=True))
     result: list[JsonObject] = []
     for row in rows:
@@ -92,16 +92,12 @@ def records(
             "owner_orcid": owner and owner["unique_id"],
             "owner": owner if embed.include_owner else None,
         }
-        if kind in ("dataset", "sample"):
-            record |= {"public": bool(row["public"]), **_reference("project", others.get(row["project_id"]))}
-            record["links"] = links.get(number, []) if embed.include_links else None
-        else:
+        if kind in NAMED:
             record["role"] = ROLE_NAMES[role] if VIEWER <= role < PLATFORM_ADMIN else None
             record |= {f"{kind}_id": row["slug"], "members": None}
-        if kind == "dataset":
-            instrument = others.get(row["instrument_id"])
-            record["instrument_name"] = instrument["instrument_name"] if instrument else row["instrument_label"]
-            record |= _reference("instrument", instrument)
+        else:
+            record |= {"public": bool(row["public"]), **_references(row, others)}
+            record["links"] = links.get(number, []) if embed.include_links else None
         if kind == "project":
             record |= {"lead": owner, "project_lead_orcid": record["owner_orcid"]}
             record["members"] = members(db, number) if embed.include_members and role >= VIEWER else None
@@ -110,15 +106,21 @@ def records(
     return result
 
 
-def _reference(kind: str, row: sqlite3.Row | None) -> JsonObject:
-    """Return the fields of a record that refer to its project, or instrument."""
-    if row is None:
-        return dict.fromkeys((kind, f"{kind}_id", f"{kind}_mfid"))
-    own = {"unique_id": row["mfid"], f"{kind}_id": row["slug"], NAMES[kind]: row[NAMES[kind]]}
-    return {kind: own, f"{kind}_id": row["slug"], f"{kind}_mfid": row["mfid"]}
+def _references(row: sqlite3.Row, others: Mapping[int | None, sqlite3.Row]) -> JsonObject:
+    """Return the fields that refer to the project of a dataset or sample, and to the instrument of a dataset."""
+    found: JsonObject = {}
+    for kind in NAMED if row["type"] == "dataset" else ("project",):
+        other, name = others.get(row[f"{kind}_id"]), NAMES[kind]
+        own = other and {"unique_id": other["mfid"], f"{kind}_id": other["slug"], name: other[name]}
+        found |= {kind: own, f"{kind}_id": own and own[f"{kind}_id"], f"{kind}_mfid": own and own["unique_id"]}
+    if row["type"] == "dataset":
+        found["instrument_name"] = (
+            found["instrument"]["instrument_name"] if found["instrument"] else row["instrument_label"]
+        )
+    return found
 
 
-def deletion_records(db: Connection, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
+def deletion_records(db: Transaction, rows: Sequence[sqlite3.Row]) -> list[JsonObject]:
     """Return the records of deletions. Who deletes what was asked for agrees with the request."""
     users = _by_id(db, "user", (row["requester"] for row in rows))
     result = []
@@ -157,13 +159,13 @@ def etag(row: sqlite3.Row) -> str:
     return f'"{row["sha256"][:16]}-{row["version"]}"'
 
 
-def edges(db: Connection, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
+def edges(db: Transaction, ids: Iterable[int]) -> dict[tuple[int, int], str | None]:
     """Return the type of each edge at these resources, by its parent and child."""
     rows = [row for end in ("parent_id", "child_id") for row in rows_of(db, "link", ids, end)]
     return {(row["parent_id"], row["child_id"]): row["relationship_type"] for row in rows}
 
 
-def link_records(db: Connection, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
+def link_records(db: Transaction, caller: Caller, ids: Sequence[int]) -> dict[int, list[JsonObject]]:
     """Return the links of each resource, as seen from it, to resources that the caller may read."""
     found, wanted = edges(db, ids), set(ids)
     ends = names(db, {end for pair in found for end in pair})
@@ -179,7 +181,7 @@ def link_records(db: Connection, caller: Caller, ids: Sequence[int]) -> dict[int
     return links
 
 
-def names(db: Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+def names(db: Transaction, ids: Iterable[int]) -> dict[int, JsonObject]:
     """Map each id to its `unique_id`, `resource_type`, `name` and the `project_id` of its project."""
     rows = rows_of(db, "resource", ids)
     projects = _by_id(db, "resource", (row["project_id"] for row in rows))
@@ -225,15 +227,15 @@ class Conditions:
     def __str__(self) -> str:
         return f"{self.select} WHERE {' AND '.join(self.clauses) or 'TRUE'}"
 
-    def rows(self, db: Connection, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
+    def rows(self, db: Transaction, order: str, limit: int, offset: int = 0) -> list[sqlite3.Row]:
         """Return the rows on one page."""
         return db.execute(f"{self} ORDER BY {order} LIMIT {limit} OFFSET {offset}", self.values).fetchall()
 
-    def count(self, db: Connection) -> int:
+    def count(self, db: Transaction) -> int:
         """Return the number of all rows."""
         return int(db.execute(f"SELECT COUNT(*) FROM ({self})", self.values).fetchone()[0])
 
-    def page(self, db: Connection, order: str, query: Page, shown: Callable[[list[sqlite3.Row]], list[Any]]) -> Json:
+    def page(self, db: Transaction, order: str, query: Page, shown: Callable[[list[sqlite3.Row]], list[Any]]) -> Json:
         """Return a page by offset, of the records that `shown` makes of rows."""
         items = shown(self.rows(db, order, query.limit, query.offset))
         return {"items": items, "limit": query.limit, "total": self.count(db), "offset": query.offset}
@@ -262,7 +264,7 @@ _OWN: dict[str, dict[str, tuple[Any, str]]] = {
 _FILTERS = {kind: {name: (str, f"{name} = ?") for name in FIELDS[kind]} | _OF_BOTH | own for kind, own in _OWN.items()}
 
 
-def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Conditions:
+def where(db: Transaction, caller: Caller, kind: str, query: ListQuery) -> Conditions:
     """Return the query's conditions, limited to what the caller may see and is not about to be deleted."""
     conditions = Conditions("SELECT * FROM resource", "type = :kind", "NOT hidden", kind=kind)
     conditions.limit_to(caller)
@@ -279,7 +281,7 @@ def where(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Condit
     return conditions
 
 
-def cursor_page(db: Connection, caller: Caller, kind: str, query: ListQuery) -> Json:
+def cursor_page(db: Transaction, caller: Caller, kind: str, query: ListQuery) -> Json:
     """Return one page in the requested order, with a cursor to the next; the first page has the total."""
     if query.sort is None and query.direction is not None:
         raise invalid("query", "direction", "needs sort")

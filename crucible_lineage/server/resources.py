@@ -15,13 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from crucible_lineage.ids import is_mfid, new_mfid
-from crucible_lineage.server.database import Connection, JsonObject, now
+from crucible_lineage.server.database import JsonObject, Transaction, now
 from crucible_lineage.server.http import Refusal, invalid
 
 # ruff: noqa: S608 - SQL is built from constants of this package only; values are always bound
 
-NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, OWNER, PLATFORM_ADMIN = range(7)
+NONE, VIEWER, CONTRIBUTOR, EDITOR, ADMIN, _, PLATFORM_ADMIN = range(7)
 Kind = str | tuple[str, ...] | None  # of resources; None stands for all
+NAMED = ("project", "instrument")  # by a slug, beside their MFID
 ROLE_NAMES = ("none", "viewer", "contributor", "editor", "admin", "owner", "platform_admin")
 
 
@@ -54,7 +55,7 @@ _ROLES = """
 """
 
 
-def roles(db: Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
+def roles(db: Transaction, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
     """Return the caller's role on each of these resources."""
     if caller.elevated:
         return dict.fromkeys(ids, PLATFORM_ADMIN)
@@ -64,20 +65,20 @@ def roles(db: Connection, caller: Caller, ids: Iterable[int]) -> dict[int, int]:
     return strongest
 
 
-def role_on(db: Connection, caller: Caller, resource_id: int) -> int:
+def role_on(db: Transaction, caller: Caller, resource_id: int) -> int:
     """Return the caller's role on one resource."""
     return roles(db, caller, [resource_id])[resource_id]
 
 
-def find(db: Connection, reference: str, kind: Kind = None) -> sqlite3.Row | None:
+def find(db: Transaction, reference: str, kind: Kind = None) -> sqlite3.Row | None:
     """Return the resource of this kind with an MFID, or with a slug if it is a project or instrument."""
-    column = "slug" if kind in ("project", "instrument") and not is_mfid(reference) else "mfid"
+    column = "slug" if kind in NAMED and not is_mfid(reference) else "mfid"
     rows = db.execute(f"SELECT * FROM resource WHERE {column} = ?", (reference,))
     kinds = (kind,) if isinstance(kind, str) else kind
     return next((row for row in rows if kinds is None or row["type"] in kinds), None)
 
 
-def require(db: Connection, caller: Caller, reference: str, role: int, kind: Kind = None) -> sqlite3.Row:
+def require(db: Transaction, caller: Caller, reference: str, role: int, kind: Kind = None) -> sqlite3.Row:
     """Return the row of a resource on which the caller has at least `role`.
 
     404 if the caller may not even read it, so that its existence stays private; 403 if the caller may only read it.
@@ -112,7 +113,7 @@ def user_record(row: sqlite3.Row) -> JsonObject:
     return {**(public_user(row) or {}), **own, "is_service_account": bool(row["is_service_account"])}
 
 
-def members(db: Connection, project_id: int) -> list[JsonObject]:
+def members(db: Transaction, project_id: int) -> list[JsonObject]:
     """Return the members of a project without its lead."""
     rows = db.execute(
         "SELECT user.*, role FROM member JOIN user ON user.id = user_id WHERE project_id = ?"
@@ -122,7 +123,7 @@ def members(db: Connection, project_id: int) -> list[JsonObject]:
     return [{**user_record(row), "role": ROLE_NAMES[row["role"]]} for row in rows]
 
 
-def insert(db: Connection, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
+def insert(db: Transaction, kind: str, mfid: str | None, owner_id: int, values: JsonObject) -> int:
     """Create a resource with these columns and return its id; 409 if the MFID is taken."""
     if mfid is not None and not is_mfid(mfid):
         raise invalid("body", "unique_id", "is not an MFID: 26 symbols of 0-9 a-z without i, l, o, u")
@@ -134,14 +135,14 @@ def insert(db: Connection, kind: str, mfid: str | None, owner_id: int, values: J
         raise Refusal(409, f"A resource with unique_id {mfid} already exists") from None
 
 
-def change(db: Connection, resource_id: int, values: Mapping[str, object] | None = None) -> None:
+def change(db: Transaction, resource_id: int, values: Mapping[str, object] | None = None) -> None:
     """Set these columns, and that the resource was modified; their names are from the code, never from a request."""
     row = {**(values or {}), "modified": now()}
     assignments = ", ".join(f"{name} = ?" for name in row)
     db.execute(f"UPDATE resource SET {assignments} WHERE id = ?", (*row.values(), resource_id))
 
 
-def choose_owner(db: Connection, caller: Caller, *references: str | None) -> int:
+def choose_owner(db: Transaction, caller: Caller, *references: str | None) -> int:
     """Return the user id of the owner named, by default the caller; only administrators may name others."""
     named = [reference for reference in references if reference is not None]
     if len(named) > 1:
@@ -154,7 +155,7 @@ def choose_owner(db: Connection, caller: Caller, *references: str | None) -> int
     return owner
 
 
-def home_project(db: Connection, caller: Caller, slug: str | None, mfid: str | None) -> sqlite3.Row | None:
+def home_project(db: Transaction, caller: Caller, slug: str | None, mfid: str | None) -> sqlite3.Row | None:
     """Return the project for a new record, in which the caller must be allowed to create."""
     project = select(db, "project", slug, mfid)
     if project is not None and role_on(db, caller, project["id"]) < CONTRIBUTOR:
@@ -162,14 +163,14 @@ def home_project(db: Connection, caller: Caller, slug: str | None, mfid: str | N
     return project
 
 
-def user_row(db: Connection, reference: str, *, status: int = 404) -> sqlite3.Row:
+def user_row(db: Transaction, reference: str, *, status: int = 404) -> sqlite3.Row:
     """Return the user with this ORCID, MFID, username or email; an error of `status` if there is none."""
     if (row := find_user(db, reference)) is None:
         raise Refusal(status, f"User not found: {reference[:100]}")
     return row
 
 
-def find_user(db: Connection, reference: str) -> sqlite3.Row | None:
+def find_user(db: Transaction, reference: str) -> sqlite3.Row | None:
     """Return the user with this ORCID, MFID, username or email, if there is one."""
     if "@" in reference:
         column = "email"
@@ -180,7 +181,7 @@ def find_user(db: Connection, reference: str) -> sqlite3.Row | None:
     return db.first(f"SELECT * FROM user WHERE {column} = ?", reference)
 
 
-def select(db: Connection, kind: str, slug: str | None, mfid: str | None, *, status: int = 422) -> sqlite3.Row | None:
+def select(db: Transaction, kind: str, slug: str | None, mfid: str | None, *, status: int = 422) -> sqlite3.Row | None:
     """Return the project or instrument that one or both selectors name, None without any; 422 if they disagree."""
     rows = {reference: find(db, reference, kind) for reference in (slug, mfid) if reference is not None}
     for reference, row in rows.items():
@@ -192,7 +193,7 @@ def select(db: Connection, kind: str, slug: str | None, mfid: str | None, *, sta
 
 
 def instrument_columns(
-    db: Connection, name: str | None, slug: str | None = None, mfid: str | None = None
+    db: Transaction, name: str | None, slug: str | None = None, mfid: str | None = None
 ) -> JsonObject:
     """Return the columns of a dataset for the instrument that the selectors name; a bare name counts if one has it."""
     instrument = select(db, "instrument", slug, mfid)
@@ -219,7 +220,7 @@ def merged(old: dict[str, object], new: dict[str, object]) -> dict[str, object]:
     return result
 
 
-def rows_of(db: Connection, table: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
+def rows_of(db: Transaction, table: str, ids: Iterable[int | None], column: str = "id") -> list[sqlite3.Row]:
     """Return the rows of a table with these ids."""
     wanted = json.dumps([number for number in set(ids) if number is not None])
     return db.execute(f"SELECT * FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (wanted,)).fetchall()
@@ -233,7 +234,7 @@ DOCUMENTS = (
 )
 
 
-def metadata_of(db: Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
+def metadata_of(db: Transaction, ids: Iterable[int]) -> dict[int, JsonObject]:
     """Return the metadata of those resources that have any: what people wrote, over what ingestion found in the files,
     the earlier ones first; of several files, also what was found in each."""
     ids, found = set(ids), defaultdict[int, list[tuple[str, JsonObject]]](list)
@@ -251,13 +252,13 @@ def metadata_of(db: Connection, ids: Iterable[int]) -> dict[int, JsonObject]:
     return result
 
 
-def written_metadata(db: Connection, resource_id: int) -> JsonObject:
+def written_metadata(db: Transaction, resource_id: int) -> JsonObject:
     """Return the metadata that people wrote, without what ingestion found in the files."""
     row = db.first("SELECT * FROM metadata WHERE id = ?", resource_id)
     return {} if row is None else dict(json.loads(row["document"]))
 
 
-def write_metadata(db: Connection, resource_id: int, document: JsonObject) -> None:
+def write_metadata(db: Transaction, resource_id: int, document: JsonObject) -> None:
     """Store the metadata that people wrote."""
     if len((text := to_json(document)).encode()) > MAX_DOCUMENT_BYTES:
         raise Refusal(413, f"Metadata is larger than {MAX_DOCUMENT_BYTES} bytes")

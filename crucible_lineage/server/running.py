@@ -28,8 +28,8 @@ from crucible_lineage.server import datasets, files, projects, requests, uploads
 from crucible_lineage.server.call import App, Service
 from crucible_lineage.server.database import (
     PREFIX,
-    Connection,
     Database,
+    Transaction,
     now,
     open_database,
     open_folder,
@@ -134,7 +134,7 @@ class Worker:
         why = f"{requested} could not read the file" if requested in ingestor_names() else unknown
         return name, f"{why}; {name or 'no ingestor'} read it"
 
-    def _store(self, db: Connection, file: sqlite3.Row, findings: Found) -> None:
+    def _store(self, db: Transaction, file: sqlite3.Row, findings: Found) -> None:
         """Set the dataset's metadata, fields and thumbnails from the file, except where people have set them."""
         document = {key: value for key, value in findings.metadata.items() if not key.startswith(PROTECTED)}
         suffix = Path(file["filename"]).suffix.lstrip(".").lower()
@@ -155,7 +155,7 @@ def next_ingestion(database: Database) -> sqlite3.Row | None:
         )
 
 
-def fill(db: Connection, dataset_id: int, values: dict[str, str]) -> None:
+def fill(db: Transaction, dataset_id: int, values: dict[str, str]) -> None:
     """Set these columns of the dataset where nobody has."""
     for name, value in values.items():
         unset = f"UPDATE resource SET {name} = ? WHERE id = ? AND COALESCE({name}, '') IN ('', 'unknown')"  # noqa: S608
@@ -163,7 +163,7 @@ def fill(db: Connection, dataset_id: int, values: dict[str, str]) -> None:
             change(db, dataset_id)
 
 
-def replace_thumbnail(db: Connection, file: sqlite3.Row, image: bytes | None) -> None:
+def replace_thumbnail(db: Transaction, file: sqlite3.Row, image: bytes | None) -> None:
     """Replace the file's only thumbnail, unless people have one under the same name."""
     db.execute("DELETE FROM thumbnail WHERE file_id = ?", (file["id"],))
     name = (file["dataset_id"], file["filename"])

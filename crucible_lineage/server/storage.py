@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 import google_crc32c
 
 from crucible_lineage.ids import new_mfid
-from crucible_lineage.server.database import Connection, Database, DataFolder, now
+from crucible_lineage.server.database import Database, DataFolder, Transaction, now
 from crucible_lineage.server.http import Refusal
 from crucible_lineage.server.records import etag
 from crucible_lineage.server.resources import VIEWER, Caller, change, not_found, require, role_on
@@ -169,7 +169,7 @@ class Links:
         return hmac.new(self._secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
-def file_of(db: Connection, caller: Caller, mfid: str, role: int, _: object = None) -> sqlite3.Row:
+def file_of(db: Transaction, caller: Caller, mfid: str, role: int, _: object = None) -> sqlite3.Row:
     """Return the file with this MFID, if the caller has at least `role` on its dataset; an error response otherwise."""
     row = db.first(f"{FILES} WHERE file.mfid = ?", mfid)
     if row is None or role_on(db, caller, row["dataset_id"]) < VIEWER:
@@ -178,11 +178,11 @@ def file_of(db: Connection, caller: Caller, mfid: str, role: int, _: object = No
     return row
 
 
-def files_of(db: Connection, dataset_id: int) -> list[sqlite3.Row]:
+def files_of(db: Transaction, dataset_id: int) -> list[sqlite3.Row]:
     return db.execute(f"{FILES} WHERE dataset_id = ? ORDER BY file.id", (dataset_id,)).fetchall()
 
 
-def find_same(db: Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
+def find_same(db: Transaction, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row | None:
     """Return the dataset's file of this name; None if there is none, 409 if it has other content."""
     row = db.first(f"{FILES} WHERE dataset_id = ? AND filename = ?", dataset_id, filename)
     if row is not None and (row["size"], row["sha256"]) != (size, sha256):
@@ -191,7 +191,7 @@ def find_same(db: Connection, dataset_id: int, filename: str, size: int, sha256:
     return row
 
 
-def register(db: Connection, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
+def register(db: Transaction, dataset_id: int, filename: str, size: int, sha256: str) -> sqlite3.Row:
     """Return the record of a file whose bytes are in the store: a new one, or an identical existing one."""
     if (existing := find_same(db, dataset_id, filename, size, sha256)) is not None:
         return existing
@@ -199,7 +199,7 @@ def register(db: Connection, dataset_id: int, filename: str, size: int, sha256: 
     return _written(db, number)
 
 
-def replace_content(db: Connection, file_id: int, size: int, sha256: str) -> sqlite3.Row:
+def replace_content(db: Transaction, file_id: int, size: int, sha256: str) -> sqlite3.Row:
     """Point the file's record to other bytes, drop what the old ones said, and keep those for a week."""
     release(db, file_id)
     db.execute("UPDATE parsed SET document = '{}' WHERE file_id = ?", (file_id,))
@@ -209,7 +209,7 @@ def replace_content(db: Connection, file_id: int, size: int, sha256: str) -> sql
     return _written(db, file_id)
 
 
-def _written(db: Connection, file_id: int) -> sqlite3.Row:
+def _written(db: Transaction, file_id: int) -> sqlite3.Row:
     """Return the row of a new or changed file; its dataset was modified, too."""
     row = db.first(f"{FILES} WHERE file.id = ?", file_id)
     assert row is not None
@@ -217,7 +217,7 @@ def _written(db: Connection, file_id: int) -> sqlite3.Row:
     return row
 
 
-def release(db: Connection, file_id: int) -> None:
+def release(db: Transaction, file_id: int) -> None:
     """Note that this file no longer needs its content."""
     db.execute("INSERT OR REPLACE INTO released_content SELECT sha256, ? FROM file WHERE id = ?", (now(), file_id))
 

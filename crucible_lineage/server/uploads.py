@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from crucible_lineage.server.call import Call, Service
-from crucible_lineage.server.database import PREFIX, Connection, JsonObject, now
+from crucible_lineage.server.database import PREFIX, JsonObject, Transaction, now
 from crucible_lineage.server.http import Count, FileName, Form, Json, Refusal, Sha256, delete, get, post, put
 from crucible_lineage.server.records import Conditions, etag, file_record
 from crucible_lineage.server.resources import CONTRIBUTOR, EDITOR, require
@@ -153,7 +153,7 @@ def abort_signed(call: Call, mfid: str, upload_id: str) -> Response:
     return Response(status_code=204)
 
 
-def keep_given(db: Connection, call: Call, dataset_id: int, body: NewUpload) -> Row:
+def keep_given(db: Transaction, call: Call, dataset_id: int, body: NewUpload) -> Row:
     """Store a file whose bytes are given, or empty; return its row."""
     storage = call.service.storage
     with storage.draft("given") as draft:
@@ -176,7 +176,7 @@ def _initiated(call: Call, mfid: str, body: NewUpload, part_size: int) -> tuple[
     known.add("file.sha256 = ?", body.sha256_hash)
     may_reuse, is_given = "crucible-reuse" in call.request.headers, body.content is not None or not body.size
 
-    def origin(db: Connection) -> tuple[int, str | None]:
+    def origin(db: Transaction) -> tuple[int, str | None]:
         """Return the dataset, and the state to answer if its bytes need not be sent."""
         dataset = require(db, call.caller, mfid, CONTRIBUTOR, "dataset")
         if find_same(db, dataset["id"], *announced) is not None:
@@ -194,11 +194,11 @@ def _initiated(call: Call, mfid: str, body: NewUpload, part_size: int) -> tuple[
             return {**_existing(keep_given(db, call, dataset_id, body)), "state": state}, None
         if is_here and state is not None:
             return {**_existing(register(db, dataset_id, *announced)), "state": state}, None
-        return None, _begin(db, call, part_size, dataset_id, body.filename, body)
+        return None, _begin(db, call, part_size, dataset_id, body.filename, body, None)
 
 
 def _begin(
-    db: Connection, call: Call, size: int, dataset_id: int, filename: str, body: NewContent, replaces: int | None = None
+    db: Transaction, call: Call, size: int, dataset_id: int, filename: str, body: NewContent, replaces: int | None
 ) -> Row:
     """Return an upload session for these bytes: the open one of this user, even of another process, or a new one."""
     content = {"size": body.size, "sha256": body.sha256_hash, "part_size": size}
