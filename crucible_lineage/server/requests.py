@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic import Json as JsonText
 
 from crucible_lineage.server.call import Call
-from crucible_lineage.server.database import Connection, JsonObject, now
+from crucible_lineage.server.database import JsonObject, Transaction, now
 from crucible_lineage.server.http import Form, Json, Number, Page, Refusal, Text, get, patch, post
 from crucible_lineage.server.records import Conditions
 from crucible_lineage.server.resources import CONTRIBUTOR, VIEWER, role_on
@@ -34,7 +34,7 @@ class Answer(Form):
 
 @post("/datasets/{mfid}/{kind}", of="dataset")
 def request_result(
-    call: Call, db: Connection, row: Row, kind: Annotated[str, AfterValidator(_kind)],
+    call: Call, db: Transaction, row: Row, kind: Annotated[str, AfterValidator(_kind)],
     parameters: JsonText[JsonObject] = {},  # noqa: B006 - pydantic copies it
 ) -> Json:  # fmt: skip
     """Keep a request. Each call is one: what was made already is found again by its id."""
@@ -45,7 +45,7 @@ def request_result(
 
 @get("/requests")
 def list_requests(
-    call: Call, db: Connection, query: Page, status: str | None = None, dataset_mfid: str | None = None
+    call: Call, db: Transaction, query: Page, status: str | None = None, dataset_mfid: str | None = None
 ) -> Json:
     conditions = Conditions(_REQUESTS, "NOT resource.hidden")
     conditions.limit_to(call.caller)
@@ -54,12 +54,12 @@ def list_requests(
 
 
 @get("/requests/{number}")
-def get_request(call: Call, db: Connection, number: Number) -> Json:
+def get_request(call: Call, db: Transaction, number: Number) -> Json:
     return _record(_request(call, db, number))
 
 
 @patch("/requests/{number}")
-def answer_request(call: Call, db: Connection, number: Number, body: Answer) -> Json:
+def answer_request(call: Call, db: Transaction, number: Number, body: Answer) -> Json:
     """Say how a request ended. A failed one may be completed later; a complete one stays as it is."""
     row = _request(call, db, number)
     if role_on(db, call.caller, row["dataset_id"]) < CONTRIBUTOR:
@@ -72,7 +72,7 @@ def answer_request(call: Call, db: Connection, number: Number, body: Answer) -> 
     return _record(_request(call, db, number))
 
 
-def _request(call: Call, db: Connection, number: int) -> Row:
+def _request(call: Call, db: Transaction, number: int) -> Row:
     """Return a request whose dataset the caller may read."""
     row = db.first(f"{_REQUESTS} WHERE request.id = ?", number)
     if row is None or role_on(db, call.caller, row["dataset_id"]) < VIEWER:
