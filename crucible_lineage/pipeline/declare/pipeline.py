@@ -253,9 +253,9 @@ class StepSpec(DeclaredModel):
         return self
 
     @cached_property
-    def all_sources(self) -> tuple[Source, ...]:
-        """The sources of all roles."""
-        return tuple(source for sources in self.inputs.values() for source in sources)
+    def edges(self) -> tuple[tuple[str, Source], ...]:
+        """The sources of all roles, each with its role."""
+        return tuple((role, source) for role, sources in self.inputs.items() for source in sources)
 
     @field_validator("matrix", mode="before")
     @classmethod

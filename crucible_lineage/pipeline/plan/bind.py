@@ -86,7 +86,7 @@ class _Binder:
 
     def _bound(self, name: str, dimensions: tuple[Dimension, ...]) -> BoundStep:
         step = self.spec.steps[name]
-        needs = tuple(dict.fromkeys(source.source for source in step.all_sources if source.source in self.spec.steps))
+        needs = tuple(dict.fromkeys(source.source for _, source in step.edges if source.source in self.spec.steps))
         declared = {"name": self.spec.pipeline, "hash": self.spec.digest, "step": name}  # as records have it
         positions = {role: self.document.fault(("steps", name, "inputs", role), "") for role in step.inputs}
         locations = {role: f"{fault.file}:{fault.line}:{fault.column}" for role, fault in positions.items()}
@@ -96,7 +96,7 @@ class _Binder:
         """Return the steps by generation, as declared within each; none if some form a cycle, which is reported."""
         steps = self.spec.steps
         needs = {
-            name: [other.source for other in step.all_sources if other.source in steps and other.source != name]
+            name: [other.source for _, other in step.edges if other.source in steps and other.source != name]
             for name, step in steps.items()
         }
         try:
@@ -113,25 +113,21 @@ class _Binder:
             self.faults.append(fault)
 
     def _check_step(self, name: str, step: StepSpec) -> None:
-        sources = step.inputs
-        for role, role_sources in sources.items():
-            for source in role_sources:
-                self._check_source(name, role, source)
-        variants = self.variants[name] = self._variants(name, step, sources)
-        signature = variants[0].inspection if variants else self._signature(name, step, sources)
+        for role, source in step.edges:
+            self._check_source(name, role, source)
+        variants = self.variants[name] = self._variants(name, step)
+        signature = variants[0].inspection if variants else self._signature(name, step)
         shapes = signature.roles if signature else {}
         collected = self.collected[name] = frozenset(
             role
-            for role, role_sources in sources.items()
-            if any(
-                not source.is_partner and (source.group_by is not None or shapes.get(role) == "files")
-                for source in role_sources
-            )
+            for role, source in step.edges
+            if not source.is_partner and (source.group_by is not None or shapes.get(role) == "files")
         )
-        self._check_template(name, step, shapes if signature else sources, signature.params if signature else None)
+        roles, params = (shapes, signature.params) if signature else (step.inputs, None)
+        self._check_template(name, step, roles, params)
         if signature is not None:
             self.signatures[name] = signature
-            self._check_roles(name, signature, sources, collected)
+            self._check_roles(name, step, signature, collected)
             self._check_params(name, step)
 
     def _check_params(self, name: str, step: StepSpec) -> None:
@@ -145,7 +141,7 @@ class _Binder:
                 message = f"step {name!r}: parameter {param!r}: {NOT_FILLED}, not in a matrix"
                 self._report(("steps", name, "matrix", param), message)
 
-    def _variants(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> tuple[Variant, ...]:
+    def _variants(self, name: str, step: StepSpec) -> tuple[Variant, ...]:
         """Return the step with each combination of its swept parameters; none if one has a fault, which is reported."""
         variants, sound = [], step.uses != UNKNOWN_FUNCTION
         for swept in step.combinations if sound else ():
@@ -156,7 +152,7 @@ class _Binder:
             params = {**step.params, **swept}
             try:
                 if step.uses is None:
-                    inspection = inspect_command(name, step, self._shapes(sources), params)
+                    inspection = inspect_command(name, step, self._shapes(step), params)
                 else:
                     pending = tuple(parent_params(step))
                     inspection = self.inspector.inspect(step.uses, params, step.folder, pending, step.reads)
@@ -175,17 +171,17 @@ class _Binder:
                     self._report(("steps", name, *location_in_step(step, fault.location, swept)), message)
         return tuple(variants) if sound else ()
 
-    def _shapes(self, sources: Mapping[str, tuple[Source, ...]]) -> dict[str, str]:
+    def _shapes(self, step: StepSpec) -> dict[str, str]:
         """Return the shapes of a command's inputs: a file or a list of files, depending on their sources."""
         return {
             role: "files" if others or first.group_by is not None or self._is_list(first) else "file"
-            for role, (first, *others) in sources.items()
+            for role, (first, *others) in step.inputs.items()
         }
 
-    def _signature(self, name: str, step: StepSpec, sources: Mapping[str, tuple[Source, ...]]) -> Inspection | None:
+    def _signature(self, name: str, step: StepSpec) -> Inspection | None:
         """Return what is known of a step whose parameters or code have a fault; None if that is nothing."""
         if step.uses is None:
-            shapes, uses = self._shapes(sources), f"command of step {name!r}"
+            shapes, uses = self._shapes(step), f"command of step {name!r}"
             return Inspection(uses, name, shapes, tuple(shapes), ("out",), step.params, fingerprint="")
         try:
             function = find_step(step.uses, step.folder)
@@ -226,14 +222,12 @@ class _Binder:
         if declared is not None and declared.partner:
             conflict = f"{source.source} is already matched with {declared.partner}"
             self._report(location, f"step {step!r}: {conflict}; remove `match` there or `nearest` here")
-        if all(other.is_partner for other in self.spec.steps[step].all_sources):
+        if all(other.is_partner for _, other in self.spec.steps[step].edges):
             self._report(location, f"step {step!r} has no input beside its partners in time, for which they are chosen")
 
-    def _check_roles(
-        self, name: str, inspection: Inspection, sources: Mapping[str, tuple[Source, ...]], collected: frozenset[str]
-    ) -> None:
+    def _check_roles(self, name: str, step: StepSpec, inspection: Inspection, collected: frozenset[str]) -> None:
         declared = mapping_at(mapping_at(self.steps, name), "inputs")
-        for role, role_sources in sources.items():
+        for role, role_sources in step.inputs.items():
             location = ("steps", name, "inputs", role)
             if role not in inspection.roles:
                 hint = nearest(role, inspection.roles, "it has")
@@ -246,30 +240,29 @@ class _Binder:
             ):
                 message = f"input {role!r} of {inspection.uses} is one file, but several datasets are given"
                 self._report(location, f"step {name!r}: {message}; annotate it list[Path]")
-        unknown = [role for role in sources if role not in inspection.roles]
-        missing = [role for role in inspection.required if role not in sources and role not in declared]
+        unknown = [role for role in step.inputs if role not in inspection.roles]
+        missing = [role for role in inspection.required if role not in step.inputs and role not in declared]
         for role in missing:
             if not any(nearest_word(other, [role]) for other in unknown):
                 self._report(("steps", name), f"step {name!r}: the input {role!r} of {inspection.uses} is missing")
-        if not sources and not declared and not missing:
+        if not step.inputs and not declared and not missing:
             self._report(("steps", name), f"step {name!r} has no inputs; a derived dataset needs a parent")
 
     def _check_outputs(self) -> None:
         """Check that sources name outputs that exist, and name one where a step has several."""
         for name, step in self.spec.steps.items():
-            for role, role_sources in step.inputs.items():
-                for source in role_sources:
-                    signature, output, fault = self.signatures.get(source.source), source.output, ""
-                    outputs = signature.outputs if signature else (output,)
-                    if source.source in self.spec.inputs:
-                        fault = f"is an input of the pipeline; it has no output {output!r}" if output else ""
-                    elif output is None and len(outputs) > 1:
-                        example = f"{source.source}.{outputs[0]}"
-                        fault = f"has the outputs {', '.join(map(str, outputs))}; name one of them, as in {example}"
-                    elif output is not None and output not in outputs:
-                        fault = f"has no output {output!r}; it has: {', '.join(map(str, outputs))}"
-                    if fault:
-                        self._report(("steps", name, "inputs", role), f"step {name!r}: {source.source!r} {fault}")
+            for role, source in step.edges:
+                signature, output, fault = self.signatures.get(source.source), source.output, ""
+                outputs = signature.outputs if signature else (output,)
+                if source.source in self.spec.inputs:
+                    fault = f"is an input of the pipeline; it has no output {output!r}" if output else ""
+                elif output is None and len(outputs) > 1:
+                    example = f"{source.source}.{outputs[0]}"
+                    fault = f"has the outputs {', '.join(map(str, outputs))}; name one of them, as in {example}"
+                elif output is not None and output not in outputs:
+                    fault = f"has no output {output!r}; it has: {', '.join(map(str, outputs))}"
+                if fault:
+                    self._report(("steps", name, "inputs", role), f"step {name!r}: {source.source!r} {fault}")
 
     def _is_list(self, source: Source) -> bool:
         """Return whether a source is several datasets at once; so are partners on both sides."""
@@ -286,7 +279,7 @@ class _Binder:
 
     def _check_unused(self) -> None:
         """Report inputs that no step uses; a misspelt name counts as a use of the nearest input."""
-        used = {source.source for step in self.spec.steps.values() for source in step.all_sources}
+        used = {source.source for step in self.spec.steps.values() for _, source in step.edges}
         used |= {declared.partner for declared in self.spec.inputs.values() if declared.partner}
         used |= {near for name in used - {*self.inputs, *self.steps} if (near := nearest_word(name, self.inputs))}
         if used.issuperset(self.inputs):

@@ -149,21 +149,20 @@ class Dimensions:
         """Determine the dimensions of a step, after those that it depends on, with its roles that take lists."""
         roles: dict[Dimension, str] = {}  # dimension -> the first role with it
         matched: dict[str, str] = {}  # likewise, for inputs that are matched with another one
-        for role, sources in self.spec.steps[name].inputs.items():
-            for source in sources:
-                if source.is_partner:
-                    self._check_fields(name, role, source.match)
-                elif source.group_by:
-                    for dimension in self._grouped(name, role, source):
-                        roles.setdefault(dimension, role)
-                elif role not in collected:
-                    declared = self.spec.inputs.get(source.source)
-                    if declared is not None and declared.partner:
-                        matched.setdefault(declared.partner, role)
-                    elif declared is not None and declared.each:
-                        roles.setdefault(Dimension(source.source), role)
-                    for dimension in self.by_step.get(source.source, ()):
-                        roles.setdefault(dimension, role)
+        for role, source in self.spec.steps[name].edges:
+            if source.is_partner:
+                self._check_fields(name, role, source.match)
+            elif source.group_by:
+                for dimension in self._grouped(name, role, source):
+                    roles.setdefault(dimension, role)
+            elif role not in collected:
+                declared = self.spec.inputs.get(source.source)
+                if declared is not None and declared.partner:
+                    matched.setdefault(declared.partner, role)
+                elif declared is not None and declared.each:
+                    roles.setdefault(Dimension(source.source), role)
+                for dimension in self.by_step.get(source.source, ()):
+                    roles.setdefault(dimension, role)
         for partner, role in matched.items():
             # The datasets of a group that agree in the fields they are matched by share one partner.
             by = {name for other in self.spec.inputs.values() if other.match for name in other.match.get(partner, ())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import product
 
 from crucible_lineage.core.slots import slot
@@ -138,7 +138,7 @@ class Expansion:
         for step in self.pipeline.steps.values():
             labels = [variant.label for variant in step.variants]
             self._add_column(Dimension(step.name), tuple(Value(label, label, (n,)) for n, label in enumerate(labels)))
-            grouped = {Dimension(root, by_record) for source in step.spec.all_sources
+            grouped = {Dimension(root, by_record) for _, source in step.spec.edges
                        if source.group_by and (by_record := record_fields(source.group_by))
                        for root in self._roots(source.source) if root in self.inputs}  # fmt: skip
             for dimension in {*grouped, *step.dimensions}.difference(self.columns):
@@ -174,7 +174,7 @@ class Expansion:
         if name in self.instances:
             raise InputError(f"two instances would be called {name!r}; give them values that look different")
         parents = self._sources(step, variant.given, point, name)
-        feeds = tuple(feed for part in parents.values() for feed in part.feeds)
+        feeds = tuple(feed for _, part in parents for feed in part.feeds)
         group = ", ".join(value.label for dimension, value in values.items() if dimension.fields)
         items = [value.label for (root, fields), value in values.items() if root in self.inputs and not fields]
         steps = dict.fromkeys((*swept, *(root for root, fields in point if root in self.points and not fields)))
@@ -193,8 +193,8 @@ class Expansion:
             slots=self._slots(step, values, variants),
             about=about or tuple(items_behind((feed for feed in feeds if feed.chosen is None), self.instances)),
             notes=tuple(_notes(step, feeds)),
-            gaps=tuple(gap for part in parents.values() for gap in part.gaps),
-            awaits=tuple(name for part in parents.values() for name in part.awaits),
+            gaps=tuple(gap for _, part in parents for gap in part.gaps),
+            awaits=tuple(name for _, part in parents for name in part.awaits),
         )
         self.instances[name] = instance if instance.blocked else self._with_shared_values(instance)
         self.points[step.name].append((point, name))
@@ -217,34 +217,30 @@ class Expansion:
         return {output: (slot(*place, output, scope),) for output in step.inspection.outputs}
 
     def _faults(
-        self, step: BoundStep, values: Iterable[Value], parents: Mapping[tuple[str, int], _SourceParents]
+        self, step: BoundStep, values: Iterable[Value], parents: Sequence[tuple[str, _SourceParents]]
     ) -> Iterator[str]:
         """Yield why an instance cannot be made, or nothing, for each of its values and parents."""
         yield from (value.fault for value in values)
-        for (role, _), part in parents.items():
+        for role, part in parents:
             if part.feeds or part.blocks or role in step.inspection.required:  # optional ones may be absent
                 yield part.fault
-        if not any(part.feeds for part in parents.values()):
+        if not any(part.feeds for _, part in parents):
             yield "none of its inputs exists; a derived dataset needs a parent"
 
     def _sources(
         self, step: BoundStep, given: Mapping[str, object], point: Point, name: str
-    ) -> dict[tuple[str, int], _SourceParents]:
-        """Return an instance's parents by role and source; those in time are chosen for the parents of the others."""
-        sources = {(role, number): source for role, of_role in step.spec.inputs.items()
-                   for number, source in enumerate(of_role)}  # fmt: skip
-        parents = {
-            (role, number): _SourceParents() if source.is_partner else self._feeds(step, role, source, point)
-            for (role, number), source in sources.items()
-        }
-        feeds = [feed for part in parents.values() for feed in part.feeds]
-        self.params[name] = self._params(given, feeds)
-        own = [feed for feed in feeds if feed.chosen is None]
+    ) -> list[tuple[str, _SourceParents]]:
+        """Return an instance's parents, each with its role; those in time are chosen for the others."""
+        edges = step.spec.edges
+        parents = [None if source.is_partner else self._feeds(step, role, source, point) for role, source in edges]
+        own = [feed for part in parents if part for feed in part.feeds]
+        self.params[name] = self._params(given, own)
+        own = [feed for feed in own if feed.chosen is None]
         first = [feed for feed in own if feed.role == own[0].role]  # what the instance is about
-        for (role, number), source in sources.items():
-            if source.is_partner:
-                parents[role, number] = self._chosen_feeds(source, role, name, first)
-        return parents
+        return [
+            (role, part or self._chosen_feeds(source, role, name, first))
+            for (role, source), part in zip(edges, parents, strict=True)
+        ]
 
     def _params(self, given: Mapping[str, object], feeds: Sequence[InputEdge]) -> Mapping[str, object]:
         """Return the parameters of an instance, and those upstream that agree."""
@@ -300,31 +296,30 @@ class Expansion:
         dimension = Dimension(root, tuple(fields))
         return self.columns[dimension][self.value_at[dimension][value.members[0]]].members
 
+    def _edge(self, source: Source, role: str, key: int | str, chosen: Partner | None = None) -> InputEdge:
+        """Return the edge from an item of an input, by index, or from an instance of a step, by name."""
+        if isinstance(key, str):
+            return InputEdge(role, source.files, instance=key, output=source.output, chosen=chosen)
+        return InputEdge(role, source.files, input=source.source, index=key, chosen=chosen)
+
     def _feeds(self, step: BoundStep, role: str, source: Source, point: Point) -> _SourceParents:
         """Return the parents from a source, with the fault if there are none."""
         collects, name = role in step.collected, source.source
-        if name not in self.inputs:
-            names = list(self._instances(source, point, collects=collects))
-            fault = "" if names else f"there is nothing to collect: {name} has no instances"
-            feeds = tuple(InputEdge(role, source.files, instance=name, output=source.output) for name in names)
-            return _SourceParents(feeds, fault)
-        declared, items = self.pipeline.spec.inputs[name], self.inputs[name]
+        declared = self.pipeline.spec.inputs.get(name)
+        if declared is None:
+            feeds = tuple(self._edge(source, role, key) for key in self._instances(source, point, collects=collects))
+            return _SourceParents(feeds, "" if feeds else f"there is nothing to collect: {name} has no instances")
         if isinstance(declared, CalibrationInput):
-            parents = self._calibration_feeds(source, role, declared.of, point, collects=collects)
+            parents = self._calibrations(source, role, declared, point, collects=collects)
         elif declared.match is not None:
-            parents = self._matched_feeds(source, role, declared, point, collects=collects)
+            parents = self._matches(source, role, declared, point, collects=collects)
         else:
             members = self._members(name, point, record_fields(source.group_by or ()))
             if members is None or not (source.group_by or not collects or Dimension(name) not in point):
-                members = range(len(items))
-            feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in members)
+                members = range(len(self.inputs[name]))
+            feeds = tuple(self._edge(source, role, index) for index in members)
             parents = _SourceParents(feeds, "" if feeds else f"input {name} has no dataset")
-        if source.gaps:
-            absent = [items[feed.index] for feed in parents.feeds if items[feed.index].blocked]
-            left = tuple(feed for feed in parents.feeds if not items[feed.index].blocked)
-            fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
-            gaps = tuple(f"{item.label}: {item.blocked}" for item in absent)
-            parents = replace(parents, feeds=left, fault=fault, gaps=gaps)
+        parents = self._without_blocked(parents, name) if source.gaps else parents
         if len(parents.feeds) > 1 and step.inspection.roles[role] == "file":
             count = amount(len(parents.feeds), "dataset")
             fault = f"input {name} has {count}, but {role!r} of the step is one file"
@@ -332,46 +327,56 @@ class Expansion:
         blocked = "" if parents.fault else self._blocked(parents.feeds)
         return replace(parents, fault=blocked) if blocked else parents
 
+    def _without_blocked(self, parents: _SourceParents, name: str) -> _SourceParents:
+        """Return the parents from an input without those that are blocked, which are its gaps."""
+        items = [feed.item(self.inputs) for feed in parents.feeds]
+        left = tuple(feed for feed, item in zip(parents.feeds, items, strict=True) if not item.blocked)
+        fault = parents.fault or ("" if left else f"all datasets of input {name} are blocked")
+        return replace(
+            parents, feeds=left, fault=fault, gaps=tuple(f"{i.label}: {i.blocked}" for i in items if i.blocked)
+        )
+
     def _blocked(self, feeds: Iterable[InputEdge]) -> str:
         """Return why the first of the blocked items among parents is blocked."""
         return next((reason for feed in feeds if feed.input and (reason := feed.item(self.inputs).blocked)), "")
 
-    def _matched_feeds(
+    def _data(self, root: str, members: Iterable[int] | None) -> list[InputItem]:
+        """Return these items of an input, or all."""
+        return [self.inputs[root][index] for index in members] if members is not None else [*self.inputs[root]]
+
+    def _matches(
         self, source: Source, role: str, declared: PairedInput, point: Point, *, collects: bool
     ) -> _SourceParents:
         """Return the datasets of a matched input for those that the instance is about: the nearest in time, or all."""
-        name, ((partner, same),) = source.source, (declared.match or {}).items()
-        candidates, members = self._candidates(name, same, declared), self._members(partner, point)
-        items = self.inputs[partner]
+        ((partner, same),) = (declared.match or {}).items()
+        candidates, members = self._candidates(source.source, same, declared), self._members(partner, point)
+        own = self._data(partner, members)
         if members is not None and not collects:
-            own = [items[index] for index in members]
             group = next(self.columns[dim][index].label for dim, index in point.items() if dim.root == partner)
             label = own[0].label if len(own) == 1 else group
-            return self._partner_feeds(source, role, candidates.choose(_row(0, label, own, {}, same)))
-        own = list(items) if members is None else [items[index] for index in members]
+            return self._partners(source, role, candidates.choose(_row(0, label, own, {}, same)))
         equal = [candidates.equal(_row(0, item.label, [item], {}, same)) for item in own]
-        indices = sorted({row.key for rows, _ in equal for row in rows})
-        feeds = tuple(InputEdge(role, source.files, input=name, index=index) for index in indices)
-        return _SourceParents(feeds, next((none.fault for _, none in equal if none.fault and members is not None), ""))
+        keys = sorted({row.key for rows, _ in equal for row in rows})
+        fault = next((none.fault for _, none in equal if none.fault and members is not None), "")
+        return _SourceParents(tuple(self._edge(source, role, key) for key in keys), fault)
 
-    def _calibration_feeds(
-        self, source: Source, role: str, partner: str, point: Point, *, collects: bool
+    def _calibrations(
+        self, source: Source, role: str, declared: CalibrationInput, point: Point, *, collects: bool
     ) -> _SourceParents:
         """Return the calibrations that are certified for the data that an instance is about."""
-        members, items = self._members(partner, point), self.inputs[partner]
-        data = list(items) if members is None else [items[index] for index in members]
+        data = self._data(declared.of, self._members(declared.of, point))
         selections = [measured.calibrations[source.source] for measured in data]
-        chosen: dict[tuple[int, str], Partner] = {}
+        chosen: dict[tuple[int | str, str], Partner] = {}
         for selection in selections:
             if selection.fault:
-                return self._partner_feeds(source, role, selection)
+                return self._partners(source, role, selection)
             for calibration in selection.chosen:
                 chosen.setdefault((calibration.key, calibration.rule), calibration)
         if not collects and len(chosen) > max(len(selection.chosen) for selection in selections):
             named = ", ".join(dict.fromkeys(calibration.label for calibration in chosen.values()))
             fault = f"several calibrations are certified for its data: {named}; group by fields that distinguish these"
             return _SourceParents((), fault, blocks=True)
-        return self._partner_feeds(source, role, Partners(tuple(chosen.values())))
+        return self._partners(source, role, Partners(tuple(chosen.values())))
 
     def _chosen_feeds(self, source: Source, role: str, name: str, first: Sequence[InputEdge]) -> _SourceParents:
         """Choose the partners in time from a source for the parents that the instance is about."""
@@ -383,7 +388,7 @@ class Expansion:
         found = self._candidates(source.source, source.match, source).choose(_row(0, label, own, fields, source.match))
         unknown = set(made) - self.returned.keys()
         if not found.fault or not unknown or not any(name.startswith(METADATA_PREFIX) for name in source.match):
-            return self._partner_feeds(source, role, found)
+            return self._partners(source, role, found)
         fault = f"{found.fault}; what a step returns is known once its result is at Crucible"
         return _SourceParents((), fault, blocks=True, awaits=tuple(sorted(unknown)))
 
@@ -392,29 +397,20 @@ class Expansion:
         declared = self.instances[instance].step.spec.output.metadata
         return {"params": self.params[instance], "metadata": {**declared, **self.returned.get(instance, {})}}
 
-    def _partner_feeds(self, source: Source, role: str, partners: Partners) -> _SourceParents:
-        edge, name = partial(InputEdge, role, source.files), source.source
-        feeds = tuple(
-            edge(input=name, index=partner.key, chosen=partner)
-            if name in self.inputs
-            else edge(instance=self.points[name][partner.key][1], output=source.output, chosen=partner)
-            for partner in partners.chosen
-        )
+    def _partners(self, source: Source, role: str, partners: Partners) -> _SourceParents:
+        feeds = tuple(self._edge(source, role, partner.key, partner) for partner in partners.chosen)
         fault = partners.fault or self._blocked(feeds)
         return _SourceParents(feeds, fault, blocks=bool(fault) and not partners.absent)
 
     def _candidates(self, name: str, same: tuple[str, ...], rule: TimeMatch) -> Candidates:
         """Return the candidates for partners: the datasets of an input, or the results of a step."""
         key = (name, same, rule.sides, rule.within, rule.otherwise)
-        if key not in self.candidates and name in self.inputs:
-            rows = [_row(n, item.label, [item], {}, same) for n, item in enumerate(self.inputs[name])]
-            self.candidates[key] = Candidates(f"input {name}", rows, same, rule)
-        elif key not in self.candidates:
-            rows = []
-            for number, (_, instance) in enumerate(self.points[name]):
+        if key not in self.candidates:
+            rows = [_row(number, item.label, [item], {}, same) for number, item in enumerate(self.inputs.get(name, ()))]
+            for _, instance in self.points.get(name, ()):
                 items = [self.inputs[root][index] for root, index in self.instances[instance].about]
-                rows.append(_row(number, instance, items, self._made_fields(instance), same))
-            self.candidates[key] = Candidates(f"step {name}", rows, same, rule)
+                rows.append(_row(instance, instance, items, self._made_fields(instance), same))
+            self.candidates[key] = Candidates(f"{'input' if name in self.inputs else 'step'} {name}", rows, same, rule)
         return self.candidates[key]
 
     def _instances(self, source: Source, point: Point, *, collects: bool) -> Iterator[str]:
@@ -488,7 +484,7 @@ class _SourceParents:
     awaits: tuple[str, ...] = ()
 
 
-def _row(key: int, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str]) -> RelationRow:
+def _row(key: int | str, label: str, items: Sequence[InputItem], own: JsonMapping, same: Sequence[str]) -> RelationRow:
     """Return datasets as one row, with the values of its `own` fields, or those that all of them share."""
     values, fault, behind = [], "", [item.fields for item in items]
     for name in same:
@@ -515,7 +511,6 @@ def _notes(step: BoundStep, feeds: Sequence[InputEdge]) -> Iterator[str]:
     for feed in feeds:
         if feed.chosen is not None:
             yield f"{feed.role}: {feed.chosen.label}, {feed.chosen}"
-    for role, sources in step.spec.inputs.items():
-        for source in sources:
-            if source.across:
-                yield f"{role}: joined across {', '.join(source.across)}"
+    for role, source in step.spec.edges:
+        if source.across:
+            yield f"{role}: joined across {', '.join(source.across)}"

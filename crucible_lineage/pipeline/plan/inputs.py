@@ -140,14 +140,14 @@ def _calibrate(
     for item in data:  # a time that nobody gave, such as `known_since`, does not count
         span = item.span if not item.new or item.fields.get("timestamp") else None
         choices.append(chooser.choose(item.label, item.fields, span))
-    mfids = dict.fromkeys(part.label for choice in choices for part in choice.chosen)
-    items = {mfid: usable_item(mfid, session) for mfid in mfids}
-    found[name] = tuple(items.values())
-    numbers = {mfid: number for number, mfid in enumerate(items)}
+    numbers = {
+        mfid: number for number, mfid in enumerate(dict.fromkeys(p.label for own in choices for p in own.chosen))
+    }
+    found[name] = tuple(usable_item(mfid, session) for mfid in numbers)
+    names = {item.label: item.dataset.name for item in found[name] if item.dataset}
 
     def named(part: Partner) -> Partner:
-        dataset = items[part.label].dataset
-        return replace(part, key=numbers[part.label], label=dataset.name if dataset else part.label)
+        return replace(part, key=numbers[part.label], label=names.get(part.label, part.label))
 
     selected = (replace(choice, chosen=tuple(map(named, choice.chosen))) for choice in choices)
     found[declared.of] = tuple(
@@ -238,7 +238,7 @@ def uses_fields(spec: PipelineSpec) -> bool:
 
 
 def _takes_fields(step: StepSpec) -> bool:
-    if step.certify or any(source.group_by or source.is_partner for source in step.all_sources) or parent_params(step):
+    if step.certify or any(source.group_by or source.is_partner for _, source in step.edges) or parent_params(step):
         return True
     named = (name.partition(".") for name in template_fields(step.output.dataset_name or ""))
     return any(role in step.inputs and name not in OWN_PARENT_FIELDS for role, _, name in named)

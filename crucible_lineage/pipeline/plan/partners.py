@@ -38,11 +38,12 @@ MOST_NAMED = 3
 class RelationRow:
     """A dataset or group: its values of the compared fields, and the times of its first and last measurement.
 
-    `tie` orders rows of equal times. `fault` says which value is missing, or differs among members. `undated` names a
-    member without a time of measurement; then there is no `span`. `size` is the number of members.
+    The key is the index of an input's item, or the name of a step's instance. `tie` orders rows of equal times. `fault`
+    says which value is missing, or differs among members. `undated` names a member without a time of measurement; then
+    there is no `span`. `size` is the number of members.
     """
 
-    key: int
+    key: int | str
     label: str
     values: tuple[str, ...] = ()
     span: tuple[datetime, datetime] | None = None
@@ -71,10 +72,10 @@ Rows = Timeline[RelationRow]
 class Partner:
     """A chosen partner: its side in time, its distance, and the rule and certificate by which it was chosen.
 
-    The key is its index among the candidates. The label of a calibration is its dataset, until that is looked up.
+    The key is that of its row; of a calibration its number, and the label is its dataset until that is looked up.
     """
 
-    key: int
+    key: int | str
     label: str
     side: str
     seconds: float
@@ -113,7 +114,7 @@ class Partners:
     absent: bool = False
 
 
-def _on(side: str, row: RelationRow, timeline: Rows, exclude: int | None = None) -> RelationRow | None:
+def _on(side: str, row: RelationRow, timeline: Rows, exclude: int | str | None = None) -> RelationRow | None:
     """Return the nearest row on a side; after the row, never the one with key `exclude`."""
     if side == BEFORE:
         part = timeline.before(row.last)

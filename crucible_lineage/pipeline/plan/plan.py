@@ -227,8 +227,7 @@ def _without_gaps(
     instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], doubts: Mapping[str, Doubt]
 ) -> Instance:
     """Return the instance without blocked and doubtful parents in lists that may have gaps."""
-    sources = instance.step.spec.inputs
-    roles = {role for role, role_sources in sources.items() if any(source.gaps for source in role_sources)}
+    roles = {role for role, source in instance.step.spec.edges if source.gaps}
     gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
     if not any(gaps):
         return instance
@@ -344,8 +343,10 @@ def _current(instance: Instance, output: str, index: ProjectIndex) -> Ingredient
 def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], index: ProjectIndex) -> StepPlan | None:
     """Return the plan of an instance with parents that are blocked or to be made or registered; None if all exist."""
     parents = [done[need] for need in instance.needs]
-    if instance.blocked or any(parent.state == BLOCKED for parent in parents):
-        return _of_blocked_parents(instance, [parent for parent in parents if parent.state == BLOCKED])
+    held = [parent for parent in parents if parent.state == BLOCKED]
+    if instance.blocked or held:
+        causes = [*filter(None, [instance.blocked]), *(f"parent {parent.name} is blocked" for parent in held)]
+        return _blocked(instance, causes, on_hold=not instance.blocked and all(parent.on_hold for parent in held))
     waiting = [parent for parent in parents if not parent.exists]
     new = [feed for feed in instance.feeds if feed.input is not None and feed.item(inputs).dataset is None]
     if not waiting and not new:
@@ -354,12 +355,9 @@ def _unready(instance: Instance, inputs: Inputs, done: Mapping[str, StepPlan], i
     code = instance.inspection.code.fingerprint
     if on_hold := index.on_hold([dataset.mfid for dataset in existing if dataset], code):
         return _blocked(instance, on_hold, on_hold=True)
-    return _waiting(instance, waiting, _new_inputs(instance, new, inputs, index), index)
-
-
-def _of_blocked_parents(instance: Instance, parents: Sequence[StepPlan]) -> StepPlan:
-    causes = [*filter(None, [instance.blocked]), *(f"parent {parent.name} is blocked" for parent in parents)]
-    return _blocked(instance, causes, on_hold=not instance.blocked and all(parent.on_hold for parent in parents))
+    results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
+    earlier = next(filter(None, results), None)
+    return _waiting(instance, waiting, [_new_input(feed, feed.item(inputs), earlier) for feed in new], index)
 
 
 def _waiting(instance: Instance, parents: Sequence[StepPlan], changed: Sequence[str], index: ProjectIndex) -> StepPlan:
@@ -370,13 +368,6 @@ def _waiting(instance: Instance, parents: Sequence[StepPlan], changed: Sequence[
     roots = dict.fromkeys([*(root for parent in parents for root in parent.roots), *own])
     state, outputs = STALE if has_current else MISSING, dict.fromkeys(instance.inspection.outputs)
     return StepPlan(instance.name, state, tuple(causes), outputs, step=instance.step.name, roots=tuple(roots))
-
-
-def _new_inputs(instance: Instance, new: Sequence[InputEdge], inputs: Inputs, index: ProjectIndex) -> list[str]:
-    """Return how unregistered files differ from those of the current result."""
-    results = (_current(instance, output, index) for output in instance.inspection.outputs if new)
-    earlier = next(filter(None, results), None)
-    return [_new_input(feed, feed.item(inputs), earlier) for feed in new]
 
 
 def _new_input(feed: InputEdge, item: InputItem, earlier: Ingredients | None) -> str:

@@ -225,7 +225,7 @@ def plan_pipeline(
 
 def _returned(pipeline: BoundPipeline, planned: PipelinePlan, index: ProjectIndex) -> dict[str, JsonMapping]:
     """Return the metadata of existing results by instance, if partners in time share metadata."""
-    sources = [source for step in pipeline.steps.values() for source in step.spec.all_sources]
+    sources = [source for step in pipeline.steps.values() for _, source in step.spec.edges]
     if not any(name.startswith(METADATA_PREFIX) for source in sources for name in source.match):
         return {}
     results = {step.name: next(iter(step.results.values())).mfid for step in planned.steps if step.exists}
