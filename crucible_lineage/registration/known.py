@@ -49,7 +49,8 @@ Files = Mapping[str, Sequence["FileRecord"]]
 class KnownResults:
     """The results of one pipeline in a project; without a pipeline, all recorded results of the project. Thread-safe.
 
-    With `is_away` the service is not asked, and only what earlier syncs have seen is known.
+    With `is_away` the service is not asked, and only what earlier syncs have seen is known. Without `asks`, datasets
+    that were not looked up before count as absent.
     """
 
     mirror: Mirror
@@ -57,6 +58,7 @@ class KnownResults:
     project: str
     pipeline: str | None
     is_away: bool = False
+    asks: bool = True
 
     def __post_init__(self) -> None:
         self.scope = pipeline_keyword(self.pipeline) if self.pipeline is not None else None
@@ -94,20 +96,20 @@ class KnownResults:
                 self._slots = currency_of(self.mirror.snapshot(self.project))
             return self._slots
 
-    def look_up(self, mfids: Iterable[str], *, ask: bool = True) -> None:
-        """Look up these datasets together; with `ask`, also those that no sync has seen."""
+    def look_up(self, mfids: Iterable[str]) -> None:
+        """Look up these datasets together."""
         with self._lock:
             new = [mfid for mfid in dict.fromkeys(mfids) if mfid not in self._trusted]
             self._trusted |= self.mirror.known_among(new) if new else {}
             rest = [mfid for mfid in new if mfid not in self._trusted and mfid not in self._refused]
-            self._find([mfid for mfid in rest if ask or mfid in self.members])
+            self._find([mfid for mfid in rest if self.asks or mfid in self.members])
             self._trust(found for mfid in rest if (found := self._found.get(mfid)) and found.ref is not None)
             self._trim()
 
-    def known(self, mfid: str, *, ask: bool = True) -> DatasetRef | None:
+    def known(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it exists, is complete and may be relied on."""
         if mfid not in self._trusted:
-            self.look_up([mfid], ask=ask)
+            self.look_up([mfid])
         return self._trusted.get(mfid)
 
     def attempt(self, first: str) -> int:
@@ -123,7 +125,8 @@ class KnownResults:
     def registered_as(self, mfid: str) -> Registered | None:
         """Return the dataset, complete or not, if it has a record and is not to be deleted."""
         with self._lock:
-            self._find([mfid])
+            if self.asks or mfid in self._trusted or mfid in self._refused or mfid in self.members:
+                self._find([mfid])
             found = self._found.get(mfid)
             self._trim()
             return found
@@ -148,10 +151,6 @@ class KnownResults:
                 self._everything = {mfid: found for mfid, found in everything.items() if found.record is not None}
                 self._trust(found for found in self._everything.values() if found.ref is not None)
             return self._everything
-
-    def was_found(self, mfid: str) -> bool:
-        """Return whether the dataset was already looked up."""
-        return mfid in self._trusted or mfid in self._found or mfid in self._refused or mfid in self.members
 
     def _find(self, mfids: Collection[str]) -> None:
         """Read datasets not known yet: from the mirror if the sync has seen them, else at Crucible."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crucible_lineage.core.store import Store
 from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
+from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.pipeline.declare.inputs import (
     FILTERS,
     DatasetInput,
@@ -437,6 +438,7 @@ def names_in(value: object) -> Iterator[str]:
             yield from names_in(part)
 
 
+@collector_paused()
 def bind_file(path: Path, store: Store | None = None, overrides: Mapping[str, object] | None = None) -> BoundPipeline:
     """Bind the pipeline declared in a file. Raises InputError with every fault, each with file, line and column.
 

@@ -122,13 +122,16 @@ class Expansion:
         self.inspect = inspect
         self.returned = returned
         self.pipeline = pipeline
+        self.has_partners = any(source.is_partner for step in pipeline.steps.values() for _, source in step.spec.edges)
         self.inputs = inputs
         self.instances: dict[str, Instance] = {}
         self.points: dict[str, list[tuple[Point, str]]] = {}  # step -> points and names of its instances
         self.names: dict[tuple[str, tuple[int, ...]], str] = {}
         self.columns: dict[Dimension, tuple[Value, ...]] = {}  # dimension -> its values
         self.value_at: dict[Dimension, dict[int, int]] = {}  # dimension -> member -> the value that it belongs to
-        self.params: dict[str, Mapping[str, object]] = {}  # instance -> its parameters and those upstream
+        self.params: dict[
+            str, Mapping[str, object]
+        ] = {}  # instance -> its parameters; with partners in time, those upstream, too
         self.candidates: dict[object, Candidates] = {}  # by name and rule
         for name, items in inputs.items():
             self._add_column(Dimension(name), values_of_input(items))
@@ -234,7 +237,7 @@ class Expansion:
         edges = step.spec.edges
         parents = [None if source.is_partner else self._feeds(step, role, source, point) for role, source in edges]
         own = [feed for part in parents if part for feed in part.feeds]
-        self.params[name] = self._params(given, own)
+        self.params[name] = self._params(given, own) if self.has_partners else given
         own = [feed for feed in own if feed.chosen is None]
         first = [feed for feed in own if feed.role == own[0].role]  # what the instance is about
         return [

@@ -228,6 +228,8 @@ def _without_gaps(
 ) -> Instance:
     """Return the instance without blocked and doubtful parents in lists that may have gaps."""
     roles = {role for role, source in instance.step.spec.edges if source.gaps}
+    if not roles:
+        return instance
     gaps = [_gap(feed, inputs, done, doubts) if feed.role in roles else "" for feed in instance.feeds]
     if not any(gaps):
         return instance

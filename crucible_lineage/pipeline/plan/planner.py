@@ -51,7 +51,6 @@ class ProjectIndex:
         self.is_away = session.is_away  # only the results of earlier syncs are available
         self.results = KnownResults(session.mirror, lambda: session.client, project, pipeline, is_away=self.is_away)
         self.facts = ParentFacts(session, project)
-        self._has_begun = False
         self._effects: StatementEffects | None = None
         self._of_project: Currency | None = None
         self._held: dict[str, str] = {}
@@ -116,17 +115,14 @@ class ProjectIndex:
             self.sync()
         if not self.session.settings.embedded and not self.is_away:
             self.results.read_ahead({mfid for slot in slots for mfid in self.current_in(slot)})
-        self._has_begun = True
+        self.results.asks = False
 
     def complete(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it is complete, at Crucible or in the outbox."""
-        found = self.results.known(mfid, ask=False) or self.session.outbox.find(mfid)
-        return found or self.results.known(mfid, ask=not self._has_begun)
+        return self.results.known(mfid) or self.session.outbox.find(mfid)
 
     def is_begun(self, mfid: str) -> bool:
         """Return whether there is an incomplete record under this id."""
-        if self._has_begun and not self.results.was_found(mfid):
-            return False
         found = self.results.registered_as(mfid)
         return found is not None and found.is_begun
 
