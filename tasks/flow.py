@@ -24,6 +24,7 @@ from prefect.futures import resolve_futures_to_states
 from prefect.settings import get_current_settings
 
 from crucible_lineage.errors import RunError
+from crucible_lineage.machine.process import collector_sparing
 from crucible_lineage.pipeline.plan.files import existing_dataset
 from crucible_lineage.pipeline.step_call import called_step, file_of
 from crucible_lineage.step import Step, open_runners, step_runner
@@ -141,7 +142,8 @@ def _registered(request: Destination) -> Iterator[Recording]:
     opened, running = open_here.set(recording), step_runner.set(runner)
     open_runners.append(runner)
     try:
-        yield recording
+        with collector_sparing():
+            yield recording
         failed = False
     finally:
         step_runner.reset(running)

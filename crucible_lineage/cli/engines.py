@@ -123,9 +123,9 @@ def _run_on_prefect(
             os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1")))
         if os.name != "nt" and "prefect" not in sys.modules:  # else Prefect starts its server when it needs one
             server = _TemporaryServer(Path(os.environ["PREFECT_HOME"]).expanduser())
-    # Importing Prefect costs over a second; only a run that has something to do pays for it.
-    from crucible_lineage.flows.pipelines import Observer, observing, reaching_prefect, run_pipeline
-    from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
+    with collector_frozen():  # importing Prefect costs over a second; only a run that has something to do pays for it
+        from crucible_lineage.flows.pipelines import Observer, observing, reaching_prefect, run_pipeline
+        from crucible_lineage.tasks.sessions import CrucibleConnection, share_session
 
     if server:  # Prefect has read it; processes that steps start must not use this run's server
         del os.environ["PREFECT_API_URL"]

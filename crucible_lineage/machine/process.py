@@ -65,6 +65,16 @@ def collector_paused() -> Iterator[None]:
 
 
 @contextmanager
+def collector_sparing() -> Iterator[None]:
+    """Exclude the objects that exist now from collections within this block. Those of Prefect take 0.1 s each time."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@contextmanager
 def collector_frozen() -> Iterator[None]:
     """Pause the collector, and exclude the new objects for good: they live until the process ends."""
     with collector_paused():
