@@ -139,8 +139,8 @@ class _New(BaseModel):
     files: list[GivenFile] = []
 
 
-def _insert(call: Call, db: Transaction, kind: str, body: Any) -> JsonObject:
-    """Create a dataset or sample with all that is given of it, and return its record."""
+def _insert(call: Call, db: Transaction, kind: str, body: Any, files: list[Row], requests: list[JsonObject]) -> int:
+    """Create a dataset or sample with all that is given of it; add its files and the requests to ingest them."""
     owner = choose_owner(db, call.caller, body.owner, body.owner_orcid)
     project = home_project(db, call.caller, body.project_id, body.project_mfid)
     values: JsonObject = body.model_dump(exclude=set(_New.model_fields))
@@ -157,11 +157,11 @@ def _insert(call: Call, db: Transaction, kind: str, body: Any) -> JsonObject:
     for parent in parents:  # a new dataset has no children, and so closes no cycle
         db.add("link", parent_id=parent, child_id=number, relationship_type="is_derived_from")
     call.add_revision(db, project)
-    files = [keep_given(db, call, number, file) for file in body.files]
-    asked = [(row["id"], file.ingestor) for row, file in zip(files, body.files, strict=True) if file.ingest]
-    requests = [new_request(db, file_id, "requested", ingestor) for file_id, ingestor in asked]
-    given = {"files": list(map(file_record, files)), "ingestion_requests": requests} if files else {}
-    return {**load(db, call.caller, number), **given}
+    for file in body.files:
+        files.append(keep_given(db, call, number, file))
+        if file.ingest:
+            requests.append(new_request(db, files[-1]["id"], "requested", file.ingestor))
+    return number
 
 
 def _add_record_routes(kind: str) -> None:
@@ -175,14 +175,14 @@ def _add_record_routes(kind: str) -> None:
         chosen["size"] = (Count | None, None)  # later, that of its files
 
     def create(call: Call, body: Any) -> Json:
+        files, requests = list[Row](), list[JsonObject]()
         with call.write() as db:
-            made = _insert(call, db, kind, body)
-            for others in (_insert(call, db, kind, new) for new in body.more):
-                for part in others.keys() & {"files", "ingestion_requests"}:
-                    made[part] = [*made.get(part, ()), *others[part]]
-        if made.get("ingestion_requests"):
+            number, *_ = [_insert(call, db, kind, new, files, requests) for new in (body, *body.more)]
+            made = load(db, call.caller, number)
+        if requests:
             call.service.wake()
-        return made
+        given = {"files": list(map(file_record, files)), "ingestion_requests": requests} if files else {}
+        return {**made, **given}
 
     def list_all(call: Call, db: Transaction, query: Any) -> Json:
         project = select(db, "project", query.project_id, query.project_mfid)
