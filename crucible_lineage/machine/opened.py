@@ -168,7 +168,8 @@ def watching(opened: OpenedFiles) -> Iterator[None]:
             if any(is_under(path, theirs) for ours, theirs in pairs for path in ours):
                 opened.is_alone = other.is_alone = False
         _running.append(opened)
-        opened.others.update(_opening())
+        if opened.paths:  # else the files that other code opens do not matter, and looking at each thread takes a while
+            opened.others.update(_opening())
         opened.is_seen = _system().watch(opened)
     token = watched.set(opened)
     try:
@@ -270,8 +271,8 @@ class _System:
 
     def watch(self, call: OpenedFiles) -> bool:
         """Begin to watch the paths of a call; return whether all of them are watched."""
-        if self._library is None:
-            return False
+        if self._library is None or not call.paths:
+            return self._library is not None
         self._read()
         mask, are_watched = _MODIFY | _MOVED_TO | _OPEN | _CREATE, True
         for path in (path for root in call.paths for path in _folders(root)):
