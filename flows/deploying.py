@@ -24,7 +24,7 @@ from crucible_lineage.errors import Fault, InputError, RunError
 from crucible_lineage.flows.pipelines import reaching_prefect, run_pipeline
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import PACKAGE
-from crucible_lineage.pipeline.declare.pipeline import PipelineSpec
+from crucible_lineage.pipeline.declare.pipeline import INHERIT, PipelineSpec
 from crucible_lineage.pipeline.declare.yaml import read_document
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
@@ -234,7 +234,7 @@ def _trigger(spec: PipelineSpec, event: str, attributes: Mapping[str, str]) -> D
         name=f"{spec.pipeline} on {event}",
         description=f"Runs the pipeline {spec.pipeline} when {event} reports matching data.",
         expect={event},
-        match={"project_id": spec.project, **attributes},
+        match={**({"project_id": spec.project} if spec.project != INHERIT else {}), **attributes},
         threshold=1,
         within=timedelta(0),
     )

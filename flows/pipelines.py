@@ -29,6 +29,7 @@ from crucible_lineage.flows.reports import failing_with_message, reporting, stat
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.load import load_pipeline
+from crucible_lineage.pipeline.declare.pipeline import INHERIT
 from crucible_lineage.pipeline.engines.local import Running
 from crucible_lineage.pipeline.job.job import Job, StepState
 from crucible_lineage.pipeline.job.materialize import materialize_step
@@ -36,6 +37,7 @@ from crucible_lineage.pipeline.logs import LineCallback
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
+from crucible_lineage.pipeline.plan.planner import by_project
 from crucible_lineage.pipeline.processes.supervised import stop_run
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
@@ -89,7 +91,7 @@ def _run_name() -> str:
     with suppress(LineageError):  # which the run reports
         bound = observer.pipeline if observer else None
         spec = bound.spec if bound else load_pipeline(located(parameters["pipeline"]))
-        name = f"{spec.project} / {spec.pipeline}"
+        name = f"{spec.project} / {spec.pipeline}" if spec.project != INHERIT else spec.pipeline
     overrides = [f"{name}={value}" for name, value in (parameters.get("overrides") or {}).items()]
     variant = f" [{', '.join(overrides)}]" if overrides else ""
     return masked_text(f"{name}{variant} {time_shown(flow_run.scheduled_start_time.isoformat())}")[:200]
@@ -120,13 +122,18 @@ def run_pipeline(
         bound = observer.pipeline or bind_file(path, session.store, overrides)
     get_run_logger().info(session.settings.describe())
     engine = PrefectEngine(session)
-    with marked_alive(session.settings.data), reporting(bound, observer.listener) as listen:
-        result = observer.result = plan_and_run(
-            *(bound, session, lambda: engine, listen, observer.choice, observer.stop),
-            arrived=telling_arrived(),
-            planned=observer.planned,
-        )
-    return state_of(result, session, f"pipeline {bound.name}")
+    ends = list[State[Any]]()
+    with marked_alive(session.settings.data):
+        for one in by_project(bound, session):
+            with reporting(one, observer.listener) as listen:
+                result = observer.result = plan_and_run(
+                    *(one, session, lambda: engine, listen, observer.choice, observer.stop),
+                    arrived=telling_arrived(),
+                    planned=observer.planned,
+                )
+            where = f" in project {one.spec.project}" if one is not bound else ""
+            ends.append(state_of(result, session, f"pipeline {one.name}{where}"))
+    return next((state for state in ends if not state.is_completed()), ends[-1])
 
 
 @contextmanager

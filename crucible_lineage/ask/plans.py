@@ -18,7 +18,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import require_names
 from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
-from crucible_lineage.pipeline.plan.planner import make_plan
+from crucible_lineage.pipeline.plan.planner import by_project, make_plan
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount, size_text, time_text
 
@@ -78,15 +78,33 @@ class PlanAnswer(Answer):
         yield from filter(None, [self.end])
 
 
+@dataclass(frozen=True)
+class ProjectPlans(Answer):
+    """The plans of a pipeline by the projects of its data."""
+
+    projects: Mapping[str, PlanAnswer]
+
+    @property
+    def is_alarm(self) -> bool:  # type: ignore[override]
+        return any(plan.is_alarm for plan in self.projects.values())
+
+    def lines(self) -> Iterator[str]:
+        for project, answer in self.projects.items():
+            yield f"project {project}:"
+            yield from (f"  {line}" for line in answer.lines())
+
+
 @question("plan", announced=AFTER, doors=NOT_PAGE)
 def plan(
     session: Session, pipeline: Annotated[str, argument()], *, overrides: Overrides = (), forced: Forced = (),
     as_of: AsOf = "",
-) -> PlanAnswer:  # fmt: skip
+) -> PlanAnswer | ProjectPlans:  # fmt: skip
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-    planned = make_plan(bound, session, forced, as_of)
-    return PlanAnswer(bound.name, planned, is_alarm=bool(session.effects.unvouched(bound.spec.project)))
+    plans = {one.spec.project: PlanAnswer(
+        one.name, make_plan(one, session, forced, as_of), is_alarm=bool(session.effects.unvouched(one.spec.project))
+    ) for one in by_project(bound, session)}  # fmt: skip
+    return plans[bound.spec.project] if bound.spec.project in plans else ProjectPlans(plans)
 
 
 def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str]) -> PlanAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,8 +24,11 @@ from crucible_lineage.lineage.labels import plain, plain_lines, value_text
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.declare.pipeline import INHERIT
 from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bind import bind_file
+from crucible_lineage.pipeline.plan.bound import BoundPipeline
+from crucible_lineage.pipeline.plan.planner import by_project
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.session import Session
@@ -88,10 +91,35 @@ def run_command(
         click.echo(plain(f"note: pipeline {bound.name!r} was last run from {last}: {both}"), err=True)
     choice = StepChoice(tuple(forced), tuple(only), tuple(from_), keep_going, patience, as_of)
     choice.require_steps(bound)  # refuse unknown names before any request
-    with Progress(list(bound.steps), quiet=quiet, silent=wants_json(), verbose=verbose) as progress:
-        result = run_with_engine(engine, bound, session, progress, jobs, values, choice)
-        returned = {} if wants_json() or quiet else returned_by(session, result)
-    return _done(result, quiet=quiet, verbose=verbose, returned=returned)
+
+    def run(one: BoundPipeline) -> Done:
+        with Progress(list(one.steps), quiet=quiet, silent=wants_json(), verbose=verbose) as progress:
+            result = run_with_engine(engine, one, session, progress, jobs, values, choice)
+            returned = {} if wants_json() or quiet else returned_by(session, result)
+        return _done(result, quiet=quiet, verbose=verbose, returned=returned)
+
+    if bound.spec.project != INHERIT:
+        return run(bound)
+    return _done_by_project(by_project(bound, session), run, quiet=quiet)
+
+
+def _done_by_project(pipelines: Sequence[BoundPipeline], run: Callable[[BoundPipeline], Done], *, quiet: bool) -> Done:
+    """Run a pipeline in each project; one that cannot be run hinders no other."""
+    done = dict[str, Done]()
+    for pipeline in pipelines:
+        project = pipeline.spec.project
+        if not wants_json() and not quiet:
+            click.echo(f"project {project}:")
+        try:
+            done[project] = run(pipeline)
+        except LineageError as error:
+            click.echo(plain_lines(f"{project}: {error}"), err=True)
+            done[project] = Done({"error": str(error)}, (), error.exit_code)
+        if done[project].exit_code == INTERRUPTED:
+            break
+    codes = {one.exit_code for one in done.values()} - {0}
+    code = next((code for code in (INTERRUPTED, FAILURE) if code in codes), min(codes, default=0))
+    return Done({"projects": {project: one.document for project, one in done.items()}}, (), code)
 
 
 def _done(result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned) -> Done:

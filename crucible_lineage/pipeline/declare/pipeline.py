@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_entry
-from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, SelectInput, is_remote
+from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
 from crucible_lineage.pipeline.declare.parts import (
     DeclaredModel,
     Digest,
@@ -334,16 +334,6 @@ class PipelineSpec(DeclaredModel):
     request: RequestSpec | None = Field(default=None, description="the requests for its results that `answer` takes")
     path: Folder = Path()
     digest: Digest = ""
-
-    @model_validator(mode="after")
-    def _answers_requests(self) -> Self:
-        if self.request is None:
-            return self
-        declared = self.inputs.get(self.request.input)
-        if not isinstance(declared, SelectInput) or not declared.each:
-            hint = nearest(self.request.input, self.inputs, "it has") if declared is None else "it is another kind"
-            raise ValueError(f"request: input {self.request.input!r} has to be a selection with `each: true`; {hint}")
-        return self
 
     @property
     def folder(self) -> Path:

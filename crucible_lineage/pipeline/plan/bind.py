@@ -13,6 +13,7 @@ from crucible_lineage.errors import Fault, InputError, nearest, nearest_word
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.pipeline.declare.inputs import (
     FILTERS,
+    CalibrationInput,
     DatasetInput,
     EachInput,
     FileInput,
@@ -22,6 +23,7 @@ from crucible_lineage.pipeline.declare.inputs import (
 )
 from crucible_lineage.pipeline.declare.load import Declaration, mapping_at, read_declaration
 from crucible_lineage.pipeline.declare.pipeline import (
+    INHERIT,
     UNKNOWN,
     UNKNOWN_FUNCTION,
     PipelineSpec,
@@ -68,6 +70,8 @@ class _Binder:
         unread = {*self.inputs, *self.steps} - self.spec.inputs.keys() - self.spec.steps.keys()
         for location, message in input_faults(self.spec, self.document.data, unread):
             self._report(location, f"input {location[1]!r}: {message}")
+        for location, message in _destination_faults(self.spec, unread):
+            self._report(location, message)
         for name, step in self.spec.steps.items():
             self._check_step(name, step)
         self.inspector.keep()
@@ -321,6 +325,19 @@ def input_faults(spec: PipelineSpec, raw: dict[str, object], unread: Collection[
                 yield ("inputs", name, "select", key), f"there is no filter {key!r}; {known}"
         for message in _partner_faults(spec, name, declared, unread):
             yield ("inputs", name, "match"), message
+
+
+def _destination_faults(spec: PipelineSpec, unread: Collection[str]) -> Faults:
+    """Yield why the project cannot be that of the data, and why requests cannot name a dataset."""
+    for name, declared in spec.inputs.items() if spec.project == INHERIT else ():
+        if not isinstance(declared, (SelectInput, DatasetInput, CalibrationInput)):
+            yield ("project",), f"inherit is for data at Crucible; name the project, since input {name!r} is none"
+    if spec.request is not None and spec.request.input not in unread:
+        asked = spec.inputs.get(spec.request.input)
+        if asked is None:
+            yield ("request", "input", "value"), f"there is no such input; {nearest(spec.request.input, spec.inputs)}"
+        elif not isinstance(asked, SelectInput) or not asked.each:
+            yield ("request", "input", "value"), "a request names one dataset of a selection with `each: true`"
 
 
 def _file_faults(declared: FileInput, *, optional: bool) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crucible_lineage.errors import InputError, shortened
 from crucible_lineage.fingerprint.walk import canonical_params
@@ -17,7 +17,8 @@ from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
-from crucible_lineage.pipeline.declare.inputs import ResultInput
+from crucible_lineage.pipeline.declare.inputs import FILTERS, DatasetInput, ResultInput, SelectInput
+from crucible_lineage.pipeline.declare.pipeline import INHERIT
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, require_names
 from crucible_lineage.pipeline.plan.command import inspect_declared
@@ -28,7 +29,7 @@ from crucible_lineage.pipeline.plan.facts import ParentFacts
 from crucible_lineage.pipeline.plan.inputs import InputItem, joint_span, known_inputs, uses_fields
 from crucible_lineage.pipeline.plan.inspect import Inspection, Inspector
 from crucible_lineage.pipeline.plan.plan import BLOCKED, MISSING, Estimate, PipelinePlan, plan
-from crucible_lineage.refs import ITSELF, DatasetRef
+from crucible_lineage.refs import ITSELF, MATCHED, DatasetRef
 from crucible_lineage.registration.known import KnownResults
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import Currency, currency_of
@@ -173,6 +174,31 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
 
 
 @collector_paused()
+def by_project(pipeline: BoundPipeline, session: Session) -> list[BoundPipeline]:
+    """Return a pipeline once for each project that has data for it, if it is of the project of its data.
+
+    Raises InputError if there is none.
+    """
+    spec, datasets = pipeline.spec, session.client.datasets
+    if spec.project != INHERIT:
+        return [pipeline]
+    projects, named = set[str](), set[str]()
+    for declared in spec.inputs.values():
+        if isinstance(declared, SelectInput):
+            texts: dict[str, Any] = {name: value for name, value in declared.select.items() if isinstance(value, str)}
+            filters = {name: texts[name] for name in texts.keys() & {*MATCHED, *FILTERS}}
+            projects.update(found.project_id or "" for found in datasets.iter(**filters))
+        elif isinstance(declared, DatasetInput):
+            named.update(datasets.get(mfid).project_id or "" for mfid in declared.dataset)
+    found_in = sorted(filter(None, projects or named))
+    if not found_in:
+        raise InputError(f"no project that this key may read has data for the selections of {spec.path}")
+    if named and len({*found_in, *named}) > 1:
+        both = " and ".join(sorted({*found_in, *named}))
+        raise InputError(f"{spec.path} takes data of projects {both}; say where results belong: `project: NAME`")
+    return [replace(pipeline, spec=spec.model_copy(update={"project": project})) for project in found_in]
+
+
 def plan_pipeline(
     pipeline: BoundPipeline,
     session: Session,
@@ -187,6 +213,8 @@ def plan_pipeline(
     needed, whether this pipeline uses them or not.
     """
     spec = pipeline.spec
+    if spec.project == INHERIT:
+        raise InputError(f"{spec.path} is of the project of its data, which has to be one here: `project: NAME`")
     index = ProjectIndex(session, spec.project, pipeline.name)
     index.sync()
     with_fields = with_fields or uses_fields(spec)
