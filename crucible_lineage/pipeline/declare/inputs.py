@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -22,10 +22,10 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.marks import is_entry, is_own
 from crucible_lineage.pipeline.declare.parts import (
-    BeforeOrAfter,
+    EARLIEST,
+    EITHER,
     DeclaredModel,
     Digest,
-    Distance,
     Fields,
     Folder,
     Ingested,
@@ -267,20 +267,21 @@ class ResultInput(PairedInput):
         return located(self.pipeline, self.folder)
 
 
-class CalibrationInput(DeclaredModel):
-    """For each dataset of another input, the calibration of a kind that was certified for its time of measurement."""
+class CalibrationInput(TimeMatch):
+    """For each dataset of another input, the calibration of a kind that was certified for its time of measurement.
+
+    `before` is the one that is valid then, `after` the one that is valid next.
+    """
 
     each: ClassVar[bool] = False  # it has no instances of its own
     calibration: str = Field(min_length=1, description="the kind of calibration, as certificates have it")
     of: str = Field(alias="for", description="the input (with `each`) whose data are calibrated")
-    nearest: BeforeOrAfter = Field(
-        default=("before",),
-        description="before: the valid one (default); after: the one valid next; or both, in a list",
-    )
-    within: Distance | None = Field(default=None, description="the largest distance of a calibration, as in 2h, 3d")
-    otherwise: Literal["block", "nearest", "none"] = Field(
-        default="block", alias="else", description="where none is valid: block (default), nearest in time, or none"
-    )
+
+    @model_validator(mode="after")
+    def _has_limits(self) -> Self:
+        if EITHER in self.sides or self.otherwise == EARLIEST:
+            raise ValueError("a calibration is valid `before` (then) or `after` (next), `else` nearest or none")
+        return self
 
     @property
     def partner(self) -> str:

@@ -69,13 +69,9 @@ def _one_or_both(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-_OneOrBoth = (Field(min_length=1, max_length=2), AfterValidator(_one_or_both))
 _Side = Literal["before", "after", "either"]
-_Order = Literal["before", "after"]
-_SideListed = BeforeValidator(_listed, json_schema_input_type=_Side | tuple[_Side, ...])
-_OrderListed = BeforeValidator(_listed, json_schema_input_type=_Order | tuple[_Order, ...])
-Sides = Annotated[tuple[_Side, ...], *_OneOrBoth, _SideListed]
-BeforeOrAfter = Annotated[tuple[_Order, ...], *_OneOrBoth, _OrderListed]
+_Sides = BeforeValidator(_listed, json_schema_input_type=_Side | tuple[_Side, ...])
+Sides = Annotated[tuple[_Side, ...], Field(min_length=1, max_length=2), AfterValidator(_one_or_both), _Sides]
 
 
 class TimeMatch(DeclaredModel):

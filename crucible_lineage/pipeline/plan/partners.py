@@ -291,7 +291,7 @@ class CalibrationChooser:
         fitting = self.calibrations.fitting(kind, value, moment)
         fault = f"no {kind} is certified for {label} ({moment_text(moment)}){as_of}"
         found: list[Partner] = []
-        for side in self.declared.nearest:
+        for side in self.declared.sides:
             if side == BEFORE:
                 if len({certificate.dataset for certificate in fitting.valid}) > 1:
                     both = "; ".join(

@@ -192,7 +192,7 @@ def test_a_repeated_certification_has_no_effect_until_it_is_withdrawn(
 
 @pytest.mark.parametrize(
     ("otherwise", "state", "axis"),
-    [("block", "blocked", ""), ("nearest", "missing", "second axis"), ("none", "missing", "")],
+    [("", "blocked", ""), (", else: nearest", "missing", "second axis"), (", else: none", "missing", "")],
 )
 def test_if_none_is_valid_the_declaration_decides(
     lab: Any,
@@ -207,7 +207,7 @@ def test_if_none_is_valid_the_declaration_decides(
     register("gap", "2024-03-01T00:00:00Z")
     certify(session, axes[0], RAMAN, "2024-01-01", "2024-02-01", why="before")
     certify(session, axes[1], RAMAN, "2024-03-05", why="after")
-    text = SCANS.replace("for: scan", f"for: scan, else: {otherwise}").replace(":calibrate", ":alone")
+    text = SCANS.replace("for: scan", f"for: scan{otherwise}").replace(":calibrate", ":alone")
     step = planned(lab.declare(text, "scans.yaml"))["calibrate[gap]"]
     assert step.state == state
     assert chosen({"it": step}).get("it", "") == axis
