@@ -16,11 +16,11 @@ from crucible_lineage.ask.question import BEFORE, Overrides, Project, argument, 
 from crucible_lineage.ask.runs import damaged_lines, unread_lines, waiting_lines
 from crucible_lineage.cli.asking import PATIENCE, Jobs, Patience, act, announce
 from crucible_lineage.cli.engines import AUTO, PREFECT, engine_entry, run_with_engine
-from crucible_lineage.cli.printing import ProgressDisplay, terminal_width, wants_json, warn
+from crucible_lineage.cli.printing import ProgressDisplay, print_line, terminal_width, wants_json, warn
 from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.datasets import fetch_datasets
 from crucible_lineage.errors import FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE, InputError, LineageError
-from crucible_lineage.lineage.labels import plain, plain_lines, value_text
+from crucible_lineage.lineage.labels import plain, value_text
 from crucible_lineage.lineage.records import returned_values
 from crucible_lineage.machine.process import collector_frozen
 from crucible_lineage.pipeline.declare.inputs import located
@@ -113,8 +113,10 @@ def _done_by_project(pipelines: Sequence[BoundPipeline], run: Callable[[BoundPip
         try:
             done[project] = run(pipeline)
         except LineageError as error:
-            click.echo(plain_lines(f"{project}: {error}"), err=True)
-            done[project] = Done({"error": str(error)}, (), error.exit_code)
+            done[project] = Done({"error": str(error)}, (), error.exit_code, [f"{project}: {error}"])
+        warn(done[project].warnings)
+        for line in done[project].lines():
+            print_line(line)
         if done[project].exit_code == INTERRUPTED:
             break
     codes = {one.exit_code for one in done.values()} - {0}
@@ -123,9 +125,11 @@ def _done_by_project(pipelines: Sequence[BoundPipeline], run: Callable[[BoundPip
 
 
 def _done(result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned) -> Done:
-    if not wants_json():
-        print_summary(result, quiet=quiet, verbose=verbose, returned=returned)
-    return Done(result, (), exit_code(result))
+    """Report what a run did, in a few lines; with `quiet` only what failed, with `verbose` also our tracebacks."""
+    if wants_json():
+        return Done(result, (), exit_code(result))
+    lines, notes = ((), ()) if quiet else (_lines(result, returned), _notes(result))
+    return Done(result, lines, exit_code(result), [*error_lines(result, verbose), *notes])
 
 
 def exit_code(result: RunResult) -> int:
@@ -138,67 +142,57 @@ def exit_code(result: RunResult) -> int:
     return 0 if result.ok else UNREACHABLE if is_unseen else FAILURE
 
 
-def print_summary(
-    result: RunResult, *, quiet: bool = False, verbose: bool = False, returned: Returned | None = None
-) -> None:
-    """Print what a run did, in a few lines; with `quiet` only what failed, with `verbose` also our tracebacks."""
-    if not quiet:
-        outcomes = list(result.outcomes.values())
-        kinds = (Outcome.EXECUTED, Outcome.REUSED, Outcome.FAILED, Outcome.STOPPED, Outcome.SKIPPED, Outcome.LEFT_OUT)
-        counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
-        click.echo(counted or "nothing to do")
-    _print_errors(result, verbose)
-    if not quiet:
-        _print_notes(result)
-        _print_returned(returned or {}, len(result.executed))
-        for mfid in list(result.datasets.values())[-1].values() if result.datasets else ():
-            click.echo(f"see it: {next_command('lineage', mfid)}")
+def _lines(result: RunResult, returned: Returned) -> Iterator[str]:
+    """Yield the outcomes, kept results, deliveries, and what the steps returned."""
+    outcomes = list(result.outcomes.values())
+    kinds = (Outcome.EXECUTED, Outcome.REUSED, Outcome.FAILED, Outcome.STOPPED, Outcome.SKIPPED, Outcome.LEFT_OUT)
+    counted = ", ".join(f"{outcomes.count(kind)} {kind}" for kind in kinds if kind in outcomes)
+    yield counted or "nothing to do"
+    if result.stayed:
+        made, kept = f"{len(result.executed)} of {len(outcomes)}", len(result.stayed)
+        yield f"{made} changed; {amount(kept, 'later result')} kept, because the bytes are identical"
+    if result.current_again:
+        named = ", ".join(result.current_again[:6])
+        yield f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}"
+    if result.delivered:
+        yield f"delivered {amount(len(result.delivered), 'dataset')} from an earlier run"
+    if outcomes and not result.executed and result.ok and not result.held:
+        yield "everything is up to date; nothing was run"
+    yield from _returned_lines(returned, len(result.executed))
+    for mfid in list(result.datasets.values())[-1].values() if result.datasets else ():
+        yield f"see it: {next_command('lineage', mfid)}"
 
 
-def _print_errors(result: RunResult, verbose: bool) -> None:
+def error_lines(result: RunResult, verbose: bool) -> Iterator[str]:
+    """Yield what failed, what was not asked, and what is on hold."""
     for step, log in result.logs.items() if verbose else ():
         if step not in result.tracebacks and Path(log).name.startswith("fault-"):
-            click.echo(plain_lines(Path(log).read_text(encoding="utf-8")), err=True)
+            yield Path(log).read_text(encoding="utf-8")
     failed = [(step, error) for step, error in result.errors.items() if result.outcomes[step] == Outcome.FAILED]
     shown: set[tuple[str, ...]] = {()}
     for step, error in failed:
-        click.echo(plain_lines(result.error_line(step)), err=True)
+        yield result.error_line(step)
         frames = tuple(result.tracebacks.get(step, "").rstrip().splitlines())
-        frames = frames[:-1] if frames and frames[-1].strip() in error else frames  # the error was printed already
+        frames = frames[:-1] if frames and frames[-1].strip() in error else frames  # the error is a line already
         if frames not in shown and len(shown) <= MOST_TRACEBACKS:
             shown.add(frames)
-            click.echo("\n".join(plain(f"  {line}") for line in frames), err=True)
+            yield from (f"  {line}" for line in frames)
     if result.unseen:
-        note = "existing results are those known to this machine; Crucible was not asked"
-        click.echo(plain_lines(f"{note}: {result.unseen}"), err=True)
+        yield f"existing results are those known to this machine; Crucible was not asked: {result.unseen}"
     if result.is_held:
-        prefix = "made, with holds: " if result.executed else "on hold: "
         reasons = dict.fromkeys(hold_in(reason) or reason for reason in result.held.values())
-        click.echo(plain(f"{prefix}{'; '.join(reasons)}"), err=True)
+        yield f"{'made, with holds: ' if result.executed else 'on hold: '}{'; '.join(reasons)}"
     if result.stopped:
-        click.echo("the run was stopped; registered results are kept; run the same command again to continue", err=True)
+        yield "the run was stopped; registered results are kept; run the same command again to continue"
 
 
-def _print_notes(result: RunResult) -> None:
-    """Print what happened besides the steps: notes, kept results, deliveries, and results that wait."""
-    for step, note in result.notes.items():
-        click.echo(plain(f"note: {step}: {note}"), err=True)
-    if result.stayed:
-        made, kept = f"{len(result.executed)} of {len(result.outcomes)}", len(result.stayed)
-        click.echo(f"{made} changed; {amount(kept, 'later result')} kept, because the bytes are identical")
-    for note in notes_text(result.input_notes):
-        click.echo(plain(f"note: {note}"), err=True)
-    if undeclared := undeclared_text(result.undeclared):
-        click.echo(plain(f"note: {undeclared}"), err=True)
-    if result.current_again:
-        named = ", ".join(result.current_again[:6])
-        click.echo(plain(f"current again: {named}{' ...' if len(result.current_again) > 6 else ''}"))
-    warn(unread_lines(result.not_ingested))
-    if result.delivered:
-        click.echo(f"delivered {amount(len(result.delivered), 'dataset')} from an earlier run")
-    warn(waiting_lines(result.waiting))
-    if result.outcomes and not result.executed and result.ok and not result.held:
-        click.echo("everything is up to date; nothing was run")
+def _notes(result: RunResult) -> Iterator[str]:
+    """Yield notes, and results that wait."""
+    undeclared = filter(None, [undeclared_text(result.undeclared)])
+    steps = (f"{step}: {note}" for step, note in result.notes.items())
+    yield from (f"note: {note}" for note in (*steps, *notes_text(result.input_notes), *undeclared))
+    yield from unread_lines(result.not_ingested)
+    yield from waiting_lines(result.waiting)
 
 
 def returned_by(session: Session, result: RunResult) -> Returned:
@@ -221,8 +215,8 @@ def returned_by(session: Session, result: RunResult) -> Returned:
     return {(step, output): (mfid, known[mfid]) for step, output, mfid in made if mfid in known}
 
 
-def _print_returned(returned: Returned, executed: int) -> None:
-    """Print a line for each dataset: the step, the id, and the returned values."""
+def _returned_lines(returned: Returned, executed: int) -> Iterator[str]:
+    """Yield a line for each dataset: the step, the id, and the returned values."""
     names = {key: plain(key[0] if key[1] == "out" else f"{key[0]}.{key[1]}") for key in returned}
     widest = min(max(map(len, names.values()), default=0), MOST_CELL)
     for key, (mfid, values) in returned.items():
@@ -230,10 +224,10 @@ def _print_returned(returned: Returned, executed: int) -> None:
         prefix = f"{names[key]:{widest}}  {mfid}"
         room = max(terminal_width() * 2, 120, len(prefix) + MOST_VALUE)
         line = f"{prefix}  {text}".rstrip()
-        click.echo(line if len(line) <= room else f"{line[: room - 1]}…")
+        yield line if len(line) <= room else f"{line[: room - 1]}…"
     if returned and executed > len(returned):
         step = next(reversed(returned))[0].partition("[")[0]
-        click.echo(f"all of them: {next_command('table', '--step', step)}")
+        yield f"all of them: {next_command('table', '--step', step)}"
 
 
 @act("rerun")
