@@ -268,7 +268,7 @@ def list_datasets(
     project = find_project(session, project)
     copy = session.mirror.snapshot(project)
     summaries = list(copy.summaries.values())
-    matching = _made_by(project, summaries, pipeline, step)
+    matching = made_by(project, summaries, pipeline, step)
     if words:
         matching = [summary for summary in matching if _has_words(summary, words.casefold().split())]
     if run is not None:
@@ -292,7 +292,7 @@ def list_datasets(
     return Listing(project, tuple(shown), dict(others))
 
 
-def _made_by(project: str, summaries: Sequence[Summary], pipeline: str | None, step: str | None) -> list[Summary]:
+def made_by(project: str, summaries: Collection[Summary], pipeline: str | None, step: str | None) -> list[Summary]:
     """Return the datasets of a pipeline and a step, where they are named. Raises InputError if there are none."""
     of_pipeline = [summary for summary in summaries if pipeline is None or pipeline in summary.pipelines]
     if pipeline is not None and not of_pipeline:

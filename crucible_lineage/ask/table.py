@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from crucible_lineage.ask.answer import Answer, Rows, in_columns, not_listed
 from crucible_lineage.ask.lineages import whole_record_of
-from crucible_lineage.ask.listing import columns_of
+from crucible_lineage.ask.listing import columns_of, made_by
 from crucible_lineage.ask.names import find_project
 from crucible_lineage.ask.question import BEFORE, COMMAND, NEEDED, NOTEBOOK, Pipeline, Project, option, question
 from crucible_lineage.condition import parse_condition
@@ -243,16 +243,8 @@ class ProjectFacts:
 
     def results(self, step: str, pipeline: str | None) -> list[Summary]:
         """Return the results of a step, oldest first. Raises InputError if there are none."""
-        made = [
-            summary
-            for summary in self.copy.summaries.values()
-            if summary.step and (not pipeline or pipeline in summary.pipelines)
-        ]
-        if results := [summary for summary in made if step in summary.steps]:
-            return sorted(results, key=lambda summary: (summary.created, summary.mfid))
-        steps = sorted({name for summary in made for name in summary.steps})
-        instead = nearest(step, steps) if steps else "no step has made any"
-        raise InputError(f"table of step {step!r}: project {self.project!r} has no dataset of this step; {instead}")
+        results = made_by(self.project, self.copy.summaries.values(), pipeline, step)
+        return sorted(results, key=lambda summary: (summary.created, summary.mfid))
 
     def value(self, mfid: str, column: str) -> Any:
         """Return a dataset's value in a column: its own, or an ancestor's if the column begins with its name.

@@ -74,7 +74,7 @@ def test_a_condition_selects_rows_by_any_column(project: Any) -> None:
     refused = project.ask("table", "--step", "fitted", "--where", "results.peak_mn > 2", code=2).stderr
     assert "there is no column 'results.peak_mn'; did you mean 'results.peak_nm'?" in refused
     refused = project.ask("table", "--step", "fittd", code=2).stderr
-    assert "project 'spectra' has no dataset of this step; did you mean 'fitted'?" in refused
+    assert "none has the step 'fittd'; did you mean 'fitted'?" in refused
 
 
 def test_groups_match_pandas(project: Any) -> None:
