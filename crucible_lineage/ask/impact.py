@@ -115,8 +115,6 @@ def _one_cause(
 ) -> None:  # fmt: skip
     if sum(cause is not None for cause in (dataset, file_sha256, code, instrument)) != 1:
         raise InputError("give one cause: an MFID, --file-sha256, --code, or --instrument")
-    if instrument is None and (since or until):
-        raise InputError("--since and --until go with --instrument")
     _time_option("--since", since, time.min), _time_option("--until", until, time.max)
 
 
@@ -133,11 +131,14 @@ def impact(
     since: Annotated[
         str | None, option(
             "With --instrument: data measured at that time or later (ISO 8601; UTC unless a zone is given).",
-            metavar="TIME",
+            metavar="TIME", needs="instrument",
         )
     ] = None,
     until: Annotated[
-        str | None, option("With --instrument: data measured until then; a date includes that day.", metavar="TIME")
+        str | None, option(
+            "With --instrument: data measured until then; a date includes that day.", metavar="TIME",
+            needs="instrument",
+        )
     ] = None,
     projects: Projects = (), every: Annotated[bool, option("Include superseded results.", "--all")] = False,
 ) -> RedoList:  # fmt: skip

@@ -54,6 +54,7 @@ class Param:
     least: int | None = None
     exists: bool = False  # of paths
     choices: tuple[str, ...] = ()
+    needs: str = ""  # the parameter, by its name in Python, without which it is refused
     kind: Any = None  # on the command line, if not the parameter's type
     doors: tuple[str, ...] = EVERYWHERE
 
@@ -83,6 +84,11 @@ class Parameter:
     def is_required(self) -> bool:
         """Whether it has no default."""
         return self.default is inspect.Parameter.empty
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return self.param.flags[-1] if self.param.flags else f"--{self.name.replace('_', '-')}"
 
     @property
     def annotation(self) -> Any:
@@ -143,6 +149,9 @@ class Question:
             values = given if parameter.is_list else (given,)
             if choices and given != parameter.default and not set(values) <= {*choices}:
                 raise InputError(f"{parameter.name}={given} is none of {', '.join(choices)}")
+            if given != parameter.default and (needs := parameter.param.needs) and not named.get(needs):
+                others = {other.target: other.flag for other in self.parameters}
+                raise InputError(f"{self.name}: {parameter.flag} needs {others[needs]}")
         if self.check:
             self.check(**named)
 

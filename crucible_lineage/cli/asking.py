@@ -162,7 +162,7 @@ def _parameter(parameter: Parameter) -> click.Parameter:
             nargs=-1 if parameter.is_list else 1,
             **({} if parameter.is_required or parameter.is_list else {"default": parameter.default}),
         )  # fmt: skip
-    names = [*(param.flags or (f"--{parameter.name.replace('_', '-')}",)), parameter.name]
+    names = [*(param.flags or (parameter.flag,)), parameter.name]
     if parameter.type is bool:
         return click.Option(names, is_flag=True, default=parameter.default, help=param.help)
     is_shown = parameter.default not in (None, (), "") and not parameter.is_required

@@ -43,7 +43,7 @@ def register_command(
     project: Annotated[str | None, option("Its project; by default, that of this folder's pipelines.")] = None,
     parents: Annotated[Sequence[str], option("A parent; repeatable.", "--parent", metavar="MFID")] = (),
     supersedes: Annotated[
-        str | None, option("With --parent: the result that it replaces.", metavar="MFID")
+        str | None, option("With --parent: the result that it replaces.", metavar="MFID", needs="parents")
     ] = None,
     replaces: Annotated[
         str | None, option("The measured dataset that they replace: measured or exported again.", metavar="MFID")
@@ -64,8 +64,6 @@ def register_command(
     which are superseded: they get its fields, metadata, keywords and samples. Files that the project already has are
     not registered again; --mfid names their dataset.
     """
-    if supersedes is not None and not parents:
-        raise InputError("--supersedes needs --parent: name what the files were made from, at least what they replace")
     if missing := [path for path in files if not path.is_file()]:
         raise no_file(missing[0])
     if replaces is not None:

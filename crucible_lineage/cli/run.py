@@ -296,7 +296,9 @@ def reproduce_command(
         float | None, option("Relative tolerance of numbers (1e-9, or as declared).", kind=click.FloatRange(0, 1))
     ] = None,
     project: Annotated[str | None, option("With --sample: random results of this project.", metavar="P")] = None,
-    sample: Annotated[int | None, option("The number of results of --project.", metavar="N", least=1)] = None,
+    sample: Annotated[
+        int | None, option("The number of results of --project.", metavar="N", least=1, needs="project")
+    ] = None,
     keep: Annotated[
         Path | None, option("A new folder for the remade files; by default they are removed.", metavar="DIR")
     ] = None,
@@ -314,7 +316,7 @@ def reproduce_command(
     folders: Annotated[
         Sequence[Path], option(
             "With --restore: another data folder or a backup that may have copies; repeatable.", "--from",
-            metavar="DIR", exists=True,
+            metavar="DIR", exists=True, needs="restored",
         )
     ] = (),
 ) -> Done:  # fmt: skip
@@ -330,11 +332,9 @@ def reproduce_command(
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, restore, sampled
 
-    bundle = _bundle(results, project, sample, keep)
+    bundle = _bundle(results, project, keep)
     if restored and (bundle or keep):
         raise InputError("reproduce: --restore is for datasets at Crucible, without --keep")
-    if folders and not restored:
-        raise InputError("reproduce: --from is for --restore")
 
     def progress(line: str) -> None:
         if not wants_json():
@@ -374,12 +374,10 @@ def _of_restored(files: Sequence[RestoredFile]) -> Iterator[str]:
         yield "no file is lost"
 
 
-def _bundle(results: Sequence[str], project: str | None, sample: int | None, keep: Path | None) -> Path | None:
+def _bundle(results: Sequence[str], project: str | None, keep: Path | None) -> Path | None:
     """Return the bundle that is named, if one is. Raises InputError for what does not fit together."""
     if bool(results) == bool(project):
         raise InputError("reproduce: name results, a bundle, or --project with --sample")
-    if sample and not project:
-        raise InputError("reproduce: --sample is for --project")
     if keep is not None and keep.exists():
         raise InputError(f"reproduce: {keep} already exists; name a new folder")
     bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]

@@ -46,7 +46,7 @@ def serve_command(
     ] = None,
     api_key_file: Annotated[Path | None, option("A file that contains only that key.", exists=True)] = None,
     certfile: Annotated[Path | None, option("TLS certificate.", exists=True)] = None,
-    keyfile: Annotated[Path | None, option("Its private key.", exists=True)] = None,
+    keyfile: Annotated[Path | None, option("Its private key.", exists=True, needs="certfile")] = None,
 ) -> None:  # fmt: skip
     """Run the embedded Crucible until Ctrl-C. Clients need its address, and the key in DIR/crucible/api_key.
 
@@ -60,7 +60,8 @@ def serve_command(
         raise InputError("--api-key and --api-key-file both name a key; give one of them")
     given = api_key if api_key is not None else os.environ.get("CRUCIBLE_LINEAGE_SERVE_KEY") or None
     key = key_in(api_key_file) if api_key_file is not None else None if given is None else valid_key(given)
-    _check_certificate(certfile, keyfile)
+    if certfile:
+        _check_certificate(certfile, keyfile)
     for warning in _warnings(host, key, secure=certfile is not None):
         click.echo(f"warning: {warning}", err=True)
 
@@ -93,12 +94,8 @@ def serve_command(
         os.umask(before)
 
 
-def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
+def _check_certificate(certfile: Path, keyfile: Path | None) -> None:
     """Raise InputError for a certificate that cannot be used."""
-    if certfile is None:
-        if keyfile is not None:
-            raise InputError("--keyfile needs its certificate: --certfile")
-        return
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certfile, keyfile)
     except (ssl.SSLError, OSError) as error:

@@ -38,7 +38,9 @@ def hold_command(
         str | None, option("All that this instrument measured, instead of DATASETS.", metavar="NAME")
     ] = None,
     since: Annotated[
-        str | None, option("With --instrument: measured at that time or later.", "--from", metavar="TIME")
+        str | None, option(
+            "With --instrument: measured at that time or later.", "--from", metavar="TIME", needs="instrument"
+        )
     ] = None,
     until: Annotated[
         str | None, option(
@@ -63,8 +65,6 @@ def hold_command(
     """
     if sum(map(bool, (datasets, instrument, code))) != 1:
         raise InputError("hold: name datasets, or one of --instrument and --code")
-    if since and not instrument:
-        raise InputError(f"hold --from {since}: a time of measurement goes with --instrument")
     first = moment("--from", since) if since else ""
     last = moment("--until", until) if until else ""
     if instrument and first and last and utc(first) >= utc(last):

@@ -36,7 +36,8 @@ def watch_command(
     project: OneProject = None,
     folder: Annotated[
         Path | None, option(
-            "Register the files that arrive here, as datasets of --project.", metavar="DIR", exists=True
+            "Register the files that arrive here, as datasets of --project.", metavar="DIR", exists=True,
+            needs="project",
         )
     ] = None,
     pattern: Annotated[str, option("Which files; **/*.txt includes subfolders.")] = "*",
@@ -70,8 +71,6 @@ def watch_command(
     # These import the client, which `deploy` does not need.
     from crucible_lineage.pipeline.watch import Folder, Watcher
 
-    if folder is not None and project is None:
-        raise InputError("--folder needs --project, the project of the files")
     if no_events and folder is None:
         raise InputError("--no-events without --folder leaves nothing to do; give --folder, or leave --no-events out")
     if not no_events:
