@@ -31,7 +31,7 @@ RENDERERS: dict[str, Renderer] = {
     "svg": lambda graph, focus, every: render_svg(graph, focus, superseded=every),
     "png": lambda graph, focus, every: render_png(graph, focus, superseded=every),
     "html": lambda graph, focus, every: render_html(shareable(graph), focus, superseded=every),
-    "mmd": lambda graph, focus, every: render_mermaid(graph.around(focus), focus, superseded=every),
+    "mmd": lambda graph, focus, every: "\n".join(render_mermaid(graph.around(focus), focus, superseded=every)),
     "json": lambda graph, focus, _: json.dumps(to_node_link(graph.around(focus)), indent=1, ensure_ascii=False),
     "graphml": lambda graph, focus, _: render_graphml(graph.around(focus)),
     "prov-json": lambda graph, focus, _: render_prov_json(graph.around(focus)),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import networkx
 
-from crucible_lineage.errors import InputError
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import detail, group_title, plain, short_id, title
@@ -19,7 +18,9 @@ from crucible_lineage.lineage.view import DrawnItem, left_out_note, view
 from crucible_lineage.refs import DERIVED, relation_text
 from crucible_lineage.text.masking import masked_text
 
-_MERMAID_EDGES, _MERMAID_CHARACTERS = 500, 50_000  # most that Mermaid draws by default
+# Mermaid draws nothing beyond 500 edges or 50,000 characters; both limits are its defaults.
+_MERMAID_EDGES = 499
+_MERMAID_CHARACTERS = 45_000
 _MERMAID_STYLES = {
     "superseded": "  classDef superseded stroke-dasharray:2 3,fill:#F3F3F3,color:#5A5A5A",
     "doubtful": "  classDef doubtful stroke-dasharray:6 3,fill:#F6DFD0,stroke:#B34700",
@@ -86,25 +87,40 @@ def shown_edges(graph: LineageGraph, edges: Iterable[Edge]) -> list[Edge]:
     return [replace(edge, source=names[edge.source], target=names[edge.target]) for edge in edges]
 
 
-def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> str:
-    """Return a Mermaid flowchart, in which superseded results are only counted. Raises InputError for a large one."""
+def render_mermaid(graph: LineageGraph, focus: str | None = None, *, superseded: bool = False) -> list[str]:
+    """Return Mermaid flowcharts: one if the graph fits, else several. Superseded results are only counted."""
     drawn = view(graph, focus, superseded=superseded)
     boxes = [_mermaid_box(number, item) for number, item in enumerate(drawn.items)]
-    if drawn.left_out:
-        boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
-    styles = [style for name, style in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in boxes)]
-    edges = []
-    for (parent, child), relationship in sorted(drawn.edges.items()):
+    linked = {number for ends in drawn.edges for number in ends}
+    lines: list[tuple[tuple[int, ...], str]] = [((number,), "") for number in range(len(boxes)) if number not in linked]
+    for ends, relationship in sorted(drawn.edges.items()):
         read = relation_text(relationship)
         arrow = f'-. "{_mermaid_escaped(read)}" .->' if read else "-->"
-        edges.append(f"  n{parent} {arrow} n{child}")
-    chart = "\n".join(["flowchart LR", *boxes, *styles, *edges, ""])
-    if len(edges) > _MERMAID_EDGES or len(chart) > _MERMAID_CHARACTERS:
-        raise InputError(
-            f"draw as Mermaid: the chart has {len(edges):,} links and {len(chart):,} characters, Mermaid draws at most "
-            f"{_MERMAID_EDGES:,} and {_MERMAID_CHARACTERS:,}; write .svg or .html"
-        )
-    return chart
+        lines.append((ends, f"  n{ends[0]} {arrow} n{ends[1]}"))
+    if drawn.left_out:
+        boxes.append(f'  n{len(boxes)}["{left_out_note(drawn.left_out)}"]:::superseded')
+        lines.append(((len(boxes) - 1,), ""))
+    return list(_charts(boxes, lines))
+
+
+def _charts(boxes: Sequence[str], lines: Iterable[tuple[tuple[int, ...], str]]) -> Iterator[str]:
+    """Yield charts with these edges, each with the boxes at its ends; a new one when the last is full."""
+    shown, edges, characters = set[int](), list[str](), 0
+    for numbers, edge in lines:
+        needed = len(edge) + 1 + sum(len(boxes[number]) + 1 for number in numbers)
+        if len(edges) >= _MERMAID_EDGES or characters + needed >= _MERMAID_CHARACTERS:
+            yield _chart(boxes, shown, edges)
+            shown, edges, characters = set(), [], 0
+        characters += len(edge) + 1 + sum(len(boxes[number]) + 1 for number in set(numbers) - shown)
+        shown.update(numbers)
+        edges += [edge] if edge else []
+    yield _chart(boxes, shown, edges)
+
+
+def _chart(boxes: Sequence[str], shown: Iterable[int], edges: Iterable[str]) -> str:
+    drawn = [boxes[number] for number in sorted(shown)]
+    styles = [style for name, style in _MERMAID_STYLES.items() if any(box.endswith(f":::{name}") for box in drawn)]
+    return "\n".join(["flowchart LR", *drawn, *styles, *edges]) + "\n"
 
 
 def _node_entry(node: Node) -> JsonObject:
