@@ -144,10 +144,6 @@ class InputError(LineageError):
         super().__init__("\n".join(str(fault) for fault in self.faults) if faults else message)
 
 
-class ForeignCodeError(InputError):
-    """Recorded code of others would have run, which nobody agreed to."""
-
-
 class RunError(LineageError):
     """Something failed during its execution."""
 

@@ -64,9 +64,7 @@ def resolve_settings(
     folder = (data or default_data_folder()).expanduser().absolute()
     if api_url is None and api_key is None and data is not None:
         return Settings(folder, source="a data folder was given")
-    stored = _sections(_config_file()).get(MAIN_SECTION, {})
-    url = api_url or os.environ.get("CRUCIBLE_API_URL") or stored.get("api_url")
-    key = api_key or os.environ.get("CRUCIBLE_API_KEY") or stored.get("api_key")
+    url, key = _configured(api_url=api_url, api_key=api_key)
     if not url and not api_key:
         return Settings(folder)
     if not url:
@@ -101,21 +99,22 @@ PUBLIC_URL = "https://crucible.lbl.gov/api/v3"  # default of nano-crucible 3.3.0
 
 
 def official_access(url: str | None, key: str | None, mode: str | None) -> tuple[str, str, str | None]:
-    """Return the address, the key and the privilege mode: as given, else as the official client reads them.
+    """Return the address, the key and the privilege mode as the official client reads them.
 
-    That is from CRUCIBLE_API_URL, CRUCIBLE_API_KEY and CRUCIBLE_PRIVILEGE_MODE, else from its configuration file.
     Raises InputError if there is no key.
     """
-    stored = _sections(_config_file()).get(MAIN_SECTION, {})
-    given = {"api_url": url, "api_key": key, "privilege_mode": mode}
-    found = {
-        name: value or os.environ.get(f"CRUCIBLE_{name.upper()}", stored.get(name)) for name, value in given.items()
-    }
-    address = found["api_url"] or PUBLIC_URL
-    if not found["api_key"]:
+    url, key, mode = _configured(api_url=url, api_key=key, privilege_mode=mode)
+    if not key:
         ways = f"give api_key, set CRUCIBLE_API_KEY, or write it into {_config_file()}"
-        raise InputError(f"there is no API key for {address}: {ways}")
-    return address, found["api_key"], found["privilege_mode"] or None
+        raise InputError(f"there is no API key for {url or PUBLIC_URL}: {ways}")
+    return url or PUBLIC_URL, key, mode
+
+
+def _configured(**given: str | None) -> list[str | None]:
+    """Return these as given, else from CRUCIBLE_API_URL, CRUCIBLE_API_KEY, CRUCIBLE_PRIVILEGE_MODE, else the file."""
+    stored = _sections(_config_file()).get(MAIN_SECTION, {})
+    named = ((name, value or os.environ.get(f"CRUCIBLE_{name.upper()}")) for name, value in given.items())
+    return [value or stored.get(name) or None for name, value in named]
 
 
 def profile_settings(profile: str, *, data: Path | None = None) -> Settings:

@@ -52,8 +52,8 @@ def reproduce_datasets(
 ) -> list[Outcome]:
     """Make these results again, with `options.is_all` all their ancestors, too.
 
-    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results, and
-    ForeignCodeError if one is of others without `consent`.
+    The new files stay in the folder `keep`, if given. Raises InputError if no step made one of the results, or if
+    one is of others, without `consent`.
     """
     outputs, codes = _outputs(session, mfids, is_all=options.is_all)
     (consent or Consent()).require(session, codes)
@@ -78,8 +78,8 @@ def reproduce_bundle(
 ) -> list[Outcome]:
     """Make the result that a bundle is about again, with `options.is_all` all in it, by this program alone.
 
-    Of the bundle only what its records name by SHA-256 is used. Raises InputError if it does not lead to its ids, and
-    ForeignCodeError without consent to the code.
+    Of the bundle only what its records name by SHA-256 is used. Raises InputError if it does not lead to its ids, or
+    without consent to the code.
     """
     with _folder(session) as name:
         opened = open_bundle(bundle, name / "bundle")
@@ -131,8 +131,8 @@ def restore(
 ) -> list[RestoredFile]:  # fmt: skip
     """Send the lost and damaged files of a dataset again: from copies here and in other data folders, else remade.
 
-    Bytes count only by the recorded SHA-256. Raises InputError if a result cannot be remade, and ForeignCodeError if
-    it is of others without `consent`.
+    Bytes count only by the recorded SHA-256. Raises InputError if a result cannot be remade, or is of others,
+    without `consent`.
     """
     record = read_record(visible_dataset(session.client, mfid, "reproduce").scientific_metadata)
     lost = {file.filename: file.sha256_hash for file in session.client.files.list(mfid) if file.sha256_hash}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible_lineage.errors import ForbiddenError, ForeignCodeError, NotFoundError, shortened
+from crucible_lineage.errors import ForbiddenError, InputError, NotFoundError, shortened
 from crucible_lineage.ids import is_mfid, is_orcid
 from crucible_lineage.lineage.labels import plain_lines
 from crucible_lineage.machine.disk import private_file
@@ -61,7 +61,7 @@ class Consent:
         self.ask = ask
 
     def require(self, session: Session, codes: Iterable[RecordedCode]) -> None:
-        """Raise ForeignCodeError for code of others that was not agreed to. Asks at most once."""
+        """Raise InputError for code of others that was not agreed to. Asks at most once."""
         foreign = [code for code in codes if not code.authors <= self.accounts]
         authors = frozenset[str]().union(*(code.authors for code in foreign)) - self.accounts
         if any(is_mfid(author) or is_orcid(author) for author in authors):  # a bundle is checked without Crucible
@@ -74,7 +74,7 @@ class Consent:
             self.accounts |= authors
             return
         option = " ".join(f"--run-code-of {author}" for author in sorted(authors)) + ", or " if self.ask else ""
-        raise ForeignCodeError(
+        raise InputError(
             f"code of others would run here, and was not run: {shown}\nto see it: `crucible-lineage reproduce` with "
             f"--show-code; to let it run: {option}`crucible-lineage project trust NAME --code`, with an account, or a "
             "project for all its members; nothing was changed"
