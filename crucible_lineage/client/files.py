@@ -15,10 +15,17 @@ from typing import BinaryIO
 from crucible_lineage.client.connection import Connection, is_switched_off, read_answer
 from crucible_lineage.client.filters import ListedCalls
 from crucible_lineage.client.models import FileRecord, IngestionRequest
-from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
+from crucible_lineage.client.storage import Storage, Tries, storage_error
 from crucible_lineage.client.uploads import Outgoing, SignedUpload, UploadedFile, upload_resumable
 from crucible_lineage.client.wire import parse, segment
-from crucible_lineage.errors import TRANSIENT, ChecksumError, ForbiddenError, InputError, ServerError, UnreachableError
+from crucible_lineage.errors import (
+    ChecksumError,
+    CrucibleError,
+    ForbiddenError,
+    InputError,
+    ServerError,
+    UnreachableError,
+)
 from crucible_lineage.machine.checksums import FileChecksums, require_unchanged, scan_file
 from crucible_lineage.machine.disk import draft_beside
 from crucible_lineage.machine.process import traffic
@@ -124,18 +131,14 @@ class FileCalls(ListedCalls[FileRecord]):
 
     def _receive(self, file: FileRecord, draft: BinaryIO, link: str | None = None) -> None:
         """Complete the draft of a file. Repeats that as calls are repeated, each time with a new link."""
-        transient = (*TRANSIENT, ForbiddenError)  # 403: the link has expired
-        number, waited_s = 1, 0.0
+        tries = Tries(self._connection, ForbiddenError)  # 403: the link has expired
         while True:
             url = link or self.download_link(file.mfid)
             try:
                 return _download(self._storage, file, url, draft)
-            except transient as error:
-                wait_s = storage_wait_s(error, number, waited_s, self._connection.policy, transient)
-                if wait_s is None:
-                    raise
-                self._connection.wait(wait_s, error)
-            number, waited_s, link = number + 1, waited_s + wait_s, None
+            except CrucibleError as error:
+                self._connection.wait(tries.wait_s(error), error)
+            link = None
 
     def download_link(self, file_mfid: str) -> str:
         """Return a link to the file's bytes, valid for about an hour for anyone who has it: do not log it."""

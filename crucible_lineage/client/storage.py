@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.connection import RetryPolicy, Timeouts, read_answer, retry_after_s, timeout_extension
+from crucible_lineage.client.connection import Connection, Timeouts, read_answer, retry_after_s, timeout_extension
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -169,20 +169,21 @@ def _no_answer(action: str, request: httpx.Request, cause: httpx.TransportError)
     return UnreachableError(f"could not {action}: no answer from storage at {host} ({type(cause).__name__})")
 
 
-def storage_wait_s(
-    error: CrucibleError,
-    number: int,
-    waited_s: float,
-    policy: RetryPolicy,
-    transient: tuple[type[CrucibleError], ...] = TRANSIENT,
-) -> float | None:
-    """Return the seconds to wait before bytes are sent again; None after the last try, or if storage is full.
+class Tries:
+    """The tries of one transfer. Only tries and waits are bounded, since sending may take minutes."""
 
-    Only tries and waits are bounded, since sending may take minutes.
-    """
-    if error.status == FULL or not isinstance(error, transient):
-        return None
-    return policy.wait_s(number, waited_s, error.retry_after_s)
+    def __init__(self, connection: Connection, *transient: type[CrucibleError]) -> None:
+        self._connection, self._transient = connection, (*TRANSIENT, *transient)
+        self._number, self._waited_s = 1, 0.0
+
+    def wait_s(self, error: CrucibleError) -> float:
+        """Return the seconds before the next try. Raises the error after the last one, or if storage is full."""
+        is_transient, policy = isinstance(error, self._transient) and error.status != FULL, self._connection.policy
+        wait_s = policy.wait_s(self._number, self._waited_s, error.retry_after_s) if is_transient else None
+        if wait_s is None:
+            raise error
+        self._number, self._waited_s = self._number + 1, self._waited_s + wait_s
+        return wait_s
 
 
 class LinkHosts:

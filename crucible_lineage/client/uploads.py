@@ -27,7 +27,7 @@ from typing import Any
 
 from crucible_lineage.client.connection import Connection
 from crucible_lineage.client.models import FileRecord
-from crucible_lineage.client.storage import Storage, storage_error, storage_wait_s
+from crucible_lineage.client.storage import Storage, Tries, storage_error
 from crucible_lineage.client.wire import parse, quoted
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -319,8 +319,8 @@ class SignedUpload:
     def _send_part(self, path: str, part: UploadPart, link: _Link) -> None:
         outgoing = self._outgoing
         action = f"send part {part.number} of {outgoing.filename}"
-        waited_s = 0.0
-        for number in itertools.count(1):
+        tries = Tries(self._connection, ForbiddenError)  # 403: the link must be signed again
+        while True:
             if link.expires is not None and (link.expires - datetime.now(UTC)).total_seconds() < EXPIRY_MARGIN_S:
                 link = self._sign(path, [part])[part.number]
             content = outgoing.content(part.offset, part.size, self._stopped)
@@ -333,12 +333,8 @@ class SignedUpload:
                     return
                 require_unchanged(outgoing.path, outgoing.checksums)
                 error = storage_error(response, action)
-            # 403 means that the link must be signed again, so it is as transient as any 5xx.
-            transient = (*TRANSIENT, ForbiddenError)
-            wait_s = storage_wait_s(error, number, waited_s, self._connection.policy, transient)
-            if wait_s is None or self._stopped.wait(wait_s):
+            if self._stopped.wait(tries.wait_s(error)):
                 raise error
-            waited_s += wait_s
             if error.status == 403:
                 link = self._sign(path, [part])[part.number]
 
@@ -370,19 +366,16 @@ def upload_resumable(connection: Connection, storage: Storage, outgoing: Outgoin
     hint = answer.get("chunk_size_hint") or 0
     chunk_size = max(int(hint), SMALLEST_CHUNK) // CHUNK_UNIT * CHUNK_UNIT
     offset: int | None = 0 if outgoing.checksums.size else None
-    tries, waited_s, has_failed = 1, 0.0, False
+    tries, has_failed = Tries(connection), False
     while offset is not None:
         length = 0 if has_failed else min(chunk_size, outgoing.checksums.size - offset)
         try:
             offset = _put_chunk(storage, outgoing, url, offset, length)
         except CrucibleError as error:  # ask storage how many bytes it has, and continue there
-            wait_s = storage_wait_s(error, tries, waited_s, connection.policy)
-            if wait_s is None:
-                raise
-            connection.wait(wait_s, error)
-            tries, waited_s, has_failed = tries + 1, waited_s + wait_s, True
+            connection.wait(tries.wait_s(error), error)
+            has_failed = True
         else:
-            tries, waited_s, has_failed = (tries, waited_s, False) if has_failed else (1, 0.0, False)
+            tries, has_failed = tries if has_failed else Tries(connection), False
     require_unchanged(outgoing.path, outgoing.checksums)
     return UploadedFile(_complete(connection, outgoing, f"{path}/complete", upload_id), existed=False)
 
