@@ -67,7 +67,7 @@ class ProducingRun:
 
 
 @dataclass(frozen=True)
-class File:
+class ListedFile:
     """A file of a dataset: its size in bytes, SHA-256 (64 hexadecimal digits) and MFID."""
 
     name: str
@@ -104,7 +104,7 @@ class DatasetView(Answer):
 
     entry: Standing
     results: JsonMapping
-    files: tuple[File, ...]
+    files: tuple[ListedFile, ...]
     parents: tuple[str, ...]
     equal: Mapping[str, tuple[str, ...]]
     children: tuple[str, ...]
@@ -221,7 +221,7 @@ def view_of(session: Session, found: Dataset) -> DatasetView:
     return DatasetView(
         entry=entry,
         results=results,
-        files=tuple(File(file.filename, file.size, file.sha256_hash, file.mfid) for file in own_files(session, mfid)),
+        files=tuple(ListedFile(own.filename, own.size, own.sha256_hash, own.mfid) for own in own_files(session, mfid)),
         parents=tuple(parents),
         equal={mfid: others for mfid, others in parents.items() if others},
         children=tuple(_linked(found, "dataset", "target")),

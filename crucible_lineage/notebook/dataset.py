@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 from crucible_lineage.ask.answer import rows_table
 from crucible_lineage.ask.listing import as_texts
 from crucible_lineage.ask.question import MODULES
-from crucible_lineage.ask.view import DatasetView, File, existing, show_dataset
+from crucible_lineage.ask.view import DatasetView, ListedFile, existing, show_dataset
 from crucible_lineage.errors import InputError, nearest
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.csv_files import csv_form
@@ -132,8 +132,8 @@ class Dataset:
         """The reference that steps accept. Raises InputError if the dataset is incomplete."""
         return existing_dataset(self.mfid, self._catalogue.session)
 
-    def _file(self, name: str | None) -> File:
-        by_name: dict[str, File] = {file.name: file for file in self.files}
+    def _file(self, name: str | None) -> ListedFile:
+        by_name: dict[str, ListedFile] = {file.name: file for file in self.files}
         if name is None:
             ref = self._catalogue.session.known(self.mfid)
             others = {known.name for known in ref.files if not known.is_data} if ref else set()  # previews
@@ -146,7 +146,7 @@ class Dataset:
             raise InputError(f"dataset {self.mfid} ({self.name}) has no file {name!r}; {nearest(name, by_name)}")
         return by_name[name]
 
-    def _fetch(self, file: File, target: Path) -> None:
+    def _fetch(self, file: ListedFile, target: Path) -> None:
         session = self._catalogue.session
         if file.sha256:
             ref = FileRef(file.name, file.sha256, file.size or 0)
