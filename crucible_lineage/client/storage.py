@@ -173,7 +173,8 @@ class Tries:
     """The tries of one transfer. Only tries and waits are bounded, since sending may take minutes."""
 
     def __init__(self, connection: Connection, *transient: type[CrucibleError]) -> None:
-        self._connection, self._transient = connection, (*TRANSIENT, *transient)
+        self._connection = connection
+        self._transient: tuple[type[CrucibleError], ...] = (*TRANSIENT, *transient)
         self._number, self._waited_s = 1, 0.0
 
     def wait_s(self, error: CrucibleError) -> float:
