@@ -312,7 +312,7 @@ class ProjectFacts:
 
     def _read(self, mfid: str) -> ColumnValues:
         """Return the facts of a dataset; only its id if it is hidden from this key."""
-        record = self.copy.records.get(mfid)
+        record: JsonMapping | None = self.copy.records.get(mfid)
         if record is None:
             record = fetch_datasets(self.session.client, [mfid], include_links=True).found.get(mfid)
         if record is None:

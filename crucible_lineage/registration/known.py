@@ -8,9 +8,9 @@ is small.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.datasets import ONE_BY_ONE
 from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.slots import pipeline_keyword
+from crucible_lineage.core.tables import StoredRecord
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import has_derived_id
-from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.provenance.recipe import first_attempt, gives_id
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import (
@@ -65,8 +65,8 @@ class KnownResults:
         self.members: frozenset[str] = frozenset()  # of the last sync: the datasets with the keyword, and their slots
         self._lock = threading.RLock()
         self._trusted: dict[str, DatasetRef] = {}
-        self._found: dict[str, Registered | None] = {}  # as Crucible has them; None if absent
-        self._in_mirror = deque[str]()  # those that the mirror has completely, in reading order
+        self._found: dict[str, Registered | None] = {}  # where the mirror has not all; None if absent
+        self._parsed = lru_cache(MAX_RECORDS)(self._parse)
         self._refused: dict[str, str] = {}
         self._attempts: dict[str, int] | None = None
         self._slots: Currency | None = None
@@ -78,7 +78,6 @@ class KnownResults:
             return
         with self._lock:
             self._found.clear()
-            self._in_mirror.clear()
             if self.is_away:
                 filling = self.mirror.slots(self.project, self.scope) or {}
             else:
@@ -86,7 +85,6 @@ class KnownResults:
             self.members = self.mirror.members(self.project, self.scope)
             self._slots = currency_of(beside=filling.values())
             self._everything = self._attempts = None
-            self._trim()
 
     @property
     def slots(self) -> Currency:
@@ -102,9 +100,8 @@ class KnownResults:
             new = [mfid for mfid in dict.fromkeys(mfids) if mfid not in self._trusted]
             self._trusted |= self.mirror.known_among(new) if new else {}
             rest = [mfid for mfid in new if mfid not in self._trusted and mfid not in self._refused]
-            self._find([mfid for mfid in rest if self.asks or mfid in self.members])
-            self._trust(found for mfid in rest if (found := self._found.get(mfid)) and found.ref is not None)
-            self._trim()
+            found = self._find([mfid for mfid in rest if self.asks or mfid in self.members])
+            self._trust(item for item in found.values() if item.ref is not None)
 
     def known(self, mfid: str) -> DatasetRef | None:
         """Return the dataset if it exists, is complete and may be relied on."""
@@ -125,17 +122,13 @@ class KnownResults:
     def registered_as(self, mfid: str) -> Registered | None:
         """Return the dataset, complete or not, if it has a record and is not to be deleted."""
         with self._lock:
-            if self.asks or mfid in self._trusted or mfid in self._refused or mfid in self.members:
-                self._find([mfid])
-            found = self._found.get(mfid)
-            self._trim()
-            return found
+            is_known = mfid in self._trusted or mfid in self._refused or mfid in self._found or mfid in self.members
+            return self._find([mfid]).get(mfid) if self.asks or is_known else None
 
     def read_ahead(self, mfids: Collection[str]) -> None:
         """Read the records of these datasets together, except those read already."""
         with self._lock:
             self._find(mfids)
-            self._trim()
 
     def registered(self) -> Mapping[str, Registered]:
         """Return all datasets with a record, including incomplete ones."""
@@ -152,27 +145,21 @@ class KnownResults:
                 self._trust(found for found in self._everything.values() if found.ref is not None)
             return self._everything
 
-    def _find(self, mfids: Collection[str]) -> None:
-        """Read datasets not known yet: from the mirror if the sync has seen them, else at Crucible."""
+    def _find(self, mfids: Collection[str]) -> dict[str, Registered]:
+        """Return the usable ones: from the mirror if the sync has seen them, else from Crucible, asked only once."""
         new = [mfid for mfid in mfids if mfid not in self._found]
         records = self.mirror.records([mfid for mfid in new if mfid in self.members]) if new else {}
         if missing := [mfid for mfid in new if mfid not in records]:
             records |= self._fetch(missing)
+        found = {mfid: self._found[mfid] for mfid in mfids if mfid in self._found}
         for mfid in new:
-            self._note(mfid, self._usable(mfid, self._registered(records[mfid])) if mfid in records else None)
+            item = self._usable(mfid, self._registered(records[mfid])) if mfid in records else None
+            found[mfid] = item
+            if mfid not in self.members or item is None or (item.record is not None and item.record.attached):
+                self._found[mfid] = item
+        return {mfid: item for mfid, item in found.items() if item is not None}
 
-    def _note(self, mfid: str, found: Registered | None) -> None:
-        self._found[mfid] = found
-        if found is not None and found.record is not None and found.record.attached is None:
-            self._in_mirror.append(mfid)
-
-    def _trim(self) -> None:
-        """Drop the oldest records that can be read from the mirror again, since there may be thousands."""
-        while len(self._in_mirror) > MAX_RECORDS:
-            if (mfid := self._in_mirror.popleft()) in self.members:
-                self._found.pop(mfid, None)
-
-    def _fetch(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
+    def _fetch(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets at Crucible: a few by id, many by listing the pipeline or the project."""
         if self.is_away:
             return {}
@@ -184,21 +171,22 @@ class KnownResults:
                 return self._project_records()
         return self.mirror.read(possible)
 
-    def _project_records(self) -> dict[str, JsonMapping]:
+    def _project_records(self) -> dict[str, StoredRecord]:
         try:
             return dict(self.mirror.snapshot(self.project).records)
         except InputError:  # the project does not exist yet
             return {}
 
-    def _registered(self, record: JsonMapping) -> Registered:
-        from crucible_lineage.client.models import (
-            Dataset,  # pydantic, which a run that has nothing to do should not pay
-        )
+    def _registered(self, record: StoredRecord) -> Registered:
+        return self._parsed(record.stored)
 
-        return registered(self.client(), Dataset.model_validate(dict(record)))
+    def _parse(self, stored: bytes) -> Registered:
+        from crucible_lineage.client.models import Dataset  # pydantic, which a run with nothing to do should not pay
+
+        return registered(self.client(), Dataset.model_validate(dict(StoredRecord(stored))))
 
     def _usable(self, mfid: str, found: Registered) -> Registered | None:
-        """Return the dataset if it has a record, is in the project, and is not to be deleted."""
+        """Return the dataset if it has a record, is in the project, and is not to be deleted; else note the refusal."""
         if lies_elsewhere(found.dataset, self.project):
             self._refused[mfid] = elsewhere_message(self.client(), found.dataset, self.project, f"result {mfid}")
             return None
@@ -212,7 +200,7 @@ class KnownResults:
             self.mirror.trust(trusted)
             self._trusted |= trusted
 
-    def _judge(self, records: Mapping[str, JsonMapping], changed: Collection[str]) -> dict[str, DatasetRef]:
+    def _judge(self, records: Mapping[str, StoredRecord], changed: Collection[str]) -> dict[str, DatasetRef]:
         """Judge the records that a sync has read; `changed` are the ids of those that others have changed."""
         self._trusted = {mfid: ref for mfid, ref in self._trusted.items() if mfid not in changed}
         known = self.mirror.known_among(records)
@@ -222,9 +210,7 @@ class KnownResults:
         while batch := list(islice(rest, MAX_RECORDS)):  # only the last ones stay in memory
             datasets = [item for record in batch if (item := self._registered(record)).record is not None]
             for item in datasets:
-                self._note(item.mfid, self._usable(item.mfid, item))
-            while len(self._in_mirror) > MAX_RECORDS:
-                self._found.pop(self._in_mirror.popleft(), None)
+                self._usable(item.mfid, item)
             trusted |= self._trusted_among(datasets, changed, files)
         return trusted
 

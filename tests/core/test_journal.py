@@ -121,6 +121,19 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
     assert journal.datasets("lab") == {ONE, TWO}
 
 
+def test_only_a_later_success_ends_a_failure(journal: Journal) -> None:
+    def run(name: str, state: str) -> None:
+        journal.begin_run(name, "p", "lab", Path("p.yaml"))
+        journal.plan(name, "lab", ["fit"])
+        journal.end_step(name, "lab", "fit", state, {}, **NO_FACTS, name=ONE, about='["scan"]')
+
+    run("first", OVERTAKEN)
+    run("second", FAILED)
+    assert list(journal.failures()) == [ONE]
+    run("third", OVERTAKEN)
+    assert journal.failures() == {}
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: Path, seed: int) -> None:
     path, dice = tmp_path / "journal.sqlite", random.Random(seed)

@@ -315,3 +315,11 @@ def test_two_processes_deliver_the_same_results_once(machines: Any) -> None:
     assert machine.wire.asked.count("POST /datasets") == len(new)
     assert machine.ended(DELIVERED) == {one.mfid for one in new}
     assert sum(one.is_ours for one in machine.heard) == len(new)
+
+
+def test_an_equal_result_that_another_machine_registered_first_is_not_ours(machines: Any) -> None:
+    for machine in (there := machines(), here := machines()):
+        machine.put("one", "1")
+        with machine.delivering() as deliverer:
+            assert deliverer.drain(30.0)
+    assert [(one.outcome, one.is_ours) for one in (*there.heard, *here.heard)] == [(DELIVERED, True), (DELIVERED, False)]

@@ -93,7 +93,7 @@ def changed_descriptions(
         if fields:
             described.append((name, mfid, fields))
     mfids = [mfid for _, mfid, _ in described]
-    records = session.mirror.records(mfids) if mfids else {}
+    records: dict[str, JsonMapping] = {**session.mirror.records(mfids)} if mfids else {}
     if missing := [mfid for mfid in mfids if mfid not in records]:
         records |= _records(missing, project, session)
     for name, mfid, declared in described:
