@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.ask.listing import list_datasets
+from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.planner import make_plan
@@ -28,3 +29,9 @@ def states(session: Session, path: Path) -> dict[str, str]:
 def listed_states(session: Session, project: str = "lab") -> dict[str, str]:
     """The state of each dataset of a project, as lists have it."""
     return {standing.mfid: standing.state for standing in list_datasets(session, project, every=True).entries}
+
+
+def forget(mirror: Mirror) -> None:
+    """Let a mirror have read nothing."""
+    for table in ("dataset", "trusted", "member", "slot", "feed", "stated", "absent"):
+        mirror.database.write(f"DELETE FROM {table}")

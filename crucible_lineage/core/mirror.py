@@ -34,7 +34,7 @@ from crucible_lineage.core.slots import DatasetStatus, SlotClaim
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.core.tables import EVERYTHING, SCHEMA, FeedState, Row, Snapshot, StoredRecord, Summary
 from crucible_lineage.errors import InputError, NotFoundError, RefusedError
-from crucible_lineage.json_types import JsonMapping, JsonObject
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import unsealed
 from crucible_lineage.refs import DatasetRef, ProjectChanges
 from crucible_lineage.server.database import present_datasets, project_changes, project_revision, statements_token
@@ -57,7 +57,7 @@ OVERLAP = timedelta(seconds=10)  # transactions take time: a change may be dated
 MAX_SNAPSHOTS = 4  # that a process keeps in memory, beside the file
 
 
-Judge = Callable[[Mapping[str, JsonMapping], Collection[str]], Mapping[str, DatasetRef]]
+Judge = Callable[[Mapping[str, StoredRecord], Collection[str]], Mapping[str, DatasetRef]]
 
 
 class Mirror:
@@ -91,17 +91,9 @@ class Mirror:
         """Trust datasets, under the ids that their recipes give."""
         self.database.transaction(lambda db: tables.trust(db, datasets))
 
-    def forget(self, mfids: Iterable[str] | None = None) -> None:
-        """Stop trusting these datasets; without `mfids`, clear the mirror, so that everything is read again."""
-        if mfids is not None:
-            self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
-            return
-
-        def clear(db: sqlite3.Connection) -> None:
-            for table in ("dataset", "trusted", "member", "slot", "feed", "stated", "absent"):
-                db.execute(f"DELETE FROM {table}")  # noqa: S608  a name of ours
-
-        self.database.transaction(clear)
+    def forget(self, mfids: Iterable[str]) -> None:
+        """Stop trusting these datasets."""
+        self.database.write_many("DELETE FROM trusted WHERE mfid = ?", [(mfid,) for mfid in mfids])
 
     def attempts(self) -> dict[str, int]:
         """Return the latest known attempt at each repeated recipe, by the id of its first attempt."""
@@ -251,7 +243,7 @@ class Mirror:
 
         self.database.transaction(note)
 
-    def records(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
+    def records(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Return the records of these datasets as last read; those never read are left out."""
         names = ", ".join(tables.READ)
         sql = f"SELECT {names} FROM dataset WHERE mfid IN (SELECT value FROM json_each(?))"  # noqa: S608  names of ours
@@ -274,15 +266,15 @@ class Mirror:
         row = self.database.row(f"SELECT count(*) FROM dataset WHERE {tables.of_project(project)}", project)  # noqa: S608
         return max(0, total - int(row[0]))
 
-    def read(self, mfids: Collection[str]) -> dict[str, JsonMapping]:
+    def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
         return self._written(self._read(mfids))
 
-    def read_scope(self, project: str, scope: str) -> dict[str, JsonMapping]:
+    def read_scope(self, project: str, scope: str) -> dict[str, StoredRecord]:
         """Read all datasets of a project with the keyword `scope` at Crucible, and store their records."""
         return self._written(self._listed(project, scope))
 
-    def _written(self, rows: Sequence[Row]) -> dict[str, JsonMapping]:
+    def _written(self, rows: Sequence[Row]) -> dict[str, StoredRecord]:
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 
@@ -480,9 +472,8 @@ class Mirror:
         latest = feed.latest or None if feed else None
         changed = self._changed_since(project, latest) if latest else self._modified_since(project)
         total = self._client().datasets.count(**_within(project))
-        _, present = self.database.transaction(
-            lambda db: (tables.store(db, project, changed, everything=latest is None), tables.ids_of(db, project))
-        )
+        self.database.transaction(lambda db: tables.store(db, project, changed, everything=latest is None))
+        present = self.database.transaction(lambda db: tables.ids_of(db, project))
         if len(present) != total:
             self._reconcile(project, present)
         return self._snapshot(project)

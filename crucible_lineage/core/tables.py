@@ -288,7 +288,7 @@ class StoredRecord(Mapping[str, Any]):
 class Snapshot:
     """A project's datasets by id, read-only, one object for all callers."""
 
-    records: dict[str, JsonMapping]
+    records: dict[str, StoredRecord]
     summaries: dict[str, Summary]
 
 
@@ -325,8 +325,8 @@ def of_project(project: str) -> str:
     return "project = ?" if project != EVERYTHING else "? = ''"
 
 
-def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> int:
-    """Store rows, with `everything` as the complete project, never over later ones; return how many are new."""
+def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everything: bool) -> None:
+    """Store rows, with `everything` as the complete project, never over later ones."""
     if everything:
         drop(db, ids_of(db, project) - {row.mfid for row in rows} - unlisted_statements(db))
         set_feed(db, project, EVERYTHING, FeedState("", ""))
@@ -335,7 +335,7 @@ def store(db: sqlite3.Connection, project: str, rows: Sequence[Row], *, everythi
     if row is not None and (state := unsealed(row[0], project.casefold(), EVERYTHING)):
         state = sealed(FeedState("", max(latest, state[1])), project.casefold(), EVERYTHING)
         db.execute("UPDATE feed SET state = ? WHERE project = ? AND scope = ''", (state, project))
-    return write(db, rows)
+    write(db, rows)
 
 
 def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) -> None:
@@ -343,8 +343,8 @@ def set_feed(db: sqlite3.Connection, project: str, scope: str, feed: FeedState) 
     db.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, hex(randomblob(8)))", row)
 
 
-def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
-    """Store rows with the slots that they fill; return how many are new or changed."""
+def write(db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Store rows with the slots that they fill."""
     changed = [row for row in rows if db.execute(_WRITE, row.values).rowcount > 0]
     db.executemany("DELETE FROM slot WHERE mfid = ?", [(row.mfid,) for row in changed])
     for row in changed:
@@ -353,7 +353,6 @@ def write(db: sqlite3.Connection, rows: Sequence[Row]) -> int:
             fill(db, status.project, row.mfid, status.fills)
     if changed:
         _renew(db)
-    return len(changed)
 
 
 def fill(db: sqlite3.Connection, project: str, mfid: str, slots: Mapping[str, SlotClaim]) -> None:
@@ -433,7 +432,7 @@ def snapshot_of(db: sqlite3.Connection, project: str) -> tuple[str | None, Snaps
     row = db.execute("SELECT token FROM feed WHERE project = ? AND scope = ''", (project,)).fetchone()
     sql = f"SELECT {', '.join(READ)} FROM dataset WHERE {of_project(project)} ORDER BY mfid DESC"  # noqa: S608  of ours
     rows = db.execute(sql, (project,))
-    records: dict[str, JsonMapping] = {}
+    records: dict[str, StoredRecord] = {}
     summaries: dict[str, Summary] = {}
     damaged = []
     width = len(COLUMNS)

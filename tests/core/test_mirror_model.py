@@ -14,6 +14,7 @@ from crucible_lineage.core.mirror import Mirror
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_to_json
 from crucible_lineage.errors import NotFoundError
 from crucible_lineage.refs import DatasetRef, ProjectChanges
+from tests.runs import forget
 
 PROJECT, SCOPE = "lab", "pipeline:raman"
 Record = dict[str, Any]
@@ -174,7 +175,7 @@ def test_after_any_history_the_mirror_equals_the_service(tmp_path: Path, seed: i
         elif move == "lose":
             service.lose(one)
         elif move == "forget":
-            mirror.forget()
+            forget(mirror)
         elif move == "list" and revisions:
             assert dict(mirror.snapshot(PROJECT).records) == service.records
         elif move == "sync":

@@ -25,6 +25,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
+from tests.runs import forget
 from tests.serving import start_server
 
 STEP = int(os.environ.get("CRASH_STEP", "12"))  # `make crash` tries every write
@@ -44,7 +45,7 @@ def state(settings: Settings, state_of: Any) -> dict[str, Any]:
 def run_again(lab: Any, settings: Settings, refresh: bool = False) -> None:
     with Session(settings) as session:
         if refresh:
-            session.mirror.forget()
+            forget(session.mirror)
         result = plan_and_run(
             bind_file(lab.pipeline, session.store), session, lambda: LocalEngine(session, 1), lambda event: None
         )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.ask.verify import verify_dataset
+from tests.runs import forget
 
 OTHER_MFID = "0tr5k2ndm5zvd000nr21qakeh4"
 
@@ -173,7 +174,7 @@ def test_a_cycle_is_found_as_a_path(made: Any) -> None:
 
 
 def test_a_deleted_last_dataset_is_found_through_the_list_of_deletions(made: Any) -> None:
-    made.session.mirror.forget()
+    forget(made.session.mirror)
     made.session.client.deletions.delete(made.total, force=True, elevated=True)
     assert made.findings() == {("missing-dataset", (made.total,))}
 

@@ -14,11 +14,12 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 
 def rerun(lab: Any, made: Any) -> None:
     """Run the pipeline, after everything that was read of Crucible was removed."""
-    made.session.mirror.forget()
+    forget(made.session.mirror)
     bound = bind_file(lab.pipeline, made.session.store)
     assert plan_and_run(bound, made.session, lambda: LocalEngine(made.session, 2), lambda event: None).ok
 

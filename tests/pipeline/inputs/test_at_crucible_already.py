@@ -15,6 +15,7 @@ from crucible_lineage.pipeline.plan.files import find_raw, hash_files, register_
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 ONE = """
 pipeline: counting
@@ -51,7 +52,7 @@ def test_bytes_that_an_instrument_has_uploaded_are_found_even_with_a_declared_ti
     assert ran.inputs["first"] == (theirs,)
     assert len(session.client.datasets.list(project_id="lab")) == 2
     assert run(pipeline).executed == []
-    session.mirror.forget()
+    forget(session.mirror)
     again = run(pipeline)
     assert (again.inputs["first"], again.executed) == ((theirs,), [])
 

@@ -18,6 +18,7 @@ from crucible_lineage.errors import InputError
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.provenance.recipe import derived_mfid
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 Run = Callable[..., RunResult]
 
@@ -264,5 +265,5 @@ def test_facts_that_a_result_lacks_come_from_the_data_behind_it(
     plan = planned(lab.pipeline)
     assert {name for name, step in plan.items() if step.state != "fresh"} == {"summary"}
     assert "metadata.number of" in plan["summary"].causes[0]
-    session.mirror.forget()
+    forget(session.mirror)
     assert planned(lab.pipeline)["summary"].datasets == plan["summary"].datasets

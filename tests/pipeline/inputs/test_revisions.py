@@ -12,6 +12,7 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.corrections import apply_changes, changes_of, corrections
 from crucible_lineage.pipeline.plan.planner import make_plan
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 EACH = """
 pipeline: names
@@ -74,7 +75,7 @@ def test_another_machine_finds_a_renamed_file_by_its_bytes(lab: Any, run: Any, s
     lab.file("scan-1.txt", "1 2")
     run(lab.declare(EACH))
     (lab.folder / "scan-1.txt").rename(lab.folder / "scan-9.txt")
-    session.mirror.forget()
+    forget(session.mirror)
     assert not run(lab.pipeline).executed
 
 

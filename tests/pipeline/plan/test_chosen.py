@@ -9,6 +9,7 @@ from typing import Any
 
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.session import Session
+from tests.runs import forget
 
 Run = Callable[..., RunResult]
 
@@ -85,7 +86,7 @@ def test_force_accepts_a_step_or_one_of_its_instances(
     assert len(third.executed) == 2
     assert session.client.datasets.get(mfid).unique_id, "a new attempt stands beside the old one"
     assert run(lab.pipeline).datasets == third.datasets, "the latest attempt is the one that counts"
-    session.mirror.forget()
+    forget(session.mirror)
     assert run(lab.pipeline).datasets == third.datasets
 
 

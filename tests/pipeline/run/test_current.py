@@ -18,8 +18,8 @@ from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.registration.read import registered
 from crucible_lineage.session import Session
 from crucible_lineage.standing.slots import make_current_now
+from tests.runs import forget, run
 from tests.runs import listed_states as states
-from tests.runs import run
 
 
 def current(session: Session, step: str) -> set[str]:
@@ -46,7 +46,7 @@ def test_a_run_that_changes_nothing_writes_nothing(lab: Any, session: Session) -
     assert calls == [], "nothing was changed by others, which the data folder tells"
     run(session, lab.pipeline, scaled__factor=4)
     run(session, lab.pipeline)
-    session.mirror.forget()
+    forget(session.mirror)
     calls.clear()
     again = run(session, lab.pipeline)
     assert (again.executed, again.current_again, set(calls)) == ([], (), {"GET"}), "all is read again"

@@ -13,7 +13,7 @@ from crucible_lineage.pipeline.run.result import StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.session import Session
-from tests.runs import run, states
+from tests.runs import forget, run, states
 
 
 def supersedes(mfid: str, session: Session) -> str | None:
@@ -124,7 +124,7 @@ def test_a_parent_with_several_files_needs_a_choice(lab: Any, session: Session) 
 def test_files_without_a_time_are_adopted_by_their_bytes(lab: Any, session: Session) -> None:
     lab.declare(lab.pipeline.read_text().replace(', timestamp: "2024-05-01T12:00:00Z"', ""))
     first = run(session, lab.pipeline)
-    session.mirror.forget()
+    forget(session.mirror)
     second = run(session, lab.pipeline)
     assert second.inputs == first.inputs
     assert second.executed == []
@@ -169,7 +169,7 @@ def test_a_result_is_associated_with_the_samples_of_its_parents(lab: Any, sessio
     result = run(session, lab.pipeline)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
     assert on_wafer == {*result.inputs["first"], result.datasets["scaled"]["out"], result.datasets["total"]["out"]}
-    session.mirror.forget()
+    forget(session.mirror)
     lab.declare(lab.pipeline.read_text().replace("factor: 3", "factor: 5"))
     again = run(session, lab.pipeline)
     on_wafer = {dataset.unique_id for dataset in session.client.datasets.list(sample_mfid=wafer, limit=None)}
