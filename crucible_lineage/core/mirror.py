@@ -307,16 +307,13 @@ class Mirror:
         if is_full:
             rows = self._listed(project, scope) if latest or modified else []
             return rows, {row.mfid: row.modified for row in rows}
-        if len(changed) <= ONE_BY_ONE or not latest:
-            rows = self._read(changed) if changed else []
-        else:
-            rows = [row for row in self._listed(project, scope, modification_time_gte=latest) if row.mfid in changed]
+        rows = self._read(changed, project_id=project, keyword=scope, **_since(latest))
         known = {mfid: when for mfid, when in modified.items() if mfid not in changed}
         return rows, known | {row.mfid: row.modified for row in rows}
 
-    def _listed(self, project: str, scope: str, **filters: Any) -> list[Row]:
+    def _listed(self, project: str, scope: str) -> list[Row]:
         listed = self._client().datasets.iter(
-            project_id=project, keyword=scope, include_metadata=True, include_links=True, **filters
+            project_id=project, keyword=scope, include_metadata=True, include_links=True
         )
         try:
             return [Row.of(dataset.model_dump()) for dataset in listed]
@@ -375,20 +372,15 @@ class Mirror:
         if is_empty:
             return [], self._gone(known.keys(), own)
         new = {mfid for mfid, when in changed.items() if known.get(mfid) != when}
-        datasets, rows = self._client().datasets, list[Row]()
+        datasets = self._client().datasets
         removed: Collection[str] = ()
         if not new and is_recent:
-            return rows, removed
+            return [], removed
         if datasets.count(keyword=KEYWORD) != len(known.keys() | new):  # some were removed or became visible
             listed = {dataset.unique_id for dataset in datasets.iter(keyword=KEYWORD)}
             new, removed = (new & listed) | (listed - known.keys()), self._gone(known.keys() - listed, own)
-        if len(new) <= ONE_BY_ONE:
-            return self._read(new, is_stated=True) if new else rows, removed
-        since: JsonObject = {"modification_time_gte": latest} if latest and not removed else {}
-        for dataset in datasets.iter(keyword=KEYWORD, include_metadata=True, include_links=True, **since):
-            if dataset.unique_id in new:
-                rows.append(Row.of(dataset.model_dump(), is_stated=True))
-        return rows, removed
+        since = {} if removed else _since(latest)
+        return self._read(new, is_stated=True, keyword=KEYWORD, **since), removed
 
     def _gone(self, absent: Collection[str], own: Collection[str]) -> set[str]:
         """Return those of the absent statements that are gone: own ones are read by id before lists have them."""
@@ -510,7 +502,7 @@ class Mirror:
         """Drop removed datasets; read those that appeared without being modified."""
         listed = {dataset.unique_id for dataset in self._client().datasets.iter(**_within(project))}
         new = listed - present
-        rows = self._read(new) if len(new) <= ONE_BY_ONE else self._modified_since(project)
+        rows = self._read(new, sort="updated", **_within(project))
         gone = self._gone(present - listed, self.database.transaction(tables.unlisted_statements))
 
         def reconcile(db: sqlite3.Connection) -> None:
@@ -520,10 +512,16 @@ class Mirror:
 
         self.database.transaction(reconcile)
 
-    def _read(self, mfids: Collection[str], *, is_stated: bool = False) -> list[Row]:
-        """Read datasets by id, as far as they exist; `is_stated` says that they are listed among statements."""
-        found = fetch_datasets(self._client(), mfids, include_links=True).found.values()
-        return [Row.of(record, is_stated=is_stated) for record in found]
+    def _read(self, mfids: Collection[str], *, is_stated: bool = False, **filters: Any) -> list[Row]:
+        """Read datasets, as far as they exist: by id, or many by a listing with these filters, if any.
+
+        `is_stated` says that they are listed among statements.
+        """
+        if filters and len(mfids) > ONE_BY_ONE:
+            listed = self._client().datasets.iter(include_metadata=True, include_links=True, **filters)
+            return [Row.of(each.model_dump(), is_stated=is_stated) for each in listed if each.unique_id in mfids]
+        found = fetch_datasets(self._client(), mfids, include_links=True).found if mfids else {}
+        return [Row.of(record, is_stated=is_stated) for record in found.values()]
 
     def _snapshot(self, project: str) -> Snapshot:
         """Return the snapshot, newest first as Crucible lists them; the same object while nothing has changed."""
@@ -549,6 +547,10 @@ class Mirror:
 
 def _within(project: str) -> dict[str, Any]:
     return {} if project == EVERYTHING else {"project_id": project}
+
+
+def _since(latest: str) -> JsonObject:
+    return {"modification_time_gte": latest} if latest else {}
 
 
 def _is_older(before: FeedState, changes: ProjectChanges, members: Mapping[str, str]) -> bool | None:
