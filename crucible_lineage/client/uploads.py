@@ -43,12 +43,11 @@ from crucible_lineage.errors import (
 )
 from crucible_lineage.machine.checksums import FileChecksums, blocks, crc32c_text, part_checksums, require_unchanged
 from crucible_lineage.machine.disk import private_folder, replacing
-from crucible_lineage.machine.process import traffic
+from crucible_lineage.machine.process import PARTS_AT_ONCE, traffic
 from crucible_lineage.text.times import utc
 
 GIVEN_BYTES = 64 << 10  # chosen: encoding so much costs less than three more calls
 SESSION_TRIES = 3
-CONCURRENT_PARTS = 4  # measured on loopback: more add CPU, not speed
 EXPIRY_MARGIN_S = 30.0
 PARTS_PER_SIGNING = 32  # the service's limit
 SMALLEST_CHUNK = 32 << 20  # as in the official client
@@ -304,7 +303,7 @@ class SignedUpload:
         links = self._sign(path, parts)
         if len(parts) == 1:
             return self._send_part(path, parts[0], links[parts[0].number])
-        with ThreadPoolExecutor(CONCURRENT_PARTS, thread_name_prefix="upload") as pool:
+        with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload") as pool:
             send = self._send_part
             running = [pool.submit(copy_context().run, send, path, part, links[part.number]) for part in parts]
             try:

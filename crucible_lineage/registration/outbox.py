@@ -114,15 +114,12 @@ class Outbox:
     def find(self, mfid: str) -> DatasetRef | None:
         """Return the waiting dataset with this id, for use by steps."""
         self._read()
-        with self._lock:
-            entry = self._refs.get(mfid)
+        entry = self._refs.get(mfid)
         return entry[1] if entry else None
 
     def label(self, name: str) -> Payload | None:
         """Return the label of the payload with this least id, even if another process has just added it."""
-        with self._lock:
-            known = self._known.get(name)
-        folder = self.folder / name
+        known, folder = self._known.get(name), self.folder / name
         if known is None and (folder / RESULT).exists() and (payload := self._read_back(folder)):
             with self._lock:
                 self._take_in(payload)
@@ -131,14 +128,12 @@ class Outbox:
 
     def opened(self, label: Payload) -> Payload | None:
         """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
-        with self._lock:
-            payload = self._open.get(label.name)
+        payload = self._open.get(label.name)
         return payload if payload and payload.made == label.made else self._read_back(label.folder)
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
         """Return the names of the payloads in which any of these datasets wait."""
-        with self._lock:
-            return sorted({entry[0] for mfid in mfids if (entry := self._refs.get(mfid))})
+        return sorted({entry[0] for mfid in mfids if (entry := self._refs.get(mfid))})
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """Return the waiting dataset with this id, as it is to be registered."""
@@ -152,9 +147,8 @@ class Outbox:
 
     def _label_of(self, mfid: str) -> Payload | None:
         self._read()
-        with self._lock:
-            entry = self._refs.get(mfid)
-            return self._known.get(entry[0]) if entry else None
+        entry = self._refs.get(mfid)
+        return self._known.get(entry[0]) if entry else None
 
     def all(self, *, again: bool = False) -> list[Payload]:
         """Return the labels of all payloads, oldest first; with `again`, including changes by other processes."""

@@ -322,4 +322,5 @@ def test_an_equal_result_that_another_machine_registered_first_is_not_ours(machi
         machine.put("one", "1")
         with machine.delivering() as deliverer:
             assert deliverer.drain(30.0)
-    assert [(one.outcome, one.is_ours) for one in (*there.heard, *here.heard)] == [(DELIVERED, True), (DELIVERED, False)]
+    heard = [*there.heard, *here.heard]
+    assert [(one.outcome, one.is_ours) for one in heard] == [(DELIVERED, True), (DELIVERED, False)]
