@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from crucible_lineage.errors import StorageError
 
@@ -122,55 +121,14 @@ def draft_beside(path: Path, ending: str) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a draft that replaces `path` if the block succeeds: the file is complete or unchanged.
-
-    A lock marks the draft as in use, and ends with the process, however that ends: the next replacement of the file
-    removes a draft that is not in use.
-    """
-    draft, file = _locked_draft(path)
-    with file:
-        try:
-            yield draft
-            draft.replace(path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
-
-
-def _locked_draft(path: Path) -> tuple[Path, BinaryIO]:
-    """Create a draft of `path`, locked until the file is closed. Where there are no locks, it is closed already."""
-    number = 0
-    while True:
-        draft = draft_beside(path, f"-{number}.part")
-        with suppress(OSError), draft.open("r+b") as unused:  # there is none, it is in use, or there are no locks
-            _lock(unused)
-            if os.path.samestat(os.fstat(unused.fileno()), draft.stat()):
-                draft.unlink()
-        try:
-            file = draft.open("xb")
-        except FileExistsError:
-            number += 1
-            continue
-        try:
-            _lock(file)
-        except BlockingIOError:  # another process found it before it was locked, and removes it
-            file.close()
-            continue
-        except OSError:
-            file.close()
-            return draft, file
-        if os.fstat(file.fileno()).st_nlink:
-            return draft, file
-        file.close()
-
-
-def _lock(file: BinaryIO) -> None:
-    """Lock an open file until it is closed. Raises BlockingIOError if it is locked, OSError if there are no locks."""
-    if os.name != "posix":
-        raise OSError(errno.ENOLCK, "Windows cannot rename an open file")
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Yield the path of a draft that replaces `path` if the block succeeds: the file is complete or unchanged."""
+    draft = draft_beside(path, f"-{secrets.token_hex(4)}.part")
+    try:
+        yield draft
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def _create(path: Path, content: bytes) -> None:

@@ -1,8 +1,7 @@
-"""Files that are replaced at once: complete or unchanged, and without drafts of ended processes."""
+"""Files that are replaced at once: complete or unchanged."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ with replacing(Path(sys.argv[1])) as draft:
     sys.stdin.readline()
     draft.write_text("whole")
 """
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="an open file cannot be renamed, so drafts have no locks")
 
 
 @contextmanager
@@ -43,18 +41,6 @@ def writing(target: Path) -> Iterator[subprocess.Popen[str]]:
 
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
-
-
-def test_the_draft_of_a_killed_process_is_removed_by_the_next_replacement(tmp_path: Path) -> None:
-    target = tmp_path / "peaks.csv"
-    target.write_text("old")
-    with writing(target) as process:
-        process.kill()
-        process.wait()
-    assert sorted(contents(tmp_path).values()) == ["half", "old"]
-    with replacing(target) as draft:
-        draft.write_text("new")
-    assert contents(tmp_path) == {"peaks.csv": "new"}
 
 
 def test_two_processes_replace_a_file_at_once(tmp_path: Path) -> None:
