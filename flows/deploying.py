@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -26,6 +26,7 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import PACKAGE
 from crucible_lineage.pipeline.declare.pipeline import INHERIT, PipelineSpec
 from crucible_lineage.pipeline.declare.yaml import read_document
+from crucible_lineage.pipeline.watch import REQUESTED
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.tasks.sessions import CrucibleConnection
 
@@ -59,6 +60,8 @@ class DeploymentRequest:
         for event, attributes in (self.spec.trigger or {}).items():
             match = ", ".join(f"{name}={value}" for name, value in attributes.items())
             parts.append(f"on {event}" + (f" with {match}" if match else ""))
+        if self.spec.request:
+            parts.append(f"on requests of {self.spec.request.name}")
         return tuple(parts)
 
 
@@ -150,14 +153,14 @@ def _deployment(request: DeploymentRequest) -> RunnerDeployment:
     )
     # A tick of the schedule during a run is dropped, so that a hanging run lets none queue; the next tick makes up for
     # it. After an event nothing would: its data may have arrived after the current run listed its inputs.
-    strategy = ConcurrencyLimitStrategy.ENQUEUE if spec.trigger else ConcurrencyLimitStrategy.CANCEL_NEW
+    strategy = ConcurrencyLimitStrategy.ENQUEUE if spec.trigger or spec.request else ConcurrencyLimitStrategy.CANCEL_NEW
     deployment = run_pipeline.to_deployment(
         name=spec.pipeline,
         description=spec.description or f"Pipeline {spec.pipeline} of project {spec.project}.",
         tags=["crucible", f"project:{spec.project}"],
         parameters=parameters,
         schedules=[schedule] if schedule else None,
-        triggers=[_trigger(spec, event, attributes) for event, attributes in (spec.trigger or {}).items()],
+        triggers=[*(_trigger(spec, *declared) for declared in (spec.trigger or {}).items()), *_on_request(spec)],
         concurrency_limit=ConcurrencyLimitConfig(limit=request.limit or 1, collision_strategy=strategy),
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
@@ -187,6 +190,7 @@ def _run_form(spec: PipelineSpec, fixed: JsonObject) -> ParameterSchema:
             },
             "only": {**steps, "title": "Only", "description": "Make only these steps."},
             "force": {**steps, "title": "Force", "description": "Make these steps again; earlier results are kept."},
+            **({"request": {"title": "Request", "type": "object"}} if spec.request else {}),
             **{
                 name: {
                     "title": name.capitalize(),
@@ -238,6 +242,15 @@ def _trigger(spec: PipelineSpec, event: str, attributes: Mapping[str, str]) -> D
         threshold=1,
         within=timedelta(0),
     )
+
+
+def _on_request(spec: PipelineSpec) -> Iterator[DeploymentEventTrigger]:
+    """Yield a trigger that starts a run for each request that the pipeline answers, with the request as parameter."""
+    if spec.request is not None:
+        template = {"__prefect_kind": "jinja", "template": "{{ event.resource['request'] }}"}
+        trigger = _trigger(spec, REQUESTED, {"request_kind": spec.request.name})
+        trigger.parameters = {"request": {"__prefect_kind": "json", "value": template}}
+        yield trigger
 
 
 def _find(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:

@@ -20,7 +20,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
@@ -39,6 +39,7 @@ from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.plan import PipelinePlan
 from crucible_lineage.pipeline.plan.planner import by_project
 from crucible_lineage.pipeline.processes.supervised import stop_run
+from crucible_lineage.pipeline.requests import Pipelines, answer_event
 from crucible_lineage.pipeline.run.result import Listener, RunResult, StepChoice, Stop
 from crucible_lineage.pipeline.run.run import noting_unstarted, plan_and_run
 from crucible_lineage.registration.deliver import Deliverer
@@ -105,6 +106,7 @@ def run_pipeline(
     overrides: JsonObject | None = None,
     only: Sequence[str] = (),
     force: Sequence[str] = (),
+    request: JsonObject | None = None,
 ) -> State[Any]:
     """Run a pipeline. The flow run is Completed if every step has its result; else Failed, with the reasons.
 
@@ -114,6 +116,7 @@ def run_pipeline(
         overrides: Parameters for this run, as in {"axis.degree": 4}.
         only: Make only these steps.
         force: Make these steps again, and keep their earlier results.
+        request: Answer this request for results of one dataset, as {"dsid": MFID}, and run for no other.
     """
     session = session_for(crucible)
     path = located(pipeline)
@@ -123,16 +126,27 @@ def run_pipeline(
     get_run_logger().info(session.settings.describe())
     engine = PrefectEngine(session)
     ends = list[State[Any]]()
+
+    def run(one: BoundPipeline, choice: StepChoice = observer.choice) -> RunResult:
+        with reporting(one, observer.listener) as listen:
+            result = observer.result = plan_and_run(
+                *(one, session, lambda: engine, listen, choice, observer.stop),
+                arrived=telling_arrived(),
+                planned=observer.planned,
+            )
+        where = f" in project {one.spec.project}" if one is not bound else ""
+        ends.append(state_of(result, session, f"pipeline {one.name}{where}"))
+        return result
+
     with marked_alive(session.settings.data):
+        if request is not None:
+            narrowed = replace(observer.choice, is_request=True)
+            answered = answer_event(request, Pipelines([bound], session), partial(run, choice=narrowed))
+            return (
+                Completed(message=", ".join(answered.results)) if answered.results else Failed(message=answered.reason)
+            )
         for one in by_project(bound, session):
-            with reporting(one, observer.listener) as listen:
-                result = observer.result = plan_and_run(
-                    *(one, session, lambda: engine, listen, observer.choice, observer.stop),
-                    arrived=telling_arrived(),
-                    planned=observer.planned,
-                )
-            where = f" in project {one.spec.project}" if one is not bound else ""
-            ends.append(state_of(result, session, f"pipeline {one.name}{where}"))
+            run(one)
     return next((state for state in ends if not state.is_completed()), ends[-1])
 
 

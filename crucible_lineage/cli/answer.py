@@ -19,6 +19,8 @@ from crucible_lineage.cli.progress import Progress
 from crucible_lineage.core.journal import COMPLETE
 from crucible_lineage.errors import FAILURE, INTERRUPTED, TRANSIENT, UNREACHABLE
 from crucible_lineage.lineage.labels import plain
+from crucible_lineage.pipeline.declare.inputs import located
+from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.requests import (
     FAILED,
@@ -65,7 +67,7 @@ def answer_command(
 
     With --once, exit code 1 if a request failed, 3 if one waits.
     """
-    found = Pipelines(pipelines, session)
+    found = Pipelines([bind_file(located(file), session.store) for file in pipelines], session)
     source = _source(found, session, queue or os.environ.get(BROKER))
     click.echo(f"{session.settings.describe()}\nanswering {', '.join(found.by_kind)}", err=True)
     is_stopped, ended = False, list[str]()

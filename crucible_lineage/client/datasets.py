@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -349,7 +350,7 @@ class RequestCalls(ListedCalls[ResultRequest]):
 
     def ask(self, mfid: str, kind: str, parameters: JsonObject | None = None) -> ResultRequest:
         """Request a result of a dataset, as `mosaic_stitch`; the parameters are those of steps, as STEP.NAME."""
-        path = f"/datasets/{segment(mfid, 'dataset')}/{segment(kind, 'request')}"
+        path = f"/datasets/{segment(mfid)}/{quote(kind, safe='')}"
         params = {"parameters": json.dumps(parameters)} if parameters else None
         return self._connection.record(ResultRequest, "POST", path, f"request {kind} of {mfid}", params=params)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from crucible_lineage.core.journal import COMPLETE, RequestRow
 from crucible_lineage.errors import TRANSIENT, InputError, LineageError, NotFoundError, UnreachableError, nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
-from crucible_lineage.pipeline.declare.inputs import Mfid, SelectInput, located
+from crucible_lineage.pipeline.declare.inputs import Mfid, SelectInput
 from crucible_lineage.pipeline.declare.pipeline import INHERIT, RequestSpec
 from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bind import bind_file
@@ -77,20 +77,19 @@ class Message(BaseModel):
     dsid: Mfid
     parameters: dict[str, Any] = {}
     request: str = ""
+    number: int | None = None  # at the embedded Crucible
 
 
 class Pipelines:
     """The declared pipelines that answer requests, by kind. Raises InputError for one that answers none."""
 
-    def __init__(self, files: Sequence[str], session: Session) -> None:
+    def __init__(self, pipelines: Iterable[BoundPipeline], session: Session) -> None:
         self.session = session
         self.by_kind: dict[str, BoundPipeline] = {}
-        for file in files:
-            bound = bind_file(located(file), session.store)
-            kind = requests_of(bound).name
-            if kind in self.by_kind:
-                raise InputError(f"{file} and {self.by_kind[kind].spec.path} both answer {kind}; name one of them")
-            self.by_kind[kind] = bound
+        for bound in pipelines:
+            other = self.by_kind.setdefault(kind := requests_of(bound).name, bound)
+            if other is not bound:
+                raise InputError(f"{bound.spec.path} and {other.spec.path} both answer {kind}; name one of them")
 
     def bound_for(self, request: Request) -> BoundPipeline:
         """Return the pipeline for the dataset of the request, in its project if so declared."""
@@ -193,6 +192,15 @@ def stored(session: Session, kinds: Sequence[str]) -> Iterator[Taken]:
         if found.kind in kinds:
             request = Request(found.kind, found.dataset_mfid, found.parameters)
             yield Taken(request, "", partial(_state_end, client, found.id))
+
+
+def answer_event(message: JsonObject, pipelines: Pipelines, run: Callable[[BoundPipeline], RunResult]) -> Answer:
+    """Answer the request in an event that `watch` reported, also at the Crucible that keeps it."""
+    asked = Message.model_validate(message)
+    ended = answer(Request(next(iter(pipelines.by_kind)), asked.dsid, asked.parameters), pipelines, run)
+    if asked.number is not None:
+        _state_end(pipelines.session.client, asked.number, ended)
+    return ended
 
 
 def _state_end(client: CrucibleClient, number: int, ended: Answer) -> None:

@@ -8,6 +8,7 @@ or one without its marks, register the same dataset.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ from crucible_lineage.text.times import utc
 
 DATASET_CREATED, INGESTION_COMPLETED = "crucible.dataset.created", "crucible.ingestion.completed"
 INGESTION_FAILED = "crucible.ingestion.failed"
+REQUESTED = "crucible.request.created"
 MOST_CHARACTERS = 500  # of an ingestor's error
 PATIENCE = timedelta(days=1)  # longest wait for an incomplete dataset
 OVERLAP = timedelta(minutes=2)  # a record with an earlier time may become visible after one with a later time
@@ -85,9 +87,10 @@ class Watcher:
             self.session.store.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
 
     def poll(self) -> Iterator[list[DatasetEvent]]:
-        """Yield the events in two lists. A list counts as reported when the next one is requested."""
+        """Yield the events in lists. A list counts as reported when the next one is requested."""
         yield from self._new_datasets()
         yield from self._ended_ingestions()
+        yield from self._new_requests()
 
     def _new_datasets(self) -> Iterator[list[DatasetEvent]]:
         mark = self.session.store.mark(self._datasets)
@@ -125,6 +128,24 @@ class Watcher:
         up_to = max([mark["up_to"], *requests])
         open_ = [request.id for request in requests.values() if request.is_open]
         self.session.store.set_mark(self._ingestions, {"up_to": up_to, "open": open_})
+
+    def _new_requests(self) -> Iterator[list[DatasetEvent]]:
+        """Yield the new requests for results, if this Crucible keeps any."""
+        name = f"watch requests {self.project or '*'}"
+        up_to, client = self.session.store.mark(name).get("up_to", 0), self.session.client
+        try:
+            new = [found for found in client.requests.iter(status="requested") if found.id > up_to]
+        except NotFoundError:
+            return
+        events = []
+        for found in new:
+            dataset = client.datasets.get(found.dataset_mfid, include_metadata=True)
+            if self.project is None or not lies_elsewhere(dataset, self.project):
+                message = {"dsid": found.dataset_mfid, "parameters": found.parameters, "number": found.id}
+                more = {"request_kind": found.kind, "request": json.dumps(message)}
+                events.append(self._event(REQUESTED, dataset, str(found.id), more))
+        yield events
+        self.session.store.set_mark(name, {"up_to": max([up_to, *(found.id for found in new)])})
 
     def _of_ingestion(self, request: IngestionRequest) -> DatasetEvent | None:
         try:

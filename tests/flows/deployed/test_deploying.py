@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from crucible_lineage.session import Session
+from crucible_lineage.settings import Settings
+
 SCHEDULE = "schedule: '0 2 * * *'\ntimezone: America/Los_Angeles\n"
 TRIGGER = "trigger: {crucible.dataset.created: {measurement: count*, kind: raw}}\n"
 
@@ -235,3 +238,40 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
     outputs = [part["prefect.resource.id"] for part in step["related"] if part["prefect.resource.role"] == "output"]
     assert len(outputs) == 1
     assert len(prefect.runs(deployment["id"], "AUTOMATION")) == 1
+
+
+def test_a_request_becomes_an_event_that_starts_a_run_for_its_dataset(
+    selected: Path,
+    lab: Any,
+    name: str,
+    data: Path,
+    tmp_path: Path,
+    crucible_lineage: Any,
+    results: Any,
+    prefect: Any,
+    pool: str,
+    worker: None,
+    eventually: Any,
+) -> None:
+    text = selected.read_text().replace("pipeline: selected", f"pipeline: {name}")
+    declared = lab.declare(f"{text}request: {{name: rga_analysis, input: counts}}\n", "requested.yaml")
+    deployed = crucible_lineage("deploy", declared, "--data", data, "--pool", pool)
+    assert "on requests of rga_analysis" in deployed.stdout
+    (deployment,) = prefect.deployments(name)
+    scan = tmp_path / "scan.txt"
+    scan.write_text("1\n2\n")
+    with Session(Settings(data)) as session:
+        session.ensure_project("lab")
+        asked, _ = (
+            session.client.datasets.create(
+                {"dataset_name": word, "project_id": "lab", "measurement": "counting", "data_type": "raw"}, files=[scan]
+            ).dsid
+            for word in ("asked", "other")
+        )
+        request = session.client.requests.ask(asked, "rga_analysis")
+        for _ in range(2):
+            assert crucible_lineage("watch", "--data", data, "--project", "lab", "--once").returncode == 0
+        eventually(lambda: session.client.requests.get(request.id).status == "complete")
+        eventually(lambda: [run["state_type"] for run in prefect.runs(deployment["id"], "AUTOMATION")] == ["COMPLETED"])
+        assert list(results()) == [asked]
+        assert session.client.requests.get(request.id).results
