@@ -24,7 +24,6 @@ from crucible_lineage.lineage.crate_data import (
     Entity,
     Reference,
     TextFile,
-    flat_software,
     readme_text,
     reference,
     workflow_text,
@@ -105,10 +104,6 @@ class _Builder(DataEntities):
                 endTime=instant(activity.ended, "milliseconds"),
                 agent=self.agent(activity.agent) if activity.agent else "",
                 actionStatus=DONE,
-                environment=[
-                    self.add(f"{action}/environment/{quote(name)}", "PropertyValue", name, value=value)
-                    for name, value in flat_software(activity.software or {}).items()
-                ],
                 object=[self._input(tool, use) for use in activity.used] + self._params(tool, action, activity),
                 result=[
                     self._example(tool, "output", made.role, "Dataset", self.dataset_id(made.mfid))
@@ -175,7 +170,8 @@ class _Builder(DataEntities):
         """Add the recorded versions as a requirements file for `uv` and `pip`."""
         software = mapping(activity.software)
         pins = [f"{package}=={version}" for package, version in mapping(software.get("packages")).items()]
-        content = "\n".join([f"# Python {text(software.get('python'))}", *pins]) + "\n"
+        head = f"# Python {text(software.get('python'))}, {text(software.get('platform'))}"
+        content = "\n".join([head, *pins]) + "\n"
         file = TextFile(f"environment/{number}-{name}.txt", f"what {activity.step} ran with", content)
         self.texts.append(file)
         self.add_text(file)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from crucible_lineage.ids import is_orcid
-from crucible_lineage.json_types import JsonObject, mapping
+from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.labels import plain
 from crucible_lineage.lineage.model import Node
 from crucible_lineage.lineage.prov import (
@@ -27,7 +27,7 @@ from crucible_lineage.text.times import measured_at
 
 TERMS = "https://w3id.org/ro/terms/workflow-run#"
 ADDED_TERMS = {  # to the context of RO-Crate 1.1
-    **{name: TERMS + name for name in ("environment", "resourceUsage", "containerImage", "ContainerImage", "registry")},
+    **{name: TERMS + name for name in ("resourceUsage", "containerImage", "ContainerImage", "registry")},
     **{name: TERMS + name for name in ("tag", "sha256", "ParameterConnection", "connection")},
     **{name: TERMS + name for name in ("sourceParameter", "targetParameter")},
     "buildInstructions": "https://codemeta.github.io/terms/buildInstructions",
@@ -255,12 +255,6 @@ def readme_text(header: CrateHeader, rights: Rights, extras: Sequence[TextFile])
     machine = f"`{METADATA}` describes everything here for programs (RO-Crate, https://w3id.org/ro/crate)."
     about += [*(f"- {escape(plain(line))}" for line in rights.lines()), ""] if rights != Rights() else []
     return "\n".join([*about, machine, "", *listed]).rstrip() + "\n"
-
-
-def flat_software(software: Mapping[str, object]) -> dict[str, str]:
-    """Return the software by name: Python, the platform, and each package with its version."""
-    fields = {key: value for key, value in software.items() if isinstance(value, str)}
-    return fields | {name: str(version) for name, version in mapping(software.get("packages")).items()}
 
 
 def utf8(content: str) -> bytes:
