@@ -140,7 +140,6 @@ class Dataset(_Owned):
     slots. `stored_metadata` are as the service has them.
     """
 
-    unique_id: str = Field(default_factory=new_mfid)  # for one that is to be created
     resource_type: Literal["dataset"] = "dataset"
     dataset_name: str | None = None
     measurement: str | None = None

@@ -13,7 +13,7 @@ from crucible import CrucibleClient as Official
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.datasets import CreatedDataset
-from crucible_lineage.client.models import Dataset
+from crucible_lineage.client.models import Dataset, DatasetCreate
 from crucible_lineage.client.wire import parse
 from crucible_lineage.errors import FileConflictError, InputError, RefusedError, ServerError
 from tests.serving import RunningServer, start_server
@@ -101,8 +101,8 @@ def test_links_updates_and_models_work_as_on_the_page(official_settings: Running
     with CrucibleClient() as client:
         client.projects.create(project_id="page-lab", organization="lab", project_lead="local")
         client.instruments.create(instrument_id="titan", instrument_name="Titan", location="B67")
-        made = client.datasets.create(Dataset(dataset_name="of our own model", project_id="page-lab"))
-        child = client.datasets.create(Dataset(dataset_name="child", project_id="page-lab"))
+        made = client.datasets.create(DatasetCreate(dataset_name="of our own model", project_id="page-lab"))
+        child = client.datasets.create(DatasetCreate(dataset_name="child", project_id="page-lab"))
         client.datasets.link_parent_child(parent_dataset_id=made.dsid, child_dataset_id=child.dsid)
         assert [dataset.unique_id for dataset in client.datasets.list_children(made.dsid)] == [child.dsid]
         updated = client.datasets.update(made.dsid, instrument_name="Titan", measurement="TEM")
