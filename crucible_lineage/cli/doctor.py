@@ -53,7 +53,6 @@ NEEDS: Mapping[str, str] = {
     "keywords": "keywords may have `:` and 40 characters, and lists find them",
     "uploads": "files of 1 MB and 40 MB arrive and come back with the same bytes",
     "empty files": "a file of 0 bytes can be uploaded",
-    "files by hash": "GET /files finds files of all datasets by their SHA-256",
     "file deletion": "an account may delete the files that it registered",
     "modification times": "modification_time moves when metadata or keywords change",
     "statements": "a hold counts at once, and no more when it is lifted",
@@ -204,13 +203,6 @@ class _Trial:
 
     def _empty_files(self) -> Outcome:
         return self._file("empty.txt", b"").size == 0, "0 bytes were stored"
-
-    def _files_by_hash(self) -> Outcome:
-        (file, *_) = self.client.files.list(self.plain)
-        found = self.client.files.list(sha256_hash=str(file.sha256_hash))
-        others = [file_record for file_record in found if file_record.sha256_hash != file.sha256_hash]
-        is_found = (file.mfid, self.plain) in [(file.mfid, file.dataset_mfid) for file in found]
-        return is_found and not others, f"{len(found)} found, {len(others)} of them with another hash"
 
     def _file_deletion(self) -> Outcome:
         stored = self._file("to be deleted.txt", b"for a moment")
