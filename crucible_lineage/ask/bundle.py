@@ -62,7 +62,7 @@ def to_share(session: Session, graph: LineageGraph) -> LineageGraph:
     return with_whole_records(session, with_hidden_parents(with_named_parents(session, graph)))
 
 
-def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str = "") -> Done:
+def write_bundle(session: Session, mfid: str, target: Path) -> Done:
     """Write a new ZIP file with the dataset and its ancestors. Raises InputError if it exists, or without `rocrate`."""
     if target.exists():
         raise InputError(f"write a bundle to {target}: the file already exists; name a new one")
@@ -79,7 +79,7 @@ def write_bundle(session: Session, mfid: str, target: Path, *, license_url: str 
             records[node.id] = TextFile(f"records/{node.id}.json", f"record of {node.name or node.id}", content)
             _write(part, records[node.id].path, content)
         own = [*records.values(), *_write_kit(session, graph, mfid, stored, part)]
-        header = _header(session, graph, mfid, license_url)
+        header = _header(session, graph, mfid)
         metadata_files = _write_metadata(graph, part, stored, header, [*own, *_CHECKING])
         others = [{"path": file.path, "sha256": file_sha256(part / file.path)} for file in [*own, *metadata_files]]
         entries = {**_bundle_list(graph, mfid, stored, records), "others": others}
@@ -124,7 +124,7 @@ def _figure(node: Node, stored: Mapping[str, _Stored], folder: Path) -> str:
     return ""
 
 
-def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) -> CrateHeader:
+def _header(session: Session, graph: LineageGraph, mfid: str) -> CrateHeader:
     node, settings = graph.node(mfid), session.settings
     names = {text(node.record.get("project_id")) for node in graph.nodes.values() if node.record} - {""}
     projects: dict[str, Rights] = {}  # as far as this key can see them
@@ -142,7 +142,6 @@ def _header(session: Session, graph: LineageGraph, mfid: str, license_url: str) 
         crucible_name="an embedded Crucible" if settings.embedded else f"Crucible at {settings.api_url}",
         crucible_url=instance if settings.embedded else str(settings.api_url),
         version=__version__,
-        license=license_url,
         projects=projects,
         about=mfid,
         publisher=organizations.get(text(node.record.get("project_id")), "") if node.record else "",

@@ -117,7 +117,7 @@ class Lineage(Answer):
 def _fits_together(
     dataset: str | None = None, projects: Sequence[str] = (), run: str | None = None,
     depth: int | None = None, up: bool = False, down: bool = False, output: Path | None = None,
-    kind: str | None = None, license_url: str = "", **_: object,
+    kind: str | None = None, **_: object,
 ) -> None:  # fmt: skip
     chosen = _chosen(kind, output)
     is_part, is_packed = depth is not None or up or down, chosen == BUNDLE
@@ -126,7 +126,6 @@ def _fits_together(
     else:
         _refuse(bool(projects), "give either the MFID of a dataset or --project, not both")
         _refuse(bool(run), "--run goes with --project, not with an MFID")
-    _refuse(bool(license_url) and not is_packed, f"--license goes with the format {BUNDLE}")
     _refuse(is_packed and output is None, "a bundle is written: name a new file with -o")
     _refuse(is_packed and is_part, "a bundle has all ancestors: leave --depth, --up and --down out")
     if dataset is not None and dataset.endswith(DECLARATIONS):
@@ -153,9 +152,6 @@ def lineage(
     kind: Annotated[
         str | None, option("By default, the ending of the file.", "--format", metavar="FORMAT", doors=(COMMAND,))
     ] = None,
-    license_url: Annotated[
-        str, option("The licence that a bundle states.", "--license", metavar="URL", doors=HERE)
-    ] = "",
     tell: Tell | None = None,
 ) -> Lineage | Done:  # fmt: skip
     """Show the lineage of the dataset MFID, or of a project, as a tree, or write it as a picture or for other programs.
@@ -193,7 +189,7 @@ def lineage(
     if chosen == BUNDLE and output is not None:
         if tell:
             tell("fetching the files of its ancestors", 0)
-        return write_bundle(session, mfid, output, license_url=license_url)
+        return write_bundle(session, mfid, output)
     graph = to_share(session, fetch_lineage(session, mfid, thumbnails=chosen == "html"))
     if depth is not None or up or down:
         graph = graph.around(mfid, depth, "ancestors" if up else "descendants" if down else "both")

@@ -50,7 +50,7 @@ class DataEntities:
 
     def __init__(self, lineage: ExportedLineage, header: CrateHeader) -> None:
         self.lineage, self.header = lineage, header
-        self.rights = Rights(header.license).or_else(lineage.rights.get(header.about, Rights()))
+        self.rights = lineage.rights.get(header.about, Rights())
         self.entities: dict[str, Entity] = {}
         self.root: Entity = {}
         self.steps = [activity for activity in lineage.activities if not activity.by_hand]
@@ -207,7 +207,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class CrateHeader:
-    """Header of a crate; `license` is a URL, empty if none, `projects` are rights, `about` is its main dataset.
+    """Header of a crate; `projects` are rights, `about` is its main dataset.
 
     `publisher` is the organization of its project; without one, the Crucible is the publisher.
     """
@@ -218,7 +218,6 @@ class CrateHeader:
     crucible_name: str
     crucible_url: str
     version: str
-    license: str = ""
     projects: Mapping[str, Rights] = field(default_factory=dict)
     about: str = ""
     publisher: str = ""
