@@ -26,7 +26,7 @@ from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.marks import CORRECTIONS_KEY, KEY, SLOTS_KEY
 from crucible_lineage.pipeline.plan.corrections import corrections
 from crucible_lineage.provenance.record import read_record, unreadable
-from crucible_lineage.refs import MATCHED, SHOWN
+from crucible_lineage.refs import SHOWN
 from crucible_lineage.text.masking import masked
 from crucible_lineage.web.reader import Reader
 from crucible_lineage.web.rendering import rendered, resource
@@ -145,8 +145,6 @@ def _is_shown(picture: Thumbnail) -> bool:
 
 
 MOST_PICTURES = 40  # up to here, the page includes the pictures of the datasets
-MANY = 3_000  # beyond, the page omits metadata, which would take seconds
-BRIEF_PROVENANCE = ("status", "registrar", "completed", "step")
 # The page has a single script, named by hash in its own policy; the sandbox also gives it its own origin.
 FRAMED = "sandbox allow-scripts allow-top-navigation-by-user-activation; frame-ancestors 'self'"
 DRAWN = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
@@ -180,14 +178,11 @@ def lineage_svg(reader: Reader) -> Response:
 
 
 def _full_lineage(reader: Reader, mfid: str, *, pictures: bool) -> LineageGraph:
-    """Return the connected lineage; records of large ones have only what is drawn. NotFoundError if it is missing."""
+    """Return the connected lineage, with pictures if they are few. Raises NotFoundError if the dataset is missing."""
     reader.client.datasets.get(mfid)
     with reader.sign_in.session() as session:
         few = pictures and len(reader.client.graphs.get(mfid, recursive=True)["nodes"]) <= MOST_PICTURES
-        graph = with_hidden_parents(with_named_parents(session, fetch_lineage(session, mfid, thumbnails=few)))
-    if len(graph) > MANY:
-        graph = graph.with_records({node.id: _brief(node.record) for node in graph.nodes.values() if node.record})
-    return shareable(graph)
+        return shareable(with_hidden_parents(with_named_parents(session, fetch_lineage(session, mfid, thumbnails=few))))
 
 
 def _near(reader: Reader) -> LineageGraph:
@@ -198,14 +193,6 @@ def _near(reader: Reader) -> LineageGraph:
             graph = with_named_parents(session, graph)
         graph = with_states(session, graph)
     return shareable(with_hidden_parents(graph)).around(reader.mfid, 1)
-
-
-def _brief(record: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields of a record that the drawing and its search need; the dataset's page has the rest."""
-    keys = ("resource_type", "project_id", "sample_name", "sample_type", *MATCHED)
-    brief = {key: record[key] for key in keys if record.get(key) is not None}
-    recorded = {key: value for key, value in provenance(record).items() if key in BRIEF_PROVENANCE}
-    return brief | ({"scientific_metadata": {KEY: recorded}} if recorded else {})
 
 
 def _saved_as(reader: Reader, mfid: str, ending: str) -> dict[str, str]:
