@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +439,6 @@ def main(kit: Path, description: str) -> int:
     parser.add_argument("--all", action="store_true", dest="is_all", help="all steps, from the measured files on")
     parser.add_argument("--here", action="store_true", help="in the environment of this Python")
     parser.add_argument("--rtol", type=float, help="relative tolerance of numbers (1e-9, or as declared)")
-    parser.add_argument("--work", type=Path, help="a new folder to work in, which stays")
     parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
     parser.add_argument("--network", action="store_true", help="let the steps use the network")
     arguments = parser.parse_args()
@@ -449,8 +449,8 @@ def main(kit: Path, description: str) -> int:
         return 2
     options = Options(arguments.here, arguments.rtol, None, arguments.is_all, arguments.network)
     with tempfile.TemporaryDirectory(prefix="reproduce-") as scratch:
-        work = arguments.work or Path(scratch)
-        outcomes = remake(kit, arguments.mfids or [about], options, work, lambda line: print(line, file=sys.stderr))
+        report = partial(print, file=sys.stderr)
+        outcomes = remake(kit, arguments.mfids or [about], options, Path(scratch), report)
     if arguments.as_json:
         print(json.dumps([outcome.to_json() for outcome in outcomes], indent=1))
     else:
