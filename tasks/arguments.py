@@ -134,9 +134,7 @@ class Arguments:
             self.argument(role, value, runs, [run for run in enclosing.get(role, ()) if run not in runs])
         self.in_list = False
         for key in assets:  # of a dataset of ours, one that was made as this asset, or an address
-            mfid = key.removeprefix(ASSET)
-            if mfid == key or not is_mfid(mfid) or self.dataset("asset", mfid) is None:
-                self.add("asset", self.foreign(key), "an asset that the task depends on")
+            self.source("asset", key.removeprefix(ASSET))
         # Until a task has a result, what the flow's own code passes cannot be made of one.
         unknown = list(dict.fromkeys(self.unknown_parents)) if self.recording.origins.runs else []
         no_inputs = bool(self.recording.origins.runs) and not self.inputs

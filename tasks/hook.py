@@ -12,7 +12,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -264,10 +264,13 @@ def _required(call: TaskCall | Exception | None, transaction: Any = None) -> Tas
     return None
 
 
+def _watched(call: TaskCall | None) -> AbstractContextManager[None]:
+    return watching(call.result.opened) if call else nullcontext()
+
+
 def _calling(call_task_fn: Any) -> Any:
     def called(self: Any, transaction: Any) -> Any:
-        call = _required(getattr(self, "crucible_call", None), transaction)
-        with watching(call.result.opened) if call else nullcontext():
+        with _watched(_required(getattr(self, "crucible_call", None), transaction)):
             return call_task_fn(self, transaction)
 
     return called
@@ -275,8 +278,7 @@ def _calling(call_task_fn: Any) -> Any:
 
 def _awaiting(call_task_fn: Any) -> Any:
     async def called(self: Any, transaction: Any) -> Any:
-        call = _required(getattr(self, "crucible_call", None), transaction)
-        with watching(call.result.opened) if call else nullcontext():
+        with _watched(_required(getattr(self, "crucible_call", None), transaction)):
             return await call_task_fn(self, transaction)
 
     return called
@@ -314,7 +316,7 @@ def _yielding(function: Callable[..., Any], calls: list[TaskCall | Exception | N
         generator = function(*args, **kwargs)
         for number in itertools.count():
             try:
-                with watching(call.result.opened) if call else nullcontext():
+                with _watched(call):
                     item = next(generator)
             except StopIteration as end:
                 return end.value
@@ -335,7 +337,7 @@ def _yielding_async(function: Callable[..., Any], calls: list[TaskCall | Excepti
         items = aiter(function(*args, **kwargs))
         for number in itertools.count():
             try:
-                with watching(call.result.opened) if call else nullcontext():
+                with _watched(call):
                     item = await anext(items)
             except StopAsyncIteration:
                 return
