@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import TRANSIENT, CrucibleError, InputError, shortened
+from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.machine.checksums import file_sha256, scan_file, stamp
 from crucible_lineage.pipeline.job.delivering import delivery_context
 from crucible_lineage.pipeline.plan.command import arguments_of
@@ -152,9 +153,7 @@ def _register(
     project: str, session: Session, kind: str, contents: Contents, deliveries: Deliver | None, faults: list[str]
 ) -> Mapping[str, str]:
     """Register these files as a dataset, unless they exist as one. Return the entry for records: of the first file."""
-    refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
-    recipe = raw_recipe(project, refs)
-    mfid = raw_mfid(recipe, EPOCH)
+    refs, recipe, mfid = _identity(project, contents)
     entry = {"mfid": mfid, "name": refs[0].name, "sha256": refs[0].sha256}
     if known := session.known(mfid):
         return {**entry, "mfid": known.mfid}
@@ -183,6 +182,14 @@ def _register(
             )
             payload = session.outbox.put(kind, project, [new], {file.ref.sha256: file.path for file in files})
     return {**entry, "mfid": _send(payload, session, deliveries, faults)}
+
+
+@functools.lru_cache(maxsize=64)  # each result of a step asks for the same
+def _identity(project: str, contents: Contents) -> tuple[Sequence[FileRef], JsonMapping, str]:
+    """Return the entries of these files, and the recipe and the id of their dataset."""
+    refs = [FileRef(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in contents]
+    recipe = raw_recipe(project, refs)
+    return refs, recipe, raw_mfid(recipe, EPOCH)
 
 
 def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults: list[str]) -> str:
