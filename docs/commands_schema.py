@@ -127,7 +127,8 @@ DONE: Mapping[str, Any] = {
 PRINTED: Mapping[str, Any] = {
     "failed": {"error": {"kind": str, "message": str, "exit_code": int}},
     "run": RunResult, "rerun": one_of(RunResult, PlanAnswer), "check": {"files": list[CheckedFile]},
-    "doctor": {"ok": bool, "service": Each({"name": str, "passed": bool | None, "seen": str, "needed": str}),
+    "doctor": {"ok": bool,
+               "service": Each({"name": str, "passed": bool | None, "seen": str, "needed": str, "else": str}),
                "made": Each({"mfid": str, "name": str, "deletion": str})},
     "get": one_of(FETCHED, {"datasets": Each(FETCHED)}),
     "register": {"mfid": str, "name": str, "files": OBJECTS, "registered": bool, "parents": TEXTS},

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from crucible_lineage.client.client import CrucibleClient
 from crucible_lineage.core.datasets import ONE_BY_ONE, fetch_datasets
 from crucible_lineage.core.tables import Snapshot
-from crucible_lineage.errors import NotFoundError
+from crucible_lineage.errors import NotFoundError, RefusedError
 from crucible_lineage.ids import require_mfid
 from crucible_lineage.json_types import JsonMapping, mapping, text
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.records import provenance, used_mfids
+from crucible_lineage.lineage.records import is_withdrawn, provenance, used_mfids
 from crucible_lineage.marks import KEY
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.registration.read import whole_record
@@ -46,7 +46,10 @@ def fetch_lineage(session: Session, *mfids: str, most: int = 1, thumbnails: bool
         except NotFoundError:
             from crucible_lineage.ask.view import existing  # rarely needed
 
-            found = existing(session, mfid)  # lists and graphs hide what is to be deleted
+            found = existing(session, mfid)
+            if not is_withdrawn(found.model_dump()):  # only of what is to be deleted there is none
+                needed = "lineages need one; `crucible-lineage doctor` tests what else this Crucible lacks"
+                raise RefusedError(f"dataset {mfid} exists, but Crucible has no graph of it\n{needed}") from None
             alone = _joint(alone, with_states(session, LineageGraph.from_records([found.model_dump()])))
     datasets = [node for node in linked.nodes.values() if node.kind == "dataset"]
     if not datasets:

@@ -42,7 +42,7 @@ LATEST_S = 20.0  # chosen: lists that are later are as if they lacked it
 TICK_S = 1.1  # a service may count whole seconds
 THEN = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)  # any time long past
 PROBE = "crucible_lineage_doctor"
-MOST_SEEN = 300  # characters of what happened
+MOST_SEEN = 500  # characters of what happened
 
 NEEDS: Mapping[str, str] = {
     "own ids": "a dataset gets the id that the client chose, also one with a time of choice",
@@ -60,6 +60,24 @@ NEEDS: Mapping[str, str] = {
     "graphs": "entity_graph_cte/MFID returns connected datasets",
 }
 """What a service has to do, by the name in tables."""
+
+FOLLOWS: Mapping[str, str] = {
+    "own ids": "runs are refused: a result is found again by its id",
+    "taken ids": "two machines that make the same result may overwrite each other's",
+    "first metadata": "runs are refused, or a record is overwritten by another one",
+    "merged metadata": "runs are refused, or a mark replaces the record",
+    "free metadata": "runs are refused: no record can be kept",
+    "keywords": "runs are refused: neither results nor statements are found in lists",
+    "uploads": "results with files wait for delivery",
+    "empty files": "results with an empty file wait for delivery",
+    "files by hash": "`impact` of a file, and renamed files, are not found",
+    "file deletion": "files of an interrupted registration stay",
+    "modification times": "changes of others are noticed late",
+    "statements": "holds do not stop runs of others",
+    "lists with metadata": "results of other machines are made again",
+    "graphs": "`lineage` is refused; runs are not concerned",
+}
+"""What follows where a service does not do it."""
 
 Outcome = tuple[bool | None, str]  # whether a test was passed, None if it was impossible; and what happened
 ANSWERS = {True: "yes", False: "NO", None: "?"}
@@ -81,9 +99,9 @@ def doctor_command(
             found = {name: trial.outcome(name) for name in NEEDS}
         finally:
             probes = trial.clear()
-    tests = [{"name": name, "passed": passed, "seen": seen, "needed": NEEDS[name]}
+    tests = [{"name": name, "passed": passed, "seen": seen, "needed": NEEDS[name], "else": FOLLOWS[name]}
              for name, (passed, seen) in found.items()]  # fmt: skip
-    rows = [(name, ANSWERS[passed], f"{seen}; needed: {NEEDS[name]}" if passed is False else seen)
+    rows = [(name, ANSWERS[passed], f"{seen}; needed: {NEEDS[name]}; else {FOLLOWS[name]}" if passed is False else seen)
             for name, (passed, seen) in found.items()]  # fmt: skip
     made = [f"  {probe['mfid']}  {probe['name']}  ({probe['deletion']})" for probe in probes]
     table = in_columns(("NEEDED", "PASSED", "WHAT HAPPENED"), rows, MOST_SEEN)

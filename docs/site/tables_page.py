@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import crucible_lineage
-from crucible_lineage.cli.doctor import NEEDS
+from crucible_lineage.cli.doctor import FOLLOWS, NEEDS
 from crucible_lineage.errors import BAD_INPUT, FAILURE, INTERRUPTED, ON_HOLD, UNREACHABLE
 from crucible_lineage.lineage.checks import SEVERITIES
 from crucible_lineage.server.ingest import INGESTORS, Ingestor
@@ -121,10 +121,8 @@ def ingestors_page() -> str:
 
 def needs_page() -> str:
     """Return Markdown: a row for each behaviour that is needed of a service."""
-    return (
-        "\n\n".join([NEEDS_PAGE, _table(("name", "needed"), ((f"**{name}**", text) for name, text in NEEDS.items()))])
-        + "\n"
-    )
+    rows = ((f"**{name}**", text, FOLLOWS[name]) for name, text in NEEDS.items())
+    return "\n\n".join([NEEDS_PAGE, _table(("name", "needed", "else"), rows)]) + "\n"
 
 
 def severities() -> Mapping[str, Sequence[str]]:

@@ -64,4 +64,5 @@ def test_the_table_shows_what_happened_and_what_is_needed(behind: Any, asked: Ca
     printed = asked(behind("plain_keywords"), "doctor", "--project", "lab").stdout
     assert "only letters, digits, blanks, - and _" in printed
     assert "needed: keywords may have `:` and 40 characters" in printed
+    assert "else runs are refused: neither results nor statements are found in lists" in printed
     assert "made for this test; deletion requested:\n  0" in printed

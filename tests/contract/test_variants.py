@@ -51,6 +51,14 @@ def test_a_run_works_once(variant: str, behind: Any, machine: Opened, lab: Any) 
     assert verify_project(own_session, "lab").findings == ()
 
 
+def test_without_graphs_lineages_are_refused(behind: Any, machine: Opened, lab: Any) -> None:
+    own_session = machine(behind("no_graphs"))
+    made = run(own_session, lab.pipeline)
+    assert made.ok
+    with pytest.raises(RefusedError, match="exists, but Crucible has no graph of it"):
+        fetch_lineage(own_session, made.datasets["total"]["out"])
+
+
 @pytest.mark.parametrize(
     ("variant", "told"),
     [
