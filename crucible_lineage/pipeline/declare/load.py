@@ -258,16 +258,16 @@ def _remove(data: JsonObject, location: Location, error: JsonMapping, removed: s
     """Remove what is faulty; a step stays with its inputs, even if it is unknown what it calls."""
     if error["type"] == "missing" and len(location) > 1:
         location = location[:-1]
-    step = (
-        mapping_at(mapping_at(data, "steps"), str(location[1])) if location[:1] == ("steps",) and location[1:] else {}
-    )
-    if len(location) == 2 and step and step.get("uses") != UNKNOWN_FUNCTION:
-        data["steps"][location[1]] = {"uses": UNKNOWN_FUNCTION, "inputs": step.get("inputs", {})}
-        removed |= {(*location, key) for key in step if key != "inputs"}
+    declared = _at(data, location)
+    is_step = len(location) == 2 and location[0] == "steps" and isinstance(declared, dict) and declared
+    if is_step and declared.get("uses") != UNKNOWN_FUNCTION:
+        data["steps"][location[1]] = {"uses": UNKNOWN_FUNCTION, "inputs": declared.get("inputs", {})}
+        removed |= {(*location, key) for key in declared if key != "inputs"}
         return
-    while len(location) > 1 and (container := _container(data, location)) is None:
+    while len(location) > 1 and _at(data, location) is None:
         location = location[:-1]  # removed before, so remove what contained it
     removed.add(location)
+    container = _at(data, location[:-1])
     if len(location) <= 1:
         name = str(location[0]) if location else ""
         data.pop(name, None)
@@ -279,17 +279,14 @@ def _remove(data: JsonObject, location: Location, error: JsonMapping, removed: s
         container[:] = [item for item in container if item is not None]
 
 
-def _container(data: object, location: Location) -> Any:
-    """Return the mapping or list that contains a location; None if nothing is there."""
-    for part in location[:-1]:
-        data = _at(data, part)
-    return data if _at(data, location[-1]) is not None else None
-
-
-def _at(data: object, part: str | int) -> object:
-    if isinstance(data, dict):
-        return data.get(part)
-    return data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
+def _at(data: Any, location: Location) -> Any:
+    """Return what is at a location; None if nothing is there."""
+    for part in location:
+        if isinstance(data, dict):
+            data = data.get(part)
+        else:
+            data = data[part] if isinstance(data, list) and isinstance(part, int) and part < len(data) else None
+    return data
 
 
 def project_in(folder: Path) -> str | None:
@@ -317,7 +314,7 @@ def named_ingestors(spec: PipelineSpec) -> dict[Location, str]:
         if isinstance(declared, FileInput):
             found["inputs", name, "ingestor"] = declared.ingestor
         for number, entry in enumerate(declared.each if isinstance(declared, EachInput) else ()):
-            found["inputs", name, "each", number, "ingestor"] = getattr(entry, "ingestor", None)
+            found["inputs", name, "each", number, "ingestor"] = entry.ingestor
     found |= {("steps", name, "output", "ingestor"): step.output.ingestor for name, step in spec.steps.items()}
     return {location: name for location, name in found.items() if name}
 
@@ -396,7 +393,7 @@ def location_of(error: JsonMapping, data: object) -> Location:
         if not is_tag and (
             part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
         ):
-            location, data = (*location, part), _at(data, part)
+            location, data = (*location, part), _at(data, (part,))
     return (*location, raw[-1]) if error["type"] == "missing" else location
 
 
