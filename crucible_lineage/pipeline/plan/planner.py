@@ -173,16 +173,15 @@ def make_plan(pipeline: BoundPipeline, session: Session, forced: Collection[str]
     )
 
 
-@collector_paused()
 def by_project(pipeline: BoundPipeline, session: Session) -> list[BoundPipeline]:
     """Return a pipeline once for each project that has data for it, if it is of the project of its data.
 
     Raises InputError if there is none.
     """
-    spec, datasets = pipeline.spec, session.client.datasets
-    if spec.project != INHERIT:
+    spec = pipeline.spec
+    if spec.project != INHERIT:  # the usual case, which need not import the client
         return [pipeline]
-    projects, named = set[str](), set[str]()
+    datasets, projects, named = session.client.datasets, set[str](), set[str]()
     for declared in spec.inputs.values():
         if isinstance(declared, SelectInput):
             texts: dict[str, Any] = {name: value for name, value in declared.select.items() if isinstance(value, str)}
@@ -199,6 +198,7 @@ def by_project(pipeline: BoundPipeline, session: Session) -> list[BoundPipeline]
     return [replace(pipeline, spec=spec.model_copy(update={"project": project})) for project in found_in]
 
 
+@collector_paused()
 def plan_pipeline(
     pipeline: BoundPipeline,
     session: Session,
