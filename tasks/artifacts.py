@@ -16,7 +16,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext, TaskRunContext
 from prefect.events import emit_event
-from prefect.events.worker import emit_events_to_cloud
 
 from crucible_lineage.ask.lineages import fetch_lineage
 from crucible_lineage.lineage.graph import LineageGraph
@@ -115,7 +114,7 @@ def tell_made(
     outputs: Mapping[str, DatasetRef | NewDataset],
     task_run_id: str | None = None,
 ) -> None:
-    """Emit an event for a step that was made, and tell of its datasets.
+    """Emit events for a step that was made and its datasets, each an asset derived from its parents.
 
     A task run that has ended is named by its id; Prefect itself relates events to the current one.
     """
@@ -137,9 +136,7 @@ def tell_made(
 
 
 def tell_asset(dataset: DatasetRef | NewDataset, parents: Sequence[str], payload: Mapping[str, str]) -> None:
-    """Tell Prefect Cloud that a dataset was made, as an asset derived from its parents; other servers draw none."""
-    if not emit_events_to_cloud():
-        return
+    """Emit the event that a dataset was made, as an asset derived from its parents."""
     asset = Asset(key=f"{ASSET}{dataset.mfid}", properties=AssetProperties(name=dataset.name[:200]))
     emit_event(
         "prefect.asset.materialization.succeeded",

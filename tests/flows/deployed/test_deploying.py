@@ -235,8 +235,12 @@ def test_a_file_that_arrives_becomes_an_event_that_starts_a_run_that_registers_t
         lambda: prefect.events("crucible.step", lambda event: event["resource"].get("pipeline") == name)
     )
     assert step["event"] == "crucible.step.materialized"
+    (asset,) = eventually(
+        lambda: prefect.events("prefect.asset", lambda event: event["payload"].get("pipeline") == name)
+    )
+    assert asset["event"] == "prefect.asset.materialization.succeeded"
     outputs = [part["prefect.resource.id"] for part in step["related"] if part["prefect.resource.role"] == "output"]
-    assert len(outputs) == 1
+    assert asset["resource"]["prefect.resource.id"].rpartition("/")[2] == outputs[0].rpartition(".")[2]
     assert len(prefect.runs(deployment["id"], "AUTOMATION")) == 1
 
 
