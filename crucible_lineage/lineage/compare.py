@@ -8,8 +8,10 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import networkx
+
 from crucible_lineage.json_types import JsonObject, mapping, text
-from crucible_lineage.lineage.graph import LineageGraph
+from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import INCOMPLETE, WITHDRAWN, Edge, Node
 from crucible_lineage.lineage.records import (
     activity_code,
@@ -23,7 +25,6 @@ from crucible_lineage.lineage.records import (
     used_files,
     used_roles,
 )
-from crucible_lineage.lineage.walks import reached
 from crucible_lineage.text.times import is_same_value, measured_at
 
 Slot = str | tuple[str, ...]
@@ -77,7 +78,7 @@ def diff(old: LineageGraph, new: LineageGraph, counterparts: Mapping[str, str] =
     old, new = _without_equals(old, named.union(new.nodes)), _without_equals(new, named.union(old.nodes))
     successor = _successors(old, new, counterparts)
     paired = set(successor.values())
-    generation_of = {mfid: number for number, generation in enumerate(old.generations()) for mfid in generation}
+    generation_of = {mfid: number for number, generation in enumerate(generations(old.nx)) for mfid in generation}
     ordered = sorted(successor, key=lambda mfid: generation_of.get(mfid, len(generation_of)))
     pairs = [(old.nodes[mfid], new.nodes[successor[mfid]]) for mfid in ordered]
     changes = (change for before, after in pairs for change in _changes(before, after, successor))
@@ -273,5 +274,7 @@ def _impact(graph: LineageGraph, starts: Iterable[Start]) -> Impact:
     causes: dict[str, str] = {}
     for cause, mfid in starts:
         causes.setdefault(mfid, cause)
-    came_from = reached("", lambda mfid: graph.children(mfid) if mfid else causes)
+    below: networkx.DiGraph[str] = networkx.DiGraph(graph.nx.edges)
+    below.add_edges_from(("", mfid) for mfid in causes)
+    came_from = {child: parent for parent, child in networkx.bfs_edges(below, "")} if causes else {}
     return Impact(tuple(mfid for mfid in came_from if graph.nodes[mfid].kind != "sample"), causes, came_from)

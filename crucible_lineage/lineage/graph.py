@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from sys import intern
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TypeVar
+
+import networkx
 
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import canonical_json
@@ -22,22 +25,20 @@ from crucible_lineage.lineage.records import (
     unknown_inputs,
     used_mfids,
 )
-from crucible_lineage.lineage.walks import generations, reached
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import KEY
 from crucible_lineage.refs import DERIVED, MEASURED, PART
 
-if TYPE_CHECKING:
-    import networkx
-
+T = TypeVar("T", bound=Hashable)
 Direction = Literal["ancestors", "descendants", "both"]
 
 
 class LineageGraph:
     """Datasets and samples with their links, parent -> child.
 
-    `nodes` is by id and `edges` by (source, target), both in their original order. An id that only an edge names is a
-    hidden node: it exists, but the reader may not see it. Methods with changes return a new graph.
+    `nodes` is by id and `edges` by (source, target), both in their original order. `nx` is the same as a frozen
+    networkx graph, whose nodes carry their Node as `node`, and edges their `relationship`. An id that only an edge
+    names is a hidden node: it exists, but the reader may not see it. Methods with changes return a new graph.
     """
 
     def __init__(self, nodes: Iterable[Node], edges: Iterable[Edge] = ()) -> None:
@@ -52,22 +53,10 @@ class LineageGraph:
                         by_id[end] = Node(end, "hidden")
             self.nodes: Mapping[str, Node] = MappingProxyType(by_id)
             self.edges: Mapping[tuple[str, str], Edge] = MappingProxyType(by_ends)
-            self._parents: dict[str, list[str]] = {mfid: [] for mfid in by_id}
-            self._children: dict[str, list[str]] = {mfid: [] for mfid in by_id}
-            for source, target in by_ends:
-                self._parents[target].append(source)
-                self._children[source].append(target)
-
-    @cached_property
-    def nx(self) -> networkx.DiGraph[str]:
-        """The same as a frozen networkx graph, whose nodes carry their Node as `node`, edges their `relationship`."""
-        import networkx
-
-        graph: networkx.DiGraph[str] = networkx.DiGraph()
-        graph.add_nodes_from((mfid, {"node": node}) for mfid, node in self.nodes.items())
-        graph.add_edges_from((*ends, {"relationship": edge.relationship}) for ends, edge in self.edges.items())
-        networkx.freeze(graph)
-        return graph
+            self.nx: networkx.DiGraph[str] = networkx.DiGraph()
+            self.nx.add_nodes_from((mfid, {"node": node}) for mfid, node in by_id.items())
+            self.nx.add_edges_from((*ends, {"relationship": edge.relationship}) for ends, edge in by_ends.items())
+            networkx.freeze(self.nx)
 
     @classmethod
     @collector_paused()
@@ -157,23 +146,21 @@ class LineageGraph:
 
     def parents(self, mfid: str) -> tuple[str, ...]:
         """Return the ids with an edge to `mfid`. Like similar methods, raises InputError if the graph has no `mfid`."""
-        return tuple(self._parents[self.node(mfid).id])
+        return tuple(self.nx.pred[self.node(mfid).id])
 
     def children(self, mfid: str) -> tuple[str, ...]:
         """Return the ids with an edge from `mfid`."""
-        return tuple(self._children[self.node(mfid).id])
+        return tuple(self.nx.succ[self.node(mfid).id])
 
     def ancestors(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all ancestors of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(reached(self.node(mfid).id, self._parents.__getitem__, depth))
+        edges = networkx.bfs_edges(self.nx, self.node(mfid).id, reverse=True, depth_limit=depth)
+        return frozenset(parent for _, parent in edges)
 
     def descendants(self, mfid: str, depth: int | None = None) -> frozenset[str]:
         """Return all descendants of `mfid`, within `depth` edges if given; even on a cycle without `mfid` itself."""
-        return frozenset(reached(self.node(mfid).id, self._children.__getitem__, depth))
-
-    def generations(self) -> list[list[str]]:
-        """Return the ids by topological generation, roots first; those on or behind a cycle are omitted."""
-        return generations(self.nodes, self.edges)
+        edges = networkx.bfs_edges(self.nx, self.node(mfid).id, depth_limit=depth)
+        return frozenset(child for _, child in edges)
 
     @cached_property
     def hidden(self) -> frozenset[str]:
@@ -184,7 +171,7 @@ class LineageGraph:
         """Return the graph of these nodes and the edges among them."""
         selected = frozenset(mfids)
         nodes = [node for mfid, node in self.nodes.items() if mfid in selected]
-        inner = (self.edges[node.id, c] for node in nodes for c in self._children[node.id] if c in selected)
+        inner = (self.edges[node.id, c] for node in nodes for c in self.nx.succ[node.id] if c in selected)
         return LineageGraph(nodes, inner)
 
     def derivations(self) -> LineageGraph:
@@ -209,6 +196,15 @@ class LineageGraph:
         return graph.subgraph(found.union(*(graph.parents(mfid) for mfid in found)))
 
 
+def generations(graph: networkx.DiGraph[T]) -> list[list[T]]:
+    """Return the nodes by topological generation, roots first; those on or behind a cycle are omitted."""
+    found = []
+    with suppress(networkx.NetworkXUnfeasible):  # raised after all generations before a cycle
+        for generation in networkx.topological_generations(graph):
+            found.append(generation)
+    return found
+
+
 def executions(recipes: Mapping[str, JsonMapping], links: Iterable[tuple[str, str]]) -> list[list[str]]:
     """Group results by the execution that made them, as their recipes tell; sort the groups, parents first."""
     groups: dict[bytes, list[str]] = {}
@@ -217,10 +213,12 @@ def executions(recipes: Mapping[str, JsonMapping], links: Iterable[tuple[str, st
         groups.setdefault(key, []).append(mfid)
     found = list(groups.values())
     number = {mfid: n for n, group in enumerate(found) for mfid in group}
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph.add_nodes_from(range(len(found)))
     ends = ((number[parent], number[child]) for parent, child in links if {parent, child} <= number.keys())
-    sorted_ = generations(range(len(found)), {(parent, child) for parent, child in ends if parent != child})
-    order = (n for generation in sorted_ for n in sorted(generation))
-    return [found[n] for n in dict.fromkeys((*order, *range(len(found))))]  # those on a cycle last
+    graph.add_edges_from((parent, child) for parent, child in ends if parent != child)
+    order = (n for generation in generations(graph) for n in sorted(generation))
+    return [found[n] for n in dict.fromkeys((*order, *graph))]  # those on a cycle last
 
 
 _KINDS: Mapping[str, Kind] = {"sample": "sample", "hidden": "hidden"}

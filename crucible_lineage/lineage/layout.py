@@ -5,11 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, count, pairwise
 
+import networkx
+
 from crucible_lineage.lineage.view import MOST_BOXES
-from crucible_lineage.lineage.walks import cycle, generations
 
 Point = tuple[float, float]
 _SWEEPS = 12  # of ordering and of placing; more changed none of the pictures inspected
@@ -31,23 +33,6 @@ class Layout:
     courses: dict[tuple[int, int], tuple[Point, ...]]
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """Lines between numbers: those before each number, and those after it."""
-
-    pred: list[list[int]]
-    succ: list[list[int]]
-
-    @classmethod
-    def of(cls, count: int, links: Iterable[tuple[int, int]]) -> _Lines:
-        """Return the lines of these links, each once, between `count` numbers."""
-        lines = cls([[] for _ in range(count)], [[] for _ in range(count)])
-        for source, target in dict.fromkeys(links):
-            lines.pred[target].append(source)
-            lines.succ[source].append(target)
-        return lines
-
-
 def layout(
     sizes: Sequence[Point], edges: Iterable[tuple[int, int]], *, column_gap: float = 70.0, row_gap: float = 14.0
 ) -> Layout:
@@ -59,7 +44,8 @@ def layout(
     links = [(source, target) for source, target in dict.fromkeys(edges) if source != target]
     layer = _layers(sizes, links, column_gap, row_gap)
     chains, layer_of, heights = _chains(links, layer, [height for _, height in sizes])
-    lines = _Lines.of(len(heights), (step for chain in chains for step in pairwise(chain)))
+    lines: networkx.DiGraph[int] = networkx.DiGraph(step for chain in chains for step in pairwise(chain))
+    lines.add_nodes_from(range(len(heights)))
     columns = _order_columns(layer_of, lines)
     ys = _heights(columns, lines, heights, row_gap, len(sizes))
     widths = [max((sizes[n][0] for n in column if n < len(sizes)), default=0.0) for column in columns]
@@ -89,18 +75,21 @@ def _layers(sizes: Sequence[Point], links: list[tuple[int, int]], column_gap: fl
 
     A column has as many boxes as a screen bears, the outermost of a layer first, so that lines pass in the middle.
     """
-    numbers, kept = range(len(sizes)), dict.fromkeys(links)
-    while circle := cycle(numbers, kept):
-        del kept[circle[-2], circle[-1]]
-    ordered = (number for generation in generations(numbers, kept) for number in generation)
-    position = {number: place for place, number in enumerate(ordered)}
-    turned = dict.fromkeys(link if position[link[0]] < position[link[1]] else link[::-1] for link in links)
-    graph, found = _Lines.of(len(sizes), turned), generations(numbers, turned)
+    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph.add_nodes_from(range(len(sizes)))
+    graph.add_edges_from(links)
+    with suppress(networkx.NetworkXNoCycle):
+        while True:
+            graph.remove_edge(*networkx.find_cycle(graph)[-1])
+    position = {number: place for place, number in enumerate(networkx.topological_sort(graph))}
+    for source, target in links:  # some of those in cycles are turned
+        graph.add_edge(*((source, target) if position[source] < position[target] else (target, source)))
+    generations = [list(generation) for generation in networkx.topological_generations(graph)]
     outwards = [
         sorted(generation, key=lambda number: -abs(2 * generation.index(number) + 1 - len(generation)))
-        for generation in found
+        for generation in generations
     ]
-    most = max(map(len, found), default=1)
+    most = max(map(len, generations), default=1)
 
     def layered(rows: int) -> list[int]:
         layer, filled = [0] * len(sizes), Counter[int]()
@@ -115,14 +104,14 @@ def _layers(sizes: Sequence[Point], links: list[tuple[int, int]], column_gap: fl
         return (max(layered(rows)) + 1) * (width + column_gap), min(rows, most) * (height + row_gap)
 
     layer = layered(_best([most, *range(min(most, MOST_BOXES), 0, -1)], size_of) if sizes else 1)
-    for number in numbers:
+    for number in graph:
         if not graph.pred[number] and graph.succ[number]:
             layer[number] = min(layer[child] for child in graph.succ[number]) - 1
     return layer
 
 
 def _bands(
-    columns: list[list[int]], lines: _Lines, widths: list[float], ys: list[float],
+    columns: list[list[int]], lines: networkx.DiGraph[int], widths: list[float], ys: list[float],
     heights: list[float], gap: float,
 ) -> tuple[list[float], dict[int, tuple[float, float, float]]]:  # fmt: skip
     """Divide the columns into bands, one below the other, where few lines cross. Moves `ys` there.
@@ -192,9 +181,12 @@ def _chains(
     return chains, layer_of, heights
 
 
-def _first_order(layer_of: list[int], lines: _Lines) -> list[list[int]]:
+def _first_order(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
     """Return the columns in the order of a walk from the roots, the longest way in the middle of its neighbours."""
     roots_first = sorted(range(len(layer_of)), key=lambda number: bool(lines.pred[number]))
+    from_left: networkx.DiGraph[int] = networkx.DiGraph()
+    from_left.add_nodes_from(roots_first)
+    from_left.add_edges_from(lines.edges)
     columns: list[list[int]] = [[] for _ in range(max(layer_of, default=-1) + 1)]
     depth: dict[int, int] = {}
     for number in sorted(range(len(layer_of)), key=lambda number: -layer_of[number]):
@@ -207,16 +199,12 @@ def _first_order(layer_of: list[int], lines: _Lines) -> list[list[int]]:
         half = len(others) // 2
         return [*others[:half], *(number for number in numbers if depth[number] == most), *others[half:]]
 
-    ahead, passed = roots_first[::-1], set[int]()
-    while ahead:
-        if (number := ahead.pop()) not in passed:
-            passed.add(number)
-            columns[layer_of[number]].append(number)
-            ahead += reversed(deepest_amid(lines.succ[number]))
+    for number in networkx.dfs_preorder_nodes(from_left, sort_neighbors=deepest_amid):
+        columns[layer_of[number]].append(number)
     return columns
 
 
-def _order_columns(layer_of: list[int], lines: _Lines) -> list[list[int]]:
+def _order_columns(layer_of: list[int], lines: networkx.DiGraph[int]) -> list[list[int]]:
     """Return the columns, top to bottom, in the order with the fewest crossings of all sweeps."""
     columns = _first_order(layer_of, lines)
     best, fewest = [list(column) for column in columns], _crossings(columns, lines)
@@ -235,7 +223,7 @@ def _order_columns(layer_of: list[int], lines: _Lines) -> list[list[int]]:
     return best
 
 
-def _crossings(columns: list[list[int]], lines: _Lines) -> int:
+def _crossings(columns: list[list[int]], lines: networkx.DiGraph[int]) -> int:
     """Count the pairs of lines that cross between neighbouring columns."""
     count = 0
     for column, following in pairwise(columns):
@@ -248,7 +236,9 @@ def _crossings(columns: list[list[int]], lines: _Lines) -> int:
     return count
 
 
-def _heights(columns: list[list[int]], lines: _Lines, heights: list[float], row_gap: float, boxes: int) -> list[float]:
+def _heights(
+    columns: list[list[int]], lines: networkx.DiGraph[int], heights: list[float], row_gap: float, boxes: int
+) -> list[float]:
     """Return the height of each number: near its neighbours' mean, in its column's order, without overlap."""
     before, after = lines.pred, lines.succ
     ys = [0.0] * len(heights)

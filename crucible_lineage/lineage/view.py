@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crucible_lineage.lineage.graph import LineageGraph
+import networkx
+
+from crucible_lineage.lineage.graph import LineageGraph, generations
 from crucible_lineage.lineage.model import CANDIDATE, CURRENT, DOUBTFUL, RAW, SUPERSEDED, Edge, Node
 from crucible_lineage.lineage.records import (
     chosen_in_time,
@@ -15,7 +17,6 @@ from crucible_lineage.lineage.records import (
     parents_as_used,
     used_roles,
 )
-from crucible_lineage.lineage.walks import reached
 from crucible_lineage.refs import MEASURED
 from crucible_lineage.text.amounts import amount
 
@@ -128,7 +129,7 @@ def _folded(graph: LineageGraph, edges: list[Edge], fold_beyond: int, single: se
         parents[edge.target].append(edge.source)
     roles = roles_of(graph)
     group_of: dict[str, str] = {}
-    found = graph.generations()
+    found = generations(graph.nx)
     sorted_ids = {mfid for generation in found for mfid in generation}
     for generation in [*found, [mfid for mfid in graph.nodes if mfid not in sorted_ids]]:
         siblings: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
@@ -167,14 +168,8 @@ def roles_of(graph: LineageGraph) -> dict[str, frozenset[str]]:
 
 def _with_parents(graph: LineageGraph, focus: str | None, most: int) -> set[str]:
     """Return the node to keep single with its ancestors, up to nodes with more parents than `most`."""
-    if focus is None:
-        return set()
-
-    def few(child: str) -> Sequence[str]:
-        parents = graph.parents(child)
-        return parents if len(parents) <= most else ()
-
-    return {focus, *reached(focus, few)}
+    few = networkx.subgraph_view(graph.nx, filter_edge=lambda _, child: len(graph.nx.pred[child]) <= most)
+    return {focus, *networkx.ancestors(few, focus)} if focus is not None else set()
 
 
 def dispensable(graph: LineageGraph, focus: str | None) -> frozenset[str]:
@@ -186,8 +181,9 @@ def dispensable(graph: LineageGraph, focus: str | None) -> frozenset[str]:
     superseded = {mfid for mfid, node in graph.nodes.items() if node.state == SUPERSEDED}
     if not superseded:
         return frozenset()
-    current = graph.nodes.keys() - superseded
-    needed = set(reached("", lambda mfid: _needed_parents(graph, mfid) if mfid else current))
+    upwards = networkx.DiGraph((child, parent) for child in graph.nodes for parent in _needed_parents(graph, child))
+    upwards.add_edges_from(("", mfid) for mfid in graph.nodes.keys() - superseded)
+    needed = networkx.descendants(upwards, "") if "" in upwards else set[str]()
     if focus in superseded:
         needed |= graph.around(focus).nodes.keys()
     return frozenset(superseded - needed)

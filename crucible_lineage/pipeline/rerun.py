@@ -7,9 +7,13 @@ supersede the recorded ones, or that are made from them in the same run.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import networkx
 
 from crucible_lineage.core.datasets import no_project, visible_dataset
 from crucible_lineage.core.slots import pipeline_keyword, slot
@@ -18,7 +22,6 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.fields import fields_of
 from crucible_lineage.lineage.graph import executions
 from crucible_lineage.lineage.model import CURRENT
-from crucible_lineage.lineage.walks import reached
 from crucible_lineage.pipeline.declare.load import referenced
 from crucible_lineage.pipeline.declare.pipeline import OutputFields, PipelineSpec, StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundPipeline, BoundStep, Variant
@@ -68,7 +71,7 @@ def plan_rerun(
     if mfid not in history.made:
         raise InputError(f"dataset {mfid} ({dataset.dataset_name!r}) was not made by a step that is recorded")
     target = history.current(mfid)
-    mfids = [target, *reached(target, history.made_parents)]
+    mfids = [target, *networkx.ancestors(history.graph, target)]
     for ancestor in mfids:  # refused if several datasets supersede a parent of one
         history.parents(ancestor)
     recorded = history.build(mfids, {target: overrides}, {target} if forced else ())
@@ -141,19 +144,21 @@ class _History:
         """Return the current parents. Raises InputError if several supersede one of them."""
         return [self.current(used.mfid) for used in self.made[mfid].used]
 
-    def made_parents(self, mfid: str) -> list[str]:
-        """Return the current parents that steps made; none if several supersede one of them."""
-        try:
-            return [parent for parent in self.parents(mfid) if parent in self.made]
-        except InputError:
-            return []
+    @cached_property
+    def graph(self) -> networkx.DiGraph[str]:
+        """The recorded results below those of their current parents; without edges where several supersede a parent."""
+        graph: networkx.DiGraph[str] = networkx.DiGraph()
+        graph.add_nodes_from(self.made)
+        for mfid in self.made:
+            with suppress(InputError):
+                graph.add_edges_from((parent, mfid) for parent in self.parents(mfid) if parent in self.made)
+        return graph
 
     def build(
         self, mfids: Collection[str], overrides: Mapping[str, Mapping[str, object]], forced: Collection[str]
     ) -> RecordedPipeline:
         recipes = {mfid: self.made[mfid].recipe for mfid in sorted(mfids)}
-        links = ((parent, mfid) for mfid in recipes for parent in self.made_parents(mfid))
-        for made in executions(recipes, links):
+        for made in executions(recipes, self.graph.edges):
             given = {key: value for mfid in made for key, value in overrides.get(mfid, {}).items()}
             self._add({self.made[mfid].output: mfid for mfid in made}, given)
         steps = {instance.name: instance.step for instance in self.instances.values()}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from graphlib import TopologicalSorter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from crucible_lineage.errors import InputError, nearest, nearest_word
 from crucible_lineage.marks import is_entry
@@ -14,6 +15,11 @@ from crucible_lineage.pipeline.declare.inputs import NIGHT, FileInput
 from crucible_lineage.pipeline.declare.pipeline import PipelineSpec, Source, StepSpec
 from crucible_lineage.pipeline.plan.inspect import Inspection
 from crucible_lineage.refs import CORRECTED, MATCHED
+
+if TYPE_CHECKING:
+    import networkx
+
+    from crucible_lineage.pipeline.plan.expand import Instance
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,17 @@ class BoundPipeline:
         """The pipeline's name."""
         return self.spec.pipeline
 
+    @cached_property
+    def graph(self) -> networkx.DiGraph[str]:
+        """The graph of the steps."""
+        return graph_of(self.steps)
+
 
 def generations(needs: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
-    """Yield names after those that they need, each generation in the given order. Raises CycleError."""
+    """Yield names after those that they need, each generation in the given order. Raises CycleError.
+
+    A run in which all is fresh needs no more of its graph, and need not import networkx.
+    """
     place = {name: number for number, name in enumerate(needs)}
     sorter = TopologicalSorter(needs)
     sorter.prepare()
@@ -71,6 +85,16 @@ def generations(needs: Mapping[str, Collection[str]]) -> Iterator[list[str]]:
         generation = sorted(sorter.get_ready(), key=place.__getitem__)
         yield generation
         sorter.done(*generation)
+
+
+def graph_of(parts: Mapping[str, BoundStep | Instance]) -> networkx.DiGraph[str]:
+    """Return the graph of steps or instances; edges lead from what they need."""
+    import networkx
+
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    graph.add_nodes_from(parts)
+    graph.add_edges_from((need, name) for name, part in parts.items() for need in part.needs)
+    return graph
 
 
 def require_names(pipeline: BoundPipeline, names: Collection[str], instances: Collection[str] = ()) -> None:

@@ -20,7 +20,6 @@ from crucible_lineage.errors import ForbiddenError, InputError, nearest, refused
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.records import inherited_fields, used_mfids
-from crucible_lineage.lineage.walks import reached
 from crucible_lineage.machine.csv_files import csv_form, csv_rows
 from crucible_lineage.marks import CORRECTIONS_KEY, METADATA_PREFIX, correction_mark, is_entry, is_own
 from crucible_lineage.refs import CONTEXT, CORRECTED, DERIVED, NOT_SET
@@ -125,16 +124,15 @@ def changes_of(session: Session, mfid: str, values: JsonMapping, find: Find = st
 
 def _copies(records: Mapping[str, JsonMapping], change: FieldChange) -> Iterator[FieldChange]:
     """Yield the change for each result that still has the value as inherited from the dataset."""
+    import networkx  # not needed for plans
+
     copies = {
         mfid: record
         for mfid, record in records.items()
         if record.get(change.field) == change.was and change.field in inherited_fields(record)
     }
-    children: dict[str, list[str]] = {}
-    for mfid, record in copies.items():
-        for parent in used_mfids(record):
-            children.setdefault(parent, []).append(mfid)
-    for mfid in reached(change.mfid, lambda parent: children.get(parent, ())):
+    made_of = networkx.DiGraph((parent, mfid) for mfid, record in copies.items() for parent in used_mfids(record))
+    for mfid in networkx.descendants(made_of, change.mfid) if change.mfid in made_of else ():
         yield replace(change, mfid=mfid, name=str(records[mfid].get("dataset_name") or mfid), inherited=True)
 
 

@@ -13,7 +13,6 @@ from crucible_lineage.fingerprint.walk import canonical_params
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonMapping
 from crucible_lineage.lineage.fields import fields_of, shared
-from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.model import CURRENT, Edge, Node
 from crucible_lineage.machine.process import collector_paused
 from crucible_lineage.marks import METADATA_PREFIX
@@ -39,6 +38,7 @@ from crucible_lineage.statements.statements import Doubt
 from crucible_lineage.text.times import time_shown
 
 if TYPE_CHECKING:  # the client costs a tenth of a second, which planning should not pay
+    from crucible_lineage.lineage.graph import LineageGraph
     from crucible_lineage.provenance.schema import StepRecord
 
 
@@ -331,6 +331,8 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
 
     Existing datasets are identified by id, those to be made or registered by name.
     """
+    from crucible_lineage.lineage.graph import LineageGraph  # imports networkx, which planning need not pay
+
     planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
     ids = {step.name: next((ref.mfid for ref in step.results.values()), step.name) for step in planned.steps}
     items = [(name, item) for name, items in planned.inputs.items() for item in items]

@@ -16,9 +16,8 @@ from crucible_lineage.core import journal as rows
 from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import INTERRUPTED
 from crucible_lineage.json_types import json_of
-from crucible_lineage.lineage.walks import reached
 from crucible_lineage.pipeline.job.job import Job, Outcome, StepState
-from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, graph_of, require_names
 from crucible_lineage.pipeline.plan.expand import Instance
 from crucible_lineage.refs import DatasetRef
 
@@ -61,9 +60,9 @@ class StepChoice:
         """Return the instances that may be executed."""
         if not self.only and not self.from_:
             return frozenset(instances)
-        steps = pipeline.steps.items()
-        below = reached("", lambda name: [step for step, own in steps if name in own.needs] if name else self.from_)
-        chosen = {*self.only, *below}
+        import networkx
+
+        chosen = {*self.only, *self.from_}.union(*(networkx.descendants(pipeline.graph, name) for name in self.from_))
         found = instances.items()
         return frozenset(name for name, instance in found if not chosen.isdisjoint((name, instance.step.name)))
 
@@ -254,8 +253,10 @@ class Steps(dict[str, StepState]):
 
     def make_again(self, name: str, reason: str) -> None:
         """Reset a step and its descendants, and let them begin again."""
+        import networkx
+
         fixed = {other for other, state in self.items() if other in self.jobs or state.outcome == Outcome.LEFT_OUT}
-        below = reached(name, lambda step: [child for child in self._children[step] if child not in fixed])
+        below = networkx.descendants(networkx.restricted_view(graph_of(self.instances), fixed - {name}, ()), name)
         names = [step for step in self.instances if step == name or step in below]
         for step in names:
             state = self[step]
