@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # Prefect imports this module at every start of a server or w
 
 
 class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore]  # an untyped base in some releases
-    """Address and key of a Crucible service, and how long to wait for it.
+    """Address and key of a Crucible service.
 
     Flows take the block's name: `CrucibleConnection(block="NAME")`, or `{"block": "NAME"}` in JSON.
     """
@@ -35,13 +35,6 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
         title="URL", description="Address of the API, as in https://crucible.lbl.gov/api/v3; /api/v3 may be omitted."
     )
     api_key: SecretStr = Field(title="API key", description="Results are registered by its owner.")
-    connect_timeout_s: float = Field(default=5.0, gt=0, title="Connect timeout (s)")
-    read_timeout_s: float = Field(
-        default=30.0, gt=0, title="Read timeout (s)", description="Longest wait for an answer of the API."
-    )
-    storage_timeout_s: float = Field(
-        default=300.0, gt=0, title="Storage timeout (s)", description="Longest wait for a part of a file."
-    )
 
     @field_validator("url")
     @classmethod
@@ -53,10 +46,6 @@ class CrucibleCredentials(CredentialsBlock):  # type: ignore[misc, unused-ignore
     def get_client(self, state_folder: Path | None = None) -> CrucibleClient:
         """Return a client of the service. With a `state_folder`, interrupted uploads are resumed."""
         from crucible_lineage.client import CrucibleClient
-        from crucible_lineage.client.connection import Timeouts
 
-        timeouts = Timeouts(
-            connect_s=self.connect_timeout_s, read_s=self.read_timeout_s, storage_read_s=self.storage_timeout_s
-        )
         key: Any = self.api_key
-        return CrucibleClient(self.url, key.get_secret_value(), timeout=timeouts, state_folder=state_folder)
+        return CrucibleClient(self.url, key.get_secret_value(), state_folder=state_folder)

@@ -14,7 +14,7 @@ if "httpx" not in sys.modules:
             sys.modules.pop(_name, None)
 
 from crucible_lineage.client.client import CrucibleClient
-from crucible_lineage.client.connection import RetryPolicy, Timeouts
+from crucible_lineage.client.connection import RetryPolicy
 from crucible_lineage.client.contents import AddedFile
 from crucible_lineage.client.datasets import CreatedDataset
 from crucible_lineage.client.uploads import UploadedFile
@@ -26,7 +26,6 @@ __all__ = [
     "CrucibleClient",
     "FileChecksums",
     "RetryPolicy",
-    "Timeouts",
     "UploadedFile",
     "scan_file",
 ]

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from crucible_lineage.client.connection import Calls, Connection, RetryPolicy, Timeouts
+from crucible_lineage.client.connection import Calls, Connection, RetryPolicy
 from crucible_lineage.client.contents import MetadataCalls
 from crucible_lineage.client.datasets import DatasetCalls, DeletionCalls, LinkedCalls, RequestCalls
 from crucible_lineage.client.files import FileCalls, IngestionCalls
@@ -61,14 +61,13 @@ class CrucibleClient:
         api_key: str | None = None,
         *,
         privilege_mode: str | None = None,
-        timeout: Timeouts = Timeouts(),  # noqa: B008  a frozen value
-        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  likewise
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  a frozen value
         transport: httpx.BaseTransport | None = None,
         state_folder: Path | None = None,
     ) -> None:
         if api_url is None or api_key is None:
             api_url, api_key, privilege_mode = official_access(api_url, api_key, privilege_mode)
-        options: dict[str, Any] = {"privilege_mode": privilege_mode, "timeout": timeout, "transport": transport}
+        options: dict[str, Any] = {"privilege_mode": privilege_mode, "transport": transport}
         # A closure, so that no attribute exposes the key.
         self._with_retry: Callable[[RetryPolicy], CrucibleClient] = lambda policy: CrucibleClient(
             api_url, api_key, retry=policy, state_folder=state_folder, **options
@@ -80,14 +79,13 @@ class CrucibleClient:
         self._storage = _connections(trust, SignedUrlTransport(transport) if transport else None)
         connection = Connection(
             *(api_url, api_key),
-            timeouts=timeout,
             retry=retry,
             http=self._api,
             privilege_mode=privilege_mode,
             is_embedded=isinstance(transport, RestartingTransport),
         )
         self._connection = connection
-        storage = Storage(timeout, self._storage, LinkHosts(api_url, state_folder))
+        storage = Storage(self._storage, LinkHosts(api_url, state_folder))
         self.files = FileCalls(connection, storage, state_folder)
         self.metadata = MetadataCalls(connection)
         self.ingestions = IngestionCalls(connection)

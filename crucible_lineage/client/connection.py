@@ -80,15 +80,9 @@ Record = TypeVar("Record", bound=ReceivedModel)
 PAGE = 1000  # the largest page of the service
 
 
-@dataclass(frozen=True)
-class Timeouts:
-    """The longest times to wait, in seconds; the official client waits as long."""
-
-    connect_s: float = 5.0
-    read_s: float = 30.0
-    complete_s: float = 120.0
-    storage_connect_s: float = 10.0
-    storage_read_s: float = 300.0
+# The longest times to wait; the official client waits as long.
+CONNECT_S, READ_S, COMPLETE_S = 5.0, 30.0, 120.0
+STORAGE_CONNECT_S, STORAGE_READ_S = 10.0, 300.0
 
 
 class Connection:
@@ -99,7 +93,6 @@ class Connection:
         api_url: str,
         api_key: str,
         *,
-        timeouts: Timeouts,
         retry: RetryPolicy,
         http: httpx.Client,
         privilege_mode: str | None = None,
@@ -112,7 +105,6 @@ class Connection:
             raise InputError("the API URL contains a user name or password; pass the API key separately")
         self.api_url = api_url.rstrip("/")
         self.is_embedded = is_embedded  # slow answers mean that the machine is busy, and more threads would not help
-        self.timeouts = timeouts
         self.retry = retry
         self.retry_within: ContextVar[RetryPolicy | None] = ContextVar("retry", default=None)  # of the calling thread
         self.sleep: Callable[[float], None] = time.sleep
@@ -269,7 +261,7 @@ class Connection:
             f"{self.api_url}{path}{query}",
             headers=all_headers | dict(headers or {}),
             content=None if body is None else json_bytes(body),
-            extensions={"timeout": timeout_extension(self.timeouts.connect_s, read_s or self.timeouts.read_s)},
+            extensions={"timeout": timeout_extension(CONNECT_S, read_s or READ_S)},
         )
 
 

@@ -15,7 +15,14 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from crucible_lineage.client.connection import Connection, Timeouts, read_answer, retry_after_s, timeout_extension
+from crucible_lineage.client.connection import (
+    STORAGE_CONNECT_S,
+    STORAGE_READ_S,
+    Connection,
+    read_answer,
+    retry_after_s,
+    timeout_extension,
+)
 from crucible_lineage.errors import (
     TRANSIENT,
     CrucibleError,
@@ -45,8 +52,7 @@ class Storage:
     sends them exactly as signed. Links and their redirects may lead to `hosts` only.
     """
 
-    def __init__(self, timeouts: Timeouts, http: httpx.Client, hosts: LinkHosts) -> None:
-        self._timeouts = timeouts
+    def __init__(self, http: httpx.Client, hosts: LinkHosts) -> None:
         self._hosts = hosts
         self._http = http
         logging.getLogger("httpcore.http11").addFilter(_without_location)
@@ -105,7 +111,7 @@ class Storage:
             raise ServerError(f"the link for {method} is not an absolute http(s) URL, as Crucible's must be")
         self._hosts.require(url, method)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        wait_s = read_s or self._timeouts.storage_read_s
+        wait_s = read_s or STORAGE_READ_S
         return httpx.Request(
             method,
             f"{parts.scheme}://{parts.netloc}",
@@ -113,7 +119,7 @@ class Storage:
             content=content,
             extensions={
                 "target": target.encode("ascii"),
-                "timeout": timeout_extension(self._timeouts.storage_connect_s, wait_s),
+                "timeout": timeout_extension(STORAGE_CONNECT_S, wait_s),
             },
         )
 

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from crucible_lineage.client.connection import Connection
+from crucible_lineage.client.connection import COMPLETE_S, Connection
 from crucible_lineage.client.models import FileRecord
 from crucible_lineage.client.storage import Storage, Tries, storage_error
 from crucible_lineage.client.wire import parse, quoted
@@ -418,5 +418,4 @@ def _existing(outgoing: Outgoing, answer: Mapping[str, Any], *, existed: bool = 
 def _complete(connection: Connection, outgoing: Outgoing, path: str, upload_id: str, **checksums: str) -> FileRecord:
     """Complete an upload by a POST to `path`: the service checks the file and returns its record."""
     body = {"upload_id": upload_id, "sha256_hash": outgoing.checksums.sha256, **checksums}
-    wait_s = connection.timeouts.complete_s
-    return connection.record(FileRecord, "POST", path, outgoing.action, body=body, repeatable=True, read_s=wait_s)
+    return connection.record(FileRecord, "POST", path, outgoing.action, body=body, repeatable=True, read_s=COMPLETE_S)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from crucible_lineage.client.connection import Connection, RetryPolicy, Timeouts
+from crucible_lineage.client.connection import Connection, RetryPolicy
 from crucible_lineage.client.files import IngestionCalls
 
 
@@ -18,7 +18,7 @@ def _connection(first: Callable[[httpx.Request], httpx.Response], sent: list[str
         return first(request) if len(sent) == 1 else httpx.Response(201, json={"made": "now"})
 
     http = httpx.Client(transport=httpx.MockTransport(answer))
-    connection = Connection("http://here/api/v3", "key", timeouts=Timeouts(), retry=RetryPolicy(), http=http)
+    connection = Connection("http://here/api/v3", "key", retry=RetryPolicy(), http=http)
     connection.sleep = lambda seconds: None
     return connection
 

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from crucible_lineage.client.connection import Timeouts
 from crucible_lineage.client.storage import LinkHosts, SignedUrlTransport, Storage
 from crucible_lineage.errors import ServerError
 
@@ -40,7 +39,7 @@ def storage(requested: list[str], api_url: str = PUBLIC, folder: Path | None = N
         return httpx.Response(200)
 
     hosts = LinkHosts(api_url, folder)
-    return Storage(Timeouts(), httpx.Client(transport=SignedUrlTransport(httpx.MockTransport(answer))), hosts)
+    return Storage(httpx.Client(transport=SignedUrlTransport(httpx.MockTransport(answer))), hosts)
 
 
 @pytest.mark.parametrize("url", PRIVATE)

@@ -20,7 +20,7 @@ import json, sys
 from crucible_lineage.tasks.credentials import CrucibleCredentials
 from crucible_lineage.flows import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
-block = CrucibleCredentials(url=sys.argv[2], api_key=sys.argv[3], read_timeout_s=20)
+block = CrucibleCredentials(url=sys.argv[2], api_key=sys.argv[3])
 block.save("lab-crucible", overwrite=True)
 with block.get_client() as client:
     who = client.account.whoami().user_unique_id
@@ -84,7 +84,7 @@ def test_its_key_is_masked_and_its_address_checked() -> None:
     "fields",
     [
         {"url": "https://crucible.example", "api_key": [KEY]},
-        {"url": "https://crucible.example", "api_key": KEY, "read_timeout_s": KEY},
+        {"url": KEY, "api_key": KEY},
     ],
 )
 def test_an_error_of_it_prints_no_part_of_the_key(fields: dict[str, Any]) -> None:
