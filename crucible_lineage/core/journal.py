@@ -1,10 +1,11 @@
 r"""The journal: the results of this data folder that are not delivered yet, and the history of its runs.
 
-    planned -> running -> made -> sending -> delivered -> ingested
-       |          |        ^ |       | | \-> overtaken   another registration is complete, and used
-       v          v        | v       | \---> refused --(sent again)--> made
-    skipped   failed,      | lacking (a parent is unavailable)
-              stopped      \---------/ sent again: tries + 1
+    planned -> made -> sending -> delivered -> ingested
+       |        ^ |       | | \-> overtaken   another registration is complete, and used
+       v        | v       | \---> refused --(sent again)--> made
+    skipped,    | lacking (a parent is unavailable)
+    failed,     \---------/ sent again: tries + 1
+    stopped
 
 Each transition is one transaction, which changes the row of the result and appends an event. A row exists before the
 payload of its result is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting
@@ -29,15 +30,12 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.text.masking import masked, masked_text
 
-PLANNED, RUNNING, MADE, SENDING, DELIVERED, INGESTED = (
-    *("planned", "running", "made", "sending", "delivered", "ingested"),
-)
+PLANNED, MADE, SENDING, DELIVERED, INGESTED = "planned", "made", "sending", "delivered", "ingested"
 REFUSED, LACKING, OVERTAKEN, FAILED, SKIPPED, STOPPED = (
     *("refused", "lacking", "overtaken", "failed", "skipped", "stopped"),
 )
 NEXT: Mapping[str, frozenset[str]] = {
-    PLANNED: frozenset((RUNNING, MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
-    RUNNING: frozenset((MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
+    PLANNED: frozenset((MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
     MADE: frozenset((SENDING, LACKING, OVERTAKEN, FAILED)),
     SENDING: frozenset((SENDING, MADE, DELIVERED, REFUSED, LACKING, OVERTAKEN, FAILED)),
     REFUSED: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
@@ -192,16 +190,6 @@ class Journal:
         rows = [(run, self.service, self.account, project, step, "", "", PLANNED, None) for step in steps]
         self.database.write_many(_INSERT, rows)
 
-    def note_running(self, run: str, step: str) -> None:
-        """Record that a planned step of a run has begun; do nothing if it is made already."""
-
-        def within(db: sqlite3.Connection) -> None:
-            row = self._last(db, run, step)
-            if row is not None and row[1] == PLANNED:
-                self._move(db, row[0], run, PLANNED, RUNNING, {})
-
-        self.database.transaction(within)
-
     def end_step(
         self, run: str, project: str, step: str, state: str, outputs: Mapping[str, str], **facts: object
     ) -> None:
@@ -267,8 +255,8 @@ class Journal:
         def within(db: sqlite3.Connection) -> None:
             before = self._waiting(db, name)
             planned = db.execute(
-                "SELECT id, state FROM result WHERE run = ? AND step = ? AND state IN (?, ?) ORDER BY id DESC LIMIT 1",
-                (run, step, PLANNED, RUNNING),
+                "SELECT id FROM result WHERE run = ? AND step = ? AND state = ? ORDER BY id DESC LIMIT 1",
+                (run, step, PLANNED),
             ).fetchone()
             if before is not None and planned is None:
                 if before[2] != MADE:
@@ -278,7 +266,7 @@ class Journal:
                 self._move(db, before[0], before[1], before[2], OVERTAKEN, {"error": "made again"})
             if planned is not None:
                 facts = {"name": name, "outputs": sealed(dict(outputs)), "made": made}
-                self._move(db, planned[0], run, planned[1], MADE, facts)
+                self._move(db, planned[0], run, PLANNED, MADE, facts)
                 return
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
             added = db.execute(_INSERT, row)

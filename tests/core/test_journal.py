@@ -43,7 +43,6 @@ def states(journal: Journal) -> list[str]:
 def test_each_transition_of_a_result_appends_an_event(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.plan("r", "lab", ["fit"])
-    journal.note_running("r", "fit")
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.move_waiting(ONE, SENDING)
     journal.note_failure(ONE, MADE, "no answer")
@@ -53,7 +52,7 @@ def test_each_transition_of_a_result_appends_an_event(journal: Journal) -> None:
     journal.move_waiting(ONE, DELIVERED, error=None)
     assert journal.waiting() == []
     events = [state for (state,) in journal.database.rows("SELECT state FROM event ORDER BY id")]
-    assert events == ["running", "made", "sending", "made", "sending", "delivered"]
+    assert events == ["made", "sending", "made", "sending", "delivered"]
     assert all(after in NEXT[before] for before, after in itertools.pairwise(["planned", *events]))
 
 
@@ -63,13 +62,6 @@ def test_a_forbidden_transition_is_refused_and_changes_nothing(journal: Journal)
         journal.move_waiting(ONE, INGESTED)
     assert states(journal) == [MADE]
     assert len(journal.database.rows("SELECT 1 FROM event")) == 1
-
-
-def test_a_start_recorded_late_does_not_change_a_made_result(journal: Journal) -> None:
-    journal.plan("r", "lab", ["fit"])
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    journal.note_running("r", "fit")
-    assert states(journal) == [MADE]
 
 
 def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal) -> None:

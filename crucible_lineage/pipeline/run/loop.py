@@ -285,7 +285,6 @@ class Run:
             return
         if phase == Outcome.STARTED and self.steps[step].began is None:
             self.steps[step].began = at
-            self.session.journal.note_running(self.run_id, step)
         self.listener(StepEvent(step, Outcome(phase)))
 
     def _collect(self, engine: Engine, name: str, running: object) -> None:
