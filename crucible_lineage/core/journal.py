@@ -7,7 +7,7 @@ r"""The journal: the results of this data folder that are not delivered yet, and
     failed,     \---------/ sent again: tries + 1
     stopped
 
-Each transition is one transaction, which changes the row of the result and appends an event. A row exists before the
+Each transition is one transaction, which changes the row of the result. A row exists before the
 payload of its result is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting
 results can be restored. So losing this file costs the list of runs, never a result.
 """
@@ -76,15 +76,12 @@ CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
     tries INTEGER NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
-    bytes INTEGER, about TEXT
+    bytes INTEGER, about TEXT, moved TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
 CREATE INDEX result_failed ON result (service) WHERE state = '{FAILED}' AND about IS NOT NULL;
-CREATE TABLE event (
-    id INTEGER PRIMARY KEY, at TEXT NOT NULL, run TEXT NOT NULL, result INTEGER, state TEXT NOT NULL,
-    data TEXT NOT NULL
-);
+CREATE TABLE event (id INTEGER PRIMARY KEY, run TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL);
 CREATE INDEX event_by_run ON event (run);
 CREATE TABLE request (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, dataset TEXT NOT NULL, parameters TEXT NOT NULL, pipeline TEXT NOT NULL,
@@ -98,6 +95,9 @@ _INSERT = (
     "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+_EVENT = "INSERT INTO event (run, state, data) VALUES (?, ?, ?)"
 
 
 class StateError(Exception):
@@ -212,7 +212,7 @@ class Journal:
                 error = masked(facts["error"])
                 db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], error, row))
             elif before != state:
-                self._move(db, row, run, before, state, {**result, **facts})
+                self._move(db, row, before, state, {**result, **facts})
 
         self.database.transaction(within)
 
@@ -235,7 +235,7 @@ class Journal:
         def within(db: sqlite3.Connection) -> None:
             for each in [name] if isinstance(name, str) else name:
                 if (row := self._waiting(db, each)) is not None:
-                    self._move(db, row[0], row[1], row[2], state, facts)
+                    self._move(db, row[0], row[1], state, facts)
 
         self.database.transaction(within)
 
@@ -244,7 +244,7 @@ class Journal:
 
         def within(db: sqlite3.Connection) -> None:
             if (row := self._waiting(db, name)) is not None:
-                self._move(db, row[0], row[1], SENDING, state, {"error": error, "tries": row[3] + 1})
+                self._move(db, row[0], SENDING, state, {"error": error, "tries": row[2] + 1})
 
         self.database.transaction(within)
 
@@ -259,18 +259,17 @@ class Journal:
                 (run, step, PLANNED),
             ).fetchone()
             if before is not None and planned is None:
-                if before[2] != MADE:
-                    self._move(db, before[0], before[1], before[2], MADE, {})
+                if before[1] != MADE:
+                    self._move(db, before[0], before[1], MADE, {})
                 return
             if before is not None:  # an earlier attempt left it; the new payload has replaced that one
-                self._move(db, before[0], before[1], before[2], OVERTAKEN, {"error": "made again"})
+                self._move(db, before[0], before[1], OVERTAKEN, {"error": "made again"})
             if planned is not None:
                 facts = {"name": name, "outputs": sealed(dict(outputs)), "made": made}
-                self._move(db, planned[0], run, PLANNED, MADE, facts)
+                self._move(db, planned[0], PLANNED, MADE, facts)
                 return
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
-            added = db.execute(_INSERT, row)
-            self._event(db, run, added.lastrowid, MADE, "")
+            db.execute(_INSERT, row)
 
         self.database.transaction(within)
 
@@ -281,7 +280,7 @@ class Journal:
             delivered = "SELECT id, outputs FROM result WHERE run = ? AND state = ?"
             for row, outputs in db.execute(delivered, (run, DELIVERED)).fetchall():
                 if (found := set((unsealed(outputs) or {}).values())) and found <= set(mfids):
-                    self._move(db, row, run, DELIVERED, INGESTED, {})
+                    self._move(db, row, DELIVERED, INGESTED, {})
 
         self.database.transaction(within)
 
@@ -297,26 +296,19 @@ class Journal:
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608  ours
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
-    def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, str, int] | None:
-        """Return id, run, state and tries of the waiting result of this name."""
-        sql = f"SELECT id, run, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608
-        row: tuple[int, str, str, int] | None = db.execute(sql, (self.service, self.account, name)).fetchone()
+    def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, int] | None:
+        """Return id, state and tries of the waiting result of this name."""
+        sql = f"SELECT id, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608
+        row: tuple[int, str, int] | None = db.execute(sql, (self.service, self.account, name)).fetchone()
         return row
 
-    def _move(
-        self, db: sqlite3.Connection, result: int, run: str, before: str, state: str, facts: Mapping[str, object]
-    ) -> None:
+    def _move(self, db: sqlite3.Connection, result: int, before: str, state: str, facts: Mapping[str, object]) -> None:
         if state not in NEXT.get(before, ()):
-            raise StateError(f"result {result} of run {run} cannot go from {before} to {state}")
+            raise StateError(f"result {result} cannot go from {before} to {state}")
         facts = {name: masked_text(value) if isinstance(value, str) else value for name, value in facts.items()}
+        facts["moved"] = datetime.now(UTC).isoformat()
         names = "".join(f", {name} = ?" for name in facts)
         db.execute(f"UPDATE result SET state = ?{names} WHERE id = ?", (state, *facts.values(), result))  # noqa: S608
-        data = {name: value for name, value in facts.items() if name in ("error", "tries", "seconds") and value}
-        self._event(db, run, result, state, json.dumps(data) if data else "")
-
-    def _event(self, db: sqlite3.Connection, run: str, result: int | None, state: str, data: str) -> None:
-        row = (datetime.now(UTC).isoformat(), run, result, state, data)
-        db.execute("INSERT INTO event (at, run, result, state, data) VALUES (?, ?, ?, ?, ?)", row)
 
     # Runs
 
@@ -336,7 +328,7 @@ class Journal:
     def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
         """Record that a run could not start, and the reason."""
         self.begin_run(run, pipeline, project, declaration)
-        self.database.transaction(lambda db: self._event(db, run, None, UNSTARTED, json.dumps(masked_text(error))))
+        self.database.write(_EVENT, run, UNSTARTED, json.dumps(masked_text(error)))
         self.end_run(run, "failed")
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
@@ -348,7 +340,7 @@ class Journal:
 
         def within(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR IGNORE INTO present VALUES (?, ?)", (digest, text))
-            self._event(db, run, None, outcome, digest)
+            db.execute(_EVENT, (run, outcome, digest))
 
         self.database.transaction(within)
 
@@ -377,10 +369,7 @@ class Journal:
 
     def _ends(self, run: str) -> Iterator[tuple[str, str, dict[str, str] | str]]:
         """Yield step, outcome, and outputs (perhaps sealed) of all attempts in a run, the last of each step last."""
-        present = (
-            "SELECT event.state, digest, steps FROM event JOIN present ON digest = data"
-            " WHERE run = ? AND event.result IS NULL ORDER BY id"  # skips the four events of each result
-        )
+        present = "SELECT event.state, digest, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
         for outcome, digest, steps in self.database.rows(present, run):
             if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else the row is damaged
                 yield from ((step, outcome, outputs) for step, outputs in json.loads(steps).items())
@@ -479,7 +468,7 @@ class Journal:
         """Return the failures of results that were not made since, by the result's id, latest last."""
         made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, INGESTED, OVERTAKEN))
         rows = self.database.rows(
-            "SELECT result.id, result.run, name, run.project, pipeline, step, about, error FROM result"  # noqa: S608
+            "SELECT result.id, name, run.project, pipeline, step, about, error, moved FROM result"  # noqa: S608
             " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"
             " AND (? IS NULL OR run.project = ? COLLATE NOCASE)"
             " AND NOT EXISTS (SELECT 1 FROM run AS again JOIN result AS later ON later.run = again.id"
@@ -488,20 +477,13 @@ class Journal:
             f" AND later.id > result.id AND later.state IN ({made})) ORDER BY result.id",
             *(self.service, project, project),
         )
-        last = {(row[3].casefold(), row[4], row[5]): row for row in rows}
-        tried = Counter((row[2], row[3].casefold(), row[4], row[5]) for row in rows)
-        sql = (
-            "SELECT result, max(at) FROM event WHERE run IN (SELECT value FROM json_each(?)) AND state = 'failed'"
-            " AND result IS NOT NULL GROUP BY result"
-        )
-        when = dict(self.database.rows(sql, json.dumps([row[1] for row in last.values()])))
+        last = {(row[2].casefold(), row[3], row[4]): row for row in rows}
+        tried = Counter((row[1], row[2].casefold(), row[3], row[4]) for row in rows)
         found = {}
-        for key, (row, _, name, in_project, pipeline, step, about, error) in sorted(
-            last.items(), key=lambda entry: entry[1][0]
-        ):
-            count = tried[(name, *key)]
-            subject, failed_at = tuple(json.loads(about)), when.get(row, "")
-            found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, failed_at)
+        for key, row in sorted(last.items(), key=lambda entry: entry[1][0]):
+            _, name, in_project, pipeline, step, about, error, failed_at = row
+            subject, count = tuple(json.loads(about)), tried[(name, *key)]
+            found[name] = Failure(name, in_project, pipeline, step, subject, error or "", count, failed_at or "")
         return found
 
 

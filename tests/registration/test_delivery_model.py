@@ -7,7 +7,6 @@ child before its parent or made from other bytes than its parent has, nothing re
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.journal import NEXT, OUTBOX, Journal
+from crucible_lineage.core.journal import OUTBOX, Journal
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox
@@ -293,12 +292,7 @@ def check(machine: Machine, service: Service) -> None:
         for parent, sha256 in stored.used.items() if stored.complete else ():
             assert service.sets[parent].complete, "a child was complete before its parent"
             assert service.sets[parent].sha256 == sha256, "a child was made of other bytes than its parent has"
-    stories: dict[int, list[str]] = {}
-    for result, state in machine.journal.database.rows("SELECT result, state FROM event ORDER BY id"):
-        stories.setdefault(result, []).append(state)
-    for story in stories.values():
-        assert all(after in NEXT[before] for before, after in itertools.pairwise(story)), story
-        assert story[-1] not in OUTBOX
+    assert not {state for (state,) in machine.journal.database.rows("SELECT state FROM result")}.intersection(OUTBOX)
 
 
 def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
