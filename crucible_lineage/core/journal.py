@@ -1,15 +1,11 @@
 r"""The journal: the results of this data folder that are not delivered yet, and the history of its runs.
 
-    planned -> made -> sending -> delivered -> ingested
-       |        ^ |       | | \-> overtaken   another registration is complete, and used
-       v        | v       | \---> refused --(sent again)--> made
-    skipped,    | lacking (a parent is unavailable)
-    failed,     \---------/ sent again: tries + 1
-    stopped
+    planned -> made, refused or lacking (a parent is unavailable): it waits -> delivered, overtaken or failed
+       \-> failed, skipped, stopped, or overtaken (another registration is complete, and used)
 
-Each transition is one transaction, which changes the row of the result. A row exists before the
-payload of its result is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting
-results can be restored. So losing this file costs the list of runs, never a result.
+Each transition is one transaction, which changes the row of the result. A row exists before the payload of its result
+is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting results can be restored.
+So losing this file costs the list of runs, never a result.
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,30 +26,24 @@ from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.text.masking import masked, masked_text
 
-PLANNED, MADE, SENDING, DELIVERED, INGESTED = "planned", "made", "sending", "delivered", "ingested"
-REFUSED, LACKING, OVERTAKEN, FAILED, SKIPPED, STOPPED = (
-    *("refused", "lacking", "overtaken", "failed", "skipped", "stopped"),
-)
+PLANNED, MADE, REFUSED, LACKING, DELIVERED = "planned", "made", "refused", "lacking", "delivered"
+OVERTAKEN, FAILED, SKIPPED, STOPPED = "overtaken", "failed", "skipped", "stopped"
+OUTBOX = (MADE, REFUSED, LACKING)
+"""The states of a result that waits for delivery."""
 NEXT: Mapping[str, frozenset[str]] = {
     PLANNED: frozenset((MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
-    MADE: frozenset((SENDING, LACKING, OVERTAKEN, FAILED)),
-    SENDING: frozenset((SENDING, MADE, DELIVERED, REFUSED, LACKING, OVERTAKEN, FAILED)),
-    REFUSED: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
-    LACKING: frozenset((MADE, SENDING, OVERTAKEN, FAILED)),
-    DELIVERED: frozenset((INGESTED, FAILED)),  # FAILED: missing at Crucible after all, or not publishable
-    INGESTED: frozenset((FAILED,)),
+    **dict.fromkeys(OUTBOX, frozenset((*OUTBOX, DELIVERED, OVERTAKEN, FAILED))),
+    DELIVERED: frozenset((FAILED,)),  # missing at Crucible after all, or not publishable
     OVERTAKEN: frozenset((FAILED,)),
 }
 """The states that may follow each state."""
 
 COMPLETE = "complete"  # the state of a request whose results are at Crucible
 UNSTARTED = "unstarted"  # an event: the reason why a run could not start
-OUTBOX = (MADE, SENDING, REFUSED, LACKING)
-"""The states of a result that waits for delivery."""
 
 # The outcome that commands show for a step in this state. The step of a waiting result was executed.
 _OUTCOMES = {
-    **dict.fromkeys((MADE, SENDING, DELIVERED, INGESTED), "executed"),
+    **dict.fromkeys((MADE, DELIVERED), "executed"),
     **{
         OVERTAKEN: "reused",
         REFUSED: "failed",
@@ -75,8 +65,7 @@ CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, service TEXT NOT NULL, account TEXT NOT NULL, project TEXT NOT NULL,
     step TEXT NOT NULL, name TEXT NOT NULL, outputs TEXT NOT NULL, state TEXT NOT NULL, made TEXT,
-    tries INTEGER NOT NULL DEFAULT 0, error TEXT, log TEXT, seconds REAL,
-    bytes INTEGER, about TEXT, moved TEXT
+    tries INTEGER NOT NULL DEFAULT 0, error TEXT, seconds REAL, bytes INTEGER, about TEXT, moved TEXT
 );
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
@@ -90,7 +79,7 @@ CREATE TABLE request (
 CREATE TABLE present (digest TEXT PRIMARY KEY, steps TEXT NOT NULL) WITHOUT ROWID
 """
 
-_COLUMNS = "id, run, account, project, step, name, outputs, state, made, tries, error"
+_COLUMNS = "run, account, project, step, name, outputs, state, made, tries, error"
 _INSERT = (
     "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -112,7 +101,6 @@ class ResultRow:
     Only its `account` delivers it; `run` is the run that made it.
     """
 
-    id: int
     run: str
     account: str
     project: str
@@ -195,9 +183,8 @@ class Journal:
     ) -> None:
         """Record that a step of a run ended without a payload of its own: failed, skipped, stopped, overtaken.
 
-        A waiting result keeps its state, which is that of its payload. `facts` are error, log and seconds; for a
-        failure that counts, also the `name` of the result that was to be made, and the datasets that it is `about`, as
-        JSON.
+        A waiting result keeps its state, which is that of its payload. `facts` are error and seconds; for a failure
+        that counts, also the `name` of the result that was to be made, and the datasets that it is `about`, as JSON.
         """
 
         def within(db: sqlite3.Connection) -> None:
@@ -209,8 +196,7 @@ class Journal:
             result = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
             row, before = found
             if before in OUTBOX:
-                error = masked(facts["error"])
-                db.execute("UPDATE result SET log = ?, error = ? WHERE id = ?", (facts["log"], error, row))
+                db.execute("UPDATE result SET error = ? WHERE id = ?", (masked(facts["error"]), row))
             elif before != state:
                 self._move(db, row, before, state, {**result, **facts})
 
@@ -244,7 +230,7 @@ class Journal:
 
         def within(db: sqlite3.Connection) -> None:
             if (row := self._waiting(db, name)) is not None:
-                self._move(db, row[0], SENDING, state, {"error": error, "tries": row[2] + 1})
+                self._move(db, row[0], row[1], state, {"error": error, "tries": row[2] + 1})
 
         self.database.transaction(within)
 
@@ -270,17 +256,6 @@ class Journal:
                 return
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
             db.execute(_INSERT, row)
-
-        self.database.transaction(within)
-
-    def note_ingested(self, run: str, mfids: Collection[str]) -> None:
-        """Record that these datasets were ingested; move results of the run to INGESTED when all their datasets are."""
-
-        def within(db: sqlite3.Connection) -> None:
-            delivered = "SELECT id, outputs FROM result WHERE run = ? AND state = ?"
-            for row, outputs in db.execute(delivered, (run, DELIVERED)).fetchall():
-                if (found := set((unsealed(outputs) or {}).values())) and found <= set(mfids):
-                    self._move(db, row, DELIVERED, INGESTED, {})
 
         self.database.transaction(within)
 
@@ -452,8 +427,8 @@ class Journal:
             "SELECT CASE instr(step, '[') WHEN 0 THEN step ELSE substr(step, 1, instr(step, '[') - 1) END AS declared,"
             " avg(seconds), avg(bytes) FROM result"
             " WHERE run IN (SELECT id FROM run WHERE pipeline = ? ORDER BY started DESC LIMIT 20)"
-            " AND seconds IS NOT NULL AND state IN (?, ?, ?, ?) GROUP BY declared",
-            *(pipeline, MADE, SENDING, DELIVERED, INGESTED),
+            " AND seconds IS NOT NULL AND state IN (?, ?) GROUP BY declared",
+            *(pipeline, MADE, DELIVERED),
         )
         return {name: (seconds, int(size or 0)) for name, seconds, size in rows}
 
@@ -466,7 +441,7 @@ class Journal:
 
     def failures(self, project: str | None = None) -> dict[str, Failure]:
         """Return the failures of results that were not made since, by the result's id, latest last."""
-        made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, INGESTED, OVERTAKEN))
+        made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, OVERTAKEN))
         rows = self.database.rows(
             "SELECT result.id, name, run.project, pipeline, step, about, error, moved FROM result"  # noqa: S608
             " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"

@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
-from crucible_lineage.core.journal import FAILED, LACKING, OVERTAKEN, SENDING
+from crucible_lineage.core.journal import FAILED, LACKING, OVERTAKEN
 from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -220,7 +220,6 @@ class Deliverer:
                     self._drop(entry, DAMAGED)
                     return
                 entry.payload = payload
-                outbox.journal.move_waiting(label.name, SENDING)
                 refs = self._register(entry)
                 self.context.note(refs)
                 outbox.delivered(label)
@@ -270,7 +269,6 @@ class Deliverer:
                     entry.payload = payload
                     self._require_same_parents(entry)
                 new = [dataset for entry in entries for dataset in entry.payload.datasets]
-                outbox.journal.move_waiting([label.name for label in labels], SENDING)
                 if not self.context.register_together(new):
                     return False
                 refs = {dataset.mfid: dataset.ref(dataset.mfid) for dataset in new}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.journal import MADE, SENDING
+from crucible_lineage.core.journal import MADE
 from crucible_lineage.core.slots import SlotClaim, slots_of
 from crucible_lineage.errors import (
     TRANSIENT,
@@ -108,7 +108,6 @@ def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRe
     """
     if (payload := context.outbox.opened(label)) is None:
         raise FileChangedError(f"the result of {label.step} was damaged in the outbox and set aside; run it again")
-    context.outbox.journal.move_waiting(label.name, SENDING)
     try:
         refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
     except CrucibleError as error:

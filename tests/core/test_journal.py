@@ -13,11 +13,9 @@ import pytest
 from crucible_lineage.core.journal import (
     DELIVERED,
     FAILED,
-    INGESTED,
     MADE,
     OVERTAKEN,
     REFUSED,
-    SENDING,
     SKIPPED,
     Journal,
     StateError,
@@ -25,7 +23,7 @@ from crucible_lineage.core.journal import (
 
 ONE, TWO = "0tr5k2ndm5zvd000nr21qakeh4", "0tr5k2ndm5zvd000nr21qakeh5"
 AT = "2026-11-27T12:00:00+00:00"
-NO_FACTS = {"error": None, "log": None, "seconds": None}
+NO_FACTS = {"error": None, "seconds": None}
 
 
 @pytest.fixture
@@ -42,11 +40,9 @@ def test_a_result_moves_from_its_plan_to_its_delivery(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    journal.move_waiting(ONE, SENDING)
     journal.note_failure(ONE, MADE, "no answer")
     (row,) = journal.waiting()
     assert (row.step, row.outputs, row.tries, row.error) == ("fit", {"out": ONE}, 1, "no answer")
-    journal.move_waiting(ONE, SENDING)
     journal.move_waiting(ONE, DELIVERED, error=None)
     assert journal.waiting() == []
     assert states(journal) == [DELIVERED]
@@ -54,8 +50,8 @@ def test_a_result_moves_from_its_plan_to_its_delivery(journal: Journal) -> None:
 
 def test_a_forbidden_transition_is_refused_and_changes_nothing(journal: Journal) -> None:
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    with pytest.raises(StateError, match="from made to ingested"):
-        journal.move_waiting(ONE, INGESTED)
+    with pytest.raises(StateError, match="from made to skipped"):
+        journal.move_waiting(ONE, SKIPPED)
     assert states(journal) == [MADE]
 
 
@@ -71,19 +67,9 @@ def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal)
 
 def test_a_delivered_result_can_still_fail(journal: Journal) -> None:
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    journal.move_waiting(ONE, SENDING)
     journal.move_waiting(ONE, DELIVERED)
     journal.end_step("r", "lab", "fit", FAILED, {"out": ONE}, **NO_FACTS)
     assert states(journal) == [FAILED]
-
-
-def test_a_result_is_ingested_when_all_its_files_are(journal: Journal) -> None:
-    for step, outputs in (("fit", {"out": ONE}), ("plot", {"out": TWO, "log": ONE.replace("0tr", "0ts")})):
-        journal.note_made("r", "lab", step, outputs, AT)
-        journal.move_waiting(min(outputs.values()), SENDING)
-        journal.move_waiting(min(outputs.values()), DELIVERED)
-    journal.note_ingested("r", {ONE, TWO})
-    assert states(journal) == [INGESTED, DELIVERED]
 
 
 def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -> None:
@@ -144,7 +130,7 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
 def fail(journal: Journal, run: str, name: str) -> None:
     journal.begin_run(run, "p", "lab", Path("p.yaml"))
     journal.plan(run, "lab", ["s[x]"])
-    facts = {"error": f"{run}: too dark", "log": None, "seconds": 1.0, "about": json.dumps([TWO])}
+    facts = {"error": f"{run}: too dark", "seconds": 1.0, "about": json.dumps([TWO])}
     journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
 
 
@@ -163,5 +149,5 @@ def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
 
 def test_failures_without_a_subject_do_not_count(journal: Journal) -> None:
     journal.begin_run("none", "p", "lab", Path("p.yaml"))
-    journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", log=None, seconds=None)
+    journal.end_step("none", "lab", "s[x]", FAILED, {}, error="the service is away", seconds=None)
     assert journal.failures() == {}

@@ -240,7 +240,7 @@ class Steps(dict[str, StepState]):
             seconds = time.monotonic() - state.began
         size = sum(file.size for dataset in state.results.values() for file in dataset.files) or None
         if outcome in _ROW:
-            facts = {"error": error or None, "log": state.log or None, "seconds": seconds, **failed}
+            facts = {"error": error or None, "seconds": seconds, **failed}
             self.journal.end_step(self.run_id, self.project, name, _ROW[outcome], mfids, **facts)
         elif outcome == Outcome.EXECUTED:
             self.journal.measure(self.run_id, name, seconds, size)

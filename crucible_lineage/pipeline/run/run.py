@@ -184,8 +184,6 @@ def _followed(run: Run) -> list[Ingestion]:
     with suppress(CrucibleError), session.connect(at_most_s=0.0) as client:  # else the next run asks
         found = follow_ingestions(client, session.store, at_most_s=_INGESTED_HERE_S if is_short else 0.0)
     left = session.store.open_ingestions()
-    complete = {ingestion.mfid for ingestion in found if ingestion.status == "complete"}
-    session.journal.note_ingested(run.run_id, complete - {ingestion.mfid for ingestion in left})
     files = (item for items in run.inputs.values() for item in items if item.new and item.new.awaits_ingestion)
     awaited = {item.dataset.mfid for item in files if item.dataset is not None}
     for name, instance in run.instances.items():
