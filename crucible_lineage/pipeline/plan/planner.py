@@ -296,12 +296,8 @@ def _results_of(
         if step.exists:
             yield InputItem(dataset.mfid, dataset, fields, about=instance.slots[output][0], span=span)
         else:
-            remedy = (
-                f"blocked: {'; '.join(step.causes)}"
-                if step.state == BLOCKED
-                else f"{step.state}; run that pipeline first"
-            )
-            blocked = f"{step.name} of {path} is {remedy}"
+            why = f": {'; '.join(step.causes)}" if step.state == BLOCKED else "; run that pipeline first"
+            blocked = f"{step.name} of {path} is {step.state}{why}"
             yield InputItem(step.name, None, fields, blocked=blocked, span=span)
 
 
