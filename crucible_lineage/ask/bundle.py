@@ -6,7 +6,6 @@ It has files, records, pictures and RO-Crate metadata; `verify.py`, which checks
 
 from __future__ import annotations
 
-import base64
 import json
 import tempfile
 import zipfile
@@ -23,11 +22,11 @@ from crucible_lineage.ask.lineages import fetch_lineage, with_named_parents, wit
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError, require_library
 from crucible_lineage.json_types import mapping, text
 from crucible_lineage.lineage.crate import make_crate
-from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, media_type, utf8
+from crucible_lineage.lineage.crate_data import METADATA, PREVIEW, CrateHeader, TextFile, utf8
 from crucible_lineage.lineage.graph import LineageGraph
 from crucible_lineage.lineage.labels import nodes_text
 from crucible_lineage.lineage.model import Node
-from crucible_lineage.lineage.page import PICTURES, render_html, thumbnail_in
+from crucible_lineage.lineage.page import render_html, thumbnail_in
 from crucible_lineage.lineage.prov import StoredFile, exported, shareable, shared_record, with_hidden_parents
 from crucible_lineage.lineage.records import Rights, provenance, stated_rights
 from crucible_lineage.lineage.svg import render_svg
@@ -43,7 +42,6 @@ from crucible_lineage.text.amounts import amount, size_text
 
 FORMAT = "crucible-lineage/bundle/1"
 PICTURE, LIST, CHECKER = "lineage.svg", "bundle.json", "verify.py"
-MOST_FIGURE = 4 << 20  # chosen: bytes of a picture that the page of a bundle holds
 _CHECKING = (
     TextFile(LIST, "what is in this bundle, with the SHA-256 of each file", ""),
     TextFile(CHECKER, "checks this bundle: python verify.py", ""),
@@ -99,7 +97,7 @@ def _write_metadata(
     """Write the metadata, pictures and code into the folder. Returns the files written."""
     shown = shareable(graph)
     command = f"python {DRIVER}" if any(file.path == DRIVER for file in more) else ""
-    figure = _figure(shown.node(header.about), stored, folder) if command else ""
+    figure = (thumbnail_in(shown.node(header.about).record) or "") if command else ""
     page = render_html(shown, header.about, figure=figure, reproduce=command)
     pictures = [
         TextFile(PICTURE, "a drawing of the lineage", render_svg(shown, header.about)),
@@ -112,16 +110,6 @@ def _write_metadata(
     for file in written:
         _write(folder, file.path, file.text)
     return written
-
-
-def _figure(node: Node, stored: Mapping[str, _Stored], folder: Path) -> str:
-    """Return the picture of a result as a data URI: its thumbnail, else the first of its files that is a small one."""
-    if thumbnail := thumbnail_in(node.record):
-        return thumbnail
-    for file in stored[node.id].files:
-        if (kind := media_type(file.name)) in PICTURES and (file.size or 0) <= MOST_FIGURE:
-            return f"data:{kind};base64,{base64.b64encode((folder / file.path).read_bytes()).decode()}"
-    return ""
 
 
 def _header(session: Session, graph: LineageGraph, mfid: str) -> CrateHeader:
