@@ -252,13 +252,13 @@ def queued(url: str, queues: Mapping[str, str]) -> Iterator[Taken]:
 
 
 def _declare(connection: Any, queue: str) -> None:
-    """Make a durable queue unless there is one, of whatever kind."""
+    """Make a queue as the facility's consumers do, unless there is one, of whatever kind."""
     import pika
 
     try:
         connection.channel().queue_declare(queue, passive=True)
     except pika.exceptions.ChannelClosedByBroker:
-        connection.channel().queue_declare(queue, durable=True)
+        connection.channel().queue_declare(queue)
 
 
 def _ending(channel: Any, queue: str, got: tuple[Any, Any, bytes]) -> Callable[[Answer], None]:

@@ -143,7 +143,7 @@ class Broker:
 
     def send(self, *messages: str) -> None:
         channel = self.channel()
-        channel.queue_declare("mosaic_stitch", durable=True)
+        channel.queue_declare("mosaic_stitch")
         for message in messages:
             channel.basic_publish("", "mosaic_stitch", message.encode())
         channel.connection.close()

@@ -111,6 +111,24 @@ def test_what_cannot_be_answered_is_parked(facility: Facility, broker: Broker) -
     assert torn not in facility.command("status", "--all", **facility.environment).stdout
 
 
+def test_a_file_that_is_not_ingested_yet(facility: Facility, broker: Broker) -> None:
+    steps = facility.folder / "mosaic_steps.py"
+    text = steps.read_text().replace("import step", "import Facts, step")
+    text = text.replace("gain: float = 1.0,", "facts: Facts, gain: float = 1.0,")
+    steps.write_text(text.replace('"tiles": len(tiles)', '"kelvin": facts.one("scan").metadata["kelvin"]'))
+    path = facility.folder / "scan.json"
+    path.write_text('{"kelvin": 300}')
+    fields = {"dataset_name": "scan", "project_id": "proj1", "measurement": "tiles"}
+    mfid = facility.client.datasets.create(fields, files=[path]).dsid
+    broker.send(message(mfid))  # at once
+    done = facility.answer("--queue", broker.url)
+    assert done.returncode == 0, done.stderr
+    (child,) = facility.children(mfid)
+    found = facility.client.datasets.get(child, include_metadata=True).scientific_metadata
+    assert found is not None
+    assert found["kelvin"] == 300
+
+
 def test_account_outside_of_the_project(facility: Facility, broker: Broker) -> None:
     mfid = facility.measure("a.txt")
     facility.client.datasets.update(mfid, public=True)
