@@ -15,7 +15,7 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.graph import Direction
 from crucible_lineage.lineage.svg import render_svg
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, raw_files, register_raw
 from crucible_lineage.refs import CORRECTED, DERIVED, Relationship
 from crucible_lineage.registration.read import lies_elsewhere
 from crucible_lineage.tasks.api_files import OnFailure, add_files, checked_files
@@ -326,7 +326,7 @@ def register_child(
         ingestor=ingestor,
         **{name: given[name] for name in (*CORRECTED, "owner_orcid", "public") if name in given},
     )
-    raw = hash_files(project, paths, None, session, parents=datasets)
+    raw = raw_files(project, hash_files(paths, session), parents=datasets)
     name = dataset_name or f"{datasets[0].name} ({paths[0].stem})"
     return register_raw(raw, declared, name, session, note=note).mfid
 

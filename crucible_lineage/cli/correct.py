@@ -24,7 +24,7 @@ from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.load import project_in
 from crucible_lineage.pipeline.plan.corrections import LINKS, read_table, read_value, set_values
-from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, hash_files, raw_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured, replace_measured
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import lies_elsewhere
@@ -78,7 +78,7 @@ def register_command(
     supersedes = supersedes and find_mfid(session, supersedes, [project])
     count = amount(len(files), "file")
     tell(f"reading {count}", 0)
-    raw = hash_files(project, files, declared.timestamp, session, parent_datasets, salt=salt, mfid=mfid)
+    raw = raw_files(project, hash_files(files, session), declared.timestamp, parent_datasets, salt=salt, mfid=mfid)
     found = find_measured(raw, session)
     old = _superseded(session, supersedes, project, found.mfid if found else None) if supersedes else None
     tell(f"registering {count}", 0)

@@ -15,7 +15,7 @@ from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.declare.pipeline import StepSpec
 from crucible_lineage.pipeline.plan.bound import BoundStep
 from crucible_lineage.pipeline.plan.facts import ParentFacts
-from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import existing_dataset, find_raw, hash_files, raw_files, register_raw
 from crucible_lineage.pipeline.plan.inspect import inspection_of
 from crucible_lineage.provenance.recipe import UsedDataset, planned_outputs
 from crucible_lineage.refs import DatasetRef
@@ -85,7 +85,7 @@ def _dataset(session: Session, project: str, slots: FlowSlots, value: Any) -> Da
         return existing_dataset(value, session)
     if not value.is_file():
         raise InputError(f"there is no file {value}")
-    raw = hash_files(project, [value], None, session)
+    raw = raw_files(project, hash_files([value], session))
     declared = FileInput(file=(str(value),))
     dataset = find_raw(raw, session) or register_raw(raw, declared, value.name, session)
     slots.note_about(dataset.mfid, about_file(value))

@@ -30,7 +30,7 @@ from crucible_lineage.lineage.records import is_support
 from crucible_lineage.machine.checksums import FileStamp, stamp
 from crucible_lineage.machine.disk import is_being_written
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import hash_files, raw_files, register_raw
 from crucible_lineage.pipeline.plan.revisions import find_measured
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import MATCHED, DatasetRef, utf8_name
@@ -283,9 +283,10 @@ class Folder:
             raise InputError("it is empty")
         written = datetime.fromtimestamp(current[1] / 1e9, UTC)
         declared = self.declared.model_copy(update={"file": (str(path),), "known_since": written})
-        if same := find_measured(hash_files(self.project, [path], None, self.session), self.session):
+        files = hash_files([path], self.session)
+        if same := find_measured(raw_files(self.project, files), self.session):
             return same
-        raw = hash_files(self.project, [path], written, self.session)
+        raw = raw_files(self.project, files, written)
         if (known := find_measured(raw, self.session)) is not None:
             return known
         return register_raw(raw, declared, path.name, self.session)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import hash_files, raw_files, register_raw
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from tests.warm import WarmPython
@@ -64,7 +64,7 @@ def registered(data: Path, tmp_path: Path) -> Callable[..., list[str]]:
                 path = folder / f"{len(list(folder.iterdir()))}.txt"
                 path.write_text(text)
                 declared = FileInput(file=(str(path),), measurement="counting", data_type="raw", ingest=False)
-                raw = hash_files("lab", [path], None, session)
+                raw = raw_files("lab", hash_files([path], session))
                 mfids.append(register_raw(raw, declared, path.name, session).mfid)
         return mfids
 

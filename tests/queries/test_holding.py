@@ -61,12 +61,12 @@ def test_an_earlier_result_is_current_everywhere_while_the_later_is_to_be_delete
 
 def test_a_manual_result_of_a_superseded_one_is_found(lab: Any, session: Session, tmp_path: Path) -> None:
     from crucible_lineage.pipeline.declare.inputs import FileInput
-    from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+    from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, raw_files, register_raw
 
     old = run(session, lab.pipeline).datasets["total"]["out"]
     path = tmp_path / "fitted.txt"
     path.write_text("by hand")
-    raw = hash_files("lab", [path], None, session, parents=[existing_dataset(old, session)])
+    raw = raw_files("lab", hash_files([path], session), parents=[existing_dataset(old, session)])
     made = register_raw(raw, FileInput(file=(str(path),)), "fitted", session, "fitted by eye")
     assert findings_of(session) == []
     new = run(session, lab.pipeline, scaled__factor=4).datasets["total"]["out"]

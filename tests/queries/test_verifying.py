@@ -11,7 +11,7 @@ from crucible_lineage.ask.verify import verify_project
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, raw_files, register_raw
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.session import Session
 from tests.runs import forget
@@ -96,9 +96,8 @@ def test_a_deleted_parent_is_found_where_it_was_known(made: Any, colleague: Sess
 def test_manual_results_are_verified(made: Any, tmp_path: Path) -> None:
     drawn = tmp_path / "drawn.txt"
     drawn.write_text("a line by eye")
-    raw = hash_files(
-        "lab", [drawn], None, made.session, [existing_dataset(mfid, made.session) for mfid in (made.total, made.first)]
-    )
+    parents = [existing_dataset(mfid, made.session) for mfid in (made.total, made.first)]
+    raw = raw_files("lab", hash_files([drawn], made.session), parents=parents)
     mfid = register_raw(raw, FileInput(file=(str(drawn),)), "drawn", made.session, "by eye").mfid
     assert made.findings(read_bytes=True) == set()
     made.edit_record(mfid, lambda record: record["used"].pop())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from crucible_lineage.errors import ForbiddenError, IdTakenError, InputError, RecipeConflictError, shortened
@@ -85,32 +84,22 @@ class RawFiles:
         )
 
 
-def hash_files(
-    project: str,
-    paths: Sequence[Path],
-    moment: datetime | None,
-    session: Session,
-    parents: Sequence[DatasetRef] = (),
-    remote: Sequence[RemoteFile] = (),
-    salt: str | None = None,
-    mfid: str | None = None,
-) -> RawFiles:
-    """Hash files as one dataset, made by hand if with `parents`. Raises InputError for missing or unusable files."""
-    local = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
+def hash_files(paths: Sequence[Path], session: Session, remote: Iterable[RemoteFile] = ()) -> list[LocalFile]:
+    """Hash files. Raises InputError for missing ones."""
+    files = [LocalFile.of(path, session.store.checksums(path)) for path in paths]
     for file in remote:  # its copy in the cache may have been removed
         checksums = remote_checksums(file, session)
         ref = FileRef(file.name, checksums.sha256, checksums.size)
-        local.append(LocalFile(session.cache.path(checksums.sha256), ref, checksums))
-    by_name = {file.name: file for file in remote}
-    return raw_files(project, local, moment, parents, by_name, salt, mfid)
+        files.append(LocalFile(session.cache.path(checksums.sha256), ref, checksums))
+    return files
 
 
 def raw_files(
     project: str,
-    files: Sequence[LocalFile],
+    files: Iterable[LocalFile],
     moment: datetime | None = None,
     parents: Sequence[DatasetRef] = (),
-    remote: Mapping[str, RemoteFile] = MappingProxyType({}),
+    remote: Iterable[RemoteFile] = (),
     salt: str | None = None,
     mfid: str | None = None,
 ) -> RawFiles:
@@ -129,7 +118,8 @@ def raw_files(
     made_of = tuple(by_id[mfid] for mfid in sorted(by_id))
     recipe = raw_recipe(project, [file.ref for file in files], made_of, salt)
     derived = derived_mfid(recipe) if parents else raw_mfid(recipe, moment)
-    raw = RawFiles(project, recipe, files, mfid or derived, made_of, remote, named=mfid is not None)
+    by_name = {file.name: file for file in remote}
+    raw = RawFiles(project, recipe, files, mfid or derived, made_of, by_name, named=mfid is not None)
     if mfid is not None:
         if parents:
             raise InputError(f"register {raw.label} as {mfid}: a result's id follows from its recipe; leave --mfid out")

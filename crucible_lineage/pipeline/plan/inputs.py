@@ -42,7 +42,14 @@ from crucible_lineage.pipeline.plan.current import (
     store_agreement,
 )
 from crucible_lineage.pipeline.plan.fetch import RemoteFile, find_remote
-from crucible_lineage.pipeline.plan.files import RawFiles, existing_dataset, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import (
+    RawFiles,
+    existing_dataset,
+    find_raw,
+    hash_files,
+    raw_files,
+    register_raw,
+)
 from crucible_lineage.pipeline.plan.inspect import read_header
 from crucible_lineage.pipeline.plan.partners import CalibrationChooser, Partner, Partners
 from crucible_lineage.pipeline.plan.revisions import inherit_fields, recognize_revisions, record_names, record_revisions
@@ -321,9 +328,9 @@ def _hash_item(project: str, declared: FileInput, label: str, session: Session) 
     except InputError as error:  # one unusable file name does not stop the others
         return InputItem(label or _names(declared)[0].rpartition("/")[2], None, blocked=str(error))
     moment = declared.timestamp or declared.known_since
-    raw = hash_files(
-        project, declared.paths, moment, session, remote=_remote_files(declared, session), salt=declared.salt
-    )
+    remote = _remote_files(declared, session)
+    files = hash_files(declared.paths, session, remote)
+    raw = raw_files(project, files, moment, remote=remote, salt=declared.salt)
     fields = {**declared.descriptive, "dataset_name": declared.dataset_name, "metadata": declared.metadata}
     fields |= {"timestamp": declared.timestamp.isoformat()} if declared.timestamp else {}
     first = raw.files[0].ref.name

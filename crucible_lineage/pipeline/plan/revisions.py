@@ -16,7 +16,7 @@ from crucible_lineage.machine.checksums import file_sha256
 from crucible_lineage.marks import METADATA_PREFIX, is_entry
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.plan.corrections import corrections, record_act
-from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import RawFiles, find_raw, hash_files, raw_files, register_raw
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DESCRIPTIVE, DatasetRef
 from crucible_lineage.registration.read import samples_of
@@ -157,7 +157,7 @@ def replace_measured(session: Session, old: str, files: Sequence[Path], why: str
     found = _read_measured(session, old, action)
     declared = inherit_fields(session, old, FileInput(file=tuple(map(str, files))))
     project = found.project_id or ""
-    raw = hash_files(project, files, declared.timestamp, session)
+    raw = raw_files(project, hash_files(files, session), declared.timestamp)
     same = find_raw(raw, session)
     if same is not None:
         reason = "they are its own" if same.mfid == old else f"they are those of dataset {same.mfid} ({same.name!r})"

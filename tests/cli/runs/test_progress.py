@@ -13,7 +13,7 @@ import pytest
 from crucible_lineage.cli.get import fetch_many
 from crucible_lineage.machine.process import traffic
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import hash_files, raw_files, register_raw
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 
@@ -110,7 +110,9 @@ def test_received_and_sent_files_are_counted(lab: Any, data: Path, tmp_path: Pat
     received, present, sent = traffic.received, traffic.present, traffic.sent
     with Session(Settings(data)) as session:
         session.ensure_project("lab")
-        raw = register_raw(hash_files("lab", [lab.folder / "first.txt"], None, session), measured, "first", session)
+        raw = register_raw(
+            raw_files("lab", hash_files([lab.folder / "first.txt"], session)), measured, "first", session
+        )
         assert traffic.sent - sent == 300_000
         (file,) = session.client.files.list(raw.mfid)
         (tmp_path / f".first.txt.{str(file.sha256_hash)[:16]}.part").write_bytes(bytes(100_000))

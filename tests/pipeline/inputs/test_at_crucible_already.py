@@ -11,7 +11,7 @@ import pytest
 from crucible_lineage.errors import IdTakenError, InputError
 from crucible_lineage.ids import derive_mfid, new_mfid
 from crucible_lineage.pipeline.declare.inputs import FileInput
-from crucible_lineage.pipeline.plan.files import find_raw, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import find_raw, hash_files, raw_files, register_raw
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.read import read
 from crucible_lineage.session import Session
@@ -38,7 +38,7 @@ def uploaded(session: Session, path: Path, **fields: Any) -> str:
 def register(session: Session, path: Path, **how: Any) -> DatasetRef:
     session.ensure_project("lab")
     declared = FileInput(file=(str(path),), timestamp=how.pop("timestamp", None))
-    raw = hash_files("lab", [path], declared.timestamp, session, **how)
+    raw = raw_files("lab", hash_files([path], session), declared.timestamp, **how)
     return find_raw(raw, session) or register_raw(raw, declared, path.name, session)
 
 

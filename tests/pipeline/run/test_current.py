@@ -11,7 +11,7 @@ from crucible_lineage.core.slots import slots_of
 from crucible_lineage.pipeline.declare.inputs import FileInput
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, register_raw
+from crucible_lineage.pipeline.plan.files import existing_dataset, hash_files, raw_files, register_raw
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, make_plan
 from crucible_lineage.pipeline.run.result import StepChoice, StepEvent
 from crucible_lineage.pipeline.run.run import plan_and_run
@@ -278,7 +278,7 @@ def test_a_run_does_not_undo_a_manual_replacement_of_its_result(lab: Any, sessio
     done = run(session, lab.pipeline).datasets
     old, scaled = done["total"]["out"], done["scaled"]["out"]
     path = lab.file("by-eye.txt", "41\n")
-    raw = hash_files("lab", [path], None, session, [existing_dataset(scaled, session)])
+    raw = raw_files("lab", hash_files([path], session), parents=[existing_dataset(scaled, session)])
     by_hand = register_raw(raw, FileInput(file=(str(path),)), "total", session, "by eye", old).mfid
     make_current_now(session.mirror, session.client, "lab", by_hand, slots_of(session.client.metadata.get(old)))
     assert states(session)[by_hand] == "current"
