@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, time
 from typing import Annotated, ClassVar
 
-from crucible_lineage.ask.answer import Answer
+from crucible_lineage.ask.answer import Answer, next_command
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects
 from crucible_lineage.ask.names import NOT_LISTED, Deletion, deletion_of, find_mfid, find_project
 from crucible_lineage.ask.question import BEFORE, Projects, argument, option, question
@@ -252,17 +252,15 @@ class RequestedDeletion:
         return f"{self.mfid}: deletion requested; made from it and kept: {amount(len(self.made_of_it), 'dataset')}"
 
 
-def request_deletion(
-    session: Session, mfid: str, why: str = "", *, even_if_used: bool, way_out: str
-) -> RequestedDeletion:
+def request_deletion(session: Session, mfid: str, why: str, *, even_if_used: bool) -> RequestedDeletion:
     """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
 
-    Raises InputError if something was made from it, unless `even_if_used`; the message ends with `way_out`. Also if
-    its deletion was requested before.
+    Raises InputError if something was made from it, unless `even_if_used`, or if its deletion was requested before.
     """
     dependent = dataset_impact(session, mfid).redo
     if dependent and not even_if_used:
         made = f"{amount(len(dependent), 'dataset')} made from it: {shortened(dependent, MOST_DEPENDENT)}"
+        way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
         raise InputError(f"delete {mfid}: {made}. Nothing was changed; {way_out}")
     with refused_as_input():
         request = session.client.datasets.delete(mfid, why or None)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import ValidationError
 
-from crucible_lineage.ask.answer import Done, next_command
+from crucible_lineage.ask.answer import Done
 from crucible_lineage.ask.listing import list_datasets
 from crucible_lineage.ask.names import find_mfid, find_project
 from crucible_lineage.ask.question import Project, argument, option, read_pair
@@ -230,7 +230,5 @@ def delete_command(
     """
     from crucible_lineage.ask.impact import request_deletion  # other corrections need no graph
 
-    mfid = find_mfid(session, dataset)
-    way_out = f"look at them ({next_command('impact', mfid)}), or add --yes"
-    request = request_deletion(session, mfid, why, even_if_used=yes, way_out=way_out)
+    request = request_deletion(session, find_mfid(session, dataset), why, even_if_used=yes)
     return Done(request, [str(request)])

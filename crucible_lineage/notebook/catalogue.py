@@ -19,7 +19,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Never, Self
 
-from crucible_lineage.ask.impact import RequestedDeletion, request_deletion
 from crucible_lineage.ask.listing import Listing
 from crucible_lineage.ask.names import find_mfid
 from crucible_lineage.ask.question import MODULES, NOTEBOOK, Question, find_question
@@ -31,7 +30,6 @@ from crucible_lineage.notebook.dataset import Dataset, Datasets
 from crucible_lineage.pipeline.engines.local import LocalEngine
 from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.corrections import FieldChange, set_values
-from crucible_lineage.pipeline.plan.revisions import replace_measured
 from crucible_lineage.pipeline.run.result import RunResult, StepChoice
 from crucible_lineage.pipeline.run.run import plan_and_run
 from crucible_lineage.pipeline.step_call import FlowSlots, called_step
@@ -146,23 +144,6 @@ class Catalogue:
         """
         request = (f"set {name}", self._mfid(name), values)
         return set_values(self.session, [request], self._mfid, why, dry_run=dry_run)
-
-    def replace(self, old: str | Dataset, *files: str | PathLike[str], why: str = "") -> Dataset:
-        """Register files in place of a measured dataset, which is superseded; return the new one, described alike."""
-        paths = [Path(file) for file in files]
-        if absent := [path for path in paths if not path.is_file()]:
-            raise InputError(f"replace: there is no file {absent[0]}")
-        if not paths:
-            raise InputError("replace: name the new files")
-        return Dataset(self, replace_measured(self.session, self._mfid(old), paths, why).mfid)
-
-    def delete(self, name: str | Dataset, *, why: str = "", even_if_used: bool = False) -> RequestedDeletion:
-        """Request the deletion of a dataset: it is hidden at once, and deleted when an administrator has agreed.
-
-        Raises InputError with the datasets made from it, if there are any and `even_if_used` is False.
-        """
-        way_out = "look at its impact, or pass even_if_used=True"
-        return request_deletion(self.session, self._mfid(name), why, even_if_used=even_if_used, way_out=way_out)
 
     def keep(self, mfid: str, name: str, fetch: Callable[[Path], None]) -> Path:
         """Return the path of a dataset's file, kept until the catalogue is closed. `fetch` creates it if necessary."""

@@ -47,21 +47,6 @@ def test_values_and_links_are_set(catalogue: Any) -> None:
         catalogue.set("bee", {"nonsense": 1})
 
 
-def test_files_are_replaced_and_datasets_deleted(catalogue: Any, tmp_path: Path) -> None:
-    catalogue.set("a.txt", {"metadata.power_mW": 5})
-    old = catalogue.dataset("a.txt")
-    new = catalogue.replace(old, tmp_path / "c.txt", why="exported again")
-    assert new.metadata["power_mW"] == 5, "including later metadata"
-    assert catalogue.dataset(old).state == "superseded"
-    assert new.state == "raw"
-    catalogue.set("b.txt", {"parent+": new})
-    with pytest.raises(InputError, match="1 dataset made from it"):
-        catalogue.delete(new)
-    request = catalogue.delete(new, why="junk", even_if_used=True)
-    assert len(request.made_of_it) == 1
-    assert new not in catalogue.find()
-
-
 def test_a_hold_needs_a_reason_and_a_blank_flag_is_none_everywhere(catalogue: Any, data: Path) -> None:
     held, other = catalogue.dataset("a.txt"), catalogue.dataset("b.txt")
     with pytest.raises(InputError, match="give the reason"):
