@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from crucible_lineage.ask.answer import Answer
 from crucible_lineage.ask.lineages import fetch_lineage, fetch_projects, named_projects, with_whole_records
 from crucible_lineage.ask.names import find_mfid, visible_projects
-from crucible_lineage.ask.plans import PlanAnswer, why_step
+from crucible_lineage.ask.plans import PlanAnswer, ProjectPlans, why_step
 from crucible_lineage.ask.question import BEFORE, NOT_PAGE, Overrides, Projects, argument, question
 from crucible_lineage.ask.runs import find_run
 from crucible_lineage.ask.view import existing, visible_names
@@ -78,7 +78,7 @@ FACTS_HEADING = "Facts about parents at that time"
 def why(
     session: Session, dataset: Annotated[str, argument("WHAT")],
     pipeline: Annotated[str | None, argument(doors=NOT_PAGE)] = None, *, overrides: Overrides = (),
-) -> Explanation | PlanAnswer:  # fmt: skip
+) -> Explanation | PlanAnswer | ProjectPlans:  # fmt: skip
     """Explain how the dataset WHAT was made, or why the step WHAT of the file PIPELINE would run."""
     if pipeline is not None:
         return why_step(session, dataset, pipeline, overrides)

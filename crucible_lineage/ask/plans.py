@@ -15,7 +15,7 @@ from crucible_lineage.lineage.labels import first_lines, plain
 from crucible_lineage.pipeline.declare.inputs import located
 from crucible_lineage.pipeline.declare.yaml import parse_document
 from crucible_lineage.pipeline.plan.bind import bind_file
-from crucible_lineage.pipeline.plan.bound import require_names
+from crucible_lineage.pipeline.plan.bound import BoundPipeline, require_names
 from crucible_lineage.pipeline.plan.partners import chosen_text
 from crucible_lineage.pipeline.plan.plan import FRESH, STALE, PipelinePlan, StepPlan
 from crucible_lineage.pipeline.plan.planner import by_project, make_plan
@@ -101,19 +101,35 @@ def plan(
 ) -> PlanAnswer | ProjectPlans:  # fmt: skip
     """Show for each step of the file PIPELINE whether its result exists, and if not, why."""
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-    plans = {one.spec.project: PlanAnswer(
-        one.name, make_plan(one, session, forced, as_of), is_alarm=bool(session.effects.unvouched(one.spec.project))
-    ) for one in by_project(bound, session)}  # fmt: skip
+    plans = {
+        one.spec.project: PlanAnswer(
+            one.name, make_plan(one, session, forced, as_of), is_alarm=bool(session.effects.unvouched(one.spec.project))
+        )
+        for one in by_project(bound, session)
+    }
+    return _answer(bound, plans)
+
+
+def _answer(bound: BoundPipeline, plans: Mapping[str, PlanAnswer]) -> PlanAnswer | ProjectPlans:
     return plans[bound.spec.project] if bound.spec.project in plans else ProjectPlans(plans)
 
 
-def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str]) -> PlanAnswer:
+def why_step(session: Session, name: str, pipeline: str, overrides: Sequence[str]) -> PlanAnswer | ProjectPlans:
     """Explain why a step of a pipeline file would run."""
     bound = bind_file(located(pipeline), session.store, parse_overrides(overrides))
-    planned = make_plan(bound, session)
-    require_names(bound, [name], [step.name for step in planned.steps])
-    steps = tuple(step for step in planned.steps if name in (step.name, step.step))
-    chosen = replace(planned, steps=steps, undeclared=(), differences=(), notes=())
+    plans = {one.spec.project: make_plan(one, session) for one in by_project(bound, session)}
+    require_names(bound, [name], [step.name for planned in plans.values() for step in planned.steps])
+    found = {project: planned for project, planned in plans.items() if _named(name, planned)}
+    return _answer(bound, {project: _why(bound, name, planned, pipeline) for project, planned in found.items()})
+
+
+def _named(name: str, planned: PipelinePlan) -> tuple[StepPlan, ...]:
+    return tuple(step for step in planned.steps if name in (step.name, step.step))
+
+
+def _why(bound: BoundPipeline, name: str, planned: PipelinePlan, pipeline: str) -> PlanAnswer:
+    """Return the part of a plan about a step or instance, with the command that makes it."""
+    chosen = replace(planned, steps=_named(name, planned), undeclared=(), differences=(), notes=())
     end = "up to date: the result was made by this code from these parameters and inputs" if chosen.is_fresh else ""
     if not chosen.is_done:
         step = bound.steps[name.partition("[")[0]]

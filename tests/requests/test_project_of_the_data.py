@@ -20,6 +20,11 @@ def test_each_result_lies_with_its_data(facility: Facility) -> None:
     for project, mfid in mfids.items():
         (child,) = facility.children(mfid)
         assert facility.client.datasets.get(child).project_id == project
+    drawn = facility.command("lineage", facility.pipeline, "-o", facility.folder / "plan.json", **facility.environment)
+    assert drawn.returncode == 0, drawn.stderr
+    assert len(json.loads((facility.folder / "plan.json").read_text())["nodes"]) == 6
+    why = facility.command("why", "stitch", facility.pipeline, **facility.environment)
+    assert why.stdout.count("project proj") == 2
     # Standing, statements and status are of each project.
     assert facility.command("hold", mfids["proj1"], "--why", "bad", **facility.environment).returncode == 0
     everywhere = json.loads(facility.command("status", "--all", "--json", **facility.environment).stdout)

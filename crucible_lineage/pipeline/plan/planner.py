@@ -329,6 +329,10 @@ def draw_plan(pipeline: BoundPipeline, session: Session) -> LineageGraph:
     """
     from crucible_lineage.lineage.graph import LineageGraph  # imports networkx, which planning need not pay
 
+    if pipeline.spec.project == INHERIT:
+        drawn = [draw_plan(one, session) for one in by_project(pipeline, session)]
+        nodes_of = (node for graph in drawn for node in graph.nodes.values())
+        return LineageGraph(nodes_of, (edge for graph in drawn for edge in graph.edges.values()))
     planned, project = plan_pipeline(pipeline, session), pipeline.spec.project
     ids = {step.name: next((ref.mfid for ref in step.results.values()), step.name) for step in planned.steps}
     items = [(name, item) for name, items in planned.inputs.items() for item in items]
