@@ -1,7 +1,7 @@
-r"""The journal: the results of this data folder that are not delivered yet, and the history of its runs.
+"""The journal: the results of this data folder that are not delivered yet, and the history of its runs.
 
-    planned -> made, refused or lacking (a parent is unavailable): it waits -> delivered, overtaken or failed
-       \-> failed, skipped, stopped, or overtaken (another registration is complete, and used)
+    made, refused or lacking (a parent is unavailable): it waits -> delivered, overtaken or failed
+    failed, skipped, stopped, or overtaken (another registration is complete, and used): no payload waits
 
 Each transition is one transaction, which changes the row of the result. A row exists before the payload of its result
 is sent anywhere. Payloads are folders (registration/outbox.py), from which the rows of waiting results can be restored.
@@ -24,14 +24,13 @@ from typing import Any, ClassVar
 from crucible_lineage.core.sql import LocalDatabase
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
-from crucible_lineage.text.masking import masked, masked_text
+from crucible_lineage.text.masking import masked_text
 
-PLANNED, MADE, REFUSED, LACKING, DELIVERED = "planned", "made", "refused", "lacking", "delivered"
+MADE, REFUSED, LACKING, DELIVERED = "made", "refused", "lacking", "delivered"
 OVERTAKEN, FAILED, SKIPPED, STOPPED = "overtaken", "failed", "skipped", "stopped"
 OUTBOX = (MADE, REFUSED, LACKING)
 """The states of a result that waits for delivery."""
 NEXT: Mapping[str, frozenset[str]] = {
-    PLANNED: frozenset((MADE, OVERTAKEN, FAILED, SKIPPED, STOPPED)),
     **dict.fromkeys(OUTBOX, frozenset((*OUTBOX, DELIVERED, OVERTAKEN, FAILED))),
     DELIVERED: frozenset((FAILED,)),  # missing at Crucible after all, or not publishable
     OVERTAKEN: frozenset((FAILED,)),
@@ -173,11 +172,6 @@ class Journal:
 
     # Results
 
-    def plan(self, run: str, project: str, steps: Iterable[str]) -> None:
-        """Add the steps that a run is about to make."""
-        rows = [(run, self.service, self.account, project, step, "", "", PLANNED, None) for step in steps]
-        self.database.write_many(_INSERT, rows)
-
     def end_step(
         self, run: str, project: str, step: str, state: str, outputs: Mapping[str, str], **facts: object
     ) -> None:
@@ -188,17 +182,16 @@ class Journal:
         """
 
         def within(db: sqlite3.Connection) -> None:
-            found = self._last(db, run, step)
-            if found is None:
-                new = (run, self.service, self.account, project, step, "", "", PLANNED, None)
-                added = db.execute(_INSERT, new)
-                found = (added.lastrowid or 0, PLANNED)
+            sql = "SELECT id, state FROM result WHERE run = ? AND step = ? ORDER BY id DESC LIMIT 1"
+            row, before = db.execute(sql, (run, step)).fetchone() or (0, "")
             result = {"name": min(outputs.values()), "outputs": sealed(dict(outputs))} if outputs else {}
-            row, before = found
             if before in OUTBOX:
-                db.execute("UPDATE result SET error = ? WHERE id = ?", (masked(facts["error"]), row))
-            elif before != state:
-                self._move(db, row, before, state, {**result, **facts})
+                self._set(db, row, before, {"error": facts["error"]})
+            elif state in NEXT.get(before, ()):
+                self._set(db, row, state, {**result, **facts})
+            elif before != state or "about" in facts:
+                new = (run, self.service, self.account, project, step, "", "", state, None)
+                self._set(db, db.execute(_INSERT, new).lastrowid or 0, state, {**result, **facts})
 
         self.database.transaction(within)
 
@@ -210,27 +203,16 @@ class Journal:
             *(seconds, size, run, step),
         )
 
-    def _last(self, db: sqlite3.Connection, run: str, step: str) -> tuple[int, str] | None:
-        sql = "SELECT id, state FROM result WHERE run = ? AND step = ? ORDER BY id DESC LIMIT 1"
-        row = db.execute(sql, (run, step)).fetchone()
-        return (int(row[0]), str(row[1])) if row else None
+    def move_waiting(self, name: str | Iterable[str], state: str, *, is_try: bool = False, **facts: object) -> None:
+        """Move a waiting result, or several, to the next state, except those that another process has delivered.
 
-    def move_waiting(self, name: str | Iterable[str], state: str, **facts: object) -> None:
-        """Move a waiting result, or several, to the next state, except those that another process has delivered."""
+        `is_try` counts a failed attempt to send it.
+        """
 
         def within(db: sqlite3.Connection) -> None:
             for each in [name] if isinstance(name, str) else name:
                 if (row := self._waiting(db, each)) is not None:
-                    self._move(db, row[0], row[1], state, facts)
-
-        self.database.transaction(within)
-
-    def note_failure(self, name: str, state: str, error: str) -> None:
-        """Record that sending a waiting result failed; `state` is MADE if it is to be sent again, else REFUSED."""
-
-        def within(db: sqlite3.Connection) -> None:
-            if (row := self._waiting(db, name)) is not None:
-                self._move(db, row[0], row[1], state, {"error": error, "tries": row[2] + 1})
+                    self._move(db, row, state, {**facts, **({"tries": row[3] + 1} if is_try else {})})
 
         self.database.transaction(within)
 
@@ -240,22 +222,13 @@ class Journal:
 
         def within(db: sqlite3.Connection) -> None:
             before = self._waiting(db, name)
-            planned = db.execute(
-                "SELECT id FROM result WHERE run = ? AND step = ? AND state = ? ORDER BY id DESC LIMIT 1",
-                (run, step, PLANNED),
-            ).fetchone()
-            if before is not None and planned is None:
-                if before[1] != MADE:
-                    self._move(db, before[0], before[1], MADE, {})
-                return
-            if before is not None:  # an earlier attempt left it; the new payload has replaced that one
-                self._move(db, before[0], before[1], OVERTAKEN, {"error": "made again"})
-            if planned is not None:
-                facts = {"name": name, "outputs": sealed(dict(outputs)), "made": made}
-                self._move(db, planned[0], PLANNED, MADE, facts)
-                return
+            if before is not None and before[1] == run:
+                return self._move(db, before, MADE, {})
+            if before is not None:  # an earlier run left it; the new payload has replaced that one
+                self._move(db, before, OVERTAKEN, {"error": "made again"})
             row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
             db.execute(_INSERT, row)
+            return None
 
         self.database.transaction(within)
 
@@ -271,15 +244,20 @@ class Journal:
         sql = f"SELECT {_COLUMNS} FROM result WHERE service = ? AND {whose} AND {_WAITS} ORDER BY made, name"  # noqa: S608  ours
         return [_row(row) for row in self.database.rows(sql, self.service, self.account)]
 
-    def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, int] | None:
-        """Return id, state and tries of the waiting result of this name."""
-        sql = f"SELECT id, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608
-        row: tuple[int, str, int] | None = db.execute(sql, (self.service, self.account, name)).fetchone()
+    def _waiting(self, db: sqlite3.Connection, name: str) -> tuple[int, str, str, int] | None:
+        """Return id, run, state and tries of the waiting result of this name."""
+        sql = f"SELECT id, run, state, tries FROM result WHERE service = ? AND account = ? AND name = ? AND {_WAITS}"  # noqa: S608
+        row: tuple[int, str, str, int] | None = db.execute(sql, (self.service, self.account, name)).fetchone()
         return row
 
-    def _move(self, db: sqlite3.Connection, result: int, before: str, state: str, facts: Mapping[str, object]) -> None:
-        if state not in NEXT.get(before, ()):
-            raise StateError(f"result {result} cannot go from {before} to {state}")
+    def _move(
+        self, db: sqlite3.Connection, row: tuple[int, str, str, int], state: str, facts: Mapping[str, object]
+    ) -> None:
+        if state not in NEXT.get(row[2], ()):
+            raise StateError(f"result {row[0]} of run {row[1]} cannot go from {row[2]} to {state}")
+        self._set(db, row[0], state, facts)
+
+    def _set(self, db: sqlite3.Connection, result: int, state: str, facts: Mapping[str, object]) -> None:
         facts = {name: masked_text(value) if isinstance(value, str) else value for name, value in facts.items()}
         facts["moved"] = datetime.now(UTC).isoformat()
         names = "".join(f", {name} = ?" for name in facts)

@@ -123,12 +123,8 @@ class Store:
             return None
         return unsealed(row[1], query, rules)
 
-    def keep_inspection(self, query: str, rules: str, files: Iterable[str], result: Any) -> None:
-        """Store the inspection of some code with the files it was read from; drop those made by other rules."""
-        self.keep_inspections(rules, [(query, files, result)])
-
     def keep_inspections(self, rules: str, inspections: Iterable[tuple[str, Iterable[str], object]]) -> None:
-        """Store several inspections: query, files that the result depends on, and result of each."""
+        """Store inspections: query, files that the result depends on, and result of each; drop those of other rules."""
         stamps: JsonObject = {}
 
         def row(query: str, files: Iterable[str], result: Any) -> tuple[str, ...]:

@@ -194,7 +194,7 @@ class Outbox:
 
     def failed(self, label: Payload, error: str, *, refused: bool = False) -> None:
         """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
-        self.journal.note_failure(label.name, REFUSED if refused else MADE, error)
+        self.journal.move_waiting(label.name, REFUSED if refused else MADE, is_try=True, error=error)
 
     def set_aside(self) -> list[SetAside]:
         """Return the damaged payloads of all accounts and services that nobody has freed yet."""

@@ -36,11 +36,10 @@ def states(journal: Journal) -> list[str]:
     return [state for (state,) in journal.database.rows("SELECT state FROM result ORDER BY id")]
 
 
-def test_a_result_moves_from_its_plan_to_its_delivery(journal: Journal) -> None:
+def test_a_result_waits_until_it_is_delivered(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
-    journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    journal.note_failure(ONE, MADE, "no answer")
+    journal.move_waiting(ONE, MADE, is_try=True, error="no answer")
     (row,) = journal.waiting()
     assert (row.step, row.outputs, row.tries, row.error) == ("fit", {"out": ONE}, 1, "no answer")
     journal.move_waiting(ONE, DELIVERED, error=None)
@@ -56,9 +55,8 @@ def test_a_forbidden_transition_is_refused_and_changes_nothing(journal: Journal)
 
 
 def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal) -> None:
-    journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
-    journal.note_failure(ONE, REFUSED, "refused: no")
+    journal.move_waiting(ONE, REFUSED, is_try=True, error="refused: no")
     journal.end_step("r", "lab", "fit", FAILED, {}, **{**NO_FACTS, "error": "made, and not registered"})
     (row,) = journal.waiting()
     assert row.refused
@@ -75,10 +73,8 @@ def test_a_delivered_result_can_still_fail(journal: Journal) -> None:
 def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.note_present("r", "reused", {"raw": {"out": TWO}})
-    journal.plan("r", "lab", ["fit", "plot"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.move_waiting(ONE, OVERTAKEN, error="made of other bytes")
-    journal.plan("r", "lab", ["fit"])
     journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
     journal.measure("r", "fit", 2.5, 100)
     journal.end_step("r", "lab", "plot", SKIPPED, {}, **NO_FACTS)
@@ -97,7 +93,6 @@ def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -
 def test_only_a_later_success_ends_a_failure(journal: Journal) -> None:
     def run(name: str, state: str) -> None:
         journal.begin_run(name, "p", "lab", Path("p.yaml"))
-        journal.plan(name, "lab", ["fit"])
         journal.end_step(name, "lab", "fit", state, {}, **NO_FACTS, name=ONE, about='["scan"]')
 
     run("first", OVERTAKEN)
@@ -129,7 +124,6 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
 
 def fail(journal: Journal, run: str, name: str) -> None:
     journal.begin_run(run, "p", "lab", Path("p.yaml"))
-    journal.plan(run, "lab", ["s[x]"])
     facts = {"error": f"{run}: too dark", "seconds": 1.0, "about": json.dumps([TWO])}
     journal.end_step(run, "lab", "s[x]", FAILED, {}, name=name, **facts)
 

@@ -143,7 +143,7 @@ def present_environment(session: Session) -> Contents:
             document = session.store.inspection(query, RULES)
             if not isinstance(document, dict):
                 document = masked(environment_document(), by_name=False)
-                session.store.keep_inspection(query, RULES, (), document)
+                session.store.keep_inspections(RULES, [(query, (), document)])
             texts = ((ENVIRONMENT_NAME, canonical_text(document)), (LOCK_NAME, lock_text(document)))
             _environments[mark] = tuple((name, text.encode()) for name, text in texts)
         return _environments[mark]
@@ -221,7 +221,7 @@ def _program(job: Job, session: Session) -> Mapping[str, str] | None:
     if not isinstance(facts, dict):
         path = Path(found).resolve()
         facts = {"path": str(path), "sha256": file_sha256(path)}
-        session.store.keep_inspection(query, RULES, (found, str(path)), facts)
+        session.store.keep_inspections(RULES, [(query, (found, str(path)), facts)])
     return facts
 
 

@@ -105,7 +105,7 @@ def store_agreement(items: Iterable[InputItem], session: Session) -> None:
     """Store that these items agree with Crucible."""
     registered = [item for item in items if item.dataset and item.new]
     if registered:
-        session.store.keep_inspection(_key(registered), RULES, (), True)
+        session.store.keep_inspections(RULES, [(_key(registered), (), True)])
 
 
 def _key(items: Iterable[InputItem]) -> str:

@@ -474,7 +474,7 @@ def read_header(uses: str, folder: Path, path: Path, sha256: str, store: Store) 
         function = header_function(uses, folder)
         header = _read(function, uses, path)
         files = () if uses == INGESTED else code_fingerprint(function).files  # RULES include our version
-        store.keep_inspection(key, RULES, files, header)
+        store.keep_inspections(RULES, [(key, files, header)])
     fields = dict(header)
     if "timestamp" in fields:
         fields["timestamp"] = datetime.fromisoformat(fields["timestamp"])

@@ -134,7 +134,6 @@ class Run:
         for name in left_out:
             self.steps[name].outcome = Outcome.LEFT_OUT
             self.listener(StepEvent(name, Outcome.LEFT_OUT))
-        self.session.journal.plan(self.run_id, self.pipeline.spec.project, [step.name for step in todo])
         for step in todo:
             instance = self.instances[step.name]
             awaits_values = any(not self.steps[name].outcome for name in instance.awaits)  # of steps of this run

@@ -262,7 +262,6 @@ class Steps(dict[str, StepState]):
             state = self[step]
             state.remade += bool(state.results)
             state.outcome, state.error, state.results, state.took, state.began = "", "", {}, None, None
-        self.journal.plan(self.run_id, self.project, names)
         for step in names:
             if self[step].remade > _MAX_REMADE:
                 self.end(step, Outcome.FAILED, f"it was made {_MAX_REMADE} times, and each time {reason}")
