@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,13 +268,7 @@ class Mirror:
 
     def read(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
         """Read datasets at Crucible by id, as far as they exist, and store their records."""
-        return self._written(self._read(mfids))
-
-    def read_scope(self, project: str, scope: str) -> dict[str, StoredRecord]:
-        """Read all datasets of a project with the keyword `scope` at Crucible, and store their records."""
-        return self._written(self._listed(project, scope))
-
-    def _written(self, rows: Sequence[Row]) -> dict[str, StoredRecord]:
+        rows = self._read(mfids)
         self.database.transaction(lambda db: tables.write(db, rows))
         return {row.mfid: StoredRecord(row.record) for row in rows}
 

@@ -131,15 +131,10 @@ class KnownResults:
             self._find(mfids)
 
     def registered(self) -> Mapping[str, Registered]:
-        """Return all datasets with a record, including incomplete ones."""
+        """Return all datasets of the project with a record, including incomplete ones."""
         with self._lock:
             if self._everything is None:
-                if self.scope is None:
-                    records = self._project_records()
-                else:
-                    records = self.mirror.records(self.members)
-                    if len(records) < len(self.members):
-                        records = self.mirror.read_scope(self.project, self.scope)
+                records = self._project_records()
                 everything = {mfid: self._registered(record) for mfid, record in records.items()}
                 self._everything = {mfid: found for mfid, found in everything.items() if found.record is not None}
                 self._trust(found for found in self._everything.values() if found.ref is not None)
@@ -160,15 +155,12 @@ class KnownResults:
         return {mfid: item for mfid, item in found.items() if item is not None}
 
     def _fetch(self, mfids: Collection[str]) -> dict[str, StoredRecord]:
-        """Read datasets at Crucible: a few by id, many by listing the pipeline or the project."""
+        """Read datasets at Crucible: a few by id, many by listing the project if it is small."""
         if self.is_away:
             return {}
         possible = self.mirror.may_have(mfids)
-        if len(possible) > ONE_BY_ONE:
-            if self.scope is not None and self.members.issuperset(possible):
-                return self.mirror.read_scope(self.project, self.scope)
-            if self.mirror.unread(self.project) <= LISTED_FOR_ONE * len(possible):
-                return self._project_records()
+        if len(possible) > ONE_BY_ONE and self.mirror.unread(self.project) <= LISTED_FOR_ONE * len(possible):
+            return self._project_records()
         return self.mirror.read(possible)
 
     def _project_records(self) -> dict[str, StoredRecord]:
