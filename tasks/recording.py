@@ -22,6 +22,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
+from crucible_lineage.core.journal import MADE
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
 from crucible_lineage.machine.opened import watch_files
@@ -34,7 +35,7 @@ from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import WAITS, Delivery
+from crucible_lineage.registration.delivery import Delivery
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
@@ -237,7 +238,7 @@ class Recording:
 
     def _note_outcome(self, delivery: Delivery) -> None:
         """Take the outcome of a delivery: a failure is a warning."""
-        if delivery.outcome == WAITS:
+        if delivery.outcome == MADE:
             self.reason = delivery.error.partition("\n")[0]
             return
         for mfid in delivery.payload.mfids:

@@ -18,8 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
-from crucible_lineage.core.journal import FAILED, LACKING, OVERTAKEN
-from crucible_lineage.core.journal import REFUSED as ROW_REFUSED
+from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, MADE, OVERTAKEN, REFUSED
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -33,15 +32,7 @@ from crucible_lineage.errors import (
     WithdrawnError,
 )
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery import (
-    ADOPTED,
-    DELIVERED,
-    DROPPED,
-    REFUSED,
-    WAITS,
-    Delivery,
-    DeliveryContext,
-)
+from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.queue import DAMAGED, DeliveryQueue, other_bytes
 from crucible_lineage.registration.register import RegistrationHooks, nothing
@@ -142,7 +133,7 @@ class Deliverer:
         with self._changed:
             blocked = [entry for entry in self.queue.entries.values() if entry.state == LACKING]
             for entry in blocked:
-                entry.state = ROW_REFUSED
+                entry.state = REFUSED
         for entry in blocked:
             self._report(replace(entry, outcome=REFUSED))
 
@@ -331,9 +322,8 @@ class Deliverer:
         with self._changed:
             self._moved, is_other = time.monotonic(), self.queue.arrived(payload, refs)
             self._ended(entry)
-            outcome = ADOPTED if is_other else DELIVERED
             is_ours = bool(refs) and not is_other and entry.is_ours
-            self._outcomes.append(replace(entry, payload=payload, outcome=outcome, refs=refs, is_ours=is_ours))
+            self._outcomes.append(replace(entry, payload=payload, outcome=DELIVERED, refs=refs, is_ours=is_ours))
             if is_other:
                 self._drop_overtaken()
         self._report_outcomes()
@@ -384,7 +374,7 @@ class Deliverer:
     def _refuse(self, entry: Delivery, error: str, log: str = "") -> None:
         self._fail(entry, error, refused=True)
         with self._changed:
-            entry.state = ROW_REFUSED
+            entry.state = REFUSED
             self._ended(entry)
         self._report(replace(entry, outcome=REFUSED, error=error, log=log, stops=self._refusal is not None))
 
@@ -399,7 +389,7 @@ class Deliverer:
                 wait_s = error.retry_after_s or FIRST_WAIT_S * 2.0 ** min(self._away_tries, 10)
                 self._away_until = now + min(wait_s, LONGEST_WAIT_S)
         self._retry(entry, 0.0)
-        self._report(replace(entry, outcome=WAITS, error=str(error)))
+        self._report(replace(entry, outcome=MADE, error=str(error)))
 
     def _fail(self, entry: Delivery, error: str, *, refused: bool = False) -> None:
         with suppress(OSError, StorageError):  # a full disk prevents the record; the outcome is still reported

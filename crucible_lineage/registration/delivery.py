@@ -34,11 +34,7 @@ if TYPE_CHECKING:  # importing either costs time that planning should not pay
     from crucible_lineage.client.models import IngestionRequest
     from crucible_lineage.provenance.schema import FilesRecord, StepRecord
 
-DELIVERED = "delivered"  # at Crucible, with the bytes made here
-ADOPTED = "adopted"  # at Crucible as completed by another registration, with other bytes or another id
 DROPPED = "dropped"  # invalid: damaged, or made from bytes that are not those at Crucible; to be made again
-REFUSED = "refused"  # sending it again unchanged is useless
-WAITS = "waits"  # could not be sent now
 
 CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
 
@@ -48,9 +44,10 @@ class Delivery:
     """A payload in the queue, not to be sent before the moment `due`; each outcome is reported as a copy.
 
     `payload` has its datasets while it is sent, and if it was delivered. Those `from_before` were made by an earlier
-    run. `state` is that of its row: MADE, REFUSED or LACKING. `refs` are its datasets at Crucible by the id made here.
-    `is_ours` is False where another process or machine was faster; `stops` says that the service refuses everything;
-    `log` is a file with details of the error.
+    run. `state` is that of its row: MADE, REFUSED or LACKING. `outcome` is DELIVERED, DROPPED, REFUSED (sending it
+    again unchanged is useless), or MADE if it could not be sent now. `refs` are its datasets at Crucible by the id made
+    here. `is_ours` is False where another process or machine was faster, perhaps with other bytes; `stops` says that
+    the service refuses everything; `log` is a file with details of the error.
     """
 
     payload: Payload

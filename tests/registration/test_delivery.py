@@ -17,7 +17,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.folders import machine_id
-from crucible_lineage.core.journal import LACKING, Journal
+from crucible_lineage.core.journal import DELIVERED, LACKING, REFUSED, Journal
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
@@ -27,7 +27,7 @@ from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
 from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
-from crucible_lineage.registration.delivery import DELIVERED, DROPPED, REFUSED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output

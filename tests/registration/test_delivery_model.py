@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.journal import OUTBOX, Journal
+from crucible_lineage.core.journal import DELIVERED, OUTBOX, Journal
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import ADOPTED, DELIVERED, DROPPED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import NewDataset, Payload
 from crucible_lineage.registration.queue import DeliveryQueue
@@ -206,7 +206,7 @@ class Machine:
         step = delivery.payload.step
         if delivery.outcome == DROPPED:
             self.done.pop(step, None)
-        elif delivery.outcome in (ADOPTED, DELIVERED) and delivery.refs:
+        elif delivery.outcome == DELIVERED and delivery.refs:
             (ref,) = delivery.refs.values()
             self.theirs[step] = ref.files[0].sha256
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.journal import ResultRow
+from crucible_lineage.core.journal import DELIVERED, ResultRow
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.logs import record_fault
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import DELIVERED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import Delivery, DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount

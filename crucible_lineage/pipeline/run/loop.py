@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
+from crucible_lineage.core.journal import MADE, REFUSED
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
@@ -38,7 +39,7 @@ from crucible_lineage.pipeline.run.currency import SlotWriter
 from crucible_lineage.pipeline.run.result import MAX_RETURNED, Listener, StepChoice, StepEvent, Steps, Stop, ids_of
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery import ADOPTED, DROPPED, REFUSED, WAITS
+from crucible_lineage.registration.delivery import DROPPED
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.session import Session
 
@@ -340,7 +341,7 @@ class Run:
             self._early.setdefault(payload.step, []).append(delivery)
             return
         names = self.steps.makers(payload.mfids)
-        if delivery.outcome in (REFUSED, WAITS):
+        if delivery.outcome in (REFUSED, MADE):
             self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
             return
         if delivery.outcome == DROPPED:
@@ -352,9 +353,8 @@ class Run:
                 self.steps.make_again(name, delivery.error)
             return
         for name in names:
-            if delivery.outcome == ADOPTED:
-                results = self.steps[name].results
-                self.steps.set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
+            results = self.steps[name].results
+            self.steps.set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
             if not delivery.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
         if delivery.is_ours and not payload.supports:
