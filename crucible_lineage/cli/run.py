@@ -38,6 +38,7 @@ from crucible_lineage.statements.stating import account_ids, project_of
 from crucible_lineage.text.amounts import amount
 
 if TYPE_CHECKING:  # imported on use
+    from crucible_lineage.remake.driver import Outcome as Reproduced
     from crucible_lineage.remake.reproduce import RestoredFile
 
 MOST_TRACEBACKS = 3  # more are in the logs that the errors name
@@ -332,9 +333,7 @@ def reproduce_command(
     from crucible_lineage.remake.driver import Options
     from crucible_lineage.remake.reproduce import code_to_show, reproduce_bundle, reproduce_datasets, restore, sampled
 
-    bundle = _bundle(results, project, keep)
-    if restored and (bundle or keep):
-        raise InputError("reproduce: --restore is for datasets at Crucible, without --keep")
+    bundle = _bundle(results, project, keep, restored=restored)
 
     def progress(line: str) -> None:
         if not wants_json():
@@ -347,34 +346,38 @@ def reproduce_command(
     if show_code:
         shown = list(code_to_show(session, mfids, bundle))
         return Done({"code": shown}, [line for text in shown for line in text.splitlines()])
-    if accounts and not bundle:
+    if accounts and mfids:
         accounts = [*account_ids(session, project or project_of(session, mfids, "reproduce"), accounts)]
     consent = Consent(accounts, ask_in_terminal)
     if restored:
-        sent = [file for mfid in mfids for file in restore(session, mfid, folders, options, progress, consent)]
-        return Done({"restored": sent}, _of_restored(sent), 0 if all(file.source for file in sent) else FAILURE)
+        return _restored(
+            [file for mfid in mfids for file in restore(session, mfid, folders, options, progress, consent)]
+        )
     if bundle:
-        found = reproduce_bundle(session, bundle, options, progress, keep, consent)
-    else:
-        announce(session)
-        found = reproduce_datasets(session, mfids, options, progress, keep, consent)
+        return _reproduced(reproduce_bundle(session, bundle, options, progress, keep, consent))
+    announce(session)
+    return _reproduced(reproduce_datasets(session, mfids, options, progress, keep, consent))
+
+
+def _reproduced(found: Sequence[Reproduced]) -> Done:
+    """Report the outcomes of steps that were made again."""
     good = sum(outcome.is_good for outcome in found)
     lines = [line for outcome in found for line in outcome.lines()]
     reproduced = f"{good} of {amount(len(found), 'result')} reproduced"
-    code = 0 if good == len(found) else FAILURE
-    return Done({"results": found}, [*lines, reproduced], code)
+    return Done({"results": found}, [*lines, reproduced], 0 if good == len(found) else FAILURE)
 
 
-def _of_restored(files: Sequence[RestoredFile]) -> Iterator[str]:
-    """Yield what became of each file that Crucible lacked."""
-    for file in files:
-        lost = f"{file.filename} of {file.mfid} is lost: no copy was found, and no step gave these bytes"
-        yield f"restored {file.filename} of {file.mfid}, from {file.source}" if file.source else lost
-    if not files:
-        yield "no file is lost"
+def _restored(files: Sequence[RestoredFile]) -> Done:
+    """Report what became of each file that Crucible lacked."""
+    lines = [
+        f"restored {file.filename} of {file.mfid}, from {file.source}" if file.source else
+        f"{file.filename} of {file.mfid} is lost: no copy was found, and no step gave these bytes"
+        for file in files
+    ]  # fmt: skip
+    return Done({"restored": files}, lines or ["no file is lost"], 0 if all(file.source for file in files) else FAILURE)
 
 
-def _bundle(results: Sequence[str], project: str | None, keep: Path | None) -> Path | None:
+def _bundle(results: Sequence[str], project: str | None, keep: Path | None, *, restored: bool) -> Path | None:
     """Return the bundle that is named, if one is. Raises InputError for what does not fit together."""
     if bool(results) == bool(project):
         raise InputError("reproduce: name results, a bundle, or --project with --sample")
@@ -383,4 +386,6 @@ def _bundle(results: Sequence[str], project: str | None, keep: Path | None) -> P
     bundles = [Path(result) for result in results if result.endswith(".zip") or Path(result).is_dir()]
     if bundles and len(results) > 1:
         raise InputError("reproduce: name one bundle and nothing else")
+    if restored and (bundles or keep):
+        raise InputError("reproduce: --restore is for datasets at Crucible, without --keep")
     return bundles[0] if bundles else None
