@@ -38,19 +38,11 @@ NEXT: Mapping[str, frozenset[str]] = {
 """The states that may follow each state."""
 
 COMPLETE = "complete"  # the state of a request whose results are at Crucible
-UNSTARTED = "unstarted"  # an event: the reason why a run could not start
 
 # The outcome that commands show for a step in this state. The step of a waiting result was executed.
 _OUTCOMES = {
-    **dict.fromkeys((MADE, DELIVERED), "executed"),
-    **{
-        OVERTAKEN: "reused",
-        REFUSED: "failed",
-        LACKING: "failed",
-        FAILED: "failed",
-        SKIPPED: "skipped",
-        STOPPED: "stopped",
-    },
+    **{MADE: "executed", DELIVERED: "executed", OVERTAKEN: "reused", SKIPPED: "skipped", STOPPED: "stopped"},
+    **dict.fromkeys((REFUSED, LACKING, FAILED), "failed"),
 }
 _OUTCOME = "CASE state " + " ".join(f"WHEN '{state}' THEN '{word}'" for state, word in _OUTCOMES.items()) + " END"
 _WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
@@ -58,7 +50,7 @@ _WAITS = f"state IN ({', '.join(repr(state) for state in OUTBOX)})"
 SCHEMA = f"""
 CREATE TABLE run (
     id TEXT PRIMARY KEY, project TEXT NOT NULL, pipeline TEXT NOT NULL, declaration TEXT, started TEXT NOT NULL,
-    ended TEXT, outcome TEXT
+    ended TEXT, outcome TEXT, error TEXT
 ) WITHOUT ROWID;
 CREATE INDEX run_by_pipeline ON run (pipeline, started);
 CREATE TABLE result (
@@ -69,8 +61,8 @@ CREATE TABLE result (
 CREATE UNIQUE INDEX result_waits ON result (service, account, name) WHERE {_WAITS};
 CREATE INDEX result_by_run ON result (run, step);
 CREATE INDEX result_failed ON result (service) WHERE state = '{FAILED}' AND about IS NOT NULL;
-CREATE TABLE event (id INTEGER PRIMARY KEY, run TEXT NOT NULL, state TEXT NOT NULL, data TEXT NOT NULL);
-CREATE INDEX event_by_run ON event (run);
+CREATE TABLE present_in (id INTEGER PRIMARY KEY, run TEXT NOT NULL, outcome TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE INDEX present_in_run ON present_in (run);
 CREATE TABLE request (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, dataset TEXT NOT NULL, parameters TEXT NOT NULL, pipeline TEXT NOT NULL,
     project TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, results TEXT NOT NULL, at TEXT NOT NULL
@@ -83,9 +75,6 @@ _INSERT = (
     "INSERT INTO result (run, service, account, project, step, name, outputs, state, made)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-_EVENT = "INSERT INTO event (run, state, data) VALUES (?, ?, ?)"
 
 
 class StateError(Exception):
@@ -269,20 +258,19 @@ class Journal:
         """Record the start of a run of the pipeline that this file declares."""
         now = datetime.now(UTC).isoformat()
         self.database.write(
-            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, NULL, NULL)",
+            "INSERT OR REPLACE INTO run VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL)",
             *(run, project, pipeline, str(declaration), now),
         )
 
-    def end_run(self, run: str, outcome: str) -> None:
-        """Record the end of a run and its outcome."""
-        now = datetime.now(UTC).isoformat()
-        self.database.write("UPDATE run SET ended = ?, outcome = ? WHERE id = ?", now, outcome, run)
+    def end_run(self, run: str, outcome: str, error: str = "") -> None:
+        """Record the end of a run and its outcome, and the reason if it could not start."""
+        values = (datetime.now(UTC).isoformat(), outcome, masked_text(error), run)
+        self.database.write("UPDATE run SET ended = ?, outcome = ?, error = ? WHERE id = ?", *values)
 
     def note_unstarted(self, run: str, pipeline: str, project: str, declaration: Path, error: str) -> None:
         """Record that a run could not start, and the reason."""
         self.begin_run(run, pipeline, project, declaration)
-        self.database.write(_EVENT, run, UNSTARTED, json.dumps(masked_text(error)))
-        self.end_run(run, "failed")
+        self.end_run(run, "failed", error)
 
     def note_present(self, run: str, outcome: str, steps: Mapping[str, Mapping[str, str]]) -> None:
         """Record steps that were not executed, with their datasets; runs with equal lists share one copy."""
@@ -293,7 +281,7 @@ class Journal:
 
         def within(db: sqlite3.Connection) -> None:
             db.execute("INSERT OR IGNORE INTO present VALUES (?, ?)", (digest, text))
-            db.execute(_EVENT, (run, outcome, digest))
+            db.execute("INSERT INTO present_in (run, outcome, digest) VALUES (?, ?, ?)", (run, outcome, digest))
 
         self.database.transaction(within)
 
@@ -322,29 +310,26 @@ class Journal:
 
     def _ends(self, run: str) -> Iterator[tuple[str, str, dict[str, str] | str]]:
         """Yield step, outcome, and outputs (perhaps sealed) of all attempts in a run, the last of each step last."""
-        present = "SELECT event.state, digest, steps FROM event JOIN present ON digest = data WHERE run = ? ORDER BY id"
+        present = "SELECT outcome, digest, steps FROM present_in JOIN present USING (digest) WHERE run = ? ORDER BY id"
         for outcome, digest, steps in self.database.rows(present, run):
             if hashlib.sha256(steps.encode()).hexdigest() == digest:  # else the row is damaged
                 yield from ((step, outcome, outputs) for step, outputs in json.loads(steps).items())
         made = f"SELECT step, {_OUTCOME}, outputs FROM result WHERE run = ? ORDER BY id"  # noqa: S608  a text of ours
-        yield from (row for row in self.database.rows(made, run) if row[1] is not None)
+        yield from self.database.rows(made, run)
 
     def recent_runs(self, project: str | None, limit: int) -> list[JsonObject]:
         """Return the last runs, newest first, with outcome, numbers of steps by outcome, and why none started."""
         rows = self.database.rows(
-            "SELECT id, pipeline, project, declaration, started, ended, outcome FROM run"
+            "SELECT id, pipeline, project, declaration, started, ended, outcome, error FROM run"
             " WHERE ? IS NULL OR project = ? COLLATE NOCASE ORDER BY started DESC LIMIT ?",
             *(project, project, limit),
         )
         names = ("run_id", "pipeline", "project", "declaration", "started", "ended", "outcome")
         runs = []
-        for row in rows:
+        for *row, error in rows:
             outcomes = {step: outcome for step, outcome, _ in self._ends(row[0])}
             counts = Counter(outcomes[step] for step in sorted(outcomes))
-            fault = "SELECT data FROM event WHERE run = ? AND state = ?"
-            unstarted = None if outcomes else self.database.row(fault, row[0], UNSTARTED)
-            error = json.loads(unstarted[0]) if unstarted else ""
-            runs.append({**dict(zip(names, row, strict=True)), "steps": dict(counts), "error": error})
+            runs.append({**dict(zip(names, row, strict=True)), "steps": dict(counts), "error": error or ""})
         return runs
 
     def run_counts(self) -> list[tuple[str, str, str | None, int]]:
@@ -421,7 +406,7 @@ class Journal:
         """Return the failures of results that were not made since, by the result's id, latest last."""
         made = ", ".join(f"'{state}'" for state in (*OUTBOX, DELIVERED, OVERTAKEN))
         rows = self.database.rows(
-            "SELECT result.id, name, run.project, pipeline, step, about, error, moved FROM result"  # noqa: S608
+            "SELECT result.id, name, run.project, pipeline, step, about, result.error, moved FROM result"  # noqa: S608
             " JOIN run ON run.id = run WHERE result.service = ? AND state = 'failed' AND about IS NOT NULL"
             " AND (? IS NULL OR run.project = ? COLLATE NOCASE)"
             " AND NOT EXISTS (SELECT 1 FROM run AS again JOIN result AS later ON later.run = again.id"
