@@ -1,4 +1,4 @@
-"""Google Cloud Storage as a source of input files and a target for results, through prefect-gcp's blocks.
+"""Google Cloud Storage as a source of input files, through prefect-gcp's blocks.
 
 `open_gcs` is the entry point `gs` of the group `crucible_lineage.file_sources`; it is imported only for an address gs://....
 """
@@ -8,18 +8,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed, Unauthorized
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, Unauthorized
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
 from prefect.exceptions import PrefectException
 from prefect_gcp import GcpCredentials, GcsBucket
 from requests import RequestException
 
 from crucible_lineage.errors import InputError, RunError
-from crucible_lineage.machine.checksums import FileChecksums, crc32c_text
 from crucible_lineage.pipeline.plan.fetch import RemoteFile
 
 CREDENTIALS = "gcp-credentials/"
@@ -76,22 +74,6 @@ class GcsFiles:
         blob = self._client.bucket(bucket).blob(name, generation=int(file.generation))
         with _errors_of_bucket(f"download {file.address}"):
             blob.download_to_file(SimpleNamespace(write=write), raw_download=True, checksum=None)  # the caller checks
-
-    def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
-        """Upload a file to this address. Nothing is overwritten: existing equal content is kept."""
-        bucket, name = self._parts(url)
-        blob = self._client.bucket(bucket).blob(name)
-        blob.metadata = {"sha256": checksums.sha256}
-        with _errors_of_bucket(f"upload {url}"):
-            try:
-                blob.upload_from_filename(path, if_generation_match=0, checksum="crc32c")
-            except PreconditionFailed as error:  # it exists, from an earlier attempt or with other content
-                blob.reload()
-                if (blob.size, blob.crc32c) != (checksums.size, crc32c_text(checksums.crc32c)):
-                    raise InputError(
-                        f"{url} is taken by other content, which was left as it is; publish to another address"
-                    ) from error
-        return _remote(url, blob)
 
     def _parts(self, url: str) -> tuple[str, str]:
         bucket, _, name = url.removeprefix("gs://").partition("/")

@@ -32,7 +32,7 @@ OUTBOX = (MADE, REFUSED, LACKING)
 """The states of a result that waits for delivery."""
 NEXT: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(OUTBOX, frozenset((*OUTBOX, DELIVERED, OVERTAKEN, FAILED))),
-    DELIVERED: frozenset((FAILED,)),  # missing at Crucible after all, or not publishable
+    DELIVERED: frozenset((FAILED,)),  # missing at Crucible after all
     OVERTAKEN: frozenset((FAILED,)),
 }
 """The states that may follow each state."""

@@ -225,8 +225,6 @@ class DeclaredOutput(RecordPart):
     metadata: list[str] | None = None
     ingest: bool | None = None
     ingestor: str | None = None
-    publish: str | None = None
-    block: str | None = None
     inherit: list[str] | None = None
 
 

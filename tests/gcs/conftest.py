@@ -1,4 +1,4 @@
-"""Buckets to read from and to publish to: of our stand-in, and of an independent server where it is installed."""
+"""Buckets to read from: of our stand-in, and of an independent server where it is installed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
 from crucible_lineage.errors import nearest
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.marks import is_entry
-from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt, is_remote
+from crucible_lineage.pipeline.declare.inputs import NIGHT, DatasetFields, PipelineInput, Salt
 from crucible_lineage.pipeline.declare.parts import (
     DeclaredModel,
     Digest,
@@ -125,26 +125,11 @@ Sources = Annotated[
 
 
 class OutputFields(Ingested, DatasetFields):
-    """Description of the dataset that a step makes, and where its files are also published."""
+    """Description of the dataset that a step makes."""
 
     inherit: tuple[Inherited, ...] = Field(
         default=INHERITED, description="what it has of its data, unless it is declared here; [] for nothing"
     )
-    publish: str | None = Field(default=None, description="an address to copy its files to, as gs://bucket/prefix/")
-    block: str | None = Field(default=None, description="the Prefect block that gives access to that address")
-
-    @field_validator("publish")
-    @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is not None and not is_remote(value):
-            raise ValueError("write an address, as in gs://bucket/prefix/")
-        return value
-
-    @model_validator(mode="after")
-    def _with_block(self) -> Self:
-        if self.block and not self.publish:
-            raise ValueError("block gives access to the address of publish, which is missing")
-        return self
 
 
 class Certify(DeclaredModel):

@@ -86,7 +86,7 @@ class Job:
         spec = self.spec
         names = {"retries", "timeout", "reads", "reproduce"}
         settings = spec.model_dump(mode="json", include=names, exclude_defaults=True)
-        options = {"ingestor", "publish", "block", "inherit"}
+        options = {"ingestor", "inherit"}
         output = spec.output.model_dump(mode="json", include=options, exclude_defaults=True)
         output |= {} if spec.output.is_ingested else {"ingest": False}
         output |= {"metadata": sorted(spec.output.metadata)} if spec.output.metadata else {}

@@ -70,9 +70,6 @@ class FileSource(Protocol):
     def fetch(self, file: RemoteFile, write: Callable[[bytes], object]) -> None:
         """Pass the bytes of the file's generation to `write`, in order. Raises InputError if they are gone."""
 
-    def put(self, path: Path, url: str, checksums: FileChecksums) -> RemoteFile:
-        """Send a file to this address, unless it is there. Raises InputError if other content has the address."""
-
 
 def source_fault(name: str) -> str:
     """Return why files at this address cannot be read here; empty if they can."""
@@ -229,23 +226,3 @@ def has_bytes(client: CrucibleClient, mfid: str, filename: str, sha256: str) -> 
                 except LOST:
                     return False
     return False
-
-
-def publish(dataset: DatasetRef, address: str, block: str | None, session: Session) -> None:
-    """Copy the dataset's files to an address once, each as MFID/NAME, and record that in its metadata.
-
-    At the end of a run this is called for all its results, whoever made them and when. Overwrites nothing. Raises
-    InputError if other content has one of the addresses.
-    """
-    mark = f"published {dataset.mfid} {address}"
-    if session.store.mark(mark):
-        return
-
-    source = open_source(address.partition("://")[0], block)
-    sent = {}
-    for file in dataset.files:
-        path = cached_file(dataset, file, session)
-        url = f"{address.rstrip('/')}/{dataset.mfid}/{file.name}"
-        sent[file.name] = replace(source.put(path, url, session.store.checksums(path)), block=block).to_json()
-    session.client.metadata.merge(dataset.mfid, {"published": {address: sent}})
-    session.store.set_mark(mark, {"files": list(sent)})

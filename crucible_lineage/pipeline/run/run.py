@@ -1,4 +1,4 @@
-"""Planning and running a pipeline: execute, deliver, confirm, publish, report and record what is not fresh."""
+"""Planning and running a pipeline: execute, deliver, confirm, report and record what is not fresh."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from crucible_lineage.pipeline.declare.pipeline import Certify
 from crucible_lineage.pipeline.job.job import Outcome
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.plan.expand import Instance, items_behind, shared_value
-from crucible_lineage.pipeline.plan.fetch import publish
 from crucible_lineage.pipeline.plan.inputs import joint_span, register_inputs
 from crucible_lineage.pipeline.plan.plan import BLOCKED, EXISTING, PipelinePlan
 from crucible_lineage.pipeline.plan.planner import ProjectIndex, plan_pipeline
@@ -208,7 +207,7 @@ def noting_unstarted(session: Session, declaration: Path, pipeline: str = "", pr
 
 
 def finish(run: Run, before: Collection[int]) -> tuple[str, ...]:
-    """Confirm, certify and publish the results of a run; a step for which that fails ends as failed.
+    """Confirm and certify the results of a run; a step for which that fails ends as failed.
 
     Return the files that were not ingested, apart from those described `before`.
     """
@@ -220,7 +219,6 @@ def finish(run: Run, before: Collection[int]) -> tuple[str, ...]:
             _confirm_reused(run)
     _confirm(run)
     _certify(run)
-    _publish(run)
     return _not_ingested(run, before)
 
 
@@ -336,21 +334,6 @@ def _certify(run: Run) -> None:
             _certify_result(run, run.instances[name], declared, mfid)
         except LineageError as error:
             run.steps.end(name, Outcome.FAILED, f"its result is registered, but not certified: {error}")
-
-
-def _publish(run: Run) -> None:
-    """Publish results as declared; a step whose result cannot be published has failed."""
-    for name, state in run.steps.items():
-        output = run.instances[name].step.spec.output
-        if not state.results or output.publish is None or name not in run.taking_part:
-            continue
-        if run.slot_writer.waits(state.results.values()):
-            continue  # results are published after they are at Crucible
-        try:
-            for dataset in state.results.values():
-                publish(dataset, output.publish, output.block, run.session)
-        except LineageError as error:
-            run.steps.end(name, Outcome.FAILED, f"its result is registered, but not published: {error}")
 
 
 def _held_steps(run: Run) -> dict[str, str]:
