@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -27,7 +27,7 @@ from crucible_lineage.ask.runs import (
     waiting_lines,
 )
 from crucible_lineage.core.folders import disk_usage
-from crucible_lineage.core.journal import COMPLETE, Failure, Journal, RequestRow, ResultRow
+from crucible_lineage.core.journal import COMPLETE, UNDER_WAY, Failure, Journal, RequestRow, ResultRow
 from crucible_lineage.errors import CrucibleError, UnreachableError
 from crucible_lineage.json_types import JsonMapping, object_of
 from crucible_lineage.lineage.model import CANDIDATE, IN_PLACE, INCOMPLETE, SUPERSEDED
@@ -46,6 +46,7 @@ COUNTER, GAUGE = "counter", "gauge"
 TRACEBACK = "; the traceback is in "  # in an error, before the path of a log
 MOST_RUNS = 10  # `runs` lists more
 MOST_UNREAD = 20
+LONG_H = 1.0  # chosen: who answers a request for longer was probably killed
 PATIENCE_S = 5.0  # short: the user wants to know soon that Crucible is away
 
 
@@ -287,6 +288,10 @@ def overview(session: Session, project: str | None = None) -> Overview:
     visible = [project.project_id for project in session.client.projects.list()]
     projects = [name for name in visible if project is None or name.casefold() == project.casefold()]
     found = [pipeline for name in projects for pipeline in _of_project(session, name)]
+    declared = {
+        pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in session.journal.pipelines(None)
+    }
+    found += [PipelineOverview("", name, {}, None, (todo,)) for name, todo in _unanswered(session, "", declared)]
     return Overview(
         sorted(found, key=lambda pipeline: (not pipeline.todo, pipeline.project.casefold(), pipeline.pipeline))
     )
@@ -301,7 +306,7 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             results.setdefault(name, []).append(standing)
     outdated = _outdated(session, project, found)
     runs = {run.pipeline: run for run in reversed(list_runs(session, [project]))}  # the newest of each
-    declared = {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
+    declared = _declarations(journal, project)
     problems = dict[str, list[ActionItem]]()
     asked = _unanswered(session, project, declared)
     for name, problem in (*_failed(session, project, declared), *asked, *_undelivered(session, project)):
@@ -316,6 +321,10 @@ def _of_project(session: Session, project: str) -> Iterator[PipelineOverview]:
             *_unsettled(project, outdated[name], states, again),
         )
         yield PipelineOverview(project, name, dict(sorted(states.items())), runs.get(name), todo, newest)
+
+
+def _declarations(journal: Journal, project: str | None) -> dict[str, str]:
+    return {pipeline["pipeline"]: str(pipeline["declaration"] or "") for pipeline in journal.pipelines(project)}
 
 
 def _again(declaration: str | None) -> str:
@@ -390,7 +399,8 @@ def _failed(session: Session, project: str, declared: Mapping[str, str]) -> Iter
 def _unanswered(session: Session, project: str, declared: Mapping[str, str]) -> Iterator[tuple[str, ActionItem]]:
     """Yield the requests that were taken here and have no result, by pipeline."""
     for request in session.journal.requests(project):
-        if request.state != COMPLETE and request.pipeline:
+        hours = (datetime.now(UTC) - utc(request.at)) / timedelta(hours=1)
+        if request.pipeline and request.state != COMPLETE and not (request.state == UNDER_WAY and hours < LONG_H):
             reason = f": {request.reason}" if request.reason else ""
             problem = f"request {request.kind} of {request.dataset} {request.state}{reason}"
             again = next_command("answer", declared.get(request.pipeline) or "PIPELINE.yaml", "--queue", "-")

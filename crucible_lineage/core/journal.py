@@ -37,7 +37,7 @@ NEXT: Mapping[str, frozenset[str]] = {
 }
 """The states that may follow each state."""
 
-COMPLETE = "complete"  # the state of a request whose results are at Crucible
+COMPLETE, UNDER_WAY = "complete", "under way"  # states of a request: its results are at Crucible; somebody answers it
 
 # The outcome that commands show for a step in this state. The step of a waiting result was executed.
 _OUTCOMES = {
@@ -287,7 +287,7 @@ class Journal:
 
     def note_request(self, request: RequestRow) -> None:
         """Record the state of a request; the last one counts."""
-        values = {**vars(request), "results": json.dumps(request.results), "reason": masked_text(request.reason)}
+        values = {**vars(request), "results": json.dumps(request.results)}
         marks = ", ".join("?" * len(values))
         self.database.write(f"INSERT OR REPLACE INTO request VALUES ({marks})", *values.values())  # noqa: S608
 

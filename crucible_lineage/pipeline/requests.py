@@ -19,8 +19,17 @@ from typing import IO, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crucible_lineage.client import CrucibleClient
-from crucible_lineage.core.journal import COMPLETE, RequestRow
-from crucible_lineage.errors import TRANSIENT, InputError, LineageError, NotFoundError, UnreachableError, nearest
+from crucible_lineage.core.journal import COMPLETE, UNDER_WAY, RequestRow
+from crucible_lineage.errors import (
+    TRANSIENT,
+    InputError,
+    LineageError,
+    NotFoundError,
+    StorageError,
+    UnauthorizedError,
+    UnreachableError,
+    nearest,
+)
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.pipeline.declare.inputs import Mfid, SelectInput
@@ -30,8 +39,9 @@ from crucible_lineage.pipeline.plan.bind import bind_file
 from crucible_lineage.pipeline.plan.bound import BoundPipeline
 from crucible_lineage.pipeline.run.result import RunResult
 from crucible_lineage.session import Session
+from crucible_lineage.text.masking import masked_text
 
-UNDER_WAY, FAILED, WAITING = "under way", "failed", "waiting"
+FAILED, WAITING = "failed", "waiting"
 SOON_S = 5.0  # chosen: after that, Crucible is away, and the request comes again
 FAILED_QUEUE = "-failed"  # after the name of a queue: where its failed requests go
 
@@ -136,10 +146,15 @@ def answer(request: Request, pipelines: Pipelines, run: Callable[[BoundPipeline]
             bound = pipelines.bound_for(request)
         row = replace(row, project=bound.spec.project, pipeline=bound.name)
         found = _answer_of(run(bound), bound)
-    except TRANSIENT as error:
-        found = Answer(WAITING, str(error).partition("\n")[0])
+    except (*TRANSIENT, UnauthorizedError, StorageError) as error:  # of this worker, not of the request
+        found = Answer(WAITING, str(error))
     except LineageError as error:
-        found = Answer(FAILED, str(error).partition("\n")[0])
+        found = Answer(FAILED, str(error))
+    except Exception as error:  # one request must not stop the worker for all others
+        found = Answer(
+            FAILED, f"{type(error).__name__}: {error}; this is a fault of crucible-lineage, please report it"
+        )
+    found = replace(found, reason=masked_text(found.reason.partition("\n")[0]))
     journal.note_request(replace(row, state=found.state, reason=found.reason, results=found.results, at=_now()))
     return found
 
@@ -147,6 +162,7 @@ def answer(request: Request, pipelines: Pipelines, run: Callable[[BoundPipeline]
 def _row(request: Request, pipelines: Pipelines) -> RequestRow:
     bound = pipelines.by_kind.get(request.kind)
     name, project = (bound.name, bound.spec.project) if bound else ("", "")
+    project = "" if project == INHERIT else project  # known once the dataset is found
     parameters = json.dumps(request.parameters)
     return RequestRow(request.id, request.kind, request.dataset, parameters, name, project, UNDER_WAY, at=_now())
 
@@ -163,7 +179,7 @@ def _answer_of(result: RunResult, bound: BoundPipeline) -> Answer:
         step, reason = next(iter(result.held.items()))
         return Answer(FAILED, f"on hold: {reason}", step)
     if failed:
-        return Answer(FAILED, result.error_line(failed[0]).partition("\n")[0], failed[0])
+        return Answer(FAILED, result.error_line(failed[0]), failed[0])
     if refused := [row for row in result.waiting if row.refused]:
         return Answer(FAILED, f"Crucible refused the result: {refused[0].error}", refused[0].step)
     if not result.ok:

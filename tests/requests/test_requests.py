@@ -97,7 +97,7 @@ def test_what_cannot_be_answered_is_parked(facility: Facility, broker: Broker) -
     assert facility.children(torn) == facility.children(held) == []
     everywhere = facility.command("status", "--all", **facility.environment)
     assert everywhere.returncode == 1
-    for mfid in (other, torn, held):
+    for mfid in (unknown, other, torn, held):
         assert f"request mosaic_stitch of {mfid} failed" in everywhere.stdout
     # The command that is proposed answers it once the cause is gone.
     (facility.folder / "mosaic_steps.py").write_text(
