@@ -254,9 +254,13 @@ def connect(path: Path, wait_s: float = BUSY_TIMEOUT_S) -> Transaction:
     connection = sqlite3.connect(
         path, timeout=wait_s, isolation_level=None, check_same_thread=False, cached_statements=512, factory=Transaction
     )
-    seal_rows(connection)
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        seal_rows(connection)
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:  # such as a file that is no database
+        connection.close()
+        raise
     return connection
 
 
