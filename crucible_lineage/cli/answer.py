@@ -59,7 +59,7 @@ def answer_command(
     once: Annotated[bool, option("Answer the requests that wait, and exit.")] = False,
     jobs: Jobs = JOBS_AT_ONCE,
 ) -> Done:  # fmt: skip
-    """Answer requests for results: run the pipelines whose `request:` they name, each for one dataset.
+    """Answer requests for results: run the pipelines whose `request:` names them, each for one dataset.
 
     A request is acknowledged when its results are at Crucible; equal requests have one result. One that cannot be
     answered is parked with the reason, in the queue whose name ends with -failed, or as failed at the embedded

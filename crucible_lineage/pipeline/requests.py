@@ -247,7 +247,7 @@ def queued(url: str, queues: Mapping[str, str]) -> Iterator[Taken]:
     try:
         parameters = pika.URLParameters(url)
     except (ValueError, TypeError) as error:
-        raise InputError("the address of the queue cannot be read; write amqp://USER:PASSWORD@HOST/VHOST") from error
+        raise InputError("the address of the queue cannot be read; write it as amqp://HOST/VHOST") from error
     parameters.heartbeat = 0  # a step may take hours; a lost connection shows when its request is acknowledged
     where = f"{parameters.host}:{parameters.port}"
     try:
