@@ -6,11 +6,12 @@ The kit that makes results again holds this module, so it imports nothing else o
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 _NAMELESS = "figure"  # the name of a figure that is returned alone
+_SAVED = {".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".tif", ".tiff"}
 
 
 def save_picture(picture: Any, target: Path | BinaryIO) -> None:
@@ -37,6 +38,21 @@ def draw_returned(result: object, folders: Mapping[str, Path]) -> tuple[object, 
         values[output], drawn = _save_figures(values[output], folders[output])
         names += drawn
     return values, tuple(names)
+
+
+def open_figures() -> int:
+    """Return how many figures pyplot holds, without importing it: with `show()` or without, until they are closed."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    return len(pyplot.get_fignums()) if pyplot else 0
+
+
+def shown_note(before: int, folders: Iterable[Path]) -> str:
+    """Return the note on figures of pyplot opened since they were `before`, if no file in the folders is a picture."""
+    count = open_figures() - before
+    if count <= 0 or any(file.suffix.lower() in _SAVED for folder in folders for file in folder.rglob("*")):
+        return ""
+    figures = "a figure" if count == 1 else f"{count} figures"
+    return f"it drew {figures} with pyplot and saved no picture; a returned figure is kept, one that is shown is not"
 
 
 def _save_figures(result: object, folder: Path) -> tuple[object, tuple[str, ...]]:

@@ -106,8 +106,10 @@ def call_function(job: Job, call: JsonMapping, attempt: Path, log: StepLog) -> C
         message += f"; the traceback is in {log.path}" if trace else ""
         raise StepError(message, step=job.name, log=str(log.path), trace=trace)
     code = Path(reply["code"]) if reply["code"] else None
-    outside, pictures = tuple(map(Path, reply["outside"])), tuple(reply["pictures"])
-    return CallOutcome(reply["result"], outside, worker.process.left, code, pictures, tuple(map(Path, reply["read"])))
+    outside, read = tuple(map(Path, reply["outside"])), tuple(map(Path, reply["read"]))
+    return CallOutcome(
+        reply["result"], outside, worker.process.left, code, tuple(reply["pictures"]), read, reply["shown"]
+    )
 
 
 class _Worker:

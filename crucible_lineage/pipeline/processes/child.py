@@ -35,7 +35,7 @@ from crucible_lineage.errors import shortened
 from crucible_lineage.fingerprint.values import ValueFaultError, plain_value
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.disk import replacing
-from crucible_lineage.machine.pictures import draw_returned
+from crucible_lineage.machine.pictures import draw_returned, open_figures, shown_note
 from crucible_lineage.pipeline.logs import LOG_FORMAT
 from crucible_lineage.provenance.environment import cpu, timezone
 from crucible_lineage.refs import Facts
@@ -265,7 +265,7 @@ class CallOutcome:
 
     `outside` are the files that it wrote outside of its folder, `left` is the number of processes that it left running,
     `code` the folder of the called function, `pictures` are the names of the figures that it returned, `read` the files
-    that it read without being given them.
+    that it read without being given them, `shown` is the note on figures that it drew and did not keep.
     """
 
     result: Any
@@ -274,6 +274,7 @@ class CallOutcome:
     code: Path | None = None
     pictures: tuple[str, ...] = ()
     read: tuple[Path, ...] = ()
+    shown: str = ""
 
     def read_note(self) -> str:
         """Return the note on files that it read without being given them."""
@@ -283,8 +284,10 @@ class CallOutcome:
         )
 
     def note(self) -> str:
-        """Return the note on files and processes; empty if there are none."""
+        """Return the note on files, figures and processes; empty if there are none."""
         notes = [self.read_note()] if self.read else []
+        if self.shown:
+            notes.append(self.shown)
         if self.outside:
             written = _named(self.outside, 1)
             notes.append(f"it wrote {written}, outside of its folder; that is not part of its result")
@@ -354,6 +357,7 @@ def outcome_of(step: Step[..., Any], call: JsonMapping, own: Path) -> CallOutcom
     folders = {name: Path(call["outputs"].get(name, own / f"not asked for {name}")) for name in step.outputs}
     for folder in folders.values():
         folder.mkdir(exist_ok=True)
+    figures = open_figures()
     with watching_files(own) as (written, read):
         facts = {step.facts: Facts.from_json(call["facts"])} if step.facts else {}
         values = {s.name: _converted(s.annotation, params[s.name]) for s in step.parameters if s.name in params}
@@ -362,7 +366,8 @@ def outcome_of(step: Step[..., Any], call: JsonMapping, own: Path) -> CallOutcom
         plain = returned(result)
     code = _code(step.function)
     defined_in = Path(code.co_filename).parent if code else None
-    return CallOutcome(plain, tuple(written), code=defined_in, pictures=pictures, read=tuple(read))
+    shown = shown_note(figures, folders.values())
+    return CallOutcome(plain, tuple(written), 0, defined_in, pictures, tuple(read), shown)
 
 
 def _converted(annotation: Any, value: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from crucible_lineage.session import Session
 
 STEPS = """
+import sys
 from pathlib import Path
 
 from crucible_lineage import step
@@ -47,6 +48,21 @@ def both(counts: Path, *, low: Path, high: Path) -> dict:
 def twice(counts: Path, *, out: Path) -> dict:
     (out / "fit.png").write_bytes(b"x")
     return {"fit": figure_of([1])}
+
+
+@step
+def shown(counts: Path, *, out: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    plt.plot([1, 2])
+    plt.show()
+    (out / "fit.txt").write_text("1")
+
+
+@step
+def saved(counts: Path, *, out: Path) -> None:
+    shown.function(counts, out=out)
+    sys.modules["matplotlib.pyplot"].savefig(out / "fit.svg")
 """
 PIPELINE = """
 pipeline: pictures
@@ -88,3 +104,14 @@ def test_a_returned_figure_is_the_picture_of_the_result(
 def test_a_figure_replaces_no_file_of_the_step(lab: Any, run: Any) -> None:
     result = made(lab, run, "twice")
     assert "the figure 'fit' that it returned would replace fit.png, which it has written" in result.errors["made"]
+
+
+@pytest.mark.parametrize(("name", "noted"), [("shown", ["made"]), ("saved", [])])
+def test_a_figure_that_is_shown_and_not_kept_is_noted(
+    lab: Any, run: Any, monkeypatch: pytest.MonkeyPatch, name: str, noted: list[str]
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    result = made(lab, run, name)
+    assert result.ok, result.errors
+    note = "it drew a figure with pyplot and saved no picture; a returned figure is kept, one that is shown is not"
+    assert result.notes == dict.fromkeys(noted, note)
