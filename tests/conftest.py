@@ -36,6 +36,9 @@ COMMAND = [sys.executable, "-m", "crucible_lineage"]
 # Most tests count what a run registers. What results rest on, two datasets more a project, is kept where a test asks.
 os.environ.setdefault("CRUCIBLE_LINEAGE_KEEP", "no")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # others only wait: what tests compute is small
+# Without its bytecode, to import a library takes twice as long, in each of hundreds of processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 serve_sessions_here()
@@ -65,16 +68,11 @@ def room_of(path: str) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep the test modules as pytest rewrites them, also where Python is to write no bytecode.
-
-    What they import is no garbage, and not looked through for it: that takes a second of each process.
-    """
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    """Look for no garbage in what the test modules import: there is none, and that takes a second of each process."""
     gc.disable()
     try:
         return (yield)
     finally:
-        sys.dont_write_bytecode = before
         gc.freeze()
         gc.set_threshold(50_000)  # else a twentieth of the time goes into looking for garbage
         gc.enable()
