@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from crucible_lineage.dataclass import dataclass, is_dataclass
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.tasks.values import plain_digest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Annotated, ClassVar
@@ -15,6 +14,7 @@ from crucible_lineage.ask.question import AFTER, OneProject, argument, option, q
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.datasets import fetch_datasets
+from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import FAILURE, ForbiddenError, InputError, NotFoundError
 from crucible_lineage.json_types import JsonMapping, JsonObject, mapping, object_of, text
 from crucible_lineage.lineage.fields import fields_of, value_of

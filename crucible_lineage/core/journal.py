@@ -16,12 +16,12 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.core.sql import LocalDatabase
+from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
 from crucible_lineage.text.masking import masked_text

@@ -11,7 +11,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import IO, Any
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.core.journal import COMPLETE, UNDER_WAY, RequestRow
+from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     InputError,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from crucible_lineage.core.journal import MADE
 from crucible_lineage.core.slots import SlotClaim, slots_of
+from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import (
     ChecksumError,
     CrucibleError,

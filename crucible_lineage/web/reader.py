@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from crucible_lineage.client import CrucibleClient
 from crucible_lineage.client.models import Project
 from crucible_lineage.core.journal import Journal
+from crucible_lineage.dataclass import dataclass
 from crucible_lineage.errors import InputError
 from crucible_lineage.ids import is_mfid
 from crucible_lineage.session import Session

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from crucible_lineage.core.slots import SlotClaim, pipeline_keyword
+from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import value_of
 from crucible_lineage.pipeline.declare.pipeline import StepSpec, filled

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import Fault, InputError, shortened
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.lineage.model import CANDIDATE, DOUBTFUL, SUPERSEDED
