@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from crucible_lineage.ids import canonical_json
 from crucible_lineage.statements.statements import (
+    AWAIT,
     CERTIFY,
     HOLD,
     REVOKE,
@@ -100,6 +101,15 @@ def test_another_project_revokes_nothing_unless_it_is_trusted() -> None:
     assert hold.mfid not in in_force([hold, foreign, trust]).statements
     own_trust = said(TRUST, "beamline", body={"whose": ["lab"]})
     assert hold.mfid in in_force([hold, foreign, own_trust]).statements
+
+
+def test_that_two_signatures_are_awaited_is_lifted_by_two_accounts() -> None:
+    awaited = said(AWAIT, on=["0" * 26], body={"count": 2})
+    first, again, other = (
+        said(REVOKE, revokes=(awaited.mfid,), by=by, why=why) for by, why in (("bob", "a"), ("bob", "b"), ("eve", ""))
+    )
+    assert awaited.mfid in in_force([awaited, first, again]).statements
+    assert awaited.mfid not in in_force([awaited, first, other]).statements
 
 
 def test_the_same_said_by_two_machines_has_one_id_and_said_again_after_it_was_lifted_another_one() -> None:

@@ -237,6 +237,11 @@ def lose_a_link(folder: Path, made: Any) -> str:
     return "but has no link to it"
 
 
+def change_the_type_of_a_link(folder: Path, made: Any) -> str:
+    edit_list(folder, lambda bundle: bundle["links"][-1].update(relationship="is_part_of"))
+    return "but has no link to it"
+
+
 def lose_a_parent(folder: Path, made: Any) -> str:
     edit_list(
         folder,
@@ -263,6 +268,7 @@ def close_a_cycle(folder: Path, made: Any) -> str:
         change_a_parameter,
         change_what_was_used,
         lose_a_link,
+        change_the_type_of_a_link,
         lose_a_parent,
         close_a_cycle,
     ],

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from crucible_lineage.client.models import Dataset, FileRecord
 from crucible_lineage.core.folders import machine_id
 from crucible_lineage.core.slots import SlotClaim, slots_of, slots_stated
 from crucible_lineage.errors import UnreachableError
+from crucible_lineage.marks import begin_mark, completion_mark, registrations
+from crucible_lineage.registration import claim as claims
 from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import read
 from crucible_lineage.registration.register import register_output
@@ -59,6 +65,7 @@ def test_an_unfinished_registration_of_the_same_machine_is_finished_at_once_with
     register_output(session.client, new, "here", patience_s=FOREVER_S)
     (after,) = session.client.files.list(new.mfid)
     assert after.mfid == before.mfid
+    register_output(session.client, new, "here")
     assert len(session.client.ingestions.list(dataset_mfid=new.mfid)) == 1
 
 
@@ -82,6 +89,22 @@ def test_a_registration_by_another_machine_is_awaited_and_adopted(
         go.set()
         assert adopted.result(60) == first.result(60)
     assert "whose" not in (session.client.metadata.get(new.mfid) or {})
+
+
+def test_a_contested_dataset_is_not_still_while_its_files_change(
+    new: NewDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at a service where they do not change the time of modification."""
+    known = registrations({**begin_mark("a", 1, {}, {}), **completion_mark("a", ""), **begin_mark("b", 2, {}, {})})
+    dataset = Dataset(unique_id=new.mfid, modification_time="2026-01-01T00:00:00+00:00")
+    moments = itertools.count(0.0, 3.0)  # what the clock shows, one look after the other
+    monkeypatch.setattr(claims, "time", SimpleNamespace(monotonic=lambda: next(moments), time=time.time))
+    watch, own, still = claims._Watch(False, 5.0), claims.Claim(new.mfid, new.record, {}, "here", 5.0), []
+    for names in ("x", "x", "xy", "xy"):
+        files = [FileRecord(mfid=name, filename=name, dataset_mfid=new.mfid) for name in names]
+        watch.list_files(SimpleNamespace(files=SimpleNamespace(list=lambda _, files=files: files)), dataset, known)
+        still.append(watch.evidence(known, dataset, own).is_still)
+    assert still == [False, True, False, True]
 
 
 def test_metadata_by_people_stay_if_only_the_record_was_lost(session: Session, new: NewDataset) -> None:

@@ -81,3 +81,10 @@ def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
     assert 'metadata.operator is not at Crucible, "Ada" as declared' in output
     assert 'session_name is not at Crucible, "May" as declared' in output
     assert "`set MFID FIELD=VALUE` changes a value at Crucible" in output
+
+
+def test_every_plan_names_a_difference_also_where_no_field_is_used(lab: Any, run: Any, cli: Any) -> None:
+    assert run(lab.pipeline).ok
+    lab.declare(lab.pipeline.read_text().replace("first: {file: first.txt,", "first: {file: first.txt, session_name: May,"))
+    for _ in range(2):
+        assert 'session_name is not at Crucible, "May" as declared' in cli("plan", lab.pipeline).stdout

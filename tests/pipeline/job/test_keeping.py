@@ -114,14 +114,18 @@ def test_the_script_of_a_command_is_kept_with_its_imports_and_the_program_is_rec
     lab.file("fit.py", "import sys, shutil\nfrom helpers import double\nshutil.copy(sys.argv[1], sys.argv[2])\n")
     (lab.folder / "helpers").mkdir()
     lab.file("helpers/__init__.py", "from .twice import double\n")
-    lab.file("helpers/twice.py", "def double(x):\n    return 2 * x\n")
+    lab.file("helpers/twice.py", "from helpers.numbers import TWO\n\n\ndef double(x):\n    return TWO * x\n")
+    lab.file("helpers/numbers.py", "TWO = 2\n")
     lab.file("unrelated.py", "1 / 0\n")
     lab.declare(
         "pipeline: fits\nproject: lab\ninputs:\n  first: {file: first.txt}\nsteps:\n  fit:\n"
         f"    run: '{sys.executable} fit.py {{inputs.first}} {{out}}'\n    inputs: {{first: first}}\n"
     )
     mfid = run(lab.pipeline).datasets["fit"]["out"]
-    assert archive_of(session, mfid).namelist() == ["fit.py", "helpers/__init__.py", "helpers/twice.py"]
+    assert archive_of(session, mfid).namelist() == [
+        "fit.py",
+        *(f"helpers/{name}.py" for name in ("__init__", "numbers", "twice")),
+    ]
     program = record_of(session, mfid)["activity"]["code"]["program"]
     assert program["sha256"] == file_sha256(Path(sys.executable).resolve())
     assert program["path"] == str(Path(sys.executable).resolve())

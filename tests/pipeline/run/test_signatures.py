@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crucible_lineage.cli.run import exit_code
+from crucible_lineage.core.slots import slots_of, slots_stated
 from crucible_lineage.errors import InputError
 from crucible_lineage.notebook.catalogue import Catalogue
 from crucible_lineage.session import Session
@@ -65,6 +67,9 @@ def test_the_signed_result_stays_current_until_the_new_one_is_signed(lab: Any, m
     other = run(ada, path, scaled__factor=4).datasets["scaled"]["out"]
     now = states(bob)
     assert (now[first], now[total], now[other]) == ("current", "current", "candidate")
+    claims = slots_of(ada.client.datasets.get(first, include_metadata=True).scientific_metadata).items()
+    fast = {key: replace(claim, since="2126-01-01T00:00:00+00:00") for key, claim in claims}  # the clock of a machine
+    ada.client.metadata.merge(first, slots_stated(fast))
     signature = sign(ada, [other]).statement
     now = states(bob)
     assert (now[first], now[other]) == ("superseded", "current")
