@@ -156,16 +156,19 @@ def test_queue_and_crucible_away(facility: Facility, broker: Broker) -> None:
 
 def test_lines_of_json(facility: Facility) -> None:
     mfid = facility.measure("a.txt")
-    asked = f"{message(mfid)}\n{message(mfid, parameters={'stitch.gain': 2})}\n{message(mfid, parameters={'x.y': 2})}\n"
+    given: tuple[dict[str, Any], ...] = ({"parameters": {"x.y": 2}}, {}, {"parameters": {"stitch.gain": 2}})
+    asked = "".join(f"{message(mfid, **more)}\n" for more in given)
     command = [sys.executable, "-m", "crucible_lineage", "answer", str(facility.pipeline), "--queue", "-"]
     environment = {**os.environ, **facility.environment}
     done = subprocess.run(command, input=asked, capture_output=True, text=True, env=environment, check=False)
-    first, second, third = map(json.loads, done.stdout.splitlines())
+    failed, first, second = map(json.loads, done.stdout.splitlines())
     assert done.returncode == 1
-    assert (first["state"], second["state"], third["state"]) == ("complete", "complete", "failed")
+    assert (failed["state"], first["state"], second["state"]) == ("failed", "complete", "complete")
     assert first["results"] != second["results"]
-    assert "x" in third["reason"]
+    assert "x" in failed["reason"]
     assert len(facility.children(mfid)) == 2
+    told = facility.command("status", "--all", **facility.environment).stdout
+    assert f"request mosaic_stitch of {mfid} failed" in told, "whatever was made with other parameters"
 
 
 def test_calls_of_the_official_client_end_with_the_child(facility: Facility) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import httpx
 import pytest
 import requests
@@ -36,6 +39,18 @@ def test_public_dataset_can_be_read_but_not_changed(client, guest, dataset):
     ):
         with _refused(403):
             change()
+
+
+def test_bytes_are_reused_only_from_data_that_the_key_may_read(server, api, client, guest, dataset):
+    file = {"filename": "a.txt", "size": 9, "sha256_hash": hashlib.sha256(b"of others").hexdigest()}
+    mfid, own = dataset(), guest.datasets.create(Dataset(dataset_name="mine"))["dsid"]
+    given = {**file, "content": base64.b64encode(b"of others").decode()}
+    assert api.post(f"/datasets/{mfid}/upload/initiate", json=given).is_success
+    headers = {"Authorization": f"Bearer {guest.api_key}", "Crucible-Reuse": "1"}
+    asked = f"{server.url}/datasets/{own}/upload/initiate"
+    assert httpx.post(asked, json=file, headers=headers).json()["existing_file"] is None
+    client.datasets.set_public(mfid)
+    assert httpx.post(asked, json=file, headers=headers).json()["existing_file"]["sha256_hash"] == file["sha256_hash"]
 
 
 @pytest.mark.parametrize(

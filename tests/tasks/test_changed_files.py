@@ -27,13 +27,13 @@ def test_a_file_replaced_by_one_of_the_same_size_and_time_was_written(tmp_path: 
     assert arguments.changed_files() == {"scan": [old]}
 
 
-def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
+def test_a_secret_in_a_file_is_the_concern_of_the_call_that_wrote_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     watch_files()
-    fit, login = tmp_path / "fit.txt", tmp_path / "login.txt"
+    fit, login, keys = (tmp_path / name for name in ("fit.txt", "login.txt", "keys.pem"))
     calls = {}
-    for path, content in ((fit, "1 2 3"), (login, "https://me:secret@host/")):
+    for path, content in ((fit, "1 2 3"), (login, "https://me:secret@host/"), (keys, "a certificate")):
         calls[path.stem] = OpenedFiles((tmp_path,))
         with watching(calls[path.stem]):
             path.write_text(content)
@@ -44,5 +44,8 @@ def test_a_password_in_a_file_is_the_concern_of_the_call_that_wrote_it(
 
     assert written("fit") == {"folder": [fit]}
     assert caplog.messages == []
-    assert written("login") == {}
-    assert caplog.messages == ["login.txt is left out of the result of login: it holds keys or a secret"]
+    assert written("login") == written("keys") == {}
+    left_out = (("login.txt", "login"), ("keys.pem", "keys"))
+    assert caplog.messages == [
+        f"{name} is left out of the result of {task}: it holds keys or a secret" for name, task in left_out
+    ]

@@ -85,6 +85,6 @@ def test_a_value_declared_later_is_shown_and_holds_if_crucible_has_none(
 
 def test_every_plan_names_a_difference_also_where_no_field_is_used(lab: Any, run: Any, cli: Any) -> None:
     assert run(lab.pipeline).ok
-    lab.declare(lab.pipeline.read_text().replace("first: {file: first.txt,", "first: {file: first.txt, session_name: May,"))
+    lab.declare(lab.pipeline.read_text().replace("{file: first.txt,", "{file: first.txt, session_name: May,"))
     for _ in range(2):
         assert 'session_name is not at Crucible, "May" as declared' in cli("plan", lab.pipeline).stdout

@@ -216,6 +216,16 @@ def test_if_none_is_valid_the_declaration_decides(
         assert planned(lab.declare(within, "within.yaml"))["calibrate[gap]"].state == "blocked"
 
 
+def test_the_time_since_a_file_is_known_is_not_that_of_its_measurement(
+    lab: Any, session: Session, axes: tuple[str, str], planned: Any
+) -> None:
+    lab.file("scan.txt", "1")
+    certify(session, axes[0], RAMAN, "2024-01-01", why="fits")
+    file = '{file: scan.txt, each: true, known_since: "2024-03-01T00:00:00Z", instrument_name: Raman 1}'
+    path = lab.declare(SCANS.replace("{select: {measurement: scan}, each: true}", file), "scans.yaml")
+    assert "no time of measurement" in next(iter(planned(path).values())).causes[0]
+
+
 def test_conditions_distinguish_data_and_contradicting_certificates_block(
     lab: Any, session: Session, register: Register, axes: tuple[str, str], planned: Any
 ) -> None:

@@ -230,6 +230,8 @@ def test_the_plan_refuses_a_dataset_whose_files_are_not_those_of_its_record(
     (tmp_path / "scaled.txt").write_text("7\n8\n9")
     mine.client.files.delete(file.mfid)
     mine.client.files.upload(mfid, tmp_path / "scaled.txt")
+    steps = {step.name: step for step in make_plan(bind_file(lab.pipeline, mine.store), mine).steps}
+    assert steps["scaled"].state == "blocked", "here too, where it was made"
     with Session(Settings(tmp_path / "other", mine.settings.api_url, mine.settings.api_key)) as other:
         steps = {step.name: step for step in make_plan(bind_file(lab.pipeline, other.store), other).steps}
         assert steps["scaled"].state == "blocked"

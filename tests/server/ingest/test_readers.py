@@ -43,12 +43,11 @@ def test_table_is_described_by_its_header_and_columns(spectrum: Path) -> None:
 
 
 def test_ranges_are_of_columns_of_numbers_only(read: Read) -> None:
-    found = read("samples.csv", "name;mass [mg];note;T\na;1.5;ok;1,5\nb;2.5;-;\n")
+    found = read("samples.csv", "name;mass [mg];note;T;flux\na;1.5;ok;1,5;3\nb;2.5;-;;low\n")
     assert columns(found) == [
         {"name": "name"},
         {"name": "mass [mg]", "unit": "mg", "min": 1.5, "max": 2.5},
-        {"name": "note"},
-        {"name": "T"},
+        *({"name": name} for name in ("note", "T", "flux")),
     ]
     assert columns(read("a.tsv", "t\tI\n1\t\n2\tnan\n3\t7\n"))[1] == {"name": "I", "min": 7, "max": 7}
 
