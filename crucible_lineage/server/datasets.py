@@ -125,7 +125,7 @@ def search_metadata(call: Call, db: Transaction, q: Annotated[str, Field(max_len
     return {"items": [{**about[number], **more} for number, more in zip(ids, ranked, strict=True)]}
 
 
-class _New(BaseModel):
+class _New(BaseModel, defer_build=True):
     unique_id: str | None = None
     public: bool = False
     owner: str | None = None

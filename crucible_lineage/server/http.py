@@ -140,7 +140,7 @@ def _plain_name(name: str) -> str:
 class Form(BaseModel):
     """Base of strict JSON bodies, which refuse unknown fields; those that clients build from models ignore them."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 Text = Annotated[str, Field(max_length=10_000)]

@@ -45,7 +45,7 @@ class Includes(Form):
     include_datasets: bool = False  # of a sample; the list of datasets has them
 
 
-NOTHING_MORE = Includes()
+NOTHING_MORE = Includes.model_construct()
 FIELDS = {  # of records that are columns of `resource`, under the same name
     "dataset": ("dataset_name", "measurement", "data_type", "data_format", "session_name", "timestamp", "size"),
     "sample": ("sample_name", "sample_type", "description", "timestamp"),

@@ -117,6 +117,7 @@ def _start(folder: DataFolder, port: int) -> HTTPConnection:
         process = subprocess.Popen(  # noqa: S603  this package, on a folder
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log_file, cwd=folder.root,
             start_new_session=True,  # so that Ctrl-C in a terminal does not reach it
+            env={**os.environ, "PYDANTIC_DISABLE_PLUGINS": "__all__"},  # it would look for them in all packages
         )  # fmt: skip
     assert process.stdout is not None
     with process.stdout as pipe:
