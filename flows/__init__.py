@@ -1,6 +1,1 @@
-"""Prefect flows: they arrange tasks, nothing else."""
-
-from crucible_lineage.flows.pipelines import run_pipeline
-from crucible_lineage.flows.upkeep import reproduce_sample, rerun, verify_project
-
-__all__ = ["reproduce_sample", "rerun", "run_pipeline", "verify_project"]
+"""Prefect flows: `pipelines` runs a declared pipeline, `upkeep` verifies, reproduces and renews results."""

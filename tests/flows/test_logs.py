@@ -9,7 +9,7 @@ from typing import Any
 
 RUN = """
 import json, sys
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)
 print(json.dumps({"state": state.type.value, "flow_run": str(state.state_details.flow_run_id)}))
@@ -109,7 +109,7 @@ def test_what_a_step_prints_is_seen_while_it_runs(
 WRONG = """
 import json, sys
 from crucible_lineage.errors import InputError
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 crucible = CrucibleConnection(data=sys.argv[2])
 state = run_pipeline(sys.argv[1], crucible, return_state=True)

@@ -24,7 +24,7 @@ steps:
 
 RUN = """
 import json, sys
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 given = json.loads(sys.argv[3])
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), given, return_state=True)

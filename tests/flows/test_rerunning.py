@@ -10,7 +10,7 @@ from crucible_lineage.core.folders import MARK, runs
 
 RERUN = """
 import json, sys
-from crucible_lineage.flows import rerun
+from crucible_lineage.flows.upkeep import rerun
 from crucible_lineage.tasks import CrucibleConnection
 state = rerun(project="lab", crucible=CrucibleConnection(data=sys.argv[1]), return_state=True)
 result = state.result() if state.is_completed() else state.message

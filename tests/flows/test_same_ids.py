@@ -47,7 +47,7 @@ folder, module, data = sys.argv[1:]
 sys.path.append(folder)
 steps, tables = __import__(module), __import__(module + "_table")
 
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection, registering
 
 crucible = CrucibleConnection(data=data)
@@ -112,7 +112,7 @@ steps:
 RUN = """
 import json, sys
 
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)

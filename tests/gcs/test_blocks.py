@@ -19,7 +19,7 @@ results.save("results", overwrite=True, _sync=True)
 RUN = """
 import json, sys
 from prefect_gcp import GcsBucket
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 for path in sys.argv[2:]:
     flow = run_pipeline.with_options(persist_result=True, result_storage=GcsBucket.load("results", _sync=True))

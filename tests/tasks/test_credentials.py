@@ -18,7 +18,7 @@ KEY = "key-of-the-test-7c1d"
 RUN = """
 import json, sys
 from crucible_lineage.tasks.credentials import CrucibleCredentials
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 block = CrucibleCredentials(url=sys.argv[2], api_key=sys.argv[3])
 block.save("lab-crucible", overwrite=True)

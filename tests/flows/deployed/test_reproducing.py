@@ -7,7 +7,7 @@ from typing import Any
 
 RUN = """
 import json, os, sys
-from crucible_lineage.flows import reproduce_sample
+from crucible_lineage.flows.upkeep import reproduce_sample
 from crucible_lineage.tasks import CrucibleConnection
 from crucible_lineage.tasks.sessions import session_for
 

@@ -8,7 +8,7 @@ from typing import Any
 RUN = """
 import json, sys
 from pathlib import Path
-from crucible_lineage.flows import verify_project
+from crucible_lineage.flows.upkeep import verify_project
 from crucible_lineage.session import Session
 from crucible_lineage.settings import Settings
 from crucible_lineage.tasks import CrucibleConnection
