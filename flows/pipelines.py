@@ -22,6 +22,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 from prefect.states import Completed, Crashed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from pydantic_core import to_jsonable_python
 
 from crucible_lineage.core.folders import MARK, in_use, is_in_use, runs
 from crucible_lineage.errors import LineageError, PrefectAwayError, RunError
@@ -148,6 +149,10 @@ def run_pipeline(
         for one in by_project(bound, session):
             run(one)
     return next((state for state in ends if not state.is_completed()), ends[-1])
+
+
+# Prefect imports FastAPI for this, a tenth of a second.
+run_pipeline.serialize_parameters = partial(to_jsonable_python, serialize_unknown=True)  # type: ignore[method-assign]
 
 
 @contextmanager

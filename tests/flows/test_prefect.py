@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 IN_PROCESS = """
 import json, sys
 from pathlib import Path
-from crucible_lineage.flows import run_pipeline
+from crucible_lineage.flows.pipelines import run_pipeline
 from crucible_lineage.tasks import CrucibleConnection
 state = run_pipeline(sys.argv[1], CrucibleConnection(data=sys.argv[2]), return_state=True)
 print(json.dumps({"state": state.type.value, "message": state.message,
@@ -44,6 +44,25 @@ def test_the_flow_runs_what_is_not_fresh_and_gives_the_ids_of_the_local_engine(
     assert ran["result"]["datasets"] == local["datasets"]
     again = prefect.run(IN_PROCESS, lab.pipeline, data)
     assert (again["state"], again["result"]["executed"]) == ("COMPLETED", [])
+
+
+SHOWN = """
+import json, sys
+from prefect import Flow
+from crucible_lineage.flows.pipelines import run_pipeline
+from crucible_lineage.tasks import CrucibleConnection
+given = {"pipeline": "p.yaml", "crucible": CrucibleConnection(data="d"), "only": ("a",), "overrides": {"n": [1, None]}}
+sys.modules["fastapi.encoders"] = None  # so that an import fails
+shown = run_pipeline.serialize_parameters(given)
+del sys.modules["fastapi.encoders"]
+print(json.dumps([shown, Flow.serialize_parameters(run_pipeline, given)]))
+"""
+
+
+def test_prefect_is_told_the_parameters_without_fastapi_as_it_would_tell_them(prefect: Any) -> None:
+    shown, as_prefect = prefect.run(SHOWN)
+    assert shown == as_prefect
+    assert shown["overrides"] == {"n": [1, None]}
 
 
 def test_a_flow_with_a_failed_step_fails_and_names_it(lab: Any, data: Path, prefect: Any) -> None:
