@@ -26,6 +26,7 @@ ROOMS = {
     "registration.register",
 }
 BOUNDARY = {
+    "pipeline.processes.child": "which also makes results again, in environments that lack our packages",
     "cli": "the entry of all commands, of which --version imports none",
     "tasks.recording": "the hook, which records with it",
 }
@@ -93,6 +94,10 @@ def test_a_function_imports_a_library_only_if_it_is_heavy_or_optional() -> None:
     allowed = HEAVY | OPTIONAL | sys.stdlib_module_names
     assert not {f"{FILES[module]}:{line} {target}" for module, line, target in late()
                 if target not in FILES and target not in allowed}  # fmt: skip
+
+
+def test_a_worker_starts_without_pydantic() -> None:
+    assert "pydantic" not in weight(f"{PACKAGE}.pipeline.plan.inspect")
 
 
 def test_each_exemption_is_in_use() -> None:

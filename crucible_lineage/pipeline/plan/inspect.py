@@ -21,9 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
-
 from crucible_lineage import __version__
 from crucible_lineage.core.store import Store
 from crucible_lineage.dataclass import dataclass, field, fields, replace
@@ -369,11 +366,13 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
         return spec.default
     if spec.annotation is inspect.Parameter.empty:
         return given[spec.name]
+    from pydantic import PydanticSchemaGenerationError, ValidationError  # which workers do without
+
     try:
         try:
             adapter = _cached_adapter(spec.annotation)
         except TypeError:  # an annotation that cannot be a key
-            adapter = TypeAdapter(spec.annotation)
+            adapter = _cached_adapter.__wrapped__(spec.annotation)
         return adapter.validate_python(given[spec.name])
     except PydanticSchemaGenerationError:
         return given[spec.name]  # a class that pydantic cannot check
@@ -383,7 +382,11 @@ def _validated(step: str, spec: ParameterSpec, given: Mapping[str, object]) -> o
         raise InputError(f"parameter {spec.name!r} of step {step!r} is {shown}: {fault}") from None
 
 
-_cached_adapter = functools.lru_cache(maxsize=256, typed=True)(TypeAdapter)  # making one takes half a millisecond
+@functools.lru_cache(maxsize=256, typed=True)  # making one takes half a millisecond
+def _cached_adapter(annotation: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(annotation)
 
 
 def _import(name: str, folder: Path) -> object:
