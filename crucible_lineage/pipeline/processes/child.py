@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from importlib import metadata
 from pathlib import Path, PurePath
 from types import CodeType, TracebackType
 from typing import Any, TextIO
@@ -37,7 +36,6 @@ from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.machine.disk import replacing
 from crucible_lineage.machine.pictures import draw_returned, open_figures, shown_note
 from crucible_lineage.pipeline.logs import LOG_FORMAT
-from crucible_lineage.provenance.environment import cpu, timezone
 from crucible_lineage.refs import Facts
 from crucible_lineage.step import Step, shaped
 from crucible_lineage.text.commands import filled_command, is_command, split_command
@@ -232,6 +230,10 @@ def _watch_variables(source: str) -> dict[str, None]:
 
 def _environment(packages: list[str]) -> JsonObject:
     """Return the parts of the environment that may affect results."""
+    from importlib import metadata  # workers do without
+
+    from crucible_lineage.provenance.environment import cpu, timezone
+
     versions: dict[str, str | None] = {}
     for name in packages:
         try:
