@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ LEASE_PATH = "/lease"
 ANSWER_S = 20.0  # chosen: long enough on a busy machine; a later answer means another program has the port
 
 
-class SharedServer(AbstractContextManager["SharedServer"]):
-    """A lease of the data folder's server, with its address and key. Close it, or use it as a context manager."""
+class SharedServer:
+    """A lease of the data folder's server, with its address and key, until it is closed."""
 
     def __init__(self, folder: DataFolder, lease: HTTPConnection) -> None:
         self._folder = folder
@@ -53,9 +52,6 @@ class SharedServer(AbstractContextManager["SharedServer"]):
         """Return the lease; closing twice is harmless."""
         with self._lock:
             self._lease.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def start_shared(data_dir: Path | str) -> Callable[[], SharedServer]:
