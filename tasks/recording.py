@@ -21,7 +21,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH
 
-from crucible_lineage.core.journal import MADE
+from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.dataclass import dataclass, field
 from crucible_lineage.errors import TRANSIENT, CrucibleError, LineageError
@@ -35,7 +35,6 @@ from crucible_lineage.provenance.environment import agent
 from crucible_lineage.provenance.recipe import UsedDataset
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import Delivery
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import add_equal_parents, new_parents
 from crucible_lineage.session import Session
@@ -181,15 +180,16 @@ class Recording:
         """
         session, dataset = self.session, new.ref(new.mfid)
         with session.turn(new.mfid) if draft is None else nullcontext(), self.describing:
-            label = session.outbox.label(new.mfid)
-            if label is None:
+            row = session.outbox.row(new.mfid)
+            if row is None:
                 sources = {file.ref.sha256: file.path for file in new.files}
-                label = session.outbox.put(step, new.project, [new], sources, self.destination.run_id, draft)
+                payload = session.outbox.put(step, new.project, [new], sources, self.destination.run_id, draft)
+                row = payload.row(session.account)
         with self._lock:
             self._arrivals.setdefault(new.mfid, []).append(arrival)
         if draft is not None:
             self.note(dataset)
-        self.deliverer.add(label.label)
+        self.deliverer.add(row)
         if not self.owner:
             self.deliverer.drain(LAST_WAIT_S)
         return dataset
@@ -236,21 +236,21 @@ class Recording:
         with self._lock:
             self._made[dataset.mfid] = dataset
 
-    def _note_outcome(self, delivery: Delivery) -> None:
+    def _note_outcome(self, row: ResultRow, _: object) -> None:
         """Take the outcome of a delivery: a failure is a warning."""
-        if delivery.outcome == MADE:
-            self.reason = delivery.error.partition("\n")[0]
+        if row.state == MADE:
+            self.reason = row.error.partition("\n")[0]
             return
-        for mfid in delivery.payload.mfids:
+        for mfid in row.mfids:
             with self._lock:
                 arrivals = self._arrivals.pop(mfid, [])  # none of an earlier run, or of the source of a result
             for number, arrival in enumerate(arrivals):
                 try:
-                    if delivery.error:
-                        raise LineageError(delivery.error)
-                    if (dataset := delivery.refs.get(mfid) or self.session.known(mfid)) is not None:
-                        follow_up = functools.partial(self._follow_up, is_ours=delivery.is_ours and not number)
-                        arrival.context.run(follow_up, delivery.payload.step, arrival, dataset)
+                    if row.error:
+                        raise LineageError(row.error)
+                    if (dataset := row.refs.get(mfid) or self.session.known(mfid)) is not None:
+                        follow_up = functools.partial(self._follow_up, is_ours=row.is_ours and not number)
+                        arrival.context.run(follow_up, row.step, arrival, dataset)
                 except Exception as error:
                     self._made.pop(mfid, None)
                     arrival.context.run(warn, "%s is not registered: %s", arrival.label, error)

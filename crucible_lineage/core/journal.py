@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crucible_lineage.core.sql import LocalDatabase
-from crucible_lineage.dataclass import dataclass, replace
+from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.json_types import JsonObject
 from crucible_lineage.machine.checksums import sealed, unsealed
+from crucible_lineage.refs import DatasetRef
 from crucible_lineage.text.masking import masked_text
 
 MADE, REFUSED, LACKING, DELIVERED = "made", "refused", "lacking", "delivered"
@@ -81,12 +82,17 @@ class StateError(Exception):
     """A transition that the states do not allow: a defect of this library."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResultRow:
-    """The outputs of one step in the journal. `outputs` is {output: MFID}, `name` the least of these MFIDs.
+    """The state of a result: the outputs of one step, as {output: MFID}; `name` is the least of these MFIDs.
 
-    `made` is when the result began to wait, `tries` the number of failed attempts to send it, `error` the last error.
-    Only its `account` delivers it; `run` is the run that made it.
+    `made` is when it began to wait, `tries` the number of failed attempts to send it, `error` the last error. Only its
+    `account` delivers it; `run` is the run that made it.
+
+    In memory, a row also stands for the payload of a waiting result. Its `parents` have to be at Crucible first; those
+    `from_before` were made by an earlier run. It is not sent before the moment `due`. Once delivered, `refs` are its
+    datasets at Crucible by the id made here, and `is_ours` is False where another process or machine was faster,
+    perhaps with other bytes. `log` is a file with details of the error.
     """
 
     run: str
@@ -99,6 +105,13 @@ class ResultRow:
     made: str = ""
     tries: int = 0
     error: str = ""
+    parents: frozenset[str] = frozenset()
+    from_before: bool = False
+    due: float = 0.0
+    is_running: bool = False
+    refs: Mapping[str, DatasetRef] = field(default_factory=dict)
+    is_ours: bool = True
+    log: str = ""
     json_keys: ClassVar = "mfids step project since=made tries error refused account run_id=run"
 
     @property
@@ -205,18 +218,17 @@ class Journal:
 
         self.database.transaction(within)
 
-    def note_made(self, run: str, project: str, step: str, outputs: Mapping[str, str], made: str) -> None:
+    def note_made(self, row: ResultRow) -> None:
         """Record that the payload of a step's outputs waits; a run, a flow or a process now ended may have made it."""
-        name = min(outputs.values())
 
         def within(db: sqlite3.Connection) -> None:
-            before = self._waiting(db, name)
-            if before is not None and before[1] == run:
+            before = self._waiting(db, row.name)
+            if before is not None and before[1] == row.run:
                 return self._move(db, before, MADE, {})
             if before is not None:  # an earlier run left it; the new payload has replaced that one
                 self._move(db, before, OVERTAKEN, {"error": "made again"})
-            row = (run, self.service, self.account, project, step, name, sealed(dict(outputs)), MADE, made)
-            db.execute(_INSERT, row)
+            about = (row.run, self.service, row.account, row.project, row.step, row.name)
+            db.execute(_INSERT, (*about, sealed(row.outputs), MADE, row.made))
             return None
 
         self.database.transaction(within)

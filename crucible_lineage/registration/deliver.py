@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 
-from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, MADE, OVERTAKEN, REFUSED
+from crucible_lineage.core.journal import DELIVERED, FAILED, LACKING, OVERTAKEN, REFUSED, ResultRow
 from crucible_lineage.errors import (
     TRANSIENT,
     ConflictError,
@@ -32,7 +32,7 @@ from crucible_lineage.errors import (
     WithdrawnError,
 )
 from crucible_lineage.refs import DatasetRef
-from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
 from crucible_lineage.registration.payload import Payload
 from crucible_lineage.registration.queue import DAMAGED, DeliveryQueue, other_bytes
 from crucible_lineage.registration.register import RegistrationHooks, nothing
@@ -52,19 +52,26 @@ class _OvertakenError(LineageError):
     """A parent is at Crucible with other bytes, so that its child made here is not a result of it."""
 
 
+Report = Callable[[ResultRow, Payload | None], object]
+"""Receives a row as a delivery has left it, and the payload if that was sent.
+
+It is DELIVERED, DROPPED, REFUSED (sending it again unchanged is useless), or still MADE if it could not be sent now.
+"""
+
+
 class Deliverer:
     """Delivers payloads in threads of this process until it is stopped. `report` receives the outcome of each."""
 
-    def __init__(self, context: DeliveryContext, report: Callable[[Delivery], None] = nothing) -> None:
+    def __init__(self, context: DeliveryContext, report: Report = nothing) -> None:
         self.context = context
         self._report = report
-        self._outcomes: deque[Delivery] = deque()  # to be reported in this order
+        self._outcomes: deque[tuple[ResultRow, Payload | None]] = deque()  # to be reported in this order
         self._reporting = threading.RLock()
         self._changed = threading.Condition()
         self.queue = DeliveryQueue(context.outbox.opened)
         self._idle = 0
         self._sending = 0  # threads that send, or have not reported the outcome yet
-        self._refusal: CrucibleError | None = None  # the service refuses everything for good
+        self.refuses_all = False  # the service does, for good
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self._away_since: float | None = None
@@ -73,26 +80,26 @@ class Deliverer:
 
     # The queue
 
-    def add(self, label: Payload, /) -> None:
+    def add(self, row: ResultRow, /) -> None:
         """Queue a payload for delivery."""
         wait_s = GATHER_S if self.context.client.is_embedded else 0.0
-        self._admit([label], from_before=False, due=time.monotonic() + wait_s)
+        self._admit([row], from_before=False, due=time.monotonic() + wait_s)
 
     def take_up(self) -> None:
         """Queue the payloads that wait in the outbox from before."""
         self._admit(self.context.outbox.all(again=True), from_before=True)
 
-    def _admit(self, labels: Iterable[Payload], *, from_before: bool, due: float = 0.0) -> None:
+    def _admit(self, rows: Iterable[ResultRow], *, from_before: bool, due: float = 0.0) -> None:
         with self._changed:
-            for label in labels:
-                self.queue.admit(label, from_before=from_before, due=due)
+            for row in rows:
+                self.queue.admit(row, from_before=from_before, due=due)
             self._staff()
             self._changed.notify_all()
 
     def waiting(self) -> int:
         """Return the number of payloads that wait."""
         with self._changed:
-            return len(self.queue.entries)
+            return len(self.queue.rows)
 
     def is_settled(self, patience_s: float, since: float, own: set[str] | None = None) -> bool:
         """Return whether waiting is over: all is delivered or blocked, or the service was away for `patience_s`.
@@ -102,11 +109,11 @@ class Deliverer:
         with self._changed:
             if self._stopped:
                 return True
-            can_go_on = self._refusal is None and any(True for _ in self.queue.free())
+            can_go_on = not self.refuses_all and any(True for _ in self.queue.free())
             if not self._sending and not can_go_on:
                 return True
             now = time.monotonic()
-            mine = own is None or not self.queue.entries.keys().isdisjoint(own)
+            mine = own is None or not self.queue.rows.keys().isdisjoint(own)
             if self._away_since is not None and now - max(self._away_since, since) >= (patience_s if mine else 0.0):
                 return True
             return not self._sending and now - max(self._moved, since) >= max(patience_s, STUCK_S)
@@ -115,27 +122,27 @@ class Deliverer:
         """Wait until everything is delivered. Return False if some is refused, or the service is away `patience_s`."""
         began, reported = time.monotonic(), -1
         with self._changed:
-            for entry in self.queue.entries.values():
-                entry.due = min(entry.due, began)
+            for row in self.queue.rows.values():
+                row.due = min(row.due, began)
             self._changed.notify_all()
         while not self.is_settled(patience_s, began):
             with self._changed:
                 self._changed.wait(0.25)
-                number = len(self.queue.entries)
+                number = len(self.queue.rows)
             if number != reported and time.monotonic() - began > 1.0:
                 reported = number
                 report_left(number)
         self.give_up_lacking()
-        return not self.queue.entries
+        return not self.queue.rows
 
     def give_up_lacking(self) -> None:
         """Report payloads with a missing parent as refused: nobody delivers that parent."""
         with self._changed:
-            blocked = [entry for entry in self.queue.entries.values() if entry.state == LACKING]
-            for entry in blocked:
-                entry.state = REFUSED
-        for entry in blocked:
-            self._report(replace(entry, outcome=REFUSED))
+            blocked = [row for row in self.queue.rows.values() if row.state == LACKING]
+            for row in blocked:
+                row.state = REFUSED
+        for row in blocked:
+            self._report(replace(row), None)
 
     def stop(self, wait_s: float = 5.0) -> None:
         """Start no more deliveries; those under way have `wait_s` to finish."""
@@ -151,38 +158,38 @@ class Deliverer:
     def _staff(self) -> None:
         """Start as many threads as the latency of the service calls for."""
         useful = max(MIN_THREADS, int(self.context.client.latency_s / CALL_COST_S))
-        number = min(MAX_THREADS, useful, len(self.queue.entries))
+        number = min(MAX_THREADS, useful, len(self.queue.rows))
         for _ in range(number - len(self._threads) if not self._idle else 0):
             thread = threading.Thread(target=self._work, name="deliverer", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _work(self) -> None:
-        while entries := self._next():
+        while rows := self._next():
             try:
-                self._send_all(entries)
+                self._send_all(rows)
             finally:
                 with self._changed:
-                    self._sending -= len(entries)
+                    self._sending -= len(rows)
                     self._changed.notify_all()
 
-    def _next(self) -> list[Delivery]:
-        """Wait for the oldest payload that may be sent and return it, with others if they are sent together.
+    def _next(self) -> list[ResultRow]:
+        """Wait for the oldest payload that may be sent and return its row, with others if they are sent together.
 
         Return nothing when delivery is over.
         """
         with self._changed:
-            while not self._stopped and self._refusal is None:
+            while not self._stopped and not self.refuses_all:
                 now, wait_s = time.monotonic(), None
                 if self._away_until > now:
                     wait_s = self._away_until - now
                 elif not (self._away_tries and self._sending):  # one thread tries the service; the others wait for it
-                    for entry in self.queue.free():
-                        if entry.due <= now:
-                            together = self.queue.together(entry, is_embedded=self.context.client.is_embedded)
+                    for row in self.queue.free():
+                        if row.due <= now:
+                            together = self.queue.together(row, is_embedded=self.context.client.is_embedded)
                             self._sending += len(together)
                             return together
-                        wait_s = min(entry.due - now, wait_s or LONGEST_WAIT_S)
+                        wait_s = min(row.due - now, wait_s or LONGEST_WAIT_S)
                 self._idle += 1
                 self._changed.wait(wait_s)
                 self._idle -= 1
@@ -190,97 +197,96 @@ class Deliverer:
 
     # Sending
 
-    def _send_all(self, entries: Sequence[Delivery]) -> None:
+    def _send_all(self, rows: Sequence[ResultRow]) -> None:
         """Send payloads together if that is possible, else one after the other."""
-        if len(entries) == 1 or not self._send_together(entries):
-            for entry in entries:
-                self._send(entry)
+        if len(rows) == 1 or not self._send_together(rows):
+            for row in rows:
+                self._send(row)
 
-    def _send(self, entry: Delivery) -> None:
+    def _send(self, row: ResultRow) -> None:
         """Register a payload; on an error, decide whether to retry, refuse or drop it."""
         from filelock import Timeout  # only delivery pays for this import
 
-        outbox, label = self.context.outbox, entry.payload
+        outbox = self.context.outbox
         try:
-            with self.context.turn(label.name).acquire(timeout=0):
-                if not outbox.waits(label):
-                    self._arrived(entry, {})
+            with self.context.turn(row.name).acquire(timeout=0):
+                if not outbox.waits(row.name):
+                    self._arrived(row, None, {})
                     return
-                payload = outbox.checked(label) if entry.from_before else outbox.opened(label)
+                payload = outbox.checked(row) if row.from_before else outbox.opened(row)
                 if payload is None:
-                    self._drop(entry, DAMAGED)
+                    self._drop(row, DAMAGED)
                     return
-                entry.payload = payload
-                refs = self._register(entry)
+                refs = self._register(row, payload)
                 self.context.note(refs)
-                outbox.delivered(label)
-                self._arrived(entry, refs)
+                outbox.delivered(row.name)
+                self._arrived(row, payload, refs)
         except Timeout:  # another process is sending it
-            self._retry(entry, 0.2)
+            self._retry(row, 0.2)
         except _ParentWaitsError:  # sent again when the parents are begun again or delivered
-            self._retry(entry, 0.0)
+            self._retry(row, 0.0)
         except _OvertakenError as error:
-            self._drop(entry, str(error), state=OVERTAKEN, delete=True)
+            self._drop(row, str(error), OVERTAKEN, delete=True)
         except (IdTakenError, WithdrawnError) as error:  # made again under another id, or when the id is free
-            self._drop(entry, str(error), outcome=REFUSED, delete=isinstance(error, WithdrawnError))
+            self._drop(row, str(error), told=REFUSED, delete=isinstance(error, WithdrawnError))
         except FileChangedError as error:  # the result is lost
-            self._drop(entry, f"{error}; the next run makes it again", outcome=REFUSED)
+            self._drop(row, f"{error}; the next run makes it again", told=REFUSED)
         except TRANSIENT as error:
-            self._away(entry, error)
+            self._away(row, error)
         except ConflictError as error:
-            self._fail(entry, str(error))
-            entry.failures += 1
-            self._retry(entry, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**entry.failures))
+            self._fail(row, str(error))
+            row.tries += 1
+            self._retry(row, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**row.tries))
         except UnauthorizedError as error:
             with self._changed:
-                self._refusal = error
-            self._refuse(entry, str(error))
+                self.refuses_all = True
+            self._refuse(row, str(error))
         except NotFoundError as error:  # a wiped service lacks the parents until somebody makes them again
             with self._changed:
-                entry.state, entry.error = LACKING, str(error)
-                self._ended(entry)
-            outbox.journal.move_waiting(label.name, LACKING, error=str(error))
+                row.state, row.error = LACKING, str(error)
+                self._ended(row)
+            outbox.journal.move_waiting(row.name, LACKING, error=str(error))
         except Exception as error:
-            if not entry.from_before and outbox.checked(label) is None:
-                self._drop(entry, DAMAGED)
+            if not row.from_before and outbox.checked(row) is None:
+                self._drop(row, DAMAGED)
                 return
             message, log = (str(error), "") if isinstance(error, LineageError) else self.context.describe_fault(error)
-            self._refuse(entry, message, log)
+            self._refuse(row, message, log)
 
-    def _send_together(self, entries: Sequence[Delivery]) -> bool:
+    def _send_together(self, rows: Sequence[ResultRow]) -> bool:
         """Register payloads by one call, all or none. Return whether it did; else each has to be sent on its own."""
-        outbox, labels = self.context.outbox, [entry.payload for entry in entries]
+        outbox, payloads = self.context.outbox, list[Payload]()
         try:
             with ExitStack() as turns:
-                for entry, label in zip(entries, labels, strict=True):
-                    turns.enter_context(self.context.turn(label.name).acquire(timeout=0))
-                    payload = outbox.opened(label) if outbox.waits(label) else None
+                for row in rows:
+                    turns.enter_context(self.context.turn(row.name).acquire(timeout=0))
+                    payload = outbox.opened(row) if outbox.waits(row.name) else None
                     if payload is None:
                         return False
-                    entry.payload = payload
-                    self._require_same_parents(entry)
-                new = [dataset for entry in entries for dataset in entry.payload.datasets]
+                    payloads.append(payload)
+                    self._require_same_parents(row, payload)
+                new = [dataset for payload in payloads for dataset in payload.datasets]
                 if not self.context.register_together(new):
                     return False
                 refs = {dataset.mfid: dataset.ref(dataset.mfid) for dataset in new}
                 self._served()
                 self.context.note(refs)
-                outbox.delivered(*labels)
+                outbox.delivered(*(row.name for row in rows))
         except Exception:  # which sending them one at a time meets again
             return False
-        for entry, label in zip(entries, labels, strict=True):
-            self._arrived(entry, {mfid: refs[mfid] for mfid in label.mfids})
+        for row, payload in zip(rows, payloads, strict=True):
+            self._arrived(row, payload, {mfid: refs[mfid] for mfid in row.mfids})
         return True
 
-    def _register(self, entry: Delivery) -> dict[str, DatasetRef]:
+    def _register(self, row: ResultRow, payload: Payload) -> dict[str, DatasetRef]:
         refs = {}
-        for new in entry.payload.datasets:
+        for new in payload.datasets:
             stages = RegistrationHooks(
                 begun=partial(self._note_begun, new.mfid),
-                before_complete=partial(self._require_parents, entry),
-                adopted=partial(setattr, entry, "is_ours", False),
+                before_complete=partial(self._require_parents, row, payload),
+                adopted=partial(setattr, row, "is_ours", False),
             )
-            self._require_same_parents(entry)
+            self._require_same_parents(row, payload)
             refs[new.mfid] = self.context.register(new, stages)
             self._served()
         return refs
@@ -291,25 +297,25 @@ class Deliverer:
             self.queue.begun.add(mfid)
             self._changed.notify_all()
 
-    def _require_parents(self, entry: Delivery) -> None:
+    def _require_parents(self, row: ResultRow, payload: Payload) -> None:
         """Wait until all parents are at Crucible. Raises _ParentWaitsError, or _OvertakenError if they differ."""
         with self._changed:
-            while blocking := self.queue.blocking(entry.payload):
+            while blocking := self.queue.blocking(row):
                 if self._stopped or not self.queue.are_under_way(blocking):
-                    raise _ParentWaitsError(f"{entry.payload.step} waits for {', '.join(sorted(blocking))}")
+                    raise _ParentWaitsError(f"{row.step} waits for {', '.join(sorted(blocking))}")
                 self._changed.wait()
-        self._require_same_parents(entry)
+        self._require_same_parents(row, payload)
 
-    def _require_same_parents(self, entry: Delivery) -> None:
+    def _require_same_parents(self, row: ResultRow, payload: Payload) -> None:
         """Raise _OvertakenError if a parent at Crucible is known to have other bytes than the payload was made from.
 
         For a payload of an earlier run, ask the service: it may have been wiped, and filled again by a step that does
         not produce the same bytes twice.
         """
         with self._changed:
-            if reason := self.queue.reason_to_drop(entry):
+            if reason := self.queue.reason_to_drop(row, payload):
                 raise _OvertakenError(reason)
-            unchecked = self.queue.unchecked(entry.payload) if entry.from_before else []
+            unchecked = self.queue.unchecked(row, payload) if row.from_before else []
         for used in unchecked:
             stored = {file.filename: file.sha256_hash for file in self.context.client.files.list(used.mfid)}
             if reason := other_bytes(used, stored):
@@ -317,32 +323,30 @@ class Deliverer:
 
     # Outcomes
 
-    def _arrived(self, entry: Delivery, refs: Mapping[str, DatasetRef]) -> None:
-        payload = entry.payload
+    def _arrived(self, row: ResultRow, payload: Payload | None, refs: Mapping[str, DatasetRef]) -> None:
         with self._changed:
-            self._moved, is_other = time.monotonic(), self.queue.arrived(payload, refs)
-            self._ended(entry)
-            is_ours = bool(refs) and not is_other and entry.is_ours
-            self._outcomes.append(replace(entry, payload=payload, outcome=DELIVERED, refs=refs, is_ours=is_ours))
+            self._moved, is_other = time.monotonic(), self.queue.arrived(row, payload, refs)
+            self._ended(row)
+            is_ours = bool(refs) and not is_other and row.is_ours
+            self._outcomes.append((replace(row, state=DELIVERED, error="", refs=refs, is_ours=is_ours), payload))
             if is_other:
                 self._drop_overtaken()
         self._report_outcomes()
 
     def _drop(
-        self, entry: Delivery, reason: str, *, state: str = FAILED, outcome: str = DROPPED, delete: bool = False
+        self, row: ResultRow, reason: str, state: str = FAILED, *, told: str = DROPPED, delete: bool = False
     ) -> None:
-        """Remove an invalid payload and all that was made from it.
+        """Remove an invalid payload and all that was made from it; the report has the state that is `told`.
 
         With `delete`, request deletion of datasets that were begun: nothing is made again under their ids.
         """
-        label = entry.payload
-        self.context.outbox.dropped(label, state, reason)
+        self.context.outbox.dropped(row.name, state, reason)
         with self._changed:
-            unfinished = self.queue.begun.intersection(label.mfids) if delete else ()
+            unfinished = self.queue.begun.intersection(row.mfids) if delete else ()
             self._moved = time.monotonic()
-            self.queue.drop(label)
-            self._ended(entry)
-            self._outcomes.append(replace(entry, outcome=outcome, error=reason))
+            self.queue.drop(row)
+            self._ended(row)
+            self._outcomes.append((replace(row, state=told, error=reason), None))
             self._drop_overtaken()
         for mfid in unfinished:
             with suppress(CrucibleError):
@@ -353,33 +357,32 @@ class Deliverer:
         """Report what has ended, parents first: a child reported earlier would be made of its old parent again."""
         with self._reporting:
             while self._outcomes:
-                self._report(self._outcomes.popleft())
+                self._report(*self._outcomes.popleft())
 
     def _drop_overtaken(self) -> None:
         """Drop what was made from it; what is being sent checks that itself."""
         for other, reason in self.queue.overtaken():
-            self.context.outbox.dropped(other.payload, OVERTAKEN, reason)
-            self._outcomes.append(replace(other, outcome=DROPPED, error=reason))
+            self.context.outbox.dropped(other.name, OVERTAKEN, reason)
+            self._outcomes.append((replace(other, state=DROPPED, error=reason), None))
 
-    def _ended(self, entry: Delivery) -> None:
-        entry.payload = entry.payload.label
-        entry.is_running = False
+    def _ended(self, row: ResultRow) -> None:
+        row.is_running = False
         self._changed.notify_all()
 
-    def _retry(self, entry: Delivery, wait_s: float) -> None:
+    def _retry(self, row: ResultRow, wait_s: float) -> None:
         with self._changed:
-            entry.due = time.monotonic() + wait_s
-            self._ended(entry)
+            row.due = time.monotonic() + wait_s
+            self._ended(row)
 
-    def _refuse(self, entry: Delivery, error: str, log: str = "") -> None:
-        self._fail(entry, error, refused=True)
+    def _refuse(self, row: ResultRow, error: str, log: str = "") -> None:
+        self._fail(row, error, refused=True)
         with self._changed:
-            entry.state = REFUSED
-            self._ended(entry)
-        self._report(replace(entry, outcome=REFUSED, error=error, log=log, stops=self._refusal is not None))
+            row.state = REFUSED
+            self._ended(row)
+        self._report(replace(row, error=error, log=log), None)
 
-    def _away(self, entry: Delivery, error: CrucibleError) -> None:
-        self._fail(entry, str(error))
+    def _away(self, row: ResultRow, error: CrucibleError) -> None:
+        self._fail(row, str(error))
         with self._changed:
             now = time.monotonic()
             if self._away_since is None:
@@ -388,12 +391,12 @@ class Deliverer:
                 self._away_tries += 1
                 wait_s = error.retry_after_s or FIRST_WAIT_S * 2.0 ** min(self._away_tries, 10)
                 self._away_until = now + min(wait_s, LONGEST_WAIT_S)
-        self._retry(entry, 0.0)
-        self._report(replace(entry, outcome=MADE, error=str(error)))
+        self._retry(row, 0.0)
+        self._report(replace(row, error=str(error)), None)
 
-    def _fail(self, entry: Delivery, error: str, *, refused: bool = False) -> None:
+    def _fail(self, row: ResultRow, error: str, *, refused: bool = False) -> None:
         with suppress(OSError, StorageError):  # a full disk prevents the record; the outcome is still reported
-            self.context.outbox.failed(entry.payload, error, refused=refused)
+            self.context.outbox.failed(row.name, error, refused=refused)
 
     def _served(self) -> None:
         """Record that the service answers."""

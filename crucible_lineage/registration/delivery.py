@@ -1,4 +1,4 @@
-"""Delivery without threads: its context and outcome, immediate delivery, and the final check of a run's results."""
+"""Delivery without threads: its context, immediate delivery, and the final check of a run's results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.journal import MADE
+from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.core.slots import SlotClaim, slots_of
-from crucible_lineage.dataclass import dataclass, field, replace
+from crucible_lineage.dataclass import dataclass, replace
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
@@ -23,7 +23,7 @@ from crucible_lineage.provenance.recipe import generated_sha256
 from crucible_lineage.provenance.record import read_record
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.read import whole_record
 from crucible_lineage.registration.register import RegistrationHooks, nothing, register_output, register_together
 
@@ -37,31 +37,6 @@ if TYPE_CHECKING:  # importing either costs time that planning should not pay
 DROPPED = "dropped"  # invalid: damaged, or made from bytes that are not those at Crucible; to be made again
 
 CLOCKS_DIFFER = timedelta(minutes=10)  # chosen: the largest difference between the clocks of machine and service
-
-
-@dataclass
-class Delivery:
-    """A payload in the queue, not to be sent before the moment `due`; each outcome is reported as a copy.
-
-    `payload` has its datasets while it is sent, and if it was delivered. Those `from_before` were made by an earlier
-    run. `state` is that of its row: MADE, REFUSED or LACKING. `outcome` is DELIVERED, DROPPED, REFUSED (sending it
-    again unchanged is useless), or MADE if it could not be sent now. `refs` are its datasets at Crucible by the id made
-    here. `is_ours` is False where another process or machine was faster, perhaps with other bytes; `stops` says that
-    the service refuses everything; `log` is a file with details of the error.
-    """
-
-    payload: Payload
-    from_before: bool = False
-    due: float = 0.0
-    state: str = MADE
-    failures: int = 0
-    is_running: bool = False
-    outcome: str = ""
-    refs: Mapping[str, DatasetRef] = field(default_factory=dict)
-    error: str = ""
-    log: str = ""
-    is_ours: bool = True
-    stops: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,25 +69,25 @@ class DeliveryContext:
         return True
 
 
-Deliver = Callable[[Payload], object]
+Deliver = Callable[[ResultRow], object]
 """Queues a payload for delivery in the background, while dependent steps already run."""
 
 
-def deliver_now(context: DeliveryContext, label: Payload) -> dict[str, DatasetRef]:
+def deliver_now(context: DeliveryContext, row: ResultRow) -> dict[str, DatasetRef]:
     """Register the outputs of one step, one after the other; raises the error of the first that fails.
 
     For runs whose next steps are on other machines, with all parents already delivered.
     """
-    if (payload := context.outbox.opened(label)) is None:
-        raise FileChangedError(f"the result of {label.step} was damaged in the outbox and set aside; run it again")
+    if (payload := context.outbox.opened(row)) is None:
+        raise FileChangedError(f"the result of {row.step} was damaged in the outbox and set aside; run it again")
     try:
         refs = {new.mfid: context.register(new, RegistrationHooks()) for new in payload.datasets}
     except CrucibleError as error:
         with suppress(OSError):
-            context.outbox.failed(label, str(error), refused=not isinstance(error, TRANSIENT))
+            context.outbox.failed(row.name, str(error), refused=not isinstance(error, TRANSIENT))
         raise
     context.note(refs)
-    context.outbox.delivered(label)
+    context.outbox.delivered(row.name)
     return refs
 
 

@@ -34,7 +34,7 @@ from crucible_lineage.registration.payload import (
 )
 
 ASIDE, REASON = ".aside-", "why.json"
-MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the labels are
+MAX_OPEN = 100  # chosen: payloads in memory, 17 kB each; of the others only the rows are
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class SetAside:
 class Outbox:
     """The outbox for one Crucible in a data folder. Thread-safe; other processes may add and remove payloads.
 
-    Memory holds the labels of all payloads, and only a few complete payloads; `opened` returns the payload of a label.
+    Memory holds the rows of all payloads, and only a few payloads; `opened` returns the payload of a row.
     With `durable`, a payload is on the disk when `put` returns, and survives a power cut. Without, it survives the
     death of any process, and its seal reveals what a power cut left half written.
     """
@@ -61,7 +61,7 @@ class Outbox:
         self.durable = durable
         self._root = data / "outbox"
         self._lock = threading.Lock()
-        self._known: dict[str, Payload] = {}
+        self._known: dict[str, ResultRow] = {}
         self._open: dict[str, Payload] = {}
         self._refs: dict[str, tuple[str, DatasetRef]] = {}
         self._is_read = False
@@ -104,11 +104,9 @@ class Outbox:
         now = datetime.now(UTC).isoformat()
         safe = tuple(new.without_secrets() for new in datasets)
         place = draft.parent if draft else self.place()
-        payload = Payload.of(place / name, step, project, now, safe, run)
+        payload = Payload(place / name, step, project, now, safe, run)
         payload = write_payload(payload, sources, durable=self.durable, draft=draft)
-        self._note_made(payload)
-        with self._lock:
-            self._take_in(payload)
+        self._take_in(payload, is_new=True)
         return payload
 
     def find(self, mfid: str) -> DatasetRef | None:
@@ -117,19 +115,17 @@ class Outbox:
         entry = self._refs.get(mfid)
         return entry[1] if entry else None
 
-    def label(self, name: str) -> Payload | None:
-        """Return the label of the payload with this least id, even if another process has just added it."""
+    def row(self, name: str) -> ResultRow | None:
+        """Return the row of the payload with this least id, even if another process has just added it."""
         known, folder = self._known.get(name), self.folder / name
         if known is None and (folder / RESULT).exists() and (payload := self._read_back(folder)):
-            with self._lock:
-                self._take_in(payload)
-            return payload.label
+            return self._take_in(payload)
         return known
 
-    def opened(self, label: Payload) -> Payload | None:
+    def opened(self, row: ResultRow) -> Payload | None:
         """Return the payload from its folder; None if it is gone, or damaged, which sets it aside."""
-        payload = self._open.get(label.name)
-        return payload if payload and payload.made == label.made else self._read_back(label.folder)
+        payload = self._open.get(row.name)
+        return payload if payload and payload.made == row.made else self._read_back(self.folder / row.name)
 
     def names_of(self, mfids: Iterable[str]) -> list[str]:
         """Return the names of the payloads in which any of these datasets wait."""
@@ -137,24 +133,24 @@ class Outbox:
 
     def dataset(self, mfid: str) -> NewDataset | None:
         """Return the waiting dataset with this id, as it is to be registered."""
-        payload = self.opened(label) if (label := self._label_of(mfid)) else None
+        payload = self.opened(row) if (row := self._row_of(mfid)) else None
         return next((new for new in payload.datasets if new.mfid == mfid), None) if payload else None
 
     def file(self, mfid: str, sha256: str) -> Path | None:
         """Return the path of a file of a waiting dataset."""
-        path = label.folder / sha256 if (label := self._label_of(mfid)) else None
+        path = self.folder / row.name / sha256 if (row := self._row_of(mfid)) else None
         return path if path is not None and path.exists() else None
 
-    def _label_of(self, mfid: str) -> Payload | None:
+    def _row_of(self, mfid: str) -> ResultRow | None:
         self._read()
         entry = self._refs.get(mfid)
         return self._known.get(entry[0]) if entry else None
 
-    def all(self, *, again: bool = False) -> list[Payload]:
-        """Return the labels of all payloads, oldest first; with `again`, including changes by other processes."""
+    def all(self, *, again: bool = False) -> list[ResultRow]:
+        """Return the rows of all payloads, oldest first; with `again`, including changes by other processes."""
         self._read(again=again)
         with self._lock:
-            return sorted(self._known.values(), key=lambda payload: (payload.made, payload.name))
+            return sorted(self._known.values(), key=lambda row: (row.made, row.name))
 
     @property
     def is_empty(self) -> bool:
@@ -162,18 +158,18 @@ class Outbox:
         self._read()
         return not self._known
 
-    def waits(self, label: Payload) -> bool:
+    def waits(self, name: str) -> bool:
         """Return whether the payload still waits; another process may have delivered it."""
-        return (label.folder / RESULT).exists()
+        return (self.folder / name / RESULT).exists()
 
     def waiting(self) -> list[ResultRow]:
-        """Return the results that wait for this account, oldest first."""
+        """Return the results that wait for this account as the journal has them, oldest first."""
         self._read(again=True)
         return self.journal.waiting()
 
-    def checked(self, label: Payload) -> Payload | None:
+    def checked(self, row: ResultRow) -> Payload | None:
         """Return the payload if all its files match their hashes; else set it aside and return None."""
-        if (found := self.opened(label)) is None:
+        if (found := self.opened(row)) is None:
             return None
         payload, wrong = damaged_files(found)
         if wrong:
@@ -181,20 +177,20 @@ class Outbox:
             return None
         return payload
 
-    def delivered(self, *labels: Payload) -> None:
+    def delivered(self, *names: str) -> None:
         """Record that the datasets of these payloads are at Crucible, and remove them."""
-        self.journal.move_waiting([label.name for label in labels], DELIVERED, error=None)
-        for label in labels:
-            self._remove(label)
+        self.journal.move_waiting(names, DELIVERED, error=None)
+        for name in names:
+            self._remove(name)
 
-    def dropped(self, label: Payload, state: str, reason: str) -> None:
+    def dropped(self, name: str, state: str, reason: str) -> None:
         """Record that the payload is invalid (OVERTAKEN or FAILED), and remove it."""
-        self.journal.move_waiting(label.name, state, error=reason)
-        self._remove(label)
+        self.journal.move_waiting(name, state, error=reason)
+        self._remove(name)
 
-    def failed(self, label: Payload, error: str, *, refused: bool = False) -> None:
+    def failed(self, name: str, error: str, *, refused: bool = False) -> None:
         """Record why the payload could not be delivered; `refused` if sending it again unchanged is useless."""
-        self.journal.move_waiting(label.name, REFUSED if refused else MADE, is_try=True, error=error)
+        self.journal.move_waiting(name, REFUSED if refused else MADE, is_try=True, error=error)
 
     def set_aside(self) -> list[SetAside]:
         """Return the damaged payloads of all accounts and services that nobody has freed yet."""
@@ -207,15 +203,12 @@ class Outbox:
             shutil.rmtree(payload.folder)
         return bool(damaged)
 
-    def _note_made(self, payload: Payload) -> None:
-        self.journal.note_made(payload.run, payload.project, payload.step, payload.outputs, payload.made)
-
-    def _remove(self, label: Payload) -> None:
-        removed = label.folder.with_name(f".gone-{label.name}-{secrets.token_hex(4)}")
+    def _remove(self, name: str) -> None:
+        removed = self.folder / f".gone-{name}-{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
-            label.folder.replace(removed)
+            (self.folder / name).replace(removed)
         with self._lock:
-            self._forget(label.name)
+            self._forget(name)
         shutil.rmtree(removed, ignore_errors=True)
 
     def _read(self, *, again: bool = False) -> None:
@@ -231,10 +224,7 @@ class Outbox:
         rows = {row.name for row in self.journal.waiting()} if folders or (again and self._root.exists()) else set()
         for folder in new:
             if (payload := self._read_back(folder)) is not None:
-                if payload.name not in rows:
-                    self._note_made(payload)
-                with self._lock:
-                    self._take_in(payload)
+                self._take_in(payload, is_new=payload.name not in rows)
         for name in rows - folders.keys():
             if not (self.folder / name).exists():  # nor was it added since
                 self.journal.move_waiting(name, FAILED, error="its payload was removed from the outbox manually")
@@ -273,18 +263,24 @@ class Outbox:
         with self._lock:
             self._forget(name)
 
-    def _take_in(self, payload: Payload) -> None:
-        self._known[payload.name] = payload.label
-        self._open.pop(payload.name, None)
-        if len(self._open) < MAX_OPEN:
-            self._open[payload.name] = payload
-        for new in payload.datasets:
-            self._refs[new.mfid] = (payload.name, new.ref(new.mfid))
+    def _take_in(self, payload: Payload, *, is_new: bool = False) -> ResultRow:
+        """Keep a payload in memory, one that is new to the journal there as well. Return its row."""
+        row = payload.row(self.journal.account)
+        if is_new:
+            self.journal.note_made(row)
+        with self._lock:
+            self._known[row.name] = row
+            self._open.pop(row.name, None)
+            if len(self._open) < MAX_OPEN:
+                self._open[row.name] = payload
+            for new in payload.datasets:
+                self._refs[new.mfid] = (row.name, new.ref(new.mfid))
+        return row
 
     def _forget(self, name: str) -> None:
         self._open.pop(name, None)
-        if (label := self._known.pop(name, None)) is not None:
-            for mfid in label.mfids:
+        if (row := self._known.pop(name, None)) is not None:
+            for mfid in row.mfids:
                 self._refs.pop(mfid, None)
 
 

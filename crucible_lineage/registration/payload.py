@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crucible_lineage.core.journal import MADE, ResultRow
 from crucible_lineage.core.slots import SlotClaim
 from crucible_lineage.dataclass import dataclass, field, replace
 from crucible_lineage.errors import InputError
@@ -138,8 +139,7 @@ class DamageError(Exception):
 class Payload:
     """The outputs of one step, made and not yet delivered. `datasets` have their files in `folder`.
 
-    `mfids` are the ids of the outputs, `name` is the least of them; `parents` have to be at Crucible first. `run` made
-    it; empty where that is not known.
+    `run` made it; empty where that is not known.
     """
 
     folder: Path
@@ -148,26 +148,17 @@ class Payload:
     made: str
     datasets: tuple[NewDataset, ...]
     run: str
-    mfids: tuple[str, ...]
-    parents: frozenset[str]
-
-    @classmethod
-    def of(
-        cls, folder: Path, step: str, project: str, made: str, datasets: tuple[NewDataset, ...], run: str
-    ) -> Payload:
-        """Return the payload of these datasets."""
-        parents = frozenset(parent for new in datasets for parent in new.parents)
-        return cls(folder, step, project, made, datasets, run, tuple(new.mfid for new in datasets), parents)
-
-    @property
-    def label(self) -> Payload:
-        """The payload without its datasets, which takes a tenth of the memory."""
-        return replace(self, datasets=())
 
     @property
     def name(self) -> str:
         """The least id among the outputs."""
-        return min(self.mfids)
+        return min(new.mfid for new in self.datasets)
+
+    def row(self, account: str) -> ResultRow:
+        """Return its row, which takes a tenth of the memory."""
+        parents = frozenset(parent for new in self.datasets for parent in new.parents)
+        about = (self.run, account, self.project, self.step, self.name, self.outputs)
+        return ResultRow(*about, MADE, self.made, parents=parents)
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -315,4 +306,4 @@ def _payload_in(folder: Path, stored: JsonMapping) -> Payload:
         )
         for new in stored["datasets"]
     )
-    return Payload.of(folder, stored["step"], stored["project"], stored["made"], datasets, stored["run"])
+    return Payload(folder, stored["step"], stored["project"], stored["made"], datasets, stored["run"])

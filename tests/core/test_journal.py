@@ -18,6 +18,7 @@ from crucible_lineage.core.journal import (
     REFUSED,
     SKIPPED,
     Journal,
+    ResultRow,
     StateError,
 )
 
@@ -32,13 +33,17 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         yield opened
 
 
+def made(step: str, mfid: str, run: str = "r") -> ResultRow:
+    return ResultRow(run, "a", "lab", step, mfid, {"out": mfid}, MADE, AT)
+
+
 def states(journal: Journal) -> list[str]:
     return [state for (state,) in journal.database.rows("SELECT state FROM result ORDER BY id")]
 
 
 def test_a_result_waits_until_it_is_delivered(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, MADE, is_try=True, error="no answer")
     (row,) = journal.waiting()
     assert (row.step, row.outputs, row.tries, row.error) == ("fit", {"out": ONE}, 1, "no answer")
@@ -48,14 +53,14 @@ def test_a_result_waits_until_it_is_delivered(journal: Journal) -> None:
 
 
 def test_a_forbidden_transition_is_refused_and_changes_nothing(journal: Journal) -> None:
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     with pytest.raises(StateError, match="from made to skipped"):
         journal.move_waiting(ONE, SKIPPED)
     assert states(journal) == [MADE]
 
 
 def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal) -> None:
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, REFUSED, is_try=True, error="refused: no")
     journal.end_step("r", "lab", "fit", FAILED, {}, **{**NO_FACTS, "error": "made, and not registered"})
     (row,) = journal.waiting()
@@ -64,7 +69,7 @@ def test_the_end_of_a_step_does_not_change_its_waiting_payload(journal: Journal)
 
 
 def test_a_delivered_result_can_still_fail(journal: Journal) -> None:
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, DELIVERED)
     journal.end_step("r", "lab", "fit", FAILED, {"out": ONE}, **NO_FACTS)
     assert states(journal) == [FAILED]
@@ -73,9 +78,9 @@ def test_a_delivered_result_can_still_fail(journal: Journal) -> None:
 def test_the_last_attempt_counts_and_reused_steps_are_listed(journal: Journal) -> None:
     journal.begin_run("r", "p", "lab", Path("p.yaml"))
     journal.note_present("r", "reused", {"raw": {"out": TWO}})
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     journal.move_waiting(ONE, OVERTAKEN, error="made of other bytes")
-    journal.note_made("r", "lab", "fit", {"out": ONE}, AT)
+    journal.note_made(made("fit", ONE))
     journal.measure("r", "fit", 2.5, 100)
     journal.end_step("r", "lab", "plot", SKIPPED, {}, **NO_FACTS)
     journal.end_run("r", "failed")
@@ -110,7 +115,7 @@ def test_a_journal_with_overwritten_bytes_never_names_a_wrong_dataset(tmp_path: 
         journal.begin_run("r", "p", "lab", Path("p.yaml"))
         journal.note_present("r", "reused", {f"s{name}": {"out": name} for name in names[:60]})
         for name in names[60:]:
-            journal.note_made("r", "lab", f"s{name}", {"out": name}, AT)
+            journal.note_made(made(f"s{name}", name))
     content = bytearray(path.read_bytes())
     for _ in range(dice.choice((1, 3, 40))):
         offset = dice.randrange(len(content) - 3)
@@ -137,7 +142,7 @@ def test_failures_are_those_of_results_not_made_since(journal: Journal) -> None:
     fail(journal, "four", TWO)
     assert [(failure.mfid, failure.failures) for failure in journal.failures().values()] == [(TWO, 1)]
     journal.begin_run("five", "p", "lab", Path("p.yaml"))
-    journal.note_made("five", "lab", "s[x]", {"out": TWO}, "now")
+    journal.note_made(made("s[x]", TWO, "five"))
     assert journal.failures() == {}
 
 

@@ -127,7 +127,7 @@ def test_parents_that_another_machine_registers_while_ours_wait_are_used_and_all
         thread.start()
         assert made.wait(60), executed
         result = run(pairs, theirs)
-        require_all_there(result, theirs, frozenset(mfid for label in ours.outbox.all() for mfid in label.mfids))
+        require_all_there(result, theirs, frozenset(mfid for row in ours.outbox.all() for mfid in row.mfids))
         proxy.back()
         thread.join(120)
         (result,) = results
@@ -141,7 +141,7 @@ def test_what_is_delivered_before_its_step_has_ended_counts_as_another_machine_r
 
     def add_and_wait(deliverer: Deliverer, payload: Any) -> None:
         add(deliverer, payload)
-        eventually(lambda: not deliverer.context.outbox.waits(payload), 60)
+        eventually(lambda: not deliverer.context.outbox.waits(payload.name), 60)
 
     with machine("ours") as ours, machine("theirs") as theirs:
 

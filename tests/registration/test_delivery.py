@@ -17,7 +17,7 @@ import pytest
 
 from crucible_lineage.client import CrucibleClient, RetryPolicy
 from crucible_lineage.core.folders import machine_id
-from crucible_lineage.core.journal import DELIVERED, LACKING, REFUSED, Journal
+from crucible_lineage.core.journal import DELIVERED, LACKING, REFUSED, Journal, ResultRow
 from crucible_lineage.ids import derive_mfid
 from crucible_lineage.machine.checksums import scan_file
 from crucible_lineage.provenance.environment import agent
@@ -27,7 +27,7 @@ from crucible_lineage.provenance.schema import StepRecord
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox as outbox_module
 from crucible_lineage.registration.deliver import MIN_THREADS, Deliverer
-from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
 from crucible_lineage.registration.payload import LocalFile, NewDataset
 from crucible_lineage.registration.register import register_output
@@ -72,22 +72,22 @@ class Machine:
         self.wire = Wire()
         quick = RetryPolicy(attempts=2, first_wait_s=0.001, total_s=0.01)
         self.client = CrucibleClient(server.url, server.api_key, transport=self.wire, retry=quick)
-        self.heard: list[Delivery] = []
+        self.heard: list[ResultRow] = []
 
     def context(self) -> DeliveryContext:
         return DeliveryContext(self.outbox, self.client, machine_id(self.data), self.session.turn)
 
     def ended(self, *outcomes: str) -> set[str]:
         """Return the datasets of the payloads with this outcome."""
-        return {mfid for delivery in self.heard if delivery.outcome in outcomes for mfid in delivery.payload.mfids}
+        return {mfid for row in self.heard if row.state in outcomes for mfid in row.mfids}
 
     @property
     def errors(self) -> list[str]:
-        return [delivery.error for delivery in self.heard if delivery.error]
+        return [row.error for row in self.heard if row.error]
 
     @contextmanager
     def delivering(self) -> Iterator[Deliverer]:
-        deliverer = Deliverer(self.context(), self.heard.append)
+        deliverer = Deliverer(self.context(), lambda row, _: self.heard.append(row))
         deliverer.take_up()
         try:
             yield deliverer
@@ -176,7 +176,7 @@ def test_children_are_linked_after_their_parents_exist_in_any_order(machines: An
     assert len(created) == 3
     assert machine.outbox.all(again=True) == []
     assert machine.ended(DELIVERED) == {new_dataset.mfid, two.mfid, three.mfid}
-    assert all(delivery.is_ours for delivery in machine.heard)
+    assert all(row.is_ours for row in machine.heard)
 
 
 def test_a_child_is_not_reported_before_its_parent(machines: Any) -> None:
@@ -184,9 +184,9 @@ def test_a_child_is_not_reported_before_its_parent(machines: Any) -> None:
     machine.put("two", "2", machine.put("one", "1"))
     heard: list[str] = []
 
-    def hear(delivery: Delivery) -> None:
-        time.sleep(0.5 if delivery.payload.step == "one" else 0.0)
-        heard.append(delivery.payload.step)
+    def hear(row: ResultRow, _: object) -> None:
+        time.sleep(0.5 if row.step == "one" else 0.0)
+        heard.append(row.step)
 
     deliverer = Deliverer(machine.context(), hear)
     deliverer.take_up()
@@ -225,7 +225,7 @@ def test_a_result_with_a_missing_parent_is_reported_kept_and_sent_later(machines
             assert not deliverer.drain(30.0)
         (waiting,) = machine.outbox.waiting()
         assert "not found" in waiting.error
-        assert machine.heard.pop().outcome == REFUSED
+        assert machine.heard.pop().state == REFUSED
     register_output(machine.client, parent, "somebody else")
     with machine.delivering() as deliverer:
         assert deliverer.drain(30.0)
@@ -239,7 +239,7 @@ def test_a_result_is_sent_as_soon_as_its_missing_parent_is_made_again(machines: 
     with machine.delivering() as deliverer:
         eventually(lambda: [row for row in machine.journal.waiting() if row.state == LACKING], 30)
         parent = machine.put("parent", "1")
-        deliverer.add(machine.outbox.label(parent.mfid))
+        deliverer.add(machine.outbox.row(parent.mfid))
         assert deliverer.drain(30.0)
     assert [status_of(machine, new) for new in (parent, child)] == ["complete"] * 2
     assert machine.ended(REFUSED) == set()
@@ -323,4 +323,4 @@ def test_an_equal_result_that_another_machine_registered_first_is_not_ours(machi
         with machine.delivering() as deliverer:
             assert deliverer.drain(30.0)
     heard = [*there.heard, *here.heard]
-    assert [(one.outcome, one.is_ours) for one in heard] == [(DELIVERED, True), (DELIVERED, False)]
+    assert [(one.state, one.is_ours) for one in heard] == [(DELIVERED, True), (DELIVERED, False)]

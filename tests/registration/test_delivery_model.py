@@ -19,14 +19,14 @@ from typing import Any
 
 import pytest
 
-from crucible_lineage.core.journal import DELIVERED, OUTBOX, Journal
+from crucible_lineage.core.journal import DELIVERED, OUTBOX, Journal, ResultRow
 from crucible_lineage.errors import ConflictError, NotFoundError, UnreachableError
 from crucible_lineage.refs import DatasetRef
 from crucible_lineage.registration import outbox
 from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import DROPPED, Delivery, DeliveryContext
+from crucible_lineage.registration.delivery import DROPPED, DeliveryContext
 from crucible_lineage.registration.outbox import Outbox
-from crucible_lineage.registration.payload import NewDataset, Payload
+from crucible_lineage.registration.payload import NewDataset
 from crucible_lineage.registration.queue import DeliveryQueue
 from crucible_lineage.registration.register import RegistrationHooks
 from tests.registration.test_delivery import dataset
@@ -132,14 +132,14 @@ class Mortal(Outbox):
 
     die: Callable[[], None]
 
-    def delivered(self, *payloads: Payload) -> None:
+    def delivered(self, *names: str) -> None:
         self.die()
-        super().delivered(*payloads)
+        super().delivered(*names)
         self.die()
 
-    def dropped(self, payload: Payload, state: str, why: str) -> None:
+    def dropped(self, name: str, state: str, why: str) -> None:
         self.die()
-        super().dropped(payload, state, why)
+        super().dropped(name, state, why)
         self.die()
 
 
@@ -192,23 +192,22 @@ class Machine:
         self.deliverer.dice = self.dice
         self.done: dict[str, NewDataset] = {}
         self.theirs: dict[str, str] = {}
-        for label in self.outbox.all(again=True):
-            payload = self.outbox.opened(label)
+        for row in self.outbox.all(again=True):
+            payload = self.outbox.opened(row)
             assert payload is not None
-            self.done[label.step] = payload.datasets[0]
+            self.done[row.step] = payload.datasets[0]
         self.deliverer.take_up()
 
     def die(self) -> None:
         if self.dice.random() < self.deadly:
             raise KilledError
 
-    def hear(self, delivery: Delivery) -> None:
-        step = delivery.payload.step
-        if delivery.outcome == DROPPED:
-            self.done.pop(step, None)
-        elif delivery.outcome == DELIVERED and delivery.refs:
-            (ref,) = delivery.refs.values()
-            self.theirs[step] = ref.files[0].sha256
+    def hear(self, row: ResultRow, _: object) -> None:
+        if row.state == DROPPED:
+            self.done.pop(row.step, None)
+        elif row.state == DELIVERED and row.refs:
+            (ref,) = row.refs.values()
+            self.theirs[row.step] = ref.files[0].sha256
 
     def work(self) -> bool:
         """Make or send one result. Return False if nothing is left to do."""
@@ -226,7 +225,7 @@ class Machine:
             self.die()
             self.done[step] = payload.datasets[0]
             self.theirs.pop(step, None)
-            self.deliverer.add(payload.label)
+            self.deliverer.add(payload.row(""))
             return True
         return self.deliverer.step()
 
@@ -308,17 +307,17 @@ def test_histories_of_two_machines_lose_nothing_and_report_no_false_success(
     assert kills > SEEDS / 8, "the histories are too tame"
 
 
-def broken_by_id(waiting: DeliveryQueue, entry: Any) -> str:
+def broken_by_id(waiting: DeliveryQueue, row: ResultRow, payload: object = None) -> str:
     """Recognize an overtaken parent by its id, as revision afca017 did."""
-    return "overtaken" if entry.payload.parents & (waiting._theirs.keys() | waiting._void) else ""
+    return "overtaken" if row.parents & (waiting._theirs.keys() | waiting._void) else ""
 
 
-def broken_order(waiting: DeliveryQueue, payload: Any) -> set[str]:
+def broken_order(waiting: DeliveryQueue, row: ResultRow) -> set[str]:
     """Let children not wait for their parents."""
     return set()
 
 
-def broken_parents(deliverer: Deliverer, entry: Any) -> None:
+def broken_parents(deliverer: Deliverer, row: ResultRow, payload: object) -> None:
     """Do not compare the bytes of parents."""
 
 

@@ -82,9 +82,9 @@ def test_a_delivered_payload_is_gone_for_every_process(outbox: Outbox, data: Pat
     other = outbox_of(data)
     made = outbox.put("s", "lab", [new], kept(new))
     assert other.find(new.mfid) is not None
-    outbox.delivered(made)
-    outbox.delivered(made)
-    assert not other.waits(made)
+    outbox.delivered(made.name)
+    outbox.delivered(made.name)
+    assert not other.waits(made.name)
     assert other.all(again=True) == []
     assert other.find(new.mfid) is None
     assert list(outbox.folder.rglob("*")) == []
@@ -116,8 +116,8 @@ def test_drafts_of_dead_processes_are_ignored(outbox: Outbox, data: Path, tmp_pa
 def test_the_time_and_reason_of_waiting_are_reported(outbox: Outbox, tmp_path: Path) -> None:
     new = dataset(tmp_path)
     made = outbox.put("s", "lab", [new], kept(new))
-    outbox.failed(made, "no answer")
-    outbox.failed(made, "refused: no", refused=True)
+    outbox.failed(made.name, "no answer")
+    outbox.failed(made.name, "refused: no", refused=True)
     (waiting,) = outbox.waiting()
     assert (waiting.mfids, waiting.step, waiting.project, waiting.tries) == ((new.mfid,), "s", "lab", 2)
     assert (waiting.error, waiting.refused, waiting.made) == ("refused: no", True, made.made)

@@ -79,7 +79,7 @@ def test_lost_rows_are_restored_from_the_folders(data: Path, payload: Payload) -
         path.unlink()
     outbox = outbox_of(data)
     (waiting,) = outbox.waiting()
-    assert (waiting.mfids, waiting.step, waiting.project, waiting.run) == (payload.mfids, "fit", "lab", "run-1")
+    assert (waiting.mfids, waiting.step, waiting.project, waiting.run) == ((payload.name,), "fit", "lab", "run-1")
     assert waiting.made == payload.made
 
 

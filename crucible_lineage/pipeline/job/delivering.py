@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from crucible_lineage.core.journal import DELIVERED, ResultRow
 from crucible_lineage.machine.process import Tell
 from crucible_lineage.pipeline.logs import record_fault
-from crucible_lineage.registration.deliver import Deliverer
-from crucible_lineage.registration.delivery import Delivery, DeliveryContext
+from crucible_lineage.registration.deliver import Deliverer, Report
+from crucible_lineage.registration.delivery import DeliveryContext
 from crucible_lineage.registration.ingestion import note_ingestions
 from crucible_lineage.session import Session
 from crucible_lineage.text.amounts import amount
@@ -37,7 +37,7 @@ def delivery_context(session: Session, client: CrucibleClient | None = None) -> 
 
 
 @contextmanager
-def delivering(session: Session, report: Callable[[Delivery], None]) -> Iterator[Deliverer]:
+def delivering(session: Session, report: Report) -> Iterator[Deliverer]:
     """Deliver waiting results until the block ends; the others stay in the outbox."""
     with session.connect(at_most_s=ONE_CALL_S) as client:
         deliverer = Deliverer(delivery_context(session, client), report)
@@ -57,12 +57,12 @@ def deliver_all(
     reasons: dict[str, None] = {}
     arrived: list[str] = []
 
-    def note_outcome(delivery: Delivery) -> None:
-        if delivery.outcome == DELIVERED:
-            arrived.extend(delivery.payload.mfids)
-        elif delivery.error and delivery.error not in reasons:
-            reasons[delivery.error] = None
-            report(f"{delivery.payload.step}: {delivery.error}")
+    def note_outcome(row: ResultRow, _: object) -> None:
+        if row.state == DELIVERED:
+            arrived.extend(row.mfids)
+        elif row.error and row.error not in reasons:
+            reasons[row.error] = None
+            report(f"{row.step}: {row.error}")
 
     with delivering(session, note_outcome) as deliverer:
         total = deliverer.waiting()

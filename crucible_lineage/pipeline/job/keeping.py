@@ -158,7 +158,7 @@ def _register(
     if known := session.known(mfid):
         return {**entry, "mfid": known.mfid}
     with session.turn(mfid):
-        session.outbox.label(mfid)
+        session.outbox.row(mfid)
         if known := session.known(mfid):
             return {**entry, "mfid": known.mfid}
         with tempfile.TemporaryDirectory(prefix="crucible-lineage-") as folder:
@@ -194,13 +194,13 @@ def _identity(project: str, contents: Contents) -> tuple[Sequence[FileRef], Json
 
 def _send(payload: Payload, session: Session, deliveries: Deliver | None, faults: list[str]) -> str:
     """Send the payload; return its id at the service. A refusal or a delay does not keep the step from running."""
-    mfid = payload.name
+    mfid, row = payload.name, payload.row(session.account)
     if deliveries is not None:
-        deliveries(payload.label)
+        deliveries(row)
         return mfid
     try:
         with session.turn(mfid):
-            return deliver_now(delivery_context(session), payload.label)[mfid].mfid
+            return deliver_now(delivery_context(session), row)[mfid].mfid
     except CrucibleError as error:
         if not isinstance(error, TRANSIENT):  # else it waits in the outbox
             faults.append(f"the {payload.step} could not be registered: {str(error).partition(chr(10))[0]}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crucible_lineage.core.folders import attempt_folder
+from crucible_lineage.core.journal import ResultRow
 from crucible_lineage.errors import FileChangedError, StepError
 from crucible_lineage.json_types import JsonMapping, JsonObject
 from crucible_lineage.lineage.fields import fields_of
@@ -38,7 +39,7 @@ from crucible_lineage.provenance.recipe import PlannedOutput, UsedDataset, first
 from crucible_lineage.provenance.record import ATTACHED_NAME, step_activity, step_record
 from crucible_lineage.refs import DatasetRef, FileRef, file_stem, name_fault
 from crucible_lineage.registration.delivery import Deliver, deliver_now
-from crucible_lineage.registration.payload import LocalFile, NewDataset, Payload, derived
+from crucible_lineage.registration.payload import LocalFile, NewDataset, derived
 from crucible_lineage.registration.read import read_own, require_not_withdrawn
 from crucible_lineage.session import Session
 from crucible_lineage.step import Step, step_runner
@@ -56,13 +57,13 @@ def materialize_step(
     step prints, as do the listeners of this process.
     """
     with session.turn(job.mfid) as turn:
-        session.outbox.label(job.mfid)
+        session.outbox.row(job.mfid)
         present = {planned.output: _present(planned, job, session, deliveries) for planned in job.outputs}
         if all(present.values()):
             existing = {output: dataset for output, dataset in present.items() if dataset}
             if deliveries is not None:
-                for label in _waiting(job, session):
-                    deliveries(label)  # made by another process of this data folder, which may have ended
+                for row in _waiting(job, session):
+                    deliveries(row)  # made by another process of this data folder, which may have ended
             return StepState(Outcome.REUSED, _deliver_before_use(existing, job, session, deliveries))
         parents = [dataset.dataset.mfid for dataset in job.used]
         session.effects.require_free(parents, job.inspection.code.fingerprint, job.project)
@@ -77,10 +78,10 @@ def materialize_step(
                 session.mirror.note_attempt(*first_attempt(planned.recipe))
         outputs = {planned.output: found for planned in job.outputs if (found := session.outbox.find(planned.mfid))}
         outputs = _deliver_before_use(outputs, job, session, deliveries)
-        waits = session.outbox.waits(made.label)
+        waits = session.outbox.waits(made.name)
     seconds = time.monotonic() - began
     if deliveries is not None and waits:  # the lock is released now
-        deliveries(made.label)
+        deliveries(made.row(session.account))
     ids = {planned.mfid: planned.output for planned in job.outputs}
     # A result delivered at once may be another machine's, with other returned values.
     returned = {ids[new.mfid]: new.metadata for new in made.datasets} if waits else {}
@@ -94,16 +95,16 @@ def _deliver_before_use(
     if deliveries is not None:
         return outputs
     ids = {planned.output: planned.mfid for planned in job.outputs}
-    for label in _waiting(job, session):
-        found = deliver_now(delivery_context(session), label)
+    for row in _waiting(job, session):
+        found = deliver_now(delivery_context(session), row)
         outputs = {output: found.get(ids[output], dataset) for output, dataset in outputs.items()}
     return outputs
 
 
-def _waiting(job: Job, session: Session) -> list[Payload]:
+def _waiting(job: Job, session: Session) -> list[ResultRow]:
     """Return the job's results that wait in the outbox."""
     ids = {planned.mfid for planned in job.outputs}
-    return [label for label in session.outbox.all() if ids & set(label.mfids)]
+    return [row for row in session.outbox.all() if not ids.isdisjoint(row.mfids)]
 
 
 def _present(planned: PlannedOutput, job: Job, session: Session, deliveries: Deliver | None) -> DatasetRef | None:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from crucible_lineage.core.journal import MADE, REFUSED
+from crucible_lineage.core.journal import MADE, REFUSED, ResultRow
 from crucible_lineage.errors import (
     TRANSIENT,
     ChecksumError,
@@ -46,7 +46,6 @@ from crucible_lineage.session import Session
 if TYPE_CHECKING:  # a run in which all is fresh makes and delivers nothing
     from crucible_lineage.pipeline.engines.local import Engine
     from crucible_lineage.registration.deliver import Deliverer
-    from crucible_lineage.registration.delivery import Delivery
 
 _PATIENCE_S = 1.0  # before a stopped run reports what it still waits for
 _POLL_S = 0.25  # while only deliveries are waited for
@@ -95,11 +94,10 @@ class Run:
         self._engine: Engine | None = None  # once a step was started
         self._awaiting: dict[str, StepPlan] = {}  # blocked until steps of this run have returned values
         self._begun: dict[str, str] = {}  # start of the last job of each step
-        self._early: dict[str, list[Delivery]] = {}  # of results of a step that has not ended yet
+        self._early: dict[str, list[tuple[ResultRow, Payload | None]]] = {}  # of a step that has not ended yet
         self._own: set[str] = set()  # payloads of this run
         self.returned: dict[str, Mapping[str, Mapping[str, object]]] = {}
         self._reported: set[str] = set()
-        self._refuses_all = False
         self._arrived: Arrived | None = None
 
     # Before the loop
@@ -177,9 +175,9 @@ class Run:
 
     # The loop
 
-    def note_delivery(self, delivery: Delivery) -> None:
-        """Put a delivery on the queue; called in threads of the deliverer."""
-        self._events.put(partial(self._note_delivered, delivery))
+    def note_delivery(self, row: ResultRow, payload: Payload | None) -> None:
+        """Put the outcome of a delivery on the queue; called in threads of the deliverer."""
+        self._events.put(partial(self._note_delivered, row, payload))
 
     def loop(self, engine: Callable[[], Engine], deliverer: Deliverer, stop: Stop, arrived: Arrived | None) -> None:
         """Execute and deliver until nothing is left, or nothing more can be done."""
@@ -197,12 +195,12 @@ class Run:
                 ),
             ):
                 while True:
-                    while self._may_begin() and self.steps.ready and self._has_room():
+                    while self._may_begin(deliverer) and self.steps.ready and self._has_room():
                         if self._engine is None:
                             self._engine = engine()
                             self._engine.deliverer = deliverer
                         self._start_ready(self._engine)
-                    if self.steps.jobs or (self.steps.ready and self._may_begin()):
+                    if self.steps.jobs or (self.steps.ready and self._may_begin(deliverer)):
                         idle_since = None
                     else:
                         idle_since = idle_since or time.monotonic()
@@ -234,8 +232,8 @@ class Run:
         else:
             apply()
 
-    def _may_begin(self) -> bool:
-        return not (self.stopped or self._refuses_all or (self.steps.has_failed and not self.choice.keep_going))
+    def _may_begin(self, deliverer: Deliverer) -> bool:
+        return not (self.stopped or deliverer.refuses_all or (self.steps.has_failed and not self.choice.keep_going))
 
     def _start_ready(self, engine: Engine) -> None:
         ready, self.steps.ready = self.steps.ready, []
@@ -317,8 +315,8 @@ class Run:
             else:
                 self._rely_on(name, made.results, job.used)
         del self.steps.jobs[name]
-        for delivery in self._early.pop(name, ()):
-            self._note_delivered(delivery)
+        for row, payload in self._early.pop(name, ()):
+            self._note_delivered(row, payload)
 
     def _rely_on(self, name: str, outputs: Mapping[str, DatasetRef], used: tuple[UsedDataset, ...]) -> None:
         """Rely on existing results, and make them current."""
@@ -334,45 +332,41 @@ class Run:
 
     # Deliveries
 
-    def _note_delivered(self, delivery: Delivery) -> None:
+    def _note_delivered(self, row: ResultRow, payload: Payload | None) -> None:
         """Apply the outcome of a delivery."""
-        payload = delivery.payload
-        if payload.step in self.steps.jobs and payload.run == self.run_id and payload.made >= self._begun[payload.step]:
-            self._early.setdefault(payload.step, []).append(delivery)
+        if row.step in self.steps.jobs and row.run == self.run_id and row.made >= self._begun[row.step]:
+            self._early.setdefault(row.step, []).append((row, payload))
             return
-        names = self.steps.makers(payload.mfids)
-        if delivery.outcome in (REFUSED, MADE):
-            self._note_undelivered(delivery, names, refused=delivery.outcome == REFUSED)
+        names = self.steps.makers(row.mfids)
+        if row.state in (REFUSED, MADE):
+            self._note_undelivered(row, names)
             return
-        if delivery.outcome == DROPPED:
+        if row.state == DROPPED:
             if not names:
-                self.report_once(
-                    Outcome.WAITING, f"{delivery.error}; the next run of its pipeline makes it again", payload.step
-                )
+                self.report_once(Outcome.WAITING, f"{row.error}; the next run of its pipeline makes it again", row.step)
             for name in names:
-                self.steps.make_again(name, delivery.error)
+                self.steps.make_again(name, row.error)
             return
         for name in names:
             results = self.steps[name].results
-            self.steps.set_results(name, {out: delivery.refs.get(ref.mfid, ref) for out, ref in results.items()})
-            if not delivery.is_ours:  # another machine's result has that machine's returned values
+            self.steps.set_results(name, {out: row.refs.get(ref.mfid, ref) for out, ref in results.items()})
+            if not row.is_ours:  # another machine's result has that machine's returned values
                 self.returned.pop(name, None)
-        if delivery.is_ours and not payload.supports:
-            if payload.run != self.run_id:
-                self.delivered += payload.mfids
+        if payload is not None and row.is_ours and not payload.supports:
+            if row.run != self.run_id:
+                self.delivered += row.mfids
             if self._arrived is not None:
                 self._arrived(payload)
 
-    def _note_undelivered(self, delivery: Delivery, names: list[str], *, refused: bool) -> None:
+    def _note_undelivered(self, row: ResultRow, names: list[str]) -> None:
         """Report a result that waits; end the steps of a refused one."""
-        self._refuses_all = self._refuses_all or delivery.stops
-        if refused and names:
-            self._reported.add(delivery.error)
+        if row.refused and names:
+            self._reported.add(row.error)
         else:
-            self.report_once(Outcome.WAITING, delivery.error, delivery.payload.step)
-        for name in names if refused else ():
-            self.steps[name].log = delivery.log or self.steps[name].log
-            self.steps.end(name, Outcome.FAILED, f"made, and not registered: {delivery.error}")
+            self.report_once(Outcome.WAITING, row.error, row.step)
+        for name in names if row.refused else ():
+            self.steps[name].log = row.log or self.steps[name].log
+            self.steps.end(name, Outcome.FAILED, f"made, and not registered: {row.error}")
             self.steps[name].results = {}
 
     # Stopping
